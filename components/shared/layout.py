@@ -1,0 +1,28 @@
+"""The names of everything inside a run's folder; no other module spells one.
+
+<store>/<run name>/spec.yaml  dataset/  plan/  checkpoints/epoch-0001/ …  adapter/ or model/  evaluation/  report/
+"""
+
+from typing import Literal
+
+SPEC = "spec.yaml"
+DATASET = "dataset"
+PLAN = "plan"
+CHECKPOINTS = "checkpoints"
+EVALUATION = "evaluation"
+REPORT = "report"
+MANIFEST = "manifest.json"
+
+
+def export_folder(method: Literal["lora", "full"]) -> str:
+    """The folder of what a run is for: `adapter` holds LoRA matrices alone, `model` whole weights."""
+    return {"lora": "adapter", "full": "model"}[method]
+
+
+def checkpoint_folder(epoch: int) -> str:
+    """The folder of the checkpoint at the end of an epoch, counted from 1: `checkpoints/epoch-0001`."""
+    return f"{CHECKPOINTS}/epoch-{epoch:04d}"
+
+
+def manifest_key(folder: str) -> str:
+    return f"{folder}/{MANIFEST}"

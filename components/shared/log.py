@@ -1,0 +1,29 @@
+"""One event a line on stdout: `key=value` for people, JSON for the process that started this one (HAGANE_LOG=json)."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+import structlog
+
+JSON_MARK = '{"event":'
+
+
+def set_up_log(component: str) -> structlog.typing.FilteringBoundLogger:
+    """The logger of a component's process. A line begins with `event`, then `component`, then what the event carries."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer(ensure_ascii=False, separators=(",", ":"))
+        if os.environ.get("HAGANE_LOG") == "json"
+        else structlog.processors.LogfmtRenderer(key_order=["event", "component"], bool_as_flag=False)
+    )
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, _event_first, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+    )
+    return structlog.get_logger(component=component)
+
+
+def _event_first(_: Any, __: str, event: Any) -> Any:
+    return {"event": event.pop("event"), "component": event.pop("component"), **event}

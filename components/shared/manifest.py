@@ -1,0 +1,121 @@
+"""A local folder <-> a finished folder of the run; the manifest, written last, is what makes it finished."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from components.shared.errors import ObjectDamaged, ObjectMissing, StoreError
+from components.shared.layout import MANIFEST, manifest_key
+from components.shared.spec import FrozenModel
+from components.shared.storage import Store
+
+SCHEMA_VERSION = 1
+Scalar = str | int | float | bool | None
+
+
+class FileEntry(FrozenModel):
+    """One object of a finished folder, by its key relative to the folder."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+
+class Manifest(FrozenModel):
+    """What a finished folder holds and what it was made from. No time stamp: the same work gives the same bytes."""
+
+    schema_version: int = SCHEMA_VERSION
+    folder: str
+    made_by: str
+    inputs: dict[str, str] = {}
+    """Name -> sha256 of everything that this folder follows from."""
+    facts: dict[str, Scalar] = {}
+    """Counts and results that readers want without opening a file."""
+    files: tuple[FileEntry, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the manifest's bytes: it stands for the folder and all that it was made from."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def read_manifest(store: Store, folder: str) -> Manifest | None:
+    """The manifest of a finished folder, or None where there is none.
+
+    Raises:
+        ObjectDamaged: the object is there and is no manifest of this schema version.
+    """
+    try:
+        content = store.read_bytes(manifest_key(folder))
+    except ObjectMissing:
+        return None
+    try:
+        return Manifest.model_validate_json(content)
+    except ValueError:
+        raise ObjectDamaged(f"{store.uri}/{manifest_key(folder)}: is no manifest of schema version {SCHEMA_VERSION}") from None
+
+
+def require_manifest(store: Store, folder: str) -> Manifest:
+    """The manifest of a folder that an earlier step must have finished. Raises StoreError naming that folder."""
+    manifest = read_manifest(store, folder)
+    if manifest is None:
+        raise StoreError(f"{store.uri}/{folder}: not finished (no {MANIFEST}); run the step that makes it first")
+    return manifest
+
+
+def file_entry(path: Path, name: str) -> FileEntry:
+    with path.open("rb") as stream:
+        return FileEntry(name=name, num_bytes=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def publish_folder(
+    store: Store,
+    folder: str,
+    local: Path,
+    *,
+    made_by: str,
+    inputs: dict[str, str],
+    facts: dict[str, Scalar],
+) -> Manifest:
+    """Every file below `local` is under `folder` in the store, then the manifest that lists them. An older one goes first."""
+    store.delete(manifest_key(folder))
+    entries = tuple(file_entry(path, path.relative_to(local).as_posix()) for path in sorted(local.rglob("*")) if path.is_file())
+    for entry in entries:
+        store.upload(local / entry.name, f"{folder}/{entry.name}")
+    manifest = Manifest(folder=folder, made_by=made_by, inputs=inputs, facts=facts, files=entries)
+    store.write_bytes(manifest_key(folder), manifest.to_bytes())
+    return manifest
+
+
+def fetch_folder(store: Store, folder: str, local: Path, *, names: tuple[str, ...] | None = None) -> Manifest:
+    """The files of a finished folder (or those in `names`) are below `local`, checked by size and sha256.
+
+    Files already there and right are not fetched again; the rest is written beside and moved in.
+
+    Raises:
+        StoreError: the folder is not finished. ObjectDamaged: an object is not what the manifest says, with its key.
+    """
+    manifest = require_manifest(store, folder)
+    for entry in manifest.files:
+        if names is None or entry.name in names:
+            fetch_file(store, f"{folder}/{entry.name}", entry, local / entry.name)
+    return manifest
+
+
+def fetch_file(store: Store, key: str, entry: FileEntry, path: Path) -> None:
+    """The object of an entry is at `path`, checked. Raises ObjectDamaged."""
+    if path.is_file() and file_entry(path, entry.name) == entry:
+        return
+    beside = path.with_name(f".new-{path.name}")
+    store.download(key, beside)
+    found = file_entry(beside, entry.name)
+    if found != entry:
+        beside.unlink()
+        raise ObjectDamaged(
+            f"{store.uri}/{key}: damaged: found {found.num_bytes} bytes with sha256 {found.sha256[:12]}, "
+            f"its manifest says {entry.num_bytes} bytes with {entry.sha256[:12]}"
+        )
+    shutil.move(beside, path)

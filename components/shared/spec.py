@@ -1,0 +1,143 @@
+"""The spec: what a person asked of one run. Every field's docstring is the documentation users read.
+
+Parsing (YAML, `--set`, all errors at once, with line numbers) is in spec_file.py.
+"""
+
+import hashlib
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+class FrozenModel(BaseModel):
+    """What passes between steps: read-only, exact types, no key that is not declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+def _exponent_number(value: object) -> object:
+    """`2e-4` as a number: YAML 1.1, which PyYAML reads, takes an exponent without a dot for text."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_exponent_number), Field(allow_inf_nan=False)]
+
+
+class ModelSpec(FrozenModel):
+    source: str = Field(min_length=1)
+    """The base model: a folder in Hugging Face layout (config.json, tokenizer.json, *.safetensors), or a hub id such as `cyberagent/open-calm-7b`."""
+    revision: str | None = None
+    """Hub commit, tag or branch. Only for a hub id; the commit it stands for is written into the dataset's manifest."""
+
+
+class DataSpec(FrozenModel):
+    train: str = Field(min_length=1)
+    """Training conversations: a JSONL file, one `{"messages": [{"role": …, "content": …}, …]}` a line, each with an assistant turn."""
+    held_out: str | None = None
+    """Conversations never trained on, in the same form. Without it, `held_out_share` of `train` is set aside."""
+    held_out_share: Number = Field(default=0.05, gt=0, lt=0.5)
+    """Share of `train` set aside when `held_out` is absent, chosen by a hash of each conversation: the same every time."""
+    row_tokens: int = Field(default=1024, ge=16, le=1_048_576)
+    """Tokens in one packed row. Whole conversations are put side by side in a row; none is split, none sees another."""
+    chat_template: str = "model"
+    """`model` takes the template that the tokenizer brings; anything else is the path of a Jinja file, for models that bring none."""
+    too_long: Literal["refuse", "drop"] = "refuse"
+    """What becomes of a conversation longer than `row_tokens`: `refuse` stops before training, `drop` leaves it out and counts it."""
+
+
+class TrainingSpec(FrozenModel):
+    method: Literal["lora", "full"] = "lora"
+    """`lora` trains small matrices beside the frozen base; `full` trains every parameter."""
+    epochs: int = Field(default=3, ge=1, le=1000)
+    """Passes over the training rows. A checkpoint is stored at the end of each."""
+    global_batch: int = Field(default=8, ge=1)
+    """Rows per optimizer step, over all processes. Must be a multiple of `micro_batch` times the number of processes."""
+    micro_batch: int = Field(default=1, ge=1)
+    """Rows per process in one forward pass: the memory knob. What is missing to `global_batch` is accumulated."""
+    lr_peak: Number = Field(default=2e-4, gt=0, le=1)
+    """Highest learning rate, reached after the warm-up."""
+    lr_schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup_share: Number = Field(default=0.05, ge=0, lt=1)
+    """Share of all steps during which the learning rate rises from 0 to `lr_peak`."""
+    weight_decay: Number = Field(default=0.0, ge=0, lt=1)
+    """AdamW's decoupled weight decay, per unit of learning rate."""
+    clip_norm: Number = Field(default=1.0, gt=0)
+    """Largest norm of the gradient over all trainable parameters."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Number format of weights and activations in the forward and backward pass. Optimizer state is fp32 either way."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third more compute for much less memory."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of LoRA's start values, of dropout and of the order of rows."""
+
+
+class LoraSpec(FrozenModel):
+    rank: int = Field(default=16, ge=1, le=1024)
+    """Rank of the update matrices: trainable parameters grow in proportion."""
+    alpha: Number = Field(default=32.0, gt=0)
+    """The update is scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685, section 4.1)."""
+    dropout: Number = Field(default=0.0, ge=0, lt=1)
+    """Share of a LoRA layer's inputs set to zero during training."""
+    targets: Literal["auto"] | tuple[str, ...] = "auto"
+    """Linear layers that get an update: `auto` takes all of the model's blocks and never the head, or a list of layer names."""
+
+
+class ZeroSpec(FrozenModel):
+    stage: Literal[2, 3] = 3
+    """DeepSpeed ZeRO stage: what is divided among processes. 2 optimizer state and gradients, 3 also parameters."""
+    offload_optimizer: Literal["none", "cpu"] = "cpu"
+    """Where optimizer state lives: `cpu` is host memory, and the step is computed there."""
+    offload_parameters: Literal["none", "cpu"] = "cpu"
+    """Where parameters live between uses. `cpu` needs stage 3."""
+
+    @model_validator(mode="after")
+    def _offload_has_its_stage(self) -> Self:
+        if self.offload_parameters == "cpu" and self.stage != 3:
+            raise ValueError(f"offload_parameters 'cpu' needs stage 3, found {self.stage}; set offload_parameters: none")
+        return self
+
+
+class HardwareSpec(FrozenModel):
+    num_nodes: int = Field(default=1, ge=1, le=1024)
+    """Machines, or pods, that train together."""
+    processes_per_node: int = Field(default=1, ge=1, le=64)
+    """Training processes on each: one per GPU, or on a CPU one per group of cores."""
+
+
+class EvaluationSpec(FrozenModel):
+    questions: tuple[str, ...] = ()
+    """Questions put to the base and to the tuned model, answered greedily; shown side by side in the report."""
+    answer_tokens: int = Field(default=64, ge=1, le=4096)
+    """Longest answer, in tokens."""
+    must_improve: bool = True
+    """Fail the run when the tuned model's held-out loss is not below the base's."""
+
+
+class RunSpec(FrozenModel):
+    name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$")
+    """Name of the run: its folder in the store, its job in the cluster. Small letters, digits, hyphens; at most 50."""
+    store: str = Field(min_length=1)
+    """Where everything of the run goes: a folder, or `s3://bucket/prefix`. Endpoint and keys of S3 come from the usual AWS_ variables."""
+    backend: Literal["local"] = "local"
+    """What starts the training processes: `local` on this machine."""
+    model: ModelSpec
+    data: DataSpec
+    training: TrainingSpec = TrainingSpec()
+    lora: LoraSpec = LoraSpec()
+    zero: ZeroSpec = ZeroSpec()
+    hardware: HardwareSpec = HardwareSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @property
+    def run_uri(self) -> str:
+        """Folder of the run in the store: `<store>/<name>`."""
+        return f"{self.store.rstrip('/')}/{self.name}"
+
+    @property
+    def digest(self) -> str:
+        """sha256, in hex, of the spec with every default filled in: equal for specs that ask the same."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

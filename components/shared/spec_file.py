@@ -1,0 +1,212 @@
+"""YAML text and `--set` overrides -> RunSpec, or every problem at once, each with its line."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from components.shared.errors import SpecError
+from components.shared.spec import RunSpec
+
+Location = tuple[str | int, ...]
+
+
+def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
+    """Reads a spec file and applies `a.b=c` overrides, the last one winning.
+
+    Raises:
+        SpecError: the file is missing or no YAML mapping, an override has no `=`, or fields are wrong; one line each.
+    """
+    text = _read_text(path)
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise SpecError(f"{path}: found {type(tree).__name__}, must be a mapping of fields; see specs/demo.yaml")
+    lines = _lines_of(cast(yaml.Node, node))
+    problems = [f"{path}:{again}: {_dotted(where)}: given twice, first in line {first}" for where, first, again in _doubles(node)]
+    for override in overrides:
+        try:
+            where = _apply_override(tree, override)
+        except SpecError as error:
+            problems.extend(error.problems)
+        else:
+            lines[where] = f"--set {override}"
+    try:
+        spec = parse_spec(tree)
+    except ValidationError as error:
+        problems.extend(_sentence(detail, lines, str(path)) for detail in error.errors())
+        raise SpecError(*problems) from None
+    if problems:
+        raise SpecError(*problems)
+    return spec
+
+
+def parse_spec(tree: Mapping[str, Any]) -> RunSpec:
+    """Builds a spec from plain data, such as a KFP parameter, where whole numbers arrive as floats.
+
+    Raises:
+        pydantic.ValidationError: any field is wrong.
+    """
+    return RunSpec.model_validate_json(json.dumps(_whole_numbers(tree), default=str))
+
+
+def spec_from_parameter(tree: Mapping[str, Any]) -> RunSpec:
+    """`parse_spec` for a value that came without a file. Raises SpecError, one line a problem."""
+    try:
+        return parse_spec(tree)
+    except ValidationError as error:
+        raise SpecError(*(_sentence(detail, {}, "spec") for detail in error.errors())) from None
+
+
+def spec_yaml(spec: RunSpec) -> str:
+    """The spec as YAML in the order of its fields, every default filled in."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise SpecError(f"{path}: no such file" + (f"; here are: {', '.join(near)}" if near else "")) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from None
+
+
+def _whole_numbers(value: Any) -> Any:
+    """KFP carries every number in a structure as a float (facts: 4 arrives as 4.0)."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_whole_numbers(item) for item in value]
+    return value
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> Location:
+    dotted, equals, text = override.partition("=")
+    keys = dotted.split(".")
+    if not equals or not all(keys):
+        raise SpecError(f"--set {override}: must be of the form a.b=value, such as training.epochs=5")
+    branch = tree
+    for key in keys[:-1]:
+        child = branch.get(key)
+        if child is None:
+            child = branch[key] = {}
+        if not isinstance(child, dict):
+            raise SpecError(f"--set {override}: {key!r} holds a value, not fields")
+        branch = child
+    try:
+        branch[keys[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SpecError(f"--set {override}: the value is not YAML; quote it") from None
+    return tuple(keys)
+
+
+def _lines_of(node: yaml.Node, where: Location = ()) -> dict[Location, str]:
+    lines = {where: str(node.start_mark.line + 1)}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            lines |= _lines_of(value, (*where, str(key.value)))
+            lines[(*where, str(key.value))] = str(key.start_mark.line + 1)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines |= _lines_of(value, (*where, index))
+    return lines
+
+
+def _doubles(node: yaml.Node | None, where: Location = ()) -> Iterable[tuple[Location, int, int]]:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if key.value in first:
+            yield (*where, str(key.value)), first[key.value], line
+        first.setdefault(key.value, line)
+        yield from _doubles(value, (*where, str(key.value)))
+
+
+def _dotted(where: Location) -> str:
+    return ".".join(str(part) for part in where)
+
+
+def _field_location(where: Location) -> Location:
+    """pydantic names the branch of a union it tried (`lora.targets.tuple[…]`); users know only fields."""
+    kept: list[str | int] = []
+    model: type[BaseModel] | None = RunSpec
+    for part in where:
+        if model is not None and isinstance(part, str) and part in model.model_fields:
+            kept.append(part)
+            annotation = model.model_fields[part].annotation
+            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        elif model is not None or isinstance(part, int):
+            kept.append(part)
+    return tuple(kept)
+
+
+def _sentence(detail: ErrorDetails, lines: Mapping[Location, str], source: str) -> str:
+    where = _field_location(detail["loc"])
+    line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), "")
+    place = f"{source}:{line}: " if line.isdigit() else f"{line}: " if line else f"{source}: "
+    return f"{place}{_dotted(where) or 'spec'}: {_complaint(detail, where)}"
+
+
+def _complaint(detail: ErrorDetails, where: Location) -> str:
+    found, limits = detail["input"], detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            allowed = _known_keys(where[:-1])
+            near = difflib.get_close_matches(str(where[-1]), allowed, n=1)
+            return f"unknown key; {f'did you mean {near[0]!r}? ' if near else ''}allowed: {', '.join(allowed)}"
+        case "missing":
+            return "missing; this field has no default"
+        case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than" as kind:
+            words = {
+                "greater_than_equal": "at least",
+                "greater_than": "more than",
+                "less_than_equal": "at most",
+                "less_than": "less than",
+            }
+            return f"got {found!r}, must be {words[kind]} {limits[_bound(kind)]}"
+        case "literal_error":
+            return f"got {found!r}, allowed: {limits['expected']}"
+        case "value_error":
+            return str(limits["error"])
+        case kind:
+            return f"got {found!r}, {_WANTED.get(kind, detail['msg'])}"
+
+
+def _bound(kind: str) -> str:
+    return {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "le", "less_than": "lt"}[kind]
+
+
+_WANTED = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text; quote it if it looks like a number",
+    "model_type": "must be a mapping of fields",
+    "model_attributes_type": "must be a mapping of fields",
+    "tuple_type": "must be a list",
+    "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "must be small letters, digits and hyphens, begin with a letter, end with none but a letter or digit, at most 50",
+}
+
+
+def _known_keys(where: Location) -> list[str]:
+    model: type[BaseModel] = RunSpec
+    for part in where:
+        annotation = model.model_fields[str(part)].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)

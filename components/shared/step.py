@@ -1,0 +1,104 @@
+"""What every step does alike: claim or open its run, tell errors, skip what is finished."""
+
+import ctypes
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import yaml
+
+from components.shared.errors import HaganeError, ObjectExists, ObjectMissing, SpecError
+from components.shared.layout import PLAN, SPEC
+from components.shared.log import set_up_log
+from components.shared.manifest import Manifest, read_manifest
+from components.shared.spec import RunSpec
+from components.shared.spec_file import parse_spec, spec_yaml
+from components.shared.storage import Store, open_store
+
+Log = structlog.typing.FilteringBoundLogger
+
+
+@contextmanager
+def step_log(component: str) -> Iterator[Log]:
+    """The log of a component's process; a HaganeError inside becomes one `failed` event and the process's exit code."""
+    log = set_up_log(component)
+    try:
+        yield log
+    except HaganeError as error:
+        log.error("failed", exit_code=error.exit_code, problems=list(error.problems))
+        sys.exit(error.exit_code)
+
+
+def open_run(run_uri: str) -> tuple[Store, RunSpec]:
+    """The run's folder and its spec. Raises SpecError where no run was claimed under this URI."""
+    store = open_store(run_uri)
+    try:
+        text = store.read_bytes(SPEC)
+    except ObjectMissing:
+        raise SpecError(f"{run_uri}: no run is here (no {SPEC}); check store and name") from None
+    return store, parse_spec(yaml.safe_load(text))
+
+
+def claim_run(spec: RunSpec) -> Store:
+    """The run's folder, with this spec written in it. A name stands for one spec once a plan was made from it.
+
+    Raises:
+        SpecError: a run of this name has a plan made from another spec; tells the fields that differ.
+    """
+    store = open_store(spec.run_uri)
+    try:
+        store.write_bytes(SPEC, spec_yaml(spec).encode(), if_absent=True)
+        return store
+    except ObjectExists:
+        _, claimed = open_run(spec.run_uri)
+    if claimed != spec:
+        if read_manifest(store, PLAN) is not None:
+            raise SpecError(*(f"{line}; set another name" for line in spec_differences(claimed, spec)))
+        store.write_bytes(SPEC, spec_yaml(spec).encode())
+    return store
+
+
+def spec_differences(old: RunSpec, new: RunSpec) -> list[str]:
+    """One line for each field that differs between the spec a run was begun with and the one at hand."""
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    return [
+        f"{key}: got {after.get(key)!r}, but run {old.name!r} was begun with {before.get(key)!r}"
+        for key in before | after
+        if before.get(key) != after.get(key)
+    ]
+
+
+def finished(store: Store, folder: str, inputs: dict[str, str]) -> Manifest | None:
+    """The manifest of a folder that was already made from just these inputs; None when it has to be made."""
+    manifest = read_manifest(store, folder)
+    return manifest if manifest is not None and manifest.inputs == inputs else None
+
+
+def work_folder(run_uri: str, step: str) -> Path:
+    """A folder of this machine for the step's files, kept between tries: `$HAGANE_WORK/<run name>-<hash of its URI>/<step>`."""
+    root = Path(os.environ.get("HAGANE_WORK", ".hagane/work"))
+    name = run_uri.rstrip("/").rsplit("/", 1)[-1]
+    folder = root / f"{name}-{hashlib.sha256(run_uri.encode()).hexdigest()[:8]}" / step
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.absolute()
+
+
+def end_with_parent() -> None:
+    """The kernel sends this process SIGTERM when the process that started it is gone, so that nothing keeps running alone.
+
+    prctl(2), PR_SET_PDEATHSIG = 1; Linux only, and nothing is done elsewhere.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _flat(tree: dict[str, object], where: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
+    return flat
