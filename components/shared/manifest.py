@@ -1,6 +1,7 @@
 """A local folder <-> a finished folder of the run; the manifest, written last, is what makes it finished."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def fetch_file(store: Store, key: str, entry: FileEntry, path: Path) -> None:
     """The object of an entry is at `path`, checked. Raises ObjectDamaged."""
     if path.is_file() and file_entry(path, entry.name) == entry:
         return
-    beside = path.with_name(f".new-{path.name}")
+    beside = path.with_name(f".new-{os.getpid()}-{path.name}")
     store.download(key, beside)
     found = file_entry(beside, entry.name)
     if found != entry:

@@ -1,0 +1,89 @@
+"""plan/ -> a training job on the spec's backend, followed to its end; checkpoints/ is then finished."""
+
+import argparse
+import shutil
+
+from components.launch_training.local import run_to_end, torchrun_command, worker_environment
+from components.shared.checkpoints import committed_checkpoints
+from components.shared.errors import ModelError, RunFailed, SpaceError
+from components.shared.layout import CHECKPOINTS, PLAN
+from components.shared.manifest import Manifest, fetch_folder, require_manifest
+from components.shared.model_source import CONFIG_AND_TOKENIZER, WEIGHTS, has_weights, resolve_model
+from components.shared.plan import Plan
+from components.shared.spec import RunSpec
+from components.shared.step import finished, open_run, step_log, work_folder
+from components.shared.storage import LocalStore, Store
+
+
+def run_step(run: str) -> Manifest:
+    """checkpoints/ is finished: a committed checkpoint for each epoch, the history of losses, a probe of the trained model.
+
+    Raises:
+        HaganeError: the model has no weights here, or disks are too full for what the plan promises; all at once, before training.
+        RunFailed: training began and failed; the same command goes on from the newest committed checkpoint.
+    """
+    with step_log("launch_training") as log:
+        store, spec = open_run(run)
+        inputs = {"plan": require_manifest(store, PLAN).digest}
+        done = finished(store, CHECKPOINTS, inputs)
+        if done is not None:
+            log.info("already_done", folder=f"{run}/{CHECKPOINTS}")
+            return done
+        folder = work_folder(run, PLAN)
+        fetch_folder(store, PLAN, folder)
+        plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
+        check_before_training(run, store, spec, plan)
+        log.info("launch", backend=spec.backend, processes=plan.steps.num_processes, total_steps=plan.steps.total_steps)
+        try:
+            run_to_end(torchrun_command(run, plan), worker_environment(plan), log)
+        except RunFailed as error:
+            raise RunFailed(*error.problems, _what_is_safe(store)) from None
+        return require_manifest(store, CHECKPOINTS)
+
+
+def check_before_training(run: str, store: Store, spec: RunSpec, plan: Plan) -> None:
+    """Raises HaganeError with all that would stop the training later: weights that are not there, disks too full."""
+    problems = space_problems(run, store, plan)
+    model = resolve_model(spec.model, patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS))
+    if not has_weights(model.folder):
+        problems.append(f"model.source: {model.folder} holds no weights (*.safetensors); put them beside its config.json")
+    if problems:
+        raise (SpaceError if "free" in problems[0] else ModelError)(*problems)
+
+
+def space_problems(run: str, store: Store, plan: Plan) -> list[str]:
+    """One line for each disk with less free space than the plan promises to use. What is committed already is not needed again."""
+    num_left = len(plan.steps.save_steps) - len(committed_checkpoints(store))
+    needs = {work_folder(run, "train"): (plan.checkpoints.work_bytes, "HAGANE_WORK")}
+    if isinstance(store, LocalStore):
+        needs[store.root.absolute()] = (plan.checkpoints.bytes_each * num_left, "store")
+    problems: list[str] = []
+    for folder, (needed, setting) in needs.items():
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            problems.append(
+                f"{setting}: {free / 1e9:.1f} GB are free in {folder}, the plan's checkpoints need {needed / 1e9:.1f} GB; "
+                f"free some or set {setting} to another disk"
+            )
+    return problems
+
+
+def _what_is_safe(store: Store) -> str:
+    committed = committed_checkpoints(store)
+    if not committed:
+        return "checkpoints: none is committed yet; the same command begins again"
+    return (
+        f"checkpoints: epoch {committed[-1].epoch} (step {committed[-1].step}) is committed; the same command goes on from there"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m components.launch_training", description=__doc__)
+    parser.add_argument(
+        "--run", metavar="URI", required=True, help="the run's folder, such as s3://bucket/runs/demo; its plan must be finished"
+    )
+    run_step(parser.parse_args().run)
+
+
+if __name__ == "__main__":
+    main()

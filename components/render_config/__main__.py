@@ -1,0 +1,94 @@
+"""The run's spec, its dataset's manifest and the model's config.json -> plan/."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from components.render_config.files import deepspeed_json, lora_json, training_args_json
+from components.render_config.planner import DatasetFacts, check_model, make_plan
+from components.shared.layout import DATASET, PLAN
+from components.shared.manifest import Manifest, publish_folder, require_manifest
+from components.shared.model_source import CONFIG_AND_TOKENIZER, read_config, resolve_model
+from components.shared.plan import Plan
+from components.shared.spec import RunSpec
+from components.shared.spec_file import load_spec
+from components.shared.step import finished, open_run, step_log, work_folder
+
+
+def run_step(run: str) -> Manifest:
+    """plan/ is finished: plan.json, deepspeed.json, training_args.json, and lora.json for LoRA.
+
+    Raises:
+        HaganeError: the dataset is not finished, or the spec asks for what the model cannot do; all problems at once.
+    """
+    with step_log("render_config") as log:
+        store, spec = open_run(run)
+        dataset = require_manifest(store, DATASET)
+        inputs = {"dataset": dataset.digest, "spec": spec.digest}
+        done = finished(store, PLAN, inputs)
+        if done is not None:
+            log.info("already_done", folder=f"{run}/{PLAN}")
+            return done
+        config = read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder)
+        plan = make_plan(spec, dataset_facts(dataset), config)
+        local = work_folder(run, PLAN)
+        shutil.rmtree(local)
+        write_plan(local, spec, plan, hidden_size=config["hidden_size"])
+        steps = plan.steps
+        log.info(
+            "planned", steps_per_epoch=steps.steps_per_epoch, total_steps=steps.total_steps, save_steps=list(steps.save_steps)
+        )
+        facts = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
+        return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=facts)
+
+
+def dataset_facts(dataset: Manifest) -> DatasetFacts:
+    facts = dataset.facts
+    revision = facts["model_revision"]
+    return DatasetFacts(
+        num_rows=int(facts["num_rows"] or 0),
+        num_tokens=int(facts["num_tokens"] or 0),
+        model_revision=None if revision is None else str(revision),
+    )
+
+
+def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> None:
+    """The files of plan/ are in the folder, which is made."""
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
+    files: dict[str, dict[str, Any]] = {
+        "deepspeed.json": deepspeed_json(spec, plan, hidden_size=hidden_size),
+        "training_args.json": training_args_json(spec, plan),
+    }
+    if plan.lora is not None:
+        files["lora.json"] = lora_json(plan.lora)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def check(spec: RunSpec) -> None:
+    """Raises ModelError for a model or targets that a plan would refuse; needs no dataset and writes nothing."""
+    check_model(spec, read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m components.render_config", description=__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--run", metavar="URI", help="the run's folder, such as s3://bucket/runs/demo; its dataset must be finished"
+    )
+    which.add_argument(
+        "--check", metavar="SPEC", type=Path, help="only check the model and LoRA targets of a spec file; writes nothing"
+    )
+    arguments = parser.parse_args()
+    if arguments.check is None:
+        run_step(arguments.run)
+        return
+    with step_log("render_config"):
+        check(load_spec(arguments.check))
+
+
+if __name__ == "__main__":
+    main()

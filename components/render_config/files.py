@@ -1,0 +1,82 @@
+"""Spec + plan -> the files that the training libraries read. Every value is resolved; none is left as "auto"."""
+
+from typing import Any
+
+from components.shared.plan import LoraPlan, Plan
+from components.shared.spec import RunSpec, ZeroSpec
+
+
+def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, Any]:
+    """DeepSpeed 0.19's config (deepspeed.ai/docs/config-json). The three stage-3 sizes are transformers' own rule
+    (integrations/deepspeed.py): reduce bucket h², prefetch 0.9 h², weights below 10 h stay whole on every process."""
+    steps = plan.steps
+    return {
+        "train_batch_size": steps.global_batch,
+        "train_micro_batch_size_per_gpu": steps.micro_batch,
+        "gradient_accumulation_steps": steps.grad_accum,
+        "gradient_clipping": spec.training.clip_norm,
+        "bf16": {"enabled": spec.training.precision == "bf16"},
+        # Without a GPU, DeepSpeed's own CPU Adam would need a compiler at run time; torch's fused AdamW is as fast there.
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": _zero_section(spec.zero, hidden_size),
+    }
+
+
+def _zero_section(zero: ZeroSpec, hidden_size: int) -> dict[str, Any]:
+    section: dict[str, Any] = {
+        "stage": zero.stage,
+        "overlap_comm": True,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": hidden_size**2,
+    }
+    if zero.offload_optimizer == "cpu":
+        section["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if zero.offload_parameters == "cpu":
+        section["offload_param"] = {"device": "cpu", "pin_memory": True}
+    if zero.stage == 3:
+        section |= {
+            "stage3_prefetch_bucket_size": int(0.9 * hidden_size**2),
+            "stage3_param_persistence_threshold": 10 * hidden_size,
+            # Checkpoints hold the shards once; export_adapter puts a full model together from them.
+            "stage3_gather_16bit_weights_on_model_save": False,
+        }
+    return section
+
+
+def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
+    """Keyword arguments of transformers' TrainingArguments, but for what only a worker knows: its folders and its device."""
+    training, steps = spec.training, plan.steps
+    return {
+        "per_device_train_batch_size": steps.micro_batch,
+        "gradient_accumulation_steps": steps.grad_accum,
+        "num_train_epochs": training.epochs,
+        "learning_rate": training.lr_peak,
+        "lr_scheduler_type": training.lr_schedule,
+        "warmup_steps": steps.warmup_steps,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.clip_norm,
+        "optim": "adamw_torch_fused",
+        "bf16": training.precision == "bf16",
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "seed": training.seed,
+        "data_seed": training.seed,
+        "save_strategy": "epoch",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "report_to": [],
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_num_workers": 0,
+    }
+
+
+def lora_json(lora: LoraPlan) -> dict[str, Any]:
+    """Keyword arguments of peft's LoraConfig."""
+    return {
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": list(lora.target_modules),
+        "bias": "none",
+        "task_type": "CAUSAL_LM",
+    }

@@ -1,0 +1,116 @@
+"""`model.source` -> a local folder in Hugging Face layout, and the exact hub commit when it came from there."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.shared.errors import ModelError
+from components.shared.spec import ModelSpec
+
+CONFIG_AND_TOKENIZER = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+
+# huggingface_hub/utils/_validators.py, REPO_ID_REGEX: `name` or `org/name` of letters, digits, `-`, `_`, `.`
+_HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    folder: Path
+    revision: str | None
+    """The hub commit the files are of; None for a folder that the user named."""
+
+
+def resolve_model(spec: ModelSpec, *, patterns: tuple[str, ...]) -> ResolvedModel:
+    """The model's folder on this machine; of a hub id, the files that match `patterns` are in it.
+
+    An existing folder wins over a hub id of the same spelling.
+
+    Raises:
+        ModelError: the source is a file, looks like a path and is not there, or the hub did not give it; or a
+            folder was given together with a revision.
+    """
+    folder = Path(spec.source).expanduser()
+    if folder.is_dir():
+        if spec.revision is not None:
+            raise ModelError(
+                f"model.revision: got {spec.revision!r}, but {spec.source!r} is a folder; remove it or name a hub id"
+            )
+        return ResolvedModel(folder=folder, revision=None)
+    if folder.exists():
+        raise ModelError(f"model.source: {spec.source!r} is a file; name the folder that holds config.json and the weights")
+    if not _HUB_ID.fullmatch(spec.source):
+        raise ModelError(
+            f"model.source: no folder {spec.source!r}{_neighbours(folder)}; make it, or name a hub id such as org/name"
+        )
+    snapshot = _download(spec, patterns)
+    return ResolvedModel(folder=snapshot, revision=snapshot.name)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The model's config.json. Raises ModelError where it is missing or no JSON object."""
+    return read_json_object(folder / "config.json")
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON file of a model folder. Raises ModelError where it is missing or no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found = ", ".join(sorted(item.name for item in path.parent.iterdir())[:8]) or "nothing"
+        raise ModelError(f"{path}: no such file; model.source must hold a Hugging Face model, found there: {found}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: found {type(content).__name__}, must be a JSON object")
+    return content
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether at least one safetensors file lies in the folder; whether they are whole, only loading tells."""
+    return any(folder.glob("*.safetensors"))
+
+
+def _neighbours(folder: Path) -> str:
+    names = sorted(item.name for item in folder.parent.iterdir() if item.is_dir()) if folder.parent.is_dir() else []
+    return f" (in {folder.parent} are: {', '.join(names[:8])})" if names else ""
+
+
+def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
+    import huggingface_hub  # only a hub id needs it, and not every image has it
+    from huggingface_hub import errors
+
+    at = f"{spec.source!r}" + (f" at revision {spec.revision!r}" if spec.revision else "")
+    no_folder = "is no folder here"
+    try:
+        return Path(huggingface_hub.snapshot_download(spec.source, revision=spec.revision, allow_patterns=list(patterns)))
+    except errors.GatedRepoError:
+        complaint = f"{at} is gated on the hub; accept its terms there with your account and set HF_TOKEN to a token of it"
+    except errors.RevisionNotFoundError:
+        complaint = f"{at}: the hub has the model, not the revision; set model.revision to a commit, tag or branch of it"
+    except errors.RepositoryNotFoundError:
+        complaint = f"{at} {no_folder}, and no model of the hub that this HF_TOKEN (or none) may see; check the spelling"
+    except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError) as error:
+        complaint = (
+            f"{at} {no_folder}, and the hub gave no answer ({_cause(error)}); name a folder, or check HF_ENDPOINT and network"
+        )
+    except errors.HFValidationError:
+        complaint = f"{at} {no_folder} and no possible hub id; name a folder or a hub id such as org/name"
+    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:
+        complaint = f"{at}: the download from the hub broke off ({_cause(error)}); run the same command again"
+    raise ModelError(f"model.source: {complaint}") from None
+
+
+def _cause(error: Exception) -> str:
+    """The kind of what first went wrong, without its text: that may hold a signed URL."""
+    cause = error.__cause__ or error
+    return "offline mode, HF_HUB_OFFLINE is set" if type(cause).__name__ == "OfflineModeIsEnabled" else type(cause).__name__

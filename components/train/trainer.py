@@ -1,0 +1,155 @@
+"""transformers' Trainer with three things of hagane's own: what a checkpoint holds, held-out loss, progress.
+
+Saving through Trainer as it is would gather the whole frozen base for every LoRA checkpoint (facts: 3.8 s against 0.1 s
+for 135M parameters) and write DeepSpeed's shards of a full model twice.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from components.shared.step import Log
+from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate
+
+LogHistory = list[dict[str, Any]]
+
+
+class HaganeTrainer(Trainer):
+    """`model` trained on packed rows; a save writes trainable weights (LoRA) or nothing but DeepSpeed's shards (full)."""
+
+    def __init__(self, model: Any, args: TrainingArguments, rows: Dataset[Row]) -> None:
+        super().__init__(model=model, args=args, train_dataset=rows, data_collator=collate)
+        self.remove_callback(PrinterCallback)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        if not hasattr(self.model, "peft_config"):
+            return
+        weights = trainable_weights(self.model)
+        if self.args.should_save:
+            self.model.save_pretrained(folder, state_dict=weights)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue, reportArgumentType]
+            (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; export_adapter writes a true one
+
+
+def trainable_weights(model: Any) -> dict[str, torch.Tensor]:
+    """Whole trainable parameters by name, on the CPU, on every process; gathers nothing that is frozen."""
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    with deepspeed.zero.GatheredParameters(list(trainable.values()), modifier_rank=None):
+        return {name: parameter.detach().cpu().clone() for name, parameter in trainable.items()}
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """No dropout and no gradients inside."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train()
+
+
+def held_out_loss(model: Any, rows: PackedRows, *, process_rank: int, num_processes: int) -> float:
+    """Mean loss per trained token over all rows, in nats. Every process makes equally many passes, as ZeRO-3 needs."""
+    total = torch.zeros(2, dtype=torch.float64)
+    with evaluating(model):
+        for start in range(0, len(rows), num_processes):
+            index = start + process_rank
+            batch = collate([rows[index if index < len(rows) else 0]])
+            loss_sum, num_tokens = _loss_sum(model, batch)
+            if index < len(rows):
+                total += torch.tensor([loss_sum, num_tokens], dtype=torch.float64)
+    dist.all_reduce(total)
+    return float(total[0] / total[1])
+
+
+def _loss_sum(model: Any, batch: Batch) -> tuple[float, int]:
+    device = next(model.parameters()).device
+    logits_BTV = model(
+        input_ids=batch["input_ids"].to(device), position_ids=batch["position_ids"].to(device), use_cache=False
+    ).logits
+    targets = batch["labels"][:, 1:].flatten()
+    loss_sum = torch.nn.functional.cross_entropy(
+        logits_BTV[:, :-1].flatten(0, 1).float().cpu(), targets, ignore_index=NOT_TRAINED, reduction="sum"
+    )
+    return float(loss_sum), int((targets != NOT_TRAINED).sum())
+
+
+class HeldOutLoss(TrainerCallback):
+    """Appends `held_out_loss` to the log history at the start and at the end of each epoch, before its checkpoint is saved."""
+
+    def __init__(self, measure: Callable[[], float], log: Log) -> None:
+        self._measure = measure
+        self._log = log
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step == 0:
+            self._append(state, epoch=0)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._append(state, epoch=round(state.epoch or 0))
+
+    def _append(self, state: TrainerState, *, epoch: int) -> None:
+        loss = self._measure()
+        state.log_history.append({"held_out_loss": loss, "held_out_epoch": epoch, "step": state.global_step})
+        if state.is_world_process_zero:
+            self._log.info("held_out", epoch=epoch, step=state.global_step, loss=round(loss, 4))
+
+
+class Progress(TrainerCallback):
+    """One event a step on process 0, with the time left; and the seconds of training so far in the log history."""
+
+    def __init__(self, tokens_per_step: float, log: Log) -> None:
+        self._tokens_per_step = tokens_per_step
+        self._log = log
+        self._start = time.monotonic()
+        self._first_step = 0
+        self._seconds_before = 0.0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._first_step = state.global_step
+        self._seconds_before = seconds_trained(state.log_history)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        seconds = time.monotonic() - self._start
+        state.log_history[-1]["seconds"] = round(self._seconds_before + seconds, 1)
+        num_done = state.global_step - self._first_step
+        if state.is_world_process_zero and num_done:
+            self._log.info(
+                "progress",
+                done=state.global_step,
+                total=state.max_steps,
+                unit="steps",
+                epoch=round(state.epoch or 0, 2),
+                loss=round(float(logs["loss"]), 4),
+                lr=float(f"{logs['learning_rate']:.3g}"),
+                tokens_s=round(self._tokens_per_step * num_done / seconds),
+                left_s=round(seconds / num_done * (state.max_steps - state.global_step), 1),
+            )
+
+
+def seconds_trained(history: LogHistory) -> float:
+    """Seconds of training up to the last logged step, interrupted tries that were resumed from included."""
+    return max((float(entry["seconds"]) for entry in history if "seconds" in entry), default=0.0)
+
+
+def epoch_losses(history: LogHistory, *, steps_per_epoch: int, epoch: int) -> tuple[float, float]:
+    """Mean training loss of an epoch's steps, and held-out loss at its end."""
+    last = epoch * steps_per_epoch
+    losses = [float(entry["loss"]) for entry in history if "loss" in entry and last - steps_per_epoch < entry["step"] <= last]
+    held_out = next(float(entry["held_out_loss"]) for entry in history if entry.get("held_out_epoch") == epoch)
+    return sum(losses) / len(losses), held_out
