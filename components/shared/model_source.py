@@ -81,12 +81,13 @@ def has_weights(folder: Path) -> bool:
 
 
 def _neighbours(folder: Path) -> str:
-    names = sorted(item.name for item in folder.parent.iterdir() if item.is_dir()) if folder.parent.is_dir() else []
+    names = sorted(path.parent.name for path in folder.parent.glob("*/config.json"))
     return f" (in {folder.parent} are: {', '.join(names[:8])})" if names else ""
 
 
 def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
     import huggingface_hub  # only a hub id needs it, and not every image has it
+    from httpx2 import HTTPError
     from huggingface_hub import errors
 
     at = f"{spec.source!r}" + (f" at revision {spec.revision!r}" if spec.revision else "")
@@ -101,11 +102,11 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
         complaint = f"{at} {no_folder}, and no model of the hub that this HF_TOKEN (or none) may see; check the spelling"
     except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError) as error:
         complaint = (
-            f"{at} {no_folder}, and the hub gave no answer ({_cause(error)}); name a folder, or check HF_ENDPOINT and network"
+            f"{at} {no_folder}, and the hub did not give it ({_cause(error)}); name a folder, or check HF_ENDPOINT and network"
         )
     except errors.HFValidationError:
         complaint = f"{at} {no_folder} and no possible hub id; name a folder or a hub id such as org/name"
-    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:
+    except (errors.HfHubHTTPError, HTTPError, OSError) as error:
         complaint = f"{at}: the download from the hub broke off ({_cause(error)}); run the same command again"
     raise ModelError(f"model.source: {complaint}") from None
 

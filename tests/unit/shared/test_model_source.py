@@ -1,0 +1,166 @@
+"""The hub here is a small server on loopback that answers as huggingface.co does: no test may need the real one."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+
+from components.shared.errors import ModelError
+from components.shared.model_source import CONFIG_AND_TOKENIZER, WEIGHTS, has_weights, read_config, resolve_model
+from components.shared.spec import ModelSpec
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "tokenizer.json": b"{}",
+    "model.safetensors": b"weights",
+    "README.md": b"hello",
+}
+
+
+class _Hub(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, *, with_body: bool) -> None:
+        path = self.path.partition("?")[0]
+        name = path.rsplit("/", 1)[-1]
+        if "/missing/" in path:
+            return self._send(404, b"{}", with_body, {"X-Error-Code": "RepoNotFound"})
+        if "/gated/" in path:
+            return self._send(403, b"{}", with_body, {"X-Error-Code": "GatedRepo"})
+        if "/broken/" in path and "/resolve/" in path and with_body:
+            return self._send(403, b"{}", with_body, {})
+        if "/api/" in path and "/revision/" in path:
+            known = name in ("main", "v1")
+            body = {"id": "org/tiny", "sha": COMMIT, "siblings": []}
+            return self._send(
+                200 if known else 404, json.dumps(body).encode(), with_body, {} if known else {"X-Error-Code": "RevisionNotFound"}
+            )
+        if "/tree/" in path:
+            tree = [
+                {"type": "file", "path": file, "size": len(content), "oid": _etag(content)} for file, content in FILES.items()
+            ]
+            return self._send(200, json.dumps(tree).encode(), with_body, {})
+        return self._send(200, FILES[name], with_body, {"X-Repo-Commit": COMMIT, "ETag": f'"{_etag(FILES[name])}"'})
+
+    def _send(self, status: int, body: bytes, with_body: bool, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for key, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def _etag(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(
+        huggingface_hub.constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        huggingface_hub.constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+def _complaint(source: str, revision: str | None = None) -> str:
+    with pytest.raises(ModelError) as raised:
+        resolve_model(ModelSpec(source=source, revision=revision), patterns=CONFIG_AND_TOKENIZER)
+    assert len(raised.value.problems) == 1
+    return raised.value.problems[0]
+
+
+def test_an_existing_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    model = resolve_model(ModelSpec(source=str(tmp_path)), patterns=WEIGHTS)
+    assert (model.folder, model.revision) == (tmp_path, None)
+
+
+def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
+    assert "model.revision: got 'v1'" in _complaint(str(tmp_path), "v1")
+
+
+def test_a_missing_folder_is_told_with_the_models_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "smollm2").mkdir()
+    (tmp_path / "smollm2" / "config.json").write_text("{}")
+    assert f"in {tmp_path} are: smollm2" in _complaint(str(tmp_path / "smolm2"))
+
+
+@pytest.mark.parametrize("source", ["./x", "~/nowhere-at-all", "a/b/c", "/nowhere", ".hagane/x"])
+def test_what_looks_like_a_path_never_asks_the_hub(source: str) -> None:
+    assert _complaint(source).startswith(f"model.source: no folder {source!r}")
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").touch()
+    assert "is a file" in _complaint(str(tmp_path / "model.gguf"))
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_id_gives_the_wanted_files_and_the_commit_of_its_branch() -> None:
+    model = resolve_model(ModelSpec(source="org/tiny", revision="v1"), patterns=CONFIG_AND_TOKENIZER)
+    assert model.revision == COMMIT
+    assert sorted(path.name for path in model.folder.iterdir()) == ["config.json", "tokenizer.json"]
+    assert not has_weights(model.folder)
+    assert read_config(model.folder) == {"model_type": "llama"}
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_commit_gives_the_same_folder_with_its_weights() -> None:
+    model = resolve_model(ModelSpec(source="org/tiny", revision=COMMIT), patterns=CONFIG_AND_TOKENIZER + WEIGHTS)
+    assert (model.revision, has_weights(model.folder)) == (COMMIT, True)
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("source", "revision", "told"),
+    [
+        ("missing/tiny", None, "no model of the hub that this HF_TOKEN (or none) may see"),
+        ("gated/tiny", None, "gated on the hub; accept its terms"),
+        ("org/tiny", "v9", "'v9': the hub has the model, not the revision"),
+        ("broken/tiny", None, "run the same command again"),
+        ("a--b/c..d", None, "no possible hub id"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line_with_the_way_out(source: str, revision: str | None, told: str) -> None:
+    assert told in _complaint(source, revision)
+
+
+def test_an_unreachable_hub_is_told_apart_from_a_wrong_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert "the hub did not give it (ConnectError)" in _complaint("org/tiny")
+
+
+def test_offline_mode_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert "HF_HUB_OFFLINE is set" in _complaint("org/tiny")
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "no such file"), ("{", "cannot be read as JSON"), ("[]", "found list")])
+def test_a_config_that_is_none_is_refused(tmp_path: Path, content: str | None, told: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=told):
+        read_config(tmp_path)
