@@ -4,15 +4,21 @@ A store holds objects under keys with `/` between parts. An object appears whole
 promised, and the rest of hagane is built on that alone.
 """
 
+import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from components.shared.errors import ObjectExists, ObjectMissing, StoreDenied, StoreError
+
+COPY_BYTES = 2**20
+WRITING = re.compile(r"\.writing-[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,10 @@ class StoredObject:
 
 
 class Store(Protocol):
-    """Objects under one URI. Keys are relative to it. Every method may raise a StoreError."""
+    """Objects under one URI. Keys are relative to it, see `checked_key`. Every method may raise a StoreError.
+
+    No key may be another's folder (`a` and `a/b`): a local store cannot hold both.
+    """
 
     uri: str
 
@@ -35,7 +44,11 @@ class Store(Protocol):
         ...
 
     def write_bytes(self, key: str, content: bytes, *, if_absent: bool = False) -> None:
-        """The object is there whole. Raises: ObjectExists when `if_absent` and another writer's content is there."""
+        """The object is there whole. Raises: ObjectExists when `if_absent` and other content is there.
+
+        Of many writers at once with `if_absent` and different contents exactly one returns; with the same content all do,
+        as a writer whose first try got through unnoticed must.
+        """
         ...
 
     def upload(self, path: Path, key: str) -> None:
@@ -75,74 +88,121 @@ def open_store(uri: str) -> Store:
     return S3Store.from_uri(uri)
 
 
+def checked_key(key: str) -> str:
+    """The key itself, if every kind of store can hold it and it stays inside. Raises StoreError."""
+    if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key or "\\" in key:  # SeaweedFS takes \ for /
+        raise StoreError(f"store: got key {key!r}, must be names with one '/' between them, without '\\', none of them '.' or '..'")
+    return key
+
+
 class LocalStore:
-    """A folder on this machine. Objects are written beside their place and moved in."""
+    """A folder on this machine. An object is written beside its place, forced to the disk, then moved in.
+
+    So a crash at any moment leaves the old object, the new one or none; at most a file `.writing-<hex>` that no one lists.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.uri = str(root)
 
     def at(self, prefix: str) -> "LocalStore":
-        return LocalStore(self.root / prefix)
+        return LocalStore(self.root / checked_key(prefix))
 
     def read_bytes(self, key: str) -> bytes:
-        try:
-            return (self.root / key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise ObjectMissing(f"{self.uri}/{key}: no such object") from None
+        with self._object_opened(key) as stream:
+            return stream.read()
 
     def write_bytes(self, key: str, content: bytes, *, if_absent: bool = False) -> None:
-        beside = self._beside(key)
-        try:
-            beside.write_bytes(content)
-            if if_absent:
-                os.link(beside, self.root / key)
-            else:
-                beside.rename(self.root / key)
-        except FileExistsError:
-            raise ObjectExists(f"{self.uri}/{key}: is there already") from None
-        except OSError as error:
-            raise StoreError(f"store: cannot write {self.uri}/{key}: {error.strerror}") from None
-        finally:
-            beside.unlink(missing_ok=True)
+        with self._errors_told(key):
+            try:
+                with _moved_in(self.root / checked_key(key), replace=not if_absent) as stream:
+                    stream.write(content)
+            except _TakenError:
+                if self.read_bytes(key) != content:
+                    raise ObjectExists(f"{self.uri}/{key}: is there already") from None
 
     def upload(self, path: Path, key: str) -> None:
-        beside = self._beside(key)
-        try:
-            shutil.copyfile(path, beside)
-            beside.rename(self.root / key)
-        except OSError as error:
-            raise StoreError(f"store: cannot write {self.uri}/{key}: {error.strerror}") from None
-        finally:
-            beside.unlink(missing_ok=True)
+        with path.open("rb") as source, self._errors_told(key), _moved_in(self.root / checked_key(key)) as stream:
+            shutil.copyfileobj(source, stream, COPY_BYTES)
 
     def download(self, key: str, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(self.root / key, path)
-        except FileNotFoundError:
-            raise ObjectMissing(f"{self.uri}/{key}: no such object") from None
+        with self._object_opened(key) as source, _moved_in(path) as stream:
+            shutil.copyfileobj(source, stream, COPY_BYTES)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        for path in sorted(self.root.rglob("*")):
-            key = path.relative_to(self.root).as_posix()
-            if key.startswith(prefix) and path.is_file() and not path.name.startswith(".new-"):
-                yield StoredObject(key, path.stat().st_size)
+        folder = prefix.rpartition("/")[0]
+        sizes: dict[str, int] = {}
+        with self._errors_told(prefix):
+            for parent, _, names in os.walk(self.root / checked_key(folder) if folder else self.root, onerror=_unless_gone):
+                for path in (Path(parent, name) for name in names if not WRITING.fullmatch(name)):
+                    with suppress(FileNotFoundError):  # deleted since
+                        sizes[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        yield from (StoredObject(key, sizes[key]) for key in sorted(sizes) if key.startswith(prefix))
 
     def delete(self, key: str) -> None:
-        (self.root / key).unlink(missing_ok=True)
+        with self._errors_told(key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            (self.root / checked_key(key)).unlink()
 
     def check(self) -> None:
         key = f".check-{uuid.uuid4().hex}"
         self.write_bytes(key, b"hagane")
+        self.read_bytes(key)
         self.delete(key)
 
-    def _beside(self, key: str) -> Path:
-        folder = (self.root / key).parent
+    @contextmanager
+    def _errors_told(self, key: str) -> Iterator[None]:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(13, "Permission denied")
+            yield
         except OSError as error:
-            raise StoreDenied(f"store: cannot write in {folder}: {error.strerror}; choose another folder") from None
-        return folder / f".new-{uuid.uuid4().hex}"
+            line = f"store: cannot use {self.uri}/{key}: {error.strerror}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreError(f"{line}; make room or choose another folder") from None
+            raise StoreDenied(f"{line}; choose another folder") from None
+
+    def _object_opened(self, key: str) -> BinaryIO:
+        with self._errors_told(key):
+            try:
+                return (self.root / checked_key(key)).open("rb")
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise ObjectMissing(f"{self.uri}/{key}: no such object") from None
+
+
+class _TakenError(Exception):
+    """Another file has the name."""
+
+
+@contextmanager
+def _moved_in(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
+    """What is written to the stream is the file at `path` after the block, on the disk; nothing is there if the block fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".writing-{uuid.uuid4().hex}")
+    try:
+        with beside.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        if replace:
+            beside.replace(path)
+        else:
+            try:
+                path.hardlink_to(beside)
+            except FileExistsError:
+                raise _TakenError from None
+        _force_names(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _force_names(folder: Path) -> None:
+    """The names in the folder are on the disk, as fsync(2) says its files' own fsync does not see to."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unless_gone(error: OSError) -> None:
+    """What os.walk does with a folder it cannot read: one that is not there holds nothing, any other stops the walk."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error

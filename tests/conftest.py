@@ -1,0 +1,33 @@
+"""What every test stands on: an environment without the world outside, and one S3 server for those that need it."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.s3_server import S3Server, s3_server
+
+# Before any test imports a library that reads these once: no hub, no keys or stores of whoever runs the tests.
+for name in [name for name in os.environ if name.startswith("AWS_")]:
+    del os.environ[name]
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server for the whole session. Its variables are not set: see `s3_env`."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_env(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, and the AWS_ variables by which this test and the processes it starts reach it."""
+    for key, value in s3.env.items():
+        monkeypatch.setenv(key, value)
+    return s3
