@@ -6,6 +6,7 @@ import shutil
 from components.launch_training.local import run_to_end, torchrun_command, worker_environment
 from components.shared.checkpoints import committed_checkpoints
 from components.shared.errors import ModelError, RunFailed, SpaceError
+from components.shared.kfp_face import hand_over
 from components.shared.layout import CHECKPOINTS, PLAN
 from components.shared.manifest import Manifest, fetch_folder, require_manifest
 from components.shared.model_source import CONFIG_AND_TOKENIZER, WEIGHTS, has_weights, resolve_model
@@ -72,9 +73,12 @@ def _what_is_safe(store: Store) -> str:
     committed = committed_checkpoints(store)
     if not committed:
         return "checkpoints: none is committed yet; the same command begins again"
-    return (
-        f"checkpoints: epoch {committed[-1].epoch} (step {committed[-1].step}) is committed; the same command goes on from there"
-    )
+    return f"checkpoints: epoch {committed[-1].epoch} (step {committed[-1].step}) is committed; the same command goes on from there"
+
+
+def kfp_step(run: str, *, manifest_path: str) -> str:
+    """`run_step` for KFP: its manifest is at `manifest_path` too. Returns the manifest's digest."""
+    return hand_over(run_step(run), run=run, manifest_path=manifest_path)
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ def worker_environment(plan: Plan) -> dict[str, str]:
         **MALLOC,
         "HAGANE_LOG": "json",
         "OMP_NUM_THREADS": str(threads),
+        "PYTHONWARNINGS": "ignore::FutureWarning",  # two lines a step from torch 2.13 about DeepSpeed's calls
         "TOKENIZERS_PARALLELISM": "false",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
     }

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from components.render_config.files import deepspeed_json, lora_json, training_args_json
-from components.render_config.planner import DatasetFacts, check_model, make_plan
+from components.render_config.planner import DatasetFacts, check_spec, make_plan
+from components.render_config.precision import machine_flags
+from components.shared.kfp_face import hand_over
 from components.shared.layout import DATASET, PLAN
 from components.shared.manifest import Manifest, publish_folder, require_manifest
 from components.shared.model_source import CONFIG_AND_TOKENIZER, read_config, resolve_model
@@ -32,14 +34,12 @@ def run_step(run: str) -> Manifest:
             log.info("already_done", folder=f"{run}/{PLAN}")
             return done
         config = read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder)
-        plan = make_plan(spec, dataset_facts(dataset), config)
+        plan = make_plan(spec, dataset_facts(dataset), config, machine=machine_flags())
         local = work_folder(run, PLAN)
         shutil.rmtree(local)
         write_plan(local, spec, plan, hidden_size=config["hidden_size"])
         steps = plan.steps
-        log.info(
-            "planned", steps_per_epoch=steps.steps_per_epoch, total_steps=steps.total_steps, save_steps=list(steps.save_steps)
-        )
+        log.info("planned", steps_per_epoch=steps.steps_per_epoch, total_steps=steps.total_steps, save_steps=list(steps.save_steps))
         facts = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
         return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=facts)
 
@@ -68,26 +68,23 @@ def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> 
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
 
 
-def check(spec: RunSpec) -> None:
-    """Raises ModelError for a model or targets that a plan would refuse; needs no dataset and writes nothing."""
-    check_model(spec, read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder))
+def kfp_step(run: str, *, manifest_path: str) -> str:
+    """`run_step` for KFP: its manifest is at `manifest_path` too. Returns the manifest's digest."""
+    return hand_over(run_step(run), run=run, manifest_path=manifest_path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.render_config", description=__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--run", metavar="URI", help="the run's folder, such as s3://bucket/runs/demo; its dataset must be finished"
-    )
-    which.add_argument(
-        "--check", metavar="SPEC", type=Path, help="only check the model and LoRA targets of a spec file; writes nothing"
-    )
+    which.add_argument("--run", metavar="URI", help="the run's folder, such as s3://bucket/runs/demo; its dataset must be finished")
+    which.add_argument("--check", metavar="SPEC", type=Path, help="only check the model and LoRA targets of a spec file; writes nothing")
     arguments = parser.parse_args()
     if arguments.check is None:
         run_step(arguments.run)
         return
     with step_log("render_config"):
-        check(load_spec(arguments.check))
+        spec = load_spec(arguments.check)
+        check_spec(spec, read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Spec + dataset manifest + config.json -> the plan, each decided value with its reason. Pure: values in, a value out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from components.render_config.architectures import Architecture, architecture_of, lora_targets, num_lora_parameters
-from components.render_config.steps import plan_steps
+from components.render_config.precision import Precision, choose_precision
+from components.render_config.steps import grad_accum_steps, plan_steps
 from components.shared.errors import HaganeError, ModelError
 from components.shared.plan import CheckpointPlan, LoraPlan, ModelPlan, Plan, StepPlan
 from components.shared.spec import RunSpec
@@ -25,43 +26,53 @@ class DatasetFacts:
     model_revision: str | None
 
 
-def check_model(spec: RunSpec, config: Mapping[str, Any]) -> tuple[Architecture, tuple[str, ...]]:
-    """The model's shapes and its LoRA targets; needs no dataset. Raises ModelError."""
-    architecture = architecture_of(config)
-    longest = config.get("max_position_embeddings")
-    if longest is not None and spec.data.row_tokens > longest:
-        raise ModelError(
-            f"data.row_tokens: got {spec.data.row_tokens}, the model's max_position_embeddings allows at most {longest}"
-        )
-    return architecture, lora_targets(spec.lora.targets, architecture)
-
-
-def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any]) -> Plan:
-    """The whole plan.
-
-    Raises:
-        HaganeError: all that is wrong with the model, the targets and the batch sizes, in one go.
-    """
+def check_spec(spec: RunSpec, config: Mapping[str, Any]) -> None:
+    """Raises HaganeError with all that is wrong with the model, the LoRA targets, the row length and the batch sizes."""
     problems: list[str] = []
-    training, hardware = spec.training, spec.hardware
-    try:
-        architecture, targets = check_model(spec, config)
-    except HaganeError as error:
-        problems += error.problems
-    try:
-        steps = plan_steps(
-            num_rows=dataset.num_rows,
-            epochs=training.epochs,
-            global_batch=training.global_batch,
-            micro_batch=training.micro_batch,
-            num_processes=hardware.num_nodes * hardware.processes_per_node,
-            warmup_share=training.warmup_share,
-            num_tokens=dataset.num_tokens,
-        )
-    except HaganeError as error:
-        problems += error.problems
+
+    def collect(check: Callable[[], object]) -> None:
+        try:
+            check()
+        except HaganeError as error:
+            problems.extend(error.problems)
+
+    collect(lambda: lora_targets(spec.lora.targets, architecture_of(config)))
+    collect(lambda: _check_row_tokens(spec, config))
+    collect(lambda: _grad_accum(spec))
     if problems:
         raise HaganeError(*problems)
+
+
+def _check_row_tokens(spec: RunSpec, config: Mapping[str, Any]) -> None:
+    longest = config.get("max_position_embeddings")
+    if longest is not None and spec.data.row_tokens > longest:
+        raise ModelError(f"data.row_tokens: got {spec.data.row_tokens}, the model's max_position_embeddings allows at most {longest}")
+
+
+def _num_processes(spec: RunSpec) -> int:
+    return spec.hardware.num_nodes * spec.hardware.processes_per_node
+
+
+def _grad_accum(spec: RunSpec) -> int:
+    training = spec.training
+    return grad_accum_steps(global_batch=training.global_batch, micro_batch=training.micro_batch, num_processes=_num_processes(spec))
+
+
+def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *, machine: frozenset[str]) -> Plan:
+    """The whole plan, for a machine with these flags (precision.py). Raises HaganeError as `check_spec` does."""
+    check_spec(spec, config)
+    training, architecture = spec.training, architecture_of(config)
+    targets = lora_targets(spec.lora.targets, architecture)
+    steps = plan_steps(
+        num_rows=dataset.num_rows,
+        epochs=training.epochs,
+        micro_batch=training.micro_batch,
+        grad_accum=_grad_accum(spec),
+        num_processes=_num_processes(spec),
+        warmup_share=training.warmup_share,
+        num_tokens=dataset.num_tokens,
+    )
+    precision, why_precision = choose_precision(training.precision, machine)
     lora = None
     num_trainable = architecture.num_parameters
     if training.method == "lora":
@@ -70,6 +81,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any]) -
     return Plan(
         run=spec.name,
         method=training.method,
+        precision=precision,
         num_trainable=num_trainable,
         model=ModelPlan(
             source=spec.model.source,
@@ -80,17 +92,17 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any]) -
         ),
         steps=steps,
         lora=lora,
-        checkpoints=plan_checkpoints(spec, steps, architecture, num_trainable),
-        reasons=_reasons(spec, steps, architecture, lora, num_trainable),
+        checkpoints=plan_checkpoints(spec, steps, precision, num_trainable),
+        reasons={"precision": why_precision, **_reasons(spec, steps, architecture, lora)},
     )
 
 
-def plan_checkpoints(spec: RunSpec, steps: StepPlan, architecture: Architecture, num_trainable: int) -> CheckpointPlan:
+def plan_checkpoints(spec: RunSpec, steps: StepPlan, precision: Precision, num_trainable: int) -> CheckpointPlan:
     """Bytes of checkpoints. LoRA: optimizer state and the matrices themselves; full: the state, which holds the weights.
 
     ZeRO-2 does not divide the weights, so process 0 writes them once more, in training precision.
     """
-    weight_bytes = {"bf16": 2, "fp32": 4}[spec.training.precision]
+    weight_bytes = {"bf16": 2, "fp32": 4}[precision]
     bytes_each = STATE_BYTES * num_trainable + PROCESS_BYTES * steps.num_processes
     if spec.training.method == "lora":
         bytes_each += 4 * num_trainable
@@ -104,9 +116,7 @@ def plan_checkpoints(spec: RunSpec, steps: StepPlan, architecture: Architecture,
     )
 
 
-def _reasons(
-    spec: RunSpec, steps: StepPlan, architecture: Architecture, lora: LoraPlan | None, num_trainable: int
-) -> dict[str, str]:
+def _reasons(spec: RunSpec, steps: StepPlan, architecture: Architecture, lora: LoraPlan | None) -> dict[str, str]:
     reasons = {
         "steps.grad_accum": f"global_batch {steps.global_batch} / (micro_batch {steps.micro_batch} x {steps.num_processes} processes)",
         "steps.steps_per_epoch": f"{steps.num_rows} packed rows in batches of {steps.global_batch}, the last one counted",

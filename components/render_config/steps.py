@@ -24,13 +24,12 @@ def grad_accum_steps(*, global_batch: int, micro_batch: int, num_processes: int)
 
 
 def plan_steps(
-    *, num_rows: int, epochs: int, global_batch: int, micro_batch: int, num_processes: int, warmup_share: float, num_tokens: int
+    *, num_rows: int, epochs: int, micro_batch: int, grad_accum: int, num_processes: int, warmup_share: float, num_tokens: int
 ) -> StepPlan:
     """Steps as transformers 5.23 counts them (trainer.py, `set_initial_training_values`) over accelerate's even batches.
 
     198 rows, one process, batch 1, 5 epochs: 198 steps an epoch, 990 in all, saves after 198, 396, 594, 792, 990.
     """
-    grad_accum = grad_accum_steps(global_batch=global_batch, micro_batch=micro_batch, num_processes=num_processes)
     batches = math.ceil(num_rows / micro_batch)
     # accelerate deals batches out in turn and fills the last round from the start, so that all have equally many.
     batches_per_process = math.ceil(batches / num_processes)
@@ -41,7 +40,7 @@ def plan_steps(
         num_processes=num_processes,
         micro_batch=micro_batch,
         grad_accum=grad_accum,
-        global_batch=global_batch,
+        global_batch=micro_batch * grad_accum * num_processes,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         warmup_steps=math.ceil(warmup_share * total_steps),

@@ -3,7 +3,10 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+
+from pydantic import Field
 
 from components.shared.errors import ObjectDamaged, ObjectMissing, StoreError
 from components.shared.layout import MANIFEST, manifest_key
@@ -28,9 +31,9 @@ class Manifest(FrozenModel):
     schema_version: int = SCHEMA_VERSION
     folder: str
     made_by: str
-    inputs: dict[str, str] = {}
+    inputs: dict[str, str] = Field(default_factory=dict)
     """Name -> sha256 of everything that this folder follows from."""
-    facts: dict[str, Scalar] = {}
+    facts: dict[str, Scalar] = Field(default_factory=dict)
     """Counts and results that readers want without opening a file."""
     files: tuple[FileEntry, ...] = ()
 
@@ -79,14 +82,14 @@ def publish_folder(
     *,
     made_by: str,
     inputs: dict[str, str],
-    facts: dict[str, Scalar],
+    facts: Mapping[str, Scalar],
 ) -> Manifest:
     """Every file below `local` is under `folder` in the store, then the manifest that lists them. An older one goes first."""
     store.delete(manifest_key(folder))
     entries = tuple(file_entry(path, path.relative_to(local).as_posix()) for path in sorted(local.rglob("*")) if path.is_file())
     for entry in entries:
         store.upload(local / entry.name, f"{folder}/{entry.name}")
-    manifest = Manifest(folder=folder, made_by=made_by, inputs=inputs, facts=facts, files=entries)
+    manifest = Manifest(folder=folder, made_by=made_by, inputs=inputs, facts=dict(facts), files=entries)
     store.write_bytes(manifest_key(folder), manifest.to_bytes())
     return manifest
 

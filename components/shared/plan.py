@@ -54,6 +54,8 @@ class Plan(FrozenModel):
     schema_version: Literal[1] = 1
     run: str
     method: Literal["lora", "full"]
+    precision: Literal["bf16", "fp32"]
+    """Number format of weights and activations."""
     num_trainable: int
     """Parameters that receive gradients."""
     model: ModelPlan

@@ -23,12 +23,19 @@ def _exponent_number(value: object) -> object:
     return value
 
 
+def _auto_or_names(value: object) -> object:
+    if value == "auto" or (isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)):
+        return value
+    raise ValueError(f"got {value!r}, must be auto or a list of layer names")
+
+
 Number = Annotated[float, BeforeValidator(_exponent_number), Field(allow_inf_nan=False)]
 
 
 class ModelSpec(FrozenModel):
     source: str = Field(min_length=1)
-    """The base model: a folder in Hugging Face layout (config.json, tokenizer.json, *.safetensors), or a hub id such as `cyberagent/open-calm-7b`."""
+    """The base model: a folder in Hugging Face layout (config.json, tokenizer.json, *.safetensors), or a hub id such as
+    `cyberagent/open-calm-7b`."""
     revision: str | None = None
     """Hub commit, tag or branch. Only for a hub id; the commit it stands for is written into the dataset's manifest."""
 
@@ -67,8 +74,9 @@ class TrainingSpec(FrozenModel):
     """AdamW's decoupled weight decay, per unit of learning rate."""
     clip_norm: Number = Field(default=1.0, gt=0)
     """Largest norm of the gradient over all trainable parameters."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Number format of weights and activations in the forward and backward pass. Optimizer state is fp32 either way."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Number format of weights and activations in the forward and backward pass: `auto` is bf16 where the machine computes it
+    fast, else fp32. Optimizer state is fp32 either way."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third more compute for much less memory."""
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -82,7 +90,7 @@ class LoraSpec(FrozenModel):
     """The update is scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685, section 4.1)."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     """Share of a LoRA layer's inputs set to zero during training."""
-    targets: Literal["auto"] | tuple[str, ...] = "auto"
+    targets: Annotated[Literal["auto"] | tuple[str, ...], BeforeValidator(_auto_or_names)] = "auto"
     """Linear layers that get an update: `auto` takes all of the model's blocks and never the head, or a list of layer names."""
 
 

@@ -1,5 +1,6 @@
 """YAML text and `--set` overrides -> RunSpec, or every problem at once, each with its line."""
 
+import copy
 import difflib
 import json
 from collections.abc import Iterable, Mapping
@@ -43,10 +44,21 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
         spec = parse_spec(tree)
     except ValidationError as error:
         problems.extend(_sentence(detail, lines, str(path)) for detail in error.errors())
-        raise SpecError(*problems) from None
+        raise SpecProblems(*problems, mended=_mended(tree, error)) from None
     if problems:
-        raise SpecError(*problems)
+        raise SpecProblems(*problems, mended=spec)
     return spec
+
+
+class SpecProblems(SpecError):
+    """What is wrong in a spec file; `mended` is the spec without the wrong fields, so that the rest can be checked too.
+
+    It is None where a field that has no default is wrong or missing.
+    """
+
+    def __init__(self, *problems: str, mended: RunSpec | None) -> None:
+        super().__init__(*problems)
+        self.mended = mended
 
 
 def parse_spec(tree: Mapping[str, Any]) -> RunSpec:
@@ -69,6 +81,21 @@ def spec_from_parameter(tree: Mapping[str, Any]) -> RunSpec:
 def spec_yaml(spec: RunSpec) -> str:
     """The spec as YAML in the order of its fields, every default filled in."""
     return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _mended(tree: dict[str, Any], error: ValidationError) -> RunSpec | None:
+    tree = copy.deepcopy(tree)
+    for detail in error.errors():
+        *parents, last = _field_location(detail["loc"]) or ("",)
+        branch: Any = tree
+        for key in parents:
+            branch = branch.get(key, {}) if isinstance(branch, dict) else {}
+        if isinstance(branch, dict):
+            branch.pop(last, None)
+    try:
+        return parse_spec(tree)
+    except ValidationError:
+        return None
 
 
 def _read_text(path: Path) -> str:
@@ -149,8 +176,9 @@ def _field_location(where: Location) -> Location:
             kept.append(part)
             annotation = model.model_fields[part].annotation
             model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-        elif model is not None or isinstance(part, int):
+        elif model is not None:
             kept.append(part)
+            break
     return tuple(kept)
 
 
@@ -199,7 +227,7 @@ _WANTED = {
     "model_attributes_type": "must be a mapping of fields",
     "tuple_type": "must be a list",
     "string_too_short": "must not be empty",
-    "string_pattern_mismatch": "must be small letters, digits and hyphens, begin with a letter, end with none but a letter or digit, at most 50",
+    "string_pattern_mismatch": "must be 1 to 50 small letters, digits and hyphens, the first a letter, the last no hyphen",
 }
 
 

@@ -108,9 +108,7 @@ def _check_world(plan: Plan) -> None:
 
 def _check_same_plan(folder: str, made_from: str, plan_digest: str) -> None:
     if made_from != plan_digest:
-        raise RunFailed(
-            f"{folder}: was made from another plan ({made_from[:12]}, not {plan_digest[:12]}); set another name for this run"
-        )
+        raise RunFailed(f"{folder}: was made from another plan ({made_from[:12]}, not {plan_digest[:12]}); set another name for this run")
 
 
 def train(job: Job, log: Log) -> None:
@@ -118,14 +116,11 @@ def train(job: Job, log: Log) -> None:
     spec, plan = job.spec, job.plan
     local = job.work / "checkpoints"
     arguments = training_arguments(job, local)
-    base = resolve_model(
-        ModelSpec(source=plan.model.source, revision=plan.model.revision), patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS)
-    )
+    base = resolve_model(ModelSpec(source=plan.model.source, revision=plan.model.revision), patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS))
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(
         base.folder,
         plan,
-        precision=spec.training.precision,
         lora=lora,
         seed=spec.training.seed,
         zero_stage=spec.zero.stage,
@@ -140,9 +135,7 @@ def train(job: Job, log: Log) -> None:
     steps = plan.steps
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(HeldOutLoss(measure, log))
-    trainer.add_callback(
-        StoreCheckpoints(uploads, plan=job.plan_digest, attempt=job.attempt, steps_per_epoch=steps.steps_per_epoch)
-    )
+    trainer.add_callback(StoreCheckpoints(uploads, plan=job.plan_digest, attempt=job.attempt, steps_per_epoch=steps.steps_per_epoch))
     trainer.train(resume_from_checkpoint=fetch_own_share(job, log))
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
     probe = probe_logits(trainer.model_wrapped, first_tokens(held_out, PROBE_TOKENS))

@@ -12,20 +12,18 @@ from components.shared.plan import Plan
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def load_model(folder: Path, plan: Plan, *, precision: str, lora: dict[str, Any] | None, seed: int, zero_stage: int) -> Any:
+def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: int, zero_stage: int) -> Any:
     """The model to train. TrainingArguments with the DeepSpeed config must exist, or ZeRO-3 would load it whole everywhere.
 
     Under ZeRO-3, parameters take the DeepSpeed config's number format whatever the file's is.
     """
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[precision])
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[plan.precision])
     assert zero_stage < 3 or hasattr(next(model.parameters()), "ds_id"), "ZeRO-3 is not active: the model was loaded whole"
     # LoRA's A matrices are drawn here, before Trainer seeds anything.
     set_seed(seed)
     trained = model if lora is None else get_peft_model(model, LoraConfig(**lora))
     num_trainable = sum(_num_elements(p) for p in trained.parameters() if p.requires_grad)
-    assert num_trainable == plan.num_trainable, (
-        f"the plan says {plan.num_trainable} trainable parameters, the model has {num_trainable}"
-    )
+    assert num_trainable == plan.num_trainable, f"the plan says {plan.num_trainable} trainable parameters, the model has {num_trainable}"
     return trained
 
 

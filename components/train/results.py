@@ -46,9 +46,7 @@ def history_json(history: LogHistory, plan: Plan) -> dict[str, Any]:
     }
 
 
-def publish_results(
-    store: Store, local: Path, *, history: dict[str, Any], probe: dict[str, torch.Tensor], plan_digest: str
-) -> Manifest:
+def publish_results(store: Store, local: Path, *, history: dict[str, Any], probe: dict[str, torch.Tensor], plan_digest: str) -> Manifest:
     """checkpoints/ is finished: its manifest says that the training is whole. `local` is an empty folder."""
     (local / "history.json").write_text(json.dumps(history, indent=1) + "\n")
     save_file(probe, local / "probe.safetensors")

@@ -25,7 +25,9 @@ class StoreCheckpoints(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         root = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
-        names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        # DeepSpeed drops two scripts of its own beside its shards; export_adapter has them from the library.
+        files = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".py")
+        names = sorted(path.relative_to(root).as_posix() for path in files)
         epoch = state.global_step // self._steps_per_epoch
         loss, held_out = epoch_losses(state.log_history, steps_per_epoch=self._steps_per_epoch, epoch=epoch)
         self._uploads.submit(

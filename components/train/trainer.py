@@ -27,7 +27,7 @@ class HaganeTrainer(Trainer):
     """`model` trained on packed rows; a save writes trainable weights (LoRA) or nothing but DeepSpeed's shards (full)."""
 
     def __init__(self, model: Any, args: TrainingArguments, rows: Dataset[Row]) -> None:
-        super().__init__(model=model, args=args, train_dataset=rows, data_collator=collate)
+        super().__init__(model=model, args=args, train_dataset=rows, data_collator=collate)  # pyright: ignore[reportArgumentType] - a TypedDict is a dict
         self.remove_callback(PrinterCallback)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -50,13 +50,15 @@ def trainable_weights(model: Any) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """No dropout and no gradients inside."""
+    """No dropout and no gradients inside. `model` is DeepSpeed's engine."""
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
         model.train()
+        # ZeRO-3 has begun to fetch what a backward pass would use next; a parameter on its way cannot be saved.
+        model.empty_partition_cache()
 
 
 def held_out_loss(model: Any, rows: PackedRows, *, process_rank: int, num_processes: int) -> float:
@@ -75,9 +77,7 @@ def held_out_loss(model: Any, rows: PackedRows, *, process_rank: int, num_proces
 
 def _loss_sum(model: Any, batch: Batch) -> tuple[float, int]:
     device = next(model.parameters()).device
-    logits_BTV = model(
-        input_ids=batch["input_ids"].to(device), position_ids=batch["position_ids"].to(device), use_cache=False
-    ).logits
+    logits_BTV = model(input_ids=batch["input_ids"].to(device), position_ids=batch["position_ids"].to(device), use_cache=False).logits
     targets = batch["labels"][:, 1:].flatten()
     loss_sum = torch.nn.functional.cross_entropy(
         logits_BTV[:, :-1].flatten(0, 1).float().cpu(), targets, ignore_index=NOT_TRAINED, reduction="sum"

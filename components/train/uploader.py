@@ -69,9 +69,7 @@ class BackgroundUploads:
             if "problems" not in answer:
                 self._log.info("checkpoint", **answer)
             self._answers.put(answer)
-        self._answers.put(
-            {"problems": [f"checkpoint: the uploading process ended by itself with exit code {self._process.wait()}"]}
-        )
+        self._answers.put({"problems": [f"checkpoint: the uploading process ended by itself with exit code {self._process.wait()}"]})
 
 
 def main() -> None:
@@ -86,9 +84,7 @@ def main() -> None:
             stored = store_part(store, part)
         except (HaganeError, OSError) as error:
             problems = error.problems if isinstance(error, HaganeError) else (str(error),)
-            print(
-                json.dumps({"problems": [f"checkpoint of epoch {part.epoch} is not stored: {p}" for p in problems]}), flush=True
-            )
+            print(json.dumps({"problems": [f"checkpoint of epoch {part.epoch} is not stored: {p}" for p in problems]}), flush=True)
             return
         for name in part.names:
             Path(part.root, name).unlink()

@@ -1,0 +1,52 @@
+"""A spec -> every problem that can be known before anything is begun, from all components at once."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from components.shared.errors import HaganeError
+from components.shared.spec import RunSpec
+from components.shared.spec_file import spec_yaml
+from components.shared.storage import open_store
+from pipelines.following import event_of
+
+CHECKING = ("prepare_dataset", "render_config")
+
+
+def problems_of(spec: RunSpec, *, with_store: bool = True) -> list[str]:
+    """One line a problem of the data, the model, its LoRA targets, the batch sizes, and the store; nothing is kept anywhere.
+
+    Components are asked as programs, at the same time, since each brings libraries of its own.
+    """
+    problems = store_problems(spec) if with_store else []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "spec.yaml"
+        file.write_text(spec_yaml(spec))
+        environment = {**os.environ, "HAGANE_LOG": "json"}
+        programs = [
+            subprocess.Popen(
+                [sys.executable, "-m", f"components.{component}", "--check", str(file)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for component in CHECKING
+        ]
+        for component, program in zip(CHECKING, programs, strict=True):
+            output, errors = program.communicate()
+            told = [event["problems"] for event in map(event_of, output.splitlines()) if event and event["event"] == "failed"]
+            if program.returncode and not told:
+                raise RuntimeError(f"components.{component} --check ended with exit code {program.returncode}:\n{errors}")
+            problems += [problem for group in told for problem in group if problem not in problems]
+    return problems
+
+
+def store_problems(spec: RunSpec) -> list[str]:
+    try:
+        open_store(spec.store).check()
+    except HaganeError as error:
+        return list(error.problems)
+    return []

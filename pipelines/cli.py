@@ -1,0 +1,149 @@
+"""`hagane`: the command line. The one place where errors are caught and told."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from components.shared.errors import HaganeError
+
+if TYPE_CHECKING:  # pydantic would take half of the time of --help
+    from components.shared.spec import RunSpec
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Fine-tune an open language model as one spec says: data, plan, training, a verified adapter, a report.
+
+A spec is a YAML file; `specs/demo.yaml` is one to copy. `hagane plan SPEC` shows what would happen and why; `hagane run SPEC`
+makes it happen on this machine. Run it again after a crash, and it goes on from the newest committed checkpoint.
+
+Exit codes: 0 done; 2 something you can mend, told in one line a problem, nothing begun; 1 something that had begun failed.""",
+)
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The run's spec, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="A.B=VALUE",
+        help="Set a field of the spec, e.g. `--set training.epochs=5`. May be repeated; the last wins.",
+    ),
+]
+
+
+@app.callback()
+def before_any_command(
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="HAGANE_ENV_FILE",
+            help="NAME=value lines to put into the environment first, such as the AWS_ variables of an S3 store.",
+        ),
+    ] = None,
+) -> None:
+    if env_file is not None:
+        from dotenv import load_dotenv
+
+        if not load_dotenv(env_file):
+            raise HaganeError(f"--env-file: {env_file} is not there or sets nothing")
+
+
+@app.command()
+def run(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Run the whole pipeline on this machine.
+
+    Checks everything that can be known first. What is finished already is not done again.
+    """
+    from rich.console import Console
+
+    from components.shared.step import work_folder
+    from components.shared.storage import open_store
+    from pipelines.running import run_locally
+    from pipelines.screens import print_end
+
+    asked = _checked(spec, overrides, with_store=True)
+    console = Console()
+    run_locally(asked, console)
+    print_end(console, open_store(asked.run_uri), work_folder(asked.run_uri, "report"))
+
+
+@app.command()
+def plan(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also keep plan.json, deepspeed.json, training_args.json, lora.json here."),
+    ] = None,
+) -> None:
+    """Show steps, save points, trainable parameters, LoRA targets and checkpoint sizes, each with its reason.
+
+    Trains nothing and touches no store: the data is read, tokenised and packed in a folder that is thrown away.
+    """
+    from rich.console import Console
+
+    from pipelines.planning import plan_of
+    from pipelines.screens import plan_screen
+
+    asked = _checked(spec, overrides, with_store=False)
+    console = Console()
+    console.print(plan_screen(plan_of(asked, Console(stderr=True), keep=out)))
+
+
+@app.command()
+def status(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Show which steps of a run are finished, and its committed checkpoints."""
+    from rich.console import Console
+
+    from components.shared.spec_file import load_spec
+    from components.shared.step import open_run
+    from pipelines.screens import status_screen
+
+    store, claimed = open_run(load_spec(spec, overrides or ()).run_uri)
+    Console().print(status_screen(store, claimed))
+
+
+@app.command()
+def compile(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="Where the YAML goes.")] = Path("build/finetune.yaml"),
+) -> None:
+    """Write the pipeline as KFP YAML for a cluster: the same bytes every time, images as images/images.yaml names them."""
+    from pipelines.compiling import compile_pipeline
+
+    compile_pipeline(target)
+    print(target)
+
+
+def _checked(path: Path, overrides: list[str] | None, *, with_store: bool) -> "RunSpec":
+    """The spec, with nothing known against it. Raises HaganeError with all problems, the file's and the world's."""
+    from components.shared.spec_file import SpecProblems, load_spec
+    from pipelines.checking import problems_of
+
+    try:
+        spec = load_spec(path, overrides or ())
+    except SpecProblems as error:
+        rest = [] if error.mended is None else problems_of(error.mended, with_store=with_store)
+        raise HaganeError(*error.problems, *rest) from None
+    problems = problems_of(spec, with_store=with_store)
+    if problems:
+        raise HaganeError(*problems)
+    return spec
+
+
+def main() -> None:
+    """Runs the command line; a HaganeError becomes one line a problem on stderr, and its exit code."""
+    try:
+        app()
+    except HaganeError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The lines of a running pipeline -> what a person wants to see of them, and the whole in a log file."""
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from components.shared.log import JSON_MARK
+
+Event = dict[str, Any]
+# Between two progress lines where there is no terminal to draw a bar on.
+QUIET_SECONDS = 5.0
+
+
+@dataclass
+class Outcome:
+    """What the events told of how it went."""
+
+    problems: list[str] = field(default_factory=list)
+    exit_code: int = 0
+    last_line: str = ""
+
+
+def follow(lines: Iterable[str], log_file: Path, screen: "Screen") -> Outcome:
+    """Every line is in the log file, every event was shown."""
+    outcome = Outcome()
+    with log_file.open("a", encoding="utf-8") as log:
+        for line in lines:
+            log.write(line)
+            log.flush()
+            event = event_of(line)
+            if event is None:
+                outcome.last_line = line.strip() or outcome.last_line
+            elif event["event"] == "failed":
+                outcome.problems += event["problems"]
+                outcome.exit_code = int(event["exit_code"])
+            else:
+                screen.show(event)
+    return outcome
+
+
+def event_of(line: str) -> Event | None:
+    """The event in a line, which kfp.local may have indented; None for everything else that programs print."""
+    start = line.find(JSON_MARK)
+    if start < 0:
+        return None
+    try:
+        return json.loads(line[start:])
+    except ValueError:
+        return None
+
+
+class Screen:
+    """Shows events: a live bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console, steps: tuple[str, ...]) -> None:
+        self._console = console
+        self._steps = steps
+        self._step = ""
+        self._last_progress = 0.0
+        self._bar = Progress(
+            TextColumn("      {task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, visible=False, unit="", note="")
+
+    def __enter__(self) -> "Screen":
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, event: Event) -> None:
+        event = dict(event)
+        name, component = event.pop("event"), event.pop("component")
+        event.pop("level", None)
+        self._enter_step(component)
+        if name == "progress":
+            self._show_progress(event)
+        elif name == "checkpoint":
+            if event["committed"]:
+                self._console.print(f"      checkpoint of epoch {event['epoch']} (step {event['step']}) is in the store", highlight=False)
+        elif name == "held_out":
+            at = f"epoch {event['epoch']}" if event["epoch"] else "before training"
+            self._console.print(f"      held-out loss {event['loss']:.4f} {at}", highlight=False)
+        else:
+            fields = "  ".join(f"{key}={value}" for key, value in event.items())
+            self._console.print(f"      {name.replace('_', ' ')}  [dim]{fields}[/dim]", highlight=False)
+
+    def _enter_step(self, component: str) -> None:
+        step = "launch_training" if component == "train" else component
+        if step == self._step or step not in self._steps:
+            return
+        self._step = step
+        self._bar.update(self._task, visible=False)
+        self._console.print(f"[bold]{self._steps.index(step) + 1}/{len(self._steps)}[/bold]   [bold]{step}[/bold]", highlight=False)
+
+    def _show_progress(self, event: Event) -> None:
+        note = _note(event)
+        self._bar.update(
+            self._task,
+            completed=event["done"],
+            total=event["total"],
+            unit=event["unit"],
+            note=note,
+            visible=True,
+            description=self._step,
+        )
+        now = time.monotonic()
+        is_last = event["done"] == event["total"]
+        if not self._console.is_terminal and (is_last or now - self._last_progress >= QUIET_SECONDS):
+            self._last_progress = now
+            self._console.print(f"      {event['done']}/{event['total']} {event['unit']}  {note}", highlight=False)
+
+
+def _note(event: Event) -> str:
+    parts = [f"loss {event['loss']:.3f}"] if "loss" in event else []
+    if "tokens_s" in event:
+        parts.append(f"{event['tokens_s']} tokens/s")
+    if event.get("left_s") is not None:
+        parts.append(f"{duration(event['left_s'])} left")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`75 s` or `3 min 20 s`: what a person reads at a glance."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60:02d} s"

@@ -1,0 +1,55 @@
+"""A spec -> its plan, by running the first two steps of the pipeline into a folder that is thrown away."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from components.shared.errors import HaganeError
+from components.shared.layout import PLAN
+from components.shared.plan import Plan
+from components.shared.spec import RunSpec
+from components.shared.spec_file import spec_yaml
+from pipelines.following import Screen, follow
+
+PLANNING = ("prepare_dataset", "render_config")
+
+
+def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None) -> Plan:
+    """The plan that a run of this spec would have. Its files are copied to `keep` when given.
+
+    Raises:
+        HaganeError: what either step refused.
+    """
+    with tempfile.TemporaryDirectory(prefix="hagane-plan-") as folder:
+        scratch = spec.model_copy(update={"store": folder})
+        file = Path(folder) / "asked.yaml"
+        file.write_text(spec_yaml(scratch))
+        with Screen(console, PLANNING) as screen:
+            _run_program(["components.prepare_dataset", "--spec", str(file)], Path(folder), screen)
+            _run_program(["components.render_config", "--run", scratch.run_uri], Path(folder), screen)
+        made = Path(scratch.run_uri) / PLAN
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            for path in made.iterdir():
+                (keep / path.name).write_bytes(path.read_bytes())
+        return Plan.model_validate_json((made / "plan.json").read_bytes())
+
+
+def _run_program(module: list[str], folder: Path, screen: Screen) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", *module],
+        env={**os.environ, "HAGANE_LOG": "json", "HAGANE_WORK": str(folder / "work")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    outcome = follow(process.stdout, folder / "log", screen)
+    if process.wait():
+        if not outcome.problems:
+            raise RuntimeError(f"{module[0]} ended with exit code {process.returncode}:\n{(folder / 'log').read_text()}")
+        raise HaganeError(*outcome.problems)

@@ -1,0 +1,109 @@
+"""A spec -> a finished run on this machine, followed on the screen."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from components.shared.errors import RunFailed, SpecError
+from components.shared.spec import RunSpec
+from components.shared.step import end_with_parent, work_folder
+from pipelines.finetune import STEPS
+from pipelines.following import Outcome, Screen, follow
+
+
+def run_locally(spec: RunSpec, console: Console) -> None:
+    """All steps of the run are finished.
+
+    Raises:
+        SpecError: another process is at work on this run, or kfp.local would garble the spec.
+        RunFailed, HaganeError: what the failing step said.
+    """
+    _refuse_what_kfp_garbles(spec)
+    folder = work_folder(spec.run_uri, "pipeline")
+    with _alone(folder / "lock", spec.name):
+        log_file = folder / "pipeline.log"
+        spec_file = folder / "spec.json"
+        spec_file.write_text(spec.model_dump_json())
+        with Screen(console, STEPS) as screen:
+            outcome, exit_code = _run_pipeline(spec_file, log_file, screen)
+    if exit_code:
+        error = RunFailed(*(outcome.problems or [f"pipeline: ended with exit code {exit_code}: {outcome.last_line}"]), f"log: {log_file}")
+        error.exit_code = outcome.exit_code or 1
+        raise error
+
+
+def _run_pipeline(spec_file: Path, log_file: Path, screen: Screen) -> tuple[Outcome, int]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.local_run", str(spec_file)],
+        env={**os.environ, "HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+    )
+    assert process.stdout is not None
+    with _ending_all(process):
+        outcome = follow(process.stdout, log_file, screen)
+        return outcome, process.wait()
+
+
+@contextmanager
+def _ending_all(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Whatever ends this process (Ctrl-C, SIGTERM, an error) ends every process of the pipeline first."""
+
+    def end(signal_number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + signal_number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+
+
+@contextmanager
+def _alone(lock_file: Path, run: str) -> Iterator[None]:
+    with lock_file.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise SpecError(
+                f"name: run {run!r} is being worked on by process {lock.read().strip()}; wait for it, or set another name"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _refuse_what_kfp_garbles(spec: RunSpec) -> None:
+    """kfp.local 2.17 replaces the text `python3` by the interpreter's path in all that it hands to a step."""
+    garbled = [f"{key}: {value!r}" for key, value in _texts(json.loads(spec.model_dump_json())) if "python3" in value]
+    if garbled:
+        raise SpecError(*(f"{line} contains 'python3', which kfp.local would change; use another path or wording" for line in garbled))
+
+
+def _texts(tree: object, where: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(tree, str):
+        yield where, tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _texts(value, f"{where}.{key}" if where else key)
+    elif isinstance(tree, list):
+        for index, value in enumerate(tree):
+            yield from _texts(value, f"{where}.{index}")

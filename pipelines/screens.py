@@ -1,0 +1,112 @@
+"""Plan, status and end of a run as text for a terminal."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from components.shared.checkpoints import committed_checkpoints
+from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, REPORT, export_folder
+from components.shared.manifest import read_manifest
+from components.shared.plan import Plan
+from components.shared.spec import RunSpec
+from components.shared.storage import Store
+from pipelines.following import duration
+
+
+def plan_screen(plan: Plan) -> RenderableType:
+    """Every number a person used to work out by hand, each with its reason."""
+    steps, checkpoints = plan.steps, plan.checkpoints
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    table.add_column(style="dim")
+
+    def row(name: str, value: str, reason: str) -> None:
+        table.add_row(name, value, plan.reasons.get(reason, ""))
+
+    row(
+        "model",
+        f"{plan.model.source} ({plan.model.model_type}, {plan.model.num_parameters:,} parameters)",
+        "model.num_parameters",
+    )
+    row("trainable parameters", f"{plan.num_trainable:,}", "num_trainable")
+    if plan.lora is not None:
+        row("LoRA targets", ", ".join(plan.lora.target_modules), "lora.target_modules")
+    row("precision", plan.precision, "precision")
+    row("packed rows", f"{steps.num_rows:,} ({steps.tokens_per_epoch:,} tokens)", "")
+    row("processes", str(steps.num_processes), "")
+    row("gradient accumulation", str(steps.grad_accum), "steps.grad_accum")
+    row("steps per epoch", f"{steps.steps_per_epoch:,}", "steps.steps_per_epoch")
+    row("total steps", f"{steps.total_steps:,}", "steps.total_steps")
+    row("warm-up steps", str(steps.warmup_steps), "steps.warmup_steps")
+    row("save points", ", ".join(map(str, steps.save_steps)), "steps.save_steps")
+    row("bytes per checkpoint", f"{checkpoints.bytes_each:,}", "checkpoints.bytes_each")
+    row("bytes of all checkpoints", f"{checkpoints.bytes_total:,}", "")
+    return table
+
+
+def status_screen(store: Store, spec: RunSpec) -> RenderableType:
+    """Which folders of the run are finished, and every committed checkpoint."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("folder", "finished", "what it holds"):
+        table.add_column(heading)
+    for folder in (DATASET, PLAN, CHECKPOINTS, export_folder(spec.training.method), EVALUATION, REPORT):
+        manifest = read_manifest(store, folder)
+        facts = (
+            "" if manifest is None else "  ".join(f"{key}={_short(value)}" for key, value in manifest.facts.items() if value is not None)
+        )
+        table.add_row(folder, "no" if manifest is None else "yes", facts)
+    checkpoints = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("checkpoint", "step", "loss", "held-out loss", "bytes"):
+        checkpoints.add_column(heading)
+    for found in committed_checkpoints(store):
+        facts = found.manifest.facts
+        checkpoints.add_row(found.folder, str(found.step), _short(facts["loss"]), _short(facts["held_out_loss"]), f"{found.num_bytes:,}")
+    return Group(Text(f"run {spec.name} at {store.uri}", style="bold"), Text(), table, Text(), checkpoints)
+
+
+def end_screen(report: dict[str, Any], report_page: Path) -> RenderableType:
+    """What a finished run comes to, on less than a page."""
+    epochs = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("epoch", "step", "loss", "held-out loss", "checkpoint"):
+        epochs.add_column(heading)
+    for epoch in report["epochs"]:
+        epochs.add_row(
+            str(epoch["epoch"]), str(epoch["step"]), f"{epoch['loss']:.3f}", f"{epoch['held_out_loss']:.3f}", epoch["checkpoint"]
+        )
+    held_out = report["held_out_loss"]
+    where = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    where.add_row("run", report["uri"])
+    where.add_row(report["export"]["folder"], f"{report['export']['uri']}  ({report['export']['num_bytes'] / 1e6:.1f} MB, proved to load)")
+    where.add_row("report", str(report_page))
+    parts: list[RenderableType] = [
+        where,
+        Text(),
+        epochs,
+        Text(),
+        Text(f"held-out loss  {held_out['base']:.3f} before -> {held_out['tuned']:.3f} after, trained for {duration(report['seconds'])}"),
+    ]
+    for answer in report["answers"][:1]:
+        asked = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        asked.add_row("question", Text(answer["question"]))
+        asked.add_row("base", Text(answer["base"], style="dim"))
+        asked.add_row("tuned", Text(answer["tuned"], style="bold"))
+        parts += [Text(), asked]
+    return Panel(Group(*parts), title=f"{report['run']} is finished", title_align="left")
+
+
+def print_end(console: Console, store: Store, local: Path) -> None:
+    """The end screen is on the console, the report's page in the local folder."""
+    report = json.loads(store.read_bytes(f"{REPORT}/report.json"))
+    page = local / "report.html"
+    page.write_bytes(store.read_bytes(f"{REPORT}/report.html"))
+    console.print(end_screen(report, page))
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
