@@ -27,7 +27,7 @@ def problems_of(spec: RunSpec, *, with_store: bool = True) -> list[str]:
         environment = {**os.environ, "HAGANE_LOG": "json"}
         programs = [
             subprocess.Popen(
-                [sys.executable, "-m", f"components.{component}", "--check", str(file)],
+                [sys.executable, "-m", f"components.{component}", "--spec", str(file), "--check"],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -75,15 +75,17 @@ def kfp_step(run: str, *, manifest_path: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.render_config", description=__doc__)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--run", metavar="URI", help="the run's folder, such as s3://bucket/runs/demo; its dataset must be finished")
-    which.add_argument("--check", metavar="SPEC", type=Path, help="only check the model and LoRA targets of a spec file; writes nothing")
+    parser.add_argument("--run", metavar="URI", help="the run's folder, such as s3://bucket/runs/demo; its dataset must be finished")
+    parser.add_argument("--spec", metavar="FILE", type=Path, help="with --check: the spec file")
+    parser.add_argument("--check", action="store_true", help="only check a spec's model, LoRA targets and batch sizes; writes nothing")
     arguments = parser.parse_args()
-    if arguments.check is None:
+    if arguments.check == (arguments.spec is None) or arguments.check == (arguments.run is not None):
+        parser.error("give either --run URI, or --check --spec FILE")
+    if arguments.run is not None:
         run_step(arguments.run)
         return
     with step_log("render_config"):
-        spec = load_spec(arguments.check)
+        spec = load_spec(arguments.spec)
         check_spec(spec, read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder))
 
 

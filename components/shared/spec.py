@@ -24,8 +24,10 @@ def _exponent_number(value: object) -> object:
 
 
 def _auto_or_names(value: object) -> object:
-    if value == "auto" or (isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)):
+    if value == "auto":
         return value
+    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+        return tuple(value)
     raise ValueError(f"got {value!r}, must be auto or a list of layer names")
 
 

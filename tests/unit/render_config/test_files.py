@@ -1,0 +1,61 @@
+"""Rendered files are accepted by the libraries that read them, with every value resolved."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deepspeed.runtime.config import DeepSpeedConfig
+from peft import LoraConfig
+from transformers import TrainingArguments
+
+from components.render_config.files import deepspeed_json, lora_json, training_args_json
+from components.render_config.planner import DatasetFacts, make_plan
+from components.shared.plan import Plan
+from components.shared.spec import RunSpec
+from components.shared.spec_file import spec_from_parameter
+
+CONFIG = {
+    "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "vocab_size": 400, "max_position_embeddings": 512,
+}  # fmt: skip
+
+
+def planned(**fields: Any) -> tuple[RunSpec, Plan]:
+    spec = spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d", "row_tokens": 64}, **fields})
+    return spec, make_plan(spec, DatasetFacts(num_rows=40, num_tokens=900, model_revision=None), CONFIG, machine=frozenset())
+
+
+@pytest.mark.parametrize(
+    "zero", [{}, {"stage": 2, "offload_parameters": "none"}, {"offload_optimizer": "none", "offload_parameters": "none"}]
+)
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_deepspeed_accepts_its_config_and_nothing_is_left_auto(zero: dict[str, Any], precision: str) -> None:
+    spec, plan = planned(zero=zero, training={"precision": precision, "micro_batch": 2}, hardware={"processes_per_node": 2})
+    rendered = deepspeed_json(spec, plan, hidden_size=64)
+    assert "auto" not in json.dumps(rendered)
+    parsed = DeepSpeedConfig({**rendered, "train_batch_size": 4, "gradient_accumulation_steps": 2})  # one process reads it here
+    assert parsed.zero_config.stage == spec.zero.stage
+    assert (parsed.zero_config.offload_param is not None) == (spec.zero.offload_parameters == "cpu")
+    assert (parsed.zero_config.offload_optimizer is not None) == (spec.zero.offload_optimizer == "cpu")
+
+
+def test_batch_sizes_multiply_to_the_global_batch() -> None:
+    spec, plan = planned(training={"global_batch": 16, "micro_batch": 2}, hardware={"processes_per_node": 2})
+    rendered = deepspeed_json(spec, plan, hidden_size=64)
+    assert (rendered["train_batch_size"], rendered["train_micro_batch_size_per_gpu"], rendered["gradient_accumulation_steps"]) == (16, 2, 4)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_training_arguments_accept_their_file(tmp_path: Path) -> None:
+    spec, plan = planned(training={"epochs": 4, "lr_schedule": "constant_with_warmup", "warmup_share": 0.1, "precision": "fp32"})
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **training_args_json(spec, plan))
+    assert (arguments.num_train_epochs, arguments.warmup_steps, arguments.per_device_train_batch_size) == (4, 2, 1)
+    assert arguments.save_strategy == "epoch"
+
+
+def test_peft_accepts_the_lora_file() -> None:
+    _, plan = planned(lora={"rank": 8, "alpha": 16, "targets": ["v_proj", "q_proj"]})
+    assert plan.lora is not None
+    config = LoraConfig(**lora_json(plan.lora))
+    assert (config.r, config.lora_alpha, config.target_modules) == (8, 16.0, {"q_proj", "v_proj"})

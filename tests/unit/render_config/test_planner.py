@@ -1,0 +1,64 @@
+from typing import Any
+
+import pytest
+
+from components.render_config.planner import DatasetFacts, check_spec, make_plan
+from components.render_config.precision import choose_precision
+from components.shared.errors import HaganeError
+from components.shared.spec_file import spec_from_parameter
+
+CONFIG = {
+    "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "vocab_size": 400, "max_position_embeddings": 512,
+}  # fmt: skip
+DATASET = DatasetFacts(num_rows=198, num_tokens=90_000, model_revision=None)
+
+
+def spec_with(**fields: Any):
+    return spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d", "row_tokens": 64}, **fields})
+
+
+def test_every_problem_of_a_spec_is_told_at_once() -> None:
+    spec = spec_with(
+        data={"train": "d", "row_tokens": 1024},
+        lora={"targets": ["qproj"]},
+        training={"global_batch": 3},
+        hardware={"processes_per_node": 2},
+    )
+    with pytest.raises(HaganeError) as caught:
+        check_spec(spec, CONFIG)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["lora.targets", "data.row_tokens", "training.global_batch"]
+
+
+def test_a_plan_says_why_for_each_number_a_person_used_to_work_out() -> None:
+    plan = make_plan(spec_with(training={"epochs": 5, "global_batch": 1}), DATASET, CONFIG, machine=frozenset())
+    assert plan.steps.save_steps == (198, 396, 594, 792, 990)
+    assert plan.reasons["steps.save_steps"] == "a checkpoint at the end of each epoch: every 198 steps"
+    assert set(plan.reasons) >= {"precision", "lora.target_modules", "steps.total_steps", "checkpoints.bytes_each", "num_trainable"}
+
+
+def test_full_training_trains_every_parameter_and_has_no_lora() -> None:
+    plan = make_plan(spec_with(training={"method": "full"}), DATASET, CONFIG, machine=frozenset())
+    assert plan.lora is None
+    assert plan.num_trainable == plan.model.num_parameters
+
+
+def test_lora_checkpoints_promise_sixteen_bytes_a_trainable_parameter() -> None:
+    plan = make_plan(spec_with(training={"epochs": 2}), DATASET, CONFIG, machine=frozenset())
+    assert plan.checkpoints.bytes_each == pytest.approx(16 * plan.num_trainable, abs=50_000)
+    assert plan.checkpoints.bytes_total == 2 * plan.checkpoints.bytes_each
+
+
+@pytest.mark.parametrize(
+    ("asked", "flags", "chosen"),
+    [
+        ("auto", {"avx2"}, "fp32"),
+        ("auto", {"avx512f", "avx512_bf16"}, "bf16"),
+        ("auto", {"asimd", "bf16"}, "bf16"),
+        ("auto", {"avx2", "cuda"}, "bf16"),
+        ("bf16", {"avx2"}, "bf16"),
+        ("fp32", {"cuda"}, "fp32"),
+    ],
+)
+def test_precision_is_what_the_machine_computes_fast_unless_asked(asked: Any, flags: set[str], chosen: str) -> None:
+    assert choose_precision(asked, frozenset(flags))[0] == chosen
