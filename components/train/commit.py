@@ -48,7 +48,7 @@ class PartList(FrozenModel):
 class Stored:
     num_bytes: int
     committed: bool
-    """True where this process was the last and wrote the manifest."""
+    """True where this process found all parts there and wrote the manifest; when two are last at once, both did."""
 
 
 def store_part(store: Store, part: Part) -> Stored:
