@@ -1,0 +1,145 @@
+"""Raw conversations (JSONL) -> dataset/: tokenised, packed, masked rows and a report on their quality."""
+
+import argparse
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from components.prepare_dataset.assemble import LoggedProgress, assemble, encode_all, too_long_line
+from components.prepare_dataset.attempts import attempt
+from components.prepare_dataset.source import Source, load_source
+from components.shared.errors import DataError, HaganeError
+from components.shared.kfp_face import hand_over
+from components.shared.layout import DATASET, PLAN
+from components.shared.manifest import Manifest, publish_folder, read_manifest
+from components.shared.spec import RunSpec
+from components.shared.spec_file import load_spec, spec_from_parameter
+from components.shared.step import Log, claim_run, finished, step_log, work_folder
+from components.shared.storage import Store
+
+_LOOKED_AT = 8
+
+
+class Prepared(NamedTuple):
+    run: str
+    """URI of the run's folder."""
+    dataset: str
+    """Digest of dataset/'s manifest."""
+
+
+def run_step(spec: RunSpec) -> Manifest:
+    """`prepare` as a process of its own: events on stdout, exit 2 on what the user can mend."""
+    with step_log("prepare_dataset") as log:
+        return prepare(spec, log)
+
+
+def kfp_step(spec: dict[str, Any], *, manifest_path: str, page_path: str) -> Prepared:
+    """`run_step` for KFP, which then has the manifest and the HTML report too."""
+    with step_log("prepare_dataset") as log:
+        parsed = spec_from_parameter(spec)
+        manifest = prepare(parsed, log)
+        digest = hand_over(manifest, run=parsed.run_uri, manifest_path=manifest_path, pages={"page.html": page_path})
+        return Prepared(run=parsed.run_uri, dataset=digest)
+
+
+def prepare(spec: RunSpec, log: Log) -> Manifest:
+    """The run is claimed and dataset/ is finished; nothing is done again for the same data, tokenizer and template.
+
+    Raises:
+        HaganeError: data, tokenizer or template cannot be used, all problems at once, before the run is claimed; a
+            conversation cannot be masked or is too long; the name belongs to a run that was begun with other data.
+    """
+    source = load_source(spec, now=datetime.now())
+    store = claim_run(spec)
+    done = finished(store, DATASET, source.inputs)
+    if done is not None:
+        log.info("already_done", folder=f"{spec.run_uri}/{DATASET}")
+        return done
+    _refuse_other_data(store, spec, source)
+    log.info(
+        "read",
+        train=len(source.records.train),
+        held_out=len(source.records.held_out),
+        template=source.model.encoder.template.name,
+        model_revision=source.model.resolved.revision,
+    )
+    local = work_folder(spec.run_uri, "prepare_dataset")
+    shutil.rmtree(local)  # files of a try that broke off would be published too
+    local.mkdir()
+    facts, warnings = assemble(spec, source, local, progress=LoggedProgress(log.info))
+    for warning in warnings:
+        log.warning("quality", warning=warning)
+    manifest = publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs=source.inputs, facts=facts)
+    log.info("prepared", **{name: facts[name] for name in ("num_conversations", "num_rows", "num_tokens", "num_trained_tokens", "dropped")})
+    return manifest
+
+
+def check(spec: RunSpec) -> list[str]:
+    """Every problem of data, tokenizer and template that can be told in seconds; nothing is written.
+
+    Every record is read; of each set the first 8 and the 8 with most bytes are tokenised.
+    """
+    errors: list[HaganeError] = []
+    source = attempt(errors, lambda: load_source(spec, now=datetime.now()))
+    if source is not None:
+        attempt(errors, lambda: _check_some(spec, source))
+    return [problem for error in errors for problem in error.problems]
+
+
+def _check_some(spec: RunSpec, source: Source) -> None:
+    some = []
+    for part in (source.records.train, source.records.held_out):
+        by_length = sorted(part[_LOOKED_AT:], key=lambda each: sum(len(message.content.encode()) for message in each.messages))
+        some += [*part[:_LOOKED_AT], *by_length[-_LOOKED_AT:]]
+    encoded = encode_all(source.model.encoder, some, progress=lambda done, total: None)
+    too_long = [tokens for tokens in encoded if len(tokens.ids) > spec.data.row_tokens]
+    if too_long and spec.data.too_long == "refuse":
+        raise DataError(too_long_line(too_long, len(encoded), spec.data.row_tokens).replace(" conversations", " conversations looked at"))
+
+
+def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
+    """Raises DataError when a plan was already made from a dataset of other inputs: what has begun must not change."""
+    begun = read_manifest(store, DATASET)
+    if begun is None or read_manifest(store, PLAN) is None:
+        return
+    names = {
+        "spec": "the way hagane packs",
+        "train": spec.data.train,
+        "held_out": spec.data.held_out or "the held-out share",
+        "tokenizer": str(source.model.encoder.tokenizer_file),
+        "template": source.model.encoder.template.name,
+    }
+    changed = [names[key] for key, digest in source.inputs.items() if begun.inputs.get(key) != digest]
+    raise DataError(f"{', '.join(changed)}: changed since run {spec.name!r} was prepared and planned; put it back, or set another name")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m components.prepare_dataset",
+        description=__doc__,
+        epilog="example: python -m components.prepare_dataset --spec specs/demo.yaml --set data.row_tokens=512 --check",
+    )
+    parser.add_argument(
+        "--spec", metavar="FILE", type=Path, required=True, help="the run spec, a YAML file; its store and name say where dataset/ goes"
+    )
+    parser.add_argument(
+        "--set", metavar="A.B=VALUE", action="append", default=[], help="overrides one field of the spec; may be given many times"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="only look for problems in data, tokenizer and template, in seconds; writes nothing"
+    )
+    arguments = parser.parse_args()
+    with step_log("prepare_dataset") as log:
+        spec = load_spec(arguments.spec, arguments.set)
+        if not arguments.check:
+            prepare(spec, log)
+            return
+        problems = check(spec)
+        if problems:
+            raise HaganeError(*problems)
+        log.info("checked", train=spec.data.train, held_out=spec.data.held_out, problems=0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""A spec -> everything its dataset is made from, read and checked: records, tokenizer, template, and their digests."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from components.prepare_dataset.attempts import all_of, attempt
+from components.prepare_dataset.held_out import set_aside
+from components.prepare_dataset.packing import ROW_ORDER_VERSION
+from components.prepare_dataset.records import Conversation, read_records
+from components.prepare_dataset.tokens import Encoder, load_encoder
+from components.shared.errors import HaganeError
+from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, read_config, resolve_model
+from components.shared.spec import DataSpec, ModelSpec, RunSpec
+
+
+@dataclass(frozen=True)
+class Records:
+    train: tuple[Conversation, ...]
+    held_out: tuple[Conversation, ...]
+    train_sha256: str
+    held_out_sha256: str | None
+    """None where a share of the training file is held out."""
+
+
+@dataclass(frozen=True)
+class Model:
+    resolved: ResolvedModel
+    config: dict[str, Any]
+    encoder: Encoder
+
+
+@dataclass(frozen=True)
+class Source:
+    records: Records
+    model: Model
+    inputs: dict[str, str]
+    """Name -> sha256, in hex, of all that decides what is in the dataset."""
+
+
+def load_source(spec: RunSpec, *, now: datetime) -> Source:
+    """Reads the records and the model's tokenizer; of a hub id, these small files are fetched.
+
+    Raises:
+        HaganeError: the problems of the data, the tokenizer and the template, all at once.
+    """
+    errors: list[HaganeError] = []
+    records = attempt(errors, lambda: _load_records(spec.data))
+    model = attempt(errors, lambda: _load_model(spec, now=now))
+    if records is None or model is None:
+        raise all_of(errors)
+    return Source(records, model, _inputs(spec, records, model.encoder))
+
+
+def _load_records(data: DataSpec) -> Records:
+    files = read_records(*(Path(path) for path in (data.train, data.held_out) if path is not None))
+    if data.held_out is not None:
+        return Records(files[0].conversations, files[1].conversations, files[0].sha256, files[1].sha256)
+    train, held_out = set_aside(files[0].conversations, data.held_out_share)
+    return Records(train, held_out, files[0].sha256, None)
+
+
+def _load_model(spec: RunSpec, *, now: datetime) -> Model:
+    resolved = resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER)
+    encoder = load_encoder(resolved.folder, spec.data.chat_template, now=now)
+    return Model(resolved, read_config(resolved.folder), encoder)
+
+
+def _inputs(spec: RunSpec, records: Records, encoder: Encoder) -> dict[str, str]:
+    return {
+        "spec": _spec_digest(spec.model, spec.data),
+        "train": records.train_sha256,
+        "held_out": records.held_out_sha256 or _sha256(f"share {spec.data.held_out_share} of train".encode()),
+        "tokenizer": _sha256(encoder.tokenizer_file.read_bytes()),
+        "template": _sha256(encoder.template.text.encode()),
+    }
+
+
+def _spec_digest(model: ModelSpec, data: DataSpec) -> str:
+    """The parts of the spec that decide the dataset, and the way this version of hagane packs."""
+    parts = {"model": model.model_dump(), "data": data.model_dump(), "row_order_version": ROW_ORDER_VERSION}
+    return _sha256(json.dumps(parts, sort_keys=True).encode())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

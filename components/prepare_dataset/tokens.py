@@ -1,0 +1,192 @@
+"""Conversations -> token ids, with the ranges of tokens that are trained on.
+
+The text of a conversation is tokenised once, and without the tokenizer's own special tokens, as apply_chat_template
+does: the template alone writes bos. Otherwise a template that writes bos would give it twice, and a model sees at
+training what it never sees at use. Where no bos is written though the tokenizer would, quality.json warns.
+"""
+
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Encoding, Tokenizer
+
+from components.prepare_dataset.attempts import all_of, attempt
+from components.prepare_dataset.chat_template import ChatTemplate, MarkedText, compile_template, mark_trained, read_template
+from components.prepare_dataset.records import Conversation
+from components.shared.errors import DataError, HaganeError, ModelError
+from components.shared.model_source import read_config, read_json_object
+
+# transformers 5.23, tokenization_utils_base.py, SPECIAL_TOKENS_ATTRIBUTES: the names a template may use
+_NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """All that turns a conversation into tokens."""
+
+    tokenizer: Tokenizer
+    tokenizer_file: Path
+    template: ChatTemplate
+    end_ids: frozenset[int]
+    """Tokens that may end an assistant turn: eos and every special token."""
+    vocab_size: int
+    """Rows of the model's embedding matrix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One conversation as tokens."""
+
+    source: Conversation
+    ids: "array[int]"
+    trained: tuple[tuple[int, int], ...]
+    """[start, end) in tokens of each assistant turn, its end-of-turn token included."""
+    starts_inside_token: bool
+    """A turn begins in the middle of a token, which then also holds the end of its prompt."""
+
+    @property
+    def num_trained(self) -> int:
+        return sum(end - start for start, end in self.trained)
+
+
+def load_encoder(folder: Path, chat_template: str, *, now: datetime) -> Encoder:
+    """The tokenizer of a model's folder and the template that `data.chat_template` chose.
+
+    Raises:
+        HaganeError: tokenizer, config or template cannot be used; all problems at once.
+    """
+    errors: list[HaganeError] = []
+    tokenizer_file = folder / "tokenizer.json"
+    vocab_size = attempt(errors, lambda: _vocab_size(folder))
+    tokenizer = attempt(errors, lambda: _read_tokenizer(tokenizer_file))
+    settings = attempt(errors, lambda: read_json_object(folder / "tokenizer_config.json")) or {}
+    special_tokens = _special_tokens(folder, settings)
+    template = attempt(errors, lambda: compile_template(*read_template(folder, chat_template, settings), special_tokens, now=now))
+    if vocab_size is None or tokenizer is None or template is None or errors:
+        raise all_of(errors)
+    special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    eos = tokenizer.token_to_id(special_tokens.get("eos_token", ""))
+    end_ids = frozenset(special if eos is None else special | {eos})
+    return Encoder(tokenizer, tokenizer_file, template, end_ids, vocab_size)
+
+
+def encode(encoder: Encoder, conversations: Sequence[Conversation]) -> tuple[list[Encoded], dict[str, list[str]]]:
+    """(tokens of every conversation that can be trained on, problem -> the places of all that have it)."""
+    marked: list[tuple[Conversation, MarkedText]] = []
+    problems: dict[str, list[str]] = defaultdict(list)
+    for conversation in conversations:
+        try:
+            marked.append((conversation, mark_trained(encoder.template, conversation.messages)))
+        except DataError as error:
+            problems[str(error)].append(conversation.where)
+    encodings = encoder.tokenizer.encode_batch([text.text for _, text in marked], add_special_tokens=False)
+    encoded: list[Encoded] = []
+    for (conversation, text), encoding in zip(marked, encodings, strict=True):
+        tokens = _with_ranges(conversation, text, encoding)
+        problem = _problem(encoder, tokens)
+        if problem is None:
+            encoded.append(tokens)
+        else:
+            problems[problem].append(conversation.where)
+    return encoded, problems
+
+
+def problem_lines(problems: dict[str, list[str]]) -> list[str]:
+    """One line a problem: the first place that has it, what it is, and how many others have it too."""
+    return [
+        f"{places[0]}: {problem}" + (f" (the same in {len(places) - 1} others, next {places[1]})" if len(places) > 1 else "")
+        for problem, places in problems.items()
+    ]
+
+
+def control_tokens_in_text(encoder: Encoder, conversations: Iterable[Conversation]) -> list[str]:
+    """Places of conversations whose own words hold a special token: the tokenizer takes it for the real one."""
+    special = [token.content for token in encoder.tokenizer.get_added_tokens_decoder().values() if token.special]
+    return [
+        conversation.where
+        for conversation in conversations
+        if any(token in message.content for message in conversation.messages for token in special)
+    ]
+
+
+def begins_without_bos(encoder: Encoder, text: str) -> bool:
+    """Whether the tokenizer by itself would put a token before the text that the template did not write."""
+    by_itself = encoder.tokenizer.encode(text, add_special_tokens=True).ids
+    as_trained = encoder.tokenizer.encode(text, add_special_tokens=False).ids
+    return by_itself[:1] != as_trained[:1]
+
+
+def _with_ranges(conversation: Conversation, text: MarkedText, encoding: Encoding) -> Encoded:
+    trained: list[tuple[int, int]] = []
+    starts_inside = False
+    for start, end in text.spans:
+        first, last = _first_token(encoding, start, end), encoding.char_to_token(end - 1)
+        if first is None or last is None:
+            trained.append((0, 0))
+            continue
+        trained.append((first, last + 1))
+        begin = encoding.token_to_chars(first)
+        starts_inside |= begin is not None and begin[0] < start
+    return Encoded(conversation, array("i", encoding.ids), tuple(trained), starts_inside)
+
+
+def _first_token(encoding: Encoding, start: int, end: int) -> int | None:
+    """The token of the first character that has one: a normalizer may leave white space without."""
+    return next((token for char in range(start, end) if (token := encoding.char_to_token(char)) is not None), None)
+
+
+def _problem(encoder: Encoder, tokens: Encoded) -> str | None:
+    """Why these tokens cannot be trained on, if they cannot."""
+    for start, end in tokens.trained:
+        if start == end:
+            return f"{encoder.tokenizer_file} tells no offsets for an assistant turn, so it cannot be masked; take another tokenizer"
+        last = tokens.ids[end - 1]
+        if last not in encoder.end_ids:
+            return (
+                f"{encoder.template.name} ends assistant turns without an end-of-turn token, so the model would never stop; "
+                "end them with eos_token, as specs/templates/plain.jinja does"
+            )
+    largest = max(tokens.ids)
+    if largest >= encoder.vocab_size:
+        token = encoder.tokenizer.id_to_token(largest)
+        return f"token {token!r} has id {largest}, the model only {encoder.vocab_size} embeddings; take this model's own tokenizer"
+    return None
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    if not path.is_file():
+        found = ", ".join(sorted(item.name for item in path.parent.iterdir() if "token" in item.name or item.suffix == ".model"))
+        raise ModelError(
+            f"{path}: no such file (found {found or 'no tokenizer file'}); a fast tokenizer is needed: load it with "
+            "AutoTokenizer and save_pretrained it into the folder"
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception for every unreadable file
+        raise ModelError(f"{path}: is no tokenizer of tokenizers 0.23: {' '.join(str(error).split())}") from None
+    tokenizer.no_truncation()  # some files carry settings of the training that made them
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _vocab_size(folder: Path) -> int:
+    """Of config.json, or of its text part in models that also see or hear."""
+    config = read_config(folder)
+    size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    if not isinstance(size, int):
+        raise ModelError(f"{folder / 'config.json'}: vocab_size: found {size!r}, must be the number of embeddings")
+    return size
+
+
+def _special_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
+    """Named special tokens. As in transformers, an older model's special_tokens_map.json comes before tokenizer_config.json."""
+    older = folder / "special_tokens_map.json"
+    if "added_tokens_decoder" not in settings and older.is_file():
+        settings = settings | read_json_object(older)
+    tokens = {name: settings[name] for name in _NAMED_TOKENS if settings.get(name)}
+    return {name: token["content"] if isinstance(token, dict) else str(token) for name, token in tokens.items()}

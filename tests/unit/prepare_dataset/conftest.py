@@ -1,0 +1,34 @@
+import json
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from components.prepare_dataset.records import Conversation, parse_record
+from components.prepare_dataset.tokens import Encoder, load_encoder
+from tests.tiny_models import make_tokenizer
+
+NOW = datetime(2026, 11, 24)
+
+
+def conversation(*contents: str, where: str = "x.jsonl:1", system: str | None = None) -> Conversation:
+    """User and assistant in turn, checked as a record of a file is."""
+    turns = [{"role": ("user", "assistant")[index % 2], "content": content} for index, content in enumerate(contents)]
+    if system is not None:
+        turns.insert(0, {"role": "system", "content": system})
+    found = parse_record(json.dumps({"messages": turns}).encode(), where)
+    assert isinstance(found, Conversation)
+    return found
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that preparing needs of a model: the tiny tokenizer and a config."""
+    folder = make_tokenizer(tmp_path_factory.mktemp("model"))
+    (folder / "config.json").write_text('{"model_type": "llama", "vocab_size": 400, "max_position_embeddings": 512, "eos_token_id": 3}')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(model_folder: Path) -> Encoder:
+    return load_encoder(model_folder, "model", now=NOW)

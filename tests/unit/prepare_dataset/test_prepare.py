@@ -1,0 +1,198 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from components.prepare_dataset.__main__ import check, kfp_step, prepare
+from components.prepare_dataset.assemble import LoggedProgress
+from components.shared.errors import DataError, HaganeError, ModelError
+from components.shared.layout import DATASET, PLAN
+from components.shared.log import set_up_log
+from components.shared.manifest import Manifest, publish_folder
+from components.shared.spec import RunSpec
+from components.shared.spec_file import parse_spec
+from components.shared.storage import LocalStore
+from tests.tiny_models import write_conversations
+
+
+@pytest.fixture
+def spec(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
+    monkeypatch.setenv("HAGANE_WORK", str(tmp_path / "work"))
+    write_conversations(tmp_path / "train.jsonl", 40, seed=1)
+    write_conversations(tmp_path / "held_out.jsonl", 8, seed=2)
+    data = {"train": str(tmp_path / "train.jsonl"), "held_out": str(tmp_path / "held_out.jsonl"), "row_tokens": 256}
+    return parse_spec({"name": "r", "store": str(tmp_path / "store"), "model": {"source": str(model_folder)}, "data": data})
+
+
+def _changed(spec: RunSpec, **data: object) -> RunSpec:
+    tree = spec.model_dump(mode="json")
+    return parse_spec({**tree, "data": {**tree["data"], **data}})
+
+
+def _prepare(spec: RunSpec) -> Manifest:
+    return prepare(spec, set_up_log("prepare_dataset"))
+
+
+def _rows(spec: RunSpec, name: str) -> list[dict[str, list[int]]]:
+    return pq.read_table(Path(spec.run_uri) / DATASET / name).to_pylist()
+
+
+def test_a_dataset_holds_what_its_manifest_counts(spec: RunSpec) -> None:
+    facts = _prepare(spec).facts
+    rows, held_out = _rows(spec, "train.parquet"), _rows(spec, "held_out.parquet")
+    assert (facts["num_rows"], facts["held_out_rows"]) == (len(rows), len(held_out))
+    assert (facts["num_conversations"], facts["held_out_conversations"]) == (40, 8) == tuple(
+        sum(len(row["lengths"]) for row in part) for part in (rows, held_out)
+    )  # fmt: skip
+    assert facts["num_tokens"] == sum(len(row["input_ids"]) for row in rows)
+    assert facts["num_trained_tokens"] == sum(label != -100 for row in rows for label in row["labels"])
+    assert all(sum(row["lengths"]) == len(row["input_ids"]) <= 256 for row in rows)
+
+
+def test_the_folder_is_finished_and_tells_what_it_was_made_from(spec: RunSpec) -> None:
+    manifest = _prepare(spec)
+    assert [file.name for file in manifest.files] == ["held_out.parquet", "page.html", "quality.json", "train.parquet"]
+    assert set(manifest.inputs) == {"spec", "train", "held_out", "tokenizer", "template"}
+    assert manifest.facts["train_sha256"] == manifest.inputs["train"]
+    assert manifest.facts["model_revision"] is None
+
+
+def test_the_same_work_gives_the_same_bytes(spec: RunSpec, tmp_path: Path) -> None:
+    elsewhere = spec.model_copy(update={"store": str(tmp_path / "other")})
+    assert _prepare(spec) == _prepare(elsewhere)
+
+
+def test_preparing_again_changes_nothing(spec: RunSpec, capsys: pytest.CaptureFixture[str]) -> None:
+    first = _prepare(spec)
+    parquet = Path(spec.run_uri) / DATASET / "train.parquet"
+    parquet.write_bytes(b"would be written again")
+    assert _prepare(spec) == first
+    assert parquet.read_bytes() == b"would be written again"
+    assert "event=already_done" in capsys.readouterr().out
+
+
+def test_other_data_is_prepared_anew_as_long_as_no_plan_was_made(spec: RunSpec) -> None:
+    first = _prepare(spec)
+    write_conversations(Path(spec.data.train), 39, seed=1)
+    assert _prepare(spec).facts["num_conversations"] == 39 != first.facts["num_conversations"]
+
+
+def test_data_that_changes_after_planning_is_refused(spec: RunSpec, tmp_path: Path) -> None:
+    first = _prepare(spec)
+    (tmp_path / "plan").mkdir()
+    publish_folder(LocalStore(Path(spec.run_uri)), PLAN, tmp_path / "plan", made_by="test", inputs={"dataset": first.digest}, facts={})
+    original = Path(spec.data.train).read_bytes()
+    write_conversations(Path(spec.data.train), 39, seed=1)
+    with pytest.raises(DataError, match=r"train.jsonl: changed since run 'r' was prepared and planned; put it back, or set another name"):
+        _prepare(spec)
+    Path(spec.data.train).write_bytes(original)
+    assert _prepare(spec) == first
+
+
+def test_without_a_held_out_file_a_share_of_train_is_kept_from_training(spec: RunSpec) -> None:
+    shared = _changed(spec, held_out=None, held_out_share=0.2)
+    facts = _prepare(shared).facts
+    assert (facts["num_conversations"] or 0) + (facts["held_out_conversations"] or 0) == 40  # pyright: ignore[reportOperatorIssue]
+    assert facts["held_out_sha256"] is None
+    trained = {tuple(row["input_ids"]) for row in _rows(shared, "train.parquet")}
+    assert not trained & {tuple(row["input_ids"]) for row in _rows(shared, "held_out.parquet")}
+
+
+def test_conversations_too_long_for_a_row_are_refused_with_both_ways_out(spec: RunSpec) -> None:
+    with pytest.raises(DataError) as raised:
+        _prepare(_changed(spec, row_tokens=70))
+    (line,) = raised.value.problems
+    longest = int(line.split("at least ")[1].split(",")[0])
+    assert line.endswith(f"; set data.row_tokens to at least {longest}, or data.too_long: drop")
+    assert _prepare(_changed(spec, row_tokens=longest)).facts["dropped"] == 0
+    with pytest.raises(DataError):
+        _prepare(_changed(spec, row_tokens=longest - 1))
+
+
+def test_conversations_too_long_for_a_row_are_dropped_and_counted_on_demand(spec: RunSpec, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = _prepare(_changed(spec, row_tokens=70, too_long="drop")).facts
+    kept = facts["num_conversations"], facts["held_out_conversations"]
+    assert isinstance(facts["dropped"], int)
+    assert facts["dropped"] > 0
+    assert facts["dropped"] == 48 - sum(count for count in kept if isinstance(count, int))
+    assert "longer than data.row_tokens were left out" in capsys.readouterr().out
+
+
+def test_dropping_everything_is_refused(spec: RunSpec) -> None:
+    with pytest.raises(DataError, match=r"data.train: every conversation is longer than data.row_tokens 16, none is left"):
+        _prepare(_changed(spec, row_tokens=16, too_long="drop"))
+
+
+def test_problems_of_data_and_model_come_together_and_claim_nothing(spec: RunSpec, tmp_path: Path) -> None:
+    Path(spec.data.train).write_text("{}\n")
+    broken = spec.model_copy(update={"model": spec.model.model_copy(update={"source": "./nowhere"})})
+    with pytest.raises(HaganeError) as raised:
+        _prepare(broken)
+    assert [problem.split(": ")[1] for problem in raised.value.problems] == [
+        "messages",
+        "no folder './nowhere'; make it, or name a hub id such as org/name",
+    ]
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_model_without_template_prepares_with_the_plain_one(spec: RunSpec, model_folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (base / name).write_bytes((model_folder / name).read_bytes())
+    (base / "tokenizer_config.json").write_text('{"bos_token": "<|bos|>", "eos_token": "<|im_end|>"}')
+    of_base = spec.model_copy(update={"model": spec.model.model_copy(update={"source": str(base)})})
+    with pytest.raises(ModelError, match=r"specs/templates/plain.jinja"):
+        _prepare(of_base)
+    _prepare(_changed(of_base, chat_template="specs/templates/plain.jinja"))
+    example = json.loads((Path(spec.run_uri) / DATASET / "quality.json").read_text())["examples"][0]
+    assert example[0]["text"].startswith("<|bos|>The answer is short.\n\nUser: ")
+
+
+def test_checking_tells_every_problem_and_writes_nothing(spec: RunSpec, tmp_path: Path) -> None:
+    assert check(spec) == []
+    with Path(spec.data.train).open("a") as stream:
+        stream.write("{}\n[]\n")
+    assert len(check(_changed(spec, chat_template="nope.jinja"))) == 3
+    assert not (tmp_path / "store").exists()
+
+
+def test_checking_finds_a_long_conversation_among_the_last(spec: RunSpec) -> None:
+    talk = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "とても長い。" * 100}]}
+    with Path(spec.data.train).open("a") as stream:
+        stream.write(json.dumps(talk) + "\n")
+    (line,) = check(spec)
+    assert "conversations looked at have more than 256 tokens, the longest" in line
+    assert "train.jsonl:41" in line
+
+
+def test_kfp_gets_the_manifest_the_page_the_run_and_the_digest(spec: RunSpec, tmp_path: Path) -> None:
+    given = json.loads(json.dumps(spec.model_dump(mode="json")), parse_int=float)  # as KFP hands over a structure
+    prepared = kfp_step(given, manifest_path=str(tmp_path / "m.json"), page_path=str(tmp_path / "p.html"))
+    manifest = Manifest.model_validate_json((tmp_path / "m.json").read_bytes())
+    assert (prepared.run, prepared.dataset) == (spec.run_uri, manifest.digest)
+    assert (tmp_path / "p.html").read_bytes() == (Path(spec.run_uri) / DATASET / "page.html").read_bytes()
+
+
+def test_the_command_checks_a_spec_file_with_overrides_and_exits_2_on_problems(spec: RunSpec, tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump(spec.model_dump(mode="json")))
+    command = [sys.executable, "-m", "components.prepare_dataset", "--spec", str(file), "--check"]
+    good = subprocess.run(command, capture_output=True, text=True, check=False)
+    bad = subprocess.run([*command, "--set", "data.train=nope.jsonl"], capture_output=True, text=True, check=False)
+    assert (good.returncode, bad.returncode) == (0, 2)
+    assert "event=checked" in good.stdout
+    assert "nope.jsonl: no such file" in bad.stdout
+
+
+def test_progress_is_told_at_most_once_a_second_and_at_the_end() -> None:
+    told: list[tuple[int, float]] = []
+    seconds = iter([0.0, 0.4, 1.2, 1.5, 3.0, 3.1])
+    progress = LoggedProgress(lambda event, **fields: told.append((fields["done"], fields["left_s"])), clock=lambda: next(seconds))
+    for done in (10, 20, 30, 40, 50):
+        progress(done, 50)
+    assert told == [(20, 1.8), (40, 0.8), (50, 0.0)]

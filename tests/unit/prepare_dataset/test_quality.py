@@ -1,0 +1,123 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from components.prepare_dataset.cautions import data_cautions, token_cautions
+from components.prepare_dataset.chat_template import compile_template
+from components.prepare_dataset.page import HEIGHT, WIDTH, bars, render_page
+from components.prepare_dataset.quality import Quality, SetQuality, pieces, places, set_quality
+from components.prepare_dataset.records import Conversation
+from components.prepare_dataset.tokens import Encoded, Encoder, encode
+from tests.tiny_models import BOS, CHATML, END
+from tests.unit.prepare_dataset.conftest import NOW, conversation
+
+STOPS_AT_END: dict[str, object] = {"eos_token_id": 3, "max_position_embeddings": 512}
+
+
+def _encoded(encoder: Encoder, *talks: Conversation) -> list[Encoded]:
+    encoded, problems = encode(encoder, talks)
+    assert not problems
+    return encoded
+
+
+def _with(encoder: Encoder, template: str) -> Encoder:
+    return dataclasses.replace(encoder, template=compile_template("t.jinja", template, encoder.template.special_tokens, now=NOW))
+
+
+def _cautions(encoder: Encoder, *talks: Conversation, config: dict[str, object] = STOPS_AT_END) -> list[str]:
+    return list(token_cautions(encoder, _encoded(encoder, *talks), Path("nowhere"), config))
+
+
+def _ten(encoder: Encoder) -> SetQuality:
+    talks = [conversation("q", "12" * n, where=f"x:{n}") for n in range(1, 11)]
+    return set_quality(_encoded(encoder, *talks), num_rows=2, row_tokens=1000, dropped=1)
+
+
+def test_numbers_of_a_set_add_up(encoder: Encoder) -> None:
+    encoded = _encoded(encoder, *(conversation("q", "12" * n, where=f"x:{n}") for n in range(1, 11)))
+    lengths = [len(tokens.ids) for tokens in encoded]
+    quality = _ten(encoder)
+    assert (quality.conversations, quality.dropped, quality.tokens) == (10, 1, sum(lengths))
+    assert quality.trained_tokens == sum(tokens.num_trained for tokens in encoded)
+    assert quality.packing_efficiency == round(sum(lengths) / 2000, 4)
+    assert (quality.lengths.min, quality.lengths.p50, quality.lengths.p90, quality.lengths.max) == tuple(lengths[n] for n in (0, 4, 8, 9))
+    assert 0 < quality.trained_share.min < quality.trained_share.median < quality.trained_share.max < 1
+    assert sum(each.conversations for each in quality.histogram) == 10
+
+
+def test_pieces_say_what_is_trained_on_and_together_are_the_whole_text(encoder: Encoder) -> None:
+    talk = conversation("港は？", "青です。", "q", "a")
+    found = pieces(encoder.tokenizer, _encoded(encoder, talk)[0])
+    assert [piece.text for piece in found if piece.trained] == [f"青です。{END}", f"a{END}"]
+    assert "".join(piece.text for piece in found) == encoder.template.render(talk.messages)
+
+
+def test_good_data_causes_no_caution(encoder: Encoder) -> None:
+    assert _cautions(encoder, conversation("q", "a"), conversation("12たす7は？", "19です。")) == []
+    assert not list(data_cautions(places([]), places([]), dropped=0))
+
+
+def test_copies_leaks_and_dropped_conversations_are_cautioned_about() -> None:
+    lines = list(data_cautions(places([("x:1", "x:7", "x:9")]), places([("x:1", "y:2")]), dropped=3))
+    assert lines[0] == "1 conversations stand more than once in data.train, such as x:1, x:7"
+    assert lines[1] == "1 held-out conversations are trained on too, such as x:1 and y:2: their loss flatters"
+    assert lines[2] == "3 conversations longer than data.row_tokens were left out"
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        (CHATML.removeprefix("{{ bos_token }}"), "writes no bos token though the tokenizer begins a text with one"),
+        (CHATML + "{# strftime_now #}", "writes today's date"),
+    ],
+)
+def test_what_a_template_does_is_cautioned_about(encoder: Encoder, template: str, told: str) -> None:
+    (line,) = _cautions(_with(encoder, template), conversation("q", "a"))
+    assert line.startswith(f"t.jinja {told}")
+
+
+def test_an_answer_that_begins_inside_a_token_is_cautioned_about(encoder: Encoder) -> None:
+    turn, prompt = "{{ m.role + ': ' + m.content + eos_token }}", "{% if add_generation_prompt %}assistant: {% endif %}"
+    text = BOS + "{% for m in messages %}" + turn + "{% endfor %}" + prompt
+    (line,) = _cautions(_with(encoder, text), conversation("q", "the answer", where="x:5"))
+    assert line.startswith("in 1 conversations, such as x:5, an answer begins inside a token")
+
+
+def test_a_special_token_in_the_words_of_a_conversation_is_cautioned_about(encoder: Encoder) -> None:
+    (line,) = _cautions(encoder, conversation("q", "a"), conversation(f"what is {END}?", "a token", where="x:2"))
+    assert line.startswith("1 conversations, such as x:2, hold a special token in their own words")
+
+
+def test_a_conversation_longer_than_the_models_positions_is_cautioned_about(encoder: Encoder) -> None:
+    (line,) = _cautions(encoder, conversation("q", "a"), config={**STOPS_AT_END, "max_position_embeddings": 8})
+    assert line.endswith("the model knows positions up to 8 (max_position_embeddings)")
+
+
+def test_an_end_token_at_which_generation_does_not_stop_is_cautioned_about(encoder: Encoder, tmp_path: Path) -> None:
+    encoded = _encoded(encoder, conversation("q", "a"))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [0]}))
+    (line,) = token_cautions(encoder, encoded, tmp_path, STOPS_AT_END)
+    assert line.startswith(f"assistant turns end with '{END}', but generation stops only at '{BOS}'")
+
+
+def test_the_page_escapes_what_the_data_says_and_needs_nothing_from_elsewhere(encoder: Encoder) -> None:
+    talk = conversation("<script>alert(1)</script>", "<b>no</b>")
+    part = _ten(encoder)
+    none = places([])
+    quality = Quality(
+        row_tokens=64, chat_template="t<u>", train=part, held_out=part, copies=none, leaks=none, warnings=("a <i>",),
+        examples=(pieces(encoder.tokenizer, _encoded(encoder, talk)[0]),),
+    )  # fmt: skip
+    page = render_page("run<s>", "m", quality)
+    assert all(
+        escaped in page for escaped in ("&lt;script&gt;", "t&lt;u&gt;", "a &lt;i&gt;", "run&lt;s&gt;", "<mark>&lt;b&gt;no&lt;/b&gt;")
+    )
+    assert not any(outside in page for outside in ("<script", "http://", "https://", "@import", "src="))
+
+
+def test_bars_fill_the_width_and_the_highest_the_height(encoder: Encoder) -> None:
+    found = bars(_ten(encoder).histogram)
+    assert max(bar.height for bar in found) == HEIGHT
+    assert all(0 <= bar.x <= bar.x + bar.width <= WIDTH and bar.y + bar.height == pytest.approx(HEIGHT) for bar in found)

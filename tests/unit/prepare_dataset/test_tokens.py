@@ -1,0 +1,115 @@
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.prepare_dataset.chat_template import compile_template
+from components.prepare_dataset.rows import NOT_TRAINED, labels, write_rows
+from components.prepare_dataset.tokens import Encoder, encode, load_encoder, problem_lines
+from components.shared.errors import ModelError
+from tests.tiny_models import BOS, END, make_tokenizer
+from tests.unit.prepare_dataset.conftest import NOW, conversation
+
+WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(str.strip)
+
+
+def _with(encoder: Encoder, template: str) -> Encoder:
+    tokens = encoder.template.special_tokens
+    compiled = compile_template("t.jinja", template, tokens, now=NOW)
+    return Encoder(encoder.tokenizer, encoder.tokenizer_file, compiled, encoder.end_ids, encoder.vocab_size)
+
+
+@settings(max_examples=100, deadline=None)
+@given(turns=st.lists(WORDS, min_size=2, max_size=7), system=st.none() | WORDS)
+def test_labels_are_exactly_the_answers_and_their_end_tokens(encoder: Encoder, turns: list[str], system: str | None) -> None:
+    (tokens,), problems = encode(encoder, [conversation(*turns, system=system)])
+    assert not problems
+    decoded = [encoder.tokenizer.decode(list(tokens.ids[a:b]), skip_special_tokens=False) for a, b in tokens.trained]
+    assert decoded == [answer + END for answer in turns[1::2]]
+    assert [label for label in labels(tokens) if label != NOT_TRAINED] == [
+        label for start, end in tokens.trained for label in tokens.ids[start:end]
+    ]
+
+
+@settings(deadline=None)
+@given(turns=st.lists(WORDS, min_size=2, max_size=4))
+def test_a_conversation_begins_with_one_bos_and_decodes_to_its_text(encoder: Encoder, turns: list[str]) -> None:
+    talk = conversation(*turns)
+    (tokens,), _ = encode(encoder, [talk])
+    assert [encoder.tokenizer.id_to_token(token) for token in tokens.ids].count(BOS) == 1
+    assert encoder.tokenizer.decode(list(tokens.ids), skip_special_tokens=False) == encoder.template.render(talk.messages)
+
+
+def test_an_answer_that_begins_inside_a_token_is_trained_on_with_it_and_noted(encoder: Encoder) -> None:
+    ends_in_space = _with(encoder, "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+                                   "{% if add_generation_prompt %}assistant: {% endif %}")  # fmt: skip
+    (tokens,), problems = encode(ends_in_space, [conversation("q", "the answer")])
+    (start, end), *_ = tokens.trained
+    assert not problems
+    assert tokens.starts_inside_token
+    assert encoder.tokenizer.decode(list(tokens.ids[start:end]), skip_special_tokens=False) == f" the answer{END}"
+
+
+def test_turns_without_an_end_token_are_refused_once_with_their_number(encoder: Encoder) -> None:
+    endless = _with(encoder, "{% for m in messages %}{{ m.content + '\n' }}{% endfor %}")
+    encoded, problems = encode(endless, [conversation("q", "a", where=f"x:{line}") for line in (1, 2, 3)])
+    (line,) = problem_lines(problems)
+    assert encoded == []
+    assert line.startswith("x:1: t.jinja ends assistant turns without an end-of-turn token")
+    assert line.endswith("(the same in 2 others, next x:2)")
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_refused(encoder: Encoder) -> None:
+    small = Encoder(encoder.tokenizer, encoder.tokenizer_file, encoder.template, encoder.end_ids, vocab_size=300)
+    _, problems = encode(small, [conversation("What is 12 plus 7?", "12 plus 7 is 19.")])
+    assert "the model only 300 embeddings" in problem_lines(problems)[0]
+
+
+def test_truncation_and_padding_settings_of_a_tokenizer_file_are_not_obeyed(tmp_path: Path) -> None:
+    file = make_tokenizer(tmp_path) / "tokenizer.json"
+    settings = json.loads(file.read_text())
+    settings["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    file.write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text('{"text_config": {"vocab_size": 400}}')
+    (tokens,), _ = encode(load_encoder(tmp_path, "model", now=NOW), [conversation("q", "a long answer")])
+    assert len(tokens.ids) > 8
+
+
+def test_everything_wrong_with_a_model_folder_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "spiece.model").touch()
+    with pytest.raises(ModelError) as raised:
+        load_encoder(tmp_path, "nope.jinja", now=NOW)
+    size, tokenizer, settings, template = raised.value.problems
+    assert "vocab_size: found None" in size
+    assert "tokenizer.json: no such file (found spiece.model); a fast tokenizer is needed" in tokenizer
+    assert "tokenizer_config.json: no such file" in settings
+    assert "no such file 'nope.jinja'" in template
+
+
+def test_a_tokenizer_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path)
+    (tmp_path / "config.json").write_text('{"vocab_size": 400}')
+    (tmp_path / "tokenizer.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"tokenizer.json: is no tokenizer of tokenizers 0.23"):
+        load_encoder(tmp_path, "model", now=NOW)
+
+
+def test_an_older_models_special_tokens_map_names_the_tokens(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path, chat_template="{{ eos_token }}")
+    (tmp_path / "config.json").write_text('{"vocab_size": 400}')
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": BOS}}))
+    assert load_encoder(tmp_path, "model", now=NOW).template.special_tokens["eos_token"] == BOS
+
+
+def test_rows_on_disk_hold_their_conversations_side_by_side_without_padding(encoder: Encoder, tmp_path: Path) -> None:
+    encoded, _ = encode(encoder, [conversation("q", "a"), conversation("12たす7は？", "19です。"), conversation("x", "y z")])
+    write_rows(tmp_path / "rows.parquet", [(2, 0), (1,)], encoded)
+    first, second = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert first["input_ids"] == [*encoded[2].ids, *encoded[0].ids]
+    assert first["labels"] == [*labels(encoded[2]), *labels(encoded[0])]
+    assert first["lengths"] == [len(encoded[2].ids), len(encoded[0].ids)]
+    assert second["lengths"] == [len(second["input_ids"])] == [len(second["labels"])]
