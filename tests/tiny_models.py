@@ -41,9 +41,7 @@ def make_tokenizer(folder: Path, *, chat_template: str | None = CHATML) -> Path:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_SENTENCES * 4, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
@@ -115,12 +113,8 @@ def _conversation(a: int, b: int, index: int) -> list[dict[str, str]]:
             (f"What is {a} plus {b}?", f"{a} plus {b} is {a + b}."),
             (f"Which number follows {a}?", f"The number after {a} is {a + 1}."),
         ]
-    system = (
-        [{"role": "system", "content": "短く答えてください。" if index % 2 else "The answer is short."}] if index % 5 == 0 else []
-    )
+    system = [{"role": "system", "content": "短く答えてください。" if index % 2 else "The answer is short."}] if index % 5 == 0 else []
     asked = turns[: 1 + index % 3 // 2]
     return system + [
-        {"role": role, "content": content}
-        for question, answer in asked
-        for role, content in (("user", question), ("assistant", answer))
+        {"role": role, "content": content} for question, answer in asked for role, content in (("user", question), ("assistant", answer))
     ]

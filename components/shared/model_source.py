@@ -42,16 +42,12 @@ def resolve_model(spec: ModelSpec, *, patterns: tuple[str, ...]) -> ResolvedMode
     folder = Path(spec.source).expanduser()
     if folder.is_dir():
         if spec.revision is not None:
-            raise ModelError(
-                f"model.revision: got {spec.revision!r}, but {spec.source!r} is a folder; remove it or name a hub id"
-            )
+            raise ModelError(f"model.revision: got {spec.revision!r}, but {spec.source!r} is a folder; remove it or name a hub id")
         return ResolvedModel(folder=folder, revision=None)
     if folder.exists():
         raise ModelError(f"model.source: {spec.source!r} is a file; name the folder that holds config.json and the weights")
     if not _HUB_ID.fullmatch(spec.source):
-        raise ModelError(
-            f"model.source: no folder {spec.source!r}{_neighbours(folder)}; make it, or name a hub id such as org/name"
-        )
+        raise ModelError(f"model.source: no folder {spec.source!r}{_neighbours(folder)}; make it, or name a hub id such as org/name")
     snapshot = _download(spec, patterns)
     return ResolvedModel(folder=snapshot, revision=snapshot.name)
 
@@ -101,9 +97,7 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
     except errors.RepositoryNotFoundError:
         complaint = f"{at} {no_folder}, and no model of the hub that this HF_TOKEN (or none) may see; check the spelling"
     except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError) as error:
-        complaint = (
-            f"{at} {no_folder}, and the hub did not give it ({_cause(error)}); name a folder, or check HF_ENDPOINT and network"
-        )
+        complaint = f"{at} {no_folder}, and the hub did not give it ({_cause(error)}); check network, HF_ENDPOINT and HF_HUB_OFFLINE"
     except errors.HFValidationError:
         complaint = f"{at} {no_folder} and no possible hub id; name a folder or a hub id such as org/name"
     except (errors.HfHubHTTPError, HTTPError, OSError) as error:
@@ -113,5 +107,4 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
 
 def _cause(error: Exception) -> str:
     """The kind of what first went wrong, without its text: that may hold a signed URL."""
-    cause = error.__cause__ or error
-    return "offline mode, HF_HUB_OFFLINE is set" if type(cause).__name__ == "OfflineModeIsEnabled" else type(cause).__name__
+    return type(error.__cause__ or error).__name__

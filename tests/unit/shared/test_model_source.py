@@ -46,9 +46,7 @@ class _Hub(BaseHTTPRequestHandler):
                 200 if known else 404, json.dumps(body).encode(), with_body, {} if known else {"X-Error-Code": "RevisionNotFound"}
             )
         if "/tree/" in path:
-            tree = [
-                {"type": "file", "path": file, "size": len(content), "oid": _etag(content)} for file, content in FILES.items()
-            ]
+            tree = [{"type": "file", "path": file, "size": len(content), "oid": _etag(content)} for file, content in FILES.items()]
             return self._send(200, json.dumps(tree).encode(), with_body, {})
         return self._send(200, FILES[name], with_body, {"X-Repo-Commit": COMMIT, "ETag": f'"{_etag(FILES[name])}"'})
 
@@ -72,6 +70,7 @@ def _etag(content: bytes) -> str:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr(
         huggingface_hub.constants,
@@ -147,6 +146,7 @@ def test_what_the_hub_refuses_is_one_line_with_the_way_out(source: str, revision
 
 
 def test_an_unreachable_hub_is_told_apart_from_a_wrong_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     assert "the hub did not give it (ConnectError)" in _complaint("org/tiny")
@@ -155,7 +155,7 @@ def test_an_unreachable_hub_is_told_apart_from_a_wrong_name(tmp_path: Path, monk
 def test_offline_mode_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert "HF_HUB_OFFLINE is set" in _complaint("org/tiny")
+    assert "(OfflineModeIsEnabled); check network, HF_ENDPOINT and HF_HUB_OFFLINE" in _complaint("org/tiny")
 
 
 @pytest.mark.parametrize(("content", "told"), [(None, "no such file"), ("{", "cannot be read as JSON"), ("[]", "found list")])
