@@ -1,0 +1,99 @@
+"""The JSON files in which steps after training tell what they measured: history.json, verification.json, evaluation.json."""
+
+from typing import Literal
+
+from pydantic import ConfigDict
+
+from components.shared.spec import FrozenModel
+
+
+class StepLosses(FrozenModel):
+    step: int
+    """Optimizer step, counted from 1."""
+    loss: float
+    """Mean over the step's rows, nats per trained token."""
+    lr: float
+    grad_norm: float
+    """Before clipping."""
+
+
+class EpochLosses(FrozenModel):
+    epoch: int
+    step: int
+    """The epoch's last step."""
+    loss: float
+    """Mean of the losses of the epoch's steps."""
+    held_out_loss: float
+
+
+class History(FrozenModel):
+    """checkpoints/history.json, written at the end of training."""
+
+    start_held_out_loss: float
+    """Before the first step."""
+    seconds: float
+    tokens: int
+    """Tokens of all rows of all epochs."""
+    epochs: tuple[EpochLosses, ...]
+    steps: tuple[StepLosses, ...]
+
+
+class Measured(FrozenModel):
+    """May hold NaN, written as such: a broken export's differences are no numbers."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+
+class Difference(Measured):
+    """How far logits are from the probe's, in standard deviations of the probe's logits."""
+
+    max: float
+    """Over all positions and tokens of the vocabulary."""
+    rms: float
+    same_choice: int
+    """Positions at which both have their highest logit at the same token."""
+
+
+class Verification(Measured):
+    """verification.json beside an export: its logits, computed by plain libraries in a fresh process, against the trained model's."""
+
+    passed: bool
+    problems: tuple[str, ...]
+    precision: Literal["bf16", "fp32"]
+    """Number format that the judged logits were computed in."""
+    num_tokens: int
+    vocabulary: int
+    logits_std: float
+    """Standard deviation of the probe's logits: the unit of every difference here."""
+    tolerance_max: float
+    tolerance_rms: float
+    tolerance_reason: str
+    exported: Difference
+    """The export in `precision`: this one is judged."""
+    exported_fp32: Difference
+    """The export in fp32, whatever the precision."""
+    base: Difference
+    """The model before training, in `precision`: what an export without effect would show."""
+
+
+class Measure(FrozenModel):
+    loss: float
+    """Nats per trained token of the held-out conversations."""
+    perplexity: float
+    num_tokens: int
+
+
+class Answer(FrozenModel):
+    question: str
+    base: str
+    tuned: str
+
+
+class Evaluation(FrozenModel):
+    """evaluation.json."""
+
+    base: Measure
+    tuned: Measure
+    answers: tuple[Answer, ...]
+    improved: bool
+    """The tuned model's held-out loss is below the base's."""

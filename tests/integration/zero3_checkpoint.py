@@ -1,0 +1,67 @@
+"""A real DeepSpeed ZeRO-3 checkpoint of a few full-parameter steps, made by one gloo process; with what it must turn back into.
+
+    python -m tests.integration.zero3_checkpoint BASE OUT PRECISION
+
+OUT gets the checkpoint as DeepSpeed writes it, and beside it trained.safetensors (every weight, gathered, fp32) and
+probe.safetensors (tokens [T], logits [T, V] of the trained model), both taken from the live engine.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+STEPS = 3
+
+
+def zero3(precision: str) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "bf16": {"enabled": precision == "bf16"},
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {
+            "stage": 3,
+            "offload_optimizer": {"device": "cpu"},
+            "offload_param": {"device": "cpu"},
+            # Low enough that the larger weights of a tiny model are really partitioned.
+            "stage3_param_persistence_threshold": 500,
+        },
+    }
+
+
+def main() -> None:
+    base, out, precision = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # pyright: ignore[reportAttributeAccessIssue]
+    deepspeed.init_distributed(dist_backend="gloo", verbose=False)
+    torch.manual_seed(0)
+    config = zero3(precision)
+    zero_init = HfDeepSpeedConfig(config)  # referenced until from_pretrained is done, or ZeRO-3 stays off
+    model = AutoModelForCausalLM.from_pretrained(base)
+    assert zero_init.is_zero3()
+    assert hasattr(next(model.parameters()), "ds_id")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    tokens_1T = torch.randint(4, model.config.vocab_size, (1, 16))
+    for _ in range(STEPS):
+        engine.backward(engine(input_ids=tokens_1T, labels=tokens_1T, use_cache=False).loss)
+        engine.step()
+    engine.save_checkpoint(str(out), tag=f"global_step{STEPS}")
+    engine.eval()
+    with torch.no_grad():
+        logits_TV = engine(input_ids=tokens_1T, use_cache=False).logits[0].float()
+    save_file({"tokens": tokens_1T[0].contiguous(), "logits": logits_TV.contiguous()}, out / "probe.safetensors")
+    with deepspeed.zero.GatheredParameters(list(model.parameters())):
+        weights = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
+    save_file(weights, out / "trained.safetensors")
+    os._exit(0)  # gloo's threads may abort a normal exit (Python 3.11, torch 2.13)
+
+
+if __name__ == "__main__":
+    main()

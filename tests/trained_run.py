@@ -1,0 +1,152 @@
+"""A run's folders up to finished checkpoints, really trained on a tiny model, for tests of what comes after training."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.shared.layout import CHECKPOINTS, DATASET, PLAN, SPEC, checkpoint_folder
+from components.shared.manifest import publish_folder
+from components.shared.plan import Plan
+from components.shared.spec_file import parse_spec, spec_yaml
+from components.shared.storage import LocalStore
+from tests.made_plan import make_plan
+from tests.tiny_models import make_model, write_conversations
+
+Architecture = Literal["llama", "gpt_neox"]
+Method = Literal["lora", "full"]
+Row = dict[str, list[int]]
+ATTEMPT = "a1b2c3"
+
+
+def make_trained_run(
+    folder: Path, *, architecture: Architecture, method: Method, precision: str = "fp32", tied: bool = False, **settings: Any
+) -> str:
+    """URI of a run whose dataset/, plan/ and checkpoints/ are finished, after one epoch on 8 rows. `settings` are of the spec."""
+    base = make_model(folder / "base", architecture=architecture)
+    if tied:
+        tie_embeddings(base)
+    spec = parse_spec(
+        {
+            "name": "tiny",
+            "store": str(folder / "store"),
+            "model": {"source": str(base)},
+            "data": {"train": "train.jsonl", "row_tokens": 128},
+            "training": {"method": method, "precision": precision, "epochs": 1},
+            "lora": {"rank": 4},
+            **settings,
+        }
+    )
+    store = LocalStore(Path(spec.run_uri))
+    store.write_bytes(SPEC, spec_yaml(spec).encode())
+    rows = packed_rows(base, write_conversations(folder / "all.jsonl", 24))
+    write_dataset(store, folder / "dataset", train=rows[:8], held_out=rows[8:])
+    plan = make_plan(spec, architecture=architecture, num_rows=8)
+    write_plan(store, plan, folder / "plan")
+    local = folder / "trained"
+    names = train_lora(base, plan, rows, local) if method == "lora" else train_full(base, precision, local)
+    write_checkpoints(store, local, names, plan)
+    return spec.run_uri
+
+
+def tie_embeddings(base: Path) -> None:
+    """The model in `base` uses its input embedding as its head, and its file holds that once."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(base, tie_word_embeddings=True)
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(base)
+
+
+def packed_rows(base: Path, conversations: Path) -> list[Row]:
+    """Two conversations a row, trained on all but the first three tokens of each."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    texts = [json.loads(line)["messages"] for line in conversations.read_text(encoding="utf-8").splitlines()]
+    ids = [tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"] for messages in texts]
+    return [
+        {
+            "input_ids": first + second,
+            "labels": [-100] * 3 + first[3:] + [-100] * 3 + second[3:],
+            "lengths": [len(first), len(second)],
+        }
+        for first, second in zip(ids[::2], ids[1::2], strict=True)
+    ]
+
+
+def write_dataset(store: LocalStore, local: Path, *, train: list[Row], held_out: list[Row]) -> None:
+    local.mkdir()
+    for name, rows in (("train", train), ("held_out", held_out)):
+        pq.write_table(pa.Table.from_pylist(rows), local / f"{name}.parquet")
+    facts = {
+        "num_conversations": 2 * len(train),
+        "num_rows": len(train),
+        "held_out_conversations": 2 * len(held_out),
+        "held_out_rows": len(held_out),
+        "num_tokens": sum(len(row["input_ids"]) for row in train),
+        "num_trained_tokens": sum(label != -100 for row in train for label in row["labels"]),
+        "row_tokens": 128,
+        "model_revision": None,
+    }
+    publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs={}, facts=facts)
+
+
+def write_plan(store: LocalStore, plan: Plan, local: Path) -> None:
+    local.mkdir()
+    (local / "plan.json").write_text(plan.model_dump_json())
+    publish_folder(store, PLAN, local, made_by="render_config", inputs={}, facts={})
+
+
+def write_checkpoints(store: LocalStore, local: Path, names: list[str], plan: Plan) -> None:
+    """The named files of `local` are the committed checkpoint of epoch 1; its probe and a history are in checkpoints/."""
+    epoch, results = local.with_name("epoch"), local.with_name("results")
+    for name in names:
+        (epoch / ATTEMPT / name).parent.mkdir(parents=True, exist_ok=True)
+        (local / name).rename(epoch / ATTEMPT / name)
+    step = plan.steps.total_steps
+    losses = {"epoch": 1, "step": step, "loss": 5.5, "held_out_loss": 5.0}
+    publish_folder(store, checkpoint_folder(1), epoch, made_by="train", inputs={}, facts=losses | {"num_processes": 1})
+    results.mkdir()
+    (local / "probe.safetensors").rename(results / "probe.safetensors")
+    history = {"start_held_out_loss": 6.0, "seconds": 1.5, "tokens": 1000, "epochs": [losses], "steps": []}
+    (results / "history.json").write_text(json.dumps(history))
+    publish_folder(store, CHECKPOINTS, results, made_by="train", inputs={}, facts={"num_epochs": 1})
+
+
+def train_lora(base: Path, plan: Plan, rows: list[Row], local: Path) -> list[str]:
+    """`local` holds an adapter as PEFT saves it and the probe of the trained model. Returns the checkpoint's files."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+
+    assert plan.lora is not None
+    config = LoraConfig(r=plan.lora.rank, lora_alpha=16, target_modules=list(plan.lora.target_modules), task_type="CAUSAL_LM")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for row in rows[:8] * 2:
+        tokens_1T = torch.tensor([row["input_ids"][: row["lengths"][0]]])
+        model(input_ids=tokens_1T, labels=tokens_1T, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(local)
+    tokens_T = torch.tensor(rows[8]["input_ids"][:16])
+    with torch.no_grad():
+        logits_TV = model.eval()(input_ids=tokens_T[None], use_cache=False).logits[0]
+    save_file({"tokens": tokens_T, "logits": logits_TV.contiguous()}, local / "probe.safetensors")
+    return ["adapter_model.safetensors", "adapter_config.json"]
+
+
+def train_full(base: Path, precision: str, local: Path) -> list[str]:
+    """`local` holds a real ZeRO-3 checkpoint, the probe, and trained.safetensors. Returns the checkpoint's files."""
+    command = [sys.executable, "-m", "tests.integration.zero3_checkpoint", str(base), str(local), precision]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return ["latest", *(path.relative_to(local).as_posix() for path in local.glob("global_step*/*"))]
