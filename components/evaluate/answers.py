@@ -1,0 +1,41 @@
+"""A question -> a model's greedy answer, through the tokenizer's chat template."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from components.shared.errors import DataError
+
+
+def load_tokenizer(folder: Path, chat_template: str) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer with the template that `data.chat_template` chose. Raises DataError where that file is missing."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if chat_template != "model":
+        try:
+            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"data.chat_template: {chat_template!r} cannot be read: {error.strerror}") from None
+    return tokenizer
+
+
+def answer(model: Any, tokenizer: Any, question: str, *, answer_tokens: int) -> str:
+    """The model's own turn after the question, without special tokens; ends at an end-of-sequence token or `answer_tokens`."""
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    ).to(model.device)
+    greedy = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=answer_tokens,
+        eos_token_id=end_tokens(model, tokenizer),
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+    )
+    tokens_T = model.generate(input_ids=prompt["input_ids"], attention_mask=prompt["attention_mask"], generation_config=greedy)[0]
+    return tokenizer.decode(tokens_T[prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end an answer: the tokenizer's, and those in the model's generation_config (a chat model may have several)."""
+    own = model.generation_config.eos_token_id
+    ids = own if isinstance(own, list) else [own]
+    return sorted({int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None})

@@ -1,0 +1,150 @@
+"""Base and tuned model, one after the other in memory (LoRA: one base, its adapter off and on) -> evaluation/, and the gate."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from components.evaluate.answers import answer, load_tokenizer
+from components.evaluate.held_out import PackedRow, measure, read_rows
+from components.evaluate.progress import Progress
+from components.shared.errors import RunFailed
+from components.shared.layout import DATASET, EVALUATION, PLAN, export_folder
+from components.shared.manifest import Manifest, Scalar, fetch_folder, publish_folder, require_manifest
+from components.shared.model_source import CONFIG_AND_TOKENIZER, WEIGHTS, resolve_model
+from components.shared.plan import Plan
+from components.shared.results import Answer, Evaluation, Measure
+from components.shared.spec import ModelSpec, RunSpec
+from components.shared.step import Log, finished, open_run, work_folder
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Models:
+    """Where both models are, and the number format they were trained in, in which they are measured."""
+
+    base: Path
+    export: Path
+    """An adapter for the base (adapter_config.json in it) or a whole model."""
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one model showed."""
+
+    measure: Measure
+    answers: tuple[str, ...]
+
+
+def evaluate_run(run: str, log: Log) -> Manifest:
+    """evaluation/ is published; unchanged when it was made from this export already. Raises as `run_step`."""
+    store, spec = open_run(run)
+    export = require_manifest(store, export_folder(spec.training.method))
+    inputs = {"adapter": export.digest}
+    done = finished(store, EVALUATION, inputs)
+    if done is not None:
+        log.info("already_done", folder=f"{run}/{EVALUATION}")
+        return gated(done, spec)
+    work = work_folder(run, "evaluate")
+    for folder, names in ((DATASET, ("held_out.parquet",)), (PLAN, ("plan.json",)), (export.folder, None)):
+        fetch_folder(store, folder, work / folder, names=names)
+    plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
+    models = resolve_models(plan, export=work / export.folder)
+    evaluation = evaluate(models, read_rows(work / DATASET / "held_out.parquet"), spec, log)
+    log.info(
+        "evaluated", base_loss=round(evaluation.base.loss, 4), tuned_loss=round(evaluation.tuned.loss, 4), improved=evaluation.improved
+    )
+    local = work / EVALUATION
+    shutil.rmtree(local, ignore_errors=True)
+    local.mkdir()
+    (local / "evaluation.json").write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    published = publish_folder(store, EVALUATION, local, made_by="evaluate", inputs=inputs, facts=_facts(evaluation))
+    shutil.rmtree(work)
+    return gated(published, spec)
+
+
+def resolve_models(plan: Plan, *, export: Path) -> Models:
+    """The base model is on this machine. Raises ModelError."""
+    source = ModelSpec(source=plan.model.source, revision=plan.model.revision)
+    base = resolve_model(source, patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS)).folder
+    return Models(base=base, export=export, dtype=DTYPES[plan.precision])
+
+
+def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log) -> Evaluation:
+    """Both models measured on the same rows and asked the same questions.
+
+    Raises:
+        RunFailed: a loss is no finite number.
+    """
+    tokenizer = load_tokenizer(models.base, spec.data.chat_template)
+    progress = Progress(total=2 * (len(rows) + len(spec.evaluation.questions)), log=log)
+
+    def look(model: Any) -> Found:
+        found = measure(model, rows, on_row=progress.advance)
+        answers: list[str] = []
+        for question in spec.evaluation.questions:
+            answers.append(answer(model, tokenizer, question, answer_tokens=spec.evaluation.answer_tokens))
+            progress.advance()
+        return Found(found, tuple(answers))
+
+    before, after = look_at_both(models, look)
+    broken = [name for name, found in (("base", before), ("tuned", after)) if not abs(found.measure.loss) < float("inf")]
+    if broken:
+        raise RunFailed(*(f"{EVALUATION}: the {name} model's held-out loss is not a finite number; look at its weights" for name in broken))
+    return Evaluation(
+        base=before.measure,
+        tuned=after.measure,
+        answers=tuple(
+            Answer(question=question, base=old, tuned=new)
+            for question, old, new in zip(spec.evaluation.questions, before.answers, after.answers, strict=True)
+        ),
+        improved=after.measure.loss < before.measure.loss,
+    )
+
+
+def look_at_both(models: Models, look: Callable[[Any], Found]) -> tuple[Found, Found]:
+    """What `look` finds in the base model and in the tuned one; never more than one model in memory."""
+    model: Any = load(models.base, models.dtype)
+    if not (models.export / "adapter_config.json").is_file():
+        before = look(model)
+        del model
+        return before, look(load(models.export, models.dtype))
+    model = PeftModel.from_pretrained(model, models.export).eval()
+    with model.disable_adapter():
+        before = look(model)
+    return before, look(model)
+
+
+def load(folder: Path, dtype: torch.dtype) -> Any:
+    """The model, ready to be asked, on the first GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return model.to(device).eval()
+
+
+def gated(manifest: Manifest, spec: RunSpec) -> Manifest:
+    """The manifest of a finished evaluation. Raises RunFailed when the spec wants an improvement and there is none."""
+    facts = manifest.facts
+    if spec.evaluation.must_improve and not facts["improved"]:
+        raise RunFailed(
+            f"{EVALUATION}: the tuned model's held-out loss, {facts['tuned_loss']:.4f}, is not below the base model's, "
+            f"{facts['base_loss']:.4f}; read {spec.run_uri}/{EVALUATION}/evaluation.json, then begin another run with other data or "
+            "settings, or with evaluation.must_improve: false"
+        )
+    return manifest
+
+
+def _facts(evaluation: Evaluation) -> dict[str, Scalar]:
+    return {
+        "base_loss": evaluation.base.loss,
+        "tuned_loss": evaluation.tuned.loss,
+        "num_tokens": evaluation.base.num_tokens,
+        "improved": evaluation.improved,
+    }

@@ -1,0 +1,98 @@
+"""A really trained tiny adapter on its base -> evaluation/, and the gate behind it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
+from transformers import AutoModelForCausalLM
+
+from components.evaluate.evaluation import evaluate_run
+from components.evaluate.held_out import measure, read_rows
+from components.shared.errors import RunFailed
+from components.shared.manifest import Manifest, publish_folder
+from components.shared.results import Evaluation
+from components.shared.storage import LocalStore
+from tests.trained_run import ATTEMPT, make_trained_run
+
+# peft 0.21.2 asks transformers 5.23 by an old name
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+QUESTIONS = ["What is 12 plus 7?", "41の次の数は何ですか。"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Holds a trained run whose adapter/ is the checkpoint's, unverified: that is not what is tested here."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    run = make_trained_run(
+        folder, architecture="llama", method="lora", evaluation={"questions": QUESTIONS, "answer_tokens": 6, "must_improve": True}
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HAGANE_WORK", str(folder / "work"))
+        publish_folder(LocalStore(Path(run)), "adapter", checkpoint(run), made_by="export_adapter", inputs={}, facts={})
+        yield folder
+
+
+def checkpoint(run: str) -> Path:
+    return Path(run, "checkpoints/epoch-0001", ATTEMPT)
+
+
+def evaluate(run: str) -> Manifest:
+    return evaluate_run(run, structlog.get_logger())
+
+
+def run_with_worse_adapter(folder: Path, copy: Path, *, must_improve: bool) -> str:
+    """A copy of the run whose adapter pulls away from what was learned."""
+    run = shutil.copytree(folder / "store/tiny", copy / "run", ignore=shutil.ignore_patterns("evaluation"))
+    spec = run / "spec.yaml"
+    spec.write_text(spec.read_text().replace("must_improve: true", f"must_improve: {str(must_improve).lower()}"))
+    local = shutil.copytree(checkpoint(str(run)), copy / "worse")
+    weights = load_file(local / "adapter_model.safetensors")
+    save_file({name: -w if "lora_B" in name else w for name, w in weights.items()}, local / "adapter_model.safetensors")
+    publish_folder(LocalStore(run), "adapter", local, made_by="export_adapter", inputs={}, facts={})
+    return str(run)
+
+
+def test_base_and_tuned_model_are_measured_and_asked(folder: Path):
+    run = folder / "store/tiny"
+    with capture_logs() as events:
+        manifest = evaluate(str(run))
+    found = Evaluation.model_validate_json((run / "evaluation/evaluation.json").read_bytes())
+    rows = read_rows(run / "dataset/held_out.parquet")
+    base = measure(AutoModelForCausalLM.from_pretrained(folder / "base"), rows, on_row=lambda: None)
+    assert found.base.loss == pytest.approx(base.loss, abs=1e-5)
+    assert found.tuned.loss < found.base.loss - 0.1
+    assert found.improved
+    assert [answer.question for answer in found.answers] == QUESTIONS
+    assert all(answer.base != answer.tuned for answer in found.answers)
+    assert manifest.facts["tuned_loss"] == found.tuned.loss
+    assert events[-2]["event"] == "progress"
+    assert events[-2]["done"] == events[-2]["total"] == 2 * (len(rows) + 2)
+
+
+def test_evaluating_a_finished_run_again_changes_nothing(folder: Path):
+    run = folder / "store/tiny"
+    first = evaluate(str(run))
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert evaluate(str(run)) == first
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_model_that_did_not_improve_fails_the_run_again_and_again_and_can_be_read(folder: Path, tmp_path: Path):
+    run = run_with_worse_adapter(folder, tmp_path, must_improve=True)
+    problems: list[str] = []
+    for _ in range(2):
+        with pytest.raises(RunFailed, match=r"held-out loss, .*, is not below the base model's") as failed:
+            evaluate(run)
+        problems += failed.value.problems
+    assert problems[0] == problems[1]
+    assert json.loads(Path(run, "evaluation/evaluation.json").read_bytes())["improved"] is False
+
+
+def test_model_that_did_not_improve_passes_where_the_spec_allows_it(folder: Path, tmp_path: Path):
+    assert evaluate(run_with_worse_adapter(folder, tmp_path, must_improve=False)).facts["improved"] is False
