@@ -35,10 +35,22 @@ def token_cautions(encoder: Encoder, encoded: Sequence[Encoded], folder: Path, c
     faked = control_tokens_in_text(encoder, (tokens.source for tokens in encoded))
     if faked:
         yield f"{len(faked)} conversations, such as {faked[0]}, hold a special token in their own words, which acts as the real one"
+    unknown = _with_unknown_characters(encoder, encoded)
+    if unknown:
+        yield f"in {len(unknown)} conversations, such as {unknown[0]}, some character has no token and reads as unknown"
     longest, limit = max(len(tokens.ids) for tokens in encoded), config.get("max_position_embeddings")
     if isinstance(limit, int) and longest > limit:
         yield f"the longest conversation has {longest} tokens, the model knows positions up to {limit} (max_position_embeddings)"
     yield from _stop_cautions(encoder, encoded, folder, config)
+
+
+def _with_unknown_characters(encoder: Encoder, encoded: Sequence[Encoded]) -> list[str]:
+    """Places of conversations with the unk token; byte-level tokenizers need none and often name their eos so."""
+    others = dict(encoder.template.special_tokens)
+    unknown = encoder.tokenizer.token_to_id(others.pop("unk_token", ""))
+    if unknown is None or encoder.tokenizer.id_to_token(unknown) in others.values():
+        return []
+    return [tokens.source.where for tokens in encoded if unknown in tokens.ids]
 
 
 def _stop_cautions(encoder: Encoder, encoded: Sequence[Encoded], folder: Path, config: dict[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from components.prepare_dataset.records import Conversation
 from components.prepare_dataset.tokens import Encoded, Encoder, encode
 from tests.tiny_models import BOS, CHATML, END
 from tests.unit.prepare_dataset.conftest import NOW, conversation
+from tests.unit.prepare_dataset.sentencepiece import like_a_japanese_sentencepiece
 
 STOPS_AT_END: dict[str, object] = {"eos_token_id": 3, "max_position_embeddings": 512}
 
@@ -88,6 +89,12 @@ def test_an_answer_that_begins_inside_a_token_is_cautioned_about(encoder: Encode
 def test_a_special_token_in_the_words_of_a_conversation_is_cautioned_about(encoder: Encoder) -> None:
     (line,) = _cautions(encoder, conversation("q", "a"), conversation(f"what is {END}?", "a token", where="x:2"))
     assert line.startswith("1 conversations, such as x:2, hold a special token in their own words")
+
+
+def test_a_character_without_a_token_is_cautioned_about(tmp_path: Path) -> None:
+    unigram = like_a_japanese_sentencepiece(tmp_path)
+    (line,) = _cautions(unigram, conversation("12", "12 is 12."), conversation("12", "🎉", where="x:2"), config={})
+    assert line.startswith("in 1 conversations, such as x:2, some character has no token")
 
 
 def test_a_conversation_longer_than_the_models_positions_is_cautioned_about(encoder: Encoder) -> None:

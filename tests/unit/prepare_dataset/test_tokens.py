@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from components.prepare_dataset.tokens import Encoder, encode, load_encoder, pro
 from components.shared.errors import ModelError
 from tests.tiny_models import BOS, END, make_tokenizer
 from tests.unit.prepare_dataset.conftest import NOW, conversation
+from tests.unit.prepare_dataset.sentencepiece import like_a_japanese_sentencepiece, like_llama_2
 
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(str.strip)
 
@@ -41,6 +43,16 @@ def test_a_conversation_begins_with_one_bos_and_decodes_to_its_text(encoder: Enc
     (tokens,), _ = encode(encoder, [talk])
     assert [encoder.tokenizer.id_to_token(token) for token in tokens.ids].count(BOS) == 1
     assert encoder.tokenizer.decode(list(tokens.ids), skip_special_tokens=False) == encoder.template.render(talk.messages)
+
+
+@pytest.mark.parametrize("kind", [like_llama_2, like_a_japanese_sentencepiece])
+def test_answers_are_found_in_the_tokens_of_every_kind_of_tokenizer(tmp_path: Path, kind: Callable[[Path], Encoder]) -> None:
+    encoder = kind(tmp_path)
+    (tokens,), problems = encode(encoder, [conversation("What is 12?", "12 is 12.", "ﾊﾝｶｸは？", "青です。")])
+    decoded = [encoder.tokenizer.decode(list(tokens.ids[a:b]), skip_special_tokens=False).strip() for a, b in tokens.trained]
+    assert not problems
+    assert decoded == ["12 is 12. </s>", "青です。 </s>"]
+    assert not tokens.starts_inside_token
 
 
 def test_an_answer_that_begins_inside_a_token_is_trained_on_with_it_and_noted(encoder: Encoder) -> None:
