@@ -1,9 +1,9 @@
 """A real S3 server for one machine: SeaweedFS (`weed mini`), kept in one folder, open to this machine only.
 
 FOLDER/  env (keys and endpoint, dotenv lines, mode 0600)  data/  weed.log  weed.pid
-The keys are made once; the ports too, and they are kept as long as nobody else takes them. Answers 1 s after the start, holds
-110 MB of memory when idle and ten ports. Its S3 port asks for the keys; its inner ports (filer, volume) do not, and
-any user of this machine can reach them: use it where you trust those who log in.
+The keys are made once; the ports too, and they are kept as long as nobody else takes them. Answers a second after the
+start, holds 110 MB of memory when idle and ten ports. Its S3 port asks for the keys; its inner ports (filer, volume) do
+not, and any user of this machine can reach them: use it where you trust those who log in.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from components.shared.errors import StoreError, StoreUnreachable
+from components.shared.errors import StoreDenied, StoreError, StoreUnreachable
 from laptop.console import told
 from laptop.lock import only_one
 
@@ -54,14 +54,17 @@ def start(folder: Path) -> RunningStore:
 
     Raises:
         StoreUnreachable: it ended, or did not answer within START_TIMEOUT_S, with the last lines of its log.
+        StoreDenied: the folder cannot be written.
         StoreError: `weed` is not installed, the env file lacks a key, no ports are free.
     """
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_one(folder / LOCK):
-        if not _is_alive(folder):
-            _launch(folder, _settle_env(folder / ENV))
-        return _wait_for_answer(folder)
+    try:
+        with only_one(folder / LOCK):
+            if not _is_alive(folder):
+                _launch(folder, _settle_env(folder / ENV))
+            return _wait_for_answer(folder)
+    except OSError as error:
+        raise StoreDenied(f"store: cannot use {error.filename or folder}: {error.strerror}; choose another folder") from None
 
 
 def stop(folder: Path) -> bool:
@@ -70,10 +73,9 @@ def stop(folder: Path) -> bool:
     if not (folder / PID).exists():
         return False
     with only_one(folder / LOCK):
-        if not _is_alive(folder):
-            return False
-        _end_server(folder, int((folder / PID).read_text()))
-    return True
+        if alive := _is_alive(folder):
+            _end_server(folder, int((folder / PID).read_text()))
+    return alive
 
 
 def status(folder: Path) -> RunningStore | None:
@@ -86,8 +88,7 @@ def status(folder: Path) -> RunningStore | None:
 
 
 def _running_store(folder: Path) -> RunningStore:
-    env_file = folder / ENV
-    return RunningStore(_read_env(env_file)["AWS_ENDPOINT_URL_S3"], env_file, int((folder / PID).read_text()))
+    return RunningStore(_read_env(folder / ENV)["AWS_ENDPOINT_URL_S3"], folder / ENV, int((folder / PID).read_text()))
 
 
 def _read_env(path: Path) -> dict[str, str]:
@@ -157,8 +158,8 @@ def _launch(folder: Path, env: dict[str, str]) -> None:
     base = (urlsplit(env["AWS_ENDPOINT_URL_S3"]).port or 0) - SERVERS.index("s3")
     options = [f"-{name}.port={base + number}" for number, name in enumerate(SERVERS)]
     options += [f"-dir={folder / DATA}", f"-bucket={BUCKET}", "-s3.autoCreateBucket=false", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    options += ["-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    options += ["-volume.preStopSeconds=0"]
+    options += ["-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    options += ["-master.telemetry=false", "-volume.preStopSeconds=0"]
     (folder / DATA).mkdir(exist_ok=True)
     with (folder / PID).open("w") as pid_file, (folder / LOG).open("wb") as log:
         fcntl.flock(pid_file, fcntl.LOCK_EX)
@@ -190,7 +191,7 @@ def _wait_for_answer(folder: Path) -> RunningStore:
         region_name=env["AWS_REGION"],
         aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-        config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5, proxies={}),
+        config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=2, proxies={}),
     )
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while True:
@@ -209,7 +210,9 @@ def _wait_for_answer(folder: Path) -> RunningStore:
 
 
 def _last_words(folder: Path) -> str:
-    lines = [line.strip() for line in (folder / LOG).read_text(errors="replace").splitlines() if line.strip()]
+    """The last three lines of the log, before the stack dump that a Go program ends with."""
+    text = (folder / LOG).read_text(errors="replace").partition("\ngoroutine ")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{folder / LOG} ends with: {' | '.join(lines[-3:])}"
 
 

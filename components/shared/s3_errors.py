@@ -11,6 +11,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     CredentialRetrievalError,
+    EndpointProviderError,
     FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
@@ -23,11 +24,12 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 
 from components.shared.errors import ObjectDamaged, ObjectMissing, StoreDenied, StoreError, StoreMissing, StoreUnreachable
 
-ALL_ERRORS = (ClientError, BotoCoreError, RetriesExceededError, S3DownloadFailedError)
+ALL_ERRORS = (ClientError, BotoCoreError, ResponseParserError, RetriesExceededError, S3DownloadFailedError)
 BROKEN_OFF = (HTTPClientError, BotoConnectionError, IncompleteReadError)
 """No answer, or one that ended early."""
 NO_CREDENTIALS = (
@@ -101,9 +103,13 @@ def store_error(error: BaseException, place: S3Place) -> StoreError:
     if isinstance(error, FlexibleChecksumError):
         return ObjectDamaged(f"{place.uri}: what arrived does not have the checksum that the store keeps for it; try again")
     if isinstance(error, SSLError):
-        return _unreachable("the TLS certificate is not trusted", place, "set AWS_CA_BUNDLE to the file of its authority")
+        return _unreachable("TLS failed", place, "set AWS_CA_BUNDLE to its authority's certificates, or write http:// if it has no TLS")
+    if isinstance(error, ResponseParserError):
+        return _unreachable("answers, but not as an S3 server does", place, "check AWS_ENDPOINT_URL_S3")
     if isinstance(error, BROKEN_OFF):
         return _unreachable(f"no answer ({type(error).__name__})", place)
+    if isinstance(error, EndpointProviderError):
+        return StoreError(f"{place.uri}: {place.host!r} is no address; set AWS_ENDPOINT_URL_S3 to http://host:port or https://host")
     if isinstance(error, ParamValidationError):
         return StoreMissing(f"{place.uri}: {place.bucket!r} cannot be a bucket's name; write the store as s3://bucket/prefix")
     return StoreError(f"{place.uri}: {place.shown(error)}")

@@ -134,11 +134,12 @@ class S3Store:
             self.client.delete_object(Bucket=self.bucket, Key=full)
 
     def check(self) -> None:
-        key = f".check-{uuid.uuid4().hex}"
-        store = S3Store(_client(self.bucket, max_attempts=CHECK_ATTEMPTS), self.bucket, self.prefix)
-        store.write_bytes(key, b"hagane")
-        store.read_bytes(key)
-        store.delete(key)
+        client = _client(self.bucket, max_attempts=CHECK_ATTEMPTS)
+        full = self._full(f".check-{uuid.uuid4().hex}")
+        with self._errors_told(self.prefix):
+            client.put_object(Bucket=self.bucket, Key=full, Body=b"hagane")
+            client.get_object(Bucket=self.bucket, Key=full)["Body"].read()
+            client.delete_object(Bucket=self.bucket, Key=full)
 
     def _full(self, key: str) -> str:
         return f"{self.prefix}/{checked_key(key)}".removeprefix("/")

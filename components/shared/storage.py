@@ -113,12 +113,13 @@ class LocalStore:
             return stream.read()
 
     def write_bytes(self, key: str, content: bytes, *, if_absent: bool = False) -> None:
+        path = self.root / checked_key(key)
         with self._errors_told(key):
             try:
-                with _moved_in(self.root / checked_key(key), replace=not if_absent) as stream:
+                with _moved_in(path, replace=not if_absent) as stream:
                     stream.write(content)
             except _TakenError:
-                if self.read_bytes(key) != content:
+                if not path.is_file() or path.read_bytes() != content:
                     raise ObjectExists(f"{self.uri}/{key}: is there already") from None
 
     def upload(self, path: Path, key: str) -> None:
