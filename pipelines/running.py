@@ -32,7 +32,7 @@ def run_locally(spec: RunSpec, console: Console) -> None:
     with _alone(folder / "lock", spec.name):
         log_file = folder / "pipeline.log"
         spec_file = folder / "spec.json"
-        spec_file.write_text(spec.model_dump_json())
+        spec_file.write_text(spec.model_dump_json(exclude_none=True))  # KFP has no null; a field left out is null
         with Screen(console, STEPS) as screen:
             outcome, exit_code = _run_pipeline(spec_file, log_file, screen)
     if exit_code:

@@ -24,10 +24,10 @@ def plan_screen(plan: Plan) -> RenderableType:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    table.add_column(style="dim")
 
-    def row(name: str, value: str, reason: str) -> None:
-        table.add_row(name, value, plan.reasons.get(reason, ""))
+    def row(name: str, value: str, reason: str = "") -> None:
+        why = plan.reasons.get(reason)
+        table.add_row(name, Text.assemble(value, ("\n" + why if why else "", "dim")))
 
     row(
         "model",
@@ -38,15 +38,15 @@ def plan_screen(plan: Plan) -> RenderableType:
     if plan.lora is not None:
         row("LoRA targets", ", ".join(plan.lora.target_modules), "lora.target_modules")
     row("precision", plan.precision, "precision")
-    row("packed rows", f"{steps.num_rows:,} ({steps.tokens_per_epoch:,} tokens)", "")
-    row("processes", str(steps.num_processes), "")
+    row("packed rows", f"{steps.num_rows:,} ({steps.tokens_per_epoch:,} tokens)")
+    row("processes", str(steps.num_processes))
     row("gradient accumulation", str(steps.grad_accum), "steps.grad_accum")
     row("steps per epoch", f"{steps.steps_per_epoch:,}", "steps.steps_per_epoch")
     row("total steps", f"{steps.total_steps:,}", "steps.total_steps")
     row("warm-up steps", str(steps.warmup_steps), "steps.warmup_steps")
     row("save points", ", ".join(map(str, steps.save_steps)), "steps.save_steps")
     row("bytes per checkpoint", f"{checkpoints.bytes_each:,}", "checkpoints.bytes_each")
-    row("bytes of all checkpoints", f"{checkpoints.bytes_total:,}", "")
+    row("bytes of all checkpoints", f"{checkpoints.bytes_total:,}")
     return table
 
 

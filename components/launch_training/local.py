@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from components.shared.errors import RunFailed
 from components.shared.log import JSON_MARK
@@ -95,7 +96,7 @@ def _ending_on_sigterm(process: subprocess.Popen[str]) -> Iterator[None]:
             process.wait()
 
 
-def _event(line: str) -> dict[str, object] | None:
+def _event(line: str) -> dict[str, Any] | None:
     if not line.startswith(JSON_MARK):
         return None
     try:
@@ -104,7 +105,7 @@ def _event(line: str) -> dict[str, object] | None:
         return None
 
 
-def _pass_on(event: dict[str, object], log: Log) -> None:
+def _pass_on(event: dict[str, Any], log: Log) -> None:
     name = str(event.pop("event"))
     event.pop("level", None)
     log.info(name, **event)

@@ -1,0 +1,162 @@
+"""Each thing a user gets wrong, from the command line: exit code 2, every problem on a line of its own, nothing begun."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.command_line import Finished, hagane, write_spec
+from tests.s3_server import S3Server
+from tests.tiny_models import make_model, write_conversations
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and good data, shared by all tests of this file; none writes in it."""
+    folder = tmp_path_factory.mktemp("inputs")
+    make_model(folder / "model")
+    write_conversations(folder / "train.jsonl", 24)
+    return folder
+
+
+@pytest.fixture
+def spec(inputs: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "name": "bad",
+        "store": str(tmp_path / "store"),
+        "model": {"source": str(inputs / "model")},
+        "data": {"train": str(inputs / "train.jsonl"), "row_tokens": 256},
+        "training": {"epochs": 1, "global_batch": 4},
+        "lora": {"rank": 4},
+    }
+
+
+def run_refused(spec: dict[str, Any], folder: Path, *, env: dict[str, str] | None = None) -> list[str]:
+    """The lines of `hagane run` on a spec that must be refused before anything is begun."""
+    done = hagane("run", write_spec(folder / "spec.yaml", spec), work=folder / "work", env=env)
+    assert done.exit_code == 2, done
+    assert all(line.startswith("error: ") for line in done.errors), done.errors
+    assert not any((folder / "store").rglob("*")) if not env else True
+    return [line.removeprefix("error: ") for line in done.errors]
+
+
+def test_an_unknown_key_is_told_with_its_line_and_the_nearest_known_name(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["training"]["epoch"] = 3
+    (line,) = run_refused(spec, tmp_path)
+    assert line.startswith(f"{tmp_path}/spec.yaml:11: training.epoch: unknown key; did you mean 'epochs'? allowed: method, epochs,")
+
+
+def test_a_wrong_type_is_told_with_what_was_found(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["training"]["epochs"] = "three"
+    assert run_refused(spec, tmp_path) == [f"{tmp_path}/spec.yaml:9: training.epochs: got 'three', must be a whole number"]
+
+
+def test_rank_0_is_refused(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["lora"]["rank"] = 0
+    assert run_refused(spec, tmp_path) == [f"{tmp_path}/spec.yaml:12: lora.rank: got 0, must be at least 1"]
+
+
+def test_missing_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["data"]["train"] = "nowhere/train.jsonl"
+    (line,) = run_refused(spec, tmp_path)
+    assert line == "nowhere/train.jsonl: no such file; set data.train to a JSONL file"
+
+
+def test_empty_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["data"]["train"] = str(tmp_path / "empty.jsonl")
+    (tmp_path / "empty.jsonl").touch()
+    (line,) = run_refused(spec, tmp_path)
+    assert "empty.jsonl" in line
+
+
+def test_a_record_without_an_assistant_turn_is_told_with_its_line(spec: dict[str, Any], inputs: Path, tmp_path: Path) -> None:
+    data = tmp_path / "train.jsonl"
+    shutil.copy(inputs / "train.jsonl", data)
+    with data.open("a") as stream:
+        stream.write(json.dumps({"messages": [{"role": "user", "content": "Nobody answers?"}]}) + "\n")
+    spec["data"]["train"] = str(data)
+    (line,) = run_refused(spec, tmp_path)
+    assert line.startswith(f"{data}:25: ")
+    assert "assistant" in line
+
+
+def test_a_missing_model_folder_is_told_once(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["model"]["source"] = "./no/such/model"
+    (line,) = run_refused(spec, tmp_path)
+    assert line.startswith("model.source: ")
+    assert "no/such/model" in line
+
+
+def test_a_lora_target_that_the_model_lacks_is_told_with_those_it_has(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["lora"]["targets"] = ["query_key_value"]
+    assert run_refused(spec, tmp_path) == [
+        "lora.targets: 'query_key_value' is no linear layer of this llama model; "
+        "it has: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
+    ]
+
+
+def test_a_store_that_cannot_be_written_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["store"] = "/proc/hagane"
+    (line,) = run_refused(spec, tmp_path)
+    assert line.startswith("store: ")
+    assert "/proc/hagane" in line
+
+
+def test_a_bucket_that_does_not_exist_is_told(spec: dict[str, Any], tmp_path: Path, s3: S3Server) -> None:
+    spec["store"] = "s3://no-such-bucket/runs"
+    (line,) = run_refused(spec, tmp_path, env=s3.env)
+    assert "no-such-bucket" in line
+
+
+def test_a_wrong_s3_secret_is_told_and_never_shown(spec: dict[str, Any], tmp_path: Path, s3: S3Server) -> None:
+    spec["store"] = s3.fresh_uri()
+    (line,) = run_refused(spec, tmp_path, env={**s3.env, "AWS_SECRET_ACCESS_KEY": "quite-another-secret"})
+    assert "AWS_SECRET_ACCESS_KEY" in line
+    assert "quite-another-secret" not in line
+    assert s3.env["AWS_SECRET_ACCESS_KEY"] not in line
+
+
+def test_everything_that_is_wrong_is_told_in_one_go(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec |= {"seed": 1, "store": "/proc/hagane", "model": {"source": "./no/such/model"}}
+    spec["lora"] = {"rank": 0, "alpha": "much"}
+    spec["data"] = {"train": "nowhere.jsonl"}
+    lines = run_refused(spec, tmp_path)
+    for part in ("seed: unknown key", "lora.rank: got 0", "lora.alpha: got 'much'", "/proc/hagane", "nowhere.jsonl", "no/such/model"):
+        assert sum(part in line for line in lines) == 1, (part, lines)
+
+
+def test_too_little_free_disk_is_told_before_training(spec: dict[str, Any], inputs: Path, tmp_path: Path) -> None:
+    giant = shutil.copytree(inputs / "model", tmp_path / "giant")
+    config = json.loads((giant / "config.json").read_text())
+    config |= {"hidden_size": 65_536, "intermediate_size": 262_144, "num_hidden_layers": 200, "num_attention_heads": 512}
+    (giant / "config.json").write_text(json.dumps(config))
+    spec |= {"model": {"source": str(giant)}, "training": {"method": "full", "epochs": 3, "global_batch": 4}}
+    done = hagane("run", write_spec(tmp_path / "spec.yaml", spec), work=tmp_path / "work")
+    assert done.exit_code == 2
+    told = [line for line in done.errors if "GB are free" in line]
+    assert [line.split(": ")[1] for line in told] == ["HAGANE_WORK", "store"]
+    assert not any((tmp_path / "store").rglob("epoch-*"))
+
+
+def test_another_spec_under_the_name_of_a_begun_run_is_told_field_by_field(spec: dict[str, Any], tmp_path: Path) -> None:
+    assert planned(spec, tmp_path).exit_code == 0
+    spec["training"]["epochs"] = 7
+    done = hagane("run", write_spec(tmp_path / "spec.yaml", spec), work=tmp_path / "work")
+    assert done.exit_code == 2
+    assert done.errors[0] == "error: training.epochs: got 7, but run 'bad' was begun with 1; set another name"
+
+
+def planned(spec: dict[str, Any], folder: Path) -> Finished:
+    """The run's first two steps, as the pipeline makes them."""
+    import subprocess
+    import sys
+
+    from tests.command_line import environment
+
+    file = write_spec(folder / "spec.yaml", spec)
+    for arguments in (["prepare_dataset", "--spec", str(file)], ["render_config", "--run", f"{spec['store']}/{spec['name']}"]):
+        command = [sys.executable, "-m", f"components.{arguments[0]}", *arguments[1:]]
+        done = subprocess.run(command, env=environment(folder / "work"), capture_output=True, text=True, check=False)
+    return Finished(done.returncode, done.stdout, done.stderr.splitlines())
