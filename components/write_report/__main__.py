@@ -1,0 +1,35 @@
+"""Every finished folder of a run -> report/: one page for people, and its numbers for programs."""
+
+import argparse
+
+from components.shared.kfp_face import hand_over
+from components.shared.manifest import Manifest
+from components.shared.step import step_log
+from components.write_report.report import report_run
+
+
+def run_step(run: str) -> Manifest:
+    """report/ is finished: report.html, which needs nothing beside it, and report.json.
+
+    Raises:
+        StoreError: a step before this one is not finished, or one of its files is damaged.
+    """
+    with step_log("write_report") as log:
+        return report_run(run, log)
+
+
+def kfp_step(run: str, *, manifest_path: str, page_path: str) -> str:
+    """`run_step` for KFP: its manifest and its page are at these paths too. Returns the manifest's digest."""
+    return hand_over(run_step(run), run=run, manifest_path=manifest_path, pages={"report.html": page_path})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m components.write_report", description=__doc__)
+    parser.add_argument(
+        "--run", metavar="URI", required=True, help="the run's folder, such as s3://bucket/runs/demo; its evaluation must be finished"
+    )
+    run_step(parser.parse_args().run)
+
+
+if __name__ == "__main__":
+    main()

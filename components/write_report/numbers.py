@@ -1,0 +1,25 @@
+"""What a run comes to -> report.json, for programs and for the screen at the end of `hagane run`."""
+
+from typing import Any
+
+from components.shared.layout import checkpoint_folder
+from components.write_report.gather import RunFound
+
+
+def report_numbers(found: RunFound) -> dict[str, Any]:
+    """Losses in nats per trained token; folders relative to `uri`; seconds of training alone."""
+    evaluation = found.evaluation
+    return {
+        "run": found.spec.name,
+        "uri": found.uri,
+        "method": found.plan.method,
+        "epochs": [{**epoch.model_dump(), "checkpoint": checkpoint_folder(epoch.epoch)} for epoch in found.history.epochs],
+        "held_out_loss": {"base": evaluation.base.loss, "tuned": evaluation.tuned.loss},
+        "answers": [answer.model_dump() for answer in evaluation.answers],
+        "export": {
+            "folder": found.export.folder,
+            "uri": f"{found.uri}/{found.export.folder}",
+            "num_bytes": sum(entry.num_bytes for entry in found.export.files),
+        },
+        "seconds": found.history.seconds,
+    }

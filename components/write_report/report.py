@@ -1,0 +1,32 @@
+"""Fetches what the report tells, writes its two files, publishes them."""
+
+import json
+import shutil
+
+from components.shared.layout import EVALUATION, REPORT
+from components.shared.manifest import Manifest, publish_folder, require_manifest
+from components.shared.step import Log, finished, open_run, work_folder
+from components.write_report.gather import gather
+from components.write_report.numbers import report_numbers
+from components.write_report.page import render_page
+
+
+def report_run(run: str, log: Log) -> Manifest:
+    """report/ is published; unchanged when it was made from this evaluation already. Raises as `run_step`."""
+    store, spec = open_run(run)
+    inputs = {"evaluation": require_manifest(store, EVALUATION).digest}
+    done = finished(store, REPORT, inputs)
+    if done is not None:
+        log.info("already_done", folder=f"{run}/{REPORT}")
+        return done
+    work = work_folder(run, "write_report")
+    found = gather(store, spec, uri=run.rstrip("/"), work=work)
+    numbers = report_numbers(found)
+    local = work / REPORT
+    shutil.rmtree(local, ignore_errors=True)
+    local.mkdir()
+    (local / "report.html").write_text(render_page(found), encoding="utf-8")
+    (local / "report.json").write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    log.info("reported", page=f"{run}/{REPORT}/report.html")
+    facts = {"base_loss": found.evaluation.base.loss, "tuned_loss": found.evaluation.tuned.loss, "seconds": found.history.seconds}
+    return publish_folder(store, REPORT, local, made_by="write_report", inputs=inputs, facts=facts)
