@@ -133,8 +133,8 @@ def train(job: Job, log: Log) -> None:
         return held_out_loss(trainer.model_wrapped, held_out, process_rank=dist.get_rank(), num_processes=dist.get_world_size())
 
     steps = plan.steps
-    trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(HeldOutLoss(measure, log))
+    trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(StoreCheckpoints(uploads, plan=job.plan_digest, attempt=job.attempt, steps_per_epoch=steps.steps_per_epoch))
     trainer.train(resume_from_checkpoint=fetch_own_share(job, log))
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"

@@ -112,11 +112,12 @@ class Progress(TrainerCallback):
     def __init__(self, tokens_per_step: float, log: Log) -> None:
         self._tokens_per_step = tokens_per_step
         self._log = log
-        self._start = time.monotonic()
+        self._start = 0.0
         self._first_step = 0
         self._seconds_before = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._start = time.monotonic()
         self._first_step = state.global_step
         self._seconds_before = seconds_trained(state.log_history)
 
