@@ -1,0 +1,48 @@
+"""`python -m tests.regenerate_golden`: writes every generated file again; `make golden` fails when git then sees a difference."""
+
+import json
+from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from components.shared.spec import RunSpec
+from pipelines.compiling import compile_pipeline
+
+ROOT = Path(__file__).parents[1]
+
+
+def spec_reference() -> str:
+    """docs/spec.md: every field of the spec with its default and its docstring."""
+    lines = ["# The spec, field by field", "", "Generated from the docstrings in components/shared/spec.py by `make golden`.", ""]
+    lines += ["| field | default | what it is |", "|---|---|---|", *_rows(RunSpec, "")]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    rows: list[str] = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            rows += _rows(inner, f"{prefix}{name}.")
+            continue
+        default = "" if field.default is PydanticUndefined else f"`{_shown(field.default)}`"
+        choices = [repr(choice) for choice in get_args(inner) if isinstance(choice, (str, int)) and not isinstance(choice, type)]
+        allowed = f" One of {', '.join(choices)}." if len(choices) > 1 else ""
+        text = " ".join((field.description or "").split()) + allowed
+        rows.append(f"| `{prefix}{name}` | {default} | {text.replace('|', chr(92) + '|')} |")
+    return rows
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value).replace("null", "none")
+
+
+def main() -> None:
+    (ROOT / "docs" / "spec.md").write_text(spec_reference(), encoding="utf-8")
+    compile_pipeline(ROOT / "tests" / "golden" / "finetune.yaml")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipelines.following import Screen, duration, event_of, follow
+
+LINES = [
+    "    some library says hello\n",
+    '    {"event":"prepared","component":"prepare_dataset","num_rows":37,"level":"info"}\n',
+    '{"event":"progress","component":"train","done":3,"total":30,"unit":"steps","loss":2.5,"tokens_s":180,"left_s":200.0,"level":"info"}\n',
+    '{"event":"checkpoint","component":"train","epoch":1,"step":10,"committed":true,"level":"info"}\n',
+    '{"event":"failed","component":"launch_training","exit_code":1,"problems":["training: process 1 was killed"],"level":"error"}\n',
+]
+
+
+def test_events_are_shown_and_everything_is_in_the_log_file(tmp_path: Path) -> None:
+    output = io.StringIO()
+    with Screen(Console(file=output, width=120), ("prepare_dataset", "launch_training")) as screen:
+        outcome = follow(LINES, tmp_path / "log", screen)
+    shown = output.getvalue()
+    for part in ("1/2   prepare_dataset", "num_rows=37", "2/2   launch_training", "3/30 steps", "3 min 20 s left", "checkpoint of epoch 1"):
+        assert part in shown
+    assert "hello" not in shown
+    assert (tmp_path / "log").read_text() == "".join(LINES)
+    assert (outcome.problems, outcome.exit_code) == (["training: process 1 was killed"], 1)
+
+
+@pytest.mark.parametrize("line", ["plain words", '{"event": broken', '{"loss": 1}'])
+def test_what_is_no_event_is_left_alone(line: str) -> None:
+    assert event_of(line) is None
+
+
+def test_durations_are_what_a_person_reads_at_a_glance() -> None:
+    assert [duration(seconds) for seconds in (0.4, 75, 200, 3725)] == ["0 s", "75 s", "3 min 20 s", "62 min 05 s"]
