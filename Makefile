@@ -2,9 +2,8 @@ SHELL := /bin/bash -o pipefail
 PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
-export HF_HUB_OFFLINE ?= 0
 
-.PHONY: help venv check fix test lint golden lock demo store-stop compile clean
+.PHONY: help check fix test lint golden lock demo store-stop compile clean
 
 help:  ## Show what there is to make
 	@awk 'BEGIN {FS = ":.*## "} /^## / {print "\n" substr($$0, 4)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

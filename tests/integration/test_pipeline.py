@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from components.shared.checkpoints import committed_checkpoints
 from components.shared.layout import manifest_key
+from components.shared.spec_file import load_spec
 from components.shared.storage import LocalStore, Store, open_store
 from tests.command_line import HAGANE, environment, hagane, write_spec
 from tests.s3_server import S3Server
@@ -97,6 +99,25 @@ def test_a_finished_run_is_not_done_again_and_its_s3_store_holds_one_checkpoint_
     status = hagane("status", spec, work=tmp_path / "work").output
     assert status.count("yes") == 6
     assert "checkpoints/epoch-0002" in status
+
+
+RUN_COMPILED = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+from kfp import components, local
+local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[3])
+components.load_component_from_file(sys.argv[1])(spec=json.loads(sys.argv[2]))
+"""
+
+
+def test_the_compiled_yaml_itself_runs(tmp_path: Path) -> None:
+    compiled = tmp_path / "finetune.yaml"
+    assert hagane("compile", compiled, work=tmp_path / "work").exit_code == 0
+    spec = load_spec(tiny_spec(tmp_path, epochs=1)).model_dump_json(exclude_none=True)
+    command = [sys.executable, "-c", RUN_COMPILED, str(compiled), spec, str(tmp_path / "kfp")]
+    done = subprocess.run(command, env=environment(tmp_path / "work"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert read_json(LocalStore(tmp_path / "store/tiny"), "report/report.json")["run"] == "tiny"
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
