@@ -1,5 +1,7 @@
 """The tests' S3 server: the one of `make demo`, in a folder of the test session."""
 
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,10 +37,20 @@ class S3Server:
 
 
 @contextmanager
+def stopped_at_the_end(folder: Path) -> Iterator[None]:
+    """No server of the folder runs after the block, nor after this process if that is killed inside it.
+
+    A guard in a session of its own waits for its input to end, which the kernel sees to whatever happens to this process.
+    """
+    command = ["/bin/sh", "-c", 'cat; exec "$0" -m laptop.store stop "$1" >/dev/null', sys.executable, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as guard:
+        yield
+    assert guard.returncode == 0
+
+
+@contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
     """A server that runs inside the block, with its data in `folder`."""
-    running = store.start(folder)
-    try:
+    with stopped_at_the_end(folder):
+        running = store.start(folder)
         yield S3Server(running.endpoint, running.env())
-    finally:
-        store.stop(folder)

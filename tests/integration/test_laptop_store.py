@@ -18,12 +18,13 @@ import pytest
 from components.shared.errors import StoreDenied, StoreError, StoreUnreachable
 from components.shared.storage import Store, open_store
 from laptop import store
+from tests.s3_server import stopped_at_the_end
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "the store"
-    store.stop(tmp_path / "the store")
+    with stopped_at_the_end(tmp_path / "the store"):
+        yield tmp_path / "the store"
 
 
 def opened(running: store.RunningStore, monkeypatch: pytest.MonkeyPatch) -> Store:
@@ -106,12 +107,10 @@ def test_ports_taken_meanwhile_are_given_up_but_not_the_keys(folder: Path, monke
 
 
 def test_two_folders_run_at_once_and_do_not_know_each_others_keys(folder: Path, tmp_path: Path) -> None:
-    first, second = store.start(folder), store.start(tmp_path / "other")
-    try:
+    with stopped_at_the_end(tmp_path / "other"):
+        first, second = store.start(folder), store.start(tmp_path / "other")
         assert first.endpoint != second.endpoint
         assert first.env()["AWS_SECRET_ACCESS_KEY"] != second.env()["AWS_SECRET_ACCESS_KEY"]
-    finally:
-        store.stop(tmp_path / "other")
 
 
 def test_stop_leaves_no_process_and_can_be_repeated(folder: Path) -> None:
