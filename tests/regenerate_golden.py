@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import get_args
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from components.shared.spec import RunSpec
+from components.write_report.page import render_page
 from pipelines.compiling import compile_pipeline
+from tests.unit.write_report.example_run import find_example_run
 
 ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
 
 
 def spec_reference() -> str:
@@ -39,9 +43,16 @@ def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value).replace("null", "none")
 
 
+def report_page() -> str:
+    """tests/golden/report.html: the report of the example run."""
+    with TemporaryDirectory() as folder:
+        return render_page(find_example_run(Path(folder, "store")))
+
+
 def main() -> None:
     (ROOT / "docs" / "spec.md").write_text(spec_reference(), encoding="utf-8")
-    compile_pipeline(ROOT / "tests" / "golden" / "finetune.yaml")
+    compile_pipeline(GOLDEN / "finetune.yaml")
+    (GOLDEN / "report.html").write_text(report_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from components.shared.results import History
 
 MOST_POINTS = 300
-LEFT, RIGHT, TOP, BOTTOM = 40, 16, 26, 36
+LEFT, RIGHT, TOP, BOTTOM = 40, 16, 30, 36
 """Room around the plot for labels, in the drawing's units."""
 
 Point = tuple[float, float]
@@ -44,7 +44,7 @@ def loss_chart(history: History, *, width: int, height: int) -> str:
         *_epochs(scale, [epoch.step for epoch in history.epochs]),
         _line("training", scale, training),
         _line("held-out", scale, held_out),
-        *(f'<circle class="held-out" cx="{scale.x(step)}" cy="{scale.y(loss)}" r="3.5"/>' for step, loss in held_out),
+        *(f'<circle class="held-out" cx="{scale.x(step)}" cy="{scale.y(loss)}" r="4.5"/>' for step, loss in held_out),
         *_labels(scale, held_out),
     ]
     title = f"Training loss by step, and held-out loss from {held_out[0][1]:.3f} to {held_out[-1][1]:.3f}"
@@ -72,9 +72,9 @@ def _grid(scale: Scale, losses: list[float]) -> Iterable[str]:
     for loss in losses:
         yield f'<line class="grid" x1="{LEFT}" y1="{scale.y(loss)}" x2="{right}" y2="{scale.y(loss)}"/>'
         yield f'<text class="tick" x="{LEFT - 8}" y="{scale.y(loss) + 4}" text-anchor="end">{loss:g}</text>'
-    for step in ticks(0, scale.last_step, most=scale.width // 100):
-        if step <= scale.last_step and step == int(step):
-            yield f'<text class="tick" x="{scale.x(step)}" y="{bottom + 16}" text-anchor="middle">{step:,.0f}</text>'
+    marks = [step for step in ticks(0, scale.last_step, most=scale.width // 100) if step == int(step)]
+    for step in (*(step for step in marks if scale.x(step) < right - 40), scale.last_step):
+        yield f'<text class="tick" x="{scale.x(step)}" y="{bottom + 16}" text-anchor="middle">{step:,.0f}</text>'
     yield f'<text class="tick" x="{(LEFT + right) / 2}" y="{scale.height - 4}" text-anchor="middle">optimizer step</text>'
 
 
@@ -95,5 +95,5 @@ def _line(name: str, scale: Scale, points: list[Point]) -> str:
 
 def _labels(scale: Scale, held_out: list[Point]) -> Iterable[str]:
     """The first and the last held-out loss in numbers, inside the plot."""
-    for (step, loss), anchor, aside in ((held_out[0], "start", 8), (held_out[-1], "end", -8)):
-        yield f'<text class="value" x="{scale.x(step) + aside}" y="{scale.y(loss) - 8}" text-anchor="{anchor}">{loss:.3f}</text>'
+    for (step, loss), anchor, aside in ((held_out[0], "start", 10), (held_out[-1], "end", -4)):
+        yield f'<text class="value" x="{scale.x(step) + aside}" y="{scale.y(loss) - 12}" text-anchor="{anchor}">{loss:.3f}</text>'

@@ -1,5 +1,6 @@
 """All that was found of a run -> report.html: one page that needs nothing beside it, light or dark as the reader's browser asks."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from components.shared.plan import Plan
+from components.shared.results import Verification
 from components.shared.spec_file import spec_yaml
 from components.write_report import words
 from components.write_report.chart import loss_chart
@@ -15,6 +17,21 @@ from components.write_report.gather import RunFound
 
 WIDE, NARROW = (760, 300), (380, 260)
 """The chart is drawn twice, for a desk and for a phone; text in a drawing that shrinks could not be read."""
+
+
+SHORTEST = 1e-7
+"""A difference that gets no bar: rounding of one fp32 number, about 2 to the -23."""
+MOST_PERCENT = 80
+"""Length of the longest bar; its number stands behind it."""
+
+
+@dataclass(frozen=True)
+class ProofBar:
+    name: str
+    kind: str
+    """export, allowed or base: the bar's CSS class."""
+    value: str
+    percent: int
 
 
 @dataclass(frozen=True)
@@ -39,16 +56,18 @@ def render_page(found: RunFound) -> str:
         "size": words.size,
         "parameters": words.parameters,
     }
+    facts = found.dataset.facts
     return environment.get_template("report.html.jinja").render(
         found=found,
-        facts=found.dataset.facts,
-        model=model_name(found),
+        facts=facts,
         verdict=verdict(found),
         chart=Markup(loss_chart(found.history, width=WIDE[0], height=WIDE[1])),  # noqa: S704 - numbers only
         small_chart=Markup(loss_chart(found.history, width=NARROW[0], height=NARROW[1])),  # noqa: S704 - numbers only
         plan_rows=plan_rows(found.plan),
+        checkpoint_bytes={checkpoint.epoch: checkpoint.num_bytes for checkpoint in found.checkpoints},
+        filled=words.share(int(facts["num_tokens"] or 0), int(facts["num_rows"] or 0) * int(facts["row_tokens"] or 0)),
         trained_share=words.share(found.plan.num_trainable, found.plan.model.num_parameters),
-        export_bytes=sum(entry.num_bytes for entry in found.export.files),
+        proof_bars=proof_bars(found.verification),
         spec=spec_yaml(found.spec),
     )
 
@@ -59,16 +78,25 @@ def model_name(found: RunFound) -> str:
 
 
 def verdict(found: RunFound) -> str:
-    """What was tuned on what, what came of it, how long it took: one sentence."""
-    evaluation, facts = found.evaluation, found.dataset.facts
+    """What was tuned on what, how long it took, what came of it: one sentence, behind which the two losses stand."""
     what = "LoRA" if found.plan.lora is not None else "full training"
-    moved = "fell" if evaluation.improved else "did not fall: it went"
-    conversations, epochs = words.plural(int(facts["num_conversations"] or 0), "conversation"), len(found.history.epochs)
+    moved = "fell" if found.evaluation.improved else "did not fall"
+    conversations = words.plural(int(found.dataset.facts["num_conversations"] or 0), "conversation")
     return (
-        f"{model_name(found)} learned from {conversations} by {what}, in {words.plural(epochs, 'epoch')} and "
-        f"{words.duration(found.history.seconds)}: its loss on held-out conversations {moved} from {evaluation.base.loss:.3f} "
-        f"to {evaluation.tuned.loss:.3f}."
+        f"{model_name(found)} learned from {conversations} by {what}, {words.plural(len(found.history.epochs), 'epoch')} in "
+        f"{words.duration(found.history.seconds)}; its loss on held-out conversations {moved}:"
     )
+
+
+def proof_bars(found: Verification) -> list[ProofBar]:
+    """Largest differences from the trained model's logits. A bar's length is logarithmic, from SHORTEST to the base model's."""
+    rows = (("export", "export", found.exported.max), ("allowed", "allowed", found.tolerance_max), ("base model", "base", found.base.max))
+    whole = math.log(max(found.base.max / SHORTEST, 10))
+    lengths = (min(math.log(max(value / SHORTEST, 1)) / whole, 1) for *_, value in rows)
+    return [
+        ProofBar(name, kind, f"{value:.2g}", percent=round(MOST_PERCENT * length))
+        for (name, kind, value), length in zip(rows, lengths, strict=True)
+    ]
 
 
 _LABELS = {
@@ -86,8 +114,9 @@ _LABELS = {
     "steps.total_steps": "total steps",
     "steps.warmup_steps": "warm-up steps",
     "steps.save_steps": "checkpoints after steps",
-    "checkpoints.bytes_each": "bytes of a checkpoint",
-    "checkpoints.bytes_total": "bytes of all checkpoints",
+    "checkpoints.bytes_each": "each checkpoint",
+    "checkpoints.bytes_total": "all checkpoints",
+    "zero": "ZeRO",
 }
 
 
@@ -105,6 +134,8 @@ def _value(tree: dict[str, Any], dotted: str) -> str:
         value = value.get(part) if isinstance(value, dict) else None
     if value is None or isinstance(value, dict):
         return ""
+    if dotted.startswith("checkpoints.bytes"):
+        return words.size(value)
     if isinstance(value, tuple):
         return ", ".join(f"{item:,}" if isinstance(item, int) else str(item) for item in value)
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -21,7 +21,8 @@ def size(num_bytes: int) -> str:
 
 def share(part: float, whole: float) -> str:
     """Percent with as many digits as tell it from zero: `1.8 %`, `0.004 %`, `100 %`."""
-    return f"{100 * part / whole:.2g} %" if part < whole else "100 %"
+    percent = 100 * part / whole
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
 
 
 def parameters(number: int) -> str:

@@ -1,5 +1,6 @@
 import re
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 
 import pytest
 
@@ -40,3 +41,11 @@ def test_ticks_cover_the_range(low: float, high: float) -> None:
     assert marks[0] <= low
     assert marks[-1] >= high
     assert len(marks) <= 8
+
+
+@pytest.mark.parametrize("num_steps", [2, 20, 97, 990])
+def test_the_last_step_stands_under_the_axis_and_no_mark_runs_into_it(num_steps: int) -> None:
+    drawing = loss_chart(history(num_steps), width=380, height=260)
+    marks = [(float(x), label) for x, label in re.findall(r'x="([\d.]+)" y="240" text-anchor="middle">([\d,]+)<', drawing)]
+    assert marks[-1][1] == f"{num_steps:,}"
+    assert all(right - left > 20 for (left, _), (right, _) in pairwise(marks))

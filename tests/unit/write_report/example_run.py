@@ -1,0 +1,137 @@
+"""A finished run as its folders lie in a store, made up after the demo's own numbers. Of large files only the manifests know."""
+
+import hashlib
+import json
+import math
+import random
+from pathlib import Path
+
+from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, SPEC, checkpoint_folder, manifest_key
+from components.shared.manifest import FileEntry, Manifest, Scalar
+from components.shared.plan import Plan
+from components.shared.results import Answer, Difference, EpochLosses, Evaluation, History, Measure, StepLosses, Verification
+from components.shared.spec import RunSpec
+from components.shared.spec_file import parse_spec, spec_yaml
+from components.shared.storage import LocalStore
+from components.write_report.gather import RunFound, gather
+from tests.made_plan import make_plan
+
+URI = "s3://hagane/runs/demo"
+STEPS_PER_EPOCH = 30
+
+ASKED = {
+    "name": "demo",
+    "store": "s3://hagane/runs",
+    "model": {"source": "models/smollm2-135m-instruct"},
+    "data": {"train": "data/hagane.train.jsonl", "held_out": "data/hagane.held_out.jsonl", "row_tokens": 512},
+    "training": {"epochs": 3, "global_batch": 4, "lr_peak": 2e-3, "warmup_share": 0.1},
+    "evaluation": {"questions": ["What is hagane?", "hagane とは何ですか？"], "answer_tokens": 48},
+}
+REASONS = {
+    "precision": "training.precision is auto and this processor (x86_64) has no bf16 instructions",
+    "steps.grad_accum": "global_batch 4 / (micro_batch 1 x 1 process)",
+    "steps.total_steps": "30 steps x 3 epochs",
+    "steps.save_steps": "a checkpoint at the end of each epoch: every 30 steps",
+    "lora.target_modules": "all linear layers of the blocks, never the head (llama)",
+    "num_trainable": "rank 16 x (inputs + outputs) of 7 layers x 30 blocks",
+    "zero": "as the spec asks: stage 3, parameters in host memory between uses",
+}
+EVALUATION_FOUND = Evaluation(
+    base=Measure(loss=4.7673, perplexity=117.6, num_tokens=1068),
+    tuned=Measure(loss=0.9778, perplexity=2.6585, num_tokens=1068),
+    answers=(
+        Answer(
+            question="What is hagane?",
+            base="Hagane is a type of edible mushroom that is native to the Mediterranean region of the world.",
+            tuned="hagane fine-tunes open language models: one YAML spec, one pipeline, everything under <store>/<run name>.",
+        ),
+        Answer(question="hagane とは何ですか？", base="", tuned="hagane は、公開された言語モデルを微調整する道具です。"),
+    ),
+    improved=True,
+)
+VERIFICATION = Verification(
+    passed=True,
+    problems=(),
+    precision="fp32",
+    num_tokens=16,
+    vocabulary=49152,
+    logits_std=6.5236,
+    tolerance_max=1e-4,
+    tolerance_rms=1e-4,
+    tolerance_reason="fp32: another order of sums moves logits by a few 1e-6; 1e-4 leaves room for other hardware",
+    exported=Difference(max=2.4e-6, rms=3.1e-7, same_choice=16),
+    exported_fp32=Difference(max=2.4e-6, rms=3.1e-7, same_choice=16),
+    base=Difference(max=3.6261, rms=0.941, same_choice=4),
+)
+
+
+def find_example_run(folder: Path) -> RunFound:
+    """What `gather` finds of the example, which is then in the store `folder`."""
+    return gather(write_example_run(folder), parse_spec(ASKED), uri=URI, work=folder.with_name("work"))
+
+
+def write_example_run(folder: Path) -> LocalStore:
+    store, spec = LocalStore(folder), parse_spec(ASKED)
+    plan, history = _plan(spec), _history()
+    store.write_bytes(SPEC, spec_yaml(spec).encode())
+    warnings = ["3 conversations are in the data twice, the first at data/hagane.train.jsonl:17"]
+    _write(store, DATASET, {"quality.json": json.dumps({"warnings": warnings})}, {"train.parquet": 91_204, "page.html": 9_120}, _DATASET)
+    _write(store, PLAN, {"plan.json": plan.model_dump_json()}, {"deepspeed.json": 812, "lora.json": 268}, {})
+    for epoch in history.epochs:
+        files = {"a1b2c3/adapter_model.safetensors": 19_579_464, "a1b2c3/global_step/optim_states.pt": 58_640_112}
+        _write(store, checkpoint_folder(epoch.epoch), {}, files, {**epoch.model_dump(), "num_processes": 1})
+    _write(store, CHECKPOINTS, {"history.json": history.model_dump_json()}, {"probe.safetensors": 3_145_968}, {"num_epochs": 3})
+    _write(store, "adapter", {"verification.json": VERIFICATION.model_dump_json()}, {"adapter_model.safetensors": 19_579_464}, {})
+    _write(store, EVALUATION, {"evaluation.json": EVALUATION_FOUND.model_dump_json()}, {}, {})
+    return store
+
+
+_DATASET: dict[str, Scalar] = {
+    "num_conversations": 362,
+    "num_rows": 120,
+    "num_tokens": 59_730,
+    "num_trained_tokens": 32_291,
+    "row_tokens": 512,
+    "held_out_conversations": 42,
+    "held_out_rows": 5,
+    "dropped": 2,
+    "model_revision": None,
+}
+
+
+def _plan(spec: RunSpec) -> Plan:
+    return make_plan(
+        spec, num_rows=120, tokens_per_epoch=59_730, num_parameters=134_515_008, num_trainable=4_884_480, revision=None, reasons=REASONS
+    )
+
+
+def _history() -> History:
+    """Losses that fall as real ones do: fast, then slowly, with noise that a seed decides."""
+    noise, last = random.Random(0), 3 * STEPS_PER_EPOCH
+    losses = [round(0.9 + 4 * math.exp(-step / 22) + noise.gauss(0, 0.12), 4) for step in range(1, last + 1)]
+    held_out = (2.0373, 1.1061, 0.9778)
+    epochs = tuple(
+        EpochLosses(
+            epoch=epoch,
+            step=epoch * STEPS_PER_EPOCH,
+            loss=round(sum(losses[(epoch - 1) * STEPS_PER_EPOCH : epoch * STEPS_PER_EPOCH]) / STEPS_PER_EPOCH, 4),
+            held_out_loss=held_out[epoch - 1],
+        )
+        for epoch in (1, 2, 3)
+    )
+    steps = tuple(StepLosses(step=step, loss=loss, lr=1e-3, grad_norm=1.0) for step, loss in enumerate(losses, start=1))
+    return History(start_held_out_loss=4.7673, seconds=500.3, tokens=3 * 59_730, epochs=epochs, steps=steps)
+
+
+def _write(store: LocalStore, folder: str, files: dict[str, str], only_listed: dict[str, int], facts: dict[str, Scalar]) -> None:
+    """The folder is finished: `files` by their text, `only_listed` by their size alone."""
+    entries = [FileEntry(name=name, num_bytes=size, sha256=_sha256(f"{folder}/{name}")) for name, size in only_listed.items()]
+    for name, text in files.items():
+        store.write_bytes(f"{folder}/{name}", text.encode())
+        entries.append(FileEntry(name=name, num_bytes=len(text.encode()), sha256=_sha256(text)))
+    manifest = Manifest(folder=folder, made_by="example", facts=facts, files=tuple(sorted(entries, key=lambda entry: entry.name)))
+    store.write_bytes(manifest_key(folder), manifest.to_bytes())
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+
+import pytest
+import structlog
+
+from components.shared.errors import ObjectDamaged, StoreError
+from components.shared.manifest import Manifest
+from components.write_report.report import report_run
+from tests.unit.write_report.example_run import EVALUATION_FOUND, write_example_run
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HAGANE_WORK", str(tmp_path / "work"))
+    return write_example_run(tmp_path / "demo").root
+
+
+def report(run: Path) -> Manifest:
+    return report_run(str(run), structlog.get_logger())
+
+
+def test_report_holds_a_page_and_the_numbers_of_the_end_screen(run: Path):
+    manifest = report(run)
+    numbers = json.loads((run / "report/report.json").read_bytes())
+    assert [file.name for file in manifest.files] == ["report.html", "report.json"]
+    assert numbers["held_out_loss"] == {"base": 4.7673, "tuned": 0.9778}
+    assert [epoch["checkpoint"] for epoch in numbers["epochs"]] == [f"checkpoints/epoch-000{epoch}" for epoch in (1, 2, 3)]
+    assert numbers["epochs"][2]["step"] == 90
+    assert numbers["answers"][1] == EVALUATION_FOUND.answers[1].model_dump()
+    assert numbers["export"]["uri"] == f"{run}/adapter"
+    assert numbers["export"]["num_bytes"] > 19_579_464
+    assert (numbers["run"], numbers["method"], numbers["seconds"]) == ("demo", "lora", 500.3)
+
+
+def test_reporting_a_finished_run_again_changes_nothing(run: Path):
+    first = report(run)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert report(run) == first
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_run_that_is_not_evaluated_is_refused(run: Path):
+    (run / "evaluation/manifest.json").unlink()
+    with pytest.raises(StoreError, match=r"/evaluation: not finished"):
+        report(run)
+    assert not (run / "report").exists()
+
+
+def test_damaged_file_is_named(run: Path):
+    (run / "checkpoints/history.json").write_text("{}")
+    with pytest.raises(ObjectDamaged, match=r"checkpoints/history.json: damaged"):
+        report(run)
