@@ -48,6 +48,14 @@ def test_answer_ends_at_the_end_token_which_is_not_shown(model, tokenizer):
     assert answer(model, tokenizer, "What is 12 plus 7?", answer_tokens=8) == tokenizer.decode(expected).strip()
 
 
+def test_answer_ends_at_the_tokenizers_end_token_where_the_model_names_none(model, tokenizer):
+    tokens = greedy(model, tokenizer, "What is 12 plus 7?", 8)
+    model.generation_config.eos_token_id = None
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(tokens[2])
+    expected = tokens[: tokens.index(tokens[2]) + 1]
+    assert answer(model, tokenizer, "What is 12 plus 7?", answer_tokens=8) == tokenizer.decode(expected).strip()
+
+
 def test_answer_ends_with_the_tokenizers_and_the_models_end_tokens(model, tokenizer):
     model.generation_config.eos_token_id = [7, 9]
     assert end_tokens(model, tokenizer) == sorted({7, 9, tokenizer.convert_tokens_to_ids(END)})

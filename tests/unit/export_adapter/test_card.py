@@ -64,6 +64,7 @@ def test_card_tells_data_losses_proof_and_licence():
     card = card_of("lora")
     for told in (
         "1,200 conversations of `chats.jsonl`: 34,567 tokens in 32 rows, 20,000 of them assistant turns",
+        "written by the chat template that the base model brings",
         "60 held-out conversations (`kept.jsonl`)",
         "| before | 0 | | 3.2000 |",
         "| 1 | 4 | 2.5000 | 2.2500 |",
