@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from tests.s3_server import S3Server, s3_server
 
@@ -16,6 +17,13 @@ os.environ |= {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
+
+
+@pytest.fixture(autouse=True)
+def log_as_at_start() -> Iterator[None]:
+    """What a step configures of the process's log ends with the test that ran it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
