@@ -101,6 +101,34 @@ def test_a_finished_run_is_not_done_again_and_its_s3_store_holds_one_checkpoint_
     assert "checkpoints/epoch-0002" in status
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["training.epochs=5", "training.global_batch=6", "training.micro_batch=3", "hardware.processes_per_node=1"],
+        ["training.epochs=1", "training.global_batch=8", "training.micro_batch=2", "data.row_tokens=128"],
+    ],
+    ids=["one process, five epochs", "two processes, short rows"],
+)
+def test_the_plan_shown_beforehand_is_what_the_trainer_does(changes: list[str], tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path)
+    settings = [word for change in changes for word in ("--set", change)]
+    shown = hagane("plan", spec, *settings, "--out", tmp_path / "plan", work=tmp_path / "work")
+    assert shown.exit_code == 0, shown.errors
+    steps = json.loads((tmp_path / "plan/plan.json").read_bytes())["steps"]
+    assert ", ".join(map(str, steps["save_steps"])) in shown.output
+    run = str(tmp_path / "store/tiny")
+    for arguments in (
+        ["prepare_dataset", "--spec", str(spec), *settings],
+        ["render_config", "--run", run],
+        ["launch_training", "--run", run],
+    ):
+        command = [sys.executable, "-m", f"components.{arguments[0]}", *arguments[1:]]
+        subprocess.run(command, env=environment(tmp_path / "work"), capture_output=True, check=True)
+    store = LocalStore(Path(run))
+    assert len(read_json(store, "checkpoints/history.json")["steps"]) == steps["total_steps"]
+    assert [checkpoint.step for checkpoint in committed_checkpoints(store)] == steps["save_steps"]
+
+
 RUN_COMPILED = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
