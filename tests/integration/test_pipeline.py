@@ -69,20 +69,6 @@ def test_a_spec_becomes_a_verified_model(architecture: str, method: str, tmp_pat
     assert "is finished" in done.output
 
 
-def test_the_adapter_in_plain_peft_gives_the_trained_models_logits(tmp_path: Path) -> None:
-    done = hagane("run", tiny_spec(tmp_path, precision="fp32"), work=tmp_path / "work")
-    assert done.exit_code == 0, done.errors
-    run = tmp_path / "store/tiny"
-    base = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
-    probe = load_file(run / "checkpoints/probe.safetensors")
-    with torch.no_grad():
-        untuned = base(input_ids=probe["tokens"][None], use_cache=False).logits[0]
-        tuned = PeftModel.from_pretrained(base, run / "adapter")(input_ids=probe["tokens"][None], use_cache=False).logits[0]
-    # fp32 on both sides; only the order of sums differs between DeepSpeed's and plain layers: some units of 1e-7 x |logit|.
-    assert torch.allclose(tuned, probe["logits"], atol=1e-4)
-    assert not torch.allclose(untuned, probe["logits"], atol=1e-2)
-
-
 def test_a_finished_run_is_not_done_again_and_its_s3_store_holds_one_checkpoint_per_epoch(tmp_path: Path, s3_env: S3Server) -> None:
     uri = s3_env.fresh_uri()
     spec = tiny_spec(tmp_path, store=uri)
@@ -138,29 +124,59 @@ components.load_component_from_file(sys.argv[1])(spec=json.loads(sys.argv[2]))
 """
 
 
-def test_the_compiled_yaml_itself_runs(tmp_path: Path) -> None:
-    compiled = tmp_path / "finetune.yaml"
-    assert hagane("compile", compiled, work=tmp_path / "work").exit_code == 0
-    spec = load_spec(tiny_spec(tmp_path, epochs=1)).model_dump_json(exclude_none=True)
-    command = [sys.executable, "-c", RUN_COMPILED, str(compiled), spec, str(tmp_path / "kfp")]
-    done = subprocess.run(command, env=environment(tmp_path / "work"), capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def compiled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an fp32 LoRA run made by the compiled YAML; its base model is in `model` beside `store`."""
+    folder = tmp_path_factory.mktemp("compiled")
+    compiled = folder / "finetune.yaml"
+    assert hagane("compile", compiled, work=folder / "work").exit_code == 0
+    spec = load_spec(tiny_spec(folder, epochs=1, precision="fp32")).model_dump_json(exclude_none=True)
+    command = [sys.executable, "-c", RUN_COMPILED, str(compiled), spec, str(folder / "kfp")]
+    done = subprocess.run(command, env=environment(folder / "work"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert read_json(LocalStore(tmp_path / "store/tiny"), "report/report.json")["run"] == "tiny"
+    return folder
+
+
+def test_the_compiled_yaml_itself_runs(compiled_run: Path) -> None:
+    assert read_json(LocalStore(compiled_run / "store/tiny"), "report/report.json")["run"] == "tiny"
+
+
+def test_the_adapter_in_plain_peft_gives_the_trained_models_logits(compiled_run: Path) -> None:
+    run = compiled_run / "store/tiny"
+    base = AutoModelForCausalLM.from_pretrained(compiled_run / "model", dtype=torch.float32)
+    probe = load_file(run / "checkpoints/probe.safetensors")
+    with torch.no_grad():
+        untuned = base(input_ids=probe["tokens"][None], use_cache=False).logits[0]
+        tuned = PeftModel.from_pretrained(base, run / "adapter")(input_ids=probe["tokens"][None], use_cache=False).logits[0]
+    # fp32 on both sides; only the order of sums differs between DeepSpeed's and plain layers: some units of 1e-7 x |logit|.
+    assert torch.allclose(tuned, probe["logits"], atol=1e-4)
+    assert not torch.allclose(untuned, probe["logits"], atol=1e-2)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_killed_run_resumes_and_ends_with_the_losses_of_an_undisturbed_one(method: str, tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, method=method, epochs=3)
-    for store in ("undisturbed", "killed"):
-        arguments = ["run", spec, "--set", f"store={tmp_path / store}"]
-        if store == "killed":
-            kill_a_worker_in_epoch_2(arguments, tmp_path)
-        done = hagane(*arguments, work=tmp_path / "work")
-        assert done.exit_code == 0, done.errors
+    settings = ["--set", f"store={tmp_path / 'undisturbed'}"]
+    train_only(spec, settings, run=str(tmp_path / "undisturbed/tiny"), work=tmp_path / "work")
+    arguments = ["run", spec, "--set", f"store={tmp_path / 'killed'}"]
+    kill_a_worker_in_epoch_2(arguments, tmp_path)
+    done = hagane(*arguments, work=tmp_path / "work")
+    assert done.exit_code == 0, done.errors
     histories = [read_json(LocalStore(tmp_path / store / "tiny"), "checkpoints/history.json") for store in ("undisturbed", "killed")]
     assert histories[0]["steps"] == histories[1]["steps"]
     assert histories[0]["epochs"] == histories[1]["epochs"]
     assert "resumed" in done.output
+
+
+def train_only(spec: Path, settings: list[str], *, run: str, work: Path) -> None:
+    """The run's first three steps, each as its own program."""
+    for arguments in (
+        ["prepare_dataset", "--spec", str(spec), *settings],
+        ["render_config", "--run", run],
+        ["launch_training", "--run", run],
+    ):
+        command = [sys.executable, "-m", f"components.{arguments[0]}", *arguments[1:]]
+        subprocess.run(command, env=environment(work), capture_output=True, check=True)
 
 
 def kill_a_worker_in_epoch_2(arguments: list[Any], folder: Path) -> None:
