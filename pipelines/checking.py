@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 
 from components.shared.errors import HaganeError
+from components.shared.log import event_of
 from components.shared.spec import RunSpec
 from components.shared.spec_file import spec_yaml
 from components.shared.storage import open_store
-from pipelines.following import event_of
 
 CHECKING = ("prepare_dataset", "render_config")
 

@@ -1,18 +1,15 @@
 """The lines of a running pipeline -> what a person wants to see of them, and the whole in a log file."""
 
-import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from components.shared.log import JSON_MARK
+from components.shared.log import Event, event_of
 
-Event = dict[str, Any]
 # Between two progress lines where there is no terminal to draw a bar on.
 QUIET_SECONDS = 5.0
 
@@ -42,17 +39,6 @@ def follow(lines: Iterable[str], log_file: Path, screen: "Screen") -> Outcome:
             else:
                 screen.show(event)
     return outcome
-
-
-def event_of(line: str) -> Event | None:
-    """The event in a line, which kfp.local may have indented; None for everything else that programs print."""
-    start = line.find(JSON_MARK)
-    if start < 0:
-        return None
-    try:
-        return json.loads(line[start:])
-    except ValueError:
-        return None
 
 
 class Screen:

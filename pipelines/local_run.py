@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from components.shared.step import end_with_parent
+from components.shared.processes import end_with_parent
 
 
 def main() -> None:

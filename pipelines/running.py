@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
 from components.shared.errors import RunFailed, SpecError
+from components.shared.processes import end_with_parent, ended_with_this_block
 from components.shared.spec import RunSpec
-from components.shared.step import end_with_parent, work_folder
+from components.shared.step import work_folder
 from pipelines.finetune import STEPS
 from pipelines.following import Outcome, Screen, follow
 
@@ -53,26 +53,9 @@ def _run_pipeline(spec_file: Path, log_file: Path, screen: Screen) -> tuple[Outc
         preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
     )
     assert process.stdout is not None
-    with _ending_all(process):
+    with ended_with_this_block(process, lambda: os.killpg(process.pid, signal.SIGTERM)):
         outcome = follow(process.stdout, log_file, screen)
         return outcome, process.wait()
-
-
-@contextmanager
-def _ending_all(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Whatever ends this process (Ctrl-C, SIGTERM, an error) ends every process of the pipeline first."""
-
-    def end(signal_number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + signal_number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
 
 
 @contextmanager

@@ -1,11 +1,10 @@
 """base model + export + held-out rows -> evaluation/: loss of both, answers of both, and the gate."""
 
-import argparse
 from collections.abc import Callable
 
 from components.shared.kfp_face import hand_over
 from components.shared.manifest import Manifest
-from components.shared.step import step_log
+from components.shared.step import run_argument, step_log
 
 
 def run_step(run: str) -> Manifest:
@@ -30,11 +29,7 @@ def kfp_step(run: str, *, manifest_path: str, log_metric: Callable[[str, float],
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m components.evaluate", description=__doc__)
-    parser.add_argument(
-        "--run", metavar="URI", required=True, help="the run's folder, such as s3://bucket/runs/demo; its export must be finished"
-    )
-    run_step(parser.parse_args().run)
+    run_step(run_argument("evaluate", __doc__, must_be_finished="export"))
 
 
 if __name__ == "__main__":

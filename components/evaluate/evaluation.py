@@ -16,10 +16,10 @@ from components.evaluate.progress import Progress
 from components.shared.errors import RunFailed
 from components.shared.layout import DATASET, EVALUATION, PLAN, export_folder
 from components.shared.manifest import Manifest, Scalar, fetch_folder, publish_folder, require_manifest
-from components.shared.model_source import CONFIG_AND_TOKENIZER, WEIGHTS, resolve_model
+from components.shared.model_source import resolve_planned_model
 from components.shared.plan import Plan
 from components.shared.results import Answer, Evaluation, Measure
-from components.shared.spec import ModelSpec, RunSpec
+from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -48,9 +48,8 @@ def evaluate_run(run: str, log: Log) -> Manifest:
     store, spec = open_run(run)
     export = require_manifest(store, export_folder(spec.training.method))
     inputs = {"adapter": export.digest}
-    done = finished(store, EVALUATION, inputs)
+    done = finished(store, EVALUATION, inputs, log)
     if done is not None:
-        log.info("already_done", folder=f"{run}/{EVALUATION}")
         return gated(done, spec)
     work = work_folder(run, "evaluate")
     for folder, names in ((DATASET, ("held_out.parquet",)), (PLAN, ("plan.json",)), (export.folder, None)):
@@ -72,9 +71,7 @@ def evaluate_run(run: str, log: Log) -> Manifest:
 
 def resolve_models(plan: Plan, *, export: Path) -> Models:
     """The base model is on this machine. Raises ModelError."""
-    source = ModelSpec(source=plan.model.source, revision=plan.model.revision)
-    base = resolve_model(source, patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS)).folder
-    return Models(base=base, export=export, dtype=DTYPES[plan.precision])
+    return Models(base=resolve_planned_model(plan).folder, export=export, dtype=DTYPES[plan.precision])
 
 
 def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log) -> Evaluation:

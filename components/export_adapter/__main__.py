@@ -1,10 +1,8 @@
 """checkpoints/ -> adapter/ (LoRA) or model/ (full): what a run is for, proved to give the trained model's logits."""
 
-import argparse
-
 from components.shared.kfp_face import hand_over
 from components.shared.manifest import Manifest
-from components.shared.step import step_log
+from components.shared.step import run_argument, step_log
 
 
 def run_step(run: str) -> Manifest:
@@ -26,11 +24,7 @@ def kfp_step(run: str, *, manifest_path: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m components.export_adapter", description=__doc__)
-    parser.add_argument(
-        "--run", metavar="URI", required=True, help="the run's folder, such as s3://bucket/runs/demo; its training must be finished"
-    )
-    run_step(parser.parse_args().run)
+    run_step(run_argument("export_adapter", __doc__, must_be_finished="training"))
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from components.shared.checkpoints import Checkpoint, committed_checkpoints
 from components.shared.errors import ModelError, RunFailed, StoreError
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN, export_folder
 from components.shared.manifest import Manifest, fetch_folder, publish_folder, require_manifest
-from components.shared.model_source import CONFIG_AND_TOKENIZER, WEIGHTS, read_config, resolve_model
+from components.shared.model_source import read_config, resolve_planned_model
 from components.shared.plan import Plan
 from components.shared.results import History, Verification
-from components.shared.spec import ModelSpec, RunSpec
+from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
 from components.shared.storage import Store
 
@@ -46,9 +46,8 @@ def export_run(run: str, log: Log) -> Manifest:
     training = require_manifest(store, CHECKPOINTS)
     folder = export_folder(spec.training.method)
     inputs = {"checkpoints": training.digest}
-    done = finished(store, folder, inputs)
+    done = finished(store, folder, inputs, log)
     if done is not None:
-        log.info("already_done", folder=f"{run}/{folder}")
         return done
     work = work_folder(run, "export_adapter")
     trained = gather(store, spec, training, work)
@@ -70,7 +69,6 @@ def gather(store: Store, spec: RunSpec, training: Manifest, work: Path) -> Train
     fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
     fetch_folder(store, CHECKPOINTS, work / CHECKPOINTS, names=(HISTORY, PROBE))
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
-    source = ModelSpec(source=plan.model.source, revision=plan.model.revision)
     trained = Trained(
         store=store,
         spec=spec,
@@ -78,7 +76,7 @@ def gather(store: Store, spec: RunSpec, training: Manifest, work: Path) -> Train
         checkpoint=last_checkpoint(store, training),
         history=History.model_validate_json((work / CHECKPOINTS / HISTORY).read_bytes()),
         probe=work / CHECKPOINTS / PROBE,
-        base=resolve_model(source, patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS)).folder,
+        base=resolve_planned_model(plan).folder,
     )
     _check_vocabulary(trained)
     return trained

@@ -1,18 +1,16 @@
 """plan/ -> a training job on the spec's backend, followed to its end; checkpoints/ is then finished."""
 
-import argparse
 import shutil
 
 from components.launch_training.local import run_to_end, torchrun_command, worker_environment
 from components.shared.checkpoints import committed_checkpoints
-from components.shared.errors import ModelError, RunFailed, SpaceError
+from components.shared.errors import HaganeError, RunFailed
 from components.shared.kfp_face import hand_over
 from components.shared.layout import CHECKPOINTS, PLAN
 from components.shared.manifest import Manifest, fetch_folder, require_manifest
-from components.shared.model_source import CONFIG_AND_TOKENIZER, WEIGHTS, has_weights, resolve_model
+from components.shared.model_source import has_weights, resolve_planned_model
 from components.shared.plan import Plan
-from components.shared.spec import RunSpec
-from components.shared.step import finished, open_run, step_log, work_folder
+from components.shared.step import finished, open_run, run_argument, step_log, work_folder
 from components.shared.storage import LocalStore, Store
 
 
@@ -26,14 +24,13 @@ def run_step(run: str) -> Manifest:
     with step_log("launch_training") as log:
         store, spec = open_run(run)
         inputs = {"plan": require_manifest(store, PLAN).digest}
-        done = finished(store, CHECKPOINTS, inputs)
+        done = finished(store, CHECKPOINTS, inputs, log)
         if done is not None:
-            log.info("already_done", folder=f"{run}/{CHECKPOINTS}")
             return done
         folder = work_folder(run, PLAN)
         fetch_folder(store, PLAN, folder)
         plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
-        check_before_training(run, store, spec, plan)
+        check_before_training(run, store, plan)
         log.info("launch", backend=spec.backend, processes=plan.steps.num_processes, total_steps=plan.steps.total_steps)
         try:
             run_to_end(torchrun_command(run, plan), worker_environment(plan), log)
@@ -42,14 +39,14 @@ def run_step(run: str) -> Manifest:
         return require_manifest(store, CHECKPOINTS)
 
 
-def check_before_training(run: str, store: Store, spec: RunSpec, plan: Plan) -> None:
+def check_before_training(run: str, store: Store, plan: Plan) -> None:
     """Raises HaganeError with all that would stop the training later: weights that are not there, disks too full."""
     problems = space_problems(run, store, plan)
-    model = resolve_model(spec.model, patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS))
+    model = resolve_planned_model(plan)
     if not has_weights(model.folder):
         problems.append(f"model.source: {model.folder} holds no weights (*.safetensors); put them beside its config.json")
     if problems:
-        raise (SpaceError if "free" in problems[0] else ModelError)(*problems)
+        raise HaganeError(*problems)
 
 
 def space_problems(run: str, store: Store, plan: Plan) -> list[str]:
@@ -82,11 +79,7 @@ def kfp_step(run: str, *, manifest_path: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m components.launch_training", description=__doc__)
-    parser.add_argument(
-        "--run", metavar="URI", required=True, help="the run's folder, such as s3://bucket/runs/demo; its plan must be finished"
-    )
-    run_step(parser.parse_args().run)
+    run_step(run_argument("launch_training", __doc__, must_be_finished="plan"))
 
 
 if __name__ == "__main__":

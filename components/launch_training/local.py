@@ -1,21 +1,17 @@
 """The `local` backend: training processes on this machine, started by torchrun, followed line by line to their end."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
 
 from components.shared.errors import RunFailed
-from components.shared.log import JSON_MARK
+from components.shared.log import Event, event_of
 from components.shared.plan import Plan
-from components.shared.step import Log, end_with_parent
+from components.shared.processes import end_with_parent, ended_with_this_block
+from components.shared.step import Log
 
 # One heap for all threads, since many fragment under ZeRO-3's thousands of small gathers. A low MALLOC_MMAP_THRESHOLD_ would
 # save more memory, but at the price of a page fault for each page of each activation: 120 instead of 178 tokens/s (135M, fp32).
@@ -65,9 +61,9 @@ def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> Non
     problems: list[str] = []
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
     assert process.stdout is not None
-    with _ending_on_sigterm(process):
+    with ended_with_this_block(process, process.terminate):
         for line in process.stdout:
-            event = _event(line)
+            event = event_of(line)
             if event is None:
                 last_lines.append(line.rstrip())
                 print(line, end="", flush=True)
@@ -80,33 +76,7 @@ def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> Non
         raise RunFailed(*(problems or [_how_it_ended(exit_code, list(last_lines))]))
 
 
-@contextmanager
-def _ending_on_sigterm(process: subprocess.Popen[str]) -> Iterator[None]:
-    def end(signal_number: int, _: FrameType | None) -> None:
-        process.terminate()
-        process.wait()
-        sys.exit(128 + signal_number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-
-
-def _event(line: str) -> dict[str, Any] | None:
-    if not line.startswith(JSON_MARK):
-        return None
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _pass_on(event: dict[str, Any], log: Log) -> None:
+def _pass_on(event: Event, log: Log) -> None:
     name = str(event.pop("event"))
     event.pop("level", None)
     log.info(name, **event)

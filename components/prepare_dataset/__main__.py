@@ -52,9 +52,8 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
     """
     source = load_source(spec, now=datetime.now())
     store = claim_run(spec)
-    done = finished(store, DATASET, source.inputs)
+    done = finished(store, DATASET, source.inputs, log)
     if done is not None:
-        log.info("already_done", folder=f"{spec.run_uri}/{DATASET}")
         return done
     _refuse_other_data(store, spec, source)
     log.info(

@@ -29,19 +29,20 @@ def run_step(run: str) -> Manifest:
         store, spec = open_run(run)
         dataset = require_manifest(store, DATASET)
         inputs = {"dataset": dataset.digest, "spec": spec.digest}
-        done = finished(store, PLAN, inputs)
+        done = finished(store, PLAN, inputs, log)
         if done is not None:
-            log.info("already_done", folder=f"{run}/{PLAN}")
             return done
-        config = read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder)
-        plan = make_plan(spec, dataset_facts(dataset), config, machine=machine_flags())
+        facts = dataset_facts(dataset)
+        model = spec.model.model_copy(update={"revision": facts.model_revision})  # a branch may have moved since
+        config = read_config(resolve_model(model, patterns=CONFIG_AND_TOKENIZER).folder)
+        plan = make_plan(spec, facts, config, machine=machine_flags())
         local = work_folder(run, PLAN)
         shutil.rmtree(local)
         write_plan(local, spec, plan, hidden_size=config["hidden_size"])
         steps = plan.steps
         log.info("planned", steps_per_epoch=steps.steps_per_epoch, total_steps=steps.total_steps, save_steps=list(steps.save_steps))
-        facts = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
-        return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=facts)
+        told = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
+        return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=told)
 
 
 def dataset_facts(dataset: Manifest) -> DatasetFacts:

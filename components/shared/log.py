@@ -1,5 +1,6 @@
 """One event a line on stdout: `key=value` for people, JSON for the process that started this one (HAGANE_LOG=json)."""
 
+import json
 import logging
 import os
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 import structlog
 
 JSON_MARK = '{"event":'
+Event = dict[str, Any]
 
 
 def set_up_log(component: str) -> structlog.typing.FilteringBoundLogger:
@@ -23,6 +25,17 @@ def set_up_log(component: str) -> structlog.typing.FilteringBoundLogger:
         logger_factory=structlog.PrintLoggerFactory(sys.stdout),
     )
     return structlog.get_logger(component=component)
+
+
+def event_of(line: str) -> Event | None:
+    """The event in a line, which another program may have indented; None for everything else that programs print."""
+    start = line.find(JSON_MARK)
+    if start < 0:
+        return None
+    try:
+        return json.loads(line[start:])
+    except ValueError:
+        return None
 
 
 def _event_first(_: Any, __: str, event: Any) -> Any:

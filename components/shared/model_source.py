@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import ModelError
+from components.shared.plan import Plan
 from components.shared.spec import ModelSpec
 
 CONFIG_AND_TOKENIZER = (
@@ -50,6 +51,12 @@ def resolve_model(spec: ModelSpec, *, patterns: tuple[str, ...]) -> ResolvedMode
         raise ModelError(f"model.source: no folder {spec.source!r}{_neighbours(folder)}; make it, or name a hub id such as org/name")
     snapshot = _download(spec, patterns)
     return ResolvedModel(folder=snapshot, revision=snapshot.name)
+
+
+def resolve_planned_model(plan: Plan) -> ResolvedModel:
+    """The plan's base model with its weights, at the hub commit that the dataset was made for. Raises as `resolve_model`."""
+    source = ModelSpec(source=plan.model.source, revision=plan.model.revision)
+    return resolve_model(source, patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """What every step does alike: claim or open its run, tell errors, skip what is finished."""
 
-import ctypes
+import argparse
 import hashlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,10 +72,25 @@ def spec_differences(old: RunSpec, new: RunSpec) -> list[str]:
     ]
 
 
-def finished(store: Store, folder: str, inputs: dict[str, str]) -> Manifest | None:
-    """The manifest of a folder that was already made from just these inputs; None when it has to be made."""
+def finished(store: Store, folder: str, inputs: dict[str, str], log: Log) -> Manifest | None:
+    """The manifest of a folder that was already made from just these inputs, which is told; None when it has to be made."""
     manifest = read_manifest(store, folder)
-    return manifest if manifest is not None and manifest.inputs == inputs else None
+    if manifest is None or manifest.inputs != inputs:
+        return None
+    log.info("already_done", folder=f"{store.uri}/{folder}")
+    return manifest
+
+
+def run_argument(component: str, about: str | None, *, must_be_finished: str) -> str:
+    """The URI given by `--run`, the whole command line of a step that needs nothing else."""
+    parser = argparse.ArgumentParser(prog=f"python -m components.{component}", description=about)
+    parser.add_argument(
+        "--run",
+        metavar="URI",
+        required=True,
+        help=f"the run's folder, such as s3://bucket/runs/demo; its {must_be_finished} must be finished",
+    )
+    return parser.parse_args().run
 
 
 def work_folder(run_uri: str, step: str) -> Path:
@@ -86,15 +100,6 @@ def work_folder(run_uri: str, step: str) -> Path:
     folder = root / f"{name}-{hashlib.sha256(run_uri.encode()).hexdigest()[:8]}" / step
     folder.mkdir(parents=True, exist_ok=True)
     return folder.absolute()
-
-
-def end_with_parent() -> None:
-    """The kernel sends this process SIGTERM when the process that started it is gone, so that nothing keeps running alone.
-
-    prctl(2), PR_SET_PDEATHSIG = 1; Linux only, and nothing is done elsewhere.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _flat(tree: dict[str, object], where: str = "") -> dict[str, object]:

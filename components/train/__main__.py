@@ -19,10 +19,11 @@ from components.shared.checkpoints import committed_checkpoints, fetch_checkpoin
 from components.shared.errors import RunFailed
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN
 from components.shared.manifest import fetch_folder, read_manifest
-from components.shared.model_source import CONFIG_AND_TOKENIZER, WEIGHTS, resolve_model
+from components.shared.model_source import resolve_planned_model
 from components.shared.plan import Plan
-from components.shared.spec import ModelSpec, RunSpec
-from components.shared.step import Log, end_with_parent, open_run, step_log, work_folder
+from components.shared.processes import end_with_parent
+from components.shared.spec import RunSpec
+from components.shared.step import Log, open_run, step_log, work_folder
 from components.shared.storage import Store
 from components.train.commit import owner
 from components.train.model import load_model
@@ -116,7 +117,7 @@ def train(job: Job, log: Log) -> None:
     spec, plan = job.spec, job.plan
     local = job.work / "checkpoints"
     arguments = training_arguments(job, local)
-    base = resolve_model(ModelSpec(source=plan.model.source, revision=plan.model.revision), patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS))
+    base = resolve_planned_model(plan)
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(
         base.folder,

@@ -14,7 +14,8 @@ from queue import Queue
 from typing import Any
 
 from components.shared.errors import HaganeError, RunFailed
-from components.shared.step import Log, end_with_parent
+from components.shared.processes import end_with_parent
+from components.shared.step import Log
 from components.shared.storage import open_store
 from components.train.commit import Part, store_part
 

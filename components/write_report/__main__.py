@@ -1,10 +1,8 @@
 """Every finished folder of a run -> report/: one page for people, and its numbers for programs."""
 
-import argparse
-
 from components.shared.kfp_face import hand_over
 from components.shared.manifest import Manifest
-from components.shared.step import step_log
+from components.shared.step import run_argument, step_log
 from components.write_report.report import report_run
 
 
@@ -24,11 +22,7 @@ def kfp_step(run: str, *, manifest_path: str, page_path: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m components.write_report", description=__doc__)
-    parser.add_argument(
-        "--run", metavar="URI", required=True, help="the run's folder, such as s3://bucket/runs/demo; its evaluation must be finished"
-    )
-    run_step(parser.parse_args().run)
+    run_step(run_argument("write_report", __doc__, must_be_finished="evaluation"))
 
 
 if __name__ == "__main__":

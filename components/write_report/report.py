@@ -15,9 +15,8 @@ def report_run(run: str, log: Log) -> Manifest:
     """report/ is published; unchanged when it was made from this evaluation already. Raises as `run_step`."""
     store, spec = open_run(run)
     inputs = {"evaluation": require_manifest(store, EVALUATION).digest}
-    done = finished(store, REPORT, inputs)
+    done = finished(store, REPORT, inputs, log)
     if done is not None:
-        log.info("already_done", folder=f"{run}/{REPORT}")
         return done
     work = work_folder(run, "write_report")
     found = gather(store, spec, uri=run.rstrip("/"), work=work)

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipelines.following import Screen, duration, event_of, follow
+from components.shared.log import event_of
+from pipelines.following import Screen, duration, follow
 
 LINES = [
     "    some library says hello\n",
