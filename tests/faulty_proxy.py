@@ -4,15 +4,23 @@ No real network can be told to fail at a chosen request, so this HTTP proxy stan
 """
 
 import http.client
+import socket
+import struct
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["lose_answer", "cut_answer", "busy", "flip_request_bit"]
-BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+Fault = Literal["lose_answer", "cut_answer", "flip_request_bit", "reset_request", "stall", "busy", "expired", "no_bucket"]
+ANSWERS = {
+    "busy": (503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"),
+    "expired": (400, b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"),
+    "no_bucket": (404, b"<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>"),
+}
+STALL_S = 30.0
 
 
 class FaultyProxy(ThreadingHTTPServer):
@@ -24,7 +32,10 @@ class FaultyProxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.behind = urlsplit(endpoint).netloc
         self.faults: dict[str, list[Fault]] = {}
+        self.from_now_on: Fault | None = None
+        """A fault that every request meets, of whatever method."""
         self.num_requests = 0
+        self.before_each: Callable[[], None] = lambda: None
 
     @property
     def endpoint(self) -> str:
@@ -41,11 +52,22 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server
         assert isinstance(proxy, FaultyProxy)
         proxy.num_requests += 1
+        proxy.before_each()
         faults = proxy.faults.get(self.command, [])
-        fault = faults.pop(0) if faults else None
-        body = bytearray(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
-        if fault == "busy":
-            self.answer(503, [("Content-Type", "application/xml")], BUSY)
+        fault = proxy.from_now_on or (faults.pop(0) if faults else None)
+        num_bytes = int(self.headers.get("Content-Length") or 0)
+        if fault == "reset_request":
+            self.rfile.read(num_bytes // 2)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close sends RST, socket(7)
+            self.connection.close()
+            self.close_connection = True
+            return
+        body = bytearray(self.rfile.read(num_bytes))
+        if fault == "stall":
+            time.sleep(STALL_S)
+        if fault in ANSWERS:
+            status, content = ANSWERS[fault]
+            self.answer(status, [("Content-Type", "application/xml")], content)
             return
         if fault == "flip_request_bit":
             body[-1] ^= 1
