@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test lint golden lock demo store-stop compile clean
+.PHONY: help check fix test test-crash bench-checkpoint lint golden lock demo store-stop compile clean
 
 help:  ## Show what there is to make
 	@awk 'BEGIN {FS = ":.*## "} /^## / {print "\n" substr($$0, 4)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,9 +18,16 @@ store-stop:  ## Stop the demo's S3 server; what it holds stays in .hagane/store
 compile: .venv/laptop  ## Write the pipeline for a cluster to build/finetune.yaml
 	$(BIN)/hagane compile build/finetune.yaml
 
+bench-checkpoint: .venv/laptop  ## Print what a checkpoint costs, beside doing it in line and beside other upload programs
+	$(BIN)/python -m laptop.demo_model
+	$(BIN)/python -m laptop.store start $(STORE)
+	$(BIN)/python -m benchmarks.checkpoint
+
 ## Develop
 test: .venv/dev  ## Run all tests
 	$(BIN)/pytest
+test-crash: .venv/dev  ## Kill training and uploads at every write, break network, disk and files; half an hour
+	$(BIN)/pytest -m slow tests/crash
 check: .venv/dev lint test golden  ## What CI runs: lint, types, import rules, tests, generated files
 lint: .venv/dev  ## Style, types, and who may import whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/lint-imports

@@ -10,6 +10,7 @@ from components.shared.errors import HaganeError
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
     from components.shared.spec import RunSpec
+    from components.shared.storage import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -108,6 +109,51 @@ def status(spec: SpecPath, overrides: Overrides = None) -> None:
     Console().print(status_screen(store, claimed))
 
 
+RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="The run: its spec, a YAML file, or its URI such as s3://bucket/runs/demo.")]
+
+
+@app.command()
+def checkpoints(
+    run: RunPlace,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file again and compare size and sha256.")] = False,
+) -> None:
+    """List a run's checkpoints: step, bytes, losses, committed or not, and why each stays."""
+    from rich.console import Console
+
+    from pipelines.checkpoint_list import checkpoint_table
+    from pipelines.screens import verify_checkpoints
+
+    store, spec = _opened(run)
+    console = Console()
+    console.print(checkpoint_table(store, spec.checkpoints.keep))
+    if verify:
+        verify_checkpoints(store, console)
+
+
+@app.command()
+def gc(
+    run: RunPlace,
+    older_than: Annotated[
+        float, typer.Option(metavar="HOURS", min=0, help="Leave alone what an attempt wrote to within so many hours.")
+    ] = 24.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+) -> None:
+    """Remove what killed trainings left of checkpoints: files without a manifest, uploads broken off.
+
+    A committed checkpoint is never touched. Nothing of a training at work is, as long as it writes more often than `--older-than`.
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from pipelines.orphans import find_orphans, remove_orphans
+
+    store, _ = _opened(run)
+    orphans = find_orphans(store, older_than=timedelta(hours=older_than), now=datetime.now(UTC))
+    found = [*orphans.objects, *orphans.unfinished]
+    for key in (each.key for each in found) if dry_run else remove_orphans(store, orphans):
+        print(f"{'would remove' if dry_run else 'removed'} {store.uri}/{key}")
+    print(f"{len(orphans.objects)} files ({orphans.num_bytes:,} bytes), {len(orphans.unfinished)} unfinished uploads")
+
+
 @app.command()
 def compile(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="Where the YAML goes.")] = Path("build/finetune.yaml"),
@@ -117,6 +163,14 @@ def compile(
 
     compile_pipeline(target)
     print(target)
+
+
+def _opened(run: str) -> "tuple[Store, RunSpec]":
+    """A run's folder and the spec it was claimed with, by a spec file or by its URI."""
+    from components.shared.spec_file import load_spec
+    from components.shared.step import open_run
+
+    return open_run(load_spec(Path(run)).run_uri if Path(run).is_file() else run)
 
 
 def _checked(path: Path, overrides: list[str] | None, *, with_store: bool) -> "RunSpec":

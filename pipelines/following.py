@@ -76,13 +76,21 @@ class Screen:
             self._show_progress(event)
         elif name == "checkpoint":
             if event["committed"]:
-                self._console.print(f"      checkpoint of epoch {event['epoch']} (step {event['step']}) is in the store", highlight=False)
+                of = f"epoch {event['epoch']} (step {event['step']})" if event["epoch"] else f"step {event['step']}"
+                self.say(f"checkpoint of {of} is in the store")
+            for folder in event["removed"]:
+                self.say(f"{folder} is removed, as checkpoints.keep says")
+        elif name == "training_held":
+            pass  # for the log; milliseconds are no news
         elif name == "held_out":
             at = f"epoch {event['epoch']}" if event["epoch"] else "before training"
             self._console.print(f"      held-out loss {event['loss']:.4f} {at}", highlight=False)
         else:
             fields = "  ".join(f"{key}={value}" for key, value in event.items())
             self._console.print(f"      {name.replace('_', ' ')}  [dim]{fields}[/dim]", highlight=False)
+
+    def say(self, line: str) -> None:
+        self._console.print(f"      {line}", highlight=False)
 
     def _enter_step(self, component: str) -> None:
         step = "launch_training" if component == "train" else component

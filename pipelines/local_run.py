@@ -4,10 +4,13 @@ It is a process of its own because kfp.local prints, and replaces `print`, in th
 """
 
 import json
+import os
+import signal
 import sys
 import tempfile
 import warnings
 from pathlib import Path
+from types import FrameType
 
 from components.shared.processes import end_with_parent
 
@@ -15,6 +18,7 @@ from components.shared.processes import end_with_parent
 def main() -> None:
     """Every step of the pipeline ran. Exit code 1 when one failed; the step itself has said why."""
     end_with_parent()
+    _outlive_steps()
     # kfp.local says that it ignores images, which is what is wanted of it here.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -30,6 +34,21 @@ def main() -> None:
             finetune(spec=spec)
         except RuntimeError as error:
             sys.exit(f"pipeline failed: {error}")
+
+
+def _outlive_steps() -> None:
+    """SIGTERM, which the whole process group gets, ends the steps; this process reads what they say until then.
+
+    When it comes because the parent is gone, the group has not got it yet.
+    """
+    parent = os.getppid()
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: None)  # not SIG_IGN: the steps' programs would inherit that
+        if os.getppid() != parent:
+            os.killpg(0, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, pass_on)
 
 
 if __name__ == "__main__":

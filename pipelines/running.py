@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 
-from components.shared.errors import RunFailed, SpecError
-from components.shared.processes import end_with_parent, ended_with_this_block
+from components.shared.errors import Preempted, RunFailed, SpecError
+from components.shared.processes import end_with_parent, stop_passed_on
 from components.shared.spec import RunSpec
 from components.shared.step import work_folder
 from pipelines.finetune import STEPS
@@ -26,6 +26,7 @@ def run_locally(spec: RunSpec, console: Console) -> None:
     Raises:
         SpecError: another process is at work on this run, or kfp.local would garble the spec.
         RunFailed, HaganeError: what the failing step said.
+        Preempted: SIGTERM or Ctrl-C ended it, with that signal's exit code.
     """
     _refuse_what_kfp_garbles(spec)
     folder = work_folder(spec.run_uri, "pipeline")
@@ -34,14 +35,23 @@ def run_locally(spec: RunSpec, console: Console) -> None:
         spec_file = folder / "spec.json"
         spec_file.write_text(spec.model_dump_json(exclude_none=True))  # KFP has no null; a field left out is null
         with Screen(console, STEPS) as screen:
-            outcome, exit_code = _run_pipeline(spec_file, log_file, screen)
+            outcome, exit_code, stopped_by = _run_pipeline(spec_file, log_file, screen)
+    if stopped_by:
+        raise _stopped(stopped_by, outcome)
     if exit_code:
         error = RunFailed(*(outcome.problems or [f"pipeline: ended with exit code {exit_code}: {outcome.last_line}"]), f"log: {log_file}")
         error.exit_code = outcome.exit_code or 1
         raise error
 
 
-def _run_pipeline(spec_file: Path, log_file: Path, screen: Screen) -> tuple[Outcome, int]:
+def _stopped(by: set[signal.Signals], outcome: Outcome) -> RunFailed:
+    error = Preempted(*(outcome.problems or ["pipeline: stopped; the same command goes on from the last finished step"]))
+    error.exit_code = 128 + min(by)
+    return error
+
+
+def _run_pipeline(spec_file: Path, log_file: Path, screen: Screen) -> tuple[Outcome, int, set[signal.Signals]]:
+    """What the events told, the exit code, and the signals that came: the first asks all steps to end, a second Ctrl-C kills them."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.local_run", str(spec_file)],
         env={**os.environ, "HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1"},
@@ -53,9 +63,19 @@ def _run_pipeline(spec_file: Path, log_file: Path, screen: Screen) -> tuple[Outc
         preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
     )
     assert process.stdout is not None
-    with ended_with_this_block(process, lambda: os.killpg(process.pid, signal.SIGTERM)):
-        outcome = follow(process.stdout, log_file, screen)
-        return outcome, process.wait()
+
+    def ask_to_end() -> None:
+        screen.say("stopping; a training in progress stores a checkpoint first (Ctrl-C again: end at once)")
+        os.killpg(process.pid, signal.SIGTERM)
+
+    try:
+        with stop_passed_on(process, ask_to_end, signal.SIGTERM, signal.SIGINT) as stopped_by:
+            outcome = follow(process.stdout, log_file, screen)
+            return outcome, process.wait(), stopped_by
+    except KeyboardInterrupt:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 @contextmanager

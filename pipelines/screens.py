@@ -6,15 +6,18 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from components.shared.checkpoints import committed_checkpoints
+from components.shared.errors import ObjectDamaged
 from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, REPORT, export_folder
 from components.shared.manifest import read_manifest
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.storage import Store
+from pipelines.checkpoint_list import checkpoint_table, damages
 from pipelines.following import duration
 
 
@@ -46,12 +49,13 @@ def plan_screen(plan: Plan) -> RenderableType:
     row("warm-up steps", str(steps.warmup_steps), "steps.warmup_steps")
     row("save points", ", ".join(map(str, steps.save_steps)), "steps.save_steps")
     row("bytes per checkpoint", f"{checkpoints.bytes_each:,}", "checkpoints.bytes_each")
-    row("bytes of all checkpoints", f"{checkpoints.bytes_total:,}")
+    row("checkpoints that stay", f"{checkpoints.num_kept} ({checkpoints.bytes_total:,} bytes)", "checkpoints.num_kept")
+    row("checkpoint on SIGTERM", "yes" if checkpoints.saves_on_sigterm else "no", "checkpoints.saves_on_sigterm")
     return table
 
 
 def status_screen(store: Store, spec: RunSpec) -> RenderableType:
-    """Which folders of the run are finished, and every committed checkpoint."""
+    """Which folders of the run are finished, and its checkpoints."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("folder", "finished", "what it holds"):
         table.add_column(heading)
@@ -61,12 +65,7 @@ def status_screen(store: Store, spec: RunSpec) -> RenderableType:
             "" if manifest is None else "  ".join(f"{key}={_short(value)}" for key, value in manifest.facts.items() if value is not None)
         )
         table.add_row(folder, "no" if manifest is None else "yes", facts)
-    checkpoints = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("checkpoint", "step", "loss", "held-out loss", "bytes"):
-        checkpoints.add_column(heading)
-    for found in committed_checkpoints(store):
-        facts = found.manifest.facts
-        checkpoints.add_row(found.folder, str(found.step), _short(facts["loss"]), _short(facts["held_out_loss"]), f"{found.num_bytes:,}")
+    checkpoints = checkpoint_table(store, spec.checkpoints.keep)
     return Group(Text(f"run {spec.name} at {store.uri}", style="bold"), Text(), table, Text(), checkpoints)
 
 
@@ -77,7 +76,11 @@ def end_screen(report: dict[str, Any], report_page: Path) -> RenderableType:
         epochs.add_column(heading)
     for epoch in report["epochs"]:
         epochs.add_row(
-            str(epoch["epoch"]), str(epoch["step"]), f"{epoch['loss']:.3f}", f"{epoch['held_out_loss']:.3f}", epoch["checkpoint"]
+            str(epoch["epoch"]),
+            str(epoch["step"]),
+            f"{epoch['loss']:.3f}",
+            f"{epoch['held_out_loss']:.3f}",
+            epoch["checkpoint"] or "not kept",
         )
     held_out = report["held_out_loss"]
     where = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -106,6 +109,24 @@ def print_end(console: Console, store: Store, local: Path) -> None:
     page = local / "report.html"
     page.write_bytes(store.read_bytes(f"{REPORT}/report.html"))
     console.print(end_screen(report, page))
+
+
+def verify_checkpoints(store: Store, console: Console) -> None:
+    """Every file of every committed checkpoint was read and is what its manifest says. Raises ObjectDamaged with all that are not."""
+    committed = committed_checkpoints(store)
+    num_files = sum(len(checkpoint.manifest.files) for checkpoint in committed)
+    problems: list[str] = []
+    with Progress(TextColumn("reading"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("", total=num_files)
+        for _, problem in damages(store, committed):
+            bar.advance(task)
+            problems += [problem] if problem else []
+    if problems:
+        raise ObjectDamaged(*problems)
+    num_bytes = sum(checkpoint.num_bytes for checkpoint in committed)
+    console.print(
+        f"{num_files} files of {len(committed)} checkpoints, {num_bytes:,} bytes: every size and sha256 is right", highlight=False
+    )
 
 
 def _short(value: object) -> str:

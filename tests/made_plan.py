@@ -33,6 +33,8 @@ def make_plan(
         method=training.method,
         precision="fp32" if training.precision == "auto" else training.precision,
         num_trainable=num_trainable,
+        training_digest="7" * 64,
+        zero_stage=spec.zero.stage,
         model=ModelPlan(
             source=spec.model.source,
             revision=revision,
@@ -53,6 +55,13 @@ def make_plan(
             tokens_per_epoch=tokens_per_epoch,
         ),
         lora=lora if training.method == "lora" else None,
-        checkpoints=CheckpointPlan(bytes_each=bytes_each, bytes_total=bytes_each * training.epochs, work_bytes=2 * bytes_each),
+        checkpoints=CheckpointPlan(
+            bytes_each=bytes_each,
+            num_kept=training.epochs,
+            bytes_total=bytes_each * training.epochs,
+            node_bytes=bytes_each,
+            work_bytes=2 * bytes_each,
+            saves_on_sigterm=True,
+        ),
         reasons=reasons or {},
     )

@@ -20,22 +20,22 @@ def run_step(run: str) -> Manifest:
     Raises:
         HaganeError: the model has no weights here, or disks are too full for what the plan promises; all at once, before training.
         RunFailed: training began and failed; the same command goes on from the newest committed checkpoint.
+        Preempted: SIGTERM ended it, as RunFailed.
     """
     with step_log("launch_training") as log:
         store, spec = open_run(run)
-        inputs = {"plan": require_manifest(store, PLAN).digest}
-        done = finished(store, CHECKPOINTS, inputs, log)
-        if done is not None:
-            return done
         folder = work_folder(run, PLAN)
         fetch_folder(store, PLAN, folder)
         plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
+        done = finished(store, CHECKPOINTS, {"training": plan.training_digest}, log)
+        if done is not None:
+            return done
         check_before_training(run, store, plan)
         log.info("launch", backend=spec.backend, processes=plan.steps.num_processes, total_steps=plan.steps.total_steps)
         try:
-            run_to_end(torchrun_command(run, plan), worker_environment(plan), log)
+            run_to_end(torchrun_command(run, plan), worker_environment(plan, spec.checkpoints), log)
         except RunFailed as error:
-            raise RunFailed(*error.problems, _what_is_safe(store)) from None
+            raise type(error)(*error.problems, _what_is_safe(store)) from None
         return require_manifest(store, CHECKPOINTS)
 
 
@@ -51,7 +51,8 @@ def check_before_training(run: str, store: Store, plan: Plan) -> None:
 
 def space_problems(run: str, store: Store, plan: Plan) -> list[str]:
     """One line for each disk with less free space than the plan promises to use. What is committed already is not needed again."""
-    num_left = len(plan.steps.save_steps) - len(committed_checkpoints(store))
+    # An older checkpoint goes only when a newer one is there: one more than stay.
+    num_left = max(0, min(len(plan.steps.save_steps), plan.checkpoints.num_kept + 1) - len(committed_checkpoints(store)))
     needs = {work_folder(run, "train"): (plan.checkpoints.work_bytes, "HAGANE_WORK")}
     if isinstance(store, LocalStore):
         needs[store.root.absolute()] = (plan.checkpoints.bytes_each * num_left, "store")
@@ -70,7 +71,7 @@ def _what_is_safe(store: Store) -> str:
     committed = committed_checkpoints(store)
     if not committed:
         return "checkpoints: none is committed yet; the same command begins again"
-    return f"checkpoints: epoch {committed[-1].epoch} (step {committed[-1].step}) is committed; the same command goes on from there"
+    return f"checkpoints: {committed[-1].told} is committed; the same command goes on from there"
 
 
 def kfp_step(run: str, *, manifest_path: str) -> str:

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections import deque
 
-from components.shared.errors import RunFailed
+from components.shared.errors import Preempted, RunFailed
 from components.shared.log import Event, event_of
 from components.shared.plan import Plan
-from components.shared.processes import end_with_parent, ended_with_this_block
+from components.shared.processes import end_with_parent, stop_passed_on
+from components.shared.spec import CheckpointSpec
 from components.shared.step import Log
 
 # One heap for all threads, since many fragment under ZeRO-3's thousands of small gathers. A low MALLOC_MMAP_THRESHOLD_ would
@@ -27,7 +28,7 @@ def torchrun_command(run: str, plan: Plan) -> list[str]:
     ]
 
 
-def worker_environment(plan: Plan) -> dict[str, str]:
+def worker_environment(plan: Plan, spec: CheckpointSpec) -> dict[str, str]:
     """This process's environment, with the cores shared out among the training processes."""
     threads = max(1, len(os.sched_getaffinity(0)) // plan.steps.num_processes)
     return {
@@ -37,6 +38,7 @@ def worker_environment(plan: Plan) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "PYTHONWARNINGS": "ignore::FutureWarning",  # two lines a step from torch 2.13 about DeepSpeed's calls
         "TOKENIZERS_PARALLELISM": "false",
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(spec.grace_seconds),  # torchrun's own is 30 s, then it kills
         "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
 
@@ -44,10 +46,11 @@ def worker_environment(plan: Plan) -> dict[str, str]:
 def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> None:
     """The job ran and ended well; its events are passed on as this process's own.
 
-    SIGTERM to this process ends the job first, then this process.
+    SIGTERM to this process is passed on to the job, whose end is then awaited.
 
     Raises:
         RunFailed: the job failed; says which process ended how, or what the process itself said.
+        Preempted: it ended because SIGTERM came to this process or to one of the job's.
     """
     process = subprocess.Popen(
         command,
@@ -56,22 +59,27 @@ def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> Non
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,  # torchrun must get SIGTERM once, from here: at the second it gives up waiting for its processes
         preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
     )
     problems: list[str] = []
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
     assert process.stdout is not None
-    with ended_with_this_block(process, process.terminate):
+    preempted = False
+    with stop_passed_on(process, process.terminate, signal.SIGTERM) as stopped:
         for line in process.stdout:
             event = event_of(line)
             if event is None:
                 last_lines.append(line.rstrip())
                 print(line, end="", flush=True)
             elif event.get("event") == "failed":
+                preempted |= event["exit_code"] == Preempted.exit_code
                 problems += [problem for problem in event["problems"] if problem not in problems]
             else:
                 _pass_on(event, log)
         exit_code = process.wait()
+    if stopped or preempted:
+        raise Preempted(*(problems or ["training: stopped by SIGTERM"]))
     if exit_code:
         raise RunFailed(*(problems or [_how_it_ended(exit_code, list(last_lines))]))
 

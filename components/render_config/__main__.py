@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from components.render_config.files import deepspeed_json, lora_json, training_args_json
+from components.render_config.files import deepspeed_json, lifecycle_json, lora_json, training_args_json
 from components.render_config.planner import DatasetFacts, check_spec, make_plan
 from components.render_config.precision import machine_flags
+from components.shared.checkpoints import committed_checkpoints, resume_problem
+from components.shared.errors import SpecError
 from components.shared.kfp_face import hand_over
 from components.shared.layout import DATASET, PLAN
 from components.shared.manifest import Manifest, publish_folder, require_manifest
@@ -17,6 +19,7 @@ from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
 from components.shared.step import finished, open_run, step_log, work_folder
+from components.shared.storage import Store
 
 
 def run_step(run: str) -> Manifest:
@@ -36,6 +39,7 @@ def run_step(run: str) -> Manifest:
         model = spec.model.model_copy(update={"revision": facts.model_revision})  # a branch may have moved since
         config = read_config(resolve_model(model, patterns=CONFIG_AND_TOKENIZER).folder)
         plan = make_plan(spec, facts, config, machine=machine_flags())
+        check_resumable(store, plan)
         local = work_folder(run, PLAN)
         shutil.rmtree(local)
         write_plan(local, spec, plan, hidden_size=config["hidden_size"])
@@ -45,10 +49,19 @@ def run_step(run: str) -> Manifest:
         return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=told)
 
 
+def check_resumable(store: Store, plan: Plan) -> None:
+    """Raises SpecError when the run has checkpoints already and training by this plan could not go on from the newest."""
+    newest = committed_checkpoints(store)[-1:]
+    problems = [problem for checkpoint in newest if (problem := resume_problem(checkpoint, plan)) is not None]
+    if problems:
+        raise SpecError(*problems)
+
+
 def dataset_facts(dataset: Manifest) -> DatasetFacts:
     facts = dataset.facts
     revision = facts["model_revision"]
     return DatasetFacts(
+        digest=dataset.digest,
         num_rows=int(facts["num_rows"] or 0),
         num_tokens=int(facts["num_tokens"] or 0),
         model_revision=None if revision is None else str(revision),
@@ -65,6 +78,9 @@ def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> 
     }
     if plan.lora is not None:
         files["lora.json"] = lora_json(plan.lora)
+    lifecycle = lifecycle_json(spec)
+    if lifecycle is not None:
+        files["lifecycle.json"] = lifecycle
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
 

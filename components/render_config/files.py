@@ -80,3 +80,21 @@ def lora_json(lora: LoraPlan) -> dict[str, Any]:
         "bias": "none",
         "task_type": "CAUSAL_LM",
     }
+
+
+def lifecycle_json(spec: RunSpec) -> dict[str, Any] | None:
+    """A bucket's lifecycle rule for the run (S3 API, PutBucketLifecycleConfiguration): uploads that a killed machine left open,
+    which cost money and are in no listing, are dropped after a day. None for a store that is no bucket."""
+    if not spec.store.startswith("s3://"):
+        return None
+    _, _, prefix = spec.run_uri.removeprefix("s3://").partition("/")
+    return {
+        "Rules": [
+            {
+                "ID": f"hagane-{spec.name}-unfinished-uploads",
+                "Filter": {"Prefix": f"{prefix}/"},
+                "Status": "Enabled",
+                "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+            }
+        ]
+    }

@@ -1,26 +1,26 @@
 """Spec + dataset manifest + config.json -> the plan, each decided value with its reason. Pure: values in, a value out."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from components.render_config.architectures import Architecture, architecture_of, lora_targets, num_lora_parameters
+from components.render_config.checkpoints import STATE_BYTES, checkpoint_reasons, plan_checkpoints
 from components.render_config.precision import Precision, choose_precision
 from components.render_config.steps import grad_accum_steps, plan_steps
 from components.shared.errors import HaganeError, ModelError
-from components.shared.plan import CheckpointPlan, LoraPlan, ModelPlan, Plan, StepPlan
-from components.shared.spec import RunSpec
-
-# Bytes of optimizer state per trainable parameter: fp32 copy, first and second moment (DeepSpeed bf16_optimizer, stage3).
-STATE_BYTES = 12
-# What a process adds to a checkpoint whatever the model's size: its RNG state, ZeRO's description of its shards.
-PROCESS_BYTES = 20_000
+from components.shared.plan import LoraPlan, ModelPlan, Plan, StepPlan
+from components.shared.spec import HOW_NOT_WHAT, RunSpec
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
     """What planning needs of the dataset's manifest."""
 
+    digest: str
+    """Of the dataset's manifest: it stands for every row."""
     num_rows: int
     num_tokens: int
     model_revision: str | None
@@ -78,11 +78,14 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     if training.method == "lora":
         lora = LoraPlan(rank=spec.lora.rank, alpha=spec.lora.alpha, dropout=spec.lora.dropout, target_modules=targets)
         num_trainable = num_lora_parameters(targets, spec.lora.rank, architecture)
+    checkpoints = plan_checkpoints(spec, steps, precision=precision, num_trainable=num_trainable)
     return Plan(
         run=spec.name,
         method=training.method,
         precision=precision,
         num_trainable=num_trainable,
+        training_digest=training_digest(spec, dataset, precision),
+        zero_stage=spec.zero.stage,
         model=ModelPlan(
             source=spec.model.source,
             revision=dataset.model_revision,
@@ -92,28 +95,21 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         ),
         steps=steps,
         lora=lora,
-        checkpoints=plan_checkpoints(spec, steps, precision, num_trainable),
-        reasons={"precision": why_precision, **_reasons(spec, steps, architecture, lora)},
+        checkpoints=checkpoints,
+        reasons={"precision": why_precision, **_reasons(spec, steps, architecture, lora), **checkpoint_reasons(spec, checkpoints)},
     )
 
 
-def plan_checkpoints(spec: RunSpec, steps: StepPlan, precision: Precision, num_trainable: int) -> CheckpointPlan:
-    """Bytes of checkpoints. LoRA: optimizer state and the matrices themselves; full: the state, which holds the weights.
-
-    ZeRO-2 does not divide the weights, so process 0 writes them once more, in training precision.
-    """
-    weight_bytes = {"bf16": 2, "fp32": 4}[precision]
-    bytes_each = STATE_BYTES * num_trainable + PROCESS_BYTES * steps.num_processes
-    if spec.training.method == "lora":
-        bytes_each += 4 * num_trainable
-    if spec.zero.stage == 2:
-        bytes_each += weight_bytes * num_trainable
-    return CheckpointPlan(
-        bytes_each=bytes_each,
-        bytes_total=bytes_each * len(steps.save_steps),
-        # One checkpoint is written while the one before may still be on its way to the store.
-        work_bytes=2 * bytes_each,
-    )
+def training_digest(spec: RunSpec, dataset: DatasetFacts, precision: Precision) -> str:
+    """sha256, in hex, of all that the losses follow from: the spec but for how the work is done, where, and what comes after it."""
+    asked = spec.model_dump(mode="json", exclude={"name", "store", "backend", "evaluation"})
+    for field in HOW_NOT_WHAT:
+        section, _, key = field.partition(".")
+        if key:
+            del asked[section][key]
+        else:
+            del asked[section]
+    return hashlib.sha256(json.dumps([asked, dataset.digest, precision], sort_keys=True).encode()).hexdigest()
 
 
 def _reasons(spec: RunSpec, steps: StepPlan, architecture: Architecture, lora: LoraPlan | None) -> dict[str, str]:

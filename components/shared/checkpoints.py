@@ -1,11 +1,16 @@
-"""What readers know of checkpoints: only those whose manifest is there, and only files that are what it says."""
+"""What readers know of checkpoints: only those whose manifest is there, and only files that are what it says.
+
+A checkpoint is of the end of an epoch (`checkpoints/epoch-0001`) or of a step between two (`checkpoints/step-000123`).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.shared.layout import CHECKPOINTS, MANIFEST
-from components.shared.manifest import Manifest, fetch_file, require_manifest
+from components.shared.manifest import Manifest, fetch_file, read_manifest, require_manifest
+from components.shared.plan import Plan
+from components.shared.spec import KeepSpec
 from components.shared.storage import Store
 
 
@@ -14,24 +19,87 @@ class Checkpoint:
     """A committed checkpoint. Names in its manifest are `<attempt>/<file>`."""
 
     folder: str
-    epoch: int
-    step: int
     manifest: Manifest
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch, counted from 1, that it is the end of; None between epochs."""
+        epoch = self.manifest.facts["epoch"]
+        return None if epoch is None else int(epoch)
+
+    @property
+    def step(self) -> int:
+        return int(self.manifest.facts["step"] or 0)
+
+    @property
+    def num_processes(self) -> int:
+        return int(self.manifest.facts["num_processes"] or 0)
+
+    @property
+    def held_out_loss(self) -> float | None:
+        loss = self.manifest.facts["held_out_loss"]
+        return None if loss is None else float(loss)
 
     @property
     def num_bytes(self) -> int:
         return sum(entry.num_bytes for entry in self.manifest.files)
 
+    @property
+    def told(self) -> str:
+        """`epoch 2 (step 34)` or `step 40`."""
+        return f"step {self.step}" if self.epoch is None else f"epoch {self.epoch} (step {self.step})"
+
 
 def committed_checkpoints(store: Store) -> list[Checkpoint]:
     """All committed checkpoints of a run, oldest first. What has no manifest is not there."""
     found: list[Checkpoint] = []
-    for stored in store.list(f"{CHECKPOINTS}/epoch-"):
+    for stored in store.list(f"{CHECKPOINTS}/"):
         folder, _, name = stored.key.rpartition("/")
         if name == MANIFEST and folder.count("/") == 1:
-            manifest = require_manifest(store, folder)
-            found.append(Checkpoint(folder, int(manifest.facts["epoch"] or 0), int(manifest.facts["step"] or 0), manifest))
-    return sorted(found, key=lambda checkpoint: checkpoint.step)
+            manifest = read_manifest(store, folder)
+            if manifest is not None:  # else removed since, as a newer one is there
+                found.append(Checkpoint(folder, manifest))
+    return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.epoch is not None))
+
+
+def reasons_to_keep(checkpoints: list[Checkpoint], keep: KeepSpec) -> dict[str, str]:
+    """Folder -> why it stays, for those that do: by age, held-out loss or number of the epoch; and always the newest.
+
+    `checkpoints` is as `committed_checkpoints` gives it. One between epochs stays only while it is the newest.
+    """
+    epochs = [(checkpoint.epoch, checkpoint) for checkpoint in checkpoints if checkpoint.epoch is not None]
+    why: dict[str, list[str]] = {}
+    if keep == KeepSpec():
+        why = {checkpoint.folder: ["all are kept"] for _, checkpoint in epochs}
+    for _, checkpoint in epochs[-keep.last :] if keep.last else []:
+        why.setdefault(checkpoint.folder, []).append(f"last {keep.last}")
+    by_loss = sorted((checkpoint for _, checkpoint in epochs if checkpoint.held_out_loss is not None), key=_held_out_loss)
+    for checkpoint in by_loss[: keep.best or 0]:
+        why.setdefault(checkpoint.folder, []).append(f"best {keep.best}")
+    for epoch, checkpoint in epochs:
+        if keep.every and epoch % keep.every == 0:
+            why.setdefault(checkpoint.folder, []).append(f"every {keep.every}")
+    for checkpoint in checkpoints[-1:]:
+        why.setdefault(checkpoint.folder, []).append("newest")
+    return {folder: ", ".join(reasons) for folder, reasons in why.items()}
+
+
+def _held_out_loss(checkpoint: Checkpoint) -> float:
+    assert checkpoint.held_out_loss is not None
+    return checkpoint.held_out_loss
+
+
+def resume_problem(checkpoint: Checkpoint, plan: Plan) -> str | None:
+    """Why training by this plan cannot go on from the checkpoint; None when it can, at any number of processes."""
+    made_from, stage = checkpoint.manifest.inputs["training"], checkpoint.manifest.facts["zero_stage"]
+    if made_from != plan.training_digest:
+        return (
+            f"{checkpoint.folder}: is of another training ({made_from[:12]}, this is {plan.training_digest[:12]}: other data, precision "
+            "or settings); set another name"
+        )
+    if stage != plan.zero_stage:
+        return f"zero.stage: got {plan.zero_stage}, but {checkpoint.folder} is of stage {stage}; set zero.stage: {stage}, or another name"
+    return None
 
 
 def fetch_checkpoint(store: Store, folder: str, local: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> Manifest:

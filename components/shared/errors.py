@@ -13,6 +13,7 @@ HaganeError                 exit 2: the user can mend it, nothing was begun
 │   ├── ObjectExists        a conditional write found one there
 │   └── ObjectDamaged       size or checksum differ from the manifest
 └── RunFailed               exit 1: something that had begun failed; the same command goes on from there
+    └── Preempted           exit 143: SIGTERM was obeyed; whoever sent it may start the same again
 """
 
 
@@ -72,3 +73,7 @@ class ObjectDamaged(StoreError):
 
 class RunFailed(HaganeError):
     exit_code = 1
+
+
+class Preempted(RunFailed):
+    exit_code = 128 + 15  # as a shell tells SIGTERM; the PyTorchJob policy ExitCode restarts on codes from 128 on

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -110,16 +109,30 @@ def fetch_folder(store: Store, folder: str, local: Path, *, names: tuple[str, ..
 
 
 def fetch_file(store: Store, key: str, entry: FileEntry, path: Path) -> None:
-    """The object of an entry is at `path`, checked. Raises ObjectDamaged."""
+    """The object of an entry is at `path`, checked; damage on the way is told from damage in the store by reading twice.
+
+    Raises:
+        ObjectDamaged: the object is not what the entry says, or is not there.
+    """
     if path.is_file() and file_entry(path, entry.name) == entry:
         return
     beside = path.with_name(f".new-{os.getpid()}-{path.name}")
-    store.download(key, beside)
-    found = file_entry(beside, entry.name)
-    if found != entry:
-        beside.unlink()
-        raise ObjectDamaged(
-            f"{store.uri}/{key}: damaged: found {found.num_bytes} bytes with sha256 {found.sha256[:12]}, "
-            f"its manifest says {entry.num_bytes} bytes with {entry.sha256[:12]}"
-        )
-    shutil.move(beside, path)
+    try:
+        found = _downloaded(store, key, entry, beside)
+        if found != entry:
+            found = _downloaded(store, key, entry, beside)
+        if found != entry:
+            raise ObjectDamaged(
+                f"{store.uri}/{key}: damaged: found {found.num_bytes} bytes with sha256 {found.sha256[:12]}, "
+                f"its manifest says {entry.num_bytes} bytes with {entry.sha256[:12]}"
+            )
+        beside.replace(path)
+    except ObjectMissing:
+        raise ObjectDamaged(f"{store.uri}/{key}: is not there, though its manifest names it") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _downloaded(store: Store, key: str, entry: FileEntry, path: Path) -> FileEntry:
+    store.download(key, path)
+    return file_entry(path, entry.name)

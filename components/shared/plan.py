@@ -44,10 +44,16 @@ class LoraPlan(FrozenModel):
 class CheckpointPlan(FrozenModel):
     bytes_each: int
     """Bytes of one checkpoint in the store, all processes together."""
+    num_kept: int
+    """Epochs whose checkpoints are in the store at the end; at most so many when `keep.best` is set."""
     bytes_total: int
-    """Bytes of all checkpoints of the run in the store."""
+    """Bytes of those."""
+    node_bytes: int
+    """Bytes of one checkpoint that a node writes."""
     work_bytes: int
     """Free bytes that training needs in the work folder of a node."""
+    saves_on_sigterm: bool
+    """Whether a node can write and upload its share of a checkpoint within the grace period."""
 
 
 class Plan(FrozenModel):
@@ -58,6 +64,10 @@ class Plan(FrozenModel):
     """Number format of weights and activations."""
     num_trainable: int
     """Parameters that receive gradients."""
+    training_digest: str
+    """sha256 of all that the losses follow from: equal for plans that differ only in how the work is spread over machines."""
+    zero_stage: Literal[2, 3]
+    """What a checkpoint's shards were divided by: it can be resumed only at the same stage."""
     model: ModelPlan
     steps: StepPlan
     lora: LoraPlan | None

@@ -9,30 +9,40 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-def end_with_parent() -> None:
-    """The kernel sends this process SIGTERM when the process that started it is gone, so that nothing keeps running alone.
+def end_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
+    """The kernel sends this process SIGTERM, or `how`, when the process that started it is gone: nothing keeps running alone.
 
     prctl(2), PR_SET_PDEATHSIG = 1; Linux only, and nothing is done elsewhere.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(1, how)
 
 
 @contextmanager
-def ended_with_this_block(process: subprocess.Popen[str], end: Callable[[], object]) -> Iterator[None]:
-    """The process is gone after the block, however the block is left: by Ctrl-C, SIGTERM, an error, or its end.
+def stop_passed_on(process: subprocess.Popen[str], send: Callable[[], object], *signals: signal.Signals) -> Iterator[set[signal.Signals]]:
+    """The first of these signals to this process inside the block calls `send`, which asks `process` to end; all are noted in the set.
 
-    `end` asks it to go. After SIGTERM this process then ends too, with exit code 143.
+    A second SIGINT leaves the block by KeyboardInterrupt. However it is left, the process is gone after it.
     """
+    noted: set[signal.Signals] = set()
 
-    def leave(signal_number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + signal_number)
+    def pass_on(number: int, _: FrameType | None) -> None:
+        if signal.SIGINT in noted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        first = not noted
+        noted.add(signal.Signals(number))
+        if first and process.poll() is None:
+            send()
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {each: signal.signal(each, pass_on) for each in signals}
     try:
-        yield
+        yield noted
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
         if process.poll() is None:
-            end()
+            if noted:
+                process.kill()
+            else:
+                send()
             process.wait()

@@ -15,6 +15,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ from s3transfer.manager import TransferConfig, TransferManager
 
 from components.shared.errors import ObjectDamaged, ObjectExists, ObjectMissing, StoreError, StoreUnreachable
 from components.shared.s3_errors import ALL_ERRORS, BROKEN_OFF, S3Place, error_code, store_error
-from components.shared.storage import StoredObject, checked_key
+from components.shared.storage import StoredObject, Unfinished, checked_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -107,9 +108,12 @@ class S3Store:
             with TransferManager(self.client, TRANSFER) as transfers:
                 # Given a checksum of the whole, the server compares it when it has put the parts together.
                 transfers.upload(str(path), self.bucket, full, extra_args={"ChecksumCRC32": checksum}).result()
-            found = self.client.head_object(Bucket=self.bucket, Key=full)["ContentLength"]
-        if found != path.stat().st_size:
-            raise ObjectDamaged(f"{self.uri}/{key}: holds {found} bytes of {path.stat().st_size}; the file changed meanwhile, try again")
+            head = self.client.head_object(Bucket=self.bucket, Key=full, ChecksumMode="ENABLED")
+        if head["ContentLength"] != path.stat().st_size or head.get("ChecksumCRC32", checksum) != checksum:
+            raise ObjectDamaged(
+                f"{self.uri}/{key}: holds {head['ContentLength']} bytes of {path.stat().st_size}, or other ones; "
+                "the file changed meanwhile, try again"
+            )
 
     def download(self, key: str, path: Path) -> None:
         """As Store says; boto3 does not compare checksums of objects over 8 MiB, so the caller must (`fetch_file` does)."""
@@ -120,18 +124,38 @@ class S3Store:
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         start = f"{self.prefix}/" if self.prefix else ""
-        sizes: dict[str, int] = {}
+        found: dict[str, StoredObject] = {}
         with self._errors_told(start + prefix):
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start + prefix):
-                sizes |= {found.get("Key", ""): found.get("Size", 0) for found in page.get("Contents", [])}
-        for key in sorted(sizes):  # AWS sends them so; SeaweedFS sends a/b before a-b
+                for told in page.get("Contents", []):
+                    key = told.get("Key", "").removeprefix(start)
+                    found[key] = StoredObject(key, told.get("Size", 0), told.get("LastModified", datetime.now(UTC)))
+        for key in sorted(found):  # AWS sends them so; SeaweedFS sends a/b before a-b
             if not key.endswith("/"):  # what a web console makes for "new folder"
-                yield StoredObject(key.removeprefix(start), sizes[key])
+                yield found[key]
 
     def delete(self, key: str) -> None:
         full = self._full(key)
         with self._errors_told(full):
             self.client.delete_object(Bucket=self.bucket, Key=full)
+
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        start = f"{self.prefix}/" if self.prefix else ""
+        with self._errors_told(start + prefix):
+            for page in self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=start + prefix):
+                for upload in page.get("Uploads", []):
+                    key = upload.get("Key", "")
+                    if key.startswith(start + prefix):
+                        yield Unfinished(key.removeprefix(start), upload.get("Initiated", datetime.now(UTC)), upload.get("UploadId", ""))
+
+    def discard(self, unfinished: Unfinished) -> None:
+        full = self._full(unfinished.key)
+        with self._errors_told(full):
+            try:
+                self.client.abort_multipart_upload(Bucket=self.bucket, Key=full, UploadId=unfinished.handle)
+            except ClientError as error:
+                if error_code(error) != "NoSuchUpload":
+                    raise
 
     def check(self) -> None:
         client = _client(self.bucket, max_attempts=CHECK_ATTEMPTS)

@@ -118,6 +118,37 @@ class HardwareSpec(FrozenModel):
     """Training processes on each: one per GPU, or on a CPU one per group of cores."""
 
 
+class KeepSpec(FrozenModel):
+    """Which epochs' checkpoints stay in the store; what any of these names stays. With none of them set, all stay."""
+
+    last: int | None = Field(default=None, ge=1)
+    """The newest so many epochs. The newest of all always stays."""
+    best: int | None = Field(default=None, ge=1)
+    """The so many epochs with the lowest held-out loss."""
+    every: int | None = Field(default=None, ge=1)
+    """Each epoch whose number is a multiple of this."""
+
+
+class CheckpointSpec(FrozenModel):
+    every_minutes: Number | None = Field(default=None, gt=0)
+    """Also store a checkpoint between epochs when so many minutes went by since the last one. It goes when a newer one is there."""
+    keep: KeepSpec = KeepSpec()
+    """Which checkpoints stay. An older one is removed only after a newer one is committed."""
+    grace_seconds: int = Field(default=30, ge=0, le=3600)
+    """Seconds between SIGTERM and SIGKILL when a machine is taken away. A checkpoint is stored within them if the plan says it fits."""
+    upload_mb_s: Number = Field(default=100, gt=0)
+    """Megabytes a second that a machine surely uploads to the store: what the plan counts on for `grace_seconds`."""
+    on_failure: Literal["stop", "continue"] = "stop"
+    """What training does when a checkpoint cannot be written (disk full) or stored (store gone): stop at once, or tell it and go
+    on. The last epoch's must be stored either way."""
+
+
+class ResumeSpec(FrozenModel):
+    on_damage: Literal["fail", "previous"] = "fail"
+    """When the newest committed checkpoint is not what its manifest says: stop and name the file, or set the checkpoint aside and
+    take the one before."""
+
+
 class EvaluationSpec(FrozenModel):
     questions: tuple[str, ...] = ()
     """Questions put to the base and to the tuned model, answered greedily; shown side by side in the report."""
@@ -125,6 +156,10 @@ class EvaluationSpec(FrozenModel):
     """Longest answer, in tokens."""
     must_improve: bool = True
     """Fail the run when the tuned model's held-out loss is not below the base's."""
+
+
+HOW_NOT_WHAT = ("hardware", "zero", "checkpoints", "resume", "training.micro_batch", "training.gradient_checkpointing")
+"""Fields that say how a run is worked, not what comes of it: they may change while it is under way."""
 
 
 class RunSpec(FrozenModel):
@@ -140,6 +175,8 @@ class RunSpec(FrozenModel):
     lora: LoraSpec = LoraSpec()
     zero: ZeroSpec = ZeroSpec()
     hardware: HardwareSpec = HardwareSpec()
+    checkpoints: CheckpointSpec = CheckpointSpec()
+    resume: ResumeSpec = ResumeSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
 
     @property

@@ -15,7 +15,7 @@ from components.shared.errors import HaganeError, ObjectExists, ObjectMissing, S
 from components.shared.layout import PLAN, SPEC
 from components.shared.log import set_up_log
 from components.shared.manifest import Manifest, read_manifest
-from components.shared.spec import RunSpec
+from components.shared.spec import HOW_NOT_WHAT, RunSpec
 from components.shared.spec_file import parse_spec, spec_yaml
 from components.shared.storage import Store, open_store
 
@@ -44,10 +44,11 @@ def open_run(run_uri: str) -> tuple[Store, RunSpec]:
 
 
 def claim_run(spec: RunSpec) -> Store:
-    """The run's folder, with this spec written in it. A name stands for one spec once a plan was made from it.
+    """The run's folder, with this spec written in it. Once a plan was made from one, a name stands for what that spec asks;
+    how the work is done (HOW_NOT_WHAT) may change.
 
     Raises:
-        SpecError: a run of this name has a plan made from another spec; tells the fields that differ.
+        SpecError: a run of this name has a plan made from a spec that asks something else; tells the fields that differ.
     """
     store = open_store(spec.run_uri)
     try:
@@ -56,19 +57,20 @@ def claim_run(spec: RunSpec) -> Store:
     except ObjectExists:
         _, claimed = open_run(spec.run_uri)
     if claimed != spec:
-        if read_manifest(store, PLAN) is not None:
-            raise SpecError(*(f"{line}; set another name" for line in spec_differences(claimed, spec)))
+        differences = spec_differences(claimed, spec)
+        if differences and read_manifest(store, PLAN) is not None:
+            raise SpecError(*(f"{line}; set another name" for line in differences))
         store.write_bytes(SPEC, spec_yaml(spec).encode())
     return store
 
 
 def spec_differences(old: RunSpec, new: RunSpec) -> list[str]:
-    """One line for each field that differs between the spec a run was begun with and the one at hand."""
+    """One line for each field of what is asked that differs between the spec a run was begun with and the one at hand."""
     before, after = _flat(old.model_dump()), _flat(new.model_dump())
     return [
         f"{key}: got {after.get(key)!r}, but run {old.name!r} was begun with {before.get(key)!r}"
         for key in before | after
-        if before.get(key) != after.get(key)
+        if before.get(key) != after.get(key) and not any(f"{key}.".startswith(f"{field}.") for field in HOW_NOT_WHAT)
     ]
 
 

@@ -11,7 +11,8 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -25,6 +26,18 @@ WRITING = re.compile(r"\.writing-[0-9a-f]{32}")
 class StoredObject:
     key: str
     num_bytes: int
+    written: datetime = field(compare=False, default=datetime.min.replace(tzinfo=UTC))
+    """When, by the store's clock."""
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What a writer that was killed left of an object: an open multipart upload, or a file beside its place. No reader sees it."""
+
+    key: str
+    begun: datetime
+    handle: str
+    """The upload's id, or the file's path."""
 
 
 class Store(Protocol):
@@ -65,6 +78,14 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """No object is under the key, whether or not one was."""
+        ...
+
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        """What is being written, or was left half written, under keys that begin with `prefix`."""
+        ...
+
+    def discard(self, unfinished: Unfinished) -> None:
+        """It is gone, and the writer, if one is still at it, fails."""
         ...
 
     def check(self) -> None:
@@ -131,24 +152,41 @@ class LocalStore:
             shutil.copyfileobj(source, stream, COPY_BYTES)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        folder = prefix.rpartition("/")[0]
-        sizes: dict[str, int] = {}
-        with self._errors_told(prefix):
-            for parent, _, names in os.walk(self.root / checked_key(folder) if folder else self.root, onerror=_unless_gone):
-                for path in (Path(parent, name) for name in names if not WRITING.fullmatch(name)):
-                    with suppress(FileNotFoundError):  # deleted since
-                        sizes[path.relative_to(self.root).as_posix()] = path.stat().st_size
-        yield from (StoredObject(key, sizes[key]) for key in sorted(sizes) if key.startswith(prefix))
+        found = {key: info for key, info in self._files(prefix) if not WRITING.fullmatch(key.rpartition("/")[2])}
+        for key in sorted(found):
+            yield StoredObject(key, found[key].st_size, datetime.fromtimestamp(found[key].st_mtime, UTC))
 
     def delete(self, key: str) -> None:
         with self._errors_told(key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             (self.root / checked_key(key)).unlink()
+
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        folder = prefix.rpartition("/")[0]
+        for key, info in self._files(f"{folder}/" if folder else ""):
+            beside = key.rpartition("/")
+            if WRITING.fullmatch(beside[2]) and (beside[0] + beside[1]).startswith(prefix):
+                yield Unfinished(key, datetime.fromtimestamp(info.st_mtime, UTC), str(self.root / key))
+
+    def discard(self, unfinished: Unfinished) -> None:
+        with self._errors_told(unfinished.key):
+            Path(unfinished.handle).unlink(missing_ok=True)
 
     def check(self) -> None:
         key = f".check-{uuid.uuid4().hex}"
         self.write_bytes(key, b"hagane")
         self.read_bytes(key)
         self.delete(key)
+
+    def _files(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Every file whose key begins with `prefix`, half written ones included."""
+        folder = prefix.rpartition("/")[0]
+        with self._errors_told(prefix):
+            for parent, _, names in os.walk(self.root / checked_key(folder) if folder else self.root, onerror=_unless_gone):
+                for path in (Path(parent, name) for name in names):
+                    key = path.relative_to(self.root).as_posix()
+                    if key.startswith(prefix):
+                        with suppress(FileNotFoundError):  # deleted since
+                            yield key, path.stat()
 
     @contextmanager
     def _errors_told(self, key: str) -> Iterator[None]:

@@ -8,28 +8,30 @@ import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import deepspeed
 import torch
 import torch.distributed as dist
 from transformers import TrainingArguments
 
-from components.shared.checkpoints import committed_checkpoints, fetch_checkpoint
-from components.shared.errors import RunFailed
+from components.shared.checkpoints import committed_checkpoints
+from components.shared.errors import Preempted, RunFailed
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN
-from components.shared.manifest import fetch_folder, read_manifest
+from components.shared.manifest import fetch_folder
 from components.shared.model_source import resolve_planned_model
 from components.shared.plan import Plan
 from components.shared.processes import end_with_parent
 from components.shared.spec import RunSpec
 from components.shared.step import Log, open_run, step_log, work_folder
 from components.shared.storage import Store
-from components.train.commit import owner
+from components.train.agreement import Agreement
+from components.train.boundary import Sigterm, StepBoundary
 from components.train.model import load_model
 from components.train.results import PROBE_TOKENS, history_json, probe_logits, publish_results
+from components.train.resume import AfterResume, Resume, fetch_resume
 from components.train.rows import PackedRows, first_tokens
-from components.train.saving import StoreCheckpoints
+from components.train.saving import CheckpointSaver
 from components.train.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
 from components.train.uploader import BackgroundUploads
 
@@ -42,11 +44,10 @@ class Job:
     store: Store
     spec: RunSpec
     plan: Plan
-    plan_digest: str
     work: Path
     attempt: str
-    resume_from: str | None
-    """Folder of the committed checkpoint to go on from, or None to begin."""
+    resume: Resume | None
+    """What to go on from, or None to begin."""
 
 
 def main() -> None:
@@ -56,7 +57,12 @@ def main() -> None:
     end_with_parent()
     with step_log("train") as log:
         join_processes()
-        train(prepare_job(run), log)
+        try:
+            train(prepare_job(run, log), log)
+        except Preempted as error:
+            if dist.get_rank() == 0:
+                log.error("failed", exit_code=error.exit_code, problems=list(error.problems))
+            leave_processes(error.exit_code)
     leave_processes()
 
 
@@ -71,109 +77,84 @@ def join_processes() -> None:
         deepspeed.init_distributed(dist_backend="nccl", verbose=False)
 
 
-def leave_processes() -> None:
+def leave_processes(exit_code: int = 0) -> NoReturn:
     """Ends this process at once when all have arrived: gloo's threads may abort a normal exit (Python 3.11, torch 2.13)."""
     dist.barrier()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(exit_code)
 
 
-def prepare_job(run: str) -> Job:
+def prepare_job(run: str, log: Log) -> Job:
     """dataset/, plan/ and the checkpoint to resume from are on this machine, checked; all processes agree on the last."""
     store, spec = open_run(run)
     work = work_folder(run, "train")
-    first_here = int(os.environ["LOCAL_RANK"]) == 0
-    if first_here:
-        fetch_folder(store, DATASET, work / DATASET)
+    if int(os.environ["LOCAL_RANK"]) == 0:
+        for folder in (DATASET, PLAN):
+            fetch_folder(store, folder, work / folder)
     dist.barrier()
-    plan_manifest = fetch_folder(store, PLAN, work / PLAN) if first_here else read_manifest(store, PLAN)
-    dist.barrier()
-    assert plan_manifest is not None
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
-    _check_world(plan)
-    decided: list[Any] = [None, None]
-    if dist.get_rank() == 0:
-        newest = committed_checkpoints(store)[-1:]
-        for checkpoint in newest:
-            _check_same_plan(checkpoint.folder, checkpoint.manifest.inputs["plan"], plan_manifest.digest)
-        decided = [uuid.uuid4().hex[:12], newest[0].folder if newest else None]
-    dist.broadcast_object_list(decided, src=0)
-    return Job(run, store, spec, plan, plan_manifest.digest, work, attempt=decided[0], resume_from=decided[1])
-
-
-def _check_world(plan: Plan) -> None:
     if dist.get_world_size() != plan.steps.num_processes:
         raise RunFailed(f"training: {dist.get_world_size()} processes were started, the plan is for {plan.steps.num_processes}")
-
-
-def _check_same_plan(folder: str, made_from: str, plan_digest: str) -> None:
-    if made_from != plan_digest:
-        raise RunFailed(f"{folder}: was made from another plan ({made_from[:12]}, not {plan_digest[:12]}); set another name for this run")
+    resume = fetch_resume(store, plan, spec.resume, work / "resume", log)
+    attempt = [uuid.uuid4().hex[:12]]
+    dist.broadcast_object_list(attempt, src=0)
+    return Job(run, store, spec, plan, work, attempt[0], resume)
 
 
 def train(job: Job, log: Log) -> None:
-    """checkpoints/ is finished: every epoch is committed, the results are published."""
+    """checkpoints/ is finished: the last epoch is committed, the results are published."""
     spec, plan = job.spec, job.plan
-    local = job.work / "checkpoints"
-    arguments = training_arguments(job, local)
+    agreement = Agreement()
+    sigterm = Sigterm(spec.checkpoints.grace_seconds) if plan.checkpoints.saves_on_sigterm else None
+    arguments = training_arguments(job)
     base = resolve_planned_model(plan)
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
-    model = load_model(
-        base.folder,
-        plan,
-        lora=lora,
-        seed=spec.training.seed,
-        zero_stage=spec.zero.stage,
-    )
+    model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed, zero_stage=spec.zero.stage)
     trainer = HaganeTrainer(model, arguments, PackedRows(job.work / DATASET / "train.parquet"))
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
-    uploads = BackgroundUploads(job.run, log)
+    saver = CheckpointSaver(plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement)
+    trainer.save = lambda: saver.save(trainer)
 
     def measure() -> float:
         return held_out_loss(trainer.model_wrapped, held_out, process_rank=dist.get_rank(), num_processes=dist.get_world_size())
 
     steps = plan.steps
+    boundary = StepBoundary(saver, plan, spec.checkpoints, sigterm=sigterm, agreement=agreement, log=log)
+    if job.resume is not None:
+        trainer.add_callback(AfterResume(job.resume, lambda: trainer.model_wrapped, zero_stage=plan.zero_stage))
     trainer.add_callback(HeldOutLoss(measure, log))
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
-    trainer.add_callback(StoreCheckpoints(uploads, plan=job.plan_digest, attempt=job.attempt, steps_per_epoch=steps.steps_per_epoch))
-    trainer.train(resume_from_checkpoint=fetch_own_share(job, log))
+    trainer.add_callback(boundary)
+    trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume.folder))
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
     probe = probe_logits(trainer.model_wrapped, first_tokens(held_out, PROBE_TOKENS))
-    uploads.finish()
+    boundary.finish(trainer.state)
     dist.barrier()
     if dist.get_rank() == 0:
         publish(job, trainer.state.log_history, probe)
 
 
-def training_arguments(job: Job, local: Path) -> TrainingArguments:
+def training_arguments(job: Job) -> TrainingArguments:
     """The plan's TrainingArguments and DeepSpeed config, with this machine's folder and device."""
     planned = json.loads((job.work / PLAN / "training_args.json").read_bytes())
     zero = json.loads((job.work / PLAN / "deepspeed.json").read_bytes())
-    if dist.get_rank() == 0 and local.exists():
+    if job.resume is not None and job.resume.universal:
+        zero["checkpoint"] = {"load_universal": True}
+    local = job.work / "checkpoints"
+    if int(os.environ["LOCAL_RANK"]) == 0 and local.exists():
         shutil.rmtree(local)  # an earlier try's files; what counts is in the store
     dist.barrier()
     return TrainingArguments(output_dir=str(local), deepspeed=zero, use_cpu=not torch.cuda.is_available(), **planned)
 
 
-def fetch_own_share(job: Job, log: Log) -> str | None:
-    """The local folder to resume from, holding the files this process reads; None to begin. Damage is a StoreError."""
-    if job.resume_from is None:
-        return None
-    folder = job.work / "resume" / job.resume_from.rsplit("/", 1)[-1]
-    readers = {dist.get_rank(), None} if int(os.environ["LOCAL_RANK"]) == 0 else {dist.get_rank()}
-    fetch_checkpoint(job.store, job.resume_from, folder, wanted=lambda name: owner(name) in readers)
-    dist.barrier()
-    if dist.get_rank() == 0:
-        log.info("resumed", checkpoint=f"{job.run}/{job.resume_from}")
-    return str(folder)
-
-
 def publish(job: Job, history: list[dict[str, Any]], probe: dict[str, torch.Tensor]) -> None:
-    epochs = [checkpoint.epoch for checkpoint in committed_checkpoints(job.store)]
-    assert epochs == list(range(1, len(job.plan.steps.save_steps) + 1)), f"{CHECKPOINTS}: committed are epochs {epochs}"
+    """checkpoints/ is finished. Raises RunFailed when the last epoch's checkpoint is not committed."""
+    total_steps = job.plan.steps.total_steps
+    if not any(checkpoint.step == total_steps for checkpoint in committed_checkpoints(job.store)):
+        raise RunFailed(f"{CHECKPOINTS}: step {total_steps}, the last, is not in the store; the same command stores it again")
     local = work_folder(job.run, "results")
-    publish_results(job.store, local, history=history_json(history, job.plan), probe=probe, plan_digest=job.plan_digest)
+    publish_results(job.store, local, history=history_json(history, job.plan), probe=probe, training=job.plan.training_digest)
 
 
 if __name__ == "__main__":

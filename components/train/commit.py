@@ -5,31 +5,37 @@
     checkpoints/epoch-0001/manifest.json           every process's part is there; only now the checkpoint exists for readers
 
 No process waits for another. Two that finish at once may both write the manifest: the write is conditional, and both
-write the same bytes.
+write the same bytes. docs/checkpoints.md says what each crash leaves, and why it is safe.
 """
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.shared.errors import ObjectExists
-from components.shared.layout import checkpoint_folder, manifest_key
+from components.shared.checkpoints import committed_checkpoints, reasons_to_keep
+from components.shared.errors import ObjectDamaged, ObjectExists
+from components.shared.layout import checkpoint_folder, manifest_key, step_checkpoint_folder
 from components.shared.manifest import FileEntry, Manifest, file_entry
-from components.shared.spec import FrozenModel
+from components.shared.spec import FrozenModel, KeepSpec
 from components.shared.storage import Store
 
 
 class Part(FrozenModel):
     """One process's share of one checkpoint, and what it takes to commit the whole."""
 
-    epoch: int
+    epoch: int | None
+    """The epoch, counted from 1, that it is the end of; None between epochs."""
     step: int
     attempt: str
     process_rank: int
     num_processes: int
-    plan: str
+    zero_stage: int
+    training: str
+    """The plan's training_digest."""
     loss: float
-    held_out_loss: float
+    """Mean of the epoch's step losses so far."""
+    held_out_loss: float | None
     root: str
     """Local folder of the files."""
     names: tuple[str, ...]
@@ -37,7 +43,7 @@ class Part(FrozenModel):
 
     @property
     def folder(self) -> str:
-        return checkpoint_folder(self.epoch)
+        return step_checkpoint_folder(self.step) if self.epoch is None else checkpoint_folder(self.epoch)
 
 
 class PartList(FrozenModel):
@@ -52,12 +58,17 @@ class Stored:
 
 
 def store_part(store: Store, part: Part) -> Stored:
-    """This process's files are in the store; the checkpoint is committed if all other processes' were there too."""
+    """This process's files are in the store; the checkpoint is committed if all other processes' were there too.
+
+    May be called again after any error. Raises StoreError; ObjectDamaged when a part's file is no longer what its list says.
+    """
     entries: list[FileEntry] = []
-    for name in part.names:
-        entry = file_entry(Path(part.root, name), f"{part.attempt}/{name}")
-        store.upload(Path(part.root, name), f"{part.folder}/{entry.name}")
-        entries.append(entry)
+    with ThreadPoolExecutor(1) as beside:
+        for name in part.names:
+            path, stored_name = Path(part.root, name), f"{part.attempt}/{name}"
+            entry = beside.submit(file_entry, path, stored_name)  # reads the file while it is uploaded
+            store.upload(path, f"{part.folder}/{stored_name}")
+            entries.append(entry.result())
     part_list = PartList(files=tuple(entries))
     store.write_bytes(_part_key(part, part.process_rank), part_list.model_dump_json().encode())
     return Stored(sum(entry.num_bytes for entry in entries), _commit(store, part))
@@ -68,30 +79,53 @@ def _part_key(part: Part, process_rank: int) -> str:
 
 
 def _commit(store: Store, part: Part) -> bool:
-    prefix = f"{part.folder}/{part.attempt}/part-"
-    present = {found.key for found in store.list(prefix)}
+    sizes = {found.key: found.num_bytes for found in store.list(f"{part.folder}/{part.attempt}/")}
     keys = [_part_key(part, process_rank) for process_rank in range(part.num_processes)]
-    if not present.issuperset(keys):
+    if not sizes.keys() >= set(keys):
         return False
     lists = [PartList.model_validate_json(store.read_bytes(key)) for key in keys]
-    manifest = Manifest(
+    files = tuple(entry for part_list in lists for entry in part_list.files)
+    for entry in files:
+        found = sizes.get(f"{part.folder}/{entry.name}")
+        if found != entry.num_bytes:
+            raise ObjectDamaged(f"{store.uri}/{part.folder}/{entry.name}: holds {found} bytes of {entry.num_bytes}; nothing is committed")
+    try:
+        store.write_bytes(manifest_key(part.folder), _manifest(part, files).to_bytes(), if_absent=True)
+    except ObjectExists:
+        return False  # an earlier attempt committed this checkpoint, and it stands
+    return True
+
+
+def _manifest(part: Part, files: tuple[FileEntry, ...]) -> Manifest:
+    return Manifest(
         folder=part.folder,
         made_by="train",
-        inputs={"plan": part.plan},
+        inputs={"training": part.training},
         facts={
             "epoch": part.epoch,
             "step": part.step,
             "num_processes": part.num_processes,
+            "zero_stage": part.zero_stage,
             "loss": part.loss,
             "held_out_loss": part.held_out_loss,
         },
-        files=tuple(entry for part_list in lists for entry in part_list.files),
+        files=files,
     )
-    try:
-        store.write_bytes(manifest_key(part.folder), manifest.to_bytes(), if_absent=True)
-    except ObjectExists:
-        return False  # an earlier attempt committed this epoch; its checkpoint stands
-    return True
+
+
+def prune(store: Store, keep: KeepSpec) -> list[str]:
+    """Committed checkpoints that nothing keeps are gone: the manifest first, so that none is ever seen without its files.
+
+    Returns their folders. To be called after a commit: the newest one always stays.
+    """
+    committed = committed_checkpoints(store)
+    kept = reasons_to_keep(committed, keep)
+    removed = [checkpoint.folder for checkpoint in committed if checkpoint.folder not in kept]
+    for folder in removed:
+        store.delete(manifest_key(folder))
+        for found in list(store.list(f"{folder}/")):
+            store.delete(found.key)
+    return removed
 
 
 def owner(name: str) -> int | None:

@@ -11,7 +11,7 @@ from components.shared.layout import CHECKPOINTS
 from components.shared.manifest import Manifest, publish_folder
 from components.shared.plan import Plan
 from components.shared.storage import Store
-from components.train.trainer import LogHistory, epoch_losses, evaluating, seconds_trained
+from components.train.trainer import LogHistory, epoch_loss, evaluating, held_out_loss_of, seconds_trained
 
 # Enough positions to tell a right export from a wrong one; at 50,000 tokens of vocabulary this is 3 MB.
 PROBE_TOKENS = 16
@@ -29,14 +29,18 @@ def history_json(history: LogHistory, plan: Plan) -> dict[str, Any]:
     """Losses by step and by epoch, in the order of training."""
     steps_per_epoch = plan.steps.steps_per_epoch
     num_epochs = len(plan.steps.save_steps)
-    losses = [epoch_losses(history, steps_per_epoch=steps_per_epoch, epoch=epoch) for epoch in range(1, num_epochs + 1)]
     return {
-        "start_held_out_loss": next(entry["held_out_loss"] for entry in history if entry.get("held_out_epoch") == 0),
+        "start_held_out_loss": held_out_loss_of(history, 0),
         "seconds": seconds_trained(history),
         "tokens": plan.steps.tokens_per_epoch * num_epochs,
         "epochs": [
-            {"epoch": epoch, "step": epoch * steps_per_epoch, "loss": loss, "held_out_loss": held_out}
-            for epoch, (loss, held_out) in enumerate(losses, start=1)
+            {
+                "epoch": epoch,
+                "step": epoch * steps_per_epoch,
+                "loss": epoch_loss(history, steps_per_epoch=steps_per_epoch, epoch=epoch),
+                "held_out_loss": held_out_loss_of(history, epoch),
+            }
+            for epoch in range(1, num_epochs + 1)
         ],
         "steps": [
             {"step": entry["step"], "loss": entry["loss"], "lr": entry["learning_rate"], "grad_norm": float(entry["grad_norm"])}
@@ -46,8 +50,8 @@ def history_json(history: LogHistory, plan: Plan) -> dict[str, Any]:
     }
 
 
-def publish_results(store: Store, local: Path, *, history: dict[str, Any], probe: dict[str, torch.Tensor], plan_digest: str) -> Manifest:
-    """checkpoints/ is finished: its manifest says that the training is whole. `local` is an empty folder."""
+def publish_results(store: Store, local: Path, *, history: dict[str, Any], probe: dict[str, torch.Tensor], training: str) -> Manifest:
+    """checkpoints/ is finished: its manifest says that the training is whole. `local` is an empty folder, `training` the plan's digest."""
     (local / "history.json").write_text(json.dumps(history, indent=1) + "\n")
     save_file(probe, local / "probe.safetensors")
     last = history["epochs"][-1]
@@ -58,4 +62,4 @@ def publish_results(store: Store, local: Path, *, history: dict[str, Any], probe
         "held_out_loss": last["held_out_loss"],
         "seconds": history["seconds"],
     }
-    return publish_folder(store, CHECKPOINTS, local, made_by="train", inputs={"plan": plan_digest}, facts=facts)
+    return publish_folder(store, CHECKPOINTS, local, made_by="train", inputs={"training": training}, facts=facts)

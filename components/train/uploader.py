@@ -5,99 +5,160 @@ A thread would take a third of the training's speed on two cores; a process of i
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
-from components.shared.errors import HaganeError, RunFailed
-from components.shared.processes import end_with_parent
-from components.shared.step import Log
-from components.shared.storage import open_store
-from components.train.commit import Part, store_part
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-# Parts that may wait or be on their way before a save has to wait: one uploading, one written.
+from components.shared.errors import HaganeError, StoreError, StoreUnreachable
+from components.shared.processes import end_with_parent
+from components.shared.spec import KeepSpec
+from components.shared.step import Log, open_run
+from components.shared.storage import Store
+from components.train.commit import Part, prune, store_part
+
 MOST_UNFINISHED = 2
+"""Parts that may wait or be on their way before a save has to wait: one uploading, one written."""
+GIVE_UP_S = 600.0
+"""How long a part is tried again while the store cannot be reached, beyond the 50 s that boto3 itself tries each request."""
+LONGEST_PAUSE_S = 30.0
 
 
 class BackgroundUploads:
-    """Uploads of one training process, in order. Training is held only when two checkpoints are still unfinished."""
+    """Uploads of one training process, in order. Training is held only when two checkpoints are still unfinished.
+
+    `problem` is what became of the first part that could not be stored; those behind it are tried all the same. `num_unfinished`
+    counts parts that wait or are on their way.
+    """
 
     def __init__(self, run: str, log: Log) -> None:
+        self.problem: str | None = None
         self._log = log
-        self._num_sent = 0
-        self._num_stored = 0
-        self._answers: Queue[dict[str, Any]] = Queue()
+        self.num_unfinished = 0
+        self._gone = False
+        self._changed = threading.Condition()
         command = [sys.executable, "-m", "components.train.uploader", run]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        threading.Thread(target=self._read_answers, daemon=True).start()
+        self._reader = threading.Thread(target=self._read_answers, daemon=True)
+        self._reader.start()
 
     def submit(self, part: Part) -> None:
-        """The part will be uploaded. Raises RunFailed when an earlier one could not be."""
-        while self._num_sent - self._num_stored >= MOST_UNFINISHED:
-            self._take_answer()
+        """The part will be uploaded after those before it."""
+        self._wait_for_less_than(MOST_UNFINISHED)
+        with self._changed:
+            if self._gone:
+                return
+            self.num_unfinished += 1
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # the reader sees its end, and says so
             self._process.stdin.write(part.model_dump_json() + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            self._take_answer()
-        self._num_sent += 1
 
     def finish(self) -> None:
-        """Every part is in the store. Raises RunFailed when one is not."""
-        if self._num_sent > self._num_stored:
-            self._log.info("waiting_for_uploads", unfinished=self._num_sent - self._num_stored)
-        while self._num_sent > self._num_stored:
-            self._take_answer()
+        """Every part is in the store, or `problem` says why one is not."""
+        self._wait_for_less_than(1)
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait()
+        self._reader.join()
 
-    def _take_answer(self) -> None:
-        answer = self._answers.get()
-        if "problems" in answer:
-            raise RunFailed(*answer["problems"])
-        self._num_stored += 1
+    def _wait_for_less_than(self, number: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self.num_unfinished < number)
 
     def _read_answers(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             answer = json.loads(line)
-            if "problems" not in answer:
-                self._log.info("checkpoint", **answer)
-            self._answers.put(answer)
-        self._answers.put({"problems": [f"checkpoint: the uploading process ended by itself with exit code {self._process.wait()}"]})
+            if answer["event"] != "checkpoint":
+                self._log.warning(**answer)
+                continue
+            if "problem" in answer:
+                self.problem = self.problem or answer["problem"]
+            else:
+                self._log.info(**answer)
+            with self._changed:
+                self.num_unfinished -= 1
+                self._changed.notify_all()
+        with self._changed:
+            if self._process.wait() or self.num_unfinished:
+                self.problem = self.problem or f"checkpoint: the uploading process ended with exit code {self._process.returncode}"
+            self.num_unfinished, self._gone = 0, True
+            self._changed.notify_all()
 
 
 def main() -> None:
-    """Stores each part that stdin names, answers, and removes the local files of what is stored."""
-    end_with_parent()
-    os.nice(19)
-    store = open_store(sys.argv[1])
+    """Stores each part that stdin names, answers, and removes the local files of what is stored or cannot be.
+
+    SIGTERM, which all processes of a job get, is left to the training process: what it still sends is uploaded. When that is
+    gone, SIGINT ends this one, and boto3 gives up its open upload on the way.
+    """
+    end_with_parent(signal.SIGINT)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.nice(10)
+    store, spec = open_run(sys.argv[1])
+    with suppress(KeyboardInterrupt):
+        store_all(store, spec.checkpoints.keep)
+
+
+def store_all(store: Store, keep: KeepSpec) -> None:
     for line in sys.stdin:
         part = Part.model_validate_json(line)
         start = time.monotonic()
         try:
-            stored = store_part(store, part)
+            stored = patiently(store, part)
         except (HaganeError, OSError) as error:
-            problems = error.problems if isinstance(error, HaganeError) else (str(error),)
-            print(json.dumps({"problems": [f"checkpoint of epoch {part.epoch} is not stored: {p}" for p in problems]}), flush=True)
-            return
+            answer(event="checkpoint", problem=f"checkpoint of step {part.step} is not stored: {str(error).splitlines()[0]}")
+        else:
+            answer(
+                event="checkpoint",
+                epoch=part.epoch,
+                step=part.step,
+                process_rank=part.process_rank,
+                num_bytes=stored.num_bytes,
+                committed=stored.committed,
+                removed=removed_after(store, keep) if stored.committed else [],
+                seconds=round(time.monotonic() - start, 2),
+            )
         for name in part.names:
-            Path(part.root, name).unlink()
-        answer = {
-            "epoch": part.epoch,
-            "step": part.step,
-            "process_rank": part.process_rank,
-            "num_bytes": stored.num_bytes,
-            "committed": stored.committed,
-            "seconds": round(time.monotonic() - start, 2),
-        }
-        print(json.dumps(answer), flush=True)
+            Path(part.root, name).unlink(missing_ok=True)
+
+
+def removed_after(store: Store, keep: KeepSpec) -> list[str]:
+    """Folders of the checkpoints that the one just committed made needless; what could not be removed now is at the next."""
+    try:
+        return prune(store, keep)
+    except StoreError as error:
+        answer(event="prune_failed", found=str(error).splitlines()[0])
+        return []
+
+
+def patiently(store: Store, part: Part) -> Any:
+    """`store_part`, again after random, growing pauses while the store cannot be reached. Raises its StoreError after GIVE_UP_S."""
+
+    def tell(state: RetryCallState) -> None:
+        assert state.outcome is not None
+        assert state.next_action is not None
+        found = str(state.outcome.exception()).splitlines()[0]
+        answer(event="upload_retry", step=part.step, found=found, pause_s=round(state.next_action.sleep, 1))
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(StoreUnreachable),
+        wait=wait_random_exponential(multiplier=1, max=LONGEST_PAUSE_S),
+        stop=stop_after_delay(GIVE_UP_S),
+        before_sleep=tell,
+        reraise=True,
+    )
+    return retrying(store_part, store, part)
+
+
+def answer(**fields: Any) -> None:
+    print(json.dumps(fields), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,19 @@
 
 from typing import Any
 
-from components.shared.layout import checkpoint_folder
 from components.write_report.gather import RunFound
 
 
 def report_numbers(found: RunFound) -> dict[str, Any]:
-    """Losses in nats per trained token; folders relative to `uri`; seconds of training alone."""
+    """Losses in nats per trained token; folders relative to `uri`, None for a checkpoint that was not kept; seconds of
+    training alone."""
     evaluation = found.evaluation
+    stored = {checkpoint.epoch: checkpoint.folder for checkpoint in found.checkpoints}
     return {
         "run": found.spec.name,
         "uri": found.uri,
         "method": found.plan.method,
-        "epochs": [{**epoch.model_dump(), "checkpoint": checkpoint_folder(epoch.epoch)} for epoch in found.history.epochs],
+        "epochs": [{**epoch.model_dump(), "checkpoint": stored.get(epoch.epoch)} for epoch in found.history.epochs],
         "held_out_loss": {"base": evaluation.base.loss, "tuned": evaluation.tuned.loss},
         "answers": [answer.model_dump() for answer in evaluation.answers],
         "export": {

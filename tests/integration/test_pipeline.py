@@ -83,8 +83,8 @@ def test_a_finished_run_is_not_done_again_and_its_s3_store_holds_one_checkpoint_
     assert again.output.count("already done") == 6
     assert [stored.key for stored in store.list()] == keys
     status = hagane("status", spec, work=tmp_path / "work").output
-    assert status.count("yes") == 6
-    assert "checkpoints/epoch-0002" in status
+    assert status.count("yes") == 6 + EPOCHS
+    assert "epoch-0002" in status
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,8 @@ def test_the_adapter_in_plain_peft_gives_the_trained_models_logits(compiled_run:
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_killed_run_resumes_and_ends_with_the_losses_of_an_undisturbed_one(method: str, tmp_path: Path) -> None:
-    spec = tiny_spec(tmp_path, method=method, epochs=3)
+    # Of five epochs the first is committed before the fourth is saved, however slow the uploads: only two may be unfinished.
+    spec = tiny_spec(tmp_path, method=method, epochs=5)
     settings = ["--set", f"store={tmp_path / 'undisturbed'}"]
     train_only(spec, settings, run=str(tmp_path / "undisturbed/tiny"), work=tmp_path / "work")
     arguments = ["run", spec, "--set", f"store={tmp_path / 'killed'}"]

@@ -11,7 +11,7 @@ LINES = [
     "    some library says hello\n",
     '    {"event":"prepared","component":"prepare_dataset","num_rows":37,"level":"info"}\n',
     '{"event":"progress","component":"train","done":3,"total":30,"unit":"steps","loss":2.5,"tokens_s":180,"left_s":200.0,"level":"info"}\n',
-    '{"event":"checkpoint","component":"train","epoch":1,"step":10,"committed":true,"level":"info"}\n',
+    '{"event":"checkpoint","component":"train","epoch":1,"step":10,"committed":true,"removed":["checkpoints/step-000009"],"level":"info"}\n',
     '{"event":"failed","component":"launch_training","exit_code":1,"problems":["training: process 1 was killed"],"level":"error"}\n',
 ]
 
@@ -21,7 +21,15 @@ def test_events_are_shown_and_everything_is_in_the_log_file(tmp_path: Path) -> N
     with Screen(Console(file=output, width=120), ("prepare_dataset", "launch_training")) as screen:
         outcome = follow(LINES, tmp_path / "log", screen)
     shown = output.getvalue()
-    for part in ("1/2   prepare_dataset", "num_rows=37", "2/2   launch_training", "3/30 steps", "3 min 20 s left", "checkpoint of epoch 1"):
+    for part in (
+        "1/2   prepare_dataset",
+        "num_rows=37",
+        "2/2   launch_training",
+        "3/30 steps",
+        "3 min 20 s left",
+        "checkpoint of epoch 1",
+        "step-000009 is removed",
+    ):
         assert part in shown
     assert "hello" not in shown
     assert (tmp_path / "log").read_text() == "".join(LINES)

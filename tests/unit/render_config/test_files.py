@@ -21,9 +21,14 @@ CONFIG = {
 }  # fmt: skip
 
 
+DATASET = DatasetFacts(digest="d" * 64, num_rows=40, num_tokens=900, model_revision=None)
+
+
 def planned(**fields: Any) -> tuple[RunSpec, Plan]:
     spec = spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d", "row_tokens": 64}, **fields})
-    return spec, make_plan(spec, DatasetFacts(num_rows=40, num_tokens=900, model_revision=None), CONFIG, machine=frozenset())
+    return spec, make_plan(
+        spec, DatasetFacts(digest="d" * 64, num_rows=40, num_tokens=900, model_revision=None), CONFIG, machine=frozenset()
+    )
 
 
 @pytest.mark.parametrize(

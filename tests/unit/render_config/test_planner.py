@@ -11,7 +11,7 @@ CONFIG = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
     "vocab_size": 400, "max_position_embeddings": 512,
 }  # fmt: skip
-DATASET = DatasetFacts(num_rows=198, num_tokens=90_000, model_revision=None)
+DATASET = DatasetFacts(digest="d" * 64, num_rows=198, num_tokens=90_000, model_revision=None)
 
 
 def spec_with(**fields: Any):

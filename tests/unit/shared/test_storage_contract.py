@@ -1,6 +1,7 @@
 """What every store promises, asked of a local folder and of a real S3 server alike."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,27 @@ def test_missing_source_is_not_blamed_on_the_store(store: Store, tmp_path: Path)
     with pytest.raises(FileNotFoundError):
         store.upload(tmp_path / "nowhere", "a")
     assert list(store.list()) == []
+
+
+def test_what_a_killed_writer_left_is_found_by_prefix_and_can_be_discarded(store: Store) -> None:
+    for key in ("run/a/file", "other/file"):
+        if isinstance(store, S3Store):
+            store.client.create_multipart_upload(Bucket=store.bucket, Key=f"{store.prefix}/{key}")
+        else:
+            assert isinstance(store, LocalStore)
+            (store.root / key).parent.mkdir(parents=True)
+            (store.root / key).with_name(f".writing-{'0' * 32}").write_bytes(b"half")
+    (left,) = store.unfinished("run/")
+    assert left.key.startswith("run/a/")
+    assert left.begun > datetime.now(UTC) - timedelta(minutes=1)
+    assert list(store.list()) == []
+    store.discard(left)
+    store.discard(left)
+    assert list(store.unfinished("run/")) == []
+    assert len(list(store.unfinished())) == 1
+
+
+def test_list_tells_when_an_object_was_written(store: Store) -> None:
+    store.write_bytes("a", b"x")
+    (found,) = store.list()
+    assert abs(found.written - datetime.now(UTC)) < timedelta(minutes=1)

@@ -1,0 +1,69 @@
+"""Trainable parameters, epochs and the spec's wishes -> what checkpoints take, and whether one fits into the grace after SIGTERM."""
+
+import math
+
+from components.render_config.precision import Precision
+from components.shared.plan import CheckpointPlan, StepPlan
+from components.shared.spec import KeepSpec, RunSpec
+
+STATE_BYTES = 12
+"""Optimizer state per trainable parameter: fp32 copy, first and second moment (DeepSpeed bf16_optimizer, stage3)."""
+PROCESS_BYTES = 20_000
+"""What a process adds whatever the model's size: its RNG state, ZeRO's description of its shards."""
+STEP_SECONDS = 5
+"""Of the grace: for the optimizer step under way and the write to the local disk."""
+
+
+def plan_checkpoints(spec: RunSpec, steps: StepPlan, *, precision: Precision, num_trainable: int) -> CheckpointPlan:
+    """Bytes of checkpoints. LoRA: optimizer state and the matrices themselves; full: the state, which holds the weights.
+
+    ZeRO-2 does not divide the weights, so process 0 writes them once more, in training precision.
+    """
+    weight_bytes = {"bf16": 2, "fp32": 4}[precision]
+    bytes_each = STATE_BYTES * num_trainable + PROCESS_BYTES * steps.num_processes
+    if spec.training.method == "lora":
+        bytes_each += 4 * num_trainable
+    if spec.zero.stage == 2:
+        bytes_each += weight_bytes * num_trainable
+    node_bytes = math.ceil(bytes_each / spec.hardware.num_nodes)
+    num_kept = kept_epochs(spec.checkpoints.keep, spec.training.epochs)
+    return CheckpointPlan(
+        bytes_each=bytes_each,
+        num_kept=num_kept,
+        bytes_total=bytes_each * num_kept,
+        node_bytes=node_bytes,
+        # One checkpoint is written while the one before may still be on its way to the store.
+        work_bytes=2 * node_bytes,
+        saves_on_sigterm=upload_seconds(node_bytes, spec) <= spec.checkpoints.grace_seconds - STEP_SECONDS,
+    )
+
+
+def kept_epochs(keep: KeepSpec, epochs: int) -> int:
+    """Checkpoints in the store at the end; the best ones counted as if none of them stayed for another reason."""
+    if keep == KeepSpec():
+        return epochs
+    last = set(range(max(1, epochs - (keep.last or 1) + 1), epochs + 1))
+    every = set(range(keep.every, epochs + 1, keep.every)) if keep.every else set()
+    return min(epochs, len(last | every) + (keep.best or 0))
+
+
+def upload_seconds(node_bytes: int, spec: RunSpec) -> float:
+    return node_bytes / (spec.checkpoints.upload_mb_s * 1e6)
+
+
+def checkpoint_reasons(spec: RunSpec, plan: CheckpointPlan) -> dict[str, str]:
+    """Why as many stay, and why SIGTERM is or is not answered by a save."""
+    asked, seconds = spec.checkpoints, upload_seconds(plan.node_bytes, spec)
+    kept = "keep is not set: every epoch's stays" if asked.keep == KeepSpec() else ", ".join(_wishes(asked.keep))
+    fits = "fit into" if plan.saves_on_sigterm else "do not fit into"
+    return {
+        "checkpoints.num_kept": kept,
+        "checkpoints.saves_on_sigterm": (
+            f"{plan.node_bytes / 1e6:.1f} MB a machine at {asked.upload_mb_s:g} MB/s: {seconds:.1f} s, and {STEP_SECONDS} s for the step "
+            f"under way {fits} grace_seconds {asked.grace_seconds}"
+        ),
+    }
+
+
+def _wishes(keep: KeepSpec) -> list[str]:
+    return [f"{name} {value}" for name, value in keep.model_dump().items() if value is not None]

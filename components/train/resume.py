@@ -1,0 +1,154 @@
+"""The newest committed checkpoint -> this process's share of it on this machine, checked; or the one before, if the spec allows.
+
+A checkpoint of another number of processes is fetched whole, once a machine, and made world-size-free by DeepSpeed's own tool
+(universal checkpointing, arXiv 2406.18820).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from components.shared.checkpoints import Checkpoint, committed_checkpoints, fetch_checkpoint, resume_problem
+from components.shared.errors import ObjectDamaged, RunFailed
+from components.shared.layout import SET_ASIDE, manifest_key
+from components.shared.plan import Plan
+from components.shared.spec import ResumeSpec
+from components.shared.step import Log
+from components.shared.storage import Store
+from components.train.commit import owner
+
+
+@dataclass(frozen=True)
+class Resume:
+    folder: Path
+    """Local folder in the form that transformers' Trainer resumes from."""
+    universal: bool
+    """Whether the shards are for any number of processes."""
+
+
+def fetch_resume(store: Store, plan: Plan, spec: ResumeSpec, work: Path, log: Log) -> Resume | None:
+    """What to go on from; None to begin. All processes return the same, and must all call this.
+
+    Raises:
+        RunFailed: the checkpoint is of another training, or cannot be made to fit this number of processes.
+        ObjectDamaged: a file of it is not what its manifest says, and `resume.on_damage` is fail.
+    """
+    shutil.rmtree(work, ignore_errors=True)
+    while True:
+        dist.barrier()
+        checkpoint = _from_first(committed_checkpoints(store)[-1:] if dist.get_rank() == 0 else None)
+        if not checkpoint:
+            return None
+        newest: Checkpoint = checkpoint[0]
+        problem = resume_problem(newest, plan)
+        if problem is not None:
+            raise RunFailed(problem)
+        folder = work / newest.folder.rsplit("/", 1)[-1]
+        damage = _fetch(store, newest, folder)
+        damages: list[str | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(damages, damage)
+        found = next((each for each in damages if each is not None), None)
+        if found is None:
+            break
+        if spec.on_damage == "fail":
+            raise ObjectDamaged(f"{found}; to go on from the checkpoint before, set resume.on_damage: previous")
+        if dist.get_rank() == 0:
+            log.warning("damaged", found=found, set_aside=newest.folder)
+            set_aside(store, newest)
+    universal = newest.num_processes != dist.get_world_size()
+    if universal and _first_here():
+        make_universal(folder, plan)
+    dist.barrier()
+    if dist.get_rank() == 0:
+        log.info("resumed", checkpoint=f"{store.uri}/{newest.folder}", step=newest.step, made_by_processes=newest.num_processes)
+    return Resume(folder, universal)
+
+
+def set_aside(store: Store, checkpoint: Checkpoint) -> None:
+    """No reader sees the checkpoint any more, and its place is free; its manifest stays for people as damaged.json."""
+    store.write_bytes(f"{checkpoint.folder}/{SET_ASIDE}", checkpoint.manifest.to_bytes())
+    store.delete(manifest_key(checkpoint.folder))
+
+
+def make_universal(folder: Path, plan: Plan) -> None:
+    """Beside the shards in `folder` are the same for any number of processes. Raises RunFailed with what DeepSpeed said."""
+    shards = folder / (folder / "latest").read_text()
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", str(shards)]
+    command += ["--output_folder", f"{shards}_universal", "--num_extract_workers", "1", "--num_merge_workers", "1"]
+    if plan.zero_stage < 3:
+        command.append("--inject_missing_state")  # what only Megatron's pipelines would have put there
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1]
+        raise RunFailed(f"{folder.name}: cannot be made to fit {dist.get_world_size()} processes: {last}")
+
+
+def mend_universal(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """What DeepSpeed 0.19's loader of universal checkpoints gets wrong (stage3.py, load_hp_checkpoint_state_…) is right.
+
+    It gives one `step` tensor to all groups of parameters, so that Adam counts every step once a group, and gives them all the
+    first group's hyperparameters, so that norms and biases would decay.
+    """
+    for state in optimizer.state.values():
+        if isinstance(state.get("step"), torch.Tensor):
+            state["step"] = state["step"].clone()
+    shards = folder / (folder / "latest_universal").read_text()
+    saved = torch.load(shards / "zero" / "optimizer_state.pt", weights_only=False)["optimizer_state_dict"]["param_groups"]
+    for group, as_saved in zip(optimizer.param_groups, saved, strict=True):
+        group["weight_decay"] = as_saved["weight_decay"]
+
+
+class AfterResume(TrainerCallback):
+    """When training begins, what was loaded is mended if it must be; after the first step its files are gone.
+
+    Not before: Trainer reads the generators' states just before that step, and begins with others when it finds none.
+    """
+
+    def __init__(self, resume: Resume, engine: Callable[[], Any], *, zero_stage: int) -> None:
+        self._resume = resume
+        self._zero_stage = zero_stage
+        self._engine = engine
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._resume.universal and self._zero_stage == 3:
+            mend_universal(self._engine().basic_optimizer, self._resume.folder)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._resume.folder.exists():
+            dist.barrier()
+            if _first_here():
+                shutil.rmtree(self._resume.folder)
+            dist.barrier()
+
+
+def _fetch(store: Store, checkpoint: Checkpoint, folder: Path) -> str | None:
+    """This process's share is in the folder; or what is wrong with it."""
+    if checkpoint.num_processes == dist.get_world_size():
+        readers = {dist.get_rank(), None} if _first_here() else {dist.get_rank()}
+    else:
+        readers = {None, *range(checkpoint.num_processes)} if _first_here() else set()
+    try:
+        fetch_checkpoint(store, checkpoint.folder, folder, wanted=lambda name: owner(name) in readers)
+    except ObjectDamaged as error:
+        return str(error)
+    return None
+
+
+def _first_here() -> bool:
+    return os.environ["LOCAL_RANK"] == "0"
+
+
+def _from_first(value: Any) -> Any:
+    """Process 0's value, on all processes."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

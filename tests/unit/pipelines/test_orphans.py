@@ -1,0 +1,73 @@
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from components.shared.checkpoints import committed_checkpoints
+from components.shared.storage import LocalStore
+from components.train.commit import store_part
+from pipelines.checkpoint_list import damages, not_committed
+from pipelines.orphans import find_orphans, remove_orphans
+from tests.unit.train.test_commit import part
+
+NOW = datetime.now(UTC) + timedelta(hours=1)
+
+
+def store_with_leftovers(folder: Path) -> LocalStore:
+    """Epoch 1 committed by attempt a1 and begun again by a2; epoch 2 never finished; a file half written."""
+    store = LocalStore(folder / "store")
+    for rank in (0, 1):
+        store_part(store, part(folder / "w", rank, attempt="a1"))
+    store_part(store, part(folder / "w", 0, attempt="a2"))
+    store_part(store, part(folder / "w", 1, attempt="a1", epoch=2))
+    (folder / "store/checkpoints/epoch-0002/a1" / f".writing-{'0' * 32}").write_bytes(b"half")
+    return store
+
+
+def test_only_what_no_manifest_stands_for_is_found(tmp_path: Path) -> None:
+    orphans = find_orphans(store_with_leftovers(tmp_path), older_than=timedelta(minutes=30), now=NOW)
+    assert sorted(found.key for found in orphans.objects) == [
+        "checkpoints/epoch-0001/a2/part-00000.json",
+        "checkpoints/epoch-0001/a2/rng_state_0.pth",
+        "checkpoints/epoch-0002/a1/part-00001.json",
+        "checkpoints/epoch-0002/a1/rng_state_1.pth",
+    ]
+    assert [left.key for left in orphans.unfinished] == [f"checkpoints/epoch-0002/a1/.writing-{'0' * 32}"]
+
+
+def test_what_a_training_wrote_lately_is_left_alone(tmp_path: Path) -> None:
+    orphans = find_orphans(store_with_leftovers(tmp_path), older_than=timedelta(hours=2), now=NOW)
+    assert (orphans.objects, orphans.unfinished) == ((), ())
+
+
+def test_removing_leaves_the_committed_checkpoint_whole(tmp_path: Path) -> None:
+    store = store_with_leftovers(tmp_path)
+    removed = list(remove_orphans(store, find_orphans(store, older_than=timedelta(0), now=NOW)))
+    assert len(removed) == 5
+    assert [found.key for found in store.list()] == [
+        "checkpoints/epoch-0001/a1/part-00000.json",
+        "checkpoints/epoch-0001/a1/part-00001.json",
+        "checkpoints/epoch-0001/a1/rng_state_0.pth",
+        "checkpoints/epoch-0001/a1/rng_state_1.pth",
+        "checkpoints/epoch-0001/manifest.json",
+    ]
+
+
+def test_a_checkpoint_committed_since_it_was_found_stays(tmp_path: Path) -> None:
+    store = store_with_leftovers(tmp_path)
+    orphans = find_orphans(store, older_than=timedelta(0), now=NOW)
+    store_part(store, part(tmp_path / "w", 0, attempt="a1", epoch=2))
+    removed = list(remove_orphans(store, orphans))
+    assert not any("epoch-0002/a1/rng" in key or "epoch-0002/a1/part" in key for key in removed)
+
+
+def test_folders_without_a_manifest_are_listed_with_what_they_hold(tmp_path: Path) -> None:
+    store = store_with_leftovers(tmp_path)
+    (left,) = not_committed(store, committed_checkpoints(store))
+    assert (left.folder, left.num_files, left.set_aside) == ("checkpoints/epoch-0002", 2, False)
+
+
+def test_verifying_names_each_file_that_is_not_what_it_was(tmp_path: Path) -> None:
+    store = store_with_leftovers(tmp_path)
+    (tmp_path / "store/checkpoints/epoch-0001/a1/rng_state_1.pth").write_bytes(b"other")
+    found = dict(damages(store, committed_checkpoints(store)))
+    assert found["checkpoints/epoch-0001/a1/rng_state_0.pth"] is None
+    assert "damaged: found 5 bytes" in (found["checkpoints/epoch-0001/a1/rng_state_1.pth"] or "")

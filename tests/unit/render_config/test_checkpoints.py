@@ -1,0 +1,55 @@
+from typing import Any
+
+import pytest
+
+from components.render_config.checkpoints import kept_epochs
+from components.render_config.files import lifecycle_json
+from components.render_config.planner import make_plan
+from components.shared.checkpoints import reasons_to_keep
+from components.shared.spec import KeepSpec
+from tests.unit.render_config.test_planner import CONFIG, DATASET, spec_with
+from tests.unit.shared.test_checkpoints import checkpoint
+
+
+@pytest.mark.parametrize("keep", [{}, {"last": 1}, {"last": 3}, {"every": 2}, {"every": 4, "last": 2}, {"last": 20}])
+@pytest.mark.parametrize("epochs", [1, 5, 9])
+def test_the_plan_counts_the_checkpoints_that_will_be_there_at_the_end(keep: dict[str, int], epochs: int) -> None:
+    at_the_end = reasons_to_keep([checkpoint(epoch, epoch, 1.0) for epoch in range(1, epochs + 1)], KeepSpec(**keep))
+    assert kept_epochs(KeepSpec(**keep), epochs) == len(at_the_end)
+
+
+def test_with_the_best_ones_the_plan_counts_no_fewer_than_there_will_be() -> None:
+    losses = (1.0, 2.0, 3.0, 4.0, 5.0)  # the best are none of the last
+    checkpoints = [checkpoint(epoch, epoch, loss) for epoch, loss in enumerate(losses, start=1)]
+    keep = KeepSpec(last=2, best=2)
+    assert kept_epochs(keep, 5) == len(reasons_to_keep(checkpoints, keep)) == 4
+
+
+def plan_with(**fields: Any) -> Any:
+    return make_plan(spec_with(**fields), DATASET, CONFIG, machine=frozenset())
+
+
+def test_sigterm_is_answered_by_a_save_only_when_it_fits_into_the_grace() -> None:
+    slow = plan_with(checkpoints={"upload_mb_s": 0.001})
+    assert plan_with().checkpoints.saves_on_sigterm
+    assert not slow.checkpoints.saves_on_sigterm
+    assert "do not fit into grace_seconds 30" in slow.reasons["checkpoints.saves_on_sigterm"]
+
+
+def test_a_training_is_the_same_however_its_work_is_spread() -> None:
+    one = plan_with(training={"global_batch": 8})
+    four = plan_with(
+        training={"global_batch": 8, "micro_batch": 2, "gradient_checkpointing": True},
+        hardware={"processes_per_node": 4},
+        zero={"offload_optimizer": "none"},
+        checkpoints={"keep": {"last": 1}},
+    )
+    assert one.training_digest == four.training_digest
+    assert one.training_digest != plan_with(training={"global_batch": 8, "seed": 1}).training_digest
+
+
+def test_the_lifecycle_rule_names_only_the_run() -> None:
+    assert lifecycle_json(spec_with()) is None
+    (rule,) = lifecycle_json(spec_with(store="s3://bucket/team/runs"))["Rules"]  # pyright: ignore[reportOptionalSubscript]
+    assert rule["Filter"] == {"Prefix": "team/runs/t/"}
+    assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}

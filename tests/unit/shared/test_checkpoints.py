@@ -1,0 +1,67 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.shared.checkpoints import Checkpoint, committed_checkpoints, reasons_to_keep, resume_problem
+from components.shared.manifest import Manifest, publish_folder
+from components.shared.spec import KeepSpec
+from components.shared.spec_file import spec_from_parameter
+from components.shared.storage import LocalStore
+from tests.made_plan import make_plan
+
+
+def checkpoint(epoch: int | None, step: int, held_out_loss: float | None = None, **inputs: Any) -> Checkpoint:
+    folder = f"checkpoints/step-{step:06d}" if epoch is None else f"checkpoints/epoch-{epoch:04d}"
+    facts = {"epoch": epoch, "step": step, "num_processes": 1, "zero_stage": 3, "loss": 1.0, "held_out_loss": held_out_loss}
+    return Checkpoint(folder, Manifest(folder=folder, made_by="train", inputs={"training": "7" * 64, **inputs}, facts=facts))
+
+
+LOSSES = (3.0, 1.0, 2.0, 1.5, 2.5)
+EPOCHS = [checkpoint(epoch, 10 * epoch, loss) for epoch, loss in enumerate(LOSSES, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("keep", "epochs"),
+    [
+        (KeepSpec(), [1, 2, 3, 4, 5]),
+        (KeepSpec(last=1), [5]),
+        (KeepSpec(last=2), [4, 5]),
+        (KeepSpec(last=9), [1, 2, 3, 4, 5]),
+        (KeepSpec(best=2), [2, 4, 5]),
+        (KeepSpec(every=2), [2, 4, 5]),
+        (KeepSpec(last=1, best=1, every=3), [2, 3, 5]),
+    ],
+)
+def test_what_any_wish_names_stays_and_the_newest_always(keep: KeepSpec, epochs: list[int]) -> None:
+    assert sorted(reasons_to_keep(EPOCHS, keep)) == [f"checkpoints/epoch-{epoch:04d}" for epoch in epochs]
+
+
+def test_each_that_stays_says_why() -> None:
+    why = reasons_to_keep(EPOCHS, KeepSpec(last=1, best=2, every=2))
+    assert why["checkpoints/epoch-0002"] == "best 2, every 2"
+    assert why["checkpoints/epoch-0005"] == "last 1, newest"
+
+
+def test_a_checkpoint_between_epochs_stays_only_while_it_is_the_newest() -> None:
+    between = checkpoint(None, 15)
+    assert between.folder in reasons_to_keep([EPOCHS[0], between], KeepSpec())
+    assert between.folder not in reasons_to_keep([EPOCHS[0], between, EPOCHS[1]], KeepSpec())
+
+
+def test_epochs_and_steps_are_listed_in_the_order_of_training(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    (tmp_path / "empty").mkdir()
+    for each in (checkpoint(2, 20), checkpoint(None, 15), checkpoint(1, 10), checkpoint(None, 20)):
+        facts = each.manifest.facts
+        publish_folder(store, each.folder, tmp_path / "empty", made_by="train", inputs={}, facts=facts)
+    assert [found.told for found in committed_checkpoints(store)] == ["epoch 1 (step 10)", "step 15", "step 20", "epoch 2 (step 20)"]
+
+
+def test_only_the_same_training_at_the_same_stage_can_be_gone_on_with() -> None:
+    plan = make_plan(spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d"}}))
+    assert resume_problem(EPOCHS[0], plan) is None
+    assert "another training" in (resume_problem(checkpoint(1, 10, training="8" * 64), plan) or "")
+    assert resume_problem(EPOCHS[0], plan.model_copy(update={"zero_stage": 2})) == (
+        "zero.stage: got 2, but checkpoints/epoch-0001 is of stage 3; set zero.stage: 3, or another name"
+    )
