@@ -111,12 +111,23 @@ def status(spec: SpecPath, overrides: Overrides = None) -> None:
 @app.command()
 def compile(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="Where the YAML goes.")] = Path("build/finetune.yaml"),
+    pinned: Annotated[
+        bool,
+        typer.Option("--pinned", help="Refuse images that are not pinned by digest: for a schedule, as KFP caches by name."),
+    ] = False,
 ) -> None:
-    """Write the pipeline as KFP YAML for a cluster: the same bytes every time, images as images/images.yaml names them."""
+    """Write the pipeline as KFP YAML for a cluster: the same bytes every time, images as images/images.yaml names them.
+
+    Prints the file and its version, which changes with anything in it. `$HAGANE_IMAGES` names another file of images.
+    """
+    from components.shared.images import read_images
     from pipelines.compiling import compile_pipeline
 
-    compile_pipeline(target)
-    print(target)
+    moving = read_images().moving() if pinned else []
+    if moving:
+        raise HaganeError(*moving)
+    version = compile_pipeline(target)
+    print(f"{target}  version {version}")
 
 
 def _checked(path: Path, overrides: list[str] | None, *, with_store: bool) -> "RunSpec":

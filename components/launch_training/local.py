@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable, Iterable
 
 from components.shared.errors import RunFailed
 from components.shared.log import Event, event_of
@@ -27,11 +28,10 @@ def torchrun_command(run: str, plan: Plan) -> list[str]:
     ]
 
 
-def worker_environment(plan: Plan) -> dict[str, str]:
-    """This process's environment, with the cores shared out among the training processes."""
+def worker_settings(plan: Plan) -> dict[str, str]:
+    """Variables for the training processes, with this machine's cores shared out among them."""
     threads = max(1, len(os.sched_getaffinity(0)) // plan.steps.num_processes)
     return {
-        **os.environ,
         **MALLOC,
         "HAGANE_LOG": "json",
         "OMP_NUM_THREADS": str(threads),
@@ -58,20 +58,29 @@ def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> Non
         errors="replace",
         preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
     )
-    problems: list[str] = []
-    last_lines: deque[str] = deque(maxlen=LAST_LINES)
     assert process.stdout is not None
     with ended_with_this_block(process, process.terminate):
-        for line in process.stdout:
-            event = event_of(line)
-            if event is None:
-                last_lines.append(line.rstrip())
-                print(line, end="", flush=True)
-            elif event.get("event") == "failed":
-                problems += [problem for problem in event["problems"] if problem not in problems]
-            else:
-                _pass_on(event, log)
-        exit_code = process.wait()
+        follow_to_end(process.stdout, process.wait, log)
+
+
+def follow_to_end(lines: Iterable[str], exit_code_of: Callable[[], int], log: Log) -> None:
+    """All lines of the job were passed on, and it ended well. `exit_code_of` is asked after the last line.
+
+    Raises:
+        RunFailed: see `run_to_end`.
+    """
+    problems: list[str] = []
+    last_lines: deque[str] = deque(maxlen=LAST_LINES)
+    for line in lines:
+        event = event_of(line)
+        if event is None:
+            last_lines.append(line.rstrip())
+            print(line, end="", flush=True)
+        elif event.get("event") == "failed":
+            problems += [problem for problem in event["problems"] if problem not in problems]
+        else:
+            _pass_on(event, log)
+    exit_code = exit_code_of()
     if exit_code:
         raise RunFailed(*(problems or [_how_it_ended(exit_code, list(last_lines))]))
 

@@ -24,6 +24,18 @@ def ended_with_this_block(process: subprocess.Popen[str], end: Callable[[], obje
 
     `end` asks it to go. After SIGTERM this process then ends too, with exit code 143.
     """
+    with left_by_sigterm():
+        try:
+            yield
+        finally:
+            if process.poll() is None:
+                end()
+                process.wait()
+
+
+@contextmanager
+def left_by_sigterm() -> Iterator[None]:
+    """SIGTERM leaves the block as an exception does, so that what is to be done at its end is done; exit code 143."""
 
     def leave(signal_number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + signal_number)
@@ -33,6 +45,3 @@ def ended_with_this_block(process: subprocess.Popen[str], end: Callable[[], obje
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-        if process.poll() is None:
-            end()
-            process.wait()
