@@ -6,7 +6,7 @@ STORE := .hagane/store
 .PHONY: help check fix test test-images lint golden lock demo store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
-	@awk 'BEGIN {FS = ":.*## "} /^## / {print "\n" substr($$0, 4)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^## / {print "\n" substr($$0, 4)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ## Run
 demo: .venv/laptop  ## Tune a small model from start to end on this machine; about ten minutes
@@ -21,7 +21,7 @@ compile: .venv/laptop  ## Write the pipeline for a cluster to build/finetune.yam
 ## Images
 images: .venv/dev  ## Build every image but CUDA's, by docker or podman; sizes, contents (build/sbom), known vulnerabilities
 	$(BIN)/python -m images.build && $(BIN)/python -m images.table && $(BIN)/python -m images.sbom && $(BIN)/python -m images.audit
-images-cuda: .venv/dev  ## Build the training image for GPUs; 8 GB
+images-cuda: .venv/dev  ## Build the training image for GPUs: 6 GB, a quarter of an hour
 	$(BIN)/python -m images.build train-cuda && $(BIN)/python -m images.table
 images-accept: .venv/dev  ## Make today's sizes the bounds
 	$(BIN)/python -m images.table --accept
