@@ -3,10 +3,11 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-crash bench-checkpoint lint golden lock demo store-stop compile clean
+.PHONY: help check fix test test-crash test-images bench-checkpoint lint golden lock demo store-stop compile clean images images-accept \
+  images-cuda push
 
 help:  ## Show what there is to make
-	@awk 'BEGIN {FS = ":.*## "} /^## / {print "\n" substr($$0, 4)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^## / {print "\n" substr($$0, 4)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ## Run
 demo: .venv/laptop  ## Tune a small model from start to end on this machine; about ten minutes
@@ -23,11 +24,23 @@ bench-checkpoint: .venv/laptop  ## Print what a checkpoint costs, beside doing i
 	$(BIN)/python -m laptop.store start $(STORE)
 	$(BIN)/python -m benchmarks.checkpoint
 
+## Images
+images: .venv/dev  ## Build every image but CUDA's, by docker or podman; sizes, contents (build/sbom), known vulnerabilities
+	$(BIN)/python -m images.build && $(BIN)/python -m images.table && $(BIN)/python -m images.sbom && $(BIN)/python -m images.audit
+images-cuda: .venv/dev  ## Build the training image for GPUs: 6 GB, a quarter of an hour
+	$(BIN)/python -m images.build train-cuda && $(BIN)/python -m images.table
+images-accept: .venv/dev  ## Make today's sizes the bounds
+	$(BIN)/python -m images.table --accept
+push: .venv/dev  ## Push the images to REGISTRY=…, and write their digests to images/images.yaml
+	$(BIN)/python -m images.push $(REGISTRY)
+
 ## Develop
-test: .venv/dev  ## Run all tests
+test: .venv/dev  ## Run all tests but those of images
 	$(BIN)/pytest
 test-crash: .venv/dev  ## Kill training and uploads at every write, break network, disk and files; half an hour
-	$(BIN)/pytest -m slow tests/crash
+	$(BIN)/pytest tests/crash
+test-images: .venv/dev  ## Open each built image, and run the pipeline through them; five minutes
+	$(BIN)/pytest tests/images
 check: .venv/dev lint test golden  ## What CI runs: lint, types, import rules, tests, generated files
 lint: .venv/dev  ## Style, types, and who may import whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/lint-imports

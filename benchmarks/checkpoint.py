@@ -22,7 +22,7 @@ from dotenv import load_dotenv
 from rich.console import Console
 from rich.table import Table
 
-from components.launch_training.local import torchrun_command, worker_environment
+from components.launch_training.local import torchrun_command, worker_settings
 from components.shared.checkpoints import committed_checkpoints, fetch_checkpoint
 from components.shared.log import event_of
 from components.shared.plan import Plan
@@ -64,7 +64,7 @@ class Run:
 
     def command(self, module: str = "components.train") -> tuple[list[str], dict[str, str]]:
         command = torchrun_command(self.spec.run_uri, self.plan)
-        return [*command[:-2], module, command[-1]], worker_environment(self.plan, self.spec.checkpoints)
+        return [*command[:-2], module, command[-1]], os.environ | worker_settings(self.plan, self.spec.checkpoints)
 
 
 def prepared_run(folder: Path, store: str, *, epochs: int) -> Run:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from components.shared.errors import HaganeError
@@ -19,7 +20,15 @@ def problems_of(spec: RunSpec, *, with_store: bool = True) -> list[str]:
     """One line a problem of the data, the model, its LoRA targets, the batch sizes, and the store; nothing is kept anywhere.
 
     Components are asked as programs, at the same time, since each brings libraries of its own.
+
+    Raises:
+        HaganeError: a component is not installed here, as in an image that holds the command line only.
     """
+    absent = [component for component in CHECKING if find_spec(f"components.{component}.__main__") is None]
+    if absent:
+        raise HaganeError(
+            *(f"components.{component}: is not installed here, but plan and run need it; run them where all are" for component in absent)
+        )
     problems = store_problems(spec) if with_store else []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "spec.yaml"

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -55,7 +55,18 @@ def before_any_command(
 
 
 @app.command()
-def run(spec: SpecPath, overrides: Overrides = None) -> None:
+def run(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    runner: Annotated[
+        Literal["process", "docker"],
+        typer.Option(help="How steps run: as processes of this environment, or each in its image, through docker or podman."),
+    ] = "process",
+    user: Annotated[
+        int | None,
+        typer.Option(metavar="UID", help="With `--runner docker`: the containers' numeric user; your own unless given, and never root."),
+    ] = None,
+) -> None:
     """Run the whole pipeline on this machine.
 
     Checks everything that can be known first. What is finished already is not done again.
@@ -64,12 +75,15 @@ def run(spec: SpecPath, overrides: Overrides = None) -> None:
 
     from components.shared.step import work_folder
     from components.shared.storage import open_store
-    from pipelines.running import run_locally
+    from pipelines.running import run_in_containers, run_locally
     from pipelines.screens import print_end
 
     asked = _checked(spec, overrides, with_store=True)
     console = Console()
-    run_locally(asked, console)
+    if runner == "docker":
+        run_in_containers(asked, console, uid=user)
+    else:
+        run_locally(asked, console)
     print_end(console, open_store(asked.run_uri), work_folder(asked.run_uri, "report"))
 
 
@@ -157,12 +171,23 @@ def gc(
 @app.command()
 def compile(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="Where the YAML goes.")] = Path("build/finetune.yaml"),
+    pinned: Annotated[
+        bool,
+        typer.Option("--pinned", help="Refuse images that are not pinned by digest: for a schedule, as KFP caches by name."),
+    ] = False,
 ) -> None:
-    """Write the pipeline as KFP YAML for a cluster: the same bytes every time, images as images/images.yaml names them."""
+    """Write the pipeline as KFP YAML for a cluster: the same bytes every time, images as images/images.yaml names them.
+
+    Prints the file and its version, which changes with anything in it. `$HAGANE_IMAGES` names another file of images.
+    """
+    from components.shared.images import read_images
     from pipelines.compiling import compile_pipeline
 
-    compile_pipeline(target)
-    print(target)
+    moving = read_images().moving() if pinned else []
+    if moving:
+        raise HaganeError(*moving)
+    version = compile_pipeline(target)
+    print(f"{target}  version {version}")
 
 
 def _opened(run: str) -> "tuple[Store, RunSpec]":

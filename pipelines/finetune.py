@@ -13,6 +13,7 @@ from components.export_adapter.component import export_adapter
 from components.launch_training.component import launch_training
 from components.prepare_dataset.component import prepare_dataset
 from components.render_config.component import render_config
+from components.shared.kfp_face import image
 from components.write_report.component import write_report
 
 STEPS = ("prepare_dataset", "render_config", "launch_training", "export_adapter", "evaluate", "write_report")
@@ -24,7 +25,7 @@ def finetune(spec: dict):
     prepared = prepare_dataset(spec=spec)
     run = prepared.outputs["run"]
     plan = render_config(run=run, dataset=prepared.outputs["dataset"])
-    checkpoints = launch_training(run=run, plan=plan.outputs["Output"])
+    checkpoints = launch_training(run=run, plan=plan.outputs["Output"], train_image=image("train"))
     export = export_adapter(run=run, checkpoints=checkpoints.outputs["Output"])
     evaluation = evaluate(run=run, export=export.outputs["Output"])
     report = write_report(run=run, evaluation=evaluation.outputs["Output"])

@@ -1,6 +1,7 @@
-"""The program that runs the pipeline on this machine through kfp.local: `python -m pipelines.local_run SPEC_JSON`.
+"""The program that runs the pipeline on this machine through kfp.local: `python -m pipelines.local_run SPEC_JSON [UID]`.
 
-It is a process of its own because kfp.local prints, and replaces `print`, in the process that it runs in.
+With a UID the steps run in their images as that user, else as processes. It is a process of its own because kfp.local
+prints, and replaces `print`, in the process that it runs in.
 """
 
 import json
@@ -9,16 +10,18 @@ import signal
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from components.shared.processes import end_with_parent
+from components.shared.processes import end_with_parent, left_by_sigterm
 
 
 def main() -> None:
     """Every step of the pipeline ran. Exit code 1 when one failed; the step itself has said why."""
     end_with_parent()
-    _outlive_steps()
     # kfp.local says that it ignores images, which is what is wanted of it here.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -26,14 +29,57 @@ def main() -> None:
 
     from pipelines.finetune import finetune
 
-    spec = json.loads(Path(sys.argv[1]).read_text())
+    tree = json.loads(Path(sys.argv[1]).read_text())
     # The small artifacts that KFP keeps; what counts is in the run's store.
-    with tempfile.TemporaryDirectory(prefix="hagane-kfp-") as artifacts:
-        local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=artifacts)
-        try:
-            finetune(spec=spec)
-        except RuntimeError as error:
-            sys.exit(f"pipeline failed: {error}")
+    in_containers = len(sys.argv) > 2
+    if not in_containers:
+        _outlive_steps()
+    with (
+        left_by_sigterm() if in_containers else nullcontext(),
+        tempfile.TemporaryDirectory(prefix="hagane-kfp-", ignore_cleanup_errors=True) as folder,
+    ):
+        artifacts = Path(folder, "artifacts")
+        artifacts.mkdir()
+        steps = _containers(tree, int(sys.argv[2]), artifacts) if in_containers else nullcontext(local.SubprocessRunner(use_venv=False))
+        with steps as runner:
+            local.init(runner=runner, pipeline_root=str(artifacts))
+            try:
+                finetune(spec=tree)
+            except RuntimeError as error:
+                sys.exit(f"pipeline failed: {error}")
+
+
+@contextmanager
+def _containers(tree: dict[str, Any], uid: int, artifacts: Path) -> Iterator[Any]:
+    """KFP's runner for containers; none of them is left after the block."""
+    from kfp import local
+    from kfp.local import docker_task_handler
+
+    from components.shared.images import read_images
+    from components.shared.spec_file import parse_spec
+    from components.shared.training_job import FOLDER_VARIABLE
+    from pipelines.containers import container_settings
+    from pipelines.training_jobs import training_jobs_served
+
+    settings = container_settings(parse_spec(tree), uid=uid)
+    jobs = artifacts / "training-jobs"
+    jobs.mkdir()
+    for shared in (artifacts, jobs):  # whatever uid writes there; the folder around them is this user's alone
+        shared.chmod(0o777)
+    arguments = settings.run_arguments()
+    arguments["environment"] = arguments["environment"] | {FOLDER_VARIABLE: str(jobs)}
+    # KFP's command stands in place of the image's entry point, as in a cluster; `env` runs what it is given.
+    docker_task_handler.run_docker_container = _run_container
+    with training_jobs_served(jobs, settings, read_images().of("train")):
+        yield local.DockerRunner(entrypoint=["/usr/bin/env"], **arguments)
+
+
+def _run_container(*, client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any) -> int:
+    """In place of kfp 2.17's own, which has the engine remove a container as it ends, and takes one that it then cannot find
+    for one that ended well: a failed step became a finished one in two of two tries (docker_task_handler.py, last lines)."""
+    from pipelines.containers import run_container
+
+    return run_container(client, image, command, arguments | {"volumes": volumes}, write=lambda text: print(text, end=""))
 
 
 def _outlive_steps() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from components.shared.errors import Preempted, RunFailed, SpecError
+from components.shared.errors import HaganeError, Preempted, RunFailed, SpecError
+from components.shared.images import read_images
 from components.shared.processes import end_with_parent, stop_passed_on
 from components.shared.spec import RunSpec
 from components.shared.step import work_folder
@@ -20,8 +21,8 @@ from pipelines.finetune import STEPS
 from pipelines.following import Outcome, Screen, follow
 
 
-def run_locally(spec: RunSpec, console: Console) -> None:
-    """All steps of the run are finished.
+def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = None) -> None:
+    """All steps of the run are finished: in containers as `container_uid` when that is given, else as processes.
 
     Raises:
         SpecError: another process is at work on this run, or kfp.local would garble the spec.
@@ -35,10 +36,10 @@ def run_locally(spec: RunSpec, console: Console) -> None:
         spec_file = folder / "spec.json"
         spec_file.write_text(spec.model_dump_json(exclude_none=True))  # KFP has no null; a field left out is null
         with Screen(console, STEPS) as screen:
-            outcome, exit_code, stopped_by = _run_pipeline(spec_file, log_file, screen)
+            outcome, exit_code, stopped_by = _run_pipeline(spec_file, log_file, screen, container_uid)
     if stopped_by:
         raise _stopped(stopped_by, outcome)
-    if exit_code:
+    if exit_code or outcome.problems:  # KFP takes a container that was gone before it looked for one that ended well
         error = RunFailed(*(outcome.problems or [f"pipeline: ended with exit code {exit_code}: {outcome.last_line}"]), f"log: {log_file}")
         error.exit_code = outcome.exit_code or 1
         raise error
@@ -50,10 +51,30 @@ def _stopped(by: set[signal.Signals], outcome: Outcome) -> RunFailed:
     return error
 
 
-def _run_pipeline(spec_file: Path, log_file: Path, screen: Screen) -> tuple[Outcome, int, set[signal.Signals]]:
+def run_in_containers(spec: RunSpec, console: Console, *, uid: int | None) -> None:
+    """All steps of the run are finished, each in its own image, as user `uid`.
+
+    Raises:
+        HaganeError: no engine answers, an image is not here, or the spec cannot run in containers; one line each.
+        SpecError, RunFailed: as `run_locally`.
+    """
+    from pipelines.container_engine import docker_api, find_engine
+    from pipelines.containers import container_problems, default_uid
+
+    uid = default_uid() if uid is None else uid
+    engine = find_engine()
+    problems = container_problems(spec, read_images(), engine, uid=uid)
+    if problems:
+        raise HaganeError(*problems)
+    with docker_api(engine) as address:
+        os.environ["DOCKER_HOST"] = address
+        run_locally(spec, console, container_uid=uid)
+
+
+def _run_pipeline(spec_file: Path, log_file: Path, screen: Screen, container_uid: int | None) -> tuple[Outcome, int, set[signal.Signals]]:
     """What the events told, the exit code, and the signals that came: the first asks all steps to end, a second Ctrl-C kills them."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.local_run", str(spec_file)],
+        [sys.executable, "-m", "pipelines.local_run", str(spec_file), *([] if container_uid is None else [str(container_uid)])],
         env={**os.environ, "HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,12 +2,29 @@
 # Rewrites every lock file from pyproject.toml; pins that still fit are kept. Needs `uv` on PATH.
 set -euo pipefail
 cd "$(dirname "$0")"
+compile() { uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-annotate --no-header "$@"; }
 lock() { # FILE EXTRA...
   local file=$1; shift
-  uv pip compile ../pyproject.toml --quiet --python-version 3.11 --python-platform linux --generate-hashes \
-    --no-annotate --no-header --excludes not-locked.txt --output-file "$file" "${@/#/--extra=}"
+  compile ../pyproject.toml --excludes not-locked.txt --output-file "$file" "${@/#/--extra=}"
 }
-images=(prepare_dataset render_config launch_training train export_adapter evaluate write_report)
-lock dev.txt "${images[@]}" cli laptop dev
-lock laptop.txt "${images[@]}" cli laptop
-for image in "${images[@]}"; do lock "$image.txt" "$image"; done
+image() { # NAME EXTRA... - with the versions that the tests ran with
+  local name=$1; shift
+  compile ../pyproject.toml --excludes not-locked.txt --constraint dev.txt --output-file "$name.txt" "${@/#/--extra=}"
+}
+components=(prepare_dataset render_config launch_training train export_adapter evaluate write_report)
+lock dev.txt "${components[@]}" cli laptop dev
+lock laptop.txt "${components[@]}" cli laptop
+image prepare prepare_dataset
+image render render_config write_report cli
+image launch launch_training
+image train train
+image export export_adapter evaluate
+# What a KFP task starts with, for images that need nothing else of kfp: the package alone, at the version of `hagane compile`.
+grep -o '"kfp==[^"]*"' ../pyproject.toml | tr -d '"' | compile - --no-deps --output-file kfp.txt
+# The CUDA build of torch and its libraries. What it shares with training is in train.txt.
+shared=(filelock fsspec jinja2 markupsafe mpmath networkx setuptools sympy typing-extensions)
+compile torch.txt --output-file torch-cuda.txt "${shared[@]/#/--no-emit-package=}"
+# The compiler of the same CUDA, which DeepSpeed's operators are built with.
+cuda=$(grep -o '^nvidia-cuda-runtime==13\.0' torch-cuda.txt | cut -d= -f3)
+printf '%s\n' "nvidia-cuda-nvcc==$cuda.*" "nvidia-cuda-cccl==$cuda.*" "nvidia-nvvm==$cuda.*" "nvidia-cuda-crt==$cuda.*" \
+  | compile - --no-deps --output-file cuda-build.txt

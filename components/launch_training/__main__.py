@@ -1,8 +1,11 @@
 """plan/ -> a training job on the spec's backend, followed to its end; checkpoints/ is then finished."""
 
+import os
 import shutil
+from pathlib import Path
 
-from components.launch_training.local import run_to_end, torchrun_command, worker_environment
+from components.launch_training.beside import run_beside
+from components.launch_training.local import run_to_end, torchrun_command, worker_settings
 from components.shared.checkpoints import committed_checkpoints
 from components.shared.errors import HaganeError, RunFailed
 from components.shared.kfp_face import hand_over
@@ -10,12 +13,16 @@ from components.shared.layout import CHECKPOINTS, PLAN
 from components.shared.manifest import Manifest, fetch_folder, require_manifest
 from components.shared.model_source import has_weights, resolve_planned_model
 from components.shared.plan import Plan
-from components.shared.step import finished, open_run, run_argument, step_log, work_folder
+from components.shared.spec import CheckpointSpec
+from components.shared.step import Log, finished, open_run, run_argument, step_log, work_folder
 from components.shared.storage import LocalStore, Store
+from components.shared.training_job import TrainingJob, jobs_folder
 
 
-def run_step(run: str) -> Manifest:
+def run_step(run: str, *, train_image: str) -> Manifest:
     """checkpoints/ is finished: a committed checkpoint for each epoch, the history of losses, a probe of the trained model.
+
+    `train_image` is what the workers run in where they are containers.
 
     Raises:
         HaganeError: the model has no weights here, or disks are too full for what the plan promises; all at once, before training.
@@ -33,18 +40,30 @@ def run_step(run: str) -> Manifest:
         check_before_training(run, store, plan)
         log.info("launch", backend=spec.backend, processes=plan.steps.num_processes, total_steps=plan.steps.total_steps)
         try:
-            run_to_end(torchrun_command(run, plan), worker_environment(plan, spec.checkpoints), log)
+            train(run, plan, spec.checkpoints, train_image=train_image, log=log)
         except RunFailed as error:
             raise type(error)(*error.problems, _what_is_safe(store)) from None
         return require_manifest(store, CHECKPOINTS)
 
 
+def train(run: str, plan: Plan, spec: CheckpointSpec, *, train_image: str, log: Log) -> None:
+    """The training ran to its end, in processes of this machine or, where this is a container, in another beside it."""
+    jobs = jobs_folder()
+    settings = worker_settings(plan, spec)
+    if jobs is None:
+        run_to_end(torchrun_command(run, plan), os.environ | settings, log)
+    else:
+        run_beside(TrainingJob(image=train_image, run=run, num_processes=plan.steps.num_processes, environment=settings), jobs, log)
+
+
 def check_before_training(run: str, store: Store, plan: Plan) -> None:
     """Raises HaganeError with all that would stop the training later: weights that are not there, disks too full."""
     problems = space_problems(run, store, plan)
-    model = resolve_planned_model(plan)
-    if not has_weights(model.folder):
-        problems.append(f"model.source: {model.folder} holds no weights (*.safetensors); put them beside its config.json")
+    # A hub model is fetched where it is used: in a container of its own that is not here.
+    if jobs_folder() is None or Path(plan.model.source).is_dir():
+        model = resolve_planned_model(plan)
+        if not has_weights(model.folder):
+            problems.append(f"model.source: {model.folder} holds no weights (*.safetensors); put them beside its config.json")
     if problems:
         raise HaganeError(*problems)
 
@@ -74,13 +93,13 @@ def _what_is_safe(store: Store) -> str:
     return f"checkpoints: {committed[-1].told} is committed; the same command goes on from there"
 
 
-def kfp_step(run: str, *, manifest_path: str) -> str:
+def kfp_step(run: str, *, train_image: str, manifest_path: str) -> str:
     """`run_step` for KFP: its manifest is at `manifest_path` too. Returns the manifest's digest."""
-    return hand_over(run_step(run), run=run, manifest_path=manifest_path)
+    return hand_over(run_step(run, train_image=train_image), run=run, manifest_path=manifest_path)
 
 
 def main() -> None:
-    run_step(run_argument("launch_training", __doc__, must_be_finished="plan"))
+    run_step(run_argument("launch_training", __doc__, must_be_finished="plan"), train_image="")
 
 
 if __name__ == "__main__":

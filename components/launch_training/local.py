@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable, Collection, Iterable
 
 from components.shared.errors import Preempted, RunFailed
 from components.shared.log import Event, event_of
@@ -28,11 +29,10 @@ def torchrun_command(run: str, plan: Plan) -> list[str]:
     ]
 
 
-def worker_environment(plan: Plan, spec: CheckpointSpec) -> dict[str, str]:
-    """This process's environment, with the cores shared out among the training processes."""
+def worker_settings(plan: Plan, spec: CheckpointSpec) -> dict[str, str]:
+    """Variables for the training processes, with this machine's cores shared out among them."""
     threads = max(1, len(os.sched_getaffinity(0)) // plan.steps.num_processes)
     return {
-        **os.environ,
         **MALLOC,
         "HAGANE_LOG": "json",
         "OMP_NUM_THREADS": str(threads),
@@ -62,22 +62,34 @@ def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> Non
         start_new_session=True,  # torchrun must get SIGTERM once, from here: at the second it gives up waiting for its processes
         preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
     )
+    assert process.stdout is not None
+    with stop_passed_on(process, process.terminate, signal.SIGTERM) as stopped:
+        follow_to_end(process.stdout, process.wait, log, stopped=stopped)
+
+
+def follow_to_end(
+    lines: Iterable[str], exit_code_of: Callable[[], int], log: Log, *, stopped: Collection[signal.Signals] = frozenset()
+) -> None:
+    """All lines of the job were passed on, and it ended well. `exit_code_of` is asked after the last line, `stopped` then names the
+    signals that were passed on to the job.
+
+    Raises:
+        RunFailed, Preempted: see `run_to_end`.
+    """
     problems: list[str] = []
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
-    assert process.stdout is not None
     preempted = False
-    with stop_passed_on(process, process.terminate, signal.SIGTERM) as stopped:
-        for line in process.stdout:
-            event = event_of(line)
-            if event is None:
-                last_lines.append(line.rstrip())
-                print(line, end="", flush=True)
-            elif event.get("event") == "failed":
-                preempted |= event["exit_code"] == Preempted.exit_code
-                problems += [problem for problem in event["problems"] if problem not in problems]
-            else:
-                _pass_on(event, log)
-        exit_code = process.wait()
+    for line in lines:
+        event = event_of(line)
+        if event is None:
+            last_lines.append(line.rstrip())
+            print(line, end="", flush=True)
+        elif event.get("event") == "failed":
+            preempted |= event["exit_code"] == Preempted.exit_code
+            problems += [problem for problem in event["problems"] if problem not in problems]
+        else:
+            _pass_on(event, log)
+    exit_code = exit_code_of()
     if stopped or preempted:
         raise Preempted(*(problems or ["training: stopped by SIGTERM"]))
     if exit_code:

@@ -3,23 +3,15 @@
 from functools import cache
 from pathlib import Path
 
-import yaml
-
+from components.shared.images import read_images
 from components.shared.manifest import Manifest
 from components.shared.storage import open_store
 
-IMAGES = Path(__file__).parents[2] / "images" / "images.yaml"
-
 
 @cache
-def _images() -> dict[str, str]:
-    listed = yaml.safe_load(IMAGES.read_text())
-    return {name: f"{listed['repository']}/{image}:{listed['tag']}" for name, image in listed["images"].items()}
-
-
 def image(component: str) -> str:
     """Full name of the component's image, from images/images.yaml."""
-    return _images()[component]
+    return read_images().of(component)
 
 
 def hand_over(manifest: Manifest, *, run: str, manifest_path: str, pages: dict[str, str] | None = None) -> str:

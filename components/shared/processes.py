@@ -46,3 +46,17 @@ def stop_passed_on(process: subprocess.Popen[str], send: Callable[[], object], *
             else:
                 send()
             process.wait()
+
+
+@contextmanager
+def left_by_sigterm() -> Iterator[None]:
+    """SIGTERM leaves the block as an exception does, so that what is to be done at its end is done; exit code 143."""
+
+    def leave(signal_number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + signal_number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

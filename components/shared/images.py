@@ -1,0 +1,81 @@
+"""images/images.yaml -> the full name of each component's image."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from components.shared.errors import SpecError
+from components.shared.spec import FrozenModel
+
+IN_THE_REPOSITORY = Path(__file__).parents[2] / "images" / "images.yaml"
+
+# The grammar of github.com/distribution/reference (regexp.go), without a tag in the repository's name.
+REPOSITORY = r"^[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"
+TAG = r"^\w[\w.-]{0,127}$"
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+ALLOWED = {
+    "repository": "must be a registry and a path such as registry.example.com/hagane, in small letters, without a tag",
+    "tag": "must be text of at most 128 letters, digits, '.', '_', '-'",
+    "components": "must name an image for each component",
+    "digests": "must be sha256: and 64 hex digits for each image, as `make push` writes them",
+}
+
+
+class Images(FrozenModel):
+    """Names of all images; the file's own words are in images/images.yaml."""
+
+    repository: str = Field(pattern=REPOSITORY)
+    tag: str = Field(pattern=TAG)
+    components: dict[str, str]
+    digests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default_factory=dict)
+
+    def name(self, image: str) -> str:
+        """`repository/image@digest` where the digest is known, else `repository/image:tag`."""
+        digest = self.digests.get(image)
+        return f"{self.repository}/{image}:{self.tag}" if digest is None else f"{self.repository}/{image}@{digest}"
+
+    def of(self, component: str) -> str:
+        """Full name of the component's image. Raises SpecError where the file names none."""
+        if component not in self.components:
+            raise SpecError(f"images: components.{component}: missing, must name an image; see images/images.yaml")
+        return self.name(self.components[component])
+
+    def moving(self) -> list[str]:
+        """One line for each image whose name may stand for other content tomorrow."""
+        return [
+            f"images: {self.name(image)} is a tag, which can be moved, must be pinned by digest; run `make push REGISTRY=…`"
+            for image in sorted(set(self.components.values()))
+            if image not in self.digests
+        ]
+
+
+def images_file() -> Path:
+    """The file that names the images: `$HAGANE_IMAGES`, for a site with names of its own, else the repository's."""
+    return Path(os.environ.get("HAGANE_IMAGES") or IN_THE_REPOSITORY)
+
+
+def read_images(path: Path | None = None) -> Images:
+    """The images as the file names them.
+
+    Raises:
+        SpecError: it cannot be read, or a field is missing, unknown or malformed; one line each.
+    """
+    path = path or images_file()
+    try:
+        return Images.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror}; HAGANE_IMAGES must name a file such as images/images.yaml") from None
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise SpecError(*(_sentence(path, detail) for detail in error.errors())) from None
+
+
+def _sentence(path: Path, detail: ErrorDetails) -> str:
+    where = ".".join(map(str, detail["loc"])) or "the file"
+    found = "missing" if detail["type"] == "missing" else f"got {detail['input']!r}"
+    return f"{path}: {where}: {found}, {ALLOWED.get(str(detail['loc'][0]) if detail['loc'] else '', 'has no place here')}"

@@ -1,0 +1,90 @@
+"""Puts the built images into a registry and their digests into images.yaml: `python -m images.push REGISTRY`.
+
+Every name that `hagane compile` writes is then `REGISTRY/image@sha256:…`. images.yaml is written once, after the last image.
+`$HAGANE_PUSH_FLAGS` goes to the engine's `push` as it is.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from components.shared.errors import HaganeError
+from components.shared.images import IN_THE_REPOSITORY, Images, read_images
+from images.contents import labels
+from pipelines.container_engine import Engine, find_engine
+
+REVISION = "org.opencontainers.image.revision"
+
+
+def push_all(engine: Engine, images: Images, registry: str) -> dict[str, str]:
+    """Every image is in the registry under its tag. Returns their digests there.
+
+    Raises:
+        HaganeError: an image is not built, or was built from files that no commit has: one line each, before the first push; or a
+            push failed.
+    """
+    names = sorted(set(images.components.values()))
+    local = {name: f"{images.repository}/{name}:{images.tag}" for name in names}
+    problems = [problem for name in names if (problem := why_not(engine, local[name])) is not None]
+    if problems:
+        raise HaganeError(*problems)
+    return {name: push(engine, local[name], f"{registry}/{name}:{images.tag}") for name in names}
+
+
+def why_not(engine: Engine, name: str) -> str | None:
+    if not engine.has_image(name):
+        return f"image {name}: is not on this machine; run `make images`"
+    built_from = labels(engine, name).get(REVISION, "")
+    if built_from.endswith("-dirty"):
+        return f"image {name}: was built from {built_from}, must be from a commit as it is; commit, then run `make images`"
+    return None
+
+
+def push(engine: Engine, name: str, target: str) -> str:
+    """The image is in the registry as `target`. Returns its digest there, which is not the local one where layers are packed anew."""
+    engine.output("tag", name, target)
+    flags = shlex.split(os.environ.get("HAGANE_PUSH_FLAGS", ""))
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder, "digest")
+        words = ["--digestfile", str(told)] if engine.program == "podman" else []
+        done = subprocess.run([engine.program, "push", *words, *flags, target], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HaganeError(f"image {target}: the push failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        found = re.search(r"sha256:[0-9a-f]{64}", told.read_text() if words else done.stdout.rpartition("digest: ")[2])
+    if found is None:
+        raise HaganeError(f"image {target}: pushed, but {engine.program} did not tell its digest")
+    return found[0]
+
+
+def write_digests(file: Path, registry: str, digests: dict[str, str]) -> None:
+    """images.yaml names the registry and these digests; its other lines are as they were. `digests` is its last key."""
+    text = re.sub(r"(?m)^repository: .*$", f"repository: {registry}", file.read_text(), count=1)
+    lines = "".join(f"\n  {name}: {digest}" for name, digest in digests.items())
+    beside = file.with_name(f".new-{file.name}")
+    beside.write_text(text[: text.index("\ndigests:")] + f"\ndigests:{lines}\n")
+    read_images(beside)
+    beside.rename(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m images.push", description=__doc__)
+    parser.add_argument("registry", metavar="REGISTRY", help="such as registry.example.com/hagane")
+    registry = parser.parse_args().registry.rstrip("/")
+    try:
+        images = read_images(IN_THE_REPOSITORY)
+        images.model_validate(images.model_dump() | {"repository": registry})
+        digests = push_all(find_engine(), images, registry)
+        write_digests(IN_THE_REPOSITORY, registry, digests)
+    except HaganeError as error:
+        sys.exit("\n".join(f"error: {problem}" for problem in error.problems))
+    for name, digest in digests.items():
+        print(f"{registry}/{name}@{digest}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.shared.images import IN_THE_REPOSITORY, read_images
+from images.bake import BAKE_FILE, read_bake
+from images.push import write_digests
+from images.table import excess
+
+ROOT = Path(__file__).parents[3]
+GIVEN = {"REPOSITORY": "registry.example.com/h", "VERSION": "1.2", "REVISION": "abc", "UNUSED": "x"}
+
+
+def test_targets_have_what_they_inherit_what_they_say_and_the_variables_given() -> None:
+    train = read_bake(GIVEN, ["train"])[0]
+    assert train.tags == ("registry.example.com/h/train:1.2",)
+    assert (train.dockerfile, train.context, train.stage) == ("images/Dockerfile", ".", "train")
+    assert (train.args["TORCH"], train.args["REVISION"], train.args["LOCK"]) == ("torch-cpu", "abc", "train")
+    assert train.args["BASE"] == "docker.io/library/python:3.11-slim-bookworm"
+    command = train.build_command("podman", ["--pull=never"])
+    assert command[:6] == ["podman", "build", "--file", "images/Dockerfile", "--target", "train"]
+    assert command[-2:] == ["--pull=never", "."]
+    assert "REVISION=abc" in command
+
+
+def test_groups_hold_groups_and_cuda_is_in_none_that_is_built_by_default() -> None:
+    default = [target.name for target in read_bake({})]
+    assert default == ["prepare", "render", "launch", "train", "export"]
+    assert [target.name for target in read_bake({}, ["all"])] == [*default, "train-cuda"]
+    with pytest.raises(KeyError, match="nosuch"):
+        read_bake({}, ["nosuch", "train"])
+
+
+def test_a_quote_in_a_variable_stays_inside_its_string() -> None:
+    assert read_bake({"VERSION": 'a"b'}, ["prepare"])[0].args["VERSION"] == 'a"b'
+
+
+def test_the_bake_file_builds_just_what_images_yaml_names_from_locks_that_are_there() -> None:
+    targets = {target.name: target for target in read_bake({}, ["all"])}
+    assert set(read_images(IN_THE_REPOSITORY).components.values()) | {"train-cuda"} == set(targets)
+    for target in targets.values():
+        assert (ROOT / "requirements" / f"{target.args['LOCK']}.txt").exists()
+        assert f"FROM runtime AS {target.stage}\n" in (ROOT / target.dockerfile).read_text()
+    for component, image in read_images(IN_THE_REPOSITORY).components.items():
+        assert f"components/{component}" in targets[image].args["CODE"].split()
+
+
+def test_every_variable_of_the_bake_file_is_used() -> None:
+    text = BAKE_FILE.read_text()
+    assert [name for name in json.loads(text)["variable"] if f"${{{name}}}" not in text] == []
+
+
+def test_pushed_digests_are_written_and_all_other_lines_stay(tmp_path: Path) -> None:
+    file = tmp_path / "images.yaml"
+    file.write_text(IN_THE_REPOSITORY.read_text())
+    digest = "sha256:" + "0" * 64
+    for registry in ("registry.example.com/first", "registry.example.com/second"):
+        write_digests(file, registry, {"prepare": digest, "train": digest})
+    images = read_images(file)
+    assert images.name("prepare") == f"registry.example.com/second/prepare@{digest}"
+    assert images.name("render") == f"registry.example.com/second/render:{images.tag}"
+    before, after = IN_THE_REPOSITORY.read_text().splitlines(), file.read_text().splitlines()
+    assert [line for line in before if line not in after] == ["repository: localhost/hagane", "digests: {}"]
+    assert yaml.safe_load(file.read_text())["components"] == yaml.safe_load(IN_THE_REPOSITORY.read_text())["components"]
+
+
+def test_a_size_over_its_bound_and_a_new_package_are_told() -> None:
+    bounds = {"prepare": {"torch": 0, "dependencies": 1000, "code": 10, "packages": 30}}
+    assert excess("prepare", {"torch": 0, "dependencies": 1019, "code": 10, "packages": 30}, bounds) == []
+    told = excess("prepare", {"torch": 0, "dependencies": 1021, "code": 10, "packages": 31}, bounds)
+    assert [line.split(";")[0] for line in told] == [
+        "image prepare: dependencies is 1,021, must be at most 1,000",
+        "image prepare: packages is 31, must be at most 30",
+    ]
+    assert "has no bound" in excess("new", {"torch": 0, "dependencies": 0, "code": 0, "packages": 0}, bounds)[0]
