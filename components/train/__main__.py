@@ -27,6 +27,7 @@ from components.shared.step import Log, open_run, step_log, work_folder
 from components.shared.storage import Store
 from components.train.agreement import Agreement
 from components.train.boundary import Sigterm, StepBoundary
+from components.train.commit import prune
 from components.train.model import load_model
 from components.train.results import PROBE_TOKENS, history_json, probe_logits, publish_results
 from components.train.resume import AfterResume, Resume, fetch_resume
@@ -153,6 +154,7 @@ def publish(job: Job, history: list[dict[str, Any]], probe: dict[str, torch.Tens
     total_steps = job.plan.steps.total_steps
     if not any(checkpoint.step == total_steps for checkpoint in committed_checkpoints(job.store)):
         raise RunFailed(f"{CHECKPOINTS}: step {total_steps}, the last, is not in the store; the same command stores it again")
+    prune(job.store, job.spec.checkpoints.keep)  # again, for an upload that was killed between commit and removal
     local = work_folder(job.run, "results")
     publish_results(job.store, local, history=history_json(history, job.plan), probe=probe, training=job.plan.training_digest)
 

@@ -6,6 +6,7 @@ forward and backward passes, and the next optimizer step waits in case they are 
 """
 
 import copy
+import io
 import shutil
 import time
 from collections.abc import Callable
@@ -201,10 +202,26 @@ class _Capturing(TorchCheckpointEngine):
 
 def _torch_file(state: Any) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        with path.open("wb", buffering=0) as stream:  # a stream of Python's tells why it cannot be written; torch's own does not
-            torch.save(state, stream)
+        with _Stream(path, "wb") as stream:
+            try:
+                torch.save(state, stream)
+            except RuntimeError:
+                raise stream.error or RuntimeError(f"torch could not write {path.name}") from None
 
     return write
+
+
+class _Stream(io.FileIO):
+    """Remembers why it could not be written, of which torch tells only the place in its own source."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _adapter_files(model: Any, weights: dict[str, torch.Tensor]) -> Writes:
