@@ -155,8 +155,8 @@ def test_the_adapter_in_plain_peft_gives_the_trained_models_logits(compiled_run:
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_killed_run_resumes_and_ends_with_the_losses_of_an_undisturbed_one(method: str, tmp_path: Path) -> None:
-    # Of five epochs the first is committed before the fourth is saved, however slow the uploads: only two may be unfinished.
-    spec = tiny_spec(tmp_path, method=method, epochs=5)
+    # The first is committed before the fourth is saved, however slow the uploads, as only two may be unfinished: eight are left to kill in.
+    spec = tiny_spec(tmp_path, method=method, epochs=12)
     settings = ["--set", f"store={tmp_path / 'undisturbed'}"]
     train_only(spec, settings, run=str(tmp_path / "undisturbed/tiny"), work=tmp_path / "work")
     arguments = ["run", spec, "--set", f"store={tmp_path / 'killed'}"]
