@@ -22,7 +22,8 @@ app = typer.Typer(
 A spec is a YAML file; `specs/demo.yaml` is one to copy. `hagane plan SPEC` shows what would happen and why; `hagane run SPEC`
 makes it happen on this machine. Run it again after a crash, and it goes on from the newest committed checkpoint.
 
-Exit codes: 0 done; 2 something you can mend, told in one line a problem, nothing begun; 1 something that had begun failed.""",
+Exit codes: 0 done; 2 something you can mend, told in one line a problem, nothing begun; 1 something that had begun failed;
+130 and 143 stopped by Ctrl-C or SIGTERM, and the same command goes on.""",
 )
 
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The run's spec, a YAML file.")]

@@ -93,21 +93,14 @@ class CheckpointSaver:
             self._waits_before_steps = True
 
     def _no_room(self, root: Path, step: int) -> str | None:
-        free, needed = shutil.disk_usage(root.parent).free, self._plan.checkpoints.node_bytes
-        if free >= needed:
+        needed = self._plan.checkpoints.node_bytes
+        if shutil.disk_usage(root.parent).free >= needed:
             return None
-        return (
-            f"checkpoint of step {step} is not written: {free / 1e6:.1f} MB are free in {root.parent}, it takes {needed / 1e6:.1f} MB; "
-            "free some or set HAGANE_WORK to another disk"
-        )
+        return _not_written(root, step, f"it takes {needed / 1e6:.1f} MB")
 
     def _failed(self, root: Path, names: tuple[str, ...], step: int, error: BaseException) -> None:
         found = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        free = shutil.disk_usage(root.parent).free
-        self._problem = (
-            f"checkpoint of step {step} is not written: {found}, {free / 1e6:.1f} MB are free in {root.parent}; "
-            "free some or set HAGANE_WORK to another disk"
-        )
+        self._problem = _not_written(root, step, found)
         for name in names:
             (root / name).unlink(missing_ok=True)
 
@@ -128,6 +121,14 @@ class CheckpointSaver:
             root=str(root),
             names=names,
         )
+
+
+def _not_written(root: Path, step: int, found: str) -> str:
+    free = shutil.disk_usage(root.parent).free
+    return (
+        f"checkpoint of step {step} is not written: {found}, {free / 1e6:.1f} MB are free in {root.parent}; "
+        "free some or set HAGANE_WORK to another disk"
+    )
 
 
 class Capture:
@@ -155,7 +156,7 @@ class Capture:
 
     def _shards(self, engine: Any, *, exclude_frozen: bool) -> dict[str, Any]:
         """What DeepSpeed's save_checkpoint would write. Under ZeRO-3 most of its time goes into walking through the model for names
-        and shapes, which are those of the first save: 90 ms for 135M parameters, 10 ms without."""
+        and shapes, which are those of the first save: a save then holds training 23 ms instead of 90 (135M parameters, LoRA)."""
         if self._unchanging is None:
             states = _as_deepspeed_saves(engine, exclude_frozen=exclude_frozen)
             if engine.zero_optimization_partition_weights():
