@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test lint golden lock demo store-stop compile clean
+.PHONY: help check fix test test-truth targets lint golden lock demo store-stop compile clean
 
 help:  ## Show what there is to make
 	@awk 'BEGIN {FS = ":.*## "} /^## / {print "\n" substr($$0, 4)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ compile: .venv/laptop  ## Write the pipeline for a cluster to build/finetune.yam
 ## Develop
 test: .venv/dev  ## Run all tests
 	$(BIN)/pytest
+test-truth: .venv/dev  ## Hold plans against real training and every architecture; some minutes
+	$(BIN)/pytest -m truth tests/truth
+targets: .venv/dev  ## Write docs/targets.md: what LoRA targets each architecture gets; three minutes
+	$(BIN)/python -m tests.truth.targets_table
 check: .venv/dev lint test golden  ## What CI runs: lint, types, import rules, tests, generated files
 lint: .venv/dev  ## Style, types, and who may import whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/lint-imports

@@ -109,6 +109,21 @@ def status(spec: SpecPath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def models(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[WORD]", help="Show only models whose name or type has these words.")
+    ] = None,
+) -> None:
+    """List open models for Japanese known by name: architecture, LoRA targets, tokenizer, chat template, licence, serving."""
+    from rich.console import Console
+
+    from components.shared.model_registry import matching_families
+    from pipelines.screens import models_screen
+
+    Console().print(models_screen(matching_families(words or ())))
+
+
+@app.command()
 def compile(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="Where the YAML goes.")] = Path("build/finetune.yaml"),
 ) -> None:

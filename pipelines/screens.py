@@ -1,6 +1,7 @@
 """Plan, status and end of a run as text for a terminal."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.text import Text
 from components.shared.checkpoints import committed_checkpoints
 from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, REPORT, export_folder
 from components.shared.manifest import read_manifest
+from components.shared.model_registry import ModelFamily
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.storage import Store
@@ -48,6 +50,23 @@ def plan_screen(plan: Plan) -> RenderableType:
     row("bytes per checkpoint", f"{checkpoints.bytes_each:,}", "checkpoints.bytes_each")
     row("bytes of all checkpoints", f"{checkpoints.bytes_total:,}")
     return table
+
+
+def models_screen(families: Iterable[ModelFamily]) -> RenderableType:
+    """The models known by name, one line each, below their architecture and its targets."""
+    parts: list[RenderableType] = []
+    for family in families:
+        targets = ", ".join((*family.targets, *family.parameters))
+        serving = "  merge the adapter to serve it by vLLM" if family.merge else ""
+        remote = "  code on the hub: not run by hagane" if family.remote else ""
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        for model in family.models:
+            template = "own template" if model.template == "own" else "no template"
+            table.add_row(
+                model.name, f"{model.billions:g}B", template, model.licence, "; ".join(filter(None, (model.tokenizer, model.note)))
+            )
+        parts += [Text.assemble((family.model_type, "bold"), f"  {targets}", (f"{serving}{remote}", "dim")), table, Text()]
+    return Group(*parts)
 
 
 def status_screen(store: Store, spec: RunSpec) -> RenderableType:

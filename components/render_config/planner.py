@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.render_config.architectures import Architecture, architecture_of, lora_targets, num_lora_parameters
+from components.render_config.architectures import architecture_of
 from components.render_config.precision import Precision, choose_precision
+from components.render_config.shapes import Architecture
 from components.render_config.steps import grad_accum_steps, plan_steps
+from components.render_config.targets import Targets, lora_targets, num_lora_parameters
 from components.shared.errors import HaganeError, ModelError
 from components.shared.plan import CheckpointPlan, LoraPlan, ModelPlan, Plan, StepPlan
 from components.shared.spec import RunSpec
@@ -36,11 +38,20 @@ def check_spec(spec: RunSpec, config: Mapping[str, Any]) -> None:
         except HaganeError as error:
             problems.extend(error.problems)
 
-    collect(lambda: lora_targets(spec.lora.targets, architecture_of(config)))
+    collect(lambda: _check_targets(spec, config))
     collect(lambda: _check_row_tokens(spec, config))
     collect(lambda: _grad_accum(spec))
     if problems:
         raise HaganeError(*problems)
+
+
+def _check_targets(spec: RunSpec, config: Mapping[str, Any]) -> None:
+    targets = lora_targets(spec.lora.targets, architecture_of(config))
+    if spec.training.method == "lora" and targets.parameters and spec.lora.dropout:
+        raise ModelError(
+            f"lora.dropout: got {spec.lora.dropout}, must be 0 where experts are trained, as PEFT has none for 3-D parameters; "
+            "set lora.dropout: 0, or lora.targets: attention"
+        )
 
 
 def _check_row_tokens(spec: RunSpec, config: Mapping[str, Any]) -> None:
@@ -76,8 +87,8 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     lora = None
     num_trainable = architecture.num_parameters
     if training.method == "lora":
-        lora = LoraPlan(rank=spec.lora.rank, alpha=spec.lora.alpha, dropout=spec.lora.dropout, target_modules=targets)
-        num_trainable = num_lora_parameters(targets, spec.lora.rank, architecture)
+        lora = lora_plan(spec, targets)
+        num_trainable = num_lora_parameters(targets, spec.lora.rank)
     return Plan(
         run=spec.name,
         method=training.method,
@@ -94,6 +105,18 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         lora=lora,
         checkpoints=plan_checkpoints(spec, steps, precision, num_trainable),
         reasons={"precision": why_precision, **_reasons(spec, steps, architecture, lora)},
+    )
+
+
+def lora_plan(spec: RunSpec, targets: Targets) -> LoraPlan:
+    return LoraPlan(
+        rank=spec.lora.rank,
+        alpha=spec.lora.alpha,
+        dropout=spec.lora.dropout,
+        target_modules=targets.modules,
+        target_parameters=targets.parameters,
+        exclude_modules=targets.exclude,
+        fan_in_fan_out=targets.fan_in_fan_out,
     )
 
 
@@ -129,14 +152,27 @@ def _reasons(spec: RunSpec, steps: StepPlan, architecture: Architecture, lora: L
         reasons["num_trainable"] = "training.method is full: every parameter"
         reasons["checkpoints.bytes_each"] = f"{STATE_BYTES} bytes of optimizer state, fp32 weights among them, a parameter"
     else:
-        asked = "all linear layers of the blocks, never the head" if spec.lora.targets == "auto" else "as the spec lists them"
-        reasons["lora.target_modules"] = f"{asked} ({architecture.model_type})"
-        reasons["num_trainable"] = (
-            f"rank {lora.rank} x (inputs + outputs) of {len(lora.target_modules)} layers x {architecture.num_blocks} blocks"
-        )
+        reasons |= _lora_reasons(spec, architecture, lora)
         reasons["checkpoints.bytes_each"] = (
             f"{STATE_BYTES} bytes of optimizer state + 4 of the matrix itself a trainable parameter; no frozen weight"
         )
     if spec.zero.stage == 3 and spec.zero.offload_parameters == "cpu":
         reasons["zero"] = "as the spec asks: stage 3, parameters in host memory between uses"
+    return reasons
+
+
+def _lora_reasons(spec: RunSpec, architecture: Architecture, lora: LoraPlan) -> dict[str, str]:
+    everything = "all linear layers of the blocks, never the head or a router"
+    words = {"auto": everything, "all": everything, "attention": "the layers of attention", "mlp": "the layers of the MLPs, never a router"}
+    what = words.get(str(spec.lora.targets), "as the spec lists them")
+    reasons = {
+        "lora.target_modules": f"{what} ({architecture.model_type})",
+        "num_trainable": f"rank {lora.rank} x (inputs + outputs) of {len(lora.target_modules)} layers x {architecture.num_blocks} blocks",
+    }
+    if lora.target_parameters:
+        experts = architecture.experts[0].num_experts
+        reasons["lora.target_parameters"] = f"{experts} experts lie in one 3-D parameter, which is no linear layer; each gets its own"
+        reasons["num_trainable"] += f", and of {experts} experts' matrices"
+    if lora.fan_in_fan_out:
+        reasons["lora.fan_in_fan_out"] = "the layers are Conv1D, which stores its weight as (inputs, outputs)"
     return reasons

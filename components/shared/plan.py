@@ -39,6 +39,13 @@ class LoraPlan(FrozenModel):
     alpha: float
     dropout: float
     target_modules: tuple[str, ...]
+    """Names of linear layers, as PEFT matches them: the last parts of their paths."""
+    target_parameters: tuple[str, ...] = ()
+    """Experts' 3-D parameters, by their module's name and their own."""
+    exclude_modules: tuple[str, ...] = ()
+    """Full names, `*` for an index, of layers that end like a target and are none."""
+    fan_in_fan_out: bool = False
+    """The targets are GPT-2's Conv1D, which stores its weight (inputs, outputs)."""
 
 
 class CheckpointPlan(FrozenModel):

@@ -23,12 +23,15 @@ def _exponent_number(value: object) -> object:
     return value
 
 
-def _auto_or_names(value: object) -> object:
-    if value == "auto":
+TARGET_WORDS = ("auto", "all", "attention", "mlp")
+
+
+def _word_or_names(value: object) -> object:
+    if value in TARGET_WORDS:
         return value
     if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
         return tuple(value)
-    raise ValueError(f"got {value!r}, must be auto or a list of layer names")
+    raise ValueError(f"got {value!r}, must be {', '.join(TARGET_WORDS)} or a list of layer names")
 
 
 Number = Annotated[float, BeforeValidator(_exponent_number), Field(allow_inf_nan=False)]
@@ -92,8 +95,9 @@ class LoraSpec(FrozenModel):
     """The update is scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685, section 4.1)."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     """Share of a LoRA layer's inputs set to zero during training."""
-    targets: Annotated[Literal["auto"] | tuple[str, ...], BeforeValidator(_auto_or_names)] = "auto"
-    """Linear layers that get an update: `auto` takes all of the model's blocks and never the head, or a list of layer names."""
+    targets: Annotated[Literal["auto", "all", "attention", "mlp"] | tuple[str, ...], BeforeValidator(_word_or_names)] = "auto"
+    """Layers that get an update: `auto` (or `all`) takes every linear layer of the blocks and experts' weights, never the head or a
+    router; `attention` and `mlp` take that part of them; or a list of layer names and these words."""
 
 
 class ZeroSpec(FrozenModel):

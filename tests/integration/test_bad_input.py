@@ -92,8 +92,8 @@ def test_a_missing_model_folder_is_told_once(spec: dict[str, Any], tmp_path: Pat
 def test_a_lora_target_that_the_model_lacks_is_told_with_those_it_has(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["lora"]["targets"] = ["query_key_value"]
     assert run_refused(spec, tmp_path) == [
-        "lora.targets: 'query_key_value' is no linear layer of this llama model; "
-        "it has: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
+        "lora.targets: 'query_key_value' is no layer of this llama model's blocks; "
+        "it has: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or write auto, all, attention, mlp"
     ]
 
 
