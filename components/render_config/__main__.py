@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from components.render_config.architectures import architecture_of
 from components.render_config.files import deepspeed_json, lora_json, training_args_json
-from components.render_config.planner import DatasetFacts, check_spec, make_plan
+from components.render_config.hardware import machine_memory
+from components.render_config.planner import DatasetFacts, Machine, check_spec, make_plan
 from components.render_config.precision import machine_flags
 from components.shared.kfp_face import hand_over
 from components.shared.layout import DATASET, PLAN
@@ -35,14 +38,18 @@ def run_step(run: str) -> Manifest:
         facts = dataset_facts(dataset)
         model = spec.model.model_copy(update={"revision": facts.model_revision})  # a branch may have moved since
         config = read_config(resolve_model(model, patterns=CONFIG_AND_TOKENIZER).folder)
-        plan = make_plan(spec, facts, config, machine=machine_flags())
+        plan = make_plan(spec, facts, config, machine=this_machine())
         local = work_folder(run, PLAN)
         shutil.rmtree(local)
-        write_plan(local, spec, plan, hidden_size=config["hidden_size"])
+        write_plan(local, spec, plan, hidden_size=architecture_of(config).hidden_size)
         steps = plan.steps
         log.info("planned", steps_per_epoch=steps.steps_per_epoch, total_steps=steps.total_steps, save_steps=list(steps.save_steps))
         told = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
         return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=told)
+
+
+def this_machine() -> Machine:
+    return Machine(flags=machine_flags(), memory_bytes=machine_memory(), num_cores=len(os.sched_getaffinity(0)))
 
 
 def dataset_facts(dataset: Manifest) -> DatasetFacts:
@@ -87,7 +94,7 @@ def main() -> None:
         return
     with step_log("render_config"):
         spec = load_spec(arguments.spec)
-        check_spec(spec, read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder))
+        check_spec(spec, read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder), this_machine())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     Raises:
         ModelError: a model type that transformers cannot build, or a field that its formula needs is absent.
     """
+    return _architecture(json.dumps(dict(config), sort_keys=True))
+
+
+@lru_cache(maxsize=8)
+def _architecture(text: str) -> Architecture:
+    """Kept, since walking takes seconds and checking and planning both ask."""
+    config = json.loads(text)
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise ModelError(f"model.source: config.json has model_type {model_type!r}, must be the name of an architecture, such as llama")

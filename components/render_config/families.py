@@ -186,6 +186,7 @@ def _gpt_neox_japanese(config: Config) -> Architecture:
 
 
 def _neox_layers(config: Config, inner: int) -> _Model:
+    config = {**config, "num_key_value_heads": None}  # not among this type's fields, whatever a config.json says
     model = _Model(config, tied=config["model_type"] == "gpt_neox_japanese", gated=False)
     model.add("attention.query_key_value", model.hidden, 3 * model.hidden)
     model.add("attention.dense", model.hidden, model.hidden)

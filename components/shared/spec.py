@@ -34,6 +34,17 @@ def _word_or_names(value: object) -> object:
     raise ValueError(f"got {value!r}, must be {', '.join(TARGET_WORDS)} or a list of layer names")
 
 
+def _auto_or_whole(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"got {value!r}, must be auto or a whole number of at least 1")
+
+
+def _auto_zero(value: object) -> object:
+    """`zero: auto` stands for a section without fields."""
+    return {} if value == "auto" else value
+
+
 Number = Annotated[float, BeforeValidator(_exponent_number), Field(allow_inf_nan=False)]
 
 
@@ -67,8 +78,13 @@ class TrainingSpec(FrozenModel):
     """Passes over the training rows. A checkpoint is stored at the end of each."""
     global_batch: int = Field(default=8, ge=1)
     """Rows per optimizer step, over all processes. Must be a multiple of `micro_batch` times the number of processes."""
-    micro_batch: int = Field(default=1, ge=1)
-    """Rows per process in one forward pass: the memory knob. What is missing to `global_batch` is accumulated."""
+    micro_batch: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_whole)] = "auto"
+    """Rows per process in one forward pass: the memory knob. `auto` is the most that fits the hardware. What is missing to
+    `global_batch` is accumulated."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after so many optimizer steps, in the middle of an epoch if need be. Without it, all `epochs` are trained."""
+    drop_last: bool = False
+    """Leave out the last rows of an epoch when they do not fill a micro-batch on every process."""
     lr_peak: Number = Field(default=2e-4, gt=0, le=1)
     """Highest learning rate, reached after the warm-up."""
     lr_schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
@@ -101,25 +117,45 @@ class LoraSpec(FrozenModel):
 
 
 class ZeroSpec(FrozenModel):
-    stage: Literal[2, 3] = 3
-    """DeepSpeed ZeRO stage: what is divided among processes. 2 optimizer state and gradients, 3 also parameters."""
-    offload_optimizer: Literal["none", "cpu"] = "cpu"
-    """Where optimizer state lives: `cpu` is host memory, and the step is computed there."""
-    offload_parameters: Literal["none", "cpu"] = "cpu"
-    """Where parameters live between uses. `cpu` needs stage 3."""
+    """`zero: auto` leaves all three open: the plan takes the first that fits the hardware, in the order in which they slow training."""
+
+    stage: Literal["auto", 0, 1, 2, 3] = "auto"
+    """DeepSpeed ZeRO stage: what is divided among processes. 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
+    offload_optimizer: Literal["auto", "none", "cpu"] = "auto"
+    """Where optimizer state lives: `cpu` is host memory, and the step is computed there. Needs stage 1 or higher."""
+    offload_parameters: Literal["auto", "none", "cpu"] = "auto"
+    """Where parameters live between uses. `cpu` needs stage 3, and the optimizer's state there too."""
 
     @model_validator(mode="after")
     def _offload_has_its_stage(self) -> Self:
-        if self.offload_parameters == "cpu" and self.stage != 3:
+        if self.offload_parameters == "cpu" and self.stage not in ("auto", 3):
             raise ValueError(f"offload_parameters 'cpu' needs stage 3, found {self.stage}; set offload_parameters: none")
+        if self.offload_parameters == "cpu" and self.offload_optimizer == "none":
+            raise ValueError("offload_parameters 'cpu' needs offload_optimizer 'cpu', found 'none'; set both or neither")
+        if self.offload_optimizer == "cpu" and self.stage == 0:
+            raise ValueError("offload_optimizer 'cpu' needs stage 1, 2 or 3, found 0; set offload_optimizer: none")
         return self
 
 
 class HardwareSpec(FrozenModel):
+    """What the plan may count on. What is left out is taken from the named GPU or, on a machine without one, from that machine."""
+
     num_nodes: int = Field(default=1, ge=1, le=1024)
     """Machines, or pods, that train together."""
     processes_per_node: int = Field(default=1, ge=1, le=64)
     """Training processes on each: one per GPU, or on a CPU one per group of cores."""
+    gpu: str | None = None
+    """The GPU by name, such as `a100-80gb`: its memory and speed. Without it, and without `gpu_memory_gib`, training is on the CPU."""
+    gpu_memory_gib: Number | None = Field(default=None, gt=0)
+    """Memory of one GPU in GiB, where the name does not say it, or less of it is to be used."""
+    host_memory_gib: Number | None = Field(default=None, gt=0)
+    """Memory of one node in GiB that the run may use: what CPU offload spends. Without it, offload is not chosen on GPUs."""
+    memory_margin: Number = Field(default=0.1, ge=0, lt=0.9)
+    """Share of GPU and host memory that the plan leaves free, for what no formula sees."""
+    price_per_gpu_hour: Number | None = Field(default=None, ge=0)
+    """Price of one GPU for an hour, in any currency: the plan then tells what the run costs."""
+    upload_mb_s: Number = Field(default=100, gt=0)
+    """Megabytes a second from a node to the store, for the time that checkpoints take."""
 
 
 class EvaluationSpec(FrozenModel):
@@ -142,7 +178,7 @@ class RunSpec(FrozenModel):
     data: DataSpec
     training: TrainingSpec = TrainingSpec()
     lora: LoraSpec = LoraSpec()
-    zero: ZeroSpec = ZeroSpec()
+    zero: Annotated[ZeroSpec, BeforeValidator(_auto_zero)] = ZeroSpec()
     hardware: HardwareSpec = HardwareSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
 

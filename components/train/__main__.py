@@ -124,7 +124,7 @@ def train(job: Job, log: Log) -> None:
         plan,
         lora=lora,
         seed=spec.training.seed,
-        zero_stage=spec.zero.stage,
+        zero_stage=plan.zero.stage,
     )
     trainer = HaganeTrainer(model, arguments, PackedRows(job.work / DATASET / "train.parquet"))
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")

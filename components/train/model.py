@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from components.shared.plan import Plan
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: int, zero_stage: int) -> Any:

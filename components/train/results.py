@@ -33,13 +33,13 @@ def history_json(history: LogHistory, plan: Plan) -> dict[str, Any]:
     return {
         "start_held_out_loss": next(entry["held_out_loss"] for entry in history if entry.get("held_out_epoch") == 0),
         "seconds": seconds_trained(history),
-        "tokens": plan.steps.tokens_per_epoch * num_epochs,
+        "tokens": plan.steps.tokens_total,
         "epochs": [
-            {"epoch": epoch, "step": epoch * steps_per_epoch, "loss": loss, "held_out_loss": held_out}
+            {"epoch": epoch, "step": plan.steps.save_steps[epoch - 1], "loss": loss, "held_out_loss": held_out}
             for epoch, (loss, held_out) in enumerate(losses, start=1)
         ],
         "steps": [
-            {"step": entry["step"], "loss": entry["loss"], "lr": entry["learning_rate"], "grad_norm": float(entry["grad_norm"])}
+            {"step": entry["step"], "loss": entry["loss"], "lr": entry["learning_rate"], "grad_norm": entry.get("grad_norm")}
             for entry in history
             if "loss" in entry
         ],

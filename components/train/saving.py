@@ -28,7 +28,7 @@ class StoreCheckpoints(TrainerCallback):
         # DeepSpeed drops two scripts of its own beside its shards; export_adapter has them from the library.
         files = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".py")
         names = sorted(path.relative_to(root).as_posix() for path in files)
-        epoch = state.global_step // self._steps_per_epoch
+        epoch = -(-state.global_step // self._steps_per_epoch)
         loss, held_out = epoch_losses(state.log_history, steps_per_epoch=self._steps_per_epoch, epoch=epoch)
         self._uploads.submit(
             Part(
