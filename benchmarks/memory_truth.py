@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.launch_training.local import torchrun_command, worker_environment
+from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.layout import DATASET, SPEC
 from components.shared.manifest import publish_folder
 from components.shared.plan import Plan
+from components.shared.spec import RunSpec
 from components.shared.spec_file import parse_spec, spec_yaml
 from components.shared.storage import LocalStore
 
@@ -75,24 +77,26 @@ CASES = (
 )
 
 
+def config_of(model: str) -> dict[str, Any]:
+    fixed = {"vocab_size": VOCABULARY, "max_position_embeddings": 2048, "tie_word_embeddings": False}
+    return {"model_type": model.partition("-")[0], **fixed, **SHAPES[model]}
+
+
 def make_model(folder: Path, model: str) -> None:
     """Random fp32 weights; made by a process of its own, so that this one stays small."""
-    model_type = model.partition("-")[0]
     program = (
         "import sys, json, torch; from transformers import AutoConfig, AutoModelForCausalLM;"
         "fields = json.loads(sys.argv[2]); config = AutoConfig.for_model(fields.pop('model_type'), **fields);"
         "AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(sys.argv[1])"
     )
-    fields = {"model_type": model_type, "vocab_size": VOCABULARY, "max_position_embeddings": 2048, "tie_word_embeddings": False}
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(folder), json.dumps(fields | SHAPES[model])], check=True)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(folder), json.dumps(config_of(model))], check=True)
 
 
-def make_run(folder: Path, base: Path, case: Case) -> tuple[str, Plan]:
-    """URI and plan of a run whose dataset/ and plan/ are finished: two optimizer steps of two rows a process."""
-    rows = 4 * case.processes
+def spec_of(folder: Path, base: Path, case: Case) -> RunSpec:
+    """Two optimizer steps of two rows a process."""
     zero = {"stage": case.stage, "offload_optimizer": "cpu" if case.offload else "none"}
     zero["offload_parameters"] = "cpu" if case.offload and case.stage == 3 else "none"
-    spec = parse_spec(
+    return parse_spec(
         {
             "name": "truth",
             "store": str(folder / "store"),
@@ -111,6 +115,11 @@ def make_run(folder: Path, base: Path, case: Case) -> tuple[str, Plan]:
             "hardware": {"processes_per_node": case.processes},
         }
     )
+
+
+def make_run(folder: Path, base: Path, case: Case) -> tuple[str, Plan]:
+    """URI and plan of a run whose dataset/ and plan/ are finished."""
+    rows, spec = 4 * case.processes, spec_of(folder, base, case)
     store = LocalStore(Path(spec.run_uri))
     store.write_bytes(SPEC, spec_yaml(spec).encode())
     made = [{"input_ids": [(7 * i + r) % VOCABULARY for i in range(case.row_tokens)], "lengths": [case.row_tokens]} for r in range(rows)]
@@ -171,12 +180,34 @@ def deepspeed_estimate(plan: Plan, case: Case) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
+def row(name: str, plan: Plan, measured: int, rival: int) -> str:
+    """One line of the table; host memory of the node, all processes together."""
+    assert plan.memory is not None
+    predicted = plan.memory.host_bytes
+    figures = (f"{each / 2**30:.2f} GiB" for each in (predicted, measured))
+    return f"| {name} | {' | '.join(figures)} | {predicted / measured - 1:+.0%} | {rival / 2**30:.2f} GiB | {rival / measured - 1:+.0%} |"
+
+
+def predict_again(file: Path) -> None:
+    """The table of runs measured before, by what the plan says now."""
+    for line in file.read_text().splitlines():
+        found = json.loads(line)
+        case = next(case for case in CASES if case.name == found["case"])
+        facts = DatasetFacts(num_rows=4 * case.processes, num_tokens=4 * case.processes * case.row_tokens, model_revision=None)
+        plan = make_plan(spec_of(Path(), Path(case.model), case), facts, config_of(case.model), machine=Machine())
+        print(row(case.name, plan, sum(found["peaks"]), found["deepspeed"]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory_truth", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="run only cases whose name has all of these")
-    parser.add_argument("--out", type=Path, help="also write the rows here, one JSON a line")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also add what was measured here, one JSON a line")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="train nothing: predict anew what --out measured")
     arguments = parser.parse_args()
     print("| run | predicted | measured | difference | DeepSpeed's estimate | its difference |\n|---|---|---|---|---|---|", flush=True)
+    if arguments.again:
+        predict_again(arguments.again)
+        return
     models = Path(tempfile.mkdtemp(prefix="hagane-truth-"))
     for case in (case for case in CASES if all(word in case.name for word in arguments.words)):
         if not (models / case.model).exists():
@@ -184,20 +215,11 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=models))
         run, plan = make_run(folder, models / case.model, case)
         peaks = measured_peak(run, plan, folder / "work")
-        assert plan.memory is not None
-        predicted, measured, rival = plan.memory.host_bytes, sum(peaks), deepspeed_estimate(plan, case)
-        figures = (f"{each / 2**30:.2f} GiB" for each in (predicted, measured))
-        rival_figures = f"{rival / 2**30:.2f} GiB | {rival / measured - 1:+.0%}"
-        print(
-            f"| {case.name} | {' | '.join(figures)} | {predicted / measured - 1:+.0%} | {rival_figures} |",
-            flush=True,
-        )
+        rival = deepspeed_estimate(plan, case)
+        print(row(case.name, plan, sum(peaks), rival), flush=True)
         if arguments.out:
-            terms = {term.name: term.num_bytes for term in plan.memory.host}
             with arguments.out.open("a") as out:
-                out.write(
-                    json.dumps({"case": case.name, "predicted": predicted, "peaks": peaks, "terms": terms, "deepspeed": rival}) + "\n"
-                )
+                out.write(json.dumps({"case": case.name, "peaks": peaks, "deepspeed": rival}) + "\n")
         shutil.rmtree(folder)
     shutil.rmtree(models)
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,21 +79,30 @@ def plan(
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also keep plan.json, deepspeed.json, training_args.json, lora.json here."),
+        typer.Option(metavar="FOLDER", help="Also keep plan.json, deepspeed.json, training_args.json, lora.json, page.html here."),
     ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(metavar="COUNT", min=1, help="Plan for so many full rows: no data is read, and of the model only config.json."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the plan as a page.")] = None,
 ) -> None:
-    """Show steps, save points, trainable parameters, LoRA targets and checkpoint sizes, each with its reason.
+    """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with its reason.
 
     Trains nothing and touches no store: the data is read, tokenised and packed in a folder that is thrown away.
     """
     from rich.console import Console
 
+    from components.shared.spec_file import load_spec
     from pipelines.planning import plan_of
     from pipelines.screens import plan_screen
 
-    asked = _checked(spec, overrides, with_store=False)
-    console = Console()
-    console.print(plan_screen(plan_of(asked, Console(stderr=True), keep=out)))
+    asked = _checked(spec, overrides, with_store=False) if rows is None else load_spec(spec, overrides or ())
+    with TemporaryDirectory() as folder:
+        made = plan_of(asked, Console(stderr=True), keep=out or Path(folder), num_rows=rows)
+        if html is not None:
+            html.write_bytes(((out or Path(folder)) / "page.html").read_bytes())
+    Console().print(plan_screen(made))
 
 
 @app.command()

@@ -18,8 +18,10 @@ from pipelines.following import Screen, follow
 PLANNING = ("prepare_dataset", "render_config")
 
 
-def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None) -> Plan:
+def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None, num_rows: int | None = None) -> Plan:
     """The plan that a run of this spec would have. Its files are copied to `keep` when given.
+
+    With `num_rows`, for so many full rows: no data, no tokenizer, only the model's config is read.
 
     Raises:
         HaganeError: what either step refused.
@@ -28,10 +30,14 @@ def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None) -> Pla
         scratch = spec.model_copy(update={"store": folder})
         file = Path(folder) / "asked.yaml"
         file.write_text(spec_yaml(scratch))
-        with Screen(console, PLANNING) as screen:
-            _run_program(["components.prepare_dataset", "--spec", str(file)], Path(folder), screen)
-            _run_program(["components.render_config", "--run", scratch.run_uri], Path(folder), screen)
         made = Path(scratch.run_uri) / PLAN
+        with Screen(console, PLANNING if num_rows is None else PLANNING[1:]) as screen:
+            if num_rows is None:
+                _run_program(["components.prepare_dataset", "--spec", str(file)], Path(folder), screen)
+                _run_program(["components.render_config", "--run", scratch.run_uri], Path(folder), screen)
+            else:
+                rows = ("--rows", str(num_rows), "--out", str(made))
+                _run_program(["components.render_config", "--spec", str(file), *rows], Path(folder), screen)
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             for path in made.iterdir():

@@ -10,6 +10,7 @@ from typing import Any
 from components.render_config.architectures import architecture_of
 from components.render_config.files import deepspeed_json, lora_json, training_args_json
 from components.render_config.hardware import machine_memory
+from components.render_config.page import render_page
 from components.render_config.planner import DatasetFacts, Machine, check_spec, make_plan
 from components.render_config.precision import machine_flags
 from components.shared.kfp_face import hand_over
@@ -48,6 +49,15 @@ def run_step(run: str) -> Manifest:
         return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=told)
 
 
+def plan_without_data(spec: RunSpec, *, num_rows: int, folder: Path) -> Plan:
+    """The plan's files are in the folder, made for so many full rows, from the model's config alone. Raises as `run_step`."""
+    config = read_config(resolve_model(spec.model, patterns=("config.json",)).folder)
+    facts = DatasetFacts(num_rows=num_rows, num_tokens=num_rows * spec.data.row_tokens, model_revision=spec.model.revision)
+    plan = make_plan(spec, facts, config, machine=this_machine())
+    write_plan(folder, spec, plan, hidden_size=architecture_of(config).hidden_size)
+    return plan
+
+
 def this_machine() -> Machine:
     return Machine(flags=machine_flags(), memory_bytes=machine_memory(), num_cores=len(os.sched_getaffinity(0)))
 
@@ -66,6 +76,7 @@ def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> 
     """The files of plan/ are in the folder, which is made."""
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
+    (folder / "page.html").write_text(render_page(plan), encoding="utf-8")
     files: dict[str, dict[str, Any]] = {
         "deepspeed.json": deepspeed_json(spec, plan, hidden_size=hidden_size),
         "training_args.json": training_args_json(spec, plan),
@@ -76,24 +87,32 @@ def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> 
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
 
 
-def kfp_step(run: str, *, manifest_path: str) -> str:
-    """`run_step` for KFP: its manifest is at `manifest_path` too. Returns the manifest's digest."""
-    return hand_over(run_step(run), run=run, manifest_path=manifest_path)
+def kfp_step(run: str, *, manifest_path: str, page_path: str) -> str:
+    """`run_step` for KFP: its manifest is at `manifest_path` too, its page at `page_path`. Returns the manifest's digest."""
+    return hand_over(run_step(run), run=run, manifest_path=manifest_path, pages={"page.html": page_path})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.render_config", description=__doc__)
     parser.add_argument("--run", metavar="URI", help="the run's folder, such as s3://bucket/runs/demo; its dataset must be finished")
-    parser.add_argument("--spec", metavar="FILE", type=Path, help="with --check: the spec file")
-    parser.add_argument("--check", action="store_true", help="only check a spec's model, LoRA targets and batch sizes; writes nothing")
+    parser.add_argument("--spec", metavar="FILE", type=Path, help="with --check or --rows: the spec file")
+    parser.add_argument(
+        "--check", action="store_true", help="only check a spec's model, LoRA targets, batch sizes, hardware; writes nothing"
+    )
+    parser.add_argument("--rows", metavar="COUNT", type=int, help="plan for so many full rows instead of a dataset, into --out")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="with --rows: a folder that is made for the plan's files")
     arguments = parser.parse_args()
-    if arguments.check == (arguments.spec is None) or arguments.check == (arguments.run is not None):
-        parser.error("give either --run URI, or --check --spec FILE")
+    chosen = [arguments.run is not None, arguments.check, arguments.rows is not None]
+    if sum(chosen) != 1 or (arguments.run is None) == (arguments.spec is None) or (arguments.rows is None) != (arguments.out is None):
+        parser.error("give --run URI, or --check --spec FILE, or --rows COUNT --spec FILE --out FOLDER")
     if arguments.run is not None:
         run_step(arguments.run)
         return
     with step_log("render_config"):
         spec = load_spec(arguments.spec)
+        if arguments.rows is not None:
+            plan_without_data(spec, num_rows=arguments.rows, folder=arguments.out)
+            return
         check_spec(spec, read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder), this_machine())
 
 

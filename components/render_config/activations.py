@@ -53,7 +53,7 @@ class Activations:
     backward: int
     """Gradients of one block's activations while it is passed backward."""
     logits: int
-    """At the loss: logits, their fp32 copy, log-probabilities and gradient."""
+    """At the loss: logits, log-probabilities in fp32, the gradients of both; bf16 logits are cast to fp32 first."""
     expert_weights: int
     """Experts' weights with their update added, which PEFT makes anew in each pass."""
 
@@ -69,7 +69,7 @@ def activations(architecture: Architecture, work: Pass) -> Activations:
         blocks=architecture.num_blocks * (boundary if work.checkpointing else block),
         block_again=block if work.checkpointing else 0,
         backward=tokens * w * (2 * architecture.hidden_size + (3 if architecture.gated else 2) * inner),
-        logits=12 * tokens * architecture.vocabulary,
+        logits=(14 if w == 2 else 16) * tokens * architecture.vocabulary,
         expert_weights=expert_weights // architecture.num_blocks if work.checkpointing else expert_weights,
     )
 

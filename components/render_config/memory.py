@@ -4,7 +4,7 @@ P parameters, T those trained, w bytes of a weight (2 in bf16, 4 in fp32), N pro
 "GPU" is host memory too: the same terms, once a process. DS is DeepSpeed 0.19.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from components.render_config.activations import ROOTS, Pass, activations
 from components.render_config.hardware import GIB
@@ -18,6 +18,7 @@ CPU_BASE = int(0.50 * GIB)
 # The same with CUDA libraries, and what CUDA and NCCL take of a GPU: stated by others, not measured here.
 GPU_HOST_BASE, CUDA_CONTEXT, NCCL_BUFFERS = 3 * GIB, int(0.6 * GIB), int(0.4 * GIB)
 SHM = 1 * GIB
+HEAP = 1.25
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def memory(architecture: Architecture, job: Job) -> Memory:
     if job.on_gpu:
         return Memory(gpu=_shown(device), host=_shown([*_gpu_host(architecture, job), *offloaded]))
     n = job.processes_per_node
-    each = [MemoryTerm(**{**vars(term), "num_bytes": n * term.num_bytes}) for term in device]
+    heap = _heap(architecture, job)
+    each = [MemoryTerm(**{**vars(term), "num_bytes": n * term.num_bytes}) for term in (*device, heap)]
     base = MemoryTerm(
         name="libraries and interpreter",
         num_bytes=n * CPU_BASE,
@@ -70,6 +72,16 @@ def memory(architecture: Architecture, job: Job) -> Memory:
     )
     steady = [base, *each, *offloaded]
     return Memory(gpu=(), host=_shown([*steady, _start_up(architecture, job, steady)]))
+
+
+def _heap(architecture: Architecture, job: Job) -> MemoryTerm:
+    """glibc keeps what is freed between pieces that live on: 2.25 bytes resident for one of activations, where a low
+    MALLOC_MMAP_THRESHOLD_, which costs a third of the speed, has 1.0 (Llama of 135M, rows of 256 and 1,024 tokens). Gradient
+    checkpointing frees and takes the same pieces, and leaves as many holes."""
+    terms = _activations(architecture, replace(job, checkpointing=False))
+    kept = next(term.num_bytes for term in terms if term.name == "activations")
+    formula = f"{HEAP} x all activations, {kept / GIB:.2f} GiB"
+    return _term("heap between activations", HEAP * kept, formula, "measured with and without MALLOC_MMAP_THRESHOLD_=65536")
 
 
 def _shown(terms: list[MemoryTerm]) -> tuple[MemoryTerm, ...]:
@@ -111,8 +123,8 @@ def _all_parameters(architecture: Architecture, job: Job) -> int:
 
 def _gathered(architecture: Architecture, job: Job) -> list[MemoryTerm]:
     """ZeRO-3 holds whole layers while they are used, and keeps them for their next use up to a limit."""
-    if job.zero.stage < 3:
-        return []
+    if job.zero.stage < 3 or (job.num_processes == 1 and not (job.zero.offload_parameters and job.on_gpu)):
+        return []  # one process has all of it already: DS partition_parameters.py, _no_gather_coalesced
     total, w = _all_parameters(architecture, job), job.weight_bytes
     live = min(total, MAX_LIVE + architecture.largest_layer_parameters)
     source = "DS stage3_max_live_parameters, and one all-gather of the largest weight"
@@ -166,13 +178,16 @@ def _buckets(architecture: Architecture, job: Job) -> list[MemoryTerm]:
         return [_term("reducing gradients", w * at_once, f"{w} B x {at_once:,}", "DS engine.py, buffered_allreduce_fallback")]
     ahead = 0.9 * bucket if job.zero.stage == 3 else 0
     most = min(bucket, job.num_trainable)
+    shared = job.zero.stage < 3 and job.num_processes > 1 and not job.on_gpu
+    gathered = min(job.num_trainable, 500_000_000) if shared else 0
     return [
+        _term("gathering updated weights", w * gathered, f"{w} B x {gathered:,}", "DS allgather_bucket_size; gloo gathers into a copy"),
         _term(
             "communication buckets",
             w * (2 * most + ahead),
             f"{w} B x (2 x {most:,} + {ahead:,.0f})",
             "DS reduce_bucket_size, stage3_prefetch_bucket_size",
-        )
+        ),
     ]
 
 
@@ -202,8 +217,8 @@ def _activations(architecture: Architecture, job: Job) -> list[MemoryTerm]:
         _term(
             "loss or backward pass",
             max(made.logits, again),
-            f"the larger of 12 B x {at} x {architecture.vocabulary:,} words and one block's backward pass",
-            "logits, their fp32 copy, log-probabilities and gradient: transformers 5.23 loss_utils.py",
+            f"the larger of {14 if job.weight_bytes == 2 else 16} B x {at} x {architecture.vocabulary:,} and one block backward",
+            "logits, log-probabilities and the gradients of both: transformers 5.23 loss_utils.py, torch nll_loss and log_softmax",
         ),
         _term("experts' weights with their update", made.expert_weights, "all experts that LoRA trains", "PEFT 0.21 ParamWrapper"),
     ]
@@ -220,6 +235,8 @@ def _offloaded(architecture: Architecture, job: Job) -> list[MemoryTerm]:
         terms.append(_term("optimizer state", 8 * share * n, f"8 B{of_node}", source))
         terms.append(_term("fp32 weights", n * _pinned(4 * share, job), f"4 B{of_node}{_locked(job)}", source))
         terms.append(_term("fp32 gradients", n * _pinned(4 * share, job), f"4 B{of_node}{_locked(job)}", source))
+        half = w if job.zero.stage < 3 else 0
+        terms.append(_term("updated weights for the GPU", n * _pinned(half * share, job), f"{half} B{of_node}{_locked(job)}", source))
         terms.append(_term("gradients from the GPU", n * _pinned(low * share, job), f"{low} B{of_node}{_locked(job)}", source))
     if job.zero.offload_parameters:
         total = _all_parameters(architecture, job)

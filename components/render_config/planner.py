@@ -14,6 +14,7 @@ from components.render_config.targets import Targets, lora_targets
 from components.render_config.timing import Work, estimate
 from components.render_config.words import model_cautions, reasons, verdict
 from components.shared.errors import HaganeError, ModelError
+from components.shared.model_registry import KnownModel, ModelFamily, known_model
 from components.shared.plan import CheckpointPlan, LoraPlan, MemoryPlan, ModelPlan, Plan, StepPlan, ZeroPlan
 from components.shared.spec import RunSpec
 
@@ -54,6 +55,8 @@ class Decided:
     why_precision: str
     wish: Wish
     choice: Choice
+    known: tuple[ModelFamily, KnownModel] | None
+    """What the registry tells of the model, by its source or by the name that its config.json was saved under."""
 
 
 def check_spec(spec: RunSpec, config: Mapping[str, Any], machine: Machine) -> None:
@@ -87,7 +90,8 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, *, datase
         checkpointing=spec.training.gradient_checkpointing,
         dataset_tokens=dataset_tokens,
     )
-    return Decided(architecture, hardware, precision, why, wish, choose(architecture, wish, hardware))
+    known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
+    return Decided(architecture, hardware, precision, why, wish, choose(architecture, wish, hardware), known)
 
 
 def _collect(problems: list[str], check: Callable[[], T]) -> T | None:

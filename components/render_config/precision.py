@@ -28,8 +28,8 @@ def choose_precision(
         return asked, "as training.precision asks"
     if gpu is not None:
         if gpu_has_bf16:
-            return "bf16", f"training.precision is auto and a {gpu} computes bf16"
-        return "fp16", f"training.precision is auto and a {gpu} has fp16 and no bf16; the loss is scaled to keep small gradients"
+            return "bf16", f"training.precision is auto and the {gpu} computes bf16"
+        return "fp16", f"training.precision is auto and the {gpu} has fp16 and no bf16; the loss is scaled to keep small gradients"
     if "cuda" in flags:
         return "bf16", "training.precision is auto and this machine has a GPU"
     fast = sorted(CPU_FLAGS & flags)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from components.render_config.choice import gib
-from components.shared.model_registry import known_model
 from components.shared.plan import LoraPlan, StepPlan, TimePlan
 from components.shared.spec import RunSpec
 
@@ -45,9 +44,8 @@ def _many(count: int, what: str) -> str:
 
 def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
     """What is known of the model by name or type that a person should hear before training."""
-    known = known_model(spec.model.source)
-    if known is not None:
-        family, model = known
+    if decided.known is not None:
+        family, model = decided.known
         if family.merge and spec.training.method == "lora":
             yield f"serving: vLLM has no LoRA for {family.model_type}, so the adapter of {model.name} must be merged to be served by it"
         if model.template == "none" and spec.data.chat_template == "model":
