@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-truth targets lint golden lock demo store-stop compile clean
+.PHONY: help check fix test test-truth targets bench-plan bench-memory lint golden lock demo store-stop compile clean
 
 help:  ## Show what there is to make
 	@awk 'BEGIN {FS = ":.*## "} /^## / {print "\n" substr($$0, 4)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ test-truth: .venv/dev  ## Hold plans against real training and every architectur
 	$(BIN)/pytest -m truth tests/truth
 targets: .venv/dev  ## Write docs/targets.md: what LoRA targets each architecture gets; three minutes
 	$(BIN)/python -m tests.truth.targets_table
+bench-plan: .venv/dev  ## Time and memory of planning a 70B model, beside DeepSpeed's and accelerate's estimators
+	$(BIN)/python -m benchmarks.plan_speed
+bench-memory: .venv/dev  ## Train small models and set their peak memory beside the plan; half an hour
+	$(BIN)/python -m benchmarks.memory_truth
 check: .venv/dev lint test golden  ## What CI runs: lint, types, import rules, tests, generated files
 lint: .venv/dev  ## Style, types, and who may import whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/lint-imports

@@ -75,7 +75,7 @@ def run(spec: SpecPath, overrides: Overrides = None) -> None:
 
 @app.command()
 def plan(
-    spec: SpecPath,
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="The run's spec; only --import-deepspeed does without.")] = None,
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
@@ -86,6 +86,12 @@ def plan(
         typer.Option(metavar="COUNT", min=1, help="Plan for so many full rows: no data is read, and of the model only config.json."),
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the plan as a page.")] = None,
+    import_deepspeed: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Tell what is wrong in a hand-written deepspeed.json, what it means, what the plan would change."
+        ),
+    ] = None,
 ) -> None:
     """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with its reason.
 
@@ -94,14 +100,23 @@ def plan(
     from rich.console import Console
 
     from components.shared.spec_file import load_spec
-    from pipelines.planning import plan_of
+    from pipelines.planning import explain_deepspeed, plan_of
     from pipelines.screens import plan_screen
+
+    if spec is None:
+        if import_deepspeed is None:
+            raise HaganeError("plan: SPEC is missing; name the run's spec, such as specs/demo.yaml")
+        print(explain_deepspeed(import_deepspeed, None), end="")
+        return
 
     asked = _checked(spec, overrides, with_store=False) if rows is None else load_spec(spec, overrides or ())
     with TemporaryDirectory() as folder:
         made = plan_of(asked, Console(stderr=True), keep=out or Path(folder), num_rows=rows)
         if html is not None:
             html.write_bytes(((out or Path(folder)) / "page.html").read_bytes())
+        if import_deepspeed is not None:
+            print(explain_deepspeed(import_deepspeed, out or Path(folder)), end="")
+            return
     Console().print(plan_screen(made))
 
 

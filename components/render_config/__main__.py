@@ -10,9 +10,11 @@ from typing import Any
 from components.render_config.architectures import architecture_of
 from components.render_config.files import deepspeed_json, lora_json, training_args_json
 from components.render_config.hardware import machine_memory
+from components.render_config.import_deepspeed import explained, read_deepspeed
 from components.render_config.page import render_page
 from components.render_config.planner import DatasetFacts, Machine, check_spec, make_plan
 from components.render_config.precision import machine_flags
+from components.shared.errors import SpecError
 from components.shared.kfp_face import hand_over
 from components.shared.layout import DATASET, PLAN
 from components.shared.manifest import Manifest, publish_folder, require_manifest
@@ -58,6 +60,21 @@ def plan_without_data(spec: RunSpec, *, num_rows: int, folder: Path) -> Plan:
     return plan
 
 
+def import_deepspeed(file: Path, plan: Path | None) -> None:
+    """Prints what is wrong in the file, then a line for each setting, beside the deepspeed.json in the plan's folder if there is one.
+
+    Raises:
+        SpecError: the file is not there, or is no JSON that commas could mend.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{file}: cannot be read: {error}") from None
+    imported = read_deepspeed(text, str(file))
+    planned = None if plan is None else json.loads((plan / "deepspeed.json").read_text())
+    print("\n".join([*imported.problems, *explained(imported, planned)]))
+
+
 def this_machine() -> Machine:
     return Machine(flags=machine_flags(), memory_bytes=machine_memory(), num_cores=len(os.sched_getaffinity(0)))
 
@@ -101,7 +118,14 @@ def main() -> None:
     )
     parser.add_argument("--rows", metavar="COUNT", type=int, help="plan for so many full rows instead of a dataset, into --out")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="with --rows: a folder that is made for the plan's files")
+    parser.add_argument(
+        "--import-deepspeed", metavar="FILE", type=Path, help="explain a hand-written deepspeed.json; with --out's plan beside"
+    )
     arguments = parser.parse_args()
+    if arguments.import_deepspeed is not None:
+        with step_log("render_config"):
+            import_deepspeed(arguments.import_deepspeed, arguments.out)
+        return
     chosen = [arguments.run is not None, arguments.check, arguments.rows is not None]
     if sum(chosen) != 1 or (arguments.run is None) == (arguments.spec is None) or (arguments.rows is None) != (arguments.out is None):
         parser.error("give --run URI, or --check --spec FILE, or --rows COUNT --spec FILE --out FOLDER")
