@@ -76,7 +76,8 @@ def hardware_of(spec: HardwareSpec, *, machine_bytes: int | None, has_gpu: bool)
         SpecError: a GPU of a name that is not known; this machine has a GPU and the spec says nothing of it.
     """
     if spec.gpu is not None and spec.gpu not in GPUS:
-        near = difflib.get_close_matches(spec.gpu.lower(), GPUS, n=2, cutoff=0.4)
+        longer = [name for name in GPUS if name.startswith(spec.gpu.lower())]
+        near = longer or difflib.get_close_matches(spec.gpu.lower(), GPUS, n=2, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise SpecError(
             f"hardware.gpu: {spec.gpu!r} is not known; {hint}known are: {', '.join(GPUS)}; or leave it out and set hardware.gpu_memory_gib"
