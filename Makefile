@@ -3,8 +3,8 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-crash test-images bench-checkpoint lint golden lock demo store-stop compile clean images images-accept \
-  images-cuda push
+.PHONY: help check fix test test-crash test-truth test-images targets bench-checkpoint bench-plan bench-memory lint golden lock demo \
+  store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
 	@awk 'BEGIN {FS = ":.*## "} /^## / {print "\n" substr($$0, 4)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,14 @@ test-crash: .venv/dev  ## Kill training and uploads at every write, break networ
 	$(BIN)/pytest tests/crash
 test-images: .venv/dev  ## Open each built image, and run the pipeline through them; five minutes
 	$(BIN)/pytest tests/images
+test-truth: .venv/dev  ## Hold plans against real training and every architecture; some minutes
+	$(BIN)/pytest tests/truth
+targets: .venv/dev  ## Write docs/targets.md: what LoRA targets each architecture gets; three minutes
+	$(BIN)/python -m tests.truth.targets_table
+bench-plan: .venv/dev  ## Time and memory of planning a 70B model, beside DeepSpeed's and accelerate's estimators
+	$(BIN)/python -m benchmarks.plan_speed
+bench-memory: .venv/dev  ## Train small models and set their peak memory beside the plan; half an hour
+	$(BIN)/python -m benchmarks.memory_truth
 check: .venv/dev lint test golden  ## What CI runs: lint, types, import rules, tests, generated files
 lint: .venv/dev  ## Style, types, and who may import whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/lint-imports

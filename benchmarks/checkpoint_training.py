@@ -4,7 +4,10 @@ Started by torchrun like components.train, on a run with finished dataset/ and p
 """
 
 import json
+import os
+import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from components.shared.log import set_up_log
 from components.shared.model_source import resolve_planned_model
 from components.train.__main__ import Job, join_processes, leave_processes, prepare_job, training_arguments
 from components.train.agreement import Agreement
-from components.train.commit import store_part
+from components.train.commit import Part, store_part
 from components.train.model import load_model
 from components.train.rows import PackedRows
 from components.train.saving import CheckpointSaver, write_small_files
@@ -25,22 +28,69 @@ from components.train.uploader import BackgroundUploads
 
 
 class StepTimes(TrainerCallback):
-    """Seconds of each optimizer step, without what a save at its end holds, and whether an upload was running."""
+    """Seconds of each optimizer step, without what a save at its end holds: those beside an upload from begin to end, and those
+    beside none. The first epoch is not counted."""
 
-    def __init__(self, uploads: BackgroundUploads) -> None:
+    def __init__(self, uploads: BackgroundUploads, endless: "EndlessUpload") -> None:
         self._uploads = uploads
+        self._endless = endless
         self._began = 0.0
+        self._quiet = False
         self.with_upload: list[float] = []
         self.without: list[float] = []
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._quiet = self._uploads.num_unfinished == 0
         self._began = time.monotonic()
-        self._uploading = self._uploads.num_unfinished > 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        both = self._uploading and self._uploads.num_unfinished > 0
-        if both or not self._uploading:
-            (self.with_upload if both else self.without).append(time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        if self._endless.runs:
+            self.with_upload.append(seconds)
+        elif self._quiet and self._uploads.num_unfinished == 0 and (state.epoch or 0) > 1:
+            self.without.append(seconds)
+
+
+class EndlessUpload(TrainerCallback):
+    """In every second epoch from the third on, the files of the save in line are uploaded by hagane's uploader over and over."""
+
+    def __init__(self, job: Job, uploads: BackgroundUploads, in_line: "InLine") -> None:
+        self._job = job
+        self._uploads = uploads
+        self._in_line = in_line
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.num_uploads = 0
+
+    @property
+    def runs(self) -> bool:
+        return self._thread is not None
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        epoch = 1 + round(state.epoch or 0)
+        if epoch >= 3 and epoch % 2:
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._upload)
+            self._thread.start()
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._thread is not None:
+            self._stop.set()
+            self._thread.join()
+            self._thread = None
+            while self._uploads.num_unfinished:
+                time.sleep(0.01)
+
+    def _upload(self) -> None:
+        part = self._in_line.part
+        assert part is not None
+        while not self._stop.is_set():
+            self.num_uploads += 1
+            root = Path(f"{part.root}-{self.num_uploads}")  # the uploader removes what it has stored
+            shutil.copytree(part.root, root, copy_function=os.link)
+            # No manifest: the other processes' parts never come.
+            again = {"root": str(root), "attempt": f"again-{self.num_uploads}", "num_processes": 99}
+            self._uploads.submit(part.model_copy(update=again))
 
 
 class InLine:
@@ -49,6 +99,7 @@ class InLine:
     def __init__(self, job: Job, saver: CheckpointSaver) -> None:
         self._job = job
         self._saver = saver
+        self.part: Part | None = None
 
     def save(self, trainer: HaganeTrainer) -> float:
         start = time.monotonic()
@@ -58,8 +109,8 @@ class InLine:
         for name, write in writes.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             write(root / name)
-        part = self._saver.part_of(trainer, root, names)
-        store_part(self._job.store, part.model_copy(update={"attempt": "in-line", "num_processes": 99}))
+        self.part = self._saver.part_of(trainer, root, names)
+        store_part(self._job.store, self.part.model_copy(update={"attempt": "in-line", "num_processes": 99}))
         return time.monotonic() - start
 
 
@@ -69,13 +120,13 @@ def main() -> None:
     job = prepare_job(sys.argv[1], log)
     arguments = training_arguments(job)
     lora = None if job.plan.lora is None else json.loads((job.work / "plan" / "lora.json").read_bytes())
-    model = load_model(
-        resolve_planned_model(job.plan).folder, job.plan, lora=lora, seed=job.spec.training.seed, zero_stage=job.spec.zero.stage
-    )
+    model = load_model(resolve_planned_model(job.plan).folder, job.plan, lora=lora, seed=job.spec.training.seed)
     trainer = HaganeTrainer(model, arguments, PackedRows(job.work / "dataset" / "train.parquet"))
     uploads = BackgroundUploads(job.run, log)
     saver = CheckpointSaver(job.plan, attempt=job.attempt, uploads=uploads, agreement=Agreement())
-    times, in_line, held_s, in_line_s = StepTimes(uploads), InLine(job, saver), [], []
+    in_line, held_s, in_line_s = InLine(job, saver), [], []
+    endless = EndlessUpload(job, BackgroundUploads(job.run, log), in_line)
+    times = StepTimes(uploads, endless)
 
     def save() -> None:
         epoch = trainer.state.global_step // job.plan.steps.steps_per_epoch
@@ -88,11 +139,13 @@ def main() -> None:
 
     trainer.save = save
     trainer.add_callback(times)
+    trainer.add_callback(endless)
     trainer.train()
     held_s = [*held_s[1:], saver.take_held_s()]
     saver.finish(log)
     if dist.get_rank() == 0:
-        print(json.dumps({"held_s": held_s, "in_line_s": in_line_s, "with_upload_s": times.with_upload, "without_s": times.without}))
+        steps = {"with_upload_s": times.with_upload, "without_s": times.without, "num_uploads": endless.num_uploads}
+        print(json.dumps({"held_s": held_s, "in_line_s": in_line_s, **steps}))
     leave_processes()
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -90,25 +91,49 @@ def run(
 
 @app.command()
 def plan(
-    spec: SpecPath,
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="The run's spec; only --import-deepspeed does without.")] = None,
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also keep plan.json, deepspeed.json, training_args.json, lora.json here."),
+        typer.Option(metavar="FOLDER", help="Also keep plan.json, deepspeed.json, training_args.json, lora.json, page.html here."),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(metavar="COUNT", min=1, help="Plan for so many full rows: no data is read, and of the model only config.json."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the plan as a page.")] = None,
+    import_deepspeed: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Tell what is wrong in a hand-written deepspeed.json, what it means, what the plan would change."
+        ),
     ] = None,
 ) -> None:
-    """Show steps, save points, trainable parameters, LoRA targets and checkpoint sizes, each with its reason.
+    """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with its reason.
 
     Trains nothing and touches no store: the data is read, tokenised and packed in a folder that is thrown away.
     """
     from rich.console import Console
 
-    from pipelines.planning import plan_of
+    from components.shared.spec_file import load_spec
+    from pipelines.planning import explain_deepspeed, plan_of
     from pipelines.screens import plan_screen
 
-    asked = _checked(spec, overrides, with_store=False)
-    console = Console()
-    console.print(plan_screen(plan_of(asked, Console(stderr=True), keep=out)))
+    if spec is None:
+        if import_deepspeed is None:
+            raise HaganeError("plan: SPEC is missing; name the run's spec, such as specs/demo.yaml")
+        print(explain_deepspeed(import_deepspeed, None), end="")
+        return
+
+    asked = _checked(spec, overrides, with_store=False) if rows is None else load_spec(spec, overrides or ())
+    with TemporaryDirectory() as folder:
+        made = plan_of(asked, Console(stderr=True), keep=out or Path(folder), num_rows=rows)
+        if html is not None:
+            html.write_bytes(((out or Path(folder)) / "page.html").read_bytes())
+        if import_deepspeed is not None:
+            print(explain_deepspeed(import_deepspeed, out or Path(folder)), end="")
+            return
+    Console().print(plan_screen(made))
 
 
 @app.command()
@@ -167,6 +192,21 @@ def gc(
     for key in (each.key for each in found) if dry_run else remove_orphans(store, orphans):
         print(f"{'would remove' if dry_run else 'removed'} {store.uri}/{key}")
     print(f"{len(orphans.objects)} files ({orphans.num_bytes:,} bytes), {len(orphans.unfinished)} unfinished uploads")
+
+
+@app.command()
+def models(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[WORD]", help="Show only models whose name or type has these words.")
+    ] = None,
+) -> None:
+    """List open models for Japanese known by name: architecture, LoRA targets, tokenizer, chat template, licence, serving."""
+    from rich.console import Console
+
+    from components.shared.model_registry import matching_families
+    from pipelines.screens import models_screen
+
+    Console().print(models_screen(matching_families(words or ())))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from components.shared.errors import HaganeError
 from components.shared.layout import PLAN
+from components.shared.log import event_of
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.spec_file import spec_yaml
@@ -18,8 +19,10 @@ from pipelines.following import Screen, follow
 PLANNING = ("prepare_dataset", "render_config")
 
 
-def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None) -> Plan:
+def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None, num_rows: int | None = None) -> Plan:
     """The plan that a run of this spec would have. Its files are copied to `keep` when given.
+
+    With `num_rows`, for so many full rows: no data, no tokenizer, only the model's config is read.
 
     Raises:
         HaganeError: what either step refused.
@@ -28,10 +31,14 @@ def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None) -> Pla
         scratch = spec.model_copy(update={"store": folder})
         file = Path(folder) / "asked.yaml"
         file.write_text(spec_yaml(scratch))
-        with Screen(console, PLANNING) as screen:
-            _run_program(["components.prepare_dataset", "--spec", str(file)], Path(folder), screen)
-            _run_program(["components.render_config", "--run", scratch.run_uri], Path(folder), screen)
         made = Path(scratch.run_uri) / PLAN
+        with Screen(console, PLANNING if num_rows is None else PLANNING[1:]) as screen:
+            if num_rows is None:
+                _run_program(["components.prepare_dataset", "--spec", str(file)], Path(folder), screen)
+                _run_program(["components.render_config", "--run", scratch.run_uri], Path(folder), screen)
+            else:
+                rows = ("--rows", str(num_rows), "--out", str(made))
+                _run_program(["components.render_config", "--spec", str(file), *rows], Path(folder), screen)
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             for path in made.iterdir():
@@ -53,3 +60,20 @@ def _run_program(module: list[str], folder: Path, screen: Screen) -> None:
         if not outcome.problems:
             raise RuntimeError(f"{module[0]} ended with exit code {process.returncode}:\n{(folder / 'log').read_text()}")
         raise HaganeError(*outcome.problems)
+
+
+def explain_deepspeed(file: Path, plan: Path | None) -> str:
+    """What is wrong in a hand-written deepspeed.json, and a line for each setting, beside that of the plan in a folder.
+
+    Raises:
+        HaganeError: it cannot be read.
+    """
+    command = [sys.executable, "-m", "components.render_config", "--import-deepspeed", str(file)]
+    beside = ["--out", str(plan)] if plan is not None else []
+    done = subprocess.run([*command, *beside], env={**os.environ, "HAGANE_LOG": "json"}, capture_output=True, text=True, check=False)
+    told = [event["problems"] for event in map(event_of, done.stdout.splitlines()) if event and event["event"] == "failed"]
+    if told:
+        raise HaganeError(*told[0])
+    if done.returncode:
+        raise RuntimeError(f"components.render_config ended with exit code {done.returncode}:\n{done.stderr}")
+    return done.stdout

@@ -1,6 +1,7 @@
 """Plan, status and end of a run as text for a terminal."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from components.shared.checkpoints import committed_checkpoints
 from components.shared.errors import ObjectDamaged
 from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, REPORT, export_folder
 from components.shared.manifest import read_manifest
-from components.shared.plan import Plan
+from components.shared.model_registry import ModelFamily
+from components.shared.plan import MemoryPlan, Plan, TimePlan
 from components.shared.spec import RunSpec
 from components.shared.storage import Store
 from pipelines.checkpoint_list import checkpoint_table, damages
@@ -41,8 +43,10 @@ def plan_screen(plan: Plan) -> RenderableType:
     if plan.lora is not None:
         row("LoRA targets", ", ".join(plan.lora.target_modules), "lora.target_modules")
     row("precision", plan.precision, "precision")
+    row("ZeRO", plan.zero.name, "zero")
     row("packed rows", f"{steps.num_rows:,} ({steps.tokens_per_epoch:,} tokens)")
     row("processes", str(steps.num_processes))
+    row("micro-batch", str(steps.micro_batch), "steps.micro_batch")
     row("gradient accumulation", str(steps.grad_accum), "steps.grad_accum")
     row("steps per epoch", f"{steps.steps_per_epoch:,}", "steps.steps_per_epoch")
     row("total steps", f"{steps.total_steps:,}", "steps.total_steps")
@@ -51,7 +55,69 @@ def plan_screen(plan: Plan) -> RenderableType:
     row("bytes per checkpoint", f"{checkpoints.bytes_each:,}", "checkpoints.bytes_each")
     row("checkpoints that stay", f"{checkpoints.num_kept} ({checkpoints.bytes_total:,} bytes)", "checkpoints.num_kept")
     row("checkpoint on SIGTERM", "yes" if checkpoints.saves_on_sigterm else "no", "checkpoints.saves_on_sigterm")
+    parts: list[RenderableType] = [Text(plan.verdict, style="bold"), *(Text(f"! {caution}", style="yellow") for caution in plan.cautions)]
+    if plan.memory is not None:
+        parts += [Text(), _memory_table(plan.memory), Text(), _options_table(plan.memory, plan.zero.name)]
+    if plan.time is not None:
+        parts += [Text(), Text(_time_line(plan.time))]
+    return Group(*parts, Text(), table)
+
+
+def _time_line(time: TimePlan) -> str:
+    price = "" if time.price is None else f"; price about {time.price:,.2f}"
+    return (
+        f"estimate  {time.seconds_per_step:.3g} s a step ({time.low:.3g} to {time.high:.3g}), {time.hours:.2g} hours "
+        f"({time.hours_low:.2g} to {time.hours_high:.2g}), {time.checkpoint_seconds:.2g} s to upload a checkpoint{price}"
+    )
+
+
+def _memory_table(memory: MemoryPlan) -> Table:
+    """Terms of one GPU, then of one node."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("memory of", no_wrap=True)
+    table.add_column("GiB", justify="right")
+    table.add_column("formula")
+    for where, terms, limit in (("GPU", memory.gpu, memory.gpu_limit), ("node", memory.host, memory.host_limit)):
+        for term in terms:
+            table.add_row(f"{where}: {term.name}", f"{term.num_bytes / 2**30:.2f}", Text(term.formula, style="dim"))
+        if terms:
+            of = "" if limit is None else f"of {limit / 2**30:.1f} GiB, {memory.margin:.0%} kept free"
+            table.add_row(Text(f"{where}: sum", style="bold"), f"{sum(term.num_bytes for term in terms) / 2**30:.2f}", of)
     return table
+
+
+def _options_table(memory: MemoryPlan, chosen: str) -> Table:
+    """Every stage and offload with one row a pass, a bar against the hardware's line."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    on_gpu = memory.gpu_limit is not None
+    limit = memory.gpu_limit if on_gpu else memory.host_limit
+    sizes = [each.gpu_bytes if on_gpu else each.host_bytes for each in memory.options]
+    most = max([*sizes, limit or 0])
+    for heading in ("with one row a pass", "GPU GiB" if on_gpu else "node GiB", "", "cost"):
+        table.add_column(heading)
+    for each, size in zip(memory.options, sizes, strict=True):
+        width, line = round(30 * size / most), round(30 * (limit or 0) / most)
+        drawn = "".join("|" if limit and cell == line else "█" if cell < width else " " for cell in range(31))
+        name = Text(each.zero.name, style="bold" if each.zero.name == chosen else "")
+        table.add_row(name, f"{size / 2**30:.1f}", Text(drawn, style="" if each.fits else "red"), Text(each.cost, style="dim"))
+    return table
+
+
+def models_screen(families: Iterable[ModelFamily]) -> RenderableType:
+    """The models known by name, one line each, below their architecture and its targets."""
+    parts: list[RenderableType] = []
+    for family in families:
+        targets = ", ".join((*family.targets, *family.parameters))
+        serving = "  merge the adapter to serve it by vLLM" if family.merge else ""
+        remote = "  code on the hub: not run by hagane" if family.remote else ""
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        for model in family.models:
+            template = "own template" if model.template == "own" else "no template"
+            table.add_row(
+                model.name, f"{model.billions:g}B", template, model.licence, "; ".join(filter(None, (model.tokenizer, model.note)))
+            )
+        parts += [Text.assemble((family.model_type, "bold"), f"  {targets}", (f"{serving}{remote}", "dim")), table, Text()]
+    return Group(*parts)
 
 
 def status_screen(store: Store, spec: RunSpec) -> RenderableType:

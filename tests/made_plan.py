@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from components.shared.plan import CheckpointPlan, LoraPlan, ModelPlan, Plan, StepPlan
+from components.shared.plan import CheckpointPlan, LoraPlan, ModelPlan, Plan, StepPlan, ZeroPlan
 from components.shared.spec import RunSpec
 
 TARGETS = {
@@ -28,13 +28,13 @@ def make_plan(
     save_steps = tuple(steps_per_epoch * epoch for epoch in range(1, training.epochs + 1))
     lora = LoraPlan(rank=spec.lora.rank, alpha=spec.lora.alpha, dropout=spec.lora.dropout, target_modules=TARGETS[architecture])
     bytes_each = 16 * num_trainable
+    micro_batch = 1 if training.micro_batch == "auto" else training.micro_batch
     return Plan(
         run=spec.name,
         method=training.method,
         precision="fp32" if training.precision == "auto" else training.precision,
         num_trainable=num_trainable,
         training_digest="7" * 64,
-        zero_stage=spec.zero.stage,
         model=ModelPlan(
             source=spec.model.source,
             revision=revision,
@@ -42,17 +42,19 @@ def make_plan(
             num_parameters=num_parameters,
             largest_layer_parameters=num_parameters // 4,
         ),
+        zero=ZeroPlan(stage=3),
         steps=StepPlan(
             num_rows=num_rows,
             num_processes=1,
-            micro_batch=training.micro_batch,
-            grad_accum=training.global_batch // training.micro_batch,
+            micro_batch=micro_batch,
+            grad_accum=training.global_batch // micro_batch,
             global_batch=training.global_batch,
             steps_per_epoch=steps_per_epoch,
             total_steps=save_steps[-1],
             warmup_steps=1,
             save_steps=save_steps,
             tokens_per_epoch=tokens_per_epoch,
+            tokens_total=tokens_per_epoch * training.epochs,
         ),
         lora=lora if training.method == "lora" else None,
         checkpoints=CheckpointPlan(

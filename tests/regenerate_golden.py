@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 from components.shared.spec import RunSpec
 from components.write_report.page import render_page
 from pipelines.compiling import compile_pipeline
+from tests.example_plans import document
 from tests.unit.write_report.example_run import find_example_run
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +53,7 @@ def report_page() -> str:
 def main() -> None:
     (ROOT / "docs" / "spec.md").write_text(spec_reference(), encoding="utf-8")
     compile_pipeline(GOLDEN / "finetune.yaml")
+    (GOLDEN / "plans.md").write_text(document(), encoding="utf-8")
     (GOLDEN / "report.html").write_text(report_page(), encoding="utf-8")
 
 

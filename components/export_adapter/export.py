@@ -99,7 +99,7 @@ def write_export(trained: Trained, work: Path, local: Path) -> str:
     checkpoint = work / trained.checkpoint.manifest.digest[:12]
     if trained.plan.lora is not None:
         write_adapter(trained.store, trained.checkpoint, trained.plan, base=trained.base, scratch=checkpoint, local=local)
-        return trained.plan.precision
+        return "fp32" if trained.plan.precision == "fp32" else "bf16"  # fp16 is finer than bf16, whose tolerance it is held to
     from components.export_adapter.full import write_model  # imports deepspeed, which only shards need
 
     dtype = write_model(trained.store, trained.checkpoint, base=trained.base, scratch=checkpoint, local=local)

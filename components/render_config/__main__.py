@@ -2,12 +2,17 @@
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from components.render_config.architectures import architecture_of
 from components.render_config.files import deepspeed_json, lifecycle_json, lora_json, training_args_json
-from components.render_config.planner import DatasetFacts, check_spec, make_plan
+from components.render_config.hardware import machine_memory
+from components.render_config.import_deepspeed import explained, read_deepspeed
+from components.render_config.page import render_page
+from components.render_config.planner import DatasetFacts, Machine, check_spec, make_plan
 from components.render_config.precision import machine_flags
 from components.shared.checkpoints import committed_checkpoints, resume_problem
 from components.shared.errors import SpecError
@@ -38,11 +43,11 @@ def run_step(run: str) -> Manifest:
         facts = dataset_facts(dataset)
         model = spec.model.model_copy(update={"revision": facts.model_revision})  # a branch may have moved since
         config = read_config(resolve_model(model, patterns=CONFIG_AND_TOKENIZER).folder)
-        plan = make_plan(spec, facts, config, machine=machine_flags())
+        plan = make_plan(spec, facts, config, machine=this_machine())
         check_resumable(store, plan)
         local = work_folder(run, PLAN)
         shutil.rmtree(local)
-        write_plan(local, spec, plan, hidden_size=config["hidden_size"])
+        write_plan(local, spec, plan, hidden_size=architecture_of(config).hidden_size)
         steps = plan.steps
         log.info("planned", steps_per_epoch=steps.steps_per_epoch, total_steps=steps.total_steps, save_steps=list(steps.save_steps))
         told = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
@@ -55,6 +60,34 @@ def check_resumable(store: Store, plan: Plan) -> None:
     problems = [problem for checkpoint in newest if (problem := resume_problem(checkpoint, plan)) is not None]
     if problems:
         raise SpecError(*problems)
+
+
+def plan_without_data(spec: RunSpec, *, num_rows: int, folder: Path) -> Plan:
+    """The plan's files are in the folder, made for so many full rows, from the model's config alone. Raises as `run_step`."""
+    config = read_config(resolve_model(spec.model, patterns=("config.json",)).folder)
+    facts = DatasetFacts(digest="", num_rows=num_rows, num_tokens=num_rows * spec.data.row_tokens, model_revision=spec.model.revision)
+    plan = make_plan(spec, facts, config, machine=this_machine())
+    write_plan(folder, spec, plan, hidden_size=architecture_of(config).hidden_size)
+    return plan
+
+
+def import_deepspeed(file: Path, plan: Path | None) -> None:
+    """Prints what is wrong in the file, then a line for each setting, beside the deepspeed.json in the plan's folder if there is one.
+
+    Raises:
+        SpecError: the file is not there, or is no JSON that commas could mend.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{file}: cannot be read: {error}") from None
+    imported = read_deepspeed(text, str(file))
+    planned = None if plan is None else json.loads((plan / "deepspeed.json").read_text())
+    print("\n".join([*imported.problems, *explained(imported, planned)]))
+
+
+def this_machine() -> Machine:
+    return Machine(flags=machine_flags(), memory_bytes=machine_memory(), num_cores=len(os.sched_getaffinity(0)))
 
 
 def dataset_facts(dataset: Manifest) -> DatasetFacts:
@@ -72,6 +105,7 @@ def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> 
     """The files of plan/ are in the folder, which is made."""
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
+    (folder / "page.html").write_text(render_page(plan), encoding="utf-8")
     files: dict[str, dict[str, Any]] = {
         "deepspeed.json": deepspeed_json(spec, plan, hidden_size=hidden_size),
         "training_args.json": training_args_json(spec, plan),
@@ -85,25 +119,40 @@ def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> 
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
 
 
-def kfp_step(run: str, *, manifest_path: str) -> str:
-    """`run_step` for KFP: its manifest is at `manifest_path` too. Returns the manifest's digest."""
-    return hand_over(run_step(run), run=run, manifest_path=manifest_path)
+def kfp_step(run: str, *, manifest_path: str, page_path: str) -> str:
+    """`run_step` for KFP: its manifest is at `manifest_path` too, its page at `page_path`. Returns the manifest's digest."""
+    return hand_over(run_step(run), run=run, manifest_path=manifest_path, pages={"page.html": page_path})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.render_config", description=__doc__)
     parser.add_argument("--run", metavar="URI", help="the run's folder, such as s3://bucket/runs/demo; its dataset must be finished")
-    parser.add_argument("--spec", metavar="FILE", type=Path, help="with --check: the spec file")
-    parser.add_argument("--check", action="store_true", help="only check a spec's model, LoRA targets and batch sizes; writes nothing")
+    parser.add_argument("--spec", metavar="FILE", type=Path, help="with --check or --rows: the spec file")
+    parser.add_argument(
+        "--check", action="store_true", help="only check a spec's model, LoRA targets, batch sizes, hardware; writes nothing"
+    )
+    parser.add_argument("--rows", metavar="COUNT", type=int, help="plan for so many full rows instead of a dataset, into --out")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="with --rows: a folder that is made for the plan's files")
+    parser.add_argument(
+        "--import-deepspeed", metavar="FILE", type=Path, help="explain a hand-written deepspeed.json; with --out's plan beside"
+    )
     arguments = parser.parse_args()
-    if arguments.check == (arguments.spec is None) or arguments.check == (arguments.run is not None):
-        parser.error("give either --run URI, or --check --spec FILE")
+    if arguments.import_deepspeed is not None:
+        with step_log("render_config"):
+            import_deepspeed(arguments.import_deepspeed, arguments.out)
+        return
+    chosen = [arguments.run is not None, arguments.check, arguments.rows is not None]
+    if sum(chosen) != 1 or (arguments.run is None) == (arguments.spec is None) or (arguments.rows is None) != (arguments.out is None):
+        parser.error("give --run URI, or --check --spec FILE, or --rows COUNT --spec FILE --out FOLDER")
     if arguments.run is not None:
         run_step(arguments.run)
         return
     with step_log("render_config"):
         spec = load_spec(arguments.spec)
-        check_spec(spec, read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder))
+        if arguments.rows is not None:
+            plan_without_data(spec, num_rows=arguments.rows, folder=arguments.out)
+            return
+        check_spec(spec, read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder), this_machine())
 
 
 if __name__ == "__main__":

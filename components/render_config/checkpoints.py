@@ -2,8 +2,8 @@
 
 import math
 
-from components.render_config.precision import Precision
-from components.shared.plan import CheckpointPlan, StepPlan
+from components.render_config.precision import WEIGHT_BYTES, Precision
+from components.shared.plan import CheckpointPlan, StepPlan, ZeroPlan
 from components.shared.spec import KeepSpec, RunSpec
 
 STATE_BYTES = 12
@@ -14,19 +14,20 @@ STEP_SECONDS = 5
 """Of the grace: for the optimizer step under way and the write to the local disk."""
 
 
-def plan_checkpoints(spec: RunSpec, steps: StepPlan, *, precision: Precision, num_trainable: int) -> CheckpointPlan:
+def plan_checkpoints(spec: RunSpec, zero: ZeroPlan, steps: StepPlan, *, precision: Precision, num_trainable: int) -> CheckpointPlan:
     """Bytes of checkpoints. LoRA: optimizer state and the matrices themselves; full: the state, which holds the weights.
 
-    ZeRO-2 does not divide the weights, so process 0 writes them once more, in training precision.
+    Below ZeRO-3 the weights are not divided, so process 0 writes them once more, in training precision; without ZeRO in fp32 there
+    is no fp32 copy beside them.
     """
-    weight_bytes = {"bf16": 2, "fp32": 4}[precision]
-    bytes_each = STATE_BYTES * num_trainable + PROCESS_BYTES * steps.num_processes
+    state_bytes = 8 if zero.stage == 0 and precision == "fp32" else STATE_BYTES
+    bytes_each = state_bytes * num_trainable + PROCESS_BYTES * steps.num_processes
     if spec.training.method == "lora":
         bytes_each += 4 * num_trainable
-    if spec.zero.stage == 2:
-        bytes_each += weight_bytes * num_trainable
+    if zero.stage < 3:
+        bytes_each += WEIGHT_BYTES[precision] * num_trainable
     node_bytes = math.ceil(bytes_each / spec.hardware.num_nodes)
-    num_kept = kept_epochs(spec.checkpoints.keep, spec.training.epochs)
+    num_kept = kept_epochs(spec.checkpoints.keep, len(steps.save_steps))
     return CheckpointPlan(
         bytes_each=bytes_each,
         num_kept=num_kept,

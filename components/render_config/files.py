@@ -1,9 +1,11 @@
 """Spec + plan -> the files that the training libraries read. Every value is resolved; none is left as "auto"."""
 
+import re
 from typing import Any
 
-from components.shared.plan import LoraPlan, Plan
-from components.shared.spec import RunSpec, ZeroSpec
+from components.render_config.memory import MAX_LIVE
+from components.shared.plan import LoraPlan, Plan, ZeroPlan
+from components.shared.spec import RunSpec
 
 
 def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, Any]:
@@ -16,27 +18,32 @@ def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, 
         "gradient_accumulation_steps": steps.grad_accum,
         "gradient_clipping": spec.training.clip_norm,
         "bf16": {"enabled": plan.precision == "bf16"},
+        "fp16": {"enabled": plan.precision == "fp16"},
         # Without a GPU, DeepSpeed's own CPU Adam would need a compiler at run time; torch's fused AdamW is as fast there.
         "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": _zero_section(spec.zero, hidden_size),
+        "zero_optimization": _zero_section(plan.zero, hidden_size),
     }
 
 
-def _zero_section(zero: ZeroSpec, hidden_size: int) -> dict[str, Any]:
+def _zero_section(zero: ZeroPlan, hidden_size: int) -> dict[str, Any]:
+    if zero.stage == 0:
+        return {"stage": 0}
     section: dict[str, Any] = {
         "stage": zero.stage,
         "overlap_comm": True,
         "contiguous_gradients": True,
         "reduce_bucket_size": hidden_size**2,
     }
-    if zero.offload_optimizer == "cpu":
+    if zero.offload_optimizer:
         section["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
-    if zero.offload_parameters == "cpu":
+    if zero.offload_parameters:
         section["offload_param"] = {"device": "cpu", "pin_memory": True}
     if zero.stage == 3:
         section |= {
             "stage3_prefetch_bucket_size": int(0.9 * hidden_size**2),
             "stage3_param_persistence_threshold": 10 * hidden_size,
+            "stage3_max_live_parameters": MAX_LIVE,
+            "stage3_max_reuse_distance": MAX_LIVE,
             # Checkpoints hold the shards once; export_adapter puts a full model together from them.
             "stage3_gather_16bit_weights_on_model_save": False,
         }
@@ -50,6 +57,8 @@ def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
         "per_device_train_batch_size": steps.micro_batch,
         "gradient_accumulation_steps": steps.grad_accum,
         "num_train_epochs": training.epochs,
+        "max_steps": -1 if training.max_steps is None else steps.total_steps,
+        "dataloader_drop_last": training.drop_last,
         "learning_rate": training.lr_peak,
         "lr_scheduler_type": training.lr_schedule,
         "warmup_steps": steps.warmup_steps,
@@ -57,6 +66,7 @@ def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
         "max_grad_norm": training.clip_norm,
         "optim": "adamw_torch_fused",
         "bf16": plan.precision == "bf16",
+        "fp16": plan.precision == "fp16",
         "activation_checkpointing": training.gradient_checkpointing,
         "seed": training.seed,
         "data_seed": training.seed,
@@ -72,6 +82,14 @@ def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
 
 def lora_json(lora: LoraPlan) -> dict[str, Any]:
     """Keyword arguments of peft's LoraConfig."""
+    optional: dict[str, Any] = {}
+    if lora.target_parameters:
+        optional["target_parameters"] = list(lora.target_parameters)
+    if lora.fan_in_fan_out:
+        optional["fan_in_fan_out"] = True
+    if lora.exclude_modules:
+        names = (re.escape(name).replace(r"\*", r"\d+") for name in lora.exclude_modules)
+        optional["exclude_modules"] = rf"(.*\.)?({'|'.join(names)})"  # PEFT takes text for a pattern of the whole name
     return {
         "r": lora.rank,
         "lora_alpha": lora.alpha,
@@ -79,6 +97,7 @@ def lora_json(lora: LoraPlan) -> dict[str, Any]:
         "target_modules": list(lora.target_modules),
         "bias": "none",
         "task_type": "CAUSAL_LM",
+        **optional,
     }
 
 

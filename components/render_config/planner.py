@@ -4,15 +4,24 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from components.render_config.architectures import Architecture, architecture_of, lora_targets, num_lora_parameters
-from components.render_config.checkpoints import STATE_BYTES, checkpoint_reasons, plan_checkpoints
-from components.render_config.precision import Precision, choose_precision
-from components.render_config.steps import grad_accum_steps, plan_steps
+from components.render_config.architectures import architecture_of
+from components.render_config.checkpoints import checkpoint_reasons, plan_checkpoints
+from components.render_config.choice import Choice, Wish, choose
+from components.render_config.hardware import Hardware, hardware_of
+from components.render_config.precision import WEIGHT_BYTES, Precision, choose_precision
+from components.render_config.shapes import Architecture
+from components.render_config.steps import Batching, grad_accum_steps, plan_steps
+from components.render_config.targets import Targets, lora_targets
+from components.render_config.timing import Work, estimate
+from components.render_config.words import model_cautions, reasons, verdict
 from components.shared.errors import HaganeError, ModelError
-from components.shared.plan import LoraPlan, ModelPlan, Plan, StepPlan
+from components.shared.model_registry import KnownModel, ModelFamily, known_model
+from components.shared.plan import LoraPlan, MemoryPlan, ModelPlan, Plan
 from components.shared.spec import HOW_NOT_WHAT, RunSpec
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -20,72 +29,132 @@ class DatasetFacts:
     """What planning needs of the dataset's manifest."""
 
     digest: str
-    """Of the dataset's manifest: it stands for every row."""
+    """Of the dataset's manifest: it stands for every row. Empty where there is none yet."""
     num_rows: int
     num_tokens: int
     model_revision: str | None
 
 
-def check_spec(spec: RunSpec, config: Mapping[str, Any]) -> None:
-    """Raises HaganeError with all that is wrong with the model, the LoRA targets, the row length and the batch sizes."""
+@dataclass(frozen=True)
+class Machine:
+    """What planning knows of the machine it runs on."""
+
+    flags: frozenset[str] = frozenset()
+    """precision.py"""
+    memory_bytes: int | None = None
+    num_cores: int = 1
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What follows from spec, model and hardware before any row is counted."""
+
+    architecture: Architecture
+    hardware: Hardware
+    precision: Precision
+    why_precision: str
+    wish: Wish
+    choice: Choice
+    known: tuple[ModelFamily, KnownModel] | None
+    """What the registry tells of the model, by its source or by the name that its config.json was saved under."""
+
+
+def check_spec(spec: RunSpec, config: Mapping[str, Any], machine: Machine) -> None:
+    """Raises HaganeError with all that is wrong with model, LoRA targets, row length, batch sizes and hardware, or with what does not
+    fit it."""
+    decide(spec, config, machine, dataset_tokens=0)
+
+
+def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, *, dataset_tokens: int) -> Decided:
+    """Raises HaganeError as `check_spec`."""
     problems: list[str] = []
-
-    def collect(check: Callable[[], object]) -> None:
-        try:
-            check()
-        except HaganeError as error:
-            problems.extend(error.problems)
-
-    collect(lambda: lora_targets(spec.lora.targets, architecture_of(config)))
-    collect(lambda: _check_row_tokens(spec, config))
-    collect(lambda: _grad_accum(spec))
-    if problems:
+    architecture = _collect(problems, lambda: architecture_of(config))
+    targets = None if architecture is None else _collect(problems, lambda: _targets(spec, architecture))
+    _collect(problems, lambda: _check_row_tokens(spec, config))
+    hardware = _collect(problems, lambda: hardware_of(spec.hardware, machine_bytes=machine.memory_bytes, has_gpu="cuda" in machine.flags))
+    micro_batch = 1 if spec.training.micro_batch == "auto" else spec.training.micro_batch
+    _collect(problems, lambda: _grad_accum(spec, micro_batch))
+    if problems or architecture is None or targets is None or hardware is None:
         raise HaganeError(*problems)
+    has_bf16 = hardware.device is None or hardware.device.bf16
+    precision, why = choose_precision(spec.training.precision, machine.flags, gpu=hardware.gpu, gpu_has_bf16=has_bf16)
+    wish = Wish(
+        zero=spec.zero,
+        full=spec.training.method == "full",
+        targets=targets,
+        rank=spec.lora.rank,
+        weight_bytes=WEIGHT_BYTES[precision],
+        row_tokens=spec.data.row_tokens,
+        global_batch=spec.training.global_batch,
+        micro_batch=None if spec.training.micro_batch == "auto" else spec.training.micro_batch,
+        checkpointing=spec.training.gradient_checkpointing,
+        dataset_tokens=dataset_tokens,
+    )
+    known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
+    return Decided(architecture, hardware, precision, why, wish, choose(architecture, wish, hardware), known)
+
+
+def _collect(problems: list[str], check: Callable[[], T]) -> T | None:
+    try:
+        return check()
+    except HaganeError as error:
+        problems.extend(error.problems)
+        return None
+
+
+def _targets(spec: RunSpec, architecture: Architecture) -> Targets:
+    targets = lora_targets(spec.lora.targets, architecture)
+    if spec.training.method == "lora" and targets.parameters and spec.lora.dropout:
+        raise ModelError(
+            f"lora.dropout: got {spec.lora.dropout}, must be 0 where experts are trained, as PEFT has none for 3-D parameters; "
+            "set lora.dropout: 0, or lora.targets: attention"
+        )
+    return targets
 
 
 def _check_row_tokens(spec: RunSpec, config: Mapping[str, Any]) -> None:
-    longest = config.get("max_position_embeddings")
+    name = "n_positions" if "n_positions" in config else "max_position_embeddings"
+    longest = config.get(name)
     if longest is not None and spec.data.row_tokens > longest:
-        raise ModelError(f"data.row_tokens: got {spec.data.row_tokens}, the model's max_position_embeddings allows at most {longest}")
+        raise ModelError(f"data.row_tokens: got {spec.data.row_tokens}, the model's {name} allows at most {longest}")
 
 
 def _num_processes(spec: RunSpec) -> int:
     return spec.hardware.num_nodes * spec.hardware.processes_per_node
 
 
-def _grad_accum(spec: RunSpec) -> int:
-    training = spec.training
-    return grad_accum_steps(global_batch=training.global_batch, micro_batch=training.micro_batch, num_processes=_num_processes(spec))
+def _grad_accum(spec: RunSpec, micro_batch: int) -> int:
+    return grad_accum_steps(global_batch=spec.training.global_batch, micro_batch=micro_batch, num_processes=_num_processes(spec))
 
 
-def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *, machine: frozenset[str]) -> Plan:
-    """The whole plan, for a machine with these flags (precision.py). Raises HaganeError as `check_spec` does."""
-    check_spec(spec, config)
-    training, architecture = spec.training, architecture_of(config)
-    targets = lora_targets(spec.lora.targets, architecture)
-    steps = plan_steps(
-        num_rows=dataset.num_rows,
-        epochs=training.epochs,
-        micro_batch=training.micro_batch,
-        grad_accum=_grad_accum(spec),
+def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *, machine: Machine) -> Plan:
+    """The whole plan. Raises HaganeError as `check_spec` does, or when `drop_last` leaves nothing to train."""
+    training, decided = spec.training, decide(spec, config, machine, dataset_tokens=dataset.num_tokens)
+    architecture, choice = decided.architecture, decided.choice
+    batching = Batching(
         num_processes=_num_processes(spec),
-        warmup_share=training.warmup_share,
-        num_tokens=dataset.num_tokens,
+        micro_batch=choice.micro_batch,
+        grad_accum=_grad_accum(spec, choice.micro_batch),
+        epochs=training.epochs,
+        drop_last=training.drop_last,
+        max_steps=training.max_steps,
     )
-    precision, why_precision = choose_precision(training.precision, machine)
-    lora = None
-    num_trainable = architecture.num_parameters
-    if training.method == "lora":
-        lora = LoraPlan(rank=spec.lora.rank, alpha=spec.lora.alpha, dropout=spec.lora.dropout, target_modules=targets)
-        num_trainable = num_lora_parameters(targets, spec.lora.rank, architecture)
-    checkpoints = plan_checkpoints(spec, steps, precision=precision, num_trainable=num_trainable)
+    steps = plan_steps(dataset.num_rows, batching, warmup_share=training.warmup_share, num_tokens=dataset.num_tokens)
+    lora = lora_plan(spec, decided.wish.targets) if training.method == "lora" else None
+    num_trainable = decided.wish.num_trainable(architecture)
+    checkpoints = plan_checkpoints(spec, choice.zero, steps, precision=decided.precision, num_trainable=num_trainable)
+    time = estimate(
+        Work(architecture, decided.wish, decided.hardware, choice.zero, steps, machine.num_cores),
+        checkpoints,
+        price_per_gpu_hour=spec.hardware.price_per_gpu_hour,
+        upload_mb_s=spec.checkpoints.upload_mb_s,
+    )
     return Plan(
         run=spec.name,
         method=training.method,
-        precision=precision,
+        precision=decided.precision,
         num_trainable=num_trainable,
-        training_digest=training_digest(spec, dataset, precision),
-        zero_stage=spec.zero.stage,
+        training_digest=training_digest(spec, dataset, decided.precision),
         model=ModelPlan(
             source=spec.model.source,
             revision=dataset.model_revision,
@@ -93,10 +162,34 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
             num_parameters=architecture.num_parameters,
             largest_layer_parameters=architecture.largest_layer_parameters,
         ),
+        zero=choice.zero,
         steps=steps,
         lora=lora,
         checkpoints=checkpoints,
-        reasons={"precision": why_precision, **_reasons(spec, steps, architecture, lora), **checkpoint_reasons(spec, checkpoints)},
+        verdict=verdict(spec, decided, steps, time),
+        cautions=(*choice.cautions, *model_cautions(spec, decided)),
+        memory=MemoryPlan(
+            gpu=choice.memory.gpu,
+            host=choice.memory.host,
+            gpu_limit=decided.hardware.gpu_bytes,
+            host_limit=decided.hardware.host_bytes,
+            margin=decided.hardware.margin,
+            options=choice.options,
+        ),
+        time=time,
+        reasons=reasons(spec, decided, steps, lora) | checkpoint_reasons(spec, checkpoints),
+    )
+
+
+def lora_plan(spec: RunSpec, targets: Targets) -> LoraPlan:
+    return LoraPlan(
+        rank=spec.lora.rank,
+        alpha=spec.lora.alpha,
+        dropout=spec.lora.dropout,
+        target_modules=targets.modules,
+        target_parameters=targets.parameters,
+        exclude_modules=targets.exclude,
+        fan_in_fan_out=targets.fan_in_fan_out,
     )
 
 
@@ -110,29 +203,3 @@ def training_digest(spec: RunSpec, dataset: DatasetFacts, precision: Precision) 
         else:
             del asked[section]
     return hashlib.sha256(json.dumps([asked, dataset.digest, precision], sort_keys=True).encode()).hexdigest()
-
-
-def _reasons(spec: RunSpec, steps: StepPlan, architecture: Architecture, lora: LoraPlan | None) -> dict[str, str]:
-    reasons = {
-        "steps.grad_accum": f"global_batch {steps.global_batch} / (micro_batch {steps.micro_batch} x {steps.num_processes} processes)",
-        "steps.steps_per_epoch": f"{steps.num_rows} packed rows in batches of {steps.global_batch}, the last one counted",
-        "steps.total_steps": f"{steps.steps_per_epoch} steps x {spec.training.epochs} epochs",
-        "steps.save_steps": f"a checkpoint at the end of each epoch: every {steps.steps_per_epoch} steps",
-        "steps.warmup_steps": f"{spec.training.warmup_share:g} of {steps.total_steps} steps, rounded up",
-        "model.num_parameters": f"counted from the config of a {architecture.model_type} model with {architecture.num_blocks} blocks",
-    }
-    if lora is None:
-        reasons["num_trainable"] = "training.method is full: every parameter"
-        reasons["checkpoints.bytes_each"] = f"{STATE_BYTES} bytes of optimizer state, fp32 weights among them, a parameter"
-    else:
-        asked = "all linear layers of the blocks, never the head" if spec.lora.targets == "auto" else "as the spec lists them"
-        reasons["lora.target_modules"] = f"{asked} ({architecture.model_type})"
-        reasons["num_trainable"] = (
-            f"rank {lora.rank} x (inputs + outputs) of {len(lora.target_modules)} layers x {architecture.num_blocks} blocks"
-        )
-        reasons["checkpoints.bytes_each"] = (
-            f"{STATE_BYTES} bytes of optimizer state + 4 of the matrix itself a trainable parameter; no frozen weight"
-        )
-    if spec.zero.stage == 3 and spec.zero.offload_parameters == "cpu":
-        reasons["zero"] = "as the spec asks: stage 3, parameters in host memory between uses"
-    return reasons

@@ -4,7 +4,8 @@ import platform
 from pathlib import Path
 from typing import Literal
 
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32"]
+WEIGHT_BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 # x86: AVX512-BF16 (Zen 4, Cooper Lake and later) and AMX-BF16 (Sapphire Rapids and later). Arm: FEAT_BF16, `bf16` in
 # Linux's list of features. Without any of these torch 2.13 multiplies bf16 matrices one number at a time: 0.9 against
@@ -20,10 +21,16 @@ def machine_flags() -> frozenset[str]:
     return frozenset(listed.split()) | ({"cuda"} if Path("/dev/nvidia0").exists() else frozenset())
 
 
-def choose_precision(asked: Literal["auto", "bf16", "fp32"], flags: frozenset[str]) -> tuple[Precision, str]:
-    """The format and why."""
+def choose_precision(
+    asked: Literal["auto", "bf16", "fp32"], flags: frozenset[str], *, gpu: str | None = None, gpu_has_bf16: bool = True
+) -> tuple[Precision, str]:
+    """The format and why. `gpu` is the GPU that the spec names; else this machine counts."""
     if asked != "auto":
         return asked, "as training.precision asks"
+    if gpu is not None:
+        if gpu_has_bf16:
+            return "bf16", f"training.precision is auto and the {gpu} computes bf16"
+        return "fp16", f"training.precision is auto and the {gpu} has fp16 and no bf16; the loss is scaled to keep small gradients"
     if "cuda" in flags:
         return "bf16", "training.precision is auto and this machine has a GPU"
     fast = sorted(CPU_FLAGS & flags)

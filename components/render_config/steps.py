@@ -1,6 +1,7 @@
 """Rows, batch sizes and processes -> the optimizer steps that transformers' Trainer will make, and where it saves."""
 
 import math
+from dataclasses import dataclass
 
 from components.shared.errors import SpecError
 from components.shared.plan import StepPlan
@@ -23,27 +24,70 @@ def grad_accum_steps(*, global_batch: int, micro_batch: int, num_processes: int)
     return global_batch // at_once
 
 
-def plan_steps(
-    *, num_rows: int, epochs: int, micro_batch: int, grad_accum: int, num_processes: int, warmup_share: float, num_tokens: int
-) -> StepPlan:
-    """Steps as transformers 5.23 counts them (trainer.py, `set_initial_training_values`) over accelerate's even batches.
+@dataclass(frozen=True)
+class Batching:
+    """How rows become optimizer steps."""
 
-    198 rows, one process, batch 1, 5 epochs: 198 steps an epoch, 990 in all, saves after 198, 396, 594, 792, 990.
+    num_processes: int
+    micro_batch: int
+    grad_accum: int
+    epochs: int
+    drop_last: bool = False
+    max_steps: int | None = None
+
+    @property
+    def global_batch(self) -> int:
+        return self.micro_batch * self.grad_accum * self.num_processes
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the rows comes to."""
+
+    steps: int
+    rows: int
+    """Rows that all processes see: those that fill up a last round count again, those that drop_last leaves out do not."""
+
+
+def epoch_of(num_rows: int, batching: Batching) -> Epoch:
+    """As transformers 5.23 counts steps (trainer.py, `set_initial_training_values`) over the batches that accelerate deals out
+    (data_loader.py, `BatchSamplerShard`): in turn, a last round filled from the start so that all have equally many, or left out by
+    drop_last. A last, short accumulation counts as a step. One process alone fills nothing up.
+
+    Raises:
+        SpecError: drop_last leaves no batch for a process.
     """
-    batches = math.ceil(num_rows / micro_batch)
-    # accelerate deals batches out in turn and fills the last round from the start, so that all have equally many.
-    batches_per_process = math.ceil(batches / num_processes)
-    steps_per_epoch = math.ceil(batches_per_process / grad_accum)
-    total_steps = epochs * steps_per_epoch
+    size, n = batching.micro_batch, batching.num_processes
+    batches = num_rows // size if batching.drop_last else math.ceil(num_rows / size)
+    each = batches // n if batching.drop_last else math.ceil(batches / n)
+    if each == 0:
+        raise SpecError(
+            f"training.drop_last: {num_rows} rows in micro-batches of {size} are {batches}, fewer than the {n} processes, so nothing "
+            "would be trained; set drop_last: false"
+        )
+    rows = num_rows if n == 1 and not batching.drop_last else each * size * n
+    return Epoch(steps=math.ceil(each / batching.grad_accum), rows=rows)
+
+
+def plan_steps(num_rows: int, batching: Batching, *, warmup_share: float, num_tokens: int) -> StepPlan:
+    """198 rows, one process, batch 1, 5 epochs: 198 steps an epoch, 990 in all, saves after 198, 396, 594, 792, 990.
+
+    A training that `max_steps` ends in the middle of an epoch saves there too. Raises as `epoch_of`.
+    """
+    epoch = epoch_of(num_rows, batching)
+    total_steps = batching.epochs * epoch.steps if batching.max_steps is None else min(batching.max_steps, batching.epochs * epoch.steps)
+    whole_epochs, rest = divmod(total_steps, epoch.steps)
+    rows_seen = whole_epochs * epoch.rows + rest * batching.global_batch
     return StepPlan(
         num_rows=num_rows,
-        num_processes=num_processes,
-        micro_batch=micro_batch,
-        grad_accum=grad_accum,
-        global_batch=micro_batch * grad_accum * num_processes,
-        steps_per_epoch=steps_per_epoch,
+        num_processes=batching.num_processes,
+        micro_batch=batching.micro_batch,
+        grad_accum=batching.grad_accum,
+        global_batch=batching.global_batch,
+        steps_per_epoch=epoch.steps,
         total_steps=total_steps,
         warmup_steps=math.ceil(warmup_share * total_steps),
-        save_steps=tuple(epoch * steps_per_epoch for epoch in range(1, epochs + 1)),
+        save_steps=tuple(min(number * epoch.steps, total_steps) for number in range(1, whole_epochs + (rest > 0) + 1)),
         tokens_per_epoch=num_tokens,
+        tokens_total=round(rows_seen * num_tokens / num_rows),
     )

@@ -36,6 +36,11 @@ class Checkpoint:
         return int(self.manifest.facts["num_processes"] or 0)
 
     @property
+    def sharded(self) -> bool:
+        """Whether DeepSpeed divided optimizer state among the processes, as it does with ZeRO."""
+        return any(entry.name.endswith("_optim_states.pt") for entry in self.manifest.files)
+
+    @property
     def held_out_loss(self) -> float | None:
         loss = self.manifest.facts["held_out_loss"]
         return None if loss is None else float(loss)
@@ -97,8 +102,8 @@ def resume_problem(checkpoint: Checkpoint, plan: Plan) -> str | None:
             f"{checkpoint.folder}: is of another training ({made_from[:12]}, this is {plan.training_digest[:12]}: other data, precision "
             "or settings); set another name"
         )
-    if stage != plan.zero_stage:
-        return f"zero.stage: got {plan.zero_stage}, but {checkpoint.folder} is of stage {stage}; set zero.stage: {stage}, or another name"
+    if stage != plan.zero.stage:
+        return f"zero.stage: got {plan.zero.stage}, but {checkpoint.folder} is of stage {stage}; set zero.stage: {stage}, or another name"
     return None
 
 

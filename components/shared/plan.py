@@ -32,6 +32,9 @@ class StepPlan(FrozenModel):
     """The optimizer steps, counted from 1, after which a checkpoint is stored: the last of each epoch."""
     tokens_per_epoch: int
     """Tokens in all training rows, padding not counted."""
+    tokens_total: int
+    """Tokens that all processes see in the whole training; rows that fill up a last batch count again. Exact where rows are equally
+    long, else by their mean length."""
 
 
 class LoraPlan(FrozenModel):
@@ -39,6 +42,94 @@ class LoraPlan(FrozenModel):
     alpha: float
     dropout: float
     target_modules: tuple[str, ...]
+    """Names of linear layers, as PEFT matches them: the last parts of their paths."""
+    target_parameters: tuple[str, ...] = ()
+    """Experts' 3-D parameters, by their module's name and their own."""
+    exclude_modules: tuple[str, ...] = ()
+    """Full names, `*` for an index, of layers that end like a target and are none."""
+    fan_in_fan_out: bool = False
+    """The targets are GPT-2's Conv1D, which stores its weight (inputs, outputs)."""
+
+
+class ZeroPlan(FrozenModel):
+    stage: Literal[0, 1, 2, 3]
+    offload_optimizer: bool = False
+    """Optimizer state in host memory."""
+    offload_parameters: bool = False
+    """Parameters in host memory between uses."""
+
+    @property
+    def name(self) -> str:
+        """Such as `ZeRO-3, optimizer and parameters in host memory`."""
+        held = {(False, False): "", (True, False): ", optimizer in host memory", (True, True): ", optimizer and parameters in host memory"}
+        stage = f"ZeRO-{self.stage}" if self.stage else "no ZeRO"
+        return stage + held[(self.offload_optimizer, self.offload_parameters)]
+
+
+class MemoryTerm(FrozenModel):
+    """One thing that takes memory."""
+
+    name: str
+    num_bytes: int
+    formula: str
+    """With its numbers filled in."""
+    source: str
+    """Where the formula is from."""
+
+
+class ZeroOption(FrozenModel):
+    """One way to divide and offload, for this model on this hardware, with one row a pass."""
+
+    zero: ZeroPlan
+    gpu_bytes: int
+    host_bytes: int
+    fits: bool
+    cost: str
+    """What it slows, in one sentence."""
+
+
+class MemoryPlan(FrozenModel):
+    """Peak memory. On a CPU there is no GPU part: all of it is host memory."""
+
+    gpu: tuple[MemoryTerm, ...]
+    """Of one GPU."""
+    host: tuple[MemoryTerm, ...]
+    """Of one node, all its processes together."""
+    gpu_limit: int | None
+    """Bytes of one GPU; None on a CPU."""
+    host_limit: int | None
+    """Bytes of one node; None where the spec does not say."""
+    margin: float
+    options: tuple[ZeroOption, ...]
+    """Every stage and offload, in the order in which they slow training."""
+
+    @property
+    def gpu_bytes(self) -> int:
+        return sum(term.num_bytes for term in self.gpu)
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(term.num_bytes for term in self.host)
+
+
+class TimePlan(FrozenModel):
+    """An estimate; the report sets it beside what happened."""
+
+    seconds_per_step: float
+    low: float
+    """Of the range of `seconds_per_step`."""
+    high: float
+    parts: dict[str, float]
+    """Seconds of a step: compute, communication, host."""
+    hours: float
+    """Of the whole training, checkpoints included."""
+    hours_low: float
+    hours_high: float
+    checkpoint_seconds: float
+    """To upload one checkpoint; it happens beside training."""
+    price: float | None
+    formula: str
+    source: str
 
 
 class CheckpointPlan(FrozenModel):
@@ -60,18 +151,23 @@ class Plan(FrozenModel):
     schema_version: Literal[1] = 1
     run: str
     method: Literal["lora", "full"]
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["bf16", "fp16", "fp32"]
     """Number format of weights and activations."""
     num_trainable: int
     """Parameters that receive gradients."""
     training_digest: str
     """sha256 of all that the losses follow from: equal for plans that differ only in how the work is spread over machines."""
-    zero_stage: Literal[2, 3]
-    """What a checkpoint's shards were divided by: it can be resumed only at the same stage."""
     model: ModelPlan
+    zero: ZeroPlan
     steps: StepPlan
     lora: LoraPlan | None
     """None when every parameter is trained."""
     checkpoints: CheckpointPlan
+    verdict: str = ""
+    """What the plan comes to, in one sentence."""
+    cautions: tuple[str, ...] = ()
+    """What is allowed, and wasteful or risky."""
+    memory: MemoryPlan | None = None
+    time: TimePlan | None = None
     reasons: dict[str, str]
     """Field of the plan, dotted -> why it has this value, in one sentence."""

@@ -13,8 +13,8 @@ class StepLosses(FrozenModel):
     loss: float
     """Mean over the step's rows, nats per trained token."""
     lr: float
-    grad_norm: float
-    """Before clipping."""
+    grad_norm: float | None
+    """Before clipping. None without ZeRO in fp32, where DeepSpeed 0.19 clips and does not tell."""
 
 
 class EpochLosses(FrozenModel):

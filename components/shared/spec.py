@@ -23,12 +23,26 @@ def _exponent_number(value: object) -> object:
     return value
 
 
-def _auto_or_names(value: object) -> object:
-    if value == "auto":
+TARGET_WORDS = ("auto", "all", "attention", "mlp")
+
+
+def _word_or_names(value: object) -> object:
+    if value in TARGET_WORDS:
         return value
     if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
         return tuple(value)
-    raise ValueError(f"got {value!r}, must be auto or a list of layer names")
+    raise ValueError(f"got {value!r}, must be {', '.join(TARGET_WORDS)} or a list of layer names")
+
+
+def _auto_or_whole(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"got {value!r}, must be auto or a whole number of at least 1")
+
+
+def _auto_zero(value: object) -> object:
+    """`zero: auto` stands for a section without fields."""
+    return {} if value == "auto" else value
 
 
 Number = Annotated[float, BeforeValidator(_exponent_number), Field(allow_inf_nan=False)]
@@ -64,8 +78,13 @@ class TrainingSpec(FrozenModel):
     """Passes over the training rows. A checkpoint is stored at the end of each."""
     global_batch: int = Field(default=8, ge=1)
     """Rows per optimizer step, over all processes. Must be a multiple of `micro_batch` times the number of processes."""
-    micro_batch: int = Field(default=1, ge=1)
-    """Rows per process in one forward pass: the memory knob. What is missing to `global_batch` is accumulated."""
+    micro_batch: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_whole)] = "auto"
+    """Rows per process in one forward pass: the memory knob. `auto` is the most that fits the hardware. What is missing to
+    `global_batch` is accumulated."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after so many optimizer steps, in the middle of an epoch if need be. Without it, all `epochs` are trained."""
+    drop_last: bool = False
+    """Leave out the last rows of an epoch when they do not fill a micro-batch on every process."""
     lr_peak: Number = Field(default=2e-4, gt=0, le=1)
     """Highest learning rate, reached after the warm-up."""
     lr_schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
@@ -92,30 +111,49 @@ class LoraSpec(FrozenModel):
     """The update is scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685, section 4.1)."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     """Share of a LoRA layer's inputs set to zero during training."""
-    targets: Annotated[Literal["auto"] | tuple[str, ...], BeforeValidator(_auto_or_names)] = "auto"
-    """Linear layers that get an update: `auto` takes all of the model's blocks and never the head, or a list of layer names."""
+    targets: Annotated[Literal["auto", "all", "attention", "mlp"] | tuple[str, ...], BeforeValidator(_word_or_names)] = "auto"
+    """Layers that get an update: `auto` (or `all`) takes every linear layer of the blocks and experts' weights, never the head or a
+    router; `attention` and `mlp` take that part of them; or a list of layer names and these words."""
 
 
 class ZeroSpec(FrozenModel):
-    stage: Literal[2, 3] = 3
-    """DeepSpeed ZeRO stage: what is divided among processes. 2 optimizer state and gradients, 3 also parameters."""
-    offload_optimizer: Literal["none", "cpu"] = "cpu"
-    """Where optimizer state lives: `cpu` is host memory, and the step is computed there."""
-    offload_parameters: Literal["none", "cpu"] = "cpu"
-    """Where parameters live between uses. `cpu` needs stage 3."""
+    """`zero: auto` leaves all three open: the plan takes the first that fits the hardware, in the order in which they slow training."""
+
+    stage: Literal["auto", 0, 1, 2, 3] = "auto"
+    """DeepSpeed ZeRO stage: what is divided among processes. 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
+    offload_optimizer: Literal["auto", "none", "cpu"] = "auto"
+    """Where optimizer state lives: `cpu` is host memory, and the step is computed there. Needs stage 1 or higher."""
+    offload_parameters: Literal["auto", "none", "cpu"] = "auto"
+    """Where parameters live between uses. `cpu` needs stage 3, and the optimizer's state there too."""
 
     @model_validator(mode="after")
     def _offload_has_its_stage(self) -> Self:
-        if self.offload_parameters == "cpu" and self.stage != 3:
+        if self.offload_parameters == "cpu" and self.stage not in ("auto", 3):
             raise ValueError(f"offload_parameters 'cpu' needs stage 3, found {self.stage}; set offload_parameters: none")
+        if self.offload_parameters == "cpu" and self.offload_optimizer == "none":
+            raise ValueError("offload_parameters 'cpu' needs offload_optimizer 'cpu', found 'none'; set both or neither")
+        if self.offload_optimizer == "cpu" and self.stage == 0:
+            raise ValueError("offload_optimizer 'cpu' needs stage 1, 2 or 3, found 0; set offload_optimizer: none")
         return self
 
 
 class HardwareSpec(FrozenModel):
+    """What the plan may count on. What is left out is taken from the named GPU or, on a machine without one, from that machine."""
+
     num_nodes: int = Field(default=1, ge=1, le=1024)
     """Machines, or pods, that train together."""
     processes_per_node: int = Field(default=1, ge=1, le=64)
     """Training processes on each: one per GPU, or on a CPU one per group of cores."""
+    gpu: str | None = None
+    """The GPU by name, such as `a100-80gb`: its memory and speed. Without it, and without `gpu_memory_gib`, training is on the CPU."""
+    gpu_memory_gib: Number | None = Field(default=None, gt=0)
+    """Memory of one GPU in GiB, where the name does not say it, or less of it is to be used."""
+    host_memory_gib: Number | None = Field(default=None, gt=0)
+    """Memory of one node in GiB that the run may use: what CPU offload spends. Without it, offload is not chosen on GPUs."""
+    memory_margin: Number = Field(default=0.1, ge=0, lt=0.9)
+    """Share of GPU and host memory that the plan leaves free, for what no formula sees."""
+    price_per_gpu_hour: Number | None = Field(default=None, ge=0)
+    """Price of one GPU for an hour, in any currency: the plan then tells what the run costs."""
 
 
 class KeepSpec(FrozenModel):
@@ -137,7 +175,8 @@ class CheckpointSpec(FrozenModel):
     grace_seconds: int = Field(default=30, ge=0, le=3600)
     """Seconds between SIGTERM and SIGKILL when a machine is taken away. A checkpoint is stored within them if the plan says it fits."""
     upload_mb_s: Number = Field(default=100, gt=0)
-    """Megabytes a second that a machine surely uploads to the store: what the plan counts on for `grace_seconds`."""
+    """Megabytes a second that a node surely uploads to the store: what the plan counts on for `grace_seconds` and for its estimate
+    of time."""
     on_failure: Literal["stop", "continue"] = "stop"
     """What training does when a checkpoint cannot be written (disk full) or stored (store gone): stop at once, or tell it and go
     on. The last epoch's must be stored either way."""
@@ -173,7 +212,7 @@ class RunSpec(FrozenModel):
     data: DataSpec
     training: TrainingSpec = TrainingSpec()
     lora: LoraSpec = LoraSpec()
-    zero: ZeroSpec = ZeroSpec()
+    zero: Annotated[ZeroSpec, BeforeValidator(_auto_zero)] = ZeroSpec()
     hardware: HardwareSpec = HardwareSpec()
     checkpoints: CheckpointSpec = CheckpointSpec()
     resume: ResumeSpec = ResumeSpec()

@@ -111,7 +111,7 @@ def train(job: Job, log: Log) -> None:
     arguments = training_arguments(job)
     base = resolve_planned_model(plan)
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
-    model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed, zero_stage=spec.zero.stage)
+    model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
     trainer = HaganeTrainer(model, arguments, PackedRows(job.work / DATASET / "train.parquet"))
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement)
@@ -123,7 +123,7 @@ def train(job: Job, log: Log) -> None:
     steps = plan.steps
     boundary = StepBoundary(saver, plan, spec.checkpoints, sigterm=sigterm, agreement=agreement, log=log)
     if job.resume is not None:
-        trainer.add_callback(AfterResume(job.resume, lambda: trainer.model_wrapped, zero_stage=plan.zero_stage))
+        trainer.add_callback(AfterResume(job.resume, lambda: trainer.model_wrapped, zero_stage=plan.zero.stage))
     trainer.add_callback(HeldOutLoss(measure, log))
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(boundary)

@@ -9,16 +9,16 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from components.shared.plan import Plan
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: int, zero_stage: int) -> Any:
+def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: int) -> Any:
     """The model to train. TrainingArguments with the DeepSpeed config must exist, or ZeRO-3 would load it whole everywhere.
 
     Under ZeRO-3, parameters take the DeepSpeed config's number format whatever the file's is.
     """
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[plan.precision])
-    assert zero_stage < 3 or hasattr(next(model.parameters()), "ds_id"), "ZeRO-3 is not active: the model was loaded whole"
+    assert plan.zero.stage < 3 or hasattr(next(model.parameters()), "ds_id"), "ZeRO-3 is not active: the model was loaded whole"
     # LoRA's A matrices are drawn here, before Trainer seeds anything.
     set_seed(seed)
     trained = model if lora is None else get_peft_model(model, LoraConfig(**lora))

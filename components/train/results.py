@@ -28,22 +28,21 @@ def probe_logits(model: Any, tokens_1T: torch.Tensor) -> dict[str, torch.Tensor]
 def history_json(history: LogHistory, plan: Plan) -> dict[str, Any]:
     """Losses by step and by epoch, in the order of training."""
     steps_per_epoch = plan.steps.steps_per_epoch
-    num_epochs = len(plan.steps.save_steps)
     return {
         "start_held_out_loss": held_out_loss_of(history, 0),
         "seconds": seconds_trained(history),
-        "tokens": plan.steps.tokens_per_epoch * num_epochs,
+        "tokens": plan.steps.tokens_total,
         "epochs": [
             {
                 "epoch": epoch,
-                "step": epoch * steps_per_epoch,
+                "step": step,
                 "loss": epoch_loss(history, steps_per_epoch=steps_per_epoch, epoch=epoch),
                 "held_out_loss": held_out_loss_of(history, epoch),
             }
-            for epoch in range(1, num_epochs + 1)
+            for epoch, step in enumerate(plan.steps.save_steps, start=1)
         ],
         "steps": [
-            {"step": entry["step"], "loss": entry["loss"], "lr": entry["learning_rate"], "grad_norm": float(entry["grad_norm"])}
+            {"step": entry["step"], "loss": entry["loss"], "lr": entry["learning_rate"], "grad_norm": entry.get("grad_norm")}
             for entry in history
             if "loss" in entry
         ],

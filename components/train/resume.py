@@ -64,7 +64,7 @@ def fetch_resume(store: Store, plan: Plan, spec: ResumeSpec, work: Path, log: Lo
         if dist.get_rank() == 0:
             log.warning("damaged", found=found, set_aside=newest.folder)
             set_aside(store, newest)
-    universal = newest.num_processes != dist.get_world_size()
+    universal = newest.num_processes != dist.get_world_size() and newest.sharded
     if universal and _first_here():
         make_universal(folder, plan)
     dist.barrier()
@@ -84,7 +84,7 @@ def make_universal(folder: Path, plan: Plan) -> None:
     shards = folder / (folder / "latest").read_text()
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", str(shards)]
     command += ["--output_folder", f"{shards}_universal", "--num_extract_workers", "1", "--num_merge_workers", "1"]
-    if plan.zero_stage < 3:
+    if plan.zero.stage < 3:
         command.append("--inject_missing_state")  # what only Megatron's pipelines would have put there
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -106,18 +106,19 @@ class CheckpointSaver:
 
     def part_of(self, trainer: HaganeTrainer, root: Path, names: tuple[str, ...]) -> Part:
         """What the uploader is told of these files of a checkpoint at this step."""
-        state, steps_per_epoch = trainer.state, self._plan.steps.steps_per_epoch
-        epoch, rest = divmod(state.global_step, steps_per_epoch)
+        state, steps = trainer.state, self._plan.steps
+        epoch = -(-state.global_step // steps.steps_per_epoch)
+        ends_epoch = state.global_step in steps.save_steps
         return Part(
-            epoch=None if rest else epoch,
+            epoch=epoch if ends_epoch else None,
             step=state.global_step,
             attempt=self._attempt,
             process_rank=trainer.args.process_index,
             num_processes=trainer.args.world_size,
-            zero_stage=self._plan.zero_stage,
+            zero_stage=self._plan.zero.stage,
             training=self._plan.training_digest,
-            loss=epoch_loss(state.log_history, steps_per_epoch=steps_per_epoch, epoch=epoch + 1 if rest else epoch),
-            held_out_loss=None if rest else held_out_loss_of(state.log_history, epoch),
+            loss=epoch_loss(state.log_history, steps_per_epoch=steps.steps_per_epoch, epoch=epoch),
+            held_out_loss=held_out_loss_of(state.log_history, epoch) if ends_epoch else None,
             root=str(root),
             names=names,
         )

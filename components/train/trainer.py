@@ -4,6 +4,7 @@ Saving through Trainer as it is would gather the whole frozen base for every LoR
 parameters) and hold training until all is written.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ class HeldOutLoss(TrainerCallback):
             self._append(state, epoch=0)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._append(state, epoch=round(state.epoch or 0))
+        self._append(state, epoch=math.ceil(round(state.epoch or 0, 6)))  # max_steps may end training within an epoch
 
     def _append(self, state: TrainerState, *, epoch: int) -> None:
         loss = self._measure()

@@ -53,12 +53,24 @@ def wait_until(condition: Callable[[], bool], processes: list[Any], seconds: flo
 
 @pytest.mark.parametrize(
     ("method", "before", "after", "stage"),
-    [("lora", 1, 2, 3), ("lora", 2, 1, 3), ("lora", 2, 3, 3), ("full", 2, 1, 3), ("full", 1, 2, 3), ("full", 2, 1, 2), ("lora", 1, 2, 2)],
+    [
+        ("lora", 1, 2, 3),
+        ("lora", 2, 1, 3),
+        ("lora", 2, 3, 3),
+        ("full", 2, 1, 3),
+        ("full", 1, 2, 3),
+        ("full", 2, 1, 2),
+        ("lora", 1, 2, 2),
+        ("full", 1, 2, 1),
+        ("lora", 2, 1, 1),
+        ("full", 2, 1, 0),
+        ("lora", 1, 2, 0),
+    ],
 )
 def test_another_number_of_processes_goes_on_with_the_same_losses(
     forks: Any, tmp_path: Path, method: str, before: int, after: int, stage: int
 ) -> None:
-    zero = {"stage": stage, "offload_parameters": "cpu" if stage == 3 else "none"}
+    zero = {"stage": stage, "offload_optimizer": "cpu" if stage else "none", "offload_parameters": "cpu" if stage == 3 else "none"}
     whole = finished_run(tmp_path, forks, method=method, num_processes=before, epochs=3, zero=zero, **NO_DROPOUT)
     run = whole.copy("other").with_settings(hardware={"processes_per_node": after})
     run.forget("epoch-0002", "epoch-0003", "manifest.json", "history.json", "probe.safetensors")

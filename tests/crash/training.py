@@ -111,9 +111,12 @@ def tiny_run(folder: Path, *, method: str, num_processes: int, epochs: int = 2, 
             "held_out": str(write_conversations(folder / "held_out.jsonl", 8, seed=2)),
             "row_tokens": 256,
         },
-        "training": {"method": method, "epochs": epochs, "global_batch": 6, "lr_peak": 0.005, "seed": 3, "weight_decay": 0.1},
+        "training": {
+            "method": method, "epochs": epochs, "global_batch": 6, "micro_batch": 1, "lr_peak": 0.005, "seed": 3, "weight_decay": 0.1,
+        },
         "lora": {"rank": 4, "dropout": 0.1},
+        "zero": {"stage": 3, "offload_optimizer": "cpu", "offload_parameters": "cpu"},
         "hardware": {"processes_per_node": num_processes},
-    }
+    }  # fmt: skip
     write_spec(folder / "spec.yaml", spec)
     return TinyRun(folder, folder / "first" / "store", folder / "first" / "work", spec).with_settings(**settings)

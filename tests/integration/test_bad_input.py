@@ -92,8 +92,8 @@ def test_a_missing_model_folder_is_told_once(spec: dict[str, Any], tmp_path: Pat
 def test_a_lora_target_that_the_model_lacks_is_told_with_those_it_has(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["lora"]["targets"] = ["query_key_value"]
     assert run_refused(spec, tmp_path) == [
-        "lora.targets: 'query_key_value' is no linear layer of this llama model; "
-        "it has: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
+        "lora.targets: 'query_key_value' is no layer of this llama model's blocks; "
+        "it has: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or write auto, all, attention, mlp"
     ]
 
 
@@ -133,6 +133,7 @@ def test_too_little_free_disk_is_told_before_training(spec: dict[str, Any], inpu
     config |= {"hidden_size": 65_536, "intermediate_size": 262_144, "num_hidden_layers": 200, "num_attention_heads": 512}
     (giant / "config.json").write_text(json.dumps(config))
     spec |= {"model": {"source": str(giant)}, "training": {"method": "full", "epochs": 3, "global_batch": 4}}
+    spec["hardware"] = {"host_memory_gib": 1e9}  # it is disk that is to be missed
     done = hagane("run", write_spec(tmp_path / "spec.yaml", spec), work=tmp_path / "work")
     assert done.exit_code == 2
     told = [line for line in done.errors if "GB are free" in line]

@@ -26,7 +26,12 @@ from tests.tiny_models import make_model, write_conversations
 EPOCHS = 2
 
 
-def tiny_spec(folder: Path, *, architecture: Any = "llama", method: str = "lora", store: str | None = None, **training: Any) -> Path:
+ZERO3 = {"stage": 3, "offload_optimizer": "cpu", "offload_parameters": "cpu"}
+
+
+def tiny_spec(
+    folder: Path, *, architecture: Any = "llama", method: str = "lora", store: str | None = None, zero: Any = ZERO3, **training: Any
+) -> Path:
     """A run of two processes on a tiny random model, 48 conversations, two epochs unless told otherwise."""
     return write_spec(
         folder / "spec.yaml",
@@ -41,6 +46,7 @@ def tiny_spec(folder: Path, *, architecture: Any = "llama", method: str = "lora"
             },
             "training": {"method": method, "epochs": EPOCHS, "global_batch": 4, "lr_peak": 0.005, "seed": 3, **training},
             "lora": {"rank": 4, "dropout": 0.1},
+            "zero": zero,
             "hardware": {"processes_per_node": 2},
             "evaluation": {"questions": ["What is 12 plus 7?"], "answer_tokens": 8},
         },
@@ -53,7 +59,7 @@ def read_json(store: Store, key: str) -> Any:
 
 @pytest.mark.parametrize(("architecture", "method"), [("llama", "lora"), ("llama", "full"), ("gpt_neox", "lora"), ("gpt_neox", "full")])
 def test_a_spec_becomes_a_verified_model(architecture: str, method: str, tmp_path: Path) -> None:
-    spec = tiny_spec(tmp_path, architecture=architecture, method=method)
+    spec = tiny_spec(tmp_path, architecture=architecture, method=method, zero=ZERO3 if architecture == "llama" else "auto")
     done = hagane("run", spec, work=tmp_path / "work")
     assert done.exit_code == 0, done.errors
     store = LocalStore(tmp_path / "store/tiny")

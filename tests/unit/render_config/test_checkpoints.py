@@ -4,7 +4,7 @@ import pytest
 
 from components.render_config.checkpoints import kept_epochs
 from components.render_config.files import lifecycle_json
-from components.render_config.planner import make_plan
+from components.render_config.planner import Machine, make_plan
 from components.shared.checkpoints import reasons_to_keep
 from components.shared.spec import KeepSpec
 from tests.unit.render_config.test_planner import CONFIG, DATASET, spec_with
@@ -26,7 +26,7 @@ def test_with_the_best_ones_the_plan_counts_no_fewer_than_there_will_be() -> Non
 
 
 def plan_with(**fields: Any) -> Any:
-    return make_plan(spec_with(**fields), DATASET, CONFIG, machine=frozenset())
+    return make_plan(spec_with(**fields), DATASET, CONFIG, machine=Machine())
 
 
 def test_sigterm_is_answered_by_a_save_only_when_it_fits_into_the_grace() -> None:

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from transformers import TrainingArguments
 
 from components.render_config.files import deepspeed_json, lora_json, training_args_json
-from components.render_config.planner import DatasetFacts, make_plan
+from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.spec_file import spec_from_parameter
@@ -26,23 +26,19 @@ DATASET = DatasetFacts(digest="d" * 64, num_rows=40, num_tokens=900, model_revis
 
 def planned(**fields: Any) -> tuple[RunSpec, Plan]:
     spec = spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d", "row_tokens": 64}, **fields})
-    return spec, make_plan(
-        spec, DatasetFacts(digest="d" * 64, num_rows=40, num_tokens=900, model_revision=None), CONFIG, machine=frozenset()
-    )
+    return spec, make_plan(spec, DATASET, CONFIG, machine=Machine())
 
 
-@pytest.mark.parametrize(
-    "zero", [{}, {"stage": 2, "offload_parameters": "none"}, {"offload_optimizer": "none", "offload_parameters": "none"}]
-)
+@pytest.mark.parametrize("zero", [{}, {"stage": 1}, {"stage": 2, "offload_optimizer": "cpu"}, {"stage": 3}, {"offload_parameters": "cpu"}])
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_deepspeed_accepts_its_config_and_nothing_is_left_auto(zero: dict[str, Any], precision: str) -> None:
     spec, plan = planned(zero=zero, training={"precision": precision, "micro_batch": 2}, hardware={"processes_per_node": 2})
     rendered = deepspeed_json(spec, plan, hidden_size=64)
     assert "auto" not in json.dumps(rendered)
     parsed = DeepSpeedConfig({**rendered, "train_batch_size": 4, "gradient_accumulation_steps": 2})  # one process reads it here
-    assert parsed.zero_config.stage == spec.zero.stage
-    assert (parsed.zero_config.offload_param is not None) == (spec.zero.offload_parameters == "cpu")
-    assert (parsed.zero_config.offload_optimizer is not None) == (spec.zero.offload_optimizer == "cpu")
+    assert parsed.zero_config.stage == plan.zero.stage
+    assert (parsed.zero_config.offload_param is not None) == plan.zero.offload_parameters
+    assert (parsed.zero_config.offload_optimizer is not None) == plan.zero.offload_optimizer
 
 
 def test_batch_sizes_multiply_to_the_global_batch() -> None:
@@ -53,7 +49,7 @@ def test_batch_sizes_multiply_to_the_global_batch() -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_training_arguments_accept_their_file(tmp_path: Path) -> None:
-    spec, plan = planned(training={"epochs": 4, "lr_schedule": "constant_with_warmup", "warmup_share": 0.1, "precision": "fp32"})
+    spec, plan = planned(training={"epochs": 4, "lr_schedule": "constant_with_warmup", "warmup_share": 0.1, "micro_batch": 1})
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **training_args_json(spec, plan))
     assert (arguments.num_train_epochs, arguments.warmup_steps, arguments.per_device_train_batch_size) == (4, 2, 1)
     assert arguments.save_strategy == "epoch"

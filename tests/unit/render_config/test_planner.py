@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from components.render_config.planner import DatasetFacts, check_spec, make_plan
+from components.render_config.planner import DatasetFacts, Machine, check_spec, make_plan
 from components.render_config.precision import choose_precision
 from components.shared.errors import HaganeError
 from components.shared.spec_file import spec_from_parameter
@@ -26,25 +26,25 @@ def test_every_problem_of_a_spec_is_told_at_once() -> None:
         hardware={"processes_per_node": 2},
     )
     with pytest.raises(HaganeError) as caught:
-        check_spec(spec, CONFIG)
+        check_spec(spec, CONFIG, Machine())
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["lora.targets", "data.row_tokens", "training.global_batch"]
 
 
 def test_a_plan_says_why_for_each_number_a_person_used_to_work_out() -> None:
-    plan = make_plan(spec_with(training={"epochs": 5, "global_batch": 1}), DATASET, CONFIG, machine=frozenset())
+    plan = make_plan(spec_with(training={"epochs": 5, "global_batch": 1}), DATASET, CONFIG, machine=Machine())
     assert plan.steps.save_steps == (198, 396, 594, 792, 990)
     assert plan.reasons["steps.save_steps"] == "a checkpoint at the end of each epoch: every 198 steps"
     assert set(plan.reasons) >= {"precision", "lora.target_modules", "steps.total_steps", "checkpoints.bytes_each", "num_trainable"}
 
 
 def test_full_training_trains_every_parameter_and_has_no_lora() -> None:
-    plan = make_plan(spec_with(training={"method": "full"}), DATASET, CONFIG, machine=frozenset())
+    plan = make_plan(spec_with(training={"method": "full"}), DATASET, CONFIG, machine=Machine())
     assert plan.lora is None
     assert plan.num_trainable == plan.model.num_parameters
 
 
 def test_lora_checkpoints_promise_sixteen_bytes_a_trainable_parameter() -> None:
-    plan = make_plan(spec_with(training={"epochs": 2}), DATASET, CONFIG, machine=frozenset())
+    plan = make_plan(spec_with(training={"epochs": 2}), DATASET, CONFIG, machine=Machine())
     assert plan.checkpoints.bytes_each == pytest.approx(16 * plan.num_trainable, abs=50_000)
     assert plan.checkpoints.bytes_total == 2 * plan.checkpoints.bytes_each
 

@@ -5,6 +5,7 @@ import pytest
 
 from components.shared.checkpoints import Checkpoint, committed_checkpoints, reasons_to_keep, resume_problem
 from components.shared.manifest import Manifest, publish_folder
+from components.shared.plan import ZeroPlan
 from components.shared.spec import KeepSpec
 from components.shared.spec_file import spec_from_parameter
 from components.shared.storage import LocalStore
@@ -62,6 +63,6 @@ def test_only_the_same_training_at_the_same_stage_can_be_gone_on_with() -> None:
     plan = make_plan(spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d"}}))
     assert resume_problem(EPOCHS[0], plan) is None
     assert "another training" in (resume_problem(checkpoint(1, 10, training="8" * 64), plan) or "")
-    assert resume_problem(EPOCHS[0], plan.model_copy(update={"zero_stage": 2})) == (
+    assert resume_problem(EPOCHS[0], plan.model_copy(update={"zero": ZeroPlan(stage=2)})) == (
         "zero.stage: got 2, but checkpoints/epoch-0001 is of stage 3; set zero.stage: 3, or another name"
     )

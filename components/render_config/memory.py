@@ -1,0 +1,300 @@
+"""Model, training and ZeRO -> peak memory of one GPU and of one node's host, term by term, each with its formula and its source.
+
+P parameters, T those trained, w bytes of a weight (2 in bf16, 4 in fp32), N processes, n of them on a node, h hidden size. On a CPU the
+"GPU" is host memory too: the same terms, once a process. DS is DeepSpeed 0.19.
+"""
+
+from dataclasses import dataclass, replace
+
+from components.render_config.activations import ROOTS, Pass, activations
+from components.render_config.hardware import GIB
+from components.render_config.shapes import Architecture, Linear
+from components.shared.plan import MemoryTerm, ZeroPlan
+
+# DS stage 3 keeps up to so many gathered parameters for their next use (stage3_max_live_parameters, its default).
+MAX_LIVE = 1_000_000_000
+# A process after importing torch, transformers, DeepSpeed and peft, with its gloo group: measured on this CPU build.
+CPU_BASE = int(0.50 * GIB)
+# The same with CUDA libraries, and what CUDA and NCCL take of a GPU: stated by others, not measured here.
+GPU_HOST_BASE, CUDA_CONTEXT, NCCL_BUFFERS = 3 * GIB, int(0.6 * GIB), int(0.4 * GIB)
+SHM = 1 * GIB
+HEAP = 1.25
+
+
+@dataclass(frozen=True)
+class Job:
+    """What memory depends on beside the model."""
+
+    zero: ZeroPlan
+    num_processes: int
+    processes_per_node: int
+    on_gpu: bool
+    weight_bytes: int
+    num_trainable: int
+    full: bool
+    micro_batch: int
+    row_tokens: int
+    grad_accum: int
+    checkpointing: bool
+    adapted: tuple[Linear, ...]
+    experts_adapted: bool
+    rank: int
+    dataset_tokens: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    gpu: tuple[MemoryTerm, ...]
+    host: tuple[MemoryTerm, ...]
+
+    @property
+    def gpu_bytes(self) -> int:
+        return sum(term.num_bytes for term in self.gpu)
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(term.num_bytes for term in self.host)
+
+
+def memory(architecture: Architecture, job: Job) -> Memory:
+    """Peak of one GPU, and of one node's host. On a CPU the first is empty and the second holds both."""
+    device, offloaded = _device(architecture, job), _offloaded(architecture, job)
+    if job.on_gpu:
+        return Memory(gpu=_shown(device), host=_shown([*_gpu_host(architecture, job), *offloaded]))
+    n = job.processes_per_node
+    heap = _heap(architecture, job)
+    each = [MemoryTerm(**{**vars(term), "num_bytes": n * term.num_bytes}) for term in (*device, heap)]
+    base = MemoryTerm(
+        name="libraries and interpreter",
+        num_bytes=n * CPU_BASE,
+        formula=f"{n} processes x {CPU_BASE / GIB:.2f} GiB",
+        source="measured: benchmarks/memory_truth.py",
+    )
+    steady = [base, *each, *offloaded]
+    return Memory(gpu=(), host=_shown([*steady, _start_up(architecture, job, steady)]))
+
+
+def _heap(architecture: Architecture, job: Job) -> MemoryTerm:
+    """glibc keeps what is freed between pieces that live on: 2.25 bytes resident for one of activations, where a low
+    MALLOC_MMAP_THRESHOLD_, which costs a third of the speed, has 1.0 (Llama of 135M, rows of 256 and 1,024 tokens). Gradient
+    checkpointing frees and takes the same pieces, and leaves as many holes."""
+    terms = _activations(architecture, replace(job, checkpointing=False))
+    kept = next(term.num_bytes for term in terms if term.name == "activations")
+    formula = f"{HEAP} x all activations, {kept / GIB:.2f} GiB"
+    return _term("heap between activations", HEAP * kept, formula, "measured with and without MALLOC_MMAP_THRESHOLD_=65536")
+
+
+def _shown(terms: list[MemoryTerm]) -> tuple[MemoryTerm, ...]:
+    return tuple(term for term in terms if term.num_bytes)
+
+
+def _device(architecture: Architecture, job: Job) -> list[MemoryTerm]:
+    """Terms of one GPU, or of one process on a CPU."""
+    terms = [
+        _weights(architecture, job),
+        *_gathered(architecture, job),
+        _gradients(architecture, job),
+        *_optimizer(job),
+        *_buckets(architecture, job),
+    ]
+    terms += _activations(architecture, job)
+    if job.on_gpu:
+        comm = NCCL_BUFFERS if job.num_processes > 1 else 0
+        terms.append(_term("CUDA context and NCCL", CUDA_CONTEXT + comm, "a fixed share", "usual size; not measured here"))
+    return terms
+
+
+def _term(name: str, num_bytes: float, formula: str, source: str) -> MemoryTerm:
+    return MemoryTerm(name=name, num_bytes=round(num_bytes), formula=formula, source=source)
+
+
+def _weights(architecture: Architecture, job: Job) -> MemoryTerm:
+    total, w, source = _all_parameters(architecture, job), job.weight_bytes, "ZeRO (arXiv 1910.02054), section 5"
+    if job.zero.offload_parameters:
+        return _term("weights", 0, "in host memory", source)
+    shared = job.num_processes if job.zero.stage == 3 else 1
+    return _term("weights", w * total / shared, f"{w} B x {total:,} parameters" + (f" / {shared} processes" if shared > 1 else ""), source)
+
+
+def _all_parameters(architecture: Architecture, job: Job) -> int:
+    """LoRA's matrices come on top of the model's own."""
+    return architecture.num_parameters + (0 if job.full else job.num_trainable)
+
+
+def _gathered(architecture: Architecture, job: Job) -> list[MemoryTerm]:
+    """ZeRO-3 holds whole layers while they are used, and keeps them for their next use up to a limit."""
+    if job.zero.stage < 3 or (job.num_processes == 1 and not (job.zero.offload_parameters and job.on_gpu)):
+        return []  # one process has all of it already: DS partition_parameters.py, _no_gather_coalesced
+    total, w = _all_parameters(architecture, job), job.weight_bytes
+    live = min(total, MAX_LIVE + architecture.largest_layer_parameters)
+    source = "DS stage3_max_live_parameters, and one all-gather of the largest weight"
+    return [
+        _term("gathered layers", w * live, f"{w} B x min({total:,} parameters, {MAX_LIVE:,} kept + the largest)", source),
+        _term(
+            "gathering the largest weight",
+            w * architecture.largest_layer_parameters,
+            f"{w} B x {architecture.largest_layer_parameters:,}",
+            source,
+        ),
+    ]
+
+
+def _gradients(architecture: Architecture, job: Job) -> MemoryTerm:
+    """Stages 2 and 3 keep a process's own share; below, all of them. In flight is the largest single one."""
+    trained, w, source = job.num_trainable, job.weight_bytes, "DS stage_1_and_2.py, stage3.py: grad_partitions_flat_buffer"
+    flight = w * min(architecture.largest_layer_parameters if job.full else 0, trained)
+    if job.zero.stage >= 2 and job.zero.offload_optimizer:
+        return _term("gradients", flight, "the largest one, on its way to the host", source)
+    shared = job.num_processes if job.zero.stage >= 2 else 1
+    flight = flight if shared > 1 else 0
+    return _term(
+        "gradients",
+        w * trained / shared + flight,
+        f"{w} B x {trained:,} trained / {shared}" + (", and one in flight" if flight else ""),
+        source,
+    )
+
+
+def _optimizer(job: Job) -> list[MemoryTerm]:
+    """Adam's two moments and the fp32 copy that it updates, in shares from stage 1 on; at the step the share's gradient in fp32."""
+    if job.zero.offload_optimizer:
+        return []
+    shared = job.num_processes if job.zero.stage >= 1 else 1
+    share, source = job.num_trainable / shared, "ZeRO section 3.1: 12 B a trained parameter; DS stage_1_and_2.py, stage3.py"
+    over = f" x {job.num_trainable:,} trained / {shared}"
+    copies = 0 if job.zero.stage == 0 and job.weight_bytes == 4 else 4
+    return [
+        _term("optimizer state", 8 * share, f"8 B{over}", source),
+        _term("fp32 weights", copies * share, f"{copies} B{over}", source),
+        _term("fp32 gradients at the step", copies * share, f"{copies} B{over}", source),
+    ]
+
+
+def _buckets(architecture: Architecture, job: Job) -> list[MemoryTerm]:
+    """Two buckets of h² for reducing gradients (overlap_comm), one of 0.9 h² for gathering ahead; stage 0 reduces all it has at once."""
+    w, bucket = job.weight_bytes, bucket_size(architecture)
+    if job.zero.stage == 0:
+        at_once = min(job.num_trainable, 500_000_000) if job.num_processes > 1 else 0
+        return [_term("reducing gradients", w * at_once, f"{w} B x {at_once:,}", "DS engine.py, buffered_allreduce_fallback")]
+    ahead = 0.9 * bucket if job.zero.stage == 3 else 0
+    most = min(bucket, job.num_trainable)
+    shared = job.zero.stage < 3 and job.num_processes > 1 and not job.on_gpu
+    gathered = min(job.num_trainable, 500_000_000) if shared else 0
+    return [
+        _term("gathering updated weights", w * gathered, f"{w} B x {gathered:,}", "DS allgather_bucket_size; gloo gathers into a copy"),
+        _term(
+            "communication buckets",
+            w * (2 * most + ahead),
+            f"{w} B x (2 x {most:,} + {ahead:,.0f})",
+            "DS reduce_bucket_size, stage3_prefetch_bucket_size",
+        ),
+    ]
+
+
+def bucket_size(architecture: Architecture) -> int:
+    """Numbers in DeepSpeed's reduce bucket: transformers' rule, h² (integrations/deepspeed.py)."""
+    return architecture.hidden_size**2
+
+
+def _activations(architecture: Architecture, job: Job) -> list[MemoryTerm]:
+    work = Pass(
+        micro_batch=job.micro_batch,
+        row_tokens=job.row_tokens,
+        weight_bytes=job.weight_bytes,
+        full=job.full,
+        adapted=job.adapted,
+        experts_adapted=job.experts_adapted,
+        rank=job.rank,
+        checkpointing=job.checkpointing,
+        fp32_adapters=job.zero.stage == 3 and job.weight_bytes == 2,
+    )
+    made = activations(architecture, work)
+    at = f"{work.micro_batch} x {work.row_tokens:,} tokens"
+    again = made.block_again + made.backward
+    kept = "only each block's input, under gradient checkpointing" if job.checkpointing else "all that the backward pass reads"
+    return [
+        _term("activations", made.blocks, f"{architecture.num_blocks} blocks x {at}: {kept}", ROOTS),
+        _term(
+            "loss or backward pass",
+            max(made.logits, again),
+            f"the larger of {14 if job.weight_bytes == 2 else 16} B x {at} x {architecture.vocabulary:,} and one block backward",
+            "logits, log-probabilities and the gradients of both: transformers 5.23 loss_utils.py, torch nll_loss and log_softmax",
+        ),
+        _term("experts' weights with their update", made.expert_weights, "all experts that LoRA trains", "PEFT 0.21 ParamWrapper"),
+    ]
+
+
+def _offloaded(architecture: Architecture, job: Job) -> list[MemoryTerm]:
+    """Host memory of one node that offload spends: each process its share, page-locked on a machine with GPUs."""
+    n, share, w = job.processes_per_node, job.num_trainable / job.num_processes, job.weight_bytes
+    of_node = f" x {job.num_trainable:,} trained / {job.num_processes} x {n} on a node"
+    terms: list[MemoryTerm] = []
+    if job.zero.offload_optimizer:
+        source = "ZeRO-Offload (arXiv 2101.06840), section 3; DS stage_1_and_2.py, stage3.py"
+        low = w if job.zero.stage == 3 or job.grad_accum > 1 else 0
+        terms.append(_term("optimizer state", 8 * share * n, f"8 B{of_node}", source))
+        terms.append(_term("fp32 weights", n * _pinned(4 * share, job), f"4 B{of_node}{_locked(job)}", source))
+        terms.append(_term("fp32 gradients", n * _pinned(4 * share, job), f"4 B{of_node}{_locked(job)}", source))
+        half = w if job.zero.stage < 3 else 0
+        terms.append(_term("updated weights for the GPU", n * _pinned(half * share, job), f"{half} B{of_node}{_locked(job)}", source))
+        terms.append(_term("gradients from the GPU", n * _pinned(low * share, job), f"{low} B{of_node}{_locked(job)}", source))
+    if job.zero.offload_parameters:
+        total = _all_parameters(architecture, job)
+        size = n * _pinned(w * total / job.num_processes, job)
+        formula = f"{w} B x {total:,} parameters / {job.num_processes} x {n} on a node{_locked(job)}"
+        terms.append(_term("weights", size, formula, "ZeRO-Infinity (arXiv 2104.07857), section 5"))
+    return terms
+
+
+def _pinned(num_bytes: float, job: Job) -> float:
+    """torch rounds a page-locked buffer up to a power of two (CachingHostAllocator); DS makes them of at most 4 GB (sub_group_size)."""
+    if not job.on_gpu or num_bytes < 1:
+        return num_bytes
+    whole, rest = divmod(num_bytes, 4e9)
+    return whole * 2**32 + (2 ** (int(rest) - 1).bit_length() if rest > 1 else 0)
+
+
+def _locked(job: Job) -> str:
+    return ", page-locked: rounded up to powers of two" if job.on_gpu else ""
+
+
+def _gpu_host(architecture: Architecture, job: Job) -> list[MemoryTerm]:
+    """Host memory of a node with GPUs beside offload."""
+    n = job.processes_per_node
+    loading, why = _loading(architecture, job)
+    return [
+        _term(
+            "libraries and interpreter",
+            n * GPU_HOST_BASE,
+            f"{n} processes x {GPU_HOST_BASE / GIB:g} GiB",
+            "usual with CUDA; not measured here",
+        ),
+        _term("loading the weights", loading, why, "transformers 5.23 modeling_utils.py: from_pretrained before the move to the GPU"),
+        _term(
+            "shared memory",
+            SHM if n > 1 else 0,
+            "/dev/shm: NCCL between the processes of a node",  # noqa: S108 - a name, no file
+            "a bound; no dataloader workers are used",
+        ),
+        _term(
+            "training rows",
+            n * 24 * job.dataset_tokens,
+            f"{n} x 24 B x {job.dataset_tokens:,} tokens",
+            "Arrow: ids and labels of 8 B, and slack",
+        ),
+    ]
+
+
+def _loading(architecture: Architecture, job: Job) -> tuple[float, str]:
+    """Bytes of a node that hold weights while they load."""
+    w, total, n = job.weight_bytes, architecture.num_parameters, job.processes_per_node
+    if job.zero.stage == 3:
+        return w * total, f"{w} B x {total:,}, once a node: under ZeRO-3 only its first process reads the files"
+    return n * w * total, f"{n} processes x {w} B x {total:,}: each loads the whole model"
+
+
+def _start_up(architecture: Architecture, job: Job, steady: list[MemoryTerm]) -> MemoryTerm:
+    """What loading takes beyond the steady sum, on a CPU."""
+    loading, why = _loading(architecture, job)
+    beyond = loading + job.processes_per_node * CPU_BASE - sum(term.num_bytes for term in steady)
+    return _term("start-up beyond the above", max(0, beyond), why, "transformers 5.23 modeling_utils.py")

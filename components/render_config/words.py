@@ -1,0 +1,109 @@
+"""Decisions -> sentences: the plan's verdict, its cautions, and a reason for each value."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from components.render_config.choice import gib
+from components.shared.plan import LoraPlan, StepPlan, TimePlan
+from components.shared.spec import RunSpec
+
+if TYPE_CHECKING:
+    from components.render_config.planner import Decided
+
+
+def verdict(spec: RunSpec, decided: "Decided", steps: StepPlan, time: TimePlan | None) -> str:
+    """What fits where and how long it takes, in one sentence."""
+    hardware, choice = decided.hardware, decided.choice
+    what = "LoRA" if spec.training.method == "lora" else "full training"
+    device = f"{hardware.num_processes} x {hardware.gpu}" if hardware.gpu is not None else _many(hardware.num_processes, "CPU process")
+    fill: list[str] = []
+    if hardware.gpu_bytes is not None:
+        fill.append(f"{gib(choice.memory.gpu_bytes)} of {gib(hardware.gpu_bytes)} a GPU")
+    if hardware.host_bytes is not None:
+        fill.append(f"{gib(choice.memory.host_bytes)} of {gib(hardware.host_bytes)} a node")
+    elif hardware.gpu_bytes is not None:
+        fill.append(f"{gib(choice.memory.host_bytes)} of a node's memory")
+    took = "" if time is None else f", in about {_hours(time)}"
+    name = spec.model.source.rstrip("/").rsplit("/", 1)[-1]
+    return (
+        f"{what} of {name} ({decided.architecture.num_parameters / 1e9:.2f}B) fits {device} with {choice.zero.name}, micro-batch "
+        f"{choice.micro_batch}: {', '.join(fill) or gib(choice.memory.host_bytes)}; {steps.total_steps:,} steps{took}"
+    )
+
+
+def _hours(time: TimePlan) -> str:
+    cost = "" if time.price is None else f" and {time.price:,.2f} in price"
+    if time.hours < 1:
+        return f"{time.hours * 60:.2g} minutes ({time.hours_low * 60:.2g} to {time.hours_high * 60:.2g}){cost}"
+    return f"{time.hours:.2g} hours ({time.hours_low:.2g} to {time.hours_high:.2g}){cost}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" + ("es" if count != 1 else "")
+
+
+def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
+    """What is known of the model by name or type that a person should hear before training."""
+    if decided.known is not None:
+        family, model = decided.known
+        if family.merge and spec.training.method == "lora":
+            yield f"serving: vLLM has no LoRA for {family.model_type}, so the adapter of {model.name} must be merged to be served by it"
+        if model.template == "none" and spec.data.chat_template == "model":
+            yield f"data.chat_template: {model.name} is a base model without a template; set one, such as specs/templates/plain.jinja"
+    if decided.wish.targets.experts and spec.training.method == "lora":
+        yield (
+            "lora.targets: experts are trained too, and PEFT makes all their weights anew in each pass "
+            "(lora.targets: attention leaves them out)"
+        )
+
+
+def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan | None) -> dict[str, str]:
+    """Field of the plan, dotted -> why."""
+    training, zero = spec.training, decided.choice.zero
+    counted = "left out" if training.drop_last else "counted"
+    found = {
+        "precision": decided.why_precision,
+        "zero": decided.choice.why_zero,
+        "steps.micro_batch": decided.choice.why_micro_batch,
+        "steps.grad_accum": f"global_batch {steps.global_batch} / (micro_batch {steps.micro_batch} x "
+        f"{_many(steps.num_processes, 'process')})",
+        "steps.steps_per_epoch": f"{steps.num_rows} packed rows in batches of {steps.global_batch}, a last short one {counted}",
+        "steps.total_steps": f"{steps.steps_per_epoch} steps x {_epochs(training.epochs)}",
+        "steps.save_steps": f"a checkpoint at the end of each epoch: every {steps.steps_per_epoch} steps",
+        "steps.warmup_steps": f"{training.warmup_share:g} of {steps.total_steps} steps, rounded up",
+        "model.num_parameters": f"counted from the config of a {decided.architecture.model_type} model with "
+        f"{decided.architecture.num_blocks} blocks",
+    }
+    if training.max_steps is not None:
+        found["steps.total_steps"] = f"the fewer of max_steps {training.max_steps} and {found['steps.total_steps']}"
+    if lora is None:
+        found["num_trainable"] = "training.method is full: every parameter"
+        found["checkpoints.bytes_each"] = "8 to 12 bytes of optimizer state, fp32 weights among them, a parameter"
+    else:
+        found |= _lora_reasons(spec, decided, lora)
+    if zero.stage < 3:
+        found["checkpoints.bytes_each"] += f"; with {zero.name} the trained weights once more"
+    return found
+
+
+def _epochs(epochs: int) -> str:
+    return f"{epochs} epoch" + ("s" if epochs != 1 else "")
+
+
+def _lora_reasons(spec: RunSpec, decided: "Decided", lora: LoraPlan) -> dict[str, str]:
+    architecture = decided.architecture
+    everything = "all linear layers of the blocks, never the head or a router"
+    words = {"auto": everything, "all": everything, "attention": "the layers of attention", "mlp": "the layers of the MLPs, never a router"}
+    what = words.get(str(spec.lora.targets), "as the spec lists them")
+    found = {
+        "lora.target_modules": f"{what} ({architecture.model_type})",
+        "num_trainable": f"rank {lora.rank} x (inputs + outputs) of {len(lora.target_modules)} layers x {architecture.num_blocks} blocks",
+        "checkpoints.bytes_each": "8 to 12 bytes of optimizer state + 4 of the matrix itself a trainable parameter; no frozen weight",
+    }
+    if lora.target_parameters:
+        experts = architecture.experts[0].num_experts
+        found["lora.target_parameters"] = f"{experts} experts lie in one 3-D parameter, which is no linear layer; each gets its own"
+        found["num_trainable"] += f", and of {experts} experts' matrices"
+    if lora.fan_in_fan_out:
+        found["lora.fan_in_fan_out"] = "the layers are Conv1D, which stores its weight as (inputs, outputs)"
+    return found

@@ -1,0 +1,61 @@
+"""specs/plans/*.yaml, each planned for 5,000 full rows from the model's config alone -> tests/golden/plans.md."""
+
+import json
+from pathlib import Path
+
+from components.render_config.planner import DatasetFacts, Machine, make_plan
+from components.shared.errors import HaganeError
+from components.shared.plan import MemoryTerm, Plan
+from components.shared.spec import RunSpec
+from components.shared.spec_file import load_spec
+
+ROOT = Path(__file__).parents[1]
+SPECS = sorted((ROOT / "specs" / "plans").glob("*.yaml"))
+NUM_ROWS = 5_000
+
+
+def plan_example(spec: RunSpec) -> Plan:
+    config = json.loads((ROOT / spec.model.source / "config.json").read_text())
+    facts = DatasetFacts(digest="", num_rows=NUM_ROWS, num_tokens=NUM_ROWS * spec.data.row_tokens, model_revision=None)
+    return make_plan(spec, facts, config, machine=Machine())
+
+
+def document() -> str:
+    """Verdict, cautions, what decided, memory and options of each plan; the lines of each refusal."""
+    lines = ["# Plans of the example specs", "", f"For {NUM_ROWS:,} full rows, from config.json alone. Written by `make golden`."]
+    for file in SPECS:
+        lines += ["", f"## {file.stem}", ""]
+        try:
+            lines += _planned(plan_example(load_spec(file)))
+        except HaganeError as error:
+            lines += [f"- refused: {problem}" for problem in error.problems]
+    return "\n".join(lines) + "\n"
+
+
+def _planned(plan: Plan) -> list[str]:
+    assert plan.memory is not None
+    lines = [plan.verdict, "", *(f"- caution: {caution}" for caution in plan.cautions)]
+    lines += [
+        f"- {key}: {plan.reasons[key]}"
+        for key in ("precision", "zero", "steps.micro_batch", "num_trainable", "lora.target_modules")
+        if key in plan.reasons
+    ]
+    if plan.lora is not None:
+        lines.append(f"- targets: {', '.join((*plan.lora.target_modules, *plan.lora.target_parameters))}")
+    lines.append(f"- saves: {', '.join(map(str, plan.steps.save_steps))}")
+    lines += ["", "| option, one row a pass | GPU | node | fits | cost |", "|---|---|---|---|---|"]
+    for each in plan.memory.options:
+        fits = "yes" if each.fits else "no"
+        lines.append(f"| {each.zero.name} | {_gib(each.gpu_bytes)} | {_gib(each.host_bytes)} | {fits} | {each.cost} |")
+    lines += ["", "| memory of | GiB | formula |", "|---|---|---|"]
+    lines += [f"| {where}: {term.name} | {_gib(term.num_bytes)} | {term.formula} |" for where, term in _terms(plan)]
+    return lines
+
+
+def _terms(plan: Plan) -> list[tuple[str, MemoryTerm]]:
+    assert plan.memory is not None
+    return [*(("GPU", term) for term in plan.memory.gpu), *(("node", term) for term in plan.memory.host)]
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f}"

@@ -1,0 +1,92 @@
+"""What autograd really keeps of real models' blocks, counted by saved-tensor hooks, against the formulas of activations.py."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from components.render_config.activations import Pass, activations
+from components.render_config.architectures import architecture_of
+from components.render_config.files import lora_json
+from components.render_config.targets import Targets, lora_targets
+from components.shared.plan import LoraPlan
+
+pytestmark = pytest.mark.slow
+ROWS, TOKENS, RANK = 2, 64, 8
+SHAPE = {"hidden_size": 128, "intermediate_size": 320, "num_attention_heads": 8, "vocab_size": 1000, "pad_token_id": 0}
+GROUPED = {**SHAPE, "num_key_value_heads": 4}
+MOE = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+TOKEN_IDS = {"bos_token_id": 1, "eos_token_id": 2}
+CONFIGS: list[dict[str, Any]] = [
+    {"model_type": "llama", **GROUPED},
+    {"model_type": "qwen3", **GROUPED, "head_dim": 16},
+    {"model_type": "gpt_neox", **SHAPE},
+    {"model_type": "gpt_neox_japanese", **{key: value for key, value in SHAPE.items() if key != "intermediate_size"}},
+    {"model_type": "gpt2", "n_embd": 128, "n_head": 8, "n_layer": 2, "vocab_size": 1000, "n_positions": 128},
+    {"model_type": "gemma2", **GROUPED, "head_dim": 16},
+    {"model_type": "gemma3_text", **GROUPED, "head_dim": 16},
+    {"model_type": "phi3", **GROUPED},
+    {"model_type": "mixtral", **GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "qwen3_moe", **GROUPED, **MOE},
+    {"model_type": "gpt_oss", **GROUPED, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+]
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "lora"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config["model_type"])
+def test_a_block_keeps_what_its_formula_says(config: dict[str, Any], dtype: torch.dtype, full: bool) -> None:
+    name = "n_layer" if "n_layer" in config else "num_hidden_layers"
+    two, four = ({**config, **TOKEN_IDS, name: blocks} for blocks in (2, 4))
+    kept = (saved_bytes(four, dtype, full=full) - saved_bytes(two, dtype, full=full)) / 2
+    targets = lora_targets("auto", architecture_of(two))
+    work = Pass(
+        micro_batch=ROWS,
+        row_tokens=TOKENS,
+        weight_bytes=dtype.itemsize,
+        full=full,
+        adapted=targets.linears,
+        experts_adapted=not full and bool(targets.experts),
+        rank=RANK,
+        checkpointing=False,
+        fp32_adapters=False,
+    )
+    planned = activations(architecture_of(two), work)
+    assert (planned.blocks + planned.expert_weights) / 2 == pytest.approx(kept, rel=0.1)
+
+
+def saved_bytes(config: dict[str, Any], dtype: torch.dtype, *, full: bool) -> int:
+    """Bytes of the storages that one forward pass over two packed rows keeps, the model's own weights left out."""
+    fields = {key: value for key, value in config.items() if key != "model_type"}
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields), dtype=dtype)
+    if not full:
+        model = get_peft_model(
+            model, LoraConfig(**lora_json(plan_of(lora_targets("auto", architecture_of(config))))), autocast_adapter_dtype=False
+        )
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    found: dict[int, tuple[int, torch.Tensor]] = {}  # the tensors stay referenced, or a storage's address would be used again
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            found[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    ids_BT = torch.randint(0, config["vocab_size"], (ROWS, TOKENS))
+    positions_BT = torch.arange(TOKENS).remainder(TOKENS // 2).repeat(ROWS, 1)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.train()(input_ids=ids_BT, labels=ids_BT, position_ids=positions_BT, use_cache=False)
+    return sum(size for size, _ in found.values())
+
+
+def plan_of(targets: Targets) -> LoraPlan:
+    return LoraPlan(
+        rank=RANK,
+        alpha=8.0,
+        dropout=0.0,
+        target_modules=targets.modules,
+        target_parameters=targets.parameters,
+        fan_in_fan_out=targets.fan_in_fan_out,
+    )

@@ -1,0 +1,66 @@
+import pytest
+
+from components.render_config.choice import ORDER, choose, fits, job
+from components.render_config.memory import memory
+from components.render_config.planner import Machine, decide
+from components.shared.errors import HaganeError, SpecError
+from components.shared.plan import Plan, ZeroPlan
+from components.shared.spec_file import load_spec
+from tests.example_plans import ROOT, plan_example
+
+
+def planned(name: str, *overrides: str) -> Plan:
+    return plan_example(load_spec(ROOT / "specs" / "plans" / f"{name}.yaml", overrides))
+
+
+def test_the_largest_micro_batch_that_fits_is_taken_and_the_next_would_not_fit() -> None:
+    spec = load_spec(ROOT / "specs/plans/elyza-7b-lora-1x24gb.yaml")
+    config = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+    decided = decide(spec, {**config, "vocab_size": 32000}, Machine(), dataset_tokens=0)
+    parts = (decided.architecture, decided.wish, decided.hardware)
+    chosen = choose(*parts)
+    assert (chosen.zero, chosen.micro_batch) == (ZeroPlan(stage=0), 4)
+    assert fits(memory(decided.architecture, job(*parts, chosen.zero, 4)), decided.hardware)
+    assert not fits(memory(decided.architecture, job(*parts, chosen.zero, 8)), decided.hardware)
+
+
+def test_less_memory_steps_down_in_the_order_of_slowing() -> None:
+    chosen = [planned("rinna-3-6b-full-4x24gb", f"hardware.gpu_memory_gib={gib}").zero for gib in (80, 27, 24, 20, 16, 8)]
+    places = [ORDER.index(zero) for zero in chosen]
+    assert places == sorted(places)
+    assert places[0] == ORDER.index(ZeroPlan(stage=1))
+    assert ORDER[places[-1]].offload_optimizer
+
+
+def test_what_the_spec_fixes_is_obeyed_and_cautioned_about_when_wasteful() -> None:
+    plan = planned("elyza-7b-lora-offload-asked")
+    assert plan.zero == ZeroPlan(stage=3, offload_optimizer=True, offload_parameters=True)
+    assert "is obeyed, but no ZeRO fits too and is faster" in plan.cautions[0]
+    assert "LoRA's optimizer state is 0.6 GiB a GPU" in plan.cautions[1]
+
+
+def test_a_training_that_does_not_fit_is_refused_with_three_ways_out_that_do() -> None:
+    with pytest.raises(SpecError) as caught:
+        planned("swallow-70b-full-8x80gb")
+    first, *ways = caught.value.problems
+    assert "does not fit" in first
+    assert len(ways) == 3
+    assert all(way.startswith("hardware: way out: ") and "GiB" in way for way in ways)
+    assert planned("swallow-70b-full-8x80gb", "hardware.num_nodes=2", "training.global_batch=64").zero.stage == 3
+
+
+def test_offload_is_not_counted_on_when_the_host_is_not_stated() -> None:
+    with pytest.raises(SpecError, match="host whose memory is not stated"):
+        planned("elyza-7b-full-1x80gb", "hardware.host_memory_gib=null")
+
+
+def test_an_unknown_gpu_is_told_with_near_misses_and_with_all_else_that_is_wrong() -> None:
+    with pytest.raises(HaganeError) as caught:
+        planned("elyza-7b-lora-1x24gb", "hardware.gpu=a100", "training.global_batch=3", "hardware.processes_per_node=2")
+    gpu, batch = caught.value.problems
+    assert gpu.startswith("hardware.gpu: 'a100' is not known; did you mean 'a100-")
+    assert batch.startswith("training.global_batch: got 3")
+
+
+def test_a_gpu_without_bf16_gets_fp16() -> None:
+    assert planned("gemma-2-baku-2b-lora-t4").precision == "fp16"
