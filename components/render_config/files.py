@@ -19,6 +19,7 @@ def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, 
         "gradient_clipping": spec.training.clip_norm,
         "bf16": {"enabled": plan.precision == "bf16"},
         "fp16": {"enabled": plan.precision == "fp16"},
+        "communication_data_type": plan.precision,
         # Without a GPU, DeepSpeed's own CPU Adam would need a compiler at run time; torch's fused AdamW is as fast there.
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": _zero_section(plan.zero, hidden_size),

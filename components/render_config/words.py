@@ -81,8 +81,20 @@ def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan |
         found["checkpoints.bytes_each"] = "8 to 12 bytes of optimizer state, fp32 weights among them, a parameter"
     else:
         found |= _lora_reasons(spec, decided, lora)
+    found |= _deepspeed_reasons(decided)
     if zero.stage < 3:
         found["checkpoints.bytes_each"] += f"; with {zero.name} the trained weights once more"
+    return found
+
+
+def _deepspeed_reasons(decided: "Decided") -> dict[str, str]:
+    """Values of deepspeed.json that the plan has no field for."""
+    zero, hidden = decided.choice.zero, decided.architecture.hidden_size
+    found = {"deepspeed.communication_data_type": f"{decided.precision}: gradients travel as they are, in no wider format"}
+    if zero.stage:
+        found["deepspeed.reduce_bucket_size"] = f"{hidden} x {hidden}, transformers' own rule: one square weight at a time"
+    if zero.offload_optimizer:
+        found["deepspeed.pin_memory"] = "page-locked host memory, so that copies to and from a GPU run beside its work"
     return found
 
 
