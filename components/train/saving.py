@@ -20,7 +20,7 @@ from components.shared.plan import Plan
 from components.shared.step import Log
 from components.train.agreement import Agreement
 from components.train.commit import Part
-from components.train.trainer import HaganeTrainer, epoch_loss, held_out_loss_of, trainable_weights
+from components.train.trainer import HaganeTrainer, epoch_loss, held_out_loss_of, trainable_parameters, whole_weights
 from components.train.uploader import BackgroundUploads
 from components.train.writer import WRITE_ERRORS, LocalWriter
 
@@ -139,12 +139,15 @@ class Capture:
     """
 
     def __init__(self) -> None:
+        self._trainable: dict[str, torch.nn.Parameter] | None = None
         self._unchanging: tuple[str, dict[str, Any]] | None = None
 
     def __call__(self, trainer: HaganeTrainer) -> Writes:
         scheduler: Any = trainer.lr_scheduler
         lora = hasattr(trainer.model, "peft_config")
-        weights = trainable_weights(trainer.model) if lora else {}
+        if self._trainable is None:
+            self._trainable = trainable_parameters(trainer.model) if lora else {}
+        weights = whole_weights(self._trainable) if lora else {}
         states = self._shards(trainer.model_wrapped, exclude_frozen=lora)
         writes: Writes = {name: _torch_file(state) for name, state in states.items()}
         if trainer.args.process_index == 0:

@@ -36,11 +36,15 @@ class HaganeTrainer(Trainer):
         self.save()
 
 
-def trainable_weights(model: Any) -> dict[str, torch.Tensor]:
-    """Whole trainable parameters by name, on the CPU, on every process; gathers nothing that is frozen."""
-    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    with deepspeed.zero.GatheredParameters(list(trainable.values()), modifier_rank=None):
-        return {name: parameter.detach().cpu().clone() for name, parameter in trainable.items()}
+def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """By name. Which they are does not change during training; to find them takes a walk through the model."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def whole_weights(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    """Their values, on the CPU, on every process, whatever ZeRO divides. Every process must call this."""
+    with deepspeed.zero.GatheredParameters(list(parameters.values()), modifier_rank=None):
+        return {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
 
 
 @contextmanager
