@@ -94,7 +94,7 @@ def _options_table(memory: MemoryPlan, chosen: str) -> Table:
     sizes = [each.gpu_bytes if on_gpu else each.host_bytes for each in memory.options]
     most = max([*sizes, limit or 0])
     for heading in ("with one row a pass", "GPU GiB" if on_gpu else "node GiB", "", "cost"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading in ("GPU GiB", "node GiB", ""))
     for each, size in zip(memory.options, sizes, strict=True):
         width, line = round(30 * size / most), round(30 * (limit or 0) / most)
         drawn = "".join("|" if limit and cell == line else "█" if cell < width else " " for cell in range(31))
@@ -111,11 +111,12 @@ def models_screen(families: Iterable[ModelFamily]) -> RenderableType:
         serving = "  merge the adapter to serve it by vLLM" if family.merge else ""
         remote = "  code on the hub: not run by hagane" if family.remote else ""
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        for no_wrap in (True, True, False):
+            table.add_column(no_wrap=no_wrap)
         for model in family.models:
             template = "own template" if model.template == "own" else "no template"
-            table.add_row(
-                model.name, f"{model.billions:g}B", template, model.licence, "; ".join(filter(None, (model.tokenizer, model.note)))
-            )
+            about = filter(None, (template, model.licence, model.tokenizer, model.note))
+            table.add_row(model.name, f"{model.billions:g}B", "; ".join(about))
         parts += [Text.assemble((family.model_type, "bold"), f"  {targets}", (f"{serving}{remote}", "dim")), table, Text()]
     return Group(*parts)
 

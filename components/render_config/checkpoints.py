@@ -6,8 +6,6 @@ from components.render_config.precision import WEIGHT_BYTES, Precision
 from components.shared.plan import CheckpointPlan, StepPlan, ZeroPlan
 from components.shared.spec import KeepSpec, RunSpec
 
-STATE_BYTES = 12
-"""Optimizer state per trainable parameter: fp32 copy, first and second moment (DeepSpeed bf16_optimizer, stage3)."""
 PROCESS_BYTES = 20_000
 """What a process adds whatever the model's size: its RNG state, ZeRO's description of its shards."""
 STEP_SECONDS = 5
@@ -17,11 +15,9 @@ STEP_SECONDS = 5
 def plan_checkpoints(spec: RunSpec, zero: ZeroPlan, steps: StepPlan, *, precision: Precision, num_trainable: int) -> CheckpointPlan:
     """Bytes of checkpoints. LoRA: optimizer state and the matrices themselves; full: the state, which holds the weights.
 
-    Below ZeRO-3 the weights are not divided, so process 0 writes them once more, in training precision; without ZeRO in fp32 there
-    is no fp32 copy beside them.
+    Below ZeRO-3 the weights are not divided, so process 0 writes them once more, in training precision.
     """
-    state_bytes = 8 if zero.stage == 0 and precision == "fp32" else STATE_BYTES
-    bytes_each = state_bytes * num_trainable + PROCESS_BYTES * steps.num_processes
+    bytes_each = state_bytes(zero, precision) * num_trainable + PROCESS_BYTES * steps.num_processes
     if spec.training.method == "lora":
         bytes_each += 4 * num_trainable
     if zero.stage < 3:
@@ -37,6 +33,12 @@ def plan_checkpoints(spec: RunSpec, zero: ZeroPlan, steps: StepPlan, *, precisio
         work_bytes=2 * node_bytes,
         saves_on_sigterm=upload_seconds(node_bytes, spec) <= spec.checkpoints.grace_seconds - STEP_SECONDS,
     )
+
+
+def state_bytes(zero: ZeroPlan, precision: Precision) -> int:
+    """Optimizer state per trainable parameter: first and second moment, and the fp32 copy that all but plain fp32 training has
+    (DeepSpeed bf16_optimizer, stage3)."""
+    return 8 if zero.stage == 0 and precision == "fp32" else 12
 
 
 def kept_epochs(keep: KeepSpec, epochs: int) -> int:

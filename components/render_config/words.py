@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from components.render_config.checkpoints import state_bytes
 from components.render_config.choice import gib
 from components.shared.plan import LoraPlan, StepPlan, TimePlan
 from components.shared.spec import RunSpec
@@ -78,7 +79,7 @@ def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan |
         found["steps.total_steps"] = f"the fewer of max_steps {training.max_steps} and {found['steps.total_steps']}"
     if lora is None:
         found["num_trainable"] = "training.method is full: every parameter"
-        found["checkpoints.bytes_each"] = "8 to 12 bytes of optimizer state, fp32 weights among them, a parameter"
+        found["checkpoints.bytes_each"] = f"{state_bytes(zero, decided.precision)} bytes of optimizer state a parameter"
     else:
         found |= _lora_reasons(spec, decided, lora)
     found |= _deepspeed_reasons(decided)
@@ -110,7 +111,8 @@ def _lora_reasons(spec: RunSpec, decided: "Decided", lora: LoraPlan) -> dict[str
     found = {
         "lora.target_modules": f"{what} ({architecture.model_type})",
         "num_trainable": f"rank {lora.rank} x (inputs + outputs) of {len(lora.target_modules)} layers x {architecture.num_blocks} blocks",
-        "checkpoints.bytes_each": "8 to 12 bytes of optimizer state + 4 of the matrix itself a trainable parameter; no frozen weight",
+        "checkpoints.bytes_each": f"{state_bytes(decided.choice.zero, decided.precision)} bytes of optimizer state + 4 of the matrix "
+        "itself a trainable parameter; no frozen weight",
     }
     if lora.target_parameters:
         experts = architecture.experts[0].num_experts
