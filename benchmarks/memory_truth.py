@@ -6,6 +6,7 @@ process's peak resident memory (VmHWM), added up; DeepSpeed's own estimate of th
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.launch_training.local import torchrun_command, worker_environment
+from components.launch_training.local import torchrun_command, worker_settings
 from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.layout import DATASET, SPEC
 from components.shared.manifest import publish_folder
 from components.shared.plan import Plan
-from components.shared.spec import RunSpec
+from components.shared.spec import CheckpointSpec, RunSpec
 from components.shared.spec_file import parse_spec, spec_yaml
 from components.shared.storage import LocalStore
 
@@ -136,7 +137,7 @@ def make_run(folder: Path, base: Path, case: Case) -> tuple[str, Plan]:
 
 def measured_peak(run: str, plan: Plan, work: Path) -> list[int]:
     """Trains, and returns the peak resident bytes of each training process."""
-    environment = worker_environment(plan) | {"HAGANE_WORK": str(work)}
+    environment = os.environ | worker_settings(plan, CheckpointSpec()) | {"HAGANE_WORK": str(work)}
     with (work.parent / "train.log").open("w") as log:
         process = subprocess.Popen(torchrun_command(run, plan), env=environment, stdout=log, stderr=subprocess.STDOUT)
         peaks: dict[int, int] = {}
