@@ -54,8 +54,7 @@ class StepTimes(TrainerCallback):
 class EndlessUpload(TrainerCallback):
     """In every second epoch from the third on, the files of the save in line are uploaded by hagane's uploader over and over."""
 
-    def __init__(self, job: Job, uploads: BackgroundUploads, in_line: "InLine") -> None:
-        self._job = job
+    def __init__(self, uploads: BackgroundUploads, in_line: "InLine") -> None:
         self._uploads = uploads
         self._in_line = in_line
         self._stop = threading.Event()
@@ -125,7 +124,7 @@ def main() -> None:
     uploads = BackgroundUploads(job.run, log)
     saver = CheckpointSaver(job.plan, attempt=job.attempt, uploads=uploads, agreement=Agreement())
     in_line, held_s, in_line_s = InLine(job, saver), [], []
-    endless = EndlessUpload(job, BackgroundUploads(job.run, log), in_line)
+    endless = EndlessUpload(BackgroundUploads(job.run, log), in_line)
     times = StepTimes(uploads, endless)
 
     def save() -> None:

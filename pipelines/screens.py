@@ -77,12 +77,13 @@ def _memory_table(memory: MemoryPlan) -> Table:
     table.add_column("memory of", no_wrap=True)
     table.add_column("GiB", justify="right")
     table.add_column("formula")
-    for where, terms, limit in (("GPU", memory.gpu, memory.gpu_limit), ("node", memory.host, memory.host_limit)):
+    parts = (("GPU", memory.gpu, memory.gpu_bytes, memory.gpu_limit), ("node", memory.host, memory.host_bytes, memory.host_limit))
+    for where, terms, num_bytes, limit in parts:
         for term in terms:
             table.add_row(f"{where}: {term.name}", f"{term.num_bytes / 2**30:.2f}", Text(term.formula, style="dim"))
         if terms:
             of = "" if limit is None else f"of {limit / 2**30:.1f} GiB, {memory.margin:.0%} kept free"
-            table.add_row(Text(f"{where}: sum", style="bold"), f"{sum(term.num_bytes for term in terms) / 2**30:.2f}", of)
+            table.add_row(Text(f"{where}: sum", style="bold"), f"{num_bytes / 2**30:.2f}", of)
     return table
 
 

@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from components.prepare_dataset.quality import Bin, Quality
+from components.shared.page import page_environment
 
 WIDTH, HEIGHT = 640, 160
 """Of the histogram's bars, in SVG units."""
-
-_FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -24,9 +21,7 @@ class Bar:
 
 def render_page(run: str, model: str, quality: Quality) -> str:
     """The page's HTML. Everything that comes from data or names is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     bins = quality.train.histogram

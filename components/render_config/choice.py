@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from components.render_config.hardware import GIB, Hardware
-from components.render_config.memory import Job, Memory, memory
+from components.render_config.memory import Job, memory
 from components.render_config.shapes import Architecture
 from components.render_config.targets import Targets, num_lora_parameters
 from components.shared.errors import SpecError
-from components.shared.plan import ZeroOption, ZeroPlan
+from components.shared.plan import Memory, ZeroOption, ZeroPlan
 from components.shared.spec import ZeroSpec
 
 # In the order in which they slow training. ZeRO-2 with offload comes before ZeRO-3 with it: it gathers no weights.

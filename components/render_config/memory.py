@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from components.render_config.activations import ROOTS, Pass, activations
 from components.render_config.hardware import GIB
 from components.render_config.shapes import Architecture, Linear
-from components.shared.plan import MemoryTerm, ZeroPlan
+from components.shared.plan import Memory, MemoryTerm, ZeroPlan
 
 # DS stage 3 keeps up to so many gathered parameters for their next use (stage3_max_live_parameters, its default).
 MAX_LIVE = 1_000_000_000
@@ -40,20 +40,6 @@ class Job:
     experts_adapted: bool
     rank: int
     dataset_tokens: int
-
-
-@dataclass(frozen=True)
-class Memory:
-    gpu: tuple[MemoryTerm, ...]
-    host: tuple[MemoryTerm, ...]
-
-    @property
-    def gpu_bytes(self) -> int:
-        return sum(term.num_bytes for term in self.gpu)
-
-    @property
-    def host_bytes(self) -> int:
-        return sum(term.num_bytes for term in self.host)
 
 
 def memory(architecture: Architecture, job: Job) -> Memory:

@@ -3,23 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from components.render_config.hardware import GIB
 from components.render_config.picture import options_chart, short_name, time_line
+from components.shared.page import page_environment
 from components.shared.plan import Plan
 
 
 def render_page(plan: Plan) -> str:
     """The page's HTML. Everything that comes from the spec is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {"gib": lambda num_bytes: f"{num_bytes / GIB:.2f}", "short_name": short_name}
     assert plan.memory is not None
     drawings = {"host": options_chart(plan.memory, host=True, chosen=plan.zero.name)}

@@ -19,7 +19,7 @@ from components.render_config.words import model_cautions, reasons, verdict
 from components.shared.errors import HaganeError, ModelError
 from components.shared.model_registry import KnownModel, ModelFamily, known_model
 from components.shared.plan import LoraPlan, MemoryPlan, ModelPlan, Plan
-from components.shared.spec import HOW_NOT_WHAT, RunSpec
+from components.shared.spec import HOW_NOT_WHAT, LoraSpec, RunSpec
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         max_steps=training.max_steps,
     )
     steps = plan_steps(dataset.num_rows, batching, warmup_share=training.warmup_share, num_tokens=dataset.num_tokens)
-    lora = lora_plan(spec, decided.wish.targets) if training.method == "lora" else None
+    lora = lora_plan(spec.lora, decided.wish.targets) if training.method == "lora" else None
     num_trainable = decided.wish.num_trainable(architecture)
     checkpoints = plan_checkpoints(spec, choice.zero, steps, precision=decided.precision, num_trainable=num_trainable)
     time = estimate(
@@ -181,11 +181,11 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     )
 
 
-def lora_plan(spec: RunSpec, targets: Targets) -> LoraPlan:
+def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:
     return LoraPlan(
-        rank=spec.lora.rank,
-        alpha=spec.lora.alpha,
-        dropout=spec.lora.dropout,
+        rank=asked.rank,
+        alpha=asked.alpha,
+        dropout=asked.dropout,
         target_modules=targets.modules,
         target_parameters=targets.parameters,
         exclude_modules=targets.exclude,

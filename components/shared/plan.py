@@ -88,20 +88,13 @@ class ZeroOption(FrozenModel):
     """What it slows, in one sentence."""
 
 
-class MemoryPlan(FrozenModel):
+class Memory(FrozenModel):
     """Peak memory. On a CPU there is no GPU part: all of it is host memory."""
 
     gpu: tuple[MemoryTerm, ...]
     """Of one GPU."""
     host: tuple[MemoryTerm, ...]
     """Of one node, all its processes together."""
-    gpu_limit: int | None
-    """Bytes of one GPU; None on a CPU."""
-    host_limit: int | None
-    """Bytes of one node; None where the spec does not say."""
-    margin: float
-    options: tuple[ZeroOption, ...]
-    """Every stage and offload, in the order in which they slow training."""
 
     @property
     def gpu_bytes(self) -> int:
@@ -110,6 +103,18 @@ class MemoryPlan(FrozenModel):
     @property
     def host_bytes(self) -> int:
         return sum(term.num_bytes for term in self.host)
+
+
+class MemoryPlan(Memory):
+    """That of the chosen way, beside what the hardware has and what other ways would take."""
+
+    gpu_limit: int | None
+    """Bytes of one GPU; None on a CPU."""
+    host_limit: int | None
+    """Bytes of one node; None where the spec does not say."""
+    margin: float
+    options: tuple[ZeroOption, ...]
+    """Every stage and offload, in the order in which they slow training."""
 
 
 class TimePlan(FrozenModel):

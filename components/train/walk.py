@@ -22,7 +22,6 @@ from transformers.conversion_mapping import _MODEL_TO_CONVERSION_PATTERN
 
 Tree = dict[str, Any]
 ROUTER = re.compile(r"(^|_)(gate|router|gating)$|Router", re.IGNORECASE)
-GATED = re.compile(r"gate|up_proj|w3$")
 ACTIVE_EXPERTS = ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts")
 OTHER_SENSES = re.compile(r"vision|visual|image|audio")
 NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
+from components.shared.page import page_environment
 from components.shared.plan import Plan
 from components.shared.results import Verification
 from components.shared.spec_file import spec_yaml
@@ -43,13 +43,7 @@ class PlanRow:
 
 def render_page(found: RunFound) -> str:
     """The page's HTML. Everything that comes from the run is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {
         "count": lambda number: f"{number:,}",
         "duration": words.duration,

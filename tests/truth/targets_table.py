@@ -17,9 +17,10 @@ from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from components.render_config.files import lora_json
+from components.render_config.planner import lora_plan
 from components.render_config.shapes import Architecture, from_json
 from components.render_config.targets import lora_targets, num_lora_parameters
-from components.shared.plan import LoraPlan
+from components.shared.spec import LoraSpec
 from components.train.walk import build, is_linear, is_router, walk
 
 DOCS = Path(__file__).parents[2] / "docs" / "targets.md"
@@ -58,17 +59,7 @@ def row(model_type: str, model: PreTrainedModel) -> Row:
     architecture = from_json(walk(model))
     targets = lora_targets("auto", architecture)
     heads = forbidden(model)
-    config = lora_json(
-        LoraPlan(
-            rank=RANK,
-            alpha=8.0,
-            dropout=0.0,
-            target_modules=targets.modules,
-            target_parameters=targets.parameters,
-            exclude_modules=targets.exclude,
-            fan_in_fan_out=targets.fan_in_fan_out,
-        )
-    )
+    config = lora_json(lora_plan(LoraSpec(rank=RANK, alpha=8.0), targets))
     attached = attach(model, **config)
     if isinstance(attached, str):
         problems = [attached]

@@ -10,8 +10,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from components.render_config.activations import Pass, activations
 from components.render_config.architectures import architecture_of
 from components.render_config.files import lora_json
-from components.render_config.targets import Targets, lora_targets
-from components.shared.plan import LoraPlan
+from components.render_config.planner import lora_plan
+from components.render_config.targets import lora_targets
+from components.shared.spec import LoraSpec
 
 pytestmark = pytest.mark.slow
 ROWS, TOKENS, RANK = 2, 64, 8
@@ -63,7 +64,9 @@ def saved_bytes(config: dict[str, Any], dtype: torch.dtype, *, full: bool) -> in
     model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields), dtype=dtype)
     if not full:
         model = get_peft_model(
-            model, LoraConfig(**lora_json(plan_of(lora_targets("auto", architecture_of(config))))), autocast_adapter_dtype=False
+            model,
+            LoraConfig(**lora_json(lora_plan(LoraSpec(rank=RANK, alpha=8.0), lora_targets("auto", architecture_of(config))))),
+            autocast_adapter_dtype=False,
         )
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     found: dict[int, tuple[int, torch.Tensor]] = {}  # the tensors stay referenced, or a storage's address would be used again
@@ -79,14 +82,3 @@ def saved_bytes(config: dict[str, Any], dtype: torch.dtype, *, full: bool) -> in
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.train()(input_ids=ids_BT, labels=ids_BT, position_ids=positions_BT, use_cache=False)
     return sum(size for size, _ in found.values())
-
-
-def plan_of(targets: Targets) -> LoraPlan:
-    return LoraPlan(
-        rank=RANK,
-        alpha=8.0,
-        dropout=0.0,
-        target_modules=targets.modules,
-        target_parameters=targets.parameters,
-        fan_in_fan_out=targets.fan_in_fan_out,
-    )

@@ -10,9 +10,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
 from components.render_config.architectures import architecture_of
 from components.render_config.files import lora_json
+from components.render_config.planner import lora_plan
 from components.render_config.targets import lora_targets, num_lora_parameters
 from components.shared.model_registry import ModelFamily, model_families
-from components.shared.plan import LoraPlan
+from components.shared.spec import LoraSpec
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -39,14 +40,7 @@ def test_lora_attaches_trains_a_step_and_comes_back_from_its_files(family: Model
     config = config_of(family.model_type)
     targets = lora_targets("auto", architecture_of(config))
     assert (targets.modules, targets.parameters) == (family.targets, family.parameters)
-    plan = LoraPlan(
-        rank=2,
-        alpha=4.0,
-        dropout=0.0,
-        target_modules=targets.modules,
-        target_parameters=targets.parameters,
-        fan_in_fan_out=targets.fan_in_fan_out,
-    )
+    plan = lora_plan(LoraSpec(rank=2, alpha=4.0), targets)
     tokens_BT = torch.arange(24).reshape(2, 12)
     model: Any = get_peft_model(random_model(config), LoraConfig(**lora_json(plan)))
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
