@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-crash test-truth test-images targets bench-checkpoint bench-plan bench-memory lint golden lock demo \
+.PHONY: help check fix test test-runs test-crash test-truth test-images test-cluster targets bench-checkpoint bench-plan bench-memory lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -35,10 +35,14 @@ push: .venv/dev  ## Push the images to REGISTRY=…, and write their digests to 
 	$(BIN)/python -m images.push $(REGISTRY)
 
 ## Develop
-test: .venv/dev  ## Run all tests but those of images
+test: .venv/dev  ## Run all tests but the slow suites below
 	$(BIN)/pytest
+test-runs: .venv/dev  ## Run the pipeline once for each kind of run, some killed, and as the KFP UI runs it; ten minutes
+	$(BIN)/pytest tests/runs
 test-crash: .venv/dev  ## Kill training and uploads at every write, break network, disk and files; half an hour
 	$(BIN)/pytest tests/crash
+test-cluster: .venv/dev  ## Train, kill, drain, cut off and cancel in the cluster of KUBECONFIG, one made for tests that has the images
+	$(BIN)/pytest tests/cluster
 test-images: .venv/dev  ## Open each built image, and run the pipeline through them; five minutes
 	$(BIN)/pytest tests/images
 test-truth: .venv/dev  ## Hold plans against real training and every architecture; some minutes

@@ -165,7 +165,7 @@ def resume_table(run: Run) -> Table:
     checkpoint = committed_checkpoints(run.store)[-1]
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        fetch_checkpoint(run.store, checkpoint.folder, Path(folder))
+        fetch_checkpoint(run.store, checkpoint, Path(folder))
     download_s = time.monotonic() - start
     _end_all()
     table = _table("(e) from kill -9 to the first new step", "", "seconds", "", "")
@@ -225,7 +225,7 @@ def _part(files: Path) -> Part:
     names = tuple(sorted(path.name for path in files.iterdir()))
     return Part(
         epoch=1, step=1, attempt="a", process_rank=0, num_processes=1, zero_stage=3, training="t", loss=1.0, held_out_loss=1.0,
-        root=str(files), names=names,
+        steps_per_epoch=1, micro_batch=1, root=str(files), names=names,
     )  # fmt: skip
 
 

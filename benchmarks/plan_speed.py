@@ -21,13 +21,14 @@ print(json.dumps({{"seconds": time.perf_counter() - start, "mib": used / 1024, "
 HAGANE = (
     "from pathlib import Path\n"
     "from components.render_config.planner import DatasetFacts, Machine, make_plan\n"
+    "from components.render_config.file_reasons import rendered_files\n"
     "from components.render_config.page import render_page\n"
     "from components.shared.model_source import read_config\n"
     "from components.shared.spec_file import load_spec",
     f"spec = load_spec(Path('{SPEC}'))\n"
     "facts = DatasetFacts(digest='', num_rows=5000, num_tokens=10_240_000, model_revision=None)\n"
     "plan = make_plan(spec, facts, read_config(Path(spec.model.source)), machine=Machine())\n"
-    "page = render_page(plan)\n"
+    "page = render_page(plan, rendered_files(spec, plan, hidden_size=8192))\n"
     "says = f'{plan.zero.name}: {plan.memory.gpu_bytes / 2**30:.1f} GiB a GPU, {plan.memory.host_bytes / 2**30:.1f} GiB a node'",
 )
 DEEPSPEED = (

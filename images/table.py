@@ -1,7 +1,7 @@
 """Sizes of the built images beside their bounds: `python -m images.table`; with `--accept` today's become the bounds.
 
 The bounds are kept in tests/golden/images.json. They are of what hagane puts on the base image, since a site may have
-a base of its own.
+a base of its own; hagane's own code has a fixed one.
 """
 
 import argparse
@@ -22,6 +22,8 @@ BOUNDS = Path(__file__).parents[1] / "tests" / "golden" / "images.json"
 TOLERANCE = 1.02
 """Byte code and links differ a little between machines."""
 PARTS = ("torch", "dependencies", "code")
+CODE_KB = 2000
+"""Bound of hagane's own code, which grows with each commit: twice what any image held at first, against a stray file of data or weights."""
 Sizes = dict[str, int]
 
 
@@ -34,11 +36,18 @@ def excess(image: str, found: Sizes, bounds: dict[str, Sizes]) -> list[str]:
     """One line for each number over its bound."""
     if image not in bounds:
         return [f"image {image}: has no bound in {BOUNDS.name}; run `make images-accept`"]
-    over = {key: value for key, value in found.items() if value > bounds[image][key] * (1 if key == "packages" else TOLERANCE)}
+    over = {key: value for key, value in found.items() if value > most(key, bounds[image])}
     return [
-        f"image {image}: {key} is {value:,}, must be at most {bounds[image][key]:,}; find out why, or run `make images-accept`"
+        f"image {image}: {key} is {value:,}, must be at most {most(key, bounds[image]):,}; find out why, or run `make images-accept`"
         for key, value in over.items()
     ]
+
+
+def most(key: str, bound: Sizes) -> int:
+    """What a part, in kB, or the number of packages may come to."""
+    if key == "code":
+        return CODE_KB
+    return bound[key] if key == "packages" else round(bound[key] * TOLERANCE)
 
 
 def table(rows: list[tuple[Target, Contents]]) -> Table:
@@ -68,7 +77,7 @@ def main() -> None:
     Console(width=120).print(table(rows))
     bounds = json.loads(BOUNDS.read_text()) if BOUNDS.exists() else {}
     if accept:
-        bounds |= {target.name: sizes(found) for target, found in rows}
+        bounds |= {target.name: {key: value for key, value in sizes(found).items() if key != "code"} for target, found in rows}
         BOUNDS.write_text(json.dumps(bounds, indent=1) + "\n")
         return
     problems = [problem for target, found in rows for problem in excess(target.name, sizes(found), bounds)]

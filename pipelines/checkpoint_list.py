@@ -1,7 +1,7 @@
 """A run's checkpoints/ -> what is there, why it stays, and whether every byte is what its manifest says."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 from components.shared.checkpoints import Checkpoint, committed_checkpoints, reasons_to_keep
 from components.shared.errors import ObjectDamaged
-from components.shared.layout import CHECKPOINTS, SET_ASIDE
+from components.shared.layout import CHECKPOINTS, MANIFEST, SET_ASIDE
 from components.shared.manifest import fetch_file
 from components.shared.spec import KeepSpec
 from components.shared.storage import Store
@@ -17,12 +17,13 @@ from components.shared.storage import Store
 
 @dataclass(frozen=True)
 class NotCommitted:
-    """A checkpoint's folder without a manifest: an upload under way, one that was broken off, or one that a resume set aside."""
+    """A checkpoint's folder without a manifest that can be read."""
 
     folder: str
     num_files: int
     num_bytes: int
-    set_aside: bool
+    found: str
+    """An upload under way or broken off, a manifest that was damaged, or one that a resume set aside."""
 
 
 def not_committed(store: Store, committed: list[Checkpoint]) -> list[NotCommitted]:
@@ -34,7 +35,13 @@ def not_committed(store: Store, committed: list[Checkpoint]) -> list[NotCommitte
         folder = "/".join(parts[:2])
         if len(parts) > 2 and folder not in known:
             sizes.setdefault(folder, {})["/".join(parts[2:])] = found.num_bytes
-    return [NotCommitted(folder, len(files), sum(files.values()), SET_ASIDE in files) for folder, files in sizes.items()]
+    return [NotCommitted(folder, len(files), sum(files.values()), _found(files)) for folder, files in sizes.items()]
+
+
+def _found(files: Collection[str]) -> str:
+    if MANIFEST in files:
+        return "its manifest cannot be read"
+    return "damaged, set aside by a resume" if SET_ASIDE in files else f"{len(files)} files so far"
 
 
 def checkpoint_table(store: Store, keep: KeepSpec) -> Table:
@@ -50,8 +57,7 @@ def checkpoint_table(store: Store, keep: KeepSpec) -> Table:
         losses = (_loss(facts["loss"]), _loss(facts["held_out_loss"]))
         table.add_row(found.folder.split("/")[1], str(found.step), f"{found.num_bytes:,}", *losses, "yes", reason)
     for left in not_committed(store, committed):
-        state = "no: damaged, set aside by a resume" if left.set_aside else f"no: {left.num_files} files so far"
-        table.add_row(left.folder.split("/")[1], "", f"{left.num_bytes:,}", "", "", state, "")
+        table.add_row(left.folder.split("/")[1], "", f"{left.num_bytes:,}", "", "", f"no: {left.found}", "")
     return table
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from components.shared.errors import HaganeError
+from pipelines import doctor_command, kfp_commands, schedule_commands
+from pipelines.options import Overrides, SpecPath
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
     from components.shared.spec import RunSpec
@@ -26,16 +28,6 @@ makes it happen on this machine. Run it again after a crash, and it goes on from
 Exit codes: 0 done; 2 something you can mend, told in one line a problem, nothing begun; 1 something that had begun failed;
 130 and 143 stopped by Ctrl-C or SIGTERM, and the same command goes on.""",
 )
-
-SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The run's spec, a YAML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="A.B=VALUE",
-        help="Set a field of the spec, e.g. `--set training.epochs=5`. May be repeated; the last wins.",
-    ),
-]
 
 
 @app.callback()
@@ -73,15 +65,13 @@ def run(
 
     Checks everything that can be known first. What is finished already is not done again.
     """
-    from rich.console import Console
-
     from components.shared.step import work_folder
     from components.shared.storage import open_store
     from pipelines.running import run_in_containers, run_locally
-    from pipelines.screens import print_end
+    from pipelines.screens import open_console, print_end
 
     asked = _checked(spec, overrides, with_store=True)
-    console = Console()
+    console = open_console()
     if runner == "docker":
         run_in_containers(asked, console, uid=user)
     else:
@@ -113,11 +103,9 @@ def plan(
 
     Trains nothing and touches no store: the data is read, tokenised and packed in a folder that is thrown away.
     """
-    from rich.console import Console
-
     from components.shared.spec_file import load_spec
     from pipelines.planning import explain_deepspeed, plan_of
-    from pipelines.screens import plan_screen
+    from pipelines.screens import open_console, plan_screen
 
     if spec is None:
         if import_deepspeed is None:
@@ -127,26 +115,24 @@ def plan(
 
     asked = _checked(spec, overrides, with_store=False) if rows is None else load_spec(spec, overrides or ())
     with TemporaryDirectory() as folder:
-        made = plan_of(asked, Console(stderr=True), keep=out or Path(folder), num_rows=rows)
+        made = plan_of(asked, open_console(stderr=True), keep=out or Path(folder), num_rows=rows)
         if html is not None:
             html.write_bytes(((out or Path(folder)) / "page.html").read_bytes())
         if import_deepspeed is not None:
             print(explain_deepspeed(import_deepspeed, out or Path(folder)), end="")
             return
-    Console().print(plan_screen(made))
+    open_console().print(plan_screen(made))
 
 
 @app.command()
 def status(spec: SpecPath, overrides: Overrides = None) -> None:
     """Show which steps of a run are finished, and its committed checkpoints."""
-    from rich.console import Console
-
     from components.shared.spec_file import load_spec
     from components.shared.step import open_run
-    from pipelines.screens import status_screen
+    from pipelines.screens import open_console, status_screen
 
     store, claimed = open_run(load_spec(spec, overrides or ()).run_uri)
-    Console().print(status_screen(store, claimed))
+    open_console().print(status_screen(store, claimed))
 
 
 RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="The run: its spec, a YAML file, or its URI such as s3://bucket/runs/demo.")]
@@ -158,13 +144,11 @@ def checkpoints(
     verify: Annotated[bool, typer.Option("--verify", help="Read every file again and compare size and sha256.")] = False,
 ) -> None:
     """List a run's checkpoints: step, bytes, losses, committed or not, and why each stays."""
-    from rich.console import Console
-
     from pipelines.checkpoint_list import checkpoint_table
-    from pipelines.screens import verify_checkpoints
+    from pipelines.screens import open_console, verify_checkpoints
 
     store, spec = _opened(run)
-    console = Console()
+    console = open_console()
     console.print(checkpoint_table(store, spec.checkpoints.keep))
     if verify:
         verify_checkpoints(store, console)
@@ -178,7 +162,7 @@ def gc(
     ] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
 ) -> None:
-    """Remove what killed trainings left of checkpoints: files without a manifest, uploads broken off.
+    """Remove what killed trainings left of checkpoints, files without a manifest; and uploads broken off anywhere in the run.
 
     A committed checkpoint is never touched. Nothing of a training at work is, as long as it writes more often than `--older-than`.
     """
@@ -201,20 +185,29 @@ def models(
     ] = None,
 ) -> None:
     """List open models for Japanese known by name: architecture, LoRA targets, tokenizer, chat template, licence, serving."""
-    from rich.console import Console
-
     from components.shared.model_registry import matching_families
-    from pipelines.screens import models_screen
+    from pipelines.screens import models_screen, open_console
 
-    Console().print(models_screen(matching_families(words or ())))
+    open_console().print(models_screen(matching_families(words or ())))
 
 
 @app.command()
 def compile(
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="Where the YAML goes.")] = Path("build/finetune.yaml"),
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="Where the YAML goes; not written with --manifests.")] = Path(
+        "build/finetune.yaml"
+    ),
     pinned: Annotated[
         bool,
         typer.Option("--pinned", help="Refuse images that are not pinned by digest: for a schedule, as KFP caches by name."),
+    ] = False,
+    manifests: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a Pipeline and a PipelineVersion for Git instead, one object a file."),
+    ] = None,
+    namespace: Annotated[str | None, typer.Option(metavar="NAME", help="With --manifests: the objects' namespace.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="With --manifests: remove the files of older versions.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="With --manifests: write nothing; exit code 1 when DIR is not what would be written.")
     ] = False,
 ) -> None:
     """Write the pipeline as KFP YAML for a cluster: the same bytes every time, images as images/images.yaml names them.
@@ -222,13 +215,27 @@ def compile(
     Prints the file and its version, which changes with anything in it. `$HAGANE_IMAGES` names another file of images.
     """
     from components.shared.images import read_images
-    from pipelines.compiling import compile_pipeline
+    from pipelines.compiling import compile_pipeline, compiled_pipeline
+    from pipelines.definitions import check_fresh, write_definitions
 
     moving = read_images().moving() if pinned else []
     if moving:
         raise HaganeError(*moving)
-    version = compile_pipeline(target)
-    print(f"{target}  version {version}")
+    if manifests is None and (check or prune or namespace is not None):
+        raise HaganeError("compile: --check, --prune and --namespace are about definitions; name their folder by --manifests DIR")
+    if manifests is None:
+        print(f"{target}  version {compile_pipeline(target)}")
+    elif check:
+        check_fresh(manifests, compiled_pipeline(), namespace)
+        print(f"{manifests} is what this pipeline is compiled to")
+    else:
+        for path, change in write_definitions(manifests, compiled_pipeline(), namespace, prune=prune):
+            print(f"{change:9}  {manifests / path}")
+
+
+app.command()(doctor_command.doctor)
+kfp_commands.add_to(app)
+app.add_typer(schedule_commands.schedules, name="schedules")
 
 
 def _opened(run: str) -> "tuple[Store, RunSpec]":

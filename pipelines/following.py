@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
 from components.shared.log import Event, event_of
 
@@ -71,7 +72,7 @@ class Screen:
         event = dict(event)
         name, component = event.pop("event"), event.pop("component")
         event.pop("level", None)
-        self._enter_step(component)
+        self.enter(component)
         if name == "progress":
             self._show_progress(event)
         elif name == "checkpoint":
@@ -80,25 +81,26 @@ class Screen:
                 self.say(f"checkpoint of {of} is in the store")
             for folder in event["removed"]:
                 self.say(f"{folder} is removed, as checkpoints.keep says")
-        elif name == "training_held":
-            pass  # for the log; milliseconds are no news
+        elif name in ("training_held", "ended"):
+            pass  # for the log: milliseconds are no news, and how it ended is told on the screen's last lines
         elif name == "held_out":
             at = f"epoch {event['epoch']}" if event["epoch"] else "before training"
-            self._console.print(f"      held-out loss {event['loss']:.4f} {at}", highlight=False)
+            self._console.print(f"      held-out loss {event['loss']:.4f} {at}")
         else:
             fields = "  ".join(f"{key}={value}" for key, value in event.items())
-            self._console.print(f"      {name.replace('_', ' ')}  [dim]{fields}[/dim]", highlight=False)
+            self._console.print(Text.assemble(f"      {name.replace('_', ' ')}  ", (fields, "dim")))
 
     def say(self, line: str) -> None:
-        self._console.print(f"      {line}", highlight=False)
+        self._console.print(f"      {line}")
 
-    def _enter_step(self, component: str) -> None:
+    def enter(self, component: str) -> None:
+        """The component's step has its heading, once."""
         step = "launch_training" if component == "train" else component
         if step == self._step or step not in self._steps:
             return
         self._step = step
         self._bar.update(self._task, visible=False)
-        self._console.print(f"[bold]{self._steps.index(step) + 1}/{len(self._steps)}[/bold]   [bold]{step}[/bold]", highlight=False)
+        self._console.print(f"{self._steps.index(step) + 1}/{len(self._steps)}   {step}", style="bold")
 
     def _show_progress(self, event: Event) -> None:
         note = _note(event)
@@ -115,7 +117,7 @@ class Screen:
         is_last = event["done"] == event["total"]
         if not self._console.is_terminal and (is_last or now - self._last_progress >= QUIET_SECONDS):
             self._last_progress = now
-            self._console.print(f"      {event['done']}/{event['total']} {event['unit']}  {note}", highlight=False)
+            self._console.print(f"      {event['done']}/{event['total']} {event['unit']}  {note}")
 
 
 def _note(event: Event) -> str:

@@ -25,6 +25,7 @@ def main() -> None:
     # kfp.local says that it ignores images, which is what is wanted of it here.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*no effect.*", category=UserWarning)
     from kfp import local
 
     from pipelines.finetune import finetune
@@ -43,10 +44,25 @@ def main() -> None:
         steps = _containers(tree, int(sys.argv[2]), artifacts) if in_containers else nullcontext(local.SubprocessRunner(use_venv=False))
         with steps as runner:
             local.init(runner=runner, pipeline_root=str(artifacts))
+            _try_once(finetune.pipeline_spec)  # pyright: ignore[reportFunctionMemberAccess] - @dsl.pipeline makes it a component
+            own_nothing(finetune.pipeline_spec)  # pyright: ignore[reportFunctionMemberAccess]
             try:
                 finetune(spec=tree)
             except RuntimeError as error:
                 sys.exit(f"pipeline failed: {error}")
+
+
+def _try_once(pipeline: Any) -> None:
+    """No step is tried again: kfp.local would wait half a minute and more in front of a person, who can see what there is to mend."""
+    for dag in [pipeline.root.dag, *(component.dag for component in pipeline.components.values())]:
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
+
+
+def own_nothing(pipeline: Any) -> None:
+    """A job in a cluster gets no owner: the id that kfp.local makes up is another at the next `hagane run`, which may end the job too."""
+    launch = pipeline.components["comp-exit-handler-1"].dag.tasks["launch-training"]
+    launch.inputs.parameters["kfp_run"].runtime_value.constant.string_value = ""
 
 
 @contextmanager

@@ -1,9 +1,12 @@
-"""What dead attempts left under checkpoints/ -> found, and on request removed; never a file that a manifest names."""
+"""What dead attempts left under checkpoints/, and uploads broken off anywhere in the run -> found, and on request removed; never a file
+that a manifest names."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from components.shared.checkpoints import Checkpoint
+from components.shared.errors import ObjectDamaged
 from components.shared.layout import CHECKPOINTS, MANIFEST, manifest_key
 from components.shared.manifest import read_manifest
 from components.shared.storage import Store, StoredObject, Unfinished
@@ -33,14 +36,18 @@ def find_orphans(store: Store, *, older_than: timedelta, now: datetime) -> Orpha
         if max(found.written for found in its) < now - older_than:
             kept = kept_prefixes(store, "/".join(attempt.split("/")[:2]))
             objects += [found for found in its if not any(found.key.startswith(start) for start in kept)]
-    unfinished = (left for left in store.unfinished(f"{CHECKPOINTS}/") if left.begun < now - older_than)
+    unfinished = (left for left in store.unfinished() if left.begun < now - older_than)
     return Orphans(tuple(objects), tuple(unfinished))
 
 
 def kept_prefixes(store: Store, folder: str) -> set[str]:
-    """What the keys of a committed checkpoint begin with: its manifest, and the attempt that the manifest names."""
-    manifest = read_manifest(store, folder)
-    attempts = set() if manifest is None else {entry.name.partition("/")[0] for entry in manifest.files}
+    """What the keys of a committed checkpoint begin with: its manifest, and the attempt that the manifest names. All of its folder
+    where the manifest cannot be read: a resume decides what becomes of that."""
+    try:
+        manifest = read_manifest(store, folder)
+    except ObjectDamaged:
+        return {f"{folder}/"}
+    attempts = set() if manifest is None else Checkpoint(folder, manifest).attempts
     return {manifest_key(folder), *(f"{folder}/{attempt}/" for attempt in attempts)}
 
 

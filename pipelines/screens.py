@@ -11,16 +11,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from components.shared.checkpoints import committed_checkpoints
-from components.shared.errors import ObjectDamaged
-from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, REPORT, export_folder
+from components.shared.checkpoints import committed_checkpoints, unreadable_checkpoints
+from components.shared.errors import ObjectDamaged, ObjectMissing
+from components.shared.figures import plain
+from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, PROGRESS, REPORT, export_folder
 from components.shared.manifest import read_manifest
 from components.shared.model_registry import ModelFamily
-from components.shared.plan import MemoryPlan, Plan, TimePlan
+from components.shared.plan import AfterPlan, MemoryPlan, Plan, TimePlan
 from components.shared.spec import RunSpec
 from components.shared.storage import Store
 from pipelines.checkpoint_list import checkpoint_table, damages
 from pipelines.following import duration
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """A console that prints text as it is: a model name or an error may hold brackets, which rich would take for markup."""
+    return Console(stderr=stderr, markup=False, highlight=False)
 
 
 def plan_screen(plan: Plan) -> RenderableType:
@@ -46,6 +52,7 @@ def plan_screen(plan: Plan) -> RenderableType:
     row("ZeRO", plan.zero.name, "zero")
     row("packed rows", f"{steps.num_rows:,} ({steps.tokens_per_epoch:,} tokens)")
     row("processes", str(steps.num_processes))
+    row("threads each", str(plan.threads_per_process or "when it starts"), "threads_per_process")
     row("micro-batch", str(steps.micro_batch), "steps.micro_batch")
     row("gradient accumulation", str(steps.grad_accum), "steps.grad_accum")
     row("steps per epoch", f"{steps.steps_per_epoch:,}", "steps.steps_per_epoch")
@@ -60,14 +67,24 @@ def plan_screen(plan: Plan) -> RenderableType:
         parts += [Text(), _memory_table(plan.memory), Text(), _options_table(plan.memory, plan.zero.name)]
     if plan.time is not None:
         parts += [Text(), Text(_time_line(plan.time))]
+    if plan.after is not None:
+        parts.append(Text(_after_line(plan.after)))
     return Group(*parts, Text(), table)
 
 
 def _time_line(time: TimePlan) -> str:
     price = "" if time.price is None else f"; price about {time.price:,.2f}"
     return (
-        f"estimate  {time.seconds_per_step:.3g} s a step ({time.low:.3g} to {time.high:.3g}), {time.hours:.2g} hours "
-        f"({time.hours_low:.2g} to {time.hours_high:.2g}), {time.checkpoint_seconds:.2g} s to upload a checkpoint{price}"
+        f"estimate  {plain(time.seconds_per_step)} s a step ({plain(time.low)} to {plain(time.high)}), {plain(time.hours)} hours "
+        f"({plain(time.hours_low)} to {plain(time.hours_high)}), {plain(time.checkpoint_seconds)} s to upload a checkpoint{price}"
+    )
+
+
+def _after_line(after: AfterPlan) -> str:
+    took = "" if after.hours is None else f"about {plain(after.hours)} hours, "
+    return (
+        f"then      the export is verified, and {after.held_out_rows:,} held-out rows are measured before and after: "
+        f"{took}{max(after.export_bytes, after.evaluate_bytes) / 2**30:.1f} GiB of a node's memory, {after.cpus} CPU cores"
     )
 
 
@@ -134,7 +151,23 @@ def status_screen(store: Store, spec: RunSpec) -> RenderableType:
         )
         table.add_row(folder, "no" if manifest is None else "yes", facts)
     checkpoints = checkpoint_table(store, spec.checkpoints.keep)
-    return Group(Text(f"run {spec.name} at {store.uri}", style="bold"), Text(), table, Text(), checkpoints)
+    told = [] if read_manifest(store, CHECKPOINTS) is not None else _progress(store)
+    return Group(Text(f"run {spec.name} at {store.uri}", style="bold"), *told, Text(), table, Text(), checkpoints)
+
+
+def _progress(store: Store) -> list[Text]:
+    """How far a training in a cluster is, as its launcher last told; nothing for others."""
+    try:
+        state = json.loads(store.read_bytes(PROGRESS))
+    except ObjectMissing:
+        return []
+    line = f"training: {state['phase']}" + (f": {state['detail']}" if state["detail"] else "")
+    if state.get("done"):
+        line += (
+            f"; step {state['done']} of {state['total']}, loss {state['loss']}, {state['tokens_s']} tokens/s, {state['left_s']:.0f} s left"
+        )
+    again = f"; started anew {state['restarts']} times" if state["restarts"] else ""
+    return [Text(f"{line}{again} (job {state['job']} in namespace {state['namespace']}, told {state['at']})")]
 
 
 def end_screen(report: dict[str, Any], report_page: Path) -> RenderableType:
@@ -183,7 +216,7 @@ def verify_checkpoints(store: Store, console: Console) -> None:
     """Every file of every committed checkpoint was read and is what its manifest says. Raises ObjectDamaged with all that are not."""
     committed = committed_checkpoints(store)
     num_files = sum(len(checkpoint.manifest.files) for checkpoint in committed)
-    problems: list[str] = []
+    problems = list(unreadable_checkpoints(store).values())
     with Progress(TextColumn("reading"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=num_files)
         for _, problem in damages(store, committed):
@@ -192,9 +225,7 @@ def verify_checkpoints(store: Store, console: Console) -> None:
     if problems:
         raise ObjectDamaged(*problems)
     num_bytes = sum(checkpoint.num_bytes for checkpoint in committed)
-    console.print(
-        f"{num_files} files of {len(committed)} checkpoints, {num_bytes:,} bytes: every size and sha256 is right", highlight=False
-    )
+    console.print(f"{num_files} files of {len(committed)} checkpoints, {num_bytes:,} bytes: every size and sha256 is right")
 
 
 def _short(value: object) -> str:

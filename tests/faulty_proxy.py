@@ -28,8 +28,8 @@ class FaultyProxy(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, endpoint: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, endpoint: str, *, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Handler)
         self.behind = urlsplit(endpoint).netloc
         self.faults: dict[str, list[Fault]] = {}
         self.from_now_on: Fault | None = None
@@ -39,7 +39,7 @@ class FaultyProxy(ThreadingHTTPServer):
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http://{self.server_address[0]}:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Nothing: a client that went away is what some tests are about."""
@@ -100,9 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def faulty_proxy(endpoint: str) -> Iterator[FaultyProxy]:
+def faulty_proxy(endpoint: str, *, host: str = "127.0.0.1") -> Iterator[FaultyProxy]:
     """A proxy before `endpoint` that runs inside the block, with no faults yet."""
-    with FaultyProxy(endpoint) as proxy:
+    with FaultyProxy(endpoint, host=host) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

@@ -42,7 +42,7 @@ def make_plan(
             num_parameters=num_parameters,
             largest_layer_parameters=num_parameters // 4,
         ),
-        zero=ZeroPlan(stage=3),
+        zero=ZeroPlan(stage=3 if spec.zero.stage == "auto" else spec.zero.stage),
         steps=StepPlan(
             num_rows=num_rows,
             num_processes=1,

@@ -1,6 +1,7 @@
 """`python -m tests.regenerate_golden`: writes every generated file again; `make golden` fails when git then sees a difference."""
 
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
@@ -11,7 +12,10 @@ from pydantic_core import PydanticUndefined
 from components.shared.spec import RunSpec
 from components.write_report.page import render_page
 from pipelines.compiling import compile_pipeline
+from pipelines.schedule_file import Schedule, ScheduleFile
+from tests import example_jobs
 from tests.example_plans import document
+from tests.example_trainjob import trainjob_text
 from tests.unit.write_report.example_run import find_example_run
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +48,12 @@ def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value).replace("null", "none")
 
 
+def schedule_reference(page: str) -> str:
+    """docs/schedules.md with the fields of a file of schedules between its marks."""
+    table = "\n".join(["| field | default | what it is |", "|---|---|---|", *_rows(ScheduleFile, ""), *_rows(Schedule, "schedules[].")])
+    return re.sub("(<!-- fields -->\n).*(<!-- /fields -->)", lambda found: f"{found[1]}{table}\n{found[2]}", page, flags=re.DOTALL)
+
+
 def report_page() -> str:
     """tests/golden/report.html: the report of the example run."""
     with TemporaryDirectory() as folder:
@@ -52,8 +62,12 @@ def report_page() -> str:
 
 def main() -> None:
     (ROOT / "docs" / "spec.md").write_text(spec_reference(), encoding="utf-8")
+    schedules = ROOT / "docs" / "schedules.md"
+    schedules.write_text(schedule_reference(schedules.read_text(encoding="utf-8")), encoding="utf-8")
     compile_pipeline(GOLDEN / "finetune.yaml")
     (GOLDEN / "plans.md").write_text(document(), encoding="utf-8")
+    example_jobs.write_all(GOLDEN / "pytorchjob")
+    (GOLDEN / "trainjob.yaml").write_text(trainjob_text(), encoding="utf-8")
     (GOLDEN / "report.html").write_text(report_page(), encoding="utf-8")
 
 

@@ -48,7 +48,7 @@ def make_trained_run(
     plan = make_plan(spec, architecture=architecture, num_rows=8)
     write_plan(store, plan, folder / "plan")
     local = folder / "trained"
-    names = train_lora(base, plan, rows, local) if method == "lora" else train_full(base, precision, local)
+    names = train_lora(base, plan, rows, local) if method == "lora" else train_full(base, plan, local)
     write_checkpoints(store, local, names, plan)
     return spec.run_uri
 
@@ -110,7 +110,9 @@ def write_checkpoints(store: LocalStore, local: Path, names: list[str], plan: Pl
         (local / name).rename(epoch / ATTEMPT / name)
     step = plan.steps.total_steps
     losses = {"epoch": 1, "step": step, "loss": 5.5, "held_out_loss": 5.0}
-    publish_folder(store, checkpoint_folder(1), epoch, made_by="train", inputs={}, facts=losses | {"num_processes": 1})
+    publish_folder(
+        store, checkpoint_folder(1), epoch, made_by="train", inputs={}, facts=losses | {"num_processes": 1, "zero_stage": plan.zero.stage}
+    )
     results.mkdir()
     (local / "probe.safetensors").rename(results / "probe.safetensors")
     history = {"start_held_out_loss": 6.0, "seconds": 1.5, "tokens": 1000, "epochs": [losses], "steps": []}
@@ -144,9 +146,10 @@ def train_lora(base: Path, plan: Plan, rows: list[Row], local: Path) -> list[str
     return ["adapter_model.safetensors", "adapter_config.json"]
 
 
-def train_full(base: Path, precision: str, local: Path) -> list[str]:
-    """`local` holds a real ZeRO-3 checkpoint, the probe, and trained.safetensors. Returns the checkpoint's files."""
-    command = [sys.executable, "-m", "tests.integration.zero3_checkpoint", str(base), str(local), precision]
+def train_full(base: Path, plan: Plan, local: Path) -> list[str]:
+    """`local` holds a real DeepSpeed checkpoint, the probe, and trained.safetensors. Returns the checkpoint's files."""
+    command = [sys.executable, "-m", "tests.integration.deepspeed_checkpoint", str(base), str(local)]
+    command += [plan.precision, str(plan.zero.stage)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return ["latest", *(path.relative_to(local).as_posix() for path in local.glob("global_step*/*"))]

@@ -1,10 +1,14 @@
 """base model + export + held-out rows -> evaluation/: loss of both, answers of both, and the gate."""
 
-from collections.abc import Callable
+from pathlib import Path
 
-from components.shared.kfp_face import hand_over
+from components.evaluate.page import answers_page, numbers_of
+from components.shared.kfp_face import Metrics, hand_over, tell_numbers
+from components.shared.layout import EVALUATION
 from components.shared.manifest import Manifest
+from components.shared.results import Evaluation
 from components.shared.step import run_argument, step_log
+from components.shared.storage import open_store
 
 
 def run_step(run: str) -> Manifest:
@@ -20,11 +24,12 @@ def run_step(run: str) -> Manifest:
         return evaluate_run(run, log)
 
 
-def kfp_step(run: str, *, manifest_path: str, log_metric: Callable[[str, float], None]) -> str:
-    """`run_step` for KFP: its manifest is at `manifest_path` too, both losses are KFP metrics. Returns the manifest's digest."""
+def kfp_step(run: str, *, manifest_path: str, samples_path: str, metrics: Metrics) -> str:
+    """`run_step` for KFP, which has its manifest, both models' answers and their losses too. Returns the manifest's digest."""
     manifest = run_step(run)
-    for name in ("base_loss", "tuned_loss"):
-        log_metric(name, float(manifest.facts[name] or 0))
+    evaluation = Evaluation.model_validate_json(open_store(run).read_bytes(f"{EVALUATION}/evaluation.json"))
+    Path(samples_path).write_text(answers_page(run, evaluation), encoding="utf-8")
+    tell_numbers(metrics, numbers_of(evaluation))
     return hand_over(manifest, run=run, manifest_path=manifest_path)
 
 

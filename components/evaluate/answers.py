@@ -6,6 +6,7 @@ from typing import Any
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from components.shared.errors import DataError
+from components.shared.named_file import local_file
 
 
 def load_tokenizer(folder: Path, chat_template: str) -> PreTrainedTokenizerBase:
@@ -13,7 +14,8 @@ def load_tokenizer(folder: Path, chat_template: str) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if chat_template != "model":
         try:
-            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+            with local_file(chat_template) as path:
+                tokenizer.chat_template = path.read_text(encoding="utf-8")
         except OSError as error:
             raise DataError(f"data.chat_template: {chat_template!r} cannot be read: {error.strerror}") from None
     return tokenizer

@@ -15,19 +15,20 @@ from components.evaluate.held_out import PackedRow, measure, read_rows
 from components.evaluate.progress import Progress
 from components.shared.errors import RunFailed
 from components.shared.layout import DATASET, EVALUATION, PLAN, export_folder
+from components.shared.machine import computes_bf16, machine_flags
 from components.shared.manifest import Manifest, Scalar, fetch_folder, publish_folder, require_manifest
 from components.shared.model_source import resolve_planned_model
-from components.shared.plan import Plan
+from components.shared.plan import Plan, Precision
 from components.shared.results import Answer, Evaluation, Measure
 from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
 class Models:
-    """Where both models are, and the number format they were trained in, in which they are measured."""
+    """Where both models are, and the number format in which they are measured."""
 
     base: Path
     export: Path
@@ -56,7 +57,9 @@ def evaluate_run(run: str, log: Log) -> Manifest:
         fetch_folder(store, folder, work / folder, names=names)
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     models = resolve_models(plan, export=work / export.folder)
-    evaluation = evaluate(models, read_rows(work / DATASET / "held_out.parquet"), spec, log)
+    held_out = read_rows(work / DATASET / "held_out.parquet")
+    rows = evenly_spaced(held_out, len(held_out) if plan.after is None else plan.after.held_out_rows)
+    evaluation = evaluate(models, rows, spec, log, num_held_out=len(held_out))
     log.info(
         "evaluated", base_loss=round(evaluation.base.loss, 4), tuned_loss=round(evaluation.tuned.loss, 4), improved=evaluation.improved
     )
@@ -69,13 +72,24 @@ def evaluate_run(run: str, log: Log) -> Manifest:
     return gated(published, spec)
 
 
+def evenly_spaced(rows: list[PackedRow], count: int) -> list[PackedRow]:
+    """`count` of the rows, in their order, as far apart as can be; all of them where there are no more."""
+    return rows if count >= len(rows) else [rows[index * len(rows) // count] for index in range(count)]
+
+
 def resolve_models(plan: Plan, *, export: Path) -> Models:
     """The base model is on this machine. Raises ModelError."""
-    return Models(base=resolve_planned_model(plan).folder, export=export, dtype=DTYPES[plan.precision])
+    dtype = measured_in(plan.precision, on_gpu=torch.cuda.is_available(), flags=machine_flags())
+    return Models(base=resolve_planned_model(plan).folder, export=export, dtype=dtype)
 
 
-def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log) -> Evaluation:
-    """Both models measured on the same rows and asked the same questions.
+def measured_in(precision: Precision, *, on_gpu: bool, flags: frozenset[str]) -> torch.dtype:
+    """The number format of training, or fp32 on a CPU that computes this one a number at a time (shared/machine.py)."""
+    return DTYPES[precision] if on_gpu or (precision == "bf16" and computes_bf16(flags)) else torch.float32
+
+
+def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log, *, num_held_out: int) -> Evaluation:
+    """Both models measured on the same rows, of all that are held out, and asked the same questions.
 
     Raises:
         RunFailed: a loss is no finite number.
@@ -103,6 +117,8 @@ def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log) -> 
             for question, old, new in zip(spec.evaluation.questions, before.answers, after.answers, strict=True)
         ),
         improved=after.measure.loss < before.measure.loss,
+        measured_rows=len(rows),
+        held_out_rows=num_held_out,
     )
 
 

@@ -1,6 +1,9 @@
 """checkpoints/ -> adapter/ (LoRA) or model/ (full): what a run is for, proved to give the trained model's logits."""
 
+from pathlib import Path
+
 from components.shared.kfp_face import hand_over
+from components.shared.links import store_link
 from components.shared.manifest import Manifest
 from components.shared.step import run_argument, step_log
 
@@ -18,9 +21,18 @@ def run_step(run: str) -> Manifest:
         return export_run(run, log)
 
 
-def kfp_step(run: str, *, manifest_path: str) -> str:
-    """`run_step` for KFP: its manifest is at `manifest_path` too. Returns the manifest's digest."""
-    return hand_over(run_step(run), run=run, manifest_path=manifest_path)
+def kfp_step(run: str, *, manifest_path: str, where_path: str) -> str:
+    """`run_step` for KFP, which has its manifest and, as Markdown, where the export is. Returns the manifest's digest."""
+    manifest = run_step(run)
+    Path(where_path).write_text(where_it_is(run.rstrip("/"), manifest), encoding="utf-8")
+    return hand_over(manifest, run=run, manifest_path=manifest_path)
+
+
+def where_it_is(run: str, manifest: Manifest) -> str:
+    """A Markdown table of the export's files, each a link."""
+    folder = f"{run}/{manifest.folder}"
+    rows = [f"| {store_link(f'{folder}/{entry.name}')} | {entry.num_bytes:,} | `{entry.sha256[:12]}` |" for entry in manifest.files]
+    return "\n".join([f"## {store_link(folder)}", "", "| file | bytes | sha256 |", "|---|---:|---|", *rows, ""])
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def write_adapter(store: Store, checkpoint: Checkpoint, plan: Plan, *, base: Pat
         RunFailed: the checkpoint holds no adapter, or not the one that the plan says; all problems at once.
     """
     assert plan.lora is not None
-    fetch_checkpoint(store, checkpoint.folder, scratch, wanted=(WEIGHTS, CONFIG).__contains__)
+    fetch_checkpoint(store, checkpoint, scratch, wanted=(WEIGHTS, CONFIG).__contains__)
     absent = [name for name in (WEIGHTS, CONFIG) if not (scratch / name).is_file()]
     if absent:
         raise RunFailed(*(f"{checkpoint.folder}: holds no {name}; it is no checkpoint of a LoRA run" for name in absent))

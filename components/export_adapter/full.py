@@ -30,11 +30,11 @@ def write_model(store: Store, checkpoint: Checkpoint, *, base: Path, scratch: Pa
         RunFailed: the shards do not hold just the base's weights, or one is not finite.
         ObjectDamaged: a shard is not what the checkpoint's manifest says.
     """
-    fetch_checkpoint(store, checkpoint.folder, scratch, wanted=lambda name: name == "latest" or name.startswith("global_step"))
+    fetch_checkpoint(store, checkpoint, scratch, wanted=lambda name: name == "latest" or name.startswith("global_step"))
     dtype = dtype_of(base)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base), dtype=dtype)
-    weights = gathered_weights(scratch, dtype)
+    weights = trained_weights(scratch, dtype, zero_stage=int(checkpoint.manifest.facts["zero_stage"] or 0))
     problems = weight_problems(weights, model.state_dict())
     if problems:
         raise RunFailed(*(f"{checkpoint.folder}: {problem}" for problem in problems))
@@ -49,14 +49,23 @@ def write_model(store: Store, checkpoint: Checkpoint, *, base: Path, scratch: Pa
     return dtype
 
 
-def gathered_weights(checkpoint: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Every weight of a ZeRO checkpoint by its name in the model, put together from DeepSpeed's fp32 master shards.
+def trained_weights(checkpoint: Path, dtype: torch.dtype, *, zero_stage: int) -> dict[str, torch.Tensor]:
+    """Every weight of a checkpoint by its name in the model: put together from DeepSpeed's fp32 master shards, or without ZeRO, where
+    DeepSpeed's tool finds none, as process 0 wrote them, in training precision.
 
-    The shards are Python pickles: only ever those that this run's training wrote, by their checksums.
+    The files are Python pickles: only ever those that this run's training wrote, by their checksums.
     """
+    if zero_stage == 0:
+        whole = checkpoint / (checkpoint / "latest").read_text() / "mp_rank_00_model_states.pt"
+        module = torch.load(whole, map_location="cpu", mmap=True, weights_only=False)["module"]
+        return _in_format(module, dtype)
     with redirect_stdout(io.StringIO()):  # it prints its findings
         lazy: Any = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), lazy_mode=True)
-    return {name: whole.contiguous().to(dtype if whole.dtype.is_floating_point else whole.dtype) for name, whole in lazy.items()}
+    return _in_format(lazy, dtype)
+
+
+def _in_format(weights: dict[str, Any], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    return {name: whole.contiguous().to(dtype if whole.dtype.is_floating_point else whole.dtype) for name, whole in weights.items()}
 
 
 def weight_problems(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> list[str]:

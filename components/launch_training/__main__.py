@@ -3,26 +3,32 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from components.launch_training.beside import run_beside
+from components.launch_training.end import end
 from components.launch_training.local import run_to_end, torchrun_command, worker_settings
+from components.launch_training.page import losses_page, numbers_of
 from components.shared.checkpoints import committed_checkpoints
-from components.shared.errors import HaganeError, RunFailed
-from components.shared.kfp_face import hand_over
-from components.shared.layout import CHECKPOINTS, PLAN
+from components.shared.errors import HaganeError, RunFailed, SpecError
+from components.shared.kfp_face import Metrics, hand_over, tell_numbers
+from components.shared.layout import CHECKPOINTS, PLAN, job_file
 from components.shared.manifest import Manifest, fetch_folder, require_manifest
 from components.shared.model_source import has_weights, resolve_planned_model
 from components.shared.plan import Plan
-from components.shared.spec import CheckpointSpec
+from components.shared.results import History
+from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, run_argument, step_log, work_folder
-from components.shared.storage import LocalStore, Store
+from components.shared.storage import LocalStore, Store, open_store
 from components.shared.training_job import TrainingJob, jobs_folder
 
 
-def run_step(run: str, *, train_image: str) -> Manifest:
+def run_step(run: str, *, train_image: str, kfp_run: str = "") -> Manifest:
     """checkpoints/ is finished: a committed checkpoint for each epoch, the history of losses, a probe of the trained model.
 
-    `train_image` is what the workers run in where they are containers.
+    `train_image` is what the workers run in where they are containers; `kfp_run` KFP's id of the run that this is a step of.
 
     Raises:
         HaganeError: the model has no weights here, or disks are too full for what the plan promises; all at once, before training.
@@ -37,27 +43,39 @@ def run_step(run: str, *, train_image: str) -> Manifest:
         done = finished(store, CHECKPOINTS, {"training": plan.training_digest}, log)
         if done is not None:
             return done
-        check_before_training(run, store, plan)
+        check_before_training(run, store, spec, plan)
         log.info("launch", backend=spec.backend, processes=plan.steps.num_processes, total_steps=plan.steps.total_steps)
         try:
-            train(run, plan, spec.checkpoints, train_image=train_image, log=log)
+            train(run, store, spec, plan, train_image=train_image, kfp_run=kfp_run, log=log)
         except RunFailed as error:
             raise type(error)(*error.problems, _what_is_safe(store)) from None
         return require_manifest(store, CHECKPOINTS)
 
 
-def train(run: str, plan: Plan, spec: CheckpointSpec, *, train_image: str, log: Log) -> None:
-    """The training ran to its end, in processes of this machine or, where this is a container, in another beside it."""
+def train(run: str, store: Store, spec: RunSpec, plan: Plan, *, train_image: str, kfp_run: str, log: Log) -> None:
+    """The training ran to its end: in a cluster, in processes of this machine or, where this is a container, in another beside it."""
+    if spec.backend != "local":
+        from components.launch_training.in_cluster import run_in_cluster  # imports kubernetes, 0.3 s that a laptop need not pay
+
+        work = work_folder(run, "launch_training")
+        manifest = yaml.safe_load((work_folder(run, PLAN) / job_file(spec.backend)).read_bytes())
+        run_in_cluster(spec, manifest, plan, store, image=train_image, kfp_run=kfp_run, work=work, log=log)
+        return
     jobs = jobs_folder()
-    settings = worker_settings(plan, spec)
+    settings = worker_settings(plan, spec.checkpoints)
     if jobs is None:
         run_to_end(torchrun_command(run, plan), os.environ | settings, log)
     else:
         run_beside(TrainingJob(image=train_image, run=run, num_processes=plan.steps.num_processes, environment=settings), jobs, log)
 
 
-def check_before_training(run: str, store: Store, plan: Plan) -> None:
-    """Raises HaganeError with all that would stop the training later: weights that are not there, disks too full."""
+def check_before_training(run: str, store: Store, spec: RunSpec, plan: Plan) -> None:
+    """Raises HaganeError with all that would stop the training later: weights that are not there, disks too full; for a cluster, a store
+    that its pods would not share."""
+    if spec.backend != "local":
+        if isinstance(store, LocalStore):
+            raise SpecError(f"store: got folder {spec.store!r}, but pods of a cluster share no folder; must be s3://bucket/prefix")
+        return
     problems = space_problems(run, store, plan)
     # A hub model is fetched where it is used: in a container of its own that is not here.
     if jobs_folder() is None or Path(plan.model.source).is_dir():
@@ -93,9 +111,34 @@ def _what_is_safe(store: Store) -> str:
     return f"checkpoints: {committed[-1].told} is committed; the same command goes on from there"
 
 
-def kfp_step(run: str, *, train_image: str, manifest_path: str) -> str:
-    """`run_step` for KFP: its manifest is at `manifest_path` too. Returns the manifest's digest."""
-    return hand_over(run_step(run, train_image=train_image), run=run, manifest_path=manifest_path)
+def kfp_step(run: str, *, train_image: str, kfp_run: str, manifest_path: str, losses_path: str, metrics: Metrics) -> str:
+    """`run_step` for KFP, which has its manifest, its losses drawn and its numbers too. Returns the manifest's digest."""
+    manifest = run_step(run, train_image=train_image, kfp_run=kfp_run)
+    history = History.model_validate_json(open_store(run).read_bytes(f"{CHECKPOINTS}/history.json"))
+    Path(losses_path).write_text(losses_page(run, history), encoding="utf-8")
+    tell_numbers(metrics, numbers_of(history))
+    return hand_over(manifest, run=run, manifest_path=manifest_path)
+
+
+def kfp_end(
+    spec: dict[str, Any],
+    overrides: dict[str, str | int],
+    *,
+    kfp_run: str,
+    notify_when: str,
+    state: str,
+    error_message: str | None,
+    summary_path: str,
+) -> None:
+    """`end` as a process of its own, for KFP, which shows what there is to read; fails, after all was told, when a job may be at work."""
+    with step_log("end_run") as log:
+        ended = end(spec, overrides, kfp_run=kfp_run, state=state, error_message=error_message or "", notify_when=notify_when, log=log)
+        Path(summary_path).write_text(ended.page, encoding="utf-8")
+        if ended.problems:
+            print(
+                ended.page, flush=True
+            )  # KFP's launcher uploads no artifact of a task that fails (backend/src/v2/component/launcher_v2.go)
+            raise HaganeError(*ended.problems)
 
 
 def main() -> None:

@@ -8,17 +8,15 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 
-from components.shared.errors import Preempted, RunFailed
+from components.shared.errors import PeerLost, Preempted, RunFailed
 from components.shared.log import Event, event_of
 from components.shared.plan import Plan
 from components.shared.processes import end_with_parent, stop_passed_on
 from components.shared.spec import CheckpointSpec
 from components.shared.step import Log
+from components.shared.training_job import worker_environment
 
-# One heap for all threads, since many fragment under ZeRO-3's thousands of small gathers. A low MALLOC_MMAP_THRESHOLD_ would
-# save more memory, but at the price of a page fault for each page of each activation: 120 instead of 178 tokens/s (135M, fp32).
-MALLOC = {"MALLOC_ARENA_MAX": "2"}
-LAST_LINES = 30
+LAST_LINES = 200  # enough for torchrun's summary, 7 lines for each process that failed
 
 
 def torchrun_command(run: str, plan: Plan) -> list[str]:
@@ -30,17 +28,9 @@ def torchrun_command(run: str, plan: Plan) -> list[str]:
 
 
 def worker_settings(plan: Plan, spec: CheckpointSpec) -> dict[str, str]:
-    """Variables for the training processes, with this machine's cores shared out among them."""
-    threads = max(1, len(os.sched_getaffinity(0)) // plan.steps.num_processes)
-    return {
-        **MALLOC,
-        "HAGANE_LOG": "json",
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONWARNINGS": "ignore::FutureWarning",  # two lines a step from torch 2.13 about DeepSpeed's calls
-        "TOKENIZERS_PARALLELISM": "false",
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(spec.grace_seconds),  # torchrun's own is 30 s, then it kills
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-    }
+    """Variables for the training processes: threads as the plan has them, but no more than this machine has cores for."""
+    here = max(1, len(os.sched_getaffinity(0)) // plan.steps.num_processes)
+    return worker_environment(threads=min(here, plan.threads_per_process or here), grace_seconds=spec.grace_seconds)
 
 
 def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> None:
@@ -88,7 +78,7 @@ def follow_to_end(
             preempted |= event["exit_code"] == Preempted.exit_code
             problems += [problem for problem in event["problems"] if problem not in problems]
         else:
-            _pass_on(event, log)
+            pass_on(event, log)
     exit_code = exit_code_of()
     if stopped or preempted:
         raise Preempted(*(problems or ["training: stopped by SIGTERM"]))
@@ -96,20 +86,23 @@ def follow_to_end(
         raise RunFailed(*(problems or [_how_it_ended(exit_code, list(last_lines))]))
 
 
-def _pass_on(event: Event, log: Log) -> None:
+def pass_on(event: Event, log: Log) -> None:
+    """The event is this process's own too."""
     name = str(event.pop("event"))
     event.pop("level", None)
     log.info(name, **event)
 
 
 def _how_it_ended(exit_code: int, lines: list[str]) -> str:
-    """torchrun's summary names the first process to fail by `rank` and `exitcode`; a negative one is a signal's number."""
-    text = "\n".join(lines)
-    rank = re.search(r"Root Cause.*?rank\s*:\s*(\d+)", text, re.DOTALL)
-    code = re.search(r"Root Cause.*?exitcode\s*:\s*(-?\d+)", text, re.DOTALL)
-    if rank is None or code is None:
+    """torchrun's summary names every process that failed by `rank` and `exitcode`, a signal's number negative, the first seen last.
+
+    Of a process killed and one that ended because it lost the other, torchrun may see either first: the cause is the former.
+    """
+    failures = re.findall(r"^ *rank +: (\d+) .*\n *exitcode +: (-?\d+)", "\n".join(lines), re.MULTILINE)
+    if not failures:
         return f"training: torchrun ended with exit code {exit_code}; its last line: {lines[-1] if lines else 'none'}"
-    number = int(code[1])
+    rank, code = next((each for each in reversed(failures) if int(each[1]) != PeerLost.exit_code), failures[-1])
+    number = int(code)
     how = f"was killed by {signal.Signals(-number).name}" if number < 0 else f"ended with exit code {number}"
     hint = "; a SIGKILL that nobody sent is the kernel's, for want of memory" if number == -signal.SIGKILL else ""
-    return f"training: process {rank[1]} {how}{hint}"
+    return f"training: process {rank} {how}{hint}"

@@ -4,28 +4,22 @@ import argparse
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from components.prepare_dataset.assemble import LoggedProgress, assemble, encode_all, too_long_line
 from components.prepare_dataset.attempts import attempt
+from components.prepare_dataset.claim import Claimed, claim, digest_of
 from components.prepare_dataset.source import Source, load_source
-from components.shared.errors import DataError, HaganeError
-from components.shared.kfp_face import hand_over
+from components.shared.errors import DataError, HaganeError, RunFailed
+from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import DATASET, PLAN
-from components.shared.manifest import Manifest, publish_folder, read_manifest
+from components.shared.manifest import Manifest, Scalar, publish_folder, read_manifest
 from components.shared.spec import RunSpec
-from components.shared.spec_file import load_spec, spec_from_parameter
-from components.shared.step import Log, claim_run, finished, step_log, work_folder
+from components.shared.spec_file import load_spec
+from components.shared.step import Log, claim_run, finished, open_run, step_log, work_folder
 from components.shared.storage import Store
 
 _LOOKED_AT = 8
-
-
-class Prepared(NamedTuple):
-    run: str
-    """URI of the run's folder."""
-    dataset: str
-    """Digest of dataset/'s manifest."""
 
 
 def run_step(spec: RunSpec) -> Manifest:
@@ -34,13 +28,33 @@ def run_step(spec: RunSpec) -> Manifest:
         return prepare(spec, log)
 
 
-def kfp_step(spec: dict[str, Any], *, manifest_path: str, page_path: str) -> Prepared:
-    """`run_step` for KFP, which then has the manifest and the HTML report too."""
+def kfp_claim(
+    spec: dict[str, Any], overrides: dict[str, str | int], *, kfp_run: str, images: str, skip_if_unchanged: bool, notify_when: str
+) -> Claimed:
+    """`claim` as a process of its own, for KFP."""
     with step_log("prepare_dataset") as log:
-        parsed = spec_from_parameter(spec)
-        manifest = prepare(parsed, log)
-        digest = hand_over(manifest, run=parsed.run_uri, manifest_path=manifest_path, pages={"page.html": page_path})
-        return Prepared(run=parsed.run_uri, dataset=digest)
+        return claim(spec, overrides, kfp_run=kfp_run, images=images, skip_if_unchanged=skip_if_unchanged, notify_when=notify_when, log=log)
+
+
+def kfp_step(run: str, *, inputs: str, manifest_path: str, page_path: str, metrics: Metrics) -> str:
+    """The claimed run's dataset/ is finished; KFP has its manifest, its page and its counts. Returns the manifest's digest.
+
+    Raises:
+        RunFailed: the data changed since the run was claimed, so that KFP's cache would know this dataset by the old one's digest.
+    """
+    with step_log("prepare_dataset") as log:
+        _, spec = open_run(run)
+        manifest = prepare(spec, log)
+        if digest_of(manifest.inputs) != inputs:
+            raise RunFailed("dataset: the data changed while the run was being started; start it again")
+        facts = manifest.facts
+        shown = ("num_conversations", "num_rows", "num_tokens", "num_trained_tokens", "held_out_conversations", "dropped")
+        tell_numbers(metrics, {name: _number(facts.get(name)) for name in shown})
+        return hand_over(manifest, run=run, manifest_path=manifest_path, pages={"page.html": page_path})
+
+
+def _number(fact: Scalar) -> float | None:
+    return None if fact is None or isinstance(fact, str) else float(fact)
 
 
 def prepare(spec: RunSpec, log: Log) -> Manifest:

@@ -19,6 +19,7 @@ import jinja2.utils
 
 from components.prepare_dataset.records import Message
 from components.shared.errors import DataError, ModelError
+from components.shared.named_file import local_file
 
 # What a template's own expressions raise beside jinja2's errors, such as `message.content + 1`.
 _FAILURES = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
@@ -61,7 +62,8 @@ def read_template(folder: Path, chosen: str, tokenizer_config: Mapping[str, Any]
         ModelError: the model brings none, or several and none named `default`. DataError: the file cannot be read.
     """
     if chosen != "model":
-        return chosen, _read_file(Path(chosen))
+        with local_file(chosen) as path:
+            return chosen, _read_file(path)
     own_file = folder / "chat_template.jinja"
     if own_file.is_file():
         return str(own_file), _read_file(own_file)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import DataError
+from components.shared.named_file import local_file
 
 ROLES = ("system", "user", "assistant")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
@@ -42,30 +43,32 @@ class RecordFile:
     """Of the file's bytes, in hex."""
 
 
-def read_records(*paths: Path) -> tuple[RecordFile, ...]:
-    """The conversations of each file, in its order; keys of a record beside `messages` are left unread.
+def read_records(*names: str) -> tuple[RecordFile, ...]:
+    """The conversations of each file or object, in its order; keys of a record beside `messages` are left unread.
 
     Raises:
+        StoreError: an object cannot be read.
         DataError: a file cannot be read, is empty, or holds lines that are no conversation; the first 20 of all
             files together are shown, and the number of the rest.
     """
     files: list[RecordFile] = []
     problems: list[str] = []
-    for path in paths:
+    for name in names:
         sha256 = hashlib.sha256()
         conversations: list[Conversation] = []
         try:
-            for number, line in _numbered_lines(path, sha256):
-                found = parse_record(line, f"{path}:{number}")
-                if isinstance(found, Conversation):
-                    conversations.append(found)
-                else:
-                    problems.extend(found)
+            with local_file(name) as path:
+                for number, line in _numbered_lines(path, sha256):
+                    found = parse_record(line, f"{name}:{number}")
+                    if isinstance(found, Conversation):
+                        conversations.append(found)
+                    else:
+                        problems.extend(found)
         except OSError as error:
-            problems.append(_unreadable(path, error))
+            problems.append(_unreadable(Path(name), error))
         else:
-            if not conversations and not any(problem.startswith(f"{path}:") for problem in problems):
-                problems.append(f"{path}: holds no record; write one conversation a line: {_FORM}")
+            if not conversations and not any(problem.startswith(f"{name}:") for problem in problems):
+                problems.append(f"{name}: holds no record; write one conversation a line: {_FORM}")
         files.append(RecordFile(tuple(conversations), sha256.hexdigest()))
     if problems:
         raise DataError(*first_problems(problems))

@@ -4,7 +4,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from components.prepare_dataset.attempts import all_of, attempt
@@ -56,7 +55,7 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
 
 
 def _load_records(data: DataSpec) -> Records:
-    files = read_records(*(Path(path) for path in (data.train, data.held_out) if path is not None))
+    files = read_records(*(name for name in (data.train, data.held_out) if name is not None))
     if data.held_out is not None:
         return Records(files[0].conversations, files[1].conversations, files[0].sha256, files[1].sha256)
     train, held_out = set_aside(files[0].conversations, data.held_out_share)

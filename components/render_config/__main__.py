@@ -2,29 +2,34 @@
 
 import argparse
 import json
+import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+
+import yaml
 
 from components.render_config.architectures import architecture_of
-from components.render_config.files import deepspeed_json, lifecycle_json, lora_json, training_args_json
-from components.render_config.hardware import machine_memory
+from components.render_config.file_reasons import rendered_files
+from components.render_config.files import lifecycle_json
+from components.render_config.hardware import GIB, machine_memory
 from components.render_config.import_deepspeed import explained, read_deepspeed
 from components.render_config.page import render_page
 from components.render_config.planner import DatasetFacts, Machine, check_spec, make_plan
-from components.render_config.precision import machine_flags
+from components.render_config.pytorchjob import pytorchjob
+from components.render_config.trainjob import trainjob
 from components.shared.checkpoints import committed_checkpoints, resume_problem
 from components.shared.errors import SpecError
-from components.shared.kfp_face import hand_over
-from components.shared.layout import DATASET, PLAN
+from components.shared.kfp_face import Metrics, hand_over, tell_numbers
+from components.shared.layout import DATASET, PLAN, job_file
+from components.shared.machine import machine_flags
 from components.shared.manifest import Manifest, publish_folder, require_manifest
 from components.shared.model_source import CONFIG_AND_TOKENIZER, read_config, resolve_model
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
 from components.shared.step import finished, open_run, step_log, work_folder
-from components.shared.storage import Store
+from components.shared.storage import Store, open_store
 
 
 def run_step(run: str) -> Manifest:
@@ -97,6 +102,7 @@ def dataset_facts(dataset: Manifest) -> DatasetFacts:
         digest=dataset.digest,
         num_rows=int(facts["num_rows"] or 0),
         num_tokens=int(facts["num_tokens"] or 0),
+        num_held_out=int(facts["held_out_rows"] or 0),
         model_revision=None if revision is None else str(revision),
     )
 
@@ -105,23 +111,47 @@ def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> 
     """The files of plan/ are in the folder, which is made."""
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
-    (folder / "page.html").write_text(render_page(plan), encoding="utf-8")
-    files: dict[str, dict[str, Any]] = {
-        "deepspeed.json": deepspeed_json(spec, plan, hidden_size=hidden_size),
-        "training_args.json": training_args_json(spec, plan),
-    }
-    if plan.lora is not None:
-        files["lora.json"] = lora_json(plan.lora)
+    files = rendered_files(spec, plan, hidden_size=hidden_size)
+    (folder / "page.html").write_text(render_page(plan, files), encoding="utf-8")
     lifecycle = lifecycle_json(spec)
     if lifecycle is not None:
-        files["lifecycle.json"] = lifecycle
+        files["lifecycle"] = lifecycle
+    if spec.backend != "local":
+        job = {"pytorchjob": pytorchjob, "trainjob": trainjob}[spec.backend](spec, plan)
+        (folder / job_file(spec.backend)).write_text(yaml.safe_dump(job, sort_keys=False))
     for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=1) + "\n")
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def kfp_step(run: str, *, manifest_path: str, page_path: str) -> str:
-    """`run_step` for KFP: its manifest is at `manifest_path` too, its page at `page_path`. Returns the manifest's digest."""
-    return hand_over(run_step(run), run=run, manifest_path=manifest_path, pages={"page.html": page_path})
+def kfp_step(run: str, *, manifest_path: str, page_path: str, metrics: Metrics) -> tuple[str, str, str, str]:
+    """`run_step` for KFP, which has its manifest, its page and its numbers too. Returns the manifest's digest, and what the pods of the
+    later steps ask for: cores, memory to export, memory to evaluate."""
+    manifest = run_step(run)
+    plan = Plan.model_validate_json(open_store(run).read_bytes(f"{PLAN}/plan.json"))
+    tell_numbers(metrics, numbers_of(plan))
+    digest = hand_over(manifest, run=run, manifest_path=manifest_path, pages={"page.html": page_path})
+    after = plan.after
+    if after is None:
+        return digest, "2", "8Gi", "8Gi"
+    return digest, str(after.cpus), in_gib(after.export_bytes), in_gib(after.evaluate_bytes)
+
+
+def in_gib(num_bytes: int) -> str:
+    """As Kubernetes writes it, rounded up."""
+    return f"{math.ceil(num_bytes / GIB)}Gi"
+
+
+def numbers_of(plan: Plan) -> dict[str, float | None]:
+    """What KFP shows of the plan, by name."""
+    memory = plan.memory
+    return {
+        "planned_steps": plan.steps.total_steps,
+        "planned_steps_per_epoch": plan.steps.steps_per_epoch,
+        "trainable_parameters": plan.num_trainable,
+        "gpu_memory_gib": None if memory is None or memory.gpu_limit is None else round(memory.gpu_bytes / GIB, 2),
+        "host_memory_gib": None if memory is None else round(memory.host_bytes / GIB, 2),
+        "planned_hours": None if plan.time is None else round(plan.time.hours, 2),
+    }
 
 
 def main() -> None:

@@ -52,6 +52,9 @@ class Activations:
     """One block's, computed anew in the backward pass under gradient checkpointing; else 0."""
     backward: int
     """Gradients of one block's activations while it is passed backward."""
+    masks: int
+    """Who may see whom in packed rows, T² numbers a row: made once as truth values, and by scaled_dot_product_attention anew in each
+    block as numbers to add, which its backward pass reads. Eager attention makes the latter once."""
     logits: int
     """At the loss: logits, log-probabilities in fp32, the gradients of both; bf16 logits are cast to fp32 first."""
     expert_weights: int
@@ -69,6 +72,7 @@ def activations(architecture: Architecture, work: Pass) -> Activations:
         blocks=architecture.num_blocks * (boundary if work.checkpointing else block),
         block_again=block if work.checkpointing else 0,
         backward=tokens * w * (2 * architecture.hidden_size + (3 if architecture.gated else 2) * inner),
+        masks=masks(architecture, work),
         logits=(14 if w == 2 else 16) * tokens * architecture.vocabulary,
         expert_weights=expert_weights // architecture.num_blocks if work.checkpointing else expert_weights,
     )
@@ -83,6 +87,13 @@ def scores(architecture: Architecture, work: Pass) -> int:
     """Bytes that one block keeps of one row's attention matrix: nothing but its log-sum-exp, unless attention is eager."""
     in_bf16, in_fp32 = EAGER.get(architecture.model_type, (0, 0))
     return architecture.attention.num_heads * work.row_tokens**2 * (in_bf16 if work.weight_bytes == 2 else in_fp32)
+
+
+def masks(architecture: Architecture, work: Pass) -> int:
+    """Bytes of all masks of a pass; a block that has no attention has none."""
+    blocks = max((each.count for each in architecture.linears if each.role == "attention"), default=0)
+    held = min(blocks, 1) if work.checkpointing or architecture.model_type in EAGER else blocks
+    return work.micro_batch * work.row_tokens**2 * (min(blocks, 1) + held * work.weight_bytes)
 
 
 def inner_size(architecture: Architecture) -> int:

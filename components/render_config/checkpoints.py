@@ -2,27 +2,34 @@
 
 import math
 
-from components.render_config.precision import WEIGHT_BYTES, Precision
-from components.shared.plan import CheckpointPlan, StepPlan, ZeroPlan
+from components.render_config.precision import WEIGHT_BYTES
+from components.render_config.timing import StepTime
+from components.shared.figures import plain
+from components.shared.plan import CheckpointPlan, Precision, StepPlan, ZeroPlan
 from components.shared.spec import KeepSpec, RunSpec
 
 PROCESS_BYTES = 20_000
 """What a process adds whatever the model's size: its RNG state, ZeRO's description of its shards."""
-STEP_SECONDS = 5
-"""Of the grace: for the optimizer step under way and the write to the local disk."""
+SAVE_SECONDS = 5
+"""Of the grace: for the write to the local disk, and for processes to end."""
 
 
-def plan_checkpoints(spec: RunSpec, zero: ZeroPlan, steps: StepPlan, *, precision: Precision, num_trainable: int) -> CheckpointPlan:
+def plan_checkpoints(
+    spec: RunSpec, zero: ZeroPlan, steps: StepPlan, *, precision: Precision, num_trainable: int, step: StepTime | None
+) -> CheckpointPlan:
     """Bytes of checkpoints. LoRA: optimizer state and the matrices themselves; full: the state, which holds the weights.
 
-    Below ZeRO-3 the weights are not divided, so process 0 writes them once more, in training precision.
+    Below ZeRO-3 the weights are not divided, so process 0 writes them once more, in training precision. It also writes the matrices,
+    and without ZeRO the state, so that its node holds all of these.
     """
-    bytes_each = state_bytes(zero, precision) * num_trainable + PROCESS_BYTES * steps.num_processes
-    if spec.training.method == "lora":
-        bytes_each += 4 * num_trainable
+    state = state_bytes(zero, precision) * num_trainable
+    of_first = 4 * num_trainable if spec.training.method == "lora" else 0
     if zero.stage < 3:
-        bytes_each += WEIGHT_BYTES[precision] * num_trainable
-    node_bytes = math.ceil(bytes_each / spec.hardware.num_nodes)
+        of_first += WEIGHT_BYTES[precision] * num_trainable
+    of_all = PROCESS_BYTES * steps.num_processes
+    bytes_each = state + of_first + of_all
+    divided = of_all + (state if zero.stage else 0)
+    node_bytes = bytes_each - divided + math.ceil(divided / spec.hardware.num_nodes)
     num_kept = kept_epochs(spec.checkpoints.keep, len(steps.save_steps))
     return CheckpointPlan(
         bytes_each=bytes_each,
@@ -31,7 +38,7 @@ def plan_checkpoints(spec: RunSpec, zero: ZeroPlan, steps: StepPlan, *, precisio
         node_bytes=node_bytes,
         # One checkpoint is written while the one before may still be on its way to the store.
         work_bytes=2 * node_bytes,
-        saves_on_sigterm=upload_seconds(node_bytes, spec) <= spec.checkpoints.grace_seconds - STEP_SECONDS,
+        saves_on_sigterm=_step_seconds(step) + SAVE_SECONDS + upload_seconds(node_bytes, spec) <= spec.checkpoints.grace_seconds,
     )
 
 
@@ -54,7 +61,12 @@ def upload_seconds(node_bytes: int, spec: RunSpec) -> float:
     return node_bytes / (spec.checkpoints.upload_mb_s * 1e6)
 
 
-def checkpoint_reasons(spec: RunSpec, plan: CheckpointPlan) -> dict[str, str]:
+def _step_seconds(step: StepTime | None) -> float:
+    """The step under way when SIGTERM comes may have just begun. Nothing is counted for one of unknown length."""
+    return 0.0 if step is None else step.seconds
+
+
+def checkpoint_reasons(spec: RunSpec, plan: CheckpointPlan, step: StepTime | None) -> dict[str, str]:
     """Why as many stay, and why SIGTERM is or is not answered by a save."""
     asked, seconds = spec.checkpoints, upload_seconds(plan.node_bytes, spec)
     kept = "keep is not set: every epoch's stays" if asked.keep == KeepSpec() else ", ".join(_wishes(asked.keep))
@@ -62,10 +74,16 @@ def checkpoint_reasons(spec: RunSpec, plan: CheckpointPlan) -> dict[str, str]:
     return {
         "checkpoints.num_kept": kept,
         "checkpoints.saves_on_sigterm": (
-            f"{plan.node_bytes / 1e6:.1f} MB a machine at {asked.upload_mb_s:g} MB/s: {seconds:.1f} s, and {STEP_SECONDS} s for the step "
-            f"under way {fits} grace_seconds {asked.grace_seconds}"
+            f"{_under_way(step)}, {SAVE_SECONDS} s to write, and {plain(seconds)} s for {plan.node_bytes / 1e6:.1f} MB a machine at "
+            f"{asked.upload_mb_s:g} MB/s {fits} grace_seconds {asked.grace_seconds}"
         ),
     }
+
+
+def _under_way(step: StepTime | None) -> str:
+    if step is None:
+        return "the step under way, whose length is not known"
+    return f"the step under way, about {plain(step.seconds)} s ({plain(step.low)} to {plain(step.high)})"
 
 
 def _wishes(keep: KeepSpec) -> list[str]:

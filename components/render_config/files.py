@@ -74,6 +74,7 @@ def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
         "save_strategy": "epoch",
         "logging_strategy": "steps",
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,
         "report_to": [],
         "disable_tqdm": True,
         "remove_unused_columns": False,

@@ -8,17 +8,22 @@ from components.shared.errors import SpecError
 from components.shared.spec import HardwareSpec
 
 GIB = 2**30
+UNNAMED_GPU = "gpu"
+"""A GPU of which the spec tells only the memory."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Makers' data sheets: memory in GiB, dense bf16 matrix products in TFLOP/s, memory and PCIe one way in GB/s.
+    """Makers' data sheets: dense matrix products in TFLOP/s, memory and PCIe one way in GB/s. Memory is what `nvidia-smi` tells, in
+    GiB: error correction takes a sixteenth of GDDR memory where it is on, as it is when an A10, A40, L4 or L40S comes.
 
+    `half_tflops` is of bf16, or fp16 where there is no bf16, summed in fp32; `fp32_tflops` of plain fp32, since torch leaves TF32 off.
     `link_gb_s` is what one GPU sends to the others of its node: NVLink's total divided by two, else PCIe.
     """
 
     memory_gib: float
-    bf16_tflops: float
+    half_tflops: float
+    fp32_tflops: float
     memory_gb_s: float
     pcie_gb_s: float
     link_gb_s: float
@@ -27,22 +32,22 @@ class Device:
 
 
 GPUS: dict[str, Device] = {
-    "t4": Device(15, 65, 320, 16, 16, bf16=False),
-    "v100-16gb": Device(16, 125, 900, 16, 150, bf16=False),
-    "v100-32gb": Device(32, 125, 900, 16, 150, bf16=False),
-    "rtx3090": Device(24, 71, 936, 32, 32),
-    "rtx4090": Device(24, 165, 1008, 32, 32),
-    "rtx5090": Device(32, 210, 1792, 64, 64),
-    "a10": Device(24, 125, 600, 32, 32),
-    "a40": Device(48, 150, 696, 32, 56),
-    "a6000": Device(48, 155, 768, 32, 56),
-    "l4": Device(24, 121, 300, 32, 32),
-    "l40s": Device(48, 362, 864, 32, 32),
-    "a100-40gb": Device(40, 312, 1555, 32, 300),
-    "a100-80gb": Device(80, 312, 2039, 32, 300),
-    "h100-80gb": Device(80, 989, 3350, 64, 450),
-    "h200": Device(141, 989, 4800, 64, 450),
-    "b200": Device(180, 2250, 8000, 64, 900),
+    "t4": Device(15, 65, 8.1, 320, 16, 16, bf16=False),
+    "v100-16gb": Device(16, 125, 15.7, 900, 16, 150, bf16=False),
+    "v100-32gb": Device(32, 125, 15.7, 900, 16, 150, bf16=False),
+    "rtx3090": Device(24, 71, 35.6, 936, 32, 32),
+    "rtx4090": Device(24, 165, 82.6, 1008, 32, 32),
+    "rtx5090": Device(31.8, 210, 104.8, 1792, 64, 64),
+    "a10": Device(22.5, 125, 31.2, 600, 32, 32),
+    "a40": Device(45, 150, 37.4, 696, 32, 56),
+    "a6000": Device(48, 155, 38.7, 768, 32, 56),
+    "l4": Device(22.5, 121, 30.3, 300, 32, 32),
+    "l40s": Device(45, 362, 91.6, 864, 32, 32),
+    "a100-40gb": Device(40, 312, 19.5, 1555, 32, 300),
+    "a100-80gb": Device(80, 312, 19.5, 2039, 32, 300),
+    "h100-80gb": Device(79.6, 989, 67, 3350, 64, 450),
+    "h200": Device(140.4, 989, 67, 4800, 64, 450),
+    "b200": Device(178.3, 2250, 75, 7680, 64, 900),
 }
 # One core of a recent server processor without bf16 instructions: 63 GFLOP/s in fp32, measured (precision.py).
 CPU_CORE_TFLOPS = 0.06
@@ -70,7 +75,7 @@ class Hardware:
 
 
 def hardware_of(spec: HardwareSpec, *, machine_bytes: int | None, has_gpu: bool) -> Hardware:
-    """`machine_bytes` is this machine's memory, which counts where no GPU and no host memory are stated.
+    """`machine_bytes` is this machine's memory, which counts where it trains and no GPU and no host memory are stated.
 
     Raises:
         SpecError: a GPU of a name that is not known; this machine has a GPU and the spec says nothing of it.
@@ -91,7 +96,7 @@ def hardware_of(spec: HardwareSpec, *, machine_bytes: int | None, has_gpu: bool)
         )
     host = int(spec.host_memory_gib * GIB) if spec.host_memory_gib else machine_bytes if on_cpu else None
     return Hardware(
-        gpu=None if on_cpu else spec.gpu or "gpu",
+        gpu=None if on_cpu else spec.gpu or UNNAMED_GPU,
         device=device,
         gpu_bytes=None if gib is None else int(gib * GIB),
         host_bytes=host,

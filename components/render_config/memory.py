@@ -20,6 +20,32 @@ GPU_HOST_BASE, CUDA_CONTEXT, NCCL_BUFFERS = 3 * GIB, int(0.6 * GIB), int(0.4 * G
 SHM = 1 * GIB
 HEAP = 1.25
 
+# Kinds of memory, as the figure of the ZeRO paper has them (arXiv 1910.02054, figure 1), with activations and the rest beside.
+KINDS = {
+    "weights": (
+        "weights",
+        "gathered layers",
+        "gathering the largest weight",
+        "loading the weights",
+        "start-up beyond the above",
+        "updated weights for the GPU",
+        "gathering updated weights",
+        "experts' weights with their update",
+    ),
+    "gradients": (
+        "gradients",
+        "fp32 gradients",
+        "fp32 gradients at the step",
+        "gradients from the GPU",
+        "reducing gradients",
+        "communication buckets",
+    ),
+    "optimizer state": ("optimizer state", "fp32 weights"),
+    "activations": ("activations", "attention masks", "loss or backward pass", "heap between activations"),
+    "all else": ("CUDA context and NCCL", "libraries and interpreter", "shared memory", "training rows"),
+}
+KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -58,6 +84,14 @@ def memory(architecture: Architecture, job: Job) -> Memory:
     )
     steady = [base, *each, *offloaded]
     return Memory(gpu=(), host=_shown([*steady, _start_up(architecture, job, steady)]))
+
+
+def by_kind(terms: tuple[MemoryTerm, ...]) -> dict[str, int]:
+    """Bytes of each of KINDS that there is."""
+    found = dict.fromkeys(KINDS, 0)
+    for term in terms:
+        found[KIND_OF[term.name]] += term.num_bytes
+    return {kind: num_bytes for kind, num_bytes in found.items() if num_bytes}
 
 
 def _heap(architecture: Architecture, job: Job) -> MemoryTerm:
@@ -200,6 +234,7 @@ def _activations(architecture: Architecture, job: Job) -> list[MemoryTerm]:
     kept = "only each block's input, under gradient checkpointing" if job.checkpointing else "all that the backward pass reads"
     return [
         _term("activations", made.blocks, f"{architecture.num_blocks} blocks x {at}: {kept}", ROOTS),
+        _term("attention masks", made.masks, _masks_formula(work), ROOTS),
         _term(
             "loss or backward pass",
             max(made.logits, again),
@@ -208,6 +243,11 @@ def _activations(architecture: Architecture, job: Job) -> list[MemoryTerm]:
         ),
         _term("experts' weights with their update", made.expert_weights, "all experts that LoRA trains", "PEFT 0.21 ParamWrapper"),
     ]
+
+
+def _masks_formula(work: Pass) -> str:
+    each = "once" if work.checkpointing else "each block with attention"
+    return f"{work.micro_batch} x {work.row_tokens:,}² x (1 B once + {work.weight_bytes} B {each})"
 
 
 def _offloaded(architecture: Architecture, job: Job) -> list[MemoryTerm]:

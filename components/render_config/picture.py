@@ -13,18 +13,19 @@ MOST_MARKS = 12
 
 
 def options_chart(memory: MemoryPlan, *, host: bool, chosen: str) -> str:
-    """One bar an option: bytes of a GPU, or of a node's host; a line where the hardware ends, a thin one where the margin begins."""
+    """One bar an option: bytes of a GPU, or of a node's host, by kind; a line where the hardware ends, a thin one where the margin is."""
     limit = memory.host_limit if host else memory.gpu_limit
-    sizes = [(each.host_bytes if host else each.gpu_bytes) for each in memory.options]
+    kinds = [(each.host_kinds if host else each.gpu_kinds) for each in memory.options]
+    sizes = [sum(each.values()) for each in kinds]
     most = max([*sizes, limit or 0])
     scale = (WIDTH - NAMES - NUMBERS) / most
     height = ROW * len(sizes) + 24
     what = "a node's memory" if host else "a GPU's memory"
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{what} for each ZeRO stage and offload">']
-    for index, (each, size) in enumerate(zip(memory.options, sizes, strict=True)):
+    for index, (each, size, its) in enumerate(zip(memory.options, sizes, kinds, strict=True)):
         parts += _bar(
             each,
-            size,
+            its,
             y=ROW * index,
             scale=scale,
             chosen=each.zero.name == chosen,
@@ -35,12 +36,25 @@ def options_chart(memory: MemoryPlan, *, host: bool, chosen: str) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def _bar(each: ZeroOption, size: int, *, y: int, scale: float, chosen: bool, over: bool) -> Iterable[str]:
-    kind = "chosen" if chosen else "over" if over else "fits"
+def _bar(each: ZeroOption, kinds: dict[str, int], *, y: int, scale: float, chosen: bool, over: bool) -> Iterable[str]:
+    size = sum(kinds.values())
     width = max(1.0, round(size * scale, 1))
     yield f'<text class="name{" chosen" if chosen else ""}" x="{NAMES - 10}" y="{y + 17}" text-anchor="end">{short_name(each)}</text>'
-    yield f'<rect class="{kind}" x="{NAMES}" y="{y + 4}" width="{width}" height="{ROW - 8}" rx="2"/>'
+    yield f'<g class="{"over" if over else "fits"}">'
+    left = 0
+    for kind, num_bytes in kinds.items():
+        x, wide = round(NAMES + left * scale, 1), round(num_bytes * scale, 1)
+        yield f'<rect class="{css_class(kind)}" x="{x}" y="{y + 4}" width="{wide}" height="{ROW - 8}"/>'
+        left += num_bytes
+    yield "</g>"
+    if chosen:
+        yield f'<rect class="chosen" x="{NAMES}" y="{y + 4}" width="{width}" height="{ROW - 8}"/>'
     yield f'<text class="tick" x="{NAMES + width + 6}" y="{y + 17}">{size / GIB:.1f} GiB</text>'
+
+
+def css_class(kind: str) -> str:
+    """`optimizer-state` for `optimizer state`."""
+    return kind.replace(" ", "-")
 
 
 def short_name(each: ZeroOption) -> str:
@@ -64,13 +78,13 @@ def time_line(steps: StepPlan) -> str:
     scale = (right - left) / steps.total_steps
     every = -(-len(steps.save_steps) // MOST_MARKS)
     parts = [f'<svg viewBox="0 0 {WIDTH} 66" role="img" aria-label="{steps.total_steps} steps, {len(steps.save_steps)} checkpoints">']
-    begin = 0
+    begin, saves = 0, list[str]()
     for number, step in enumerate(steps.save_steps, start=1):
         x1, x2 = round(left + begin * scale, 1), round(left + step * scale, 1)
         parts.append(f'<rect class="epoch{number % 2}" x="{x1}" y="{y - 8}" width="{round(x2 - x1, 1)}" height="16"/>')
-        parts.append(f'<circle class="save" cx="{x2}" cy="{y}" r="5"/>')
+        saves.append(f'<circle class="save" cx="{x2}" cy="{y}" r="5"/>')
         if number % every == 0 or number == len(steps.save_steps):
             parts.append(f'<text class="tick" x="{x2}" y="{y + 28}" text-anchor="end">{step:,}</text>')
             parts.append(f'<text class="tick" x="{x2}" y="{y + 43}" text-anchor="end">epoch {number}</text>')
         begin = step
-    return "\n".join([*parts, "</svg>"])
+    return "\n".join([*parts, *saves, "</svg>"])  # a box drawn later would hide half of a dot

@@ -6,19 +6,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from components.render_config.after import after_cautions, after_reasons, plan_after
 from components.render_config.architectures import architecture_of
-from components.render_config.checkpoints import checkpoint_reasons, plan_checkpoints
-from components.render_config.choice import Choice, Wish, choose
+from components.render_config.checkpoints import checkpoint_reasons, plan_checkpoints, upload_seconds
+from components.render_config.choice import Choice, choose
+from components.render_config.file_reasons import file_reasons, rendered_files
+from components.render_config.fit import Wish
 from components.render_config.hardware import Hardware, hardware_of
-from components.render_config.precision import WEIGHT_BYTES, Precision, choose_precision
+from components.render_config.job_checks import check_job
+from components.render_config.precision import WEIGHT_BYTES, choose_precision
 from components.render_config.shapes import Architecture
 from components.render_config.steps import Batching, grad_accum_steps, plan_steps
 from components.render_config.targets import Targets, lora_targets
-from components.render_config.timing import Work, estimate
+from components.render_config.threads import threads_per_process, why_threads
+from components.render_config.timing import Work, estimate, step_time
 from components.render_config.words import model_cautions, reasons, verdict
 from components.shared.errors import HaganeError, ModelError
 from components.shared.model_registry import KnownModel, ModelFamily, known_model
-from components.shared.plan import LoraPlan, MemoryPlan, ModelPlan, Plan
+from components.shared.plan import LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
 from components.shared.spec import HOW_NOT_WHAT, LoraSpec, RunSpec
 
 T = TypeVar("T")
@@ -33,11 +38,13 @@ class DatasetFacts:
     num_rows: int
     num_tokens: int
     model_revision: str | None
+    num_held_out: int | None = None
+    """Packed held-out rows; None where there is no dataset yet."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What planning knows of the machine it runs on."""
+    """What planning knows of a machine: the one it runs on, or that trains."""
 
     flags: frozenset[str] = frozenset()
     """precision.py"""
@@ -60,7 +67,7 @@ class Decided:
 
 
 def check_spec(spec: RunSpec, config: Mapping[str, Any], machine: Machine) -> None:
-    """Raises HaganeError with all that is wrong with model, LoRA targets, row length, batch sizes and hardware, or with what does not
+    """Raises HaganeError with all that is wrong with model, LoRA targets, row length, batch sizes, job and hardware, or with what does not
     fit it."""
     decide(spec, config, machine, dataset_tokens=0)
 
@@ -68,16 +75,18 @@ def check_spec(spec: RunSpec, config: Mapping[str, Any], machine: Machine) -> No
 def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, *, dataset_tokens: int) -> Decided:
     """Raises HaganeError as `check_spec`."""
     problems: list[str] = []
+    machine = machine_that_trains(spec, machine)
     architecture = _collect(problems, lambda: architecture_of(config))
     targets = None if architecture is None else _collect(problems, lambda: _targets(spec, architecture))
     _collect(problems, lambda: _check_row_tokens(spec, config))
+    _collect(problems, lambda: check_job(spec))
     hardware = _collect(problems, lambda: hardware_of(spec.hardware, machine_bytes=machine.memory_bytes, has_gpu="cuda" in machine.flags))
     micro_batch = 1 if spec.training.micro_batch == "auto" else spec.training.micro_batch
     _collect(problems, lambda: _grad_accum(spec, micro_batch))
-    if problems or architecture is None or targets is None or hardware is None:
+    chosen = None if hardware is None else _collect(problems, lambda: _precision(spec, machine, hardware))
+    if problems or architecture is None or targets is None or hardware is None or chosen is None:
         raise HaganeError(*problems)
-    has_bf16 = hardware.device is None or hardware.device.bf16
-    precision, why = choose_precision(spec.training.precision, machine.flags, gpu=hardware.gpu, gpu_has_bf16=has_bf16)
+    precision, why = chosen
     wish = Wish(
         zero=spec.zero,
         full=spec.training.method == "full",
@@ -92,6 +101,21 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, *, datase
     )
     known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
     return Decided(architecture, hardware, precision, why, wish, choose(architecture, wish, hardware), known)
+
+
+def machine_that_trains(spec: RunSpec, planner: Machine) -> Machine:
+    """The one that plans, or of a cluster's nodes what the spec says: a plan of the same run is the same wherever it is made."""
+    if spec.backend == "local":
+        return planner
+    return Machine(num_cores=max(1, int(spec.cluster.cpus or spec.hardware.processes_per_node)))
+
+
+def _precision(spec: RunSpec, machine: Machine, hardware: Hardware) -> tuple[Precision, str]:
+    asked, has_bf16 = spec.training.precision, hardware.device is None or hardware.device.bf16
+    if spec.backend != "local" and hardware.gpu is None:
+        unknown = "training.precision is auto, and what processors the cluster's nodes have is not known; set bf16 where they compute it"
+        return ("fp32", unknown) if asked == "auto" else (asked, "as training.precision asks")
+    return choose_precision(asked, machine.flags, gpu=hardware.gpu, gpu_has_bf16=has_bf16)
 
 
 def _collect(problems: list[str], check: Callable[[], T]) -> T | None:
@@ -131,6 +155,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     """The whole plan. Raises HaganeError as `check_spec` does, or when `drop_last` leaves nothing to train."""
     training, decided = spec.training, decide(spec, config, machine, dataset_tokens=dataset.num_tokens)
     architecture, choice = decided.architecture, decided.choice
+    num_cores = machine_that_trains(spec, machine).num_cores
     batching = Batching(
         num_processes=_num_processes(spec),
         micro_batch=choice.micro_batch,
@@ -142,14 +167,14 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     steps = plan_steps(dataset.num_rows, batching, warmup_share=training.warmup_share, num_tokens=dataset.num_tokens)
     lora = lora_plan(spec.lora, decided.wish.targets) if training.method == "lora" else None
     num_trainable = decided.wish.num_trainable(architecture)
-    checkpoints = plan_checkpoints(spec, choice.zero, steps, precision=decided.precision, num_trainable=num_trainable)
-    time = estimate(
-        Work(architecture, decided.wish, decided.hardware, choice.zero, steps, machine.num_cores),
-        checkpoints,
-        price_per_gpu_hour=spec.hardware.price_per_gpu_hour,
-        upload_mb_s=spec.checkpoints.upload_mb_s,
-    )
-    return Plan(
+    work = Work(architecture, decided.wish, decided.hardware, choice.zero, steps, num_cores)
+    step = step_time(work)
+    checkpoints = plan_checkpoints(spec, choice.zero, steps, precision=decided.precision, num_trainable=num_trainable, step=step)
+    num_held_out = held_out_rows(spec, dataset)
+    after = plan_after(spec, architecture, decided.hardware, num_held_out=num_held_out, num_cores=num_cores)
+    price, upload = spec.hardware.price_per_gpu_hour, upload_seconds(checkpoints.node_bytes, spec)
+    time = None if step is None else estimate(step, work, upload_seconds=upload, price_per_gpu_hour=price)
+    plan = Plan(
         run=spec.name,
         method=training.method,
         precision=decided.precision,
@@ -162,12 +187,13 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
             num_parameters=architecture.num_parameters,
             largest_layer_parameters=architecture.largest_layer_parameters,
         ),
+        threads_per_process=threads_per_process(spec, num_cores),
         zero=choice.zero,
         steps=steps,
         lora=lora,
         checkpoints=checkpoints,
         verdict=verdict(spec, decided, steps, time),
-        cautions=(*choice.cautions, *model_cautions(spec, decided)),
+        cautions=(*choice.cautions, *model_cautions(spec, decided), *after_cautions(spec, after)),
         memory=MemoryPlan(
             gpu=choice.memory.gpu,
             host=choice.memory.host,
@@ -177,8 +203,20 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
             options=choice.options,
         ),
         time=time,
-        reasons=reasons(spec, decided, steps, lora) | checkpoint_reasons(spec, checkpoints),
+        after=after,
+        reasons=reasons(spec, decided, steps, lora)
+        | {"threads_per_process": why_threads(spec, num_cores)}
+        | checkpoint_reasons(spec, checkpoints, step)
+        | after_reasons(spec, after, num_held_out=num_held_out),
     )
+    files = rendered_files(spec, plan, hidden_size=architecture.hidden_size)
+    return plan.model_copy(update={"reasons": plan.reasons | file_reasons(files)})
+
+
+def held_out_rows(spec: RunSpec, dataset: DatasetFacts) -> int:
+    """Packed held-out rows; without a dataset, the share of all rows that is set aside."""
+    share = spec.data.held_out_share
+    return max(1, round(dataset.num_rows * share / (1 - share))) if dataset.num_held_out is None else dataset.num_held_out
 
 
 def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:

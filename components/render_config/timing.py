@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 
-from components.render_config.choice import Wish, traffic
+from components.render_config.fit import Wish, traffic
 from components.render_config.hardware import CPU_CORE_TFLOPS, Hardware
 from components.render_config.shapes import Architecture
-from components.shared.plan import CheckpointPlan, StepPlan, TimePlan, ZeroPlan
+from components.shared.figures import plain
+from components.shared.plan import StepPlan, TimePlan, ZeroPlan
 
 # Share of the data sheet's TFLOP/s that training reaches: 0.4, from 0.25 (small models, short rows) to 0.55 (large ones, tuned).
 # On a CPU core, of what a plain matrix product reaches there.
 MFU, MFU_LOW, MFU_HIGH = 0.4, 0.25, 0.55
 CPU_SHARE, CPU_LOW, CPU_HIGH = 0.5, 0.2, 0.8
-# Between nodes: 100 Gbit/s. Adam on the host reads and writes 28 B a parameter at 20 GB/s a process.
+# Between nodes: 100 Gbit/s. Adam reads and writes 28 B a parameter: on the host at 20 GB/s a process, else at the GPU's memory speed.
 NETWORK_GB_S, HOST_GB_S, ADAM_BYTES = 12.5, 20.0, 28
 SOURCE = "Kaplan et al. 2020 (arXiv 2001.08361) 2.1 for FLOPs; makers' data sheets (hardware.py); 25 to 55 % of them reached"
 
@@ -28,7 +29,18 @@ class Work:
     num_cores: int
 
 
-def estimate(work: Work, checkpoints: CheckpointPlan, *, price_per_gpu_hour: float | None, upload_mb_s: float) -> TimePlan | None:
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one optimizer step."""
+
+    seconds: float
+    low: float
+    high: float
+    parts: dict[str, float]
+    formula: str
+
+
+def step_time(work: Work) -> StepTime | None:
     """None where nothing is known of the device's speed."""
     rate = _tflops(work)
     if rate is None:
@@ -37,23 +49,34 @@ def estimate(work: Work, checkpoints: CheckpointPlan, *, price_per_gpu_hour: flo
     mid, low, high = (CPU_SHARE, CPU_LOW, CPU_HIGH) if on_cpu else (MFU, MFU_LOW, MFU_HIGH)
     flops = flops_per_step(work) / work.hardware.num_processes
     compute = flops / (rate * 1e12)
-    network, host = _wires(work)
-    # Half of the communication hides behind compute; in the best case all of it does, in the worst none.
-    seconds, best, worst = compute / mid + network / 2 + host, max(compute / high, network) + host / 2, compute / low + network + host
-    total, upload = work.steps.total_steps, checkpoints.bytes_each / work.hardware.num_nodes / (upload_mb_s * 1e6)
-    hours, shortest, longest = (total * each / 3600 for each in (seconds, best, worst))
-    price = None if price_per_gpu_hour is None else hours * price_per_gpu_hour * work.hardware.num_processes
+    memory, (network, host) = _memory(work), _wires(work)
+    # Half of the communication hides behind compute, where that lasts so long; in the best case all of it does and memory too, in
+    # the worst nothing does.
+    seen = max(network / 2, network - compute / mid)
+    return StepTime(
+        seconds=compute / mid + memory + seen + host,
+        low=max(compute / high, memory, network) + host / 2,
+        high=compute / low + memory + network + host,
+        parts={"compute": compute / mid, "memory": memory, "communication": network, "host": host},
+        formula=f"{plain(flops / 1e12)} TFLOP a process and step / ({rate:g} TFLOP/s x {mid:g})",
+    )
+
+
+def estimate(step: StepTime, work: Work, *, upload_seconds: float, price_per_gpu_hour: float | None) -> TimePlan:
+    """Of the whole training: all steps, and the upload of the last checkpoint, beside which nothing is left to do."""
+    total = work.steps.total_steps
+    hours = (total * step.seconds + upload_seconds) / 3600
     return TimePlan(
-        seconds_per_step=seconds,
-        low=best,
-        high=worst,
-        parts={"compute": compute / mid, "communication": network, "host": host},
-        hours=hours + upload / 3600,
-        hours_low=shortest,
-        hours_high=longest + len(work.steps.save_steps) * upload / 3600,
-        checkpoint_seconds=upload,
-        price=price,
-        formula=f"{flops / 1e12:.3g} TFLOP a process and step / ({rate:.3g} TFLOP/s x {mid:g})",
+        seconds_per_step=step.seconds,
+        low=step.low,
+        high=step.high,
+        parts=step.parts,
+        hours=hours,
+        hours_low=total * step.low / 3600,
+        hours_high=(total * step.high + len(work.steps.save_steps) * upload_seconds) / 3600,
+        checkpoint_seconds=upload_seconds,
+        price=None if price_per_gpu_hour is None else hours * price_per_gpu_hour * work.hardware.num_processes,
+        formula=step.formula,
         source=SOURCE,
     )
 
@@ -61,23 +84,50 @@ def estimate(work: Work, checkpoints: CheckpointPlan, *, price_per_gpu_hour: flo
 def flops_per_step(work: Work) -> float:
     """Of all processes: 2 a parameter and token forward, as many for the gradients of activations, as many for those of weights in
     full training, and 2 again under gradient checkpointing; attention's scores and sums beside."""
-    architecture, wish = work.architecture, work.wish
-    passes = 2 + 2 + (2 if wish.full else 0) + (2 if wish.checkpointing else 0)
+    wish, passes = work.wish, _passes(work.wish)
+    row = _row_flops(work.architecture, wish.row_tokens, passes=passes, score_passes=passes if wish.full else passes + 2)
+    return work.steps.global_batch * row
+
+
+def forward_flops(architecture: Architecture, row_tokens: int) -> float:
+    """Of one row, its loss alone."""
+    return _row_flops(architecture, row_tokens, passes=2, score_passes=2)
+
+
+def _row_flops(architecture: Architecture, row_tokens: int, *, passes: int, score_passes: int) -> float:
     lookup = (
         architecture.vocabulary * architecture.hidden_size
         if architecture.outside_parameters > 1.5 * architecture.vocabulary * architecture.hidden_size
         else 0
     )
     width = architecture.attention.num_heads * architecture.attention.head_size
-    scores = 2 * architecture.num_blocks * wish.row_tokens * width * (passes if wish.full else passes + 2)
-    return work.steps.global_batch * wish.row_tokens * (passes * (architecture.active_parameters - lookup) + scores)
+    scores = 2 * architecture.num_blocks * row_tokens * width * score_passes
+    return row_tokens * (passes * (architecture.active_parameters - lookup) + scores)
+
+
+def _passes(wish: Wish) -> int:
+    """FLOPs a parameter and token, two for each product with it."""
+    return 2 + 2 + (2 if wish.full else 0) + (2 if wish.checkpointing else 0)
 
 
 def _tflops(work: Work) -> float | None:
     """Of one process."""
     if work.hardware.gpu is None:
         return CPU_CORE_TFLOPS * max(1, work.num_cores / work.hardware.processes_per_node)
-    return work.hardware.device.bf16_tflops if work.hardware.device is not None else None
+    device = work.hardware.device
+    if device is None:
+        return None
+    return device.fp32_tflops if work.wish.weight_bytes == 4 else device.half_tflops
+
+
+def _memory(work: Work) -> float:
+    """Seconds of a step in which a GPU reads the weights, once for each product with them, and Adam its state."""
+    device, wish = work.hardware.device, work.wish
+    if device is None:
+        return 0.0
+    weights = _passes(wish) // 2 * wish.weight_bytes * work.architecture.num_parameters * work.steps.grad_accum
+    share = wish.num_trainable(work.architecture) / (work.hardware.num_processes if work.zero.stage else 1)
+    return (weights + (0 if work.zero.offload_optimizer else ADAM_BYTES * share)) / (device.memory_gb_s * 1e9)
 
 
 def _wires(work: Work) -> tuple[float, float]:

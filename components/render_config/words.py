@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from components.render_config.checkpoints import state_bytes
-from components.render_config.choice import gib
+from components.render_config.fit import gib
+from components.shared.figures import plain
 from components.shared.plan import LoraPlan, StepPlan, TimePlan
 from components.shared.spec import RunSpec
 
@@ -35,8 +36,8 @@ def verdict(spec: RunSpec, decided: "Decided", steps: StepPlan, time: TimePlan |
 def _hours(time: TimePlan) -> str:
     cost = "" if time.price is None else f" and {time.price:,.2f} in price"
     if time.hours < 1:
-        return f"{time.hours * 60:.2g} minutes ({time.hours_low * 60:.2g} to {time.hours_high * 60:.2g}){cost}"
-    return f"{time.hours:.2g} hours ({time.hours_low:.2g} to {time.hours_high:.2g}){cost}"
+        return f"{plain(time.hours * 60)} minutes ({plain(time.hours_low * 60)} to {plain(time.hours_high * 60)}){cost}"
+    return f"{plain(time.hours)} hours ({plain(time.hours_low)} to {plain(time.hours_high)}){cost}"
 
 
 def _many(count: int, what: str) -> str:
@@ -82,20 +83,8 @@ def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan |
         found["checkpoints.bytes_each"] = f"{state_bytes(zero, decided.precision)} bytes of optimizer state a parameter"
     else:
         found |= _lora_reasons(spec, decided, lora)
-    found |= _deepspeed_reasons(decided)
     if zero.stage < 3:
         found["checkpoints.bytes_each"] += f"; with {zero.name} the trained weights once more"
-    return found
-
-
-def _deepspeed_reasons(decided: "Decided") -> dict[str, str]:
-    """Values of deepspeed.json that the plan has no field for."""
-    zero, hidden = decided.choice.zero, decided.architecture.hidden_size
-    found = {"deepspeed.communication_data_type": f"{decided.precision}: gradients travel as they are, in no wider format"}
-    if zero.stage:
-        found["deepspeed.reduce_bucket_size"] = f"{hidden} x {hidden}, transformers' own rule: one square weight at a time"
-    if zero.offload_optimizer:
-        found["deepspeed.pin_memory"] = "page-locked host memory, so that copies to and from a GPU run beside its work"
     return found
 
 

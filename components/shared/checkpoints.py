@@ -3,15 +3,19 @@
 A checkpoint is of the end of an epoch (`checkpoints/epoch-0001`) or of a step between two (`checkpoints/step-000123`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.shared.layout import CHECKPOINTS, MANIFEST
-from components.shared.manifest import Manifest, fetch_file, read_manifest, require_manifest
+from components.shared.errors import ObjectDamaged
+from components.shared.layout import CHECKPOINTS, MANIFEST, checkpoint_folder, manifest_key, step_checkpoint_folder
+from components.shared.manifest import Manifest, fetch_file, read_manifest
 from components.shared.plan import Plan
 from components.shared.spec import KeepSpec
 from components.shared.storage import Store
+
+FACTS = ("epoch", "step", "num_processes", "zero_stage", "loss", "held_out_loss")
+"""What the manifest of every checkpoint tells."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Checkpoint:
         return None if loss is None else float(loss)
 
     @property
+    def attempts(self) -> set[str]:
+        """The start of the job that wrote it, as the names of its files begin."""
+        return {entry.name.partition("/")[0] for entry in self.manifest.files}
+
+    @property
     def num_bytes(self) -> int:
         return sum(entry.num_bytes for entry in self.manifest.files)
 
@@ -56,15 +65,44 @@ class Checkpoint:
 
 
 def committed_checkpoints(store: Store) -> list[Checkpoint]:
-    """All committed checkpoints of a run, oldest first. What has no manifest is not there."""
-    found: list[Checkpoint] = []
+    """All committed checkpoints of a run, oldest first. What has no manifest that can be read is not there."""
+    found = [Checkpoint(folder, read) for folder, read in _manifests(store) if isinstance(read, Manifest)]
+    return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.epoch is not None))
+
+
+def unreadable_checkpoints(store: Store) -> dict[str, str]:
+    """Folder -> what was found, for checkpoints whose manifest is there and is none: they were committed, and damaged since."""
+    return {folder: str(read) for folder, read in _manifests(store) if isinstance(read, ObjectDamaged)}
+
+
+def _manifests(store: Store) -> Iterator[tuple[str, Manifest | ObjectDamaged]]:
     for stored in store.list(f"{CHECKPOINTS}/"):
         folder, _, name = stored.key.rpartition("/")
         if name == MANIFEST and folder.count("/") == 1:
-            manifest = read_manifest(store, folder)
-            if manifest is not None:  # else removed since, as a newer one is there
-                found.append(Checkpoint(folder, manifest))
-    return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.epoch is not None))
+            try:
+                manifest = read_manifest(store, folder)
+            except ObjectDamaged as error:
+                yield folder, error
+                continue
+            if manifest is None:  # removed since, as a newer one is there
+                continue
+            told = manifest_damage(folder, manifest)
+            yield folder, manifest if told is None else ObjectDamaged(f"{store.uri}/{manifest_key(folder)}: {told}")
+
+
+def manifest_damage(folder: str, manifest: Manifest) -> str | None:
+    """What keeps a manifest in this folder from being a checkpoint's."""
+    facts = manifest.facts
+    missing = [name for name in FACTS if name not in facts]
+    if missing:
+        return f"is no checkpoint's manifest: it does not tell {', '.join(missing)}"
+    step, epoch = facts["step"], facts["epoch"]
+    own = None
+    if isinstance(step, int) and isinstance(epoch, int | None):
+        own = step_checkpoint_folder(step) if epoch is None else checkpoint_folder(epoch)
+    if folder == own and isinstance(facts["num_processes"], int):
+        return None
+    return f"is not this folder's: it tells of {manifest.folder}, epoch {epoch}, step {step}"
 
 
 def reasons_to_keep(checkpoints: list[Checkpoint], keep: KeepSpec) -> dict[str, str]:
@@ -96,7 +134,8 @@ def _held_out_loss(checkpoint: Checkpoint) -> float:
 
 def resume_problem(checkpoint: Checkpoint, plan: Plan) -> str | None:
     """Why training by this plan cannot go on from the checkpoint; None when it can, at any number of processes."""
-    made_from, stage = checkpoint.manifest.inputs["training"], checkpoint.manifest.facts["zero_stage"]
+    facts, steps = checkpoint.manifest.facts, plan.steps
+    made_from, stage = checkpoint.manifest.inputs.get("training", "unknown"), facts["zero_stage"]
     if made_from != plan.training_digest:
         return (
             f"{checkpoint.folder}: is of another training ({made_from[:12]}, this is {plan.training_digest[:12]}: other data, precision "
@@ -104,18 +143,22 @@ def resume_problem(checkpoint: Checkpoint, plan: Plan) -> str | None:
         )
     if stage != plan.zero.stage:
         return f"zero.stage: got {plan.zero.stage}, but {checkpoint.folder} is of stage {stage}; set zero.stage: {stage}, or another name"
+    if facts.get("steps_per_epoch") != steps.steps_per_epoch:
+        return (
+            f"training.drop_last: an epoch is {steps.steps_per_epoch} steps with micro_batch {steps.micro_batch} on {steps.num_processes} "
+            f"processes, but {checkpoint.folder} is of a training with {facts.get('steps_per_epoch')} steps an epoch, with micro_batch "
+            f"{facts.get('micro_batch')} on {checkpoint.num_processes}: other rows are left out; set those again, or another name"
+        )
     return None
 
 
-def fetch_checkpoint(store: Store, folder: str, local: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> Manifest:
+def fetch_checkpoint(store: Store, checkpoint: Checkpoint, local: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> None:
     """The checkpoint's files whose name (without the attempt) is wanted are below `local`, checked by size and sha256.
 
     Raises:
-        StoreError: the checkpoint is not committed. ObjectDamaged: a file is not what the manifest says.
+        ObjectDamaged: a file is not what the manifest says.
     """
-    manifest = require_manifest(store, folder)
-    for entry in manifest.files:
+    for entry in checkpoint.manifest.files:
         _, _, name = entry.name.partition("/")
         if wanted(name):
-            fetch_file(store, f"{folder}/{entry.name}", entry, local / name)
-    return manifest
+            fetch_file(store, f"{checkpoint.folder}/{entry.name}", entry, local / name)

@@ -5,6 +5,12 @@ HaganeError                 exit 2: the user can mend it, nothing was begun
 ├── DataError               a file of records, a record, a chat template
 ├── ModelError              model folder or hub id, its config, tokenizer, LoRA targets
 ├── SpaceError              free disk below what the plan needs
+├── ClusterError            the cluster answered, and the answer is no
+│   ├── NoCluster           there is neither a pod's account nor a kubeconfig
+│   └── KfpError            so did the server of Kubeflow Pipelines
+│       ├── KfpMissing      it has no such thing
+│       ├── KfpExists       it has one of this name
+│       └── KfpUnreachable  no answer, or none of KFP
 ├── StoreError              the store answered, and the answer is no
 │   ├── StoreDenied         credentials missing, wrong or not allowed
 │   ├── StoreMissing        the bucket or folder is not there
@@ -13,18 +19,27 @@ HaganeError                 exit 2: the user can mend it, nothing was begun
 │   ├── ObjectExists        a conditional write found one there
 │   └── ObjectDamaged       size or checksum differ from the manifest
 └── RunFailed               exit 1: something that had begun failed; the same command goes on from there
-    └── Preempted           exit 143: SIGTERM was obeyed; whoever sent it may start the same again
+    ├── Preempted           exit 143: SIGTERM was obeyed; whoever sent it may start the same again
+    └── PeerLost            exit 129: another process of the job is gone; all may start again
 """
+
+import re
+
+_KEYS_IN_ADDRESS = re.compile(r"(?<=:/)(/?)[^\s'\"]+@")
+_SIGNED_ADDRESS = re.compile(r"\?[^\s'\"]*(signature|credential|token|secret|password|key)[^\s'\"]*", re.IGNORECASE)
 
 
 class HaganeError(Exception):
-    """An error to tell the user in `problems`: one line each, in the form `where: found, allowed; what to do`."""
+    """An error to tell the user in `problems`: one line each, in the form `where: found, allowed; what to do`.
+
+    Keys that someone put into an address (`s3://key:secret@bucket`, `https://…?X-Amz-Signature=…`) are cut out of every line.
+    """
 
     exit_code = 2
 
     def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems = tuple(_SIGNED_ADDRESS.sub("?***", _KEYS_IN_ADDRESS.sub(r"\1***@", problem)) for problem in problems)
+        super().__init__("\n".join(self.problems))
 
 
 class SpecError(HaganeError):
@@ -41,6 +56,33 @@ class ModelError(HaganeError):
 
 class SpaceError(HaganeError):
     pass
+
+
+class ClusterError(HaganeError):
+    pass
+
+
+class NoCluster(ClusterError):
+    pass
+
+
+class KfpError(ClusterError):
+    may_pass = False
+    """Whether the same request may find another answer later, without anything mended here."""
+
+
+class KfpMissing(KfpError):
+    pass
+
+
+class KfpExists(KfpError):
+    pass
+
+
+class KfpUnreachable(KfpError):
+    may_pass = True
+    may_be_obeyed = False
+    """Whether the request may have reached the server all the same."""
 
 
 class StoreError(HaganeError):
@@ -73,6 +115,10 @@ class ObjectDamaged(StoreError):
 
 class RunFailed(HaganeError):
     exit_code = 1
+
+
+class PeerLost(RunFailed):
+    exit_code = 128 + 1
 
 
 class Preempted(RunFailed):

@@ -44,6 +44,10 @@ class Images(FrozenModel):
             raise SpecError(f"images: components.{component}: missing, must name an image; see images/images.yaml")
         return self.name(self.components[component])
 
+    def names(self) -> list[str]:
+        """Full names of all images, each once."""
+        return sorted({self.name(image) for image in self.components.values()})
+
     def moving(self) -> list[str]:
         """One line for each image whose name may stand for other content tomorrow."""
         return [

@@ -1,11 +1,24 @@
 """What the component.py files share: the image of a component, and handing a finished folder's manifest to KFP."""
 
+import json
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 from components.shared.images import read_images
 from components.shared.manifest import Manifest
 from components.shared.storage import open_store
+
+
+class Metrics(Protocol):
+    """KFP's artifact of numbers, as much of it as is used here."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def log_metric(self) -> Callable[[str, float], None]: ...
 
 
 @cache
@@ -24,3 +37,14 @@ def hand_over(manifest: Manifest, *, run: str, manifest_path: str, pages: dict[s
     for name, path in (pages or {}).items():
         Path(path).write_bytes(store.read_bytes(f"{manifest.folder}/{name}"))
     return manifest.digest
+
+
+def tell_numbers(metrics: Metrics, numbers: Mapping[str, float | None]) -> None:
+    """KFP shows the numbers beside the run; one that is None is left out.
+
+    They are written as a file too: kfp.local takes a step whose artifacts are not there for one that was never done.
+    """
+    known = {name: float(value) for name, value in numbers.items() if value is not None}
+    for name, value in known.items():
+        metrics.log_metric(name, value)
+    Path(metrics.path).write_text(json.dumps(known, indent=1) + "\n")

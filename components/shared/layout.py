@@ -1,6 +1,8 @@
 """The names of everything inside a run's folder; no other module spells one.
 
 <store>/<run name>/spec.yaml  dataset/  plan/  checkpoints/epoch-0001/ … step-000123/  adapter/ or model/  evaluation/  report/
+                                         asked.json  progress.json  logs/
+<store>/.newest/<series>.json
 """
 
 from typing import Literal
@@ -12,8 +14,19 @@ CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation"
 REPORT = "report"
 MANIFEST = "manifest.json"
+ASKED = "asked.json"
+"""What a run that a pipeline claimed is made from, as one digest: see newest.py."""
+PROGRESS = "progress.json"
+"""How far a training in a cluster is, as its launcher last saw it. For people alone: nothing is decided by it."""
+LOGS = "logs"
+"""What each pod of a training in a cluster printed: `logs/<pod>-<start of its uid>.log`."""
 SET_ASIDE = "damaged.json"
 """A manifest that a resume found to be untrue, beside where it was: readers no longer see its checkpoint, people do."""
+
+
+def job_file(backend: str) -> str:
+    """In plan/, for a run whose backend is a cluster: the job's manifest without its image, `pytorchjob.yaml` or `trainjob.yaml`."""
+    return f"{backend}.yaml"
 
 
 def export_folder(method: Literal["lora", "full"]) -> str:
@@ -29,6 +42,11 @@ def checkpoint_folder(epoch: int) -> str:
 def step_checkpoint_folder(step: int) -> str:
     """The folder of a checkpoint between epochs, after an optimizer step counted from 1: `checkpoints/step-000123`."""
     return f"{CHECKPOINTS}/step-{step:06d}"
+
+
+def newest_key(series: str) -> str:
+    """In the store, beside the runs: which run of a series finished last. No run's name begins with a dot."""
+    return f".newest/{series}.json"
 
 
 def manifest_key(folder: str) -> str:

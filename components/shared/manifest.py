@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -12,7 +13,7 @@ from components.shared.layout import MANIFEST, manifest_key
 from components.shared.spec import FrozenModel
 from components.shared.storage import Store
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 Scalar = str | int | float | bool | None
 
 
@@ -27,7 +28,7 @@ class FileEntry(FrozenModel):
 class Manifest(FrozenModel):
     """What a finished folder holds and what it was made from. No time stamp: the same work gives the same bytes."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
     folder: str
     made_by: str
     inputs: dict[str, str] = Field(default_factory=dict)
@@ -55,10 +56,18 @@ def read_manifest(store: Store, folder: str) -> Manifest | None:
         content = store.read_bytes(manifest_key(folder))
     except ObjectMissing:
         return None
+    manifest = parse_manifest(content)
+    if manifest is None:
+        raise ObjectDamaged(f"{store.uri}/{manifest_key(folder)}: is no manifest of schema version {SCHEMA_VERSION}")
+    return manifest
+
+
+def parse_manifest(content: bytes) -> Manifest | None:
+    """None when this is no manifest of this schema version."""
     try:
         return Manifest.model_validate_json(content)
     except ValueError:
-        raise ObjectDamaged(f"{store.uri}/{manifest_key(folder)}: is no manifest of schema version {SCHEMA_VERSION}") from None
+        return None
 
 
 def require_manifest(store: Store, folder: str) -> Manifest:

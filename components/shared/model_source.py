@@ -31,6 +31,11 @@ class ResolvedModel:
     """The hub commit the files are of; None for a folder that the user named."""
 
 
+def is_hub_id(source: str) -> bool:
+    """Whether it is spelled as a model of the hub is; a folder may be too, which then wins."""
+    return _HUB_ID.fullmatch(source) is not None
+
+
 def resolve_model(spec: ModelSpec, *, patterns: tuple[str, ...]) -> ResolvedModel:
     """The model's folder on this machine; of a hub id, the files that match `patterns` are in it.
 
@@ -47,7 +52,7 @@ def resolve_model(spec: ModelSpec, *, patterns: tuple[str, ...]) -> ResolvedMode
         return ResolvedModel(folder=folder, revision=None)
     if folder.exists():
         raise ModelError(f"model.source: {spec.source!r} is a file; name the folder that holds config.json and the weights")
-    if not _HUB_ID.fullmatch(spec.source):
+    if not is_hub_id(spec.source):
         raise ModelError(f"model.source: no folder {spec.source!r}{_neighbours(folder)}; make it, or name a hub id such as org/name")
     snapshot = _download(spec, patterns)
     return ResolvedModel(folder=snapshot, revision=snapshot.name)

@@ -2,7 +2,11 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from components.shared.spec import FrozenModel
+
+Precision = Literal["bf16", "fp16", "fp32"]
 
 
 class ModelPlan(FrozenModel):
@@ -83,6 +87,9 @@ class ZeroOption(FrozenModel):
     zero: ZeroPlan
     gpu_bytes: int
     host_bytes: int
+    gpu_kinds: dict[str, int] = Field(default_factory=dict)
+    """What `gpu_bytes` is made of: weights, gradients, optimizer state, activations, all else."""
+    host_kinds: dict[str, int] = Field(default_factory=dict)
     fits: bool
     cost: str
     """What it slows, in one sentence."""
@@ -125,7 +132,7 @@ class TimePlan(FrozenModel):
     """Of the range of `seconds_per_step`."""
     high: float
     parts: dict[str, float]
-    """Seconds of a step: compute, communication, host."""
+    """Seconds of a step: compute, memory, communication, host."""
     hours: float
     """Of the whole training, checkpoints included."""
     hours_low: float
@@ -145,24 +152,45 @@ class CheckpointPlan(FrozenModel):
     bytes_total: int
     """Bytes of those."""
     node_bytes: int
-    """Bytes of one checkpoint that a node writes."""
+    """Bytes of one checkpoint that the node with process 0 writes; no other writes more."""
     work_bytes: int
     """Free bytes that training needs in the work folder of a node."""
     saves_on_sigterm: bool
     """Whether a node can write and upload its share of a checkpoint within the grace period."""
 
 
+EVALUATE_POD_HOURS = 24
+"""Longest time that KFP gives the step that evaluates."""
+
+
+class AfterPlan(FrozenModel):
+    """What the steps after training take. They compute on CPUs, or on a GPU where their machine has one."""
+
+    held_out_rows: int
+    """Rows on which base and tuned model are measured, evenly spaced over all that are held out."""
+    hours: float | None
+    """Of evaluation, an estimate; None on a GPU whose speed is not known."""
+    cpus: int
+    """Cores that a pod asks for."""
+    export_bytes: int
+    """Peak memory of export and its verification."""
+    evaluate_bytes: int
+    """Peak memory of evaluation."""
+
+
 class Plan(FrozenModel):
     schema_version: Literal[1] = 1
     run: str
     method: Literal["lora", "full"]
-    precision: Literal["bf16", "fp16", "fp32"]
+    precision: Precision
     """Number format of weights and activations."""
     num_trainable: int
     """Parameters that receive gradients."""
     training_digest: str
     """sha256 of all that the losses follow from: equal for plans that differ only in how the work is spread over machines."""
     model: ModelPlan
+    threads_per_process: int | None = None
+    """Threads with which each training process computes on the CPU; None where only the node that trains can tell."""
     zero: ZeroPlan
     steps: StepPlan
     lora: LoraPlan | None
@@ -174,5 +202,7 @@ class Plan(FrozenModel):
     """What is allowed, and wasteful or risky."""
     memory: MemoryPlan | None = None
     time: TimePlan | None = None
+    after: AfterPlan | None = None
+    """None in a plan of hagane 0.1.0 or before."""
     reasons: dict[str, str]
     """Field of the plan, dotted -> why it has this value, in one sentence."""

@@ -34,6 +34,12 @@ class History(FrozenModel):
     seconds: float
     tokens: int
     """Tokens of all rows of all epochs."""
+    seconds_per_step: float | None = None
+    """Median over the steps; None for fewer than two."""
+    peak_node_bytes: int | None = None
+    """Most resident memory of a node: the peaks of its processes added up, since the job was last started."""
+    peak_gpu_bytes: int | None = None
+    """Most that torch held of one GPU; None on a CPU. CUDA's and NCCL's own are not in it."""
     epochs: tuple[EpochLosses, ...]
     steps: tuple[StepLosses, ...]
 
@@ -97,3 +103,11 @@ class Evaluation(FrozenModel):
     answers: tuple[Answer, ...]
     improved: bool
     """The tuned model's held-out loss is below the base's."""
+    measured_rows: int | None = None
+    held_out_rows: int | None = None
+    """Of these, `measured_rows` were measured; None in a run of hagane 0.1.0 or before, which measured all."""
+
+    @property
+    def part(self) -> str:
+        """Such as ` (30 of 512 rows)`; empty when all were measured."""
+        return "" if self.measured_rows == self.held_out_rows else f" ({self.measured_rows:,} of {self.held_out_rows:,} rows)"

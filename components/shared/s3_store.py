@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -26,7 +26,7 @@ from botocore.exceptions import ClientError, FlexibleChecksumError
 from s3transfer.manager import TransferConfig, TransferManager
 
 from components.shared.errors import ObjectDamaged, ObjectExists, ObjectMissing, StoreError, StoreUnreachable
-from components.shared.s3_errors import ALL_ERRORS, BROKEN_OFF, S3Place, error_code, store_error
+from components.shared.s3_errors import ALL_ERRORS, BROKEN_OFF, SET_KEYS, S3Place, error_code, store_error
 from components.shared.storage import StoredObject, Unfinished, checked_key
 
 if TYPE_CHECKING:
@@ -59,11 +59,13 @@ class S3Store:
         """The store of `s3://bucket/prefix`. Nothing is asked of the server yet.
 
         Raises:
-            StoreError: no bucket in the URI, or a wrong AWS_ variable or profile.
+            StoreError: no bucket in the URI, or keys, which do not belong there; a wrong AWS_ variable or profile.
         """
         bucket, _, prefix = uri.removeprefix("s3://").rstrip("/").partition("/")
         if not bucket:
             raise StoreError(f"store: got {uri!r}, must be s3://bucket/prefix")
+        if "@" in bucket or ":" in bucket or "?" in uri:
+            raise StoreError(f"store: got {uri!r}, must be s3://bucket/prefix without user, key or query; {SET_KEYS}")
         if prefix:
             checked_key(prefix)
         return cls(_client(bucket, max_attempts=MAX_ATTEMPTS), bucket, prefix)
@@ -197,8 +199,15 @@ class S3Store:
         return error
 
     def _place(self, full: str) -> S3Place:
-        keys = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY"), os.environ.get("AWS_SESSION_TOKEN")
-        return S3Place(self.bucket, full, self.client.meta.endpoint_url, tuple(key for key in keys if key))
+        return S3Place(self.bucket, full, self.client.meta.endpoint_url, self._secrets())
+
+    def _secrets(self) -> tuple[str, ...]:
+        """Strings that no line may hold: the keys in use, wherever they are from (variables, a profile, a pod's role)."""
+        with suppress(*ALL_ERRORS):
+            signer: Any = self.client._request_signer  # pyright: ignore[reportAttributeAccessIssue] - boto3 tells the keys nowhere else
+            keys = None if signer._credentials is None else signer._credentials.get_frozen_credentials()
+            return () if keys is None else tuple(key for key in keys if key)
+        return ()
 
 
 def _client(bucket: str, *, max_attempts: int) -> "S3Client":
@@ -220,7 +229,7 @@ def _client(bucket: str, *, max_attempts: int) -> "S3Client":
     except ALL_ERRORS as error:
         raise store_error(error, S3Place(bucket, "", endpoint)) from None
     except ValueError:
-        found = endpoint.rpartition("@")[2]
+        found = endpoint.rpartition("@")[2].partition("?")[0]
         raise StoreError(f"store: got AWS_ENDPOINT_URL_S3={found!r}, must be http://host:port or https://host") from None
 
 

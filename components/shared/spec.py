@@ -5,7 +5,7 @@ Parsing (YAML, `--set`, all errors at once, with line numbers) is in spec_file.p
 
 import hashlib
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -58,7 +58,8 @@ class ModelSpec(FrozenModel):
 
 class DataSpec(FrozenModel):
     train: str = Field(min_length=1)
-    """Training conversations: a JSONL file, one `{"messages": [{"role": …, "content": …}, …]}` a line, each with an assistant turn."""
+    """Training conversations: a JSONL file or object (`s3://bucket/train.jsonl`), one `{"messages": [{"role": …, "content": …}, …]}`
+    a line, each with an assistant turn."""
     held_out: str | None = None
     """Conversations never trained on, in the same form. Without it, `held_out_share` of `train` is set aside."""
     held_out_share: Number = Field(default=0.05, gt=0, lt=0.5)
@@ -66,7 +67,8 @@ class DataSpec(FrozenModel):
     row_tokens: int = Field(default=1024, ge=16, le=1_048_576)
     """Tokens in one packed row. Whole conversations are put side by side in a row; none is split, none sees another."""
     chat_template: str = "model"
-    """`model` takes the template that the tokenizer brings; anything else is the path of a Jinja file, for models that bring none."""
+    """`model` takes the template that the tokenizer brings; anything else is the path or URI of a Jinja file, for models that
+    bring none."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """What becomes of a conversation longer than `row_tokens`: `refuse` stops before training, `drop` leaves it out and counts it."""
 
@@ -138,7 +140,9 @@ class ZeroSpec(FrozenModel):
 
 
 class HardwareSpec(FrozenModel):
-    """What the plan may count on. What is left out is taken from the named GPU or, on a machine without one, from that machine."""
+    """What the plan may count on. What is left out is taken from the named GPU or, where training is local, from the machine that plans.
+
+    Of a cluster's nodes only the spec can tell: a GPU, its memory, or `host_memory_gib` must be stated."""
 
     num_nodes: int = Field(default=1, ge=1, le=1024)
     """Machines, or pods, that train together."""
@@ -149,7 +153,7 @@ class HardwareSpec(FrozenModel):
     gpu_memory_gib: Number | None = Field(default=None, gt=0)
     """Memory of one GPU in GiB, where the name does not say it, or less of it is to be used."""
     host_memory_gib: Number | None = Field(default=None, gt=0)
-    """Memory of one node in GiB that the run may use: what CPU offload spends. Without it, offload is not chosen on GPUs."""
+    """Memory of one node in GiB that the run may use: what CPU offload spends. GPUs offload, and a cluster's CPUs train, only with it."""
     memory_margin: Number = Field(default=0.1, ge=0, lt=0.9)
     """Share of GPU and host memory that the plan leaves free, for what no formula sees."""
     price_per_gpu_hour: Number | None = Field(default=None, ge=0)
@@ -193,11 +197,71 @@ class EvaluationSpec(FrozenModel):
     """Questions put to the base and to the tuned model, answered greedily; shown side by side in the report."""
     answer_tokens: int = Field(default=64, ge=1, le=4096)
     """Longest answer, in tokens."""
+    rows: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_whole)] = "auto"
+    """Packed held-out rows on which base and tuned model are measured, or all when there are fewer. `auto`: as many as the step's CPUs
+    measure in about four hours. Training's own held-out loss is of all rows."""
     must_improve: bool = True
     """Fail the run when the tuned model's held-out loss is not below the base's."""
 
 
-HOW_NOT_WHAT = ("hardware", "zero", "checkpoints", "resume", "training.micro_batch", "training.gradient_checkpointing")
+class ClusterSpec(FrozenModel):
+    """The training job in a Kubernetes cluster; without effect where the backend is `local`. Secrets stand here by name only."""
+
+    namespace: str | None = None
+    """Namespace of the job: without it, that of the launcher's pod or of the kubeconfig in use."""
+    service_account: str = "hagane-worker"
+    """Account of the workers, which needs no right in the cluster; a cloud's role for the store may hang on it."""
+    config_maps: tuple[str, ...] = ("hagane",)
+    """ConfigMaps whose entries are environment variables of the workers, such as the store's endpoint; one that is not there is
+    passed over."""
+    secrets: tuple[str, ...] = ("hagane-s3",)
+    """Secrets whose entries are environment variables of the workers, such as the store's keys; one that is not there is passed over."""
+    claims: dict[str, str] = Field(default_factory=dict)
+    """PersistentVolumeClaim: folder where the workers see it, read-only. For models that lie in the cluster."""
+    work_claim: str | None = None
+    """PersistentVolumeClaim for the workers' scratch files; without it they are on the node's disk, with a limit from the plan."""
+    cpus: Number | None = Field(default=None, gt=0)
+    """CPU cores that each pod asks for."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """Name of a GPU among a node's resources."""
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have."""
+    tolerations: tuple[dict[str, Any], ...] = ()
+    """Taints that the pods bear, as Kubernetes writes them: spot nodes often have one."""
+    affinity: dict[str, Any] = Field(default_factory=dict)
+    """Affinity of the pods, as Kubernetes writes it."""
+    priority_class: str | None = None
+    """PriorityClass of the pods."""
+    queue: str | None = None
+    """Kueue's LocalQueue: the job is made suspended and waits there."""
+    gang: bool = False
+    """Let a gang scheduler start all pods at once or none. A TrainJob leaves that to its runtime."""
+    runtime: str = "torch-distributed"
+    """Of a TrainJob: the ClusterTrainingRuntime that it goes by."""
+    user: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
+    """Whose run it is: a label of job and pods, `hagane.dev/user`, of letters, digits, dots, hyphens, underscores."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Further labels of job and pods, such as a team or cost centre."""
+    max_restarts: int = Field(default=10, ge=0)
+    """How often the pods may be started anew after a lost node or peer; a fourth in a row without a step made ends the job sooner."""
+    queue_timeout_minutes: Number = Field(default=720, gt=0)
+    """Longest wait until all pods have a node."""
+    start_timeout_minutes: Number = Field(default=30, gt=0)
+    """Longest wait from then on until training begins: images pulled, weights loaded, all processes met."""
+    stall_timeout_minutes: Number = Field(default=30, gt=0)
+    """Longest time without a step made, once training has begun."""
+    run_timeout_hours: Number | None = Field(default=None, gt=0)
+    """Longest time that the job may run in all."""
+    keep_finished_hours: Number = Field(default=24, ge=0)
+    """How long the finished job stays to be looked at."""
+    patch: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the job's manifest: mappings merge, lists of named things merge by name, null removes. The cluster is asked what it
+    would keep of it before anything is made."""
+    pod_patch: dict[str, Any] = Field(default_factory=dict)
+    """The same for each pod's template."""
+
+
+HOW_NOT_WHAT = ("hardware", "zero", "checkpoints", "resume", "cluster", "training.micro_batch", "training.gradient_checkpointing")
 """Fields that say how a run is worked, not what comes of it: they may change while it is under way."""
 
 
@@ -206,8 +270,9 @@ class RunSpec(FrozenModel):
     """Name of the run: its folder in the store, its job in the cluster. Small letters, digits, hyphens; at most 50."""
     store: str = Field(min_length=1)
     """Where everything of the run goes: a folder, or `s3://bucket/prefix`. Endpoint and keys of S3 come from the usual AWS_ variables."""
-    backend: Literal["local"] = "local"
-    """What starts the training processes: `local` on this machine."""
+    backend: Literal["local", "pytorchjob", "trainjob"] = "local"
+    """What starts the training processes: `local` on this machine, `pytorchjob` a Kubeflow PyTorchJob in a cluster, `trainjob` a TrainJob
+    of Kubeflow Trainer 2."""
     model: ModelSpec
     data: DataSpec
     training: TrainingSpec = TrainingSpec()
@@ -216,6 +281,7 @@ class RunSpec(FrozenModel):
     hardware: HardwareSpec = HardwareSpec()
     checkpoints: CheckpointSpec = CheckpointSpec()
     resume: ResumeSpec = ResumeSpec()
+    cluster: ClusterSpec = ClusterSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
 
     @property

@@ -3,7 +3,7 @@
 import copy
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -23,23 +23,8 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
     Raises:
         SpecError: the file is missing or no YAML mapping, an override has no `=`, or fields are wrong; one line each.
     """
-    text = _read_text(path)
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise SpecError(f"{path}: found {type(tree).__name__}, must be a mapping of fields; see specs/demo.yaml")
-    lines = _lines_of(cast(yaml.Node, node))
-    problems = [f"{path}:{again}: {_dotted(where)}: given twice, first in line {first}" for where, first, again in _doubles(node)]
-    for override in overrides:
-        try:
-            where = _apply_override(tree, override)
-        except SpecError as error:
-            problems.extend(error.problems)
-        else:
-            lines[where] = f"--set {override}"
+    tree, lines, problems = read_fields(path, example="specs/demo.yaml")
+    problems += _override(tree, {f"--set {override}": override for override in overrides}, lines)
     try:
         spec = parse_spec(tree)
     except ValidationError as error:
@@ -48,6 +33,24 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
     if problems:
         raise SpecProblems(*problems, mended=spec)
     return spec
+
+
+def read_fields(path: Path, *, example: str) -> tuple[dict[str, Any], dict[Location, str], list[str]]:
+    """The mapping in a YAML file, the line of each of its fields, and a sentence for each field that is given twice.
+
+    Raises:
+        SpecError: the file is missing or no YAML mapping.
+    """
+    text = _read_text(path)
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise SpecError(f"{path}: found {type(tree).__name__}, must be a mapping of fields; see {example}")
+    doubles = [f"{path}:{again}: {_dotted(where)}: given twice, first in line {first}" for where, first, again in _doubles(node)]
+    return tree, _lines_of(cast(yaml.Node, node)), doubles
 
 
 class SpecProblems(SpecError):
@@ -70,12 +73,19 @@ def parse_spec(tree: Mapping[str, Any]) -> RunSpec:
     return RunSpec.model_validate_json(json.dumps(_whole_numbers(tree), default=str))
 
 
-def spec_from_parameter(tree: Mapping[str, Any]) -> RunSpec:
-    """`parse_spec` for a value that came without a file. Raises SpecError, one line a problem."""
+def spec_from_parameter(tree: Mapping[str, Any], overrides: Mapping[str, str] | None = None) -> RunSpec:
+    """`parse_spec` for a value that came without a file, with overrides as `load_spec` has them, each under the name that people
+    know it by. Raises SpecError, one line a problem."""
+    changed = copy.deepcopy(dict(tree))
+    lines: dict[Location, str] = {}
+    problems = _override(changed, overrides or {}, lines)
     try:
-        return parse_spec(tree)
+        spec = parse_spec(changed)
     except ValidationError as error:
-        raise SpecError(*(_sentence(detail, {}, "spec") for detail in error.errors())) from None
+        raise SpecError(*problems, *(_sentence(detail, lines, "spec") for detail in error.errors())) from None
+    if problems:
+        raise SpecError(*problems)
+    return spec
 
 
 def spec_yaml(spec: RunSpec) -> str:
@@ -119,23 +129,35 @@ def _whole_numbers(value: Any) -> Any:
     return value
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> Location:
+def _override(tree: dict[str, Any], overrides: Mapping[str, str], lines: dict[Location, str]) -> list[str]:
+    """The tree has what each override (name that people know it by -> `a.b=value`) sets, and `lines` that name for its place.
+    Returns one line for each that could not be applied."""
+    problems: list[str] = []
+    for name, override in overrides.items():
+        try:
+            lines[_apply_override(tree, override, name)] = name
+        except SpecError as error:
+            problems.extend(error.problems)
+    return problems
+
+
+def _apply_override(tree: dict[str, Any], override: str, name: str) -> Location:
     dotted, equals, text = override.partition("=")
     keys = dotted.split(".")
     if not equals or not all(keys):
-        raise SpecError(f"--set {override}: must be of the form a.b=value, such as training.epochs=5")
+        raise SpecError(f"{name}: must be of the form a.b=value, such as training.epochs=5")
     branch = tree
     for key in keys[:-1]:
         child = branch.get(key)
         if child is None:
             child = branch[key] = {}
         if not isinstance(child, dict):
-            raise SpecError(f"--set {override}: {key!r} holds a value, not fields")
+            raise SpecError(f"{name}: {key!r} holds a value, not fields")
         branch = child
     try:
         branch[keys[-1]] = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise SpecError(f"--set {override}: the value is not YAML; quote it") from None
+        raise SpecError(f"{name}: the value is not YAML; quote it") from None
     return tuple(keys)
 
 
@@ -152,6 +174,9 @@ def _lines_of(node: yaml.Node, where: Location = ()) -> dict[Location, str]:
 
 
 def _doubles(node: yaml.Node | None, where: Location = ()) -> Iterable[tuple[Location, int, int]]:
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _doubles(item, (*where, index))
     if not isinstance(node, yaml.MappingNode):
         return
     first: dict[str, int] = {}
@@ -184,16 +209,21 @@ def _field_location(where: Location) -> Location:
 
 def _sentence(detail: ErrorDetails, lines: Mapping[Location, str], source: str) -> str:
     where = _field_location(detail["loc"])
+    return f"{place_of(where, lines, source)}{_dotted(where) or 'spec'}: {complaint(detail, where, _known_keys)}"
+
+
+def place_of(where: Location, lines: Mapping[Location, str], source: str) -> str:
+    """`file:line: ` of the field, or of the nearest one around it; the override's name where one set it."""
     line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), "")
-    place = f"{source}:{line}: " if line.isdigit() else f"{line}: " if line else f"{source}: "
-    return f"{place}{_dotted(where) or 'spec'}: {_complaint(detail, where)}"
+    return f"{source}:{line}: " if line.isdigit() else f"{line}: " if line else f"{source}: "
 
 
-def _complaint(detail: ErrorDetails, where: Location) -> str:
+def complaint(detail: ErrorDetails, where: Location, known_keys: Callable[[Location], list[str]]) -> str:
+    """What was found and what is allowed, of one of pydantic's errors. `known_keys` gives the fields at a place."""
     found, limits = detail["input"], detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            allowed = _known_keys(where[:-1])
+            allowed = known_keys(where[:-1])
             near = difflib.get_close_matches(str(where[-1]), allowed, n=1)
             return f"unknown key; {f'did you mean {near[0]!r}? ' if near else ''}allowed: {', '.join(allowed)}"
         case "missing":

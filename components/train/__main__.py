@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from transformers import TrainingArguments
 
 from components.shared.checkpoints import committed_checkpoints
-from components.shared.errors import Preempted, RunFailed
+from components.shared.errors import PeerLost, Preempted, RunFailed, SpaceError
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN
 from components.shared.manifest import fetch_folder
 from components.shared.model_source import resolve_planned_model
@@ -29,12 +30,16 @@ from components.train.agreement import Agreement
 from components.train.boundary import Sigterm, StepBoundary
 from components.train.commit import prune
 from components.train.model import load_model
-from components.train.results import PROBE_TOKENS, history_json, probe_logits, publish_results
+from components.train.results import PROBE_TOKENS, PeakMemory, history_json, peak_memory, probe_logits, publish_results
 from components.train.resume import AfterResume, Resume, fetch_resume
 from components.train.rows import PackedRows, first_tokens
 from components.train.saving import CheckpointSaver
 from components.train.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
 from components.train.uploader import BackgroundUploads
+
+PEER_LOST = r"[Cc]onnection (closed|reset) by peer|Broken pipe|gloo.*(Timed out|Read error|Write error|Connect error)"
+LOCAL_CHECKPOINTS, RESUME = "checkpoints", "resume"
+"""Folders of this machine's work folder: checkpoints on their way to the store, and the one that training resumes from."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,24 @@ def main() -> None:
     run = parser.parse_args().run
     end_with_parent()
     with step_log("train") as log:
-        join_processes()
         try:
+            join_processes()
             train(prepare_job(run, log), log)
         except Preempted as error:
             if dist.get_rank() == 0:
                 log.error("failed", exit_code=error.exit_code, problems=list(error.problems))
             leave_processes(error.exit_code)
+        except RuntimeError as error:
+            if not peer_is_lost(error):
+                raise
+            log.warning("peer_lost", process_rank=int(os.environ["RANK"]), found=str(error).splitlines()[0])
+            os._exit(PeerLost.exit_code)  # at once: there is nobody to wait for
     leave_processes()
+
+
+def peer_is_lost(error: RuntimeError) -> bool:
+    """Whether another process, or the way to it, is gone: what torch.distributed, gloo and NCCL raise then. All may start again."""
+    return isinstance(error, dist.DistError) or re.search(PEER_LOST, str(error)) is not None
 
 
 def join_processes() -> None:
@@ -72,6 +87,7 @@ def join_processes() -> None:
     and its shared-memory operator, which needs a compiler at run time, is not worth having there."""
     if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # pyright: ignore[reportAttributeAccessIssue]
+        os.environ["LOCAL_SIZE"] = os.environ["LOCAL_WORLD_SIZE"]  # DeepSpeed's name; else it starts numactl at each bucket of ZeRO-3
         deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     else:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -91,16 +107,29 @@ def prepare_job(run: str, log: Log) -> Job:
     store, spec = open_run(run)
     work = work_folder(run, "train")
     if int(os.environ["LOCAL_RANK"]) == 0:
+        for leftover in (LOCAL_CHECKPOINTS, RESUME):  # an earlier try's files, where the folder outlives it; what counts is in the store
+            shutil.rmtree(work / leftover, ignore_errors=True)
         for folder in (DATASET, PLAN):
             fetch_folder(store, folder, work / folder)
     dist.barrier()
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
+    check_space(work, plan)
     if dist.get_world_size() != plan.steps.num_processes:
         raise RunFailed(f"training: {dist.get_world_size()} processes were started, the plan is for {plan.steps.num_processes}")
-    resume = fetch_resume(store, plan, spec.resume, work / "resume", log)
+    resume = fetch_resume(store, plan, spec.resume, work / RESUME, log)
     attempt = [uuid.uuid4().hex[:12]]
     dist.broadcast_object_list(attempt, src=0)
     return Job(run, store, spec, plan, work, attempt[0], resume)
+
+
+def check_space(work: Path, plan: Plan) -> None:
+    """Raises SpaceError when this node has less room for checkpoints than the plan needs: in a cluster nobody could look before."""
+    free, needed = shutil.disk_usage(work).free, plan.checkpoints.work_bytes
+    if free < needed:
+        raise SpaceError(
+            f"HAGANE_WORK: {free / 1e9:.1f} GB are free in {work}, the plan's checkpoints need {needed / 1e9:.1f} GB; free some, or give "
+            "the workers a larger disk (cluster.work_claim)"
+        )
 
 
 def train(job: Job, log: Log) -> None:
@@ -118,7 +147,7 @@ def train(job: Job, log: Log) -> None:
     trainer.save = lambda: saver.save(trainer)
 
     def measure() -> float:
-        return held_out_loss(trainer.model_wrapped, held_out, process_rank=dist.get_rank(), num_processes=dist.get_world_size())
+        return held_out_loss(trainer.model_wrapped, held_out, agreement, process_rank=dist.get_rank(), num_processes=dist.get_world_size())
 
     steps = plan.steps
     boundary = StepBoundary(saver, plan, spec.checkpoints, sigterm=sigterm, agreement=agreement, log=log)
@@ -131,9 +160,9 @@ def train(job: Job, log: Log) -> None:
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
     probe = probe_logits(trainer.model_wrapped, first_tokens(held_out, PROBE_TOKENS))
     boundary.finish(trainer.state)
-    dist.barrier()
+    peak = peak_memory()
     if dist.get_rank() == 0:
-        publish(job, trainer.state.log_history, probe)
+        publish(job, trainer.state.log_history, probe, peak)
 
 
 def training_arguments(job: Job) -> TrainingArguments:
@@ -142,21 +171,17 @@ def training_arguments(job: Job) -> TrainingArguments:
     zero = json.loads((job.work / PLAN / "deepspeed.json").read_bytes())
     if job.resume is not None and job.resume.universal:
         zero["checkpoint"] = {"load_universal": True}
-    local = job.work / "checkpoints"
-    if int(os.environ["LOCAL_RANK"]) == 0 and local.exists():
-        shutil.rmtree(local)  # an earlier try's files; what counts is in the store
-    dist.barrier()
-    return TrainingArguments(output_dir=str(local), deepspeed=zero, use_cpu=not torch.cuda.is_available(), **planned)
+    return TrainingArguments(output_dir=str(job.work / LOCAL_CHECKPOINTS), deepspeed=zero, use_cpu=not torch.cuda.is_available(), **planned)
 
 
-def publish(job: Job, history: list[dict[str, Any]], probe: dict[str, torch.Tensor]) -> None:
+def publish(job: Job, history: list[dict[str, Any]], probe: dict[str, torch.Tensor], peak: PeakMemory) -> None:
     """checkpoints/ is finished. Raises RunFailed when the last epoch's checkpoint is not committed."""
     total_steps = job.plan.steps.total_steps
     if not any(checkpoint.step == total_steps for checkpoint in committed_checkpoints(job.store)):
         raise RunFailed(f"{CHECKPOINTS}: step {total_steps}, the last, is not in the store; the same command stores it again")
     prune(job.store, job.spec.checkpoints.keep)  # again, for an upload that was killed between commit and removal
     local = work_folder(job.run, "results")
-    publish_results(job.store, local, history=history_json(history, job.plan), probe=probe, training=job.plan.training_digest)
+    publish_results(job.store, local, history=history_json(history, job.plan, peak), probe=probe, training=job.plan.training_digest)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all processes of a job must decide alike, decided at step boundaries."""
+"""What all processes of a job must decide or know alike, at step boundaries."""
 
 import torch
 import torch.distributed as dist
@@ -15,3 +15,9 @@ class Agreement:
         asked = torch.tensor([int(flag) for flag in flags], dtype=torch.uint8)
         dist.all_reduce(asked, op=dist.ReduceOp.MAX, group=self._group)
         return tuple(bool(flag) for flag in asked)
+
+    def sum(self, figures: torch.Tensor) -> torch.Tensor:
+        """Of all processes' figures, which lie on the CPU. Every process must ask, with equally many."""
+        total = figures.clone()
+        dist.all_reduce(total, group=self._group)
+        return total

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ConfigDict
+
 from components.shared.checkpoints import committed_checkpoints, reasons_to_keep
 from components.shared.errors import ObjectDamaged, ObjectExists
 from components.shared.layout import checkpoint_folder, manifest_key, step_checkpoint_folder
@@ -22,7 +24,9 @@ from components.shared.storage import Store
 
 
 class Part(FrozenModel):
-    """One process's share of one checkpoint, and what it takes to commit the whole."""
+    """One process's share of one checkpoint, and what it takes to commit the whole. A loss may be no number, and is stored all the same."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     epoch: int | None
     """The epoch, counted from 1, that it is the end of; None between epochs."""
@@ -36,6 +40,8 @@ class Part(FrozenModel):
     loss: float
     """Mean of the epoch's step losses so far."""
     held_out_loss: float | None
+    steps_per_epoch: int
+    micro_batch: int
     root: str
     """Local folder of the files."""
     names: tuple[str, ...]
@@ -44,6 +50,11 @@ class Part(FrozenModel):
     @property
     def folder(self) -> str:
         return step_checkpoint_folder(self.step) if self.epoch is None else checkpoint_folder(self.epoch)
+
+    def remove_files(self) -> None:
+        """The local files are gone."""
+        for name in self.names:
+            Path(self.root, name).unlink(missing_ok=True)
 
 
 class PartList(FrozenModel):
@@ -108,6 +119,8 @@ def _manifest(part: Part, files: tuple[FileEntry, ...]) -> Manifest:
             "zero_stage": part.zero_stage,
             "loss": part.loss,
             "held_out_loss": part.held_out_loss,
+            "steps_per_epoch": part.steps_per_epoch,
+            "micro_batch": part.micro_batch,
         },
         files=files,
     )
@@ -116,16 +129,18 @@ def _manifest(part: Part, files: tuple[FileEntry, ...]) -> Manifest:
 def prune(store: Store, keep: KeepSpec) -> list[str]:
     """Committed checkpoints that nothing keeps are gone: the manifest first, so that none is ever seen without its files.
 
-    Returns their folders. To be called after a commit: the newest one always stays.
+    Returns their folders. To be called after a commit: the newest one always stays. Only the attempt that was committed is removed:
+    another start of the job may be writing beside it, and needs its files there until it has seen that it came too late.
     """
     committed = committed_checkpoints(store)
     kept = reasons_to_keep(committed, keep)
-    removed = [checkpoint.folder for checkpoint in committed if checkpoint.folder not in kept]
-    for folder in removed:
-        store.delete(manifest_key(folder))
-        for found in list(store.list(f"{folder}/")):
-            store.delete(found.key)
-    return removed
+    removed = [checkpoint for checkpoint in committed if checkpoint.folder not in kept]
+    for checkpoint in removed:
+        store.delete(manifest_key(checkpoint.folder))
+        for attempt in checkpoint.attempts:
+            for found in list(store.list(f"{checkpoint.folder}/{attempt}/")):
+                store.delete(found.key)
+    return [checkpoint.folder for checkpoint in removed]
 
 
 def owner(name: str) -> int | None:

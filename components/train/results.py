@@ -1,17 +1,20 @@
 """The end of training -> checkpoints/: the history of losses, a probe of the trained model, and the folder's manifest."""
 
 import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 
 from components.shared.layout import CHECKPOINTS
 from components.shared.manifest import Manifest, publish_folder
 from components.shared.plan import Plan
 from components.shared.storage import Store
-from components.train.trainer import LogHistory, epoch_loss, evaluating, held_out_loss_of, seconds_trained
+from components.train.trainer import LogHistory, epoch_loss, evaluating, held_out_loss_of, seconds_per_step, seconds_trained
 
 # Enough positions to tell a right export from a wrong one; at 50,000 tokens of vocabulary this is 3 MB.
 PROBE_TOKENS = 16
@@ -25,12 +28,58 @@ def probe_logits(model: Any, tokens_1T: torch.Tensor) -> dict[str, torch.Tensor]
     return {"tokens": tokens_1T[0].contiguous(), "logits": logits_1TV[0].float().cpu().contiguous()}
 
 
-def history_json(history: LogHistory, plan: Plan) -> dict[str, Any]:
-    """Losses by step and by epoch, in the order of training."""
+@dataclass(frozen=True)
+class PeakMemory:
+    """Bytes since the job was last started."""
+
+    node: int | None
+    """Of the node that took most: the peaks of its processes added up. None where the kernel does not tell."""
+    gpu: int | None
+    """Of the GPU that took most, by torch; None on a CPU."""
+
+
+def peak_memory() -> PeakMemory:
+    """Of all processes. Every process must call this."""
+    own = (os.environ.get("GROUP_RANK", "0"), _resident_peak(), torch.cuda.max_memory_reserved() if torch.cuda.is_available() else None)
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    nodes: dict[str, int] = {}
+    for node, resident, _ in found:
+        nodes[node] = nodes.get(node, 0) + (resident or 0)
+    return PeakMemory(node=max(nodes.values()) or None, gpu=max((gpu for *_, gpu in found if gpu is not None), default=None))
+
+
+def _resident_peak() -> int | None:
+    """Of this program, without what is mapped of libraries: processes share those pages, and how many are counted hangs on the page
+    cache (64 MB more after a fresh install). getrusage would tell its parent's peak, if that was larger when it started this one."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+    return None if peak is None else peak - mapped_of_libraries(Path("/proc/self/smaps").read_text())
+
+
+def mapped_of_libraries(smaps: str) -> int:
+    """Resident bytes of shared libraries' files, without what the process wrote over, from the text of its smaps (proc(5)), where a
+    mapping's first line ends with its file."""
+    total, of_library = 0, False
+    for line in smaps.splitlines():
+        name, _, value = line.partition(":")
+        if "-" in name.split(" ")[0]:
+            of_library = ".so" in line.rpartition("/")[2]
+        elif of_library and name in ("Rss", "Anonymous"):
+            total += int(value.split()[0]) * (1024 if name == "Rss" else -1024)
+    return total
+
+
+def history_json(history: LogHistory, plan: Plan, peak: PeakMemory) -> dict[str, Any]:
+    """Losses by step and by epoch, in the order of training; what it took."""
     steps_per_epoch = plan.steps.steps_per_epoch
     return {
         "start_held_out_loss": held_out_loss_of(history, 0),
-        "seconds": seconds_trained(history),
+        "seconds": round(seconds_trained(history), 1),
+        "seconds_per_step": seconds_per_step(history),
+        "peak_node_bytes": peak.node,
+        "peak_gpu_bytes": peak.gpu,
         "tokens": plan.steps.tokens_total,
         "epochs": [
             {

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,24 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from components.shared.checkpoints import Checkpoint, committed_checkpoints, fetch_checkpoint, resume_problem
-from components.shared.errors import ObjectDamaged, RunFailed
+from components.shared.checkpoints import (
+    Checkpoint,
+    committed_checkpoints,
+    fetch_checkpoint,
+    manifest_damage,
+    resume_problem,
+    unreadable_checkpoints,
+)
+from components.shared.errors import ObjectDamaged, ObjectMissing, RunFailed
 from components.shared.layout import SET_ASIDE, manifest_key
+from components.shared.manifest import Manifest, parse_manifest
 from components.shared.plan import Plan
 from components.shared.spec import ResumeSpec
 from components.shared.step import Log
 from components.shared.storage import Store
 from components.train.commit import owner
+
+GO_ON = "to go on from the checkpoint before, set resume.on_damage: previous"
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ def fetch_resume(store: Store, plan: Plan, spec: ResumeSpec, work: Path, log: Lo
         ObjectDamaged: a file of it is not what its manifest says, and `resume.on_damage` is fail.
     """
     shutil.rmtree(work, ignore_errors=True)
+    _set_unreadable_aside(store, spec, log)
     while True:
         dist.barrier()
         checkpoint = _from_first(committed_checkpoints(store)[-1:] if dist.get_rank() == 0 else None)
@@ -60,10 +72,10 @@ def fetch_resume(store: Store, plan: Plan, spec: ResumeSpec, work: Path, log: Lo
         if found is None:
             break
         if spec.on_damage == "fail":
-            raise ObjectDamaged(f"{found}; to go on from the checkpoint before, set resume.on_damage: previous")
+            raise ObjectDamaged(f"{found}; {GO_ON}")
         if dist.get_rank() == 0:
             log.warning("damaged", found=found, set_aside=newest.folder)
-            set_aside(store, newest)
+            set_aside(store, newest.folder, newest.manifest)
     universal = newest.num_processes != dist.get_world_size() and newest.sharded
     if universal and _first_here():
         make_universal(folder, plan)
@@ -73,10 +85,30 @@ def fetch_resume(store: Store, plan: Plan, spec: ResumeSpec, work: Path, log: Lo
     return Resume(folder, universal)
 
 
-def set_aside(store: Store, checkpoint: Checkpoint) -> None:
-    """No reader sees the checkpoint any more, and its place is free; its manifest stays for people as damaged.json."""
-    store.write_bytes(f"{checkpoint.folder}/{SET_ASIDE}", checkpoint.manifest.to_bytes())
-    store.delete(manifest_key(checkpoint.folder))
+def set_aside(store: Store, folder: str, seen: Manifest | None) -> None:
+    """No reader sees the checkpoint any more, and its place is free; its manifest stays for people as damaged.json.
+
+    Unless its manifest is no longer the one that was `seen`, None for one that cannot be read: another start of the job has set it
+    aside since, and may have committed a whole one.
+    """
+    with suppress(ObjectMissing):
+        content = store.read_bytes(manifest_key(folder))
+        found = parse_manifest(content)
+        readable = None if found is None or manifest_damage(folder, found) else found
+        if readable == seen:
+            store.write_bytes(f"{folder}/{SET_ASIDE}", content)
+            store.delete(manifest_key(folder))
+
+
+def _set_unreadable_aside(store: Store, spec: ResumeSpec, log: Log) -> None:
+    """Raises ObjectDamaged, in all processes, when there are manifests that are none and `resume.on_damage` is fail."""
+    unreadable = _from_first(unreadable_checkpoints(store) if dist.get_rank() == 0 else None)
+    if unreadable and spec.on_damage == "fail":
+        raise ObjectDamaged(*(f"{found}; {GO_ON}" for found in unreadable.values()))
+    if dist.get_rank() == 0:
+        for folder, found in unreadable.items():
+            log.warning("damaged", found=found, set_aside=folder)
+            set_aside(store, folder, None)
 
 
 def make_universal(folder: Path, plan: Plan) -> None:
@@ -137,7 +169,7 @@ def _fetch(store: Store, checkpoint: Checkpoint, folder: Path) -> str | None:
     else:
         readers = {None, *range(checkpoint.num_processes)} if _first_here() else set()
     try:
-        fetch_checkpoint(store, checkpoint.folder, folder, wanted=lambda name: owner(name) in readers)
+        fetch_checkpoint(store, checkpoint, folder, wanted=lambda name: owner(name) in readers)
     except ObjectDamaged as error:
         return str(error)
     return None

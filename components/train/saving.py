@@ -99,7 +99,8 @@ class CheckpointSaver:
         return _not_written(root, step, f"it takes {needed / 1e6:.1f} MB")
 
     def _failed(self, root: Path, names: tuple[str, ...], step: int, error: BaseException) -> None:
-        found = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        found = (said.splitlines() or [type(error).__name__])[0]
         self._problem = _not_written(root, step, found)
         for name in names:
             (root / name).unlink(missing_ok=True)
@@ -119,6 +120,8 @@ class CheckpointSaver:
             training=self._plan.training_digest,
             loss=epoch_loss(state.log_history, steps_per_epoch=steps.steps_per_epoch, epoch=epoch),
             held_out_loss=held_out_loss_of(state.log_history, epoch) if ends_epoch else None,
+            steps_per_epoch=steps.steps_per_epoch,
+            micro_batch=steps.micro_batch,
             root=str(root),
             names=names,
         )

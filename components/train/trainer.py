@@ -5,6 +5,7 @@ parameters) and hold training until all is written.
 """
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,12 @@ from typing import Any
 
 import deepspeed
 import torch
-import torch.distributed as dist
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from components.shared.step import Log
+from components.train.agreement import Agreement
 from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate
 
 LogHistory = list[dict[str, Any]]
@@ -34,6 +35,14 @@ class HaganeTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.save()
+
+    def _run_epoch(self, *arguments: Any, **how: Any) -> None:
+        """Nothing when the last step is made already: Trainer asks only after a step, and would make one too many when it resumes from
+        a checkpoint that `max_steps` ended within an epoch."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **how)
 
 
 def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
@@ -60,7 +69,7 @@ def evaluating(model: Any) -> Iterator[None]:
         model.empty_partition_cache()
 
 
-def held_out_loss(model: Any, rows: PackedRows, *, process_rank: int, num_processes: int) -> float:
+def held_out_loss(model: Any, rows: PackedRows, agreement: Agreement, *, process_rank: int, num_processes: int) -> float:
     """Mean loss per trained token over all rows, in nats. Every process makes equally many passes, as ZeRO-3 needs."""
     total = torch.zeros(2, dtype=torch.float64)
     with evaluating(model):
@@ -70,8 +79,8 @@ def held_out_loss(model: Any, rows: PackedRows, *, process_rank: int, num_proces
             loss_sum, num_tokens = _loss_sum(model, batch)
             if index < len(rows):
                 total += torch.tensor([loss_sum, num_tokens], dtype=torch.float64)
-    dist.all_reduce(total)
-    return float(total[0] / total[1])
+    loss_sum, num_tokens = agreement.sum(total)
+    return float(loss_sum / num_tokens)
 
 
 def _loss_sum(model: Any, batch: Batch) -> tuple[float, int]:
@@ -126,7 +135,7 @@ class Progress(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         seconds = time.monotonic() - self._start
-        state.log_history[-1]["seconds"] = round(self._seconds_before + seconds, 1)
+        state.log_history[-1]["seconds"] = round(self._seconds_before + seconds, 3)
         num_done = state.global_step - self._first_step
         if state.is_world_process_zero and num_done:
             self._log.info(
@@ -145,6 +154,13 @@ class Progress(TrainerCallback):
 def seconds_trained(history: LogHistory) -> float:
     """Seconds of training up to the last logged step, interrupted tries that were resumed from included."""
     return max((float(entry["seconds"]) for entry in history if "seconds" in entry), default=0.0)
+
+
+def seconds_per_step(history: LogHistory) -> float | None:
+    """Median time from one step's end to the next one's, over steps of one start: saves and held-out loss move it little."""
+    ends = {entry["step"]: float(entry["seconds"]) for entry in history if "seconds" in entry}
+    took = [ends[step] - ends[step - 1] for step in ends if step - 1 in ends]
+    return round(statistics.median(took), 4) if took else None
 
 
 def epoch_loss(history: LogHistory, *, steps_per_epoch: int, epoch: int) -> float:

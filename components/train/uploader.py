@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from components.shared.errors import HaganeError, StoreError, StoreUnreachable
+from components.shared.log import event_of
 from components.shared.processes import end_with_parent
 from components.shared.spec import KeepSpec
 from components.shared.step import Log, open_run
@@ -33,28 +34,30 @@ LONGEST_PAUSE_S = 30.0
 class BackgroundUploads:
     """Uploads of one training process, in order. Training is held only when two checkpoints are still unfinished.
 
-    `problem` is what became of the first part that could not be stored; those behind it are tried all the same. `num_unfinished`
-    counts parts that wait or are on their way.
+    `problem` is what became of the first part that could not be stored; those behind it are tried all the same.
     """
 
     def __init__(self, run: str, log: Log) -> None:
         self.problem: str | None = None
         self._log = log
-        self.num_unfinished = 0
-        self._gone = False
+        self._run = run
+        self._unfinished: deque[Part] = deque()
         self._changed = threading.Condition()
-        command = [sys.executable, "-m", "components.train.uploader", run]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._reader = threading.Thread(target=self._read_answers, daemon=True)
-        self._reader.start()
+        self._start()
+
+    @property
+    def num_unfinished(self) -> int:
+        """Parts that wait or are on their way."""
+        return len(self._unfinished)
 
     def submit(self, part: Part) -> None:
-        """The part will be uploaded after those before it."""
+        """The part will be uploaded after those before it; by a new uploader, should the one before be gone."""
         self._wait_for_less_than(MOST_UNFINISHED)
         with self._changed:
             if self._gone:
-                return
-            self.num_unfinished += 1
+                self._close()
+                self._start()
+            self._unfinished.append(part)
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # the reader sees its end, and says so
             self._process.stdin.write(part.model_dump_json() + "\n")
@@ -63,8 +66,20 @@ class BackgroundUploads:
     def finish(self) -> None:
         """Every part is in the store, or `problem` says why one is not."""
         self._wait_for_less_than(1)
+        self._close()
+
+    def _start(self) -> None:
+        self._gone = False
+        command = [sys.executable, "-m", "components.train.uploader", self._run]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read_answers, daemon=True)
+        self._reader.start()
+
+    def _close(self) -> None:
+        """The uploader has no more to read, and its end is seen."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it ended before it had read all
+            self._process.stdin.close()
         self._reader.join()
 
     def _wait_for_less_than(self, number: int) -> None:
@@ -74,7 +89,10 @@ class BackgroundUploads:
     def _read_answers(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            answer = json.loads(line)
+            answer = event_of(line)
+            if answer is None:  # a library's word; were it taken for an answer, nobody would read the next one
+                self._log.warning("uploader_said", found=line.rstrip())
+                continue
             if answer["event"] != "checkpoint":
                 self._log.warning(**answer)
                 continue
@@ -83,12 +101,19 @@ class BackgroundUploads:
             else:
                 self._log.info(**answer)
             with self._changed:
-                self.num_unfinished -= 1
+                self._unfinished.popleft()
                 self._changed.notify_all()
+        self._process.stdout.close()
         with self._changed:
-            if self._process.wait() or self.num_unfinished:
-                self.problem = self.problem or f"checkpoint: the uploading process ended with exit code {self._process.returncode}"
-            self.num_unfinished, self._gone = 0, True
+            if self._process.wait() or self._unfinished:
+                steps = ", ".join(str(part.step) for part in self._unfinished)
+                unknown = f"; the checkpoint of step {steps} may not be stored" if steps else ""
+                ended = f"checkpoint: the uploading process ended with exit code {self._process.returncode}"
+                self.problem = self.problem or ended + unknown
+            for part in self._unfinished:
+                part.remove_files()
+            self._unfinished.clear()
+            self._gone = True
             self._changed.notify_all()
 
 
@@ -125,8 +150,7 @@ def store_all(store: Store, keep: KeepSpec) -> None:
                 removed=removed_after(store, keep) if stored.committed else [],
                 seconds=round(time.monotonic() - start, 2),
             )
-        for name in part.names:
-            Path(part.root, name).unlink(missing_ok=True)
+        part.remove_files()
 
 
 def removed_after(store: Store, keep: KeepSpec) -> list[str]:

@@ -20,7 +20,10 @@ class LocalWriter:
         self._written.set()
 
     def begin(self, writes: list[Callable[[], object]], *, then: Callable[[], object], failed: Callable[[BaseException], None]) -> None:
-        """All writes are being made, in order; then `then` is called, or `failed` with the first error. Waits for the list before."""
+        """All writes are being made, in order, then `then` is called; `failed` is, with the first error. Waits for the list before.
+
+        An error that no full or broken disk explains is raised in the thread too, so that its traceback is seen.
+        """
         self.wait()
         self._written.clear()
 
@@ -28,11 +31,13 @@ class LocalWriter:
             try:
                 for write in writes:
                     write()
-            except WRITE_ERRORS as error:
-                failed(error)
-            else:
                 self._written.set()
                 then()
+            except WRITE_ERRORS as error:
+                failed(error)
+            except BaseException as error:
+                failed(error)
+                raise
             finally:
                 self._written.set()
 

@@ -2,7 +2,8 @@
 
 from components.shared.kfp_face import hand_over
 from components.shared.manifest import Manifest
-from components.shared.step import run_argument, step_log
+from components.shared.newest import note_finished
+from components.shared.step import open_run, run_argument, step_log
 from components.write_report.report import report_run
 
 
@@ -17,8 +18,15 @@ def run_step(run: str) -> Manifest:
 
 
 def kfp_step(run: str, *, manifest_path: str, page_path: str) -> str:
-    """`run_step` for KFP: its manifest and its page are at these paths too. Returns the manifest's digest."""
-    return hand_over(run_step(run), run=run, manifest_path=manifest_path, pages={"report.html": page_path})
+    """`run_step` for KFP: its manifest and its page are at these paths too. Returns the manifest's digest.
+
+    As the last step it is reached only when every other passed: so the run is now the newest finished one of its series.
+    """
+    manifest = run_step(run)
+    with step_log("write_report"):
+        _, spec = open_run(run)
+        note_finished(spec)
+    return hand_over(manifest, run=run, manifest_path=manifest_path, pages={"report.html": page_path})
 
 
 def main() -> None:

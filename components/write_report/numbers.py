@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from components.write_report.against_plan import against_plan
 from components.write_report.gather import RunFound
 
 
@@ -23,4 +24,5 @@ def report_numbers(found: RunFound) -> dict[str, Any]:
             "num_bytes": sum(entry.num_bytes for entry in found.export.files),
         },
         "seconds": found.history.seconds,
+        "against_plan": against_plan(found),
     }

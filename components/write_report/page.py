@@ -7,12 +7,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from components.shared.loss_chart import loss_chart
 from components.shared.page import page_environment
 from components.shared.plan import Plan
 from components.shared.results import Verification
 from components.shared.spec_file import spec_yaml
 from components.write_report import words
-from components.write_report.chart import loss_chart
+from components.write_report.against_plan import against_plan, told
 from components.write_report.gather import RunFound
 
 WIDE, NARROW = (760, 300), (380, 260)
@@ -58,6 +59,7 @@ def render_page(found: RunFound) -> str:
         chart=Markup(loss_chart(found.history, width=WIDE[0], height=WIDE[1])),  # noqa: S704 - numbers only
         small_chart=Markup(loss_chart(found.history, width=NARROW[0], height=NARROW[1])),  # noqa: S704 - numbers only
         plan_rows=plan_rows(found.plan),
+        against_plan=[told(figure) for figure in against_plan(found)],
         checkpoint_bytes={checkpoint.epoch: checkpoint.num_bytes for checkpoint in found.checkpoints},
         filled=words.share(int(facts["num_tokens"] or 0), int(facts["num_rows"] or 0) * int(facts["row_tokens"] or 0)),
         trained_share=words.share(found.plan.num_trainable, found.plan.model.num_parameters),
@@ -115,9 +117,9 @@ _LABELS = {
 
 
 def plan_rows(plan: Plan) -> list[PlanRow]:
-    """The plan's numbers in a fixed order, then whatever else it gives a reason for."""
+    """The plan's numbers in a fixed order, then whatever else it gives a reason for, but for the rendered files, which its own page has."""
     tree = plan.model_dump()
-    keys = [*_LABELS, *(key for key in plan.reasons if key not in _LABELS)]
+    keys = [*_LABELS, *(key for key in plan.reasons if key not in _LABELS and not key.startswith("files."))]
     found = ((key, _value(tree, key)) for key in keys)
     return [PlanRow(_LABELS.get(key, key), value, plan.reasons.get(key, "")) for key, value in found if value or key in plan.reasons]
 

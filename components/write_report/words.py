@@ -11,6 +11,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def exact_duration(seconds: float) -> str:
+    """As `duration`, with the digits that tell short ones apart: `0.043 s`, `8.2 s`."""
+    return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
+
+
+def count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
 def size(num_bytes: int) -> str:
     """Decimal units, as disks and buckets are sold: `0.4 kB`, `9.8 MB`, `94.3 GB`."""
     for unit, worth in (("GB", 10**9), ("MB", 10**6)):

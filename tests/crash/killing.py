@@ -23,6 +23,8 @@ class Point:
     """Where a process dies: before its n-th write, counted from 1, or in the middle of a file; nowhere when all are None."""
 
     nth: int | None = None
+    counted_from: str = ""
+    """The write that has this in its path is the first that counts: how many come before may differ from run to run."""
     torn_bytes: int | None = None
     longest_file: int | None = None
     """No death: a write that makes a file longer than so many bytes fails, as on a full disk."""
@@ -82,7 +84,7 @@ def _run(child: Child, point: Point, points_file: Path | None) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (point.torn_bytes, resource.RLIM_INFINITY))
     if point.longest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (point.longest_file, resource.RLIM_INFINITY))
-    sys.addaudithook(_hook(point.nth, child.within, points))
+    sys.addaudithook(_hook(point, child.within, points))
     try:
         child.call(*child.arguments)
     except SystemExit as end:
@@ -90,17 +92,19 @@ def _run(child: Child, point: Point, points_file: Path | None) -> None:
         os._exit(end.code if isinstance(end.code, int) else 1)  # as the program's own end: gloo's threads would abort a slower one
 
 
-def _hook(nth: int | None, within: str, points: int | None) -> Callable[[str, tuple[Any, ...]], None]:
+def _hook(point: Point, within: str, points: int | None) -> Callable[[str, tuple[Any, ...]], None]:
     num_passed = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal num_passed
         if not is_write(event, arguments, within):
             return
-        num_passed += 1
+        place = _place(arguments)
+        if num_passed or point.counted_from in place:
+            num_passed += 1
         if points is not None:
-            os.write(points, f"{event} {_place(arguments)}\n".encode())
-        if num_passed == nth:
+            os.write(points, f"{event} {place}\n".encode())
+        if num_passed == point.nth:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return hook

@@ -52,7 +52,7 @@ def upload(s3_env: S3Server, tmp_path: Path) -> Iterator[Upload]:
     (tmp_path / "root/latest").write_bytes(b"global_step2")
     part = Part(
         epoch=1, step=2, attempt="a1", process_rank=0, num_processes=1, zero_stage=3, training="t", loss=1.0, held_out_loss=2.0,
-        root=str(tmp_path / "root"), names=("shards.pt", "latest"),
+        steps_per_epoch=2, micro_batch=1, root=str(tmp_path / "root"), names=("shards.pt", "latest"),
     )  # fmt: skip
     with faulty_proxy(s3_env.endpoint) as proxy:
         environment = {**s3_env.env, "AWS_ENDPOINT_URL_S3": proxy.endpoint, "PATH": "/usr/bin"}
@@ -62,7 +62,7 @@ def upload(s3_env: S3Server, tmp_path: Path) -> Iterator[Upload]:
 def assert_whole(store: Store, part: Part, folder: Path) -> None:
     """The one committed checkpoint is, byte for byte, what was saved."""
     (checkpoint,) = committed_checkpoints(store)
-    fetch_checkpoint(store, checkpoint.folder, folder)
+    fetch_checkpoint(store, checkpoint, folder)
     assert file_entry(folder / "shards.pt", "").num_bytes == NUM_BYTES
     assert (folder / "latest").read_bytes() == b"global_step2"
 

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 NO_DROPOUT = {"lora": {"dropout": 0.0}}
 TWELVE_ROWS = 52
 """Conversations that make 12 rows: two global batches of 6, so that no number of processes repeats a row."""
+THIRTEEN_ROWS = 56
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,44 @@ def test_another_zero_stage_is_refused_when_it_is_planned(forks: Any, tmp_path: 
         changed.plan()
 
 
+def test_other_steps_an_epoch_are_refused_when_they_are_planned(forks: Any, tmp_path: Path) -> None:
+    # 13 rows: in passes of one row 3 steps, and of six rows 2, since the last row alone is then left out.
+    rows = {"micro_batch": 1, "drop_last": True}
+    run = tiny_run(tmp_path, method="lora", num_processes=1, epochs=2, num_conversations=THIRTEEN_ROWS, training=rows)
+    run.plan()
+    assert set(run.train(forks)) == {0}, log(run)
+    assert run.history()["epochs"][0]["step"] == 3
+    run.forget("epoch-0002", "manifest.json", "history.json", "probe.safetensors")
+    with pytest.raises(AssertionError, match=r"training.drop_last: an epoch is 2 steps with micro_batch 6 on 1 processes, but"):
+        run.with_settings(training={"micro_batch": 6}).plan()
+    run.with_settings(training={"micro_batch": 1}).plan()
+
+
+def test_a_training_that_max_steps_ended_within_an_epoch_makes_no_step_more_when_it_is_started_again(forks: Any, tmp_path: Path) -> None:
+    whole = finished_run(tmp_path, forks, method="lora", num_processes=1, epochs=4, training={"max_steps": 3})
+    assert committed(whole) == ["epoch-0001", "epoch-0002"]
+    run = whole.copy("killed-before-its-results")
+    run.forget("manifest.json", "history.json", "probe.safetensors")
+    assert set(run.train(forks)) == {0}, log(run)
+    assert committed(run) == ["epoch-0001", "epoch-0002"]
+    assert run.history() == whole.history()
+
+
+def test_a_killed_uploader_is_told_and_the_next_checkpoint_is_stored_by_another(forks: Any, tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, method="lora", num_processes=1, epochs=8, checkpoints={"on_failure": "continue"})
+    run.plan()
+    processes = run.begin(forks)
+    wait_until(lambda: committed(run) != [], processes)
+    uploaders = subprocess.run(["pgrep", "--full", f"components.train.uploader {run.uri}"], capture_output=True, text=True, check=True)
+    (uploader,) = map(int, uploaders.stdout.split())
+    os.kill(uploader, signal.SIGKILL)
+    processes[0].join(120)
+    assert processes[0].exitcode == 0, log(run)
+    assert "the uploading process ended with exit code -9" in log(run)
+    assert committed(run)[-1] == "epoch-0008"
+    assert list((run.work).rglob("*_states.pt")) == []
+
+
 def test_sigterm_stores_the_step_and_a_restart_ends_with_the_losses_of_an_undisturbed_run(forks: Any, tmp_path: Path) -> None:
     undisturbed = finished_run(tmp_path, forks, method="lora", num_processes=2, epochs=4, training={"global_batch": 2})
     run = undisturbed.copy("stopped")
@@ -157,6 +196,28 @@ def test_a_damaged_checkpoint_is_named_and_skipped_only_when_the_spec_allows_it(
         assert Path(run.uri, "checkpoints/epoch-0002/damaged.json").is_file()
 
 
+@pytest.mark.parametrize("on_damage", ["fail", "previous"])
+def test_a_manifest_that_cannot_be_read_is_named_and_set_aside_only_when_the_spec_allows_it(
+    forks: Any, tmp_path: Path, on_damage: str
+) -> None:
+    undisturbed = finished_run(tmp_path, forks, method="lora", num_processes=1, epochs=3)
+    run = undisturbed.copy("damaged").with_settings(resume={"on_damage": on_damage})
+    run.forget("epoch-0003", "manifest.json", "history.json", "probe.safetensors")
+    run.plan()
+    manifest = Path(run.uri, "checkpoints/epoch-0002/manifest.json")
+    manifest.write_bytes(manifest.read_bytes()[:100])
+    exit_codes = run.train(forks)
+    assert "epoch-0002/manifest.json: is no manifest" in log(run)
+    if on_damage == "fail":
+        assert exit_codes == [2]
+        assert "set resume.on_damage: previous" in log(run)
+    else:
+        assert exit_codes == [0], log(run)
+        assert run.history() == undisturbed.history()
+        assert committed(run) == ["epoch-0001", "epoch-0002", "epoch-0003"]
+        assert (manifest.parent / "damaged.json").stat().st_size == 100
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB."""
@@ -218,7 +279,7 @@ def test_a_full_disk_is_told_and_training_goes_on_when_the_spec_says_so(forks: A
     wait_until(lambda: committed(run) != [], processes)
     fill(small_disk, lambda: "checkpoint_failed" in log(run) + log(run, 1), leave=0).unlink()
     for process in processes:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0, 0], log(run)
     assert run.history() == undisturbed.history()
     assert committed(run)[-1] == "epoch-0020"

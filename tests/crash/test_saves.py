@@ -1,5 +1,6 @@
 """A training process is killed at every point of a save on its local disk; the restart goes on as if nothing had happened."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,13 @@ import pytest
 
 from components.shared.checkpoints import committed_checkpoints
 from components.shared.storage import LocalStore
+from tests.crash.conftest import KILLED
 from tests.crash.killing import Point, server
 from tests.crash.training import TinyRun, tiny_run
 
 pytestmark = pytest.mark.slow
+SAVE = "/checkpoints/checkpoint-4"
+"""The local folder of the save in which the process is killed: that of epoch 2."""
 TORN_BYTES = (2_000, 10_000, 30_000)
 """Of the files of a tiny checkpoint: 14 kB of a generator's state, 20 kB and more of shards, 40 kB of adapter."""
 
@@ -48,7 +52,7 @@ def resumed_as_undisturbed(trained: TinyRun, run: TinyRun, forks: Any) -> list[s
 
 @pytest.mark.parametrize("killed_rank", [0, 1])
 def test_training_killed_at_any_point_of_a_save_goes_on_as_if_undisturbed(
-    forks: Any, trained: TinyRun, killed_rank: int, tmp_path: Path
+    forks: Any, trained: TinyRun, killed_rank: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     if killed_rank >= trained.num_processes:
         pytest.skip("this run has one process")
@@ -56,9 +60,9 @@ def test_training_killed_at_any_point_of_a_save_goes_on_as_if_undisturbed(
     counted = after_epoch_1(trained, f"{name}-counted")
     counted.train(forks, killed_rank=killed_rank, points_file=tmp_path / "points")
     assert counted.history() == trained.history()
-    points = [line for line in (tmp_path / "points").read_text().splitlines() if "/checkpoints/checkpoint-4" in line]
-    first = (tmp_path / "points").read_text().splitlines().index(points[0]) + 1
-    places = [Point(nth=first + number) for number in range(len(points))] + [Point(torn_bytes=num_bytes) for num_bytes in TORN_BYTES]
+    points = [line for line in (tmp_path / "points").read_text().splitlines() if SAVE in line]
+    places = [Point(nth=number, counted_from=SAVE) for number in range(1, len(points) + 1)]
+    places += [Point(torn_bytes=num_bytes) for num_bytes in TORN_BYTES]
     findings: dict[Point, list[str]] = {}
     for number, point in enumerate(places):
         run = after_epoch_1(trained, f"{name}-{number}")
@@ -67,5 +71,5 @@ def test_training_killed_at_any_point_of_a_save_goes_on_as_if_undisturbed(
         problems = resumed_as_undisturbed(trained, run, forks)
         if problems:
             findings[point] = problems
+    record_property(KILLED, (trained.spec["training"]["method"], len(places)))
     assert findings == {}
-    print(f"{len(places)} points: {points}")

@@ -17,6 +17,7 @@ from components.shared.storage import Store, open_store
 from components.train import commit, uploader
 from components.train.commit import Part
 from pipelines.orphans import find_orphans, remove_orphans
+from tests.crash.conftest import KILLED
 from tests.crash.killing import NOWHERE, Child, Point, count_points, server, start
 from tests.s3_server import S3Server
 
@@ -62,7 +63,7 @@ class Scene:
             (root / name).hardlink_to(kept / name)
         return Part(
             epoch=epoch, step=10 * epoch, attempt=attempt, process_rank=process_rank, num_processes=2, zero_stage=3,
-            training="t", loss=1.0, held_out_loss=2.0, root=str(root), names=names,
+            training="t", loss=1.0, held_out_loss=2.0, steps_per_epoch=10, micro_batch=1, root=str(root), names=names,
         )  # fmt: skip
 
     def store_now(self, part: Part) -> None:
@@ -91,7 +92,7 @@ class Scene:
             local = self.folder / "read"
             shutil.rmtree(local, ignore_errors=True)
             try:
-                fetch_checkpoint(self.store, checkpoint.folder, local)
+                fetch_checkpoint(self.store, checkpoint, local)
             except Exception as error:  # whatever a reader meets is a finding
                 problems.append(f"{checkpoint.folder}: {error}")
                 continue
@@ -176,7 +177,9 @@ def kill_at(context: Any, scene: Scene, nth: int, *, killed_rank: int, call: Cal
 
 
 @pytest.mark.parametrize("killed_rank", [0, 1])
-def test_an_uploader_killed_at_any_point_loses_nothing_and_misleads_no_one(forks: Any, scene: Scene, killed_rank: int) -> None:
+def test_an_uploader_killed_at_any_point_loses_nothing_and_misleads_no_one(
+    forks: Any, scene: Scene, killed_rank: int, record_property: Callable[[str, object], None]
+) -> None:
     points = points_of(forks, scene, killed_rank)
     findings: dict[str, list[str]] = {}
     num_killed = 0
@@ -185,7 +188,7 @@ def test_an_uploader_killed_at_any_point_loses_nothing_and_misleads_no_one(forks
         num_killed += killed
         if problems:
             findings[f"{nth} {points[nth - 1]}"] = problems
-    print(f"killed at {num_killed} points")
+    record_property(KILLED, (scene.method, num_killed))
     assert findings == {}
     # urllib3 sends a header and its body in one piece or in two, so that another run may have a few points less.
     assert num_killed >= max(10, len(points) - 4)

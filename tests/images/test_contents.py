@@ -32,8 +32,9 @@ def test_only_shared_and_its_own_component_are_inside(target: Target, opened: Co
     for path in map(Path, set(opened.probed["code"]) - {"components/__init__.py"}):
         inside.setdefault(path.parts[1] if path.parts[0] == "components" else path.parts[0], set()).add(path.name)
     whole = {name for name, files in inside.items() if files - {"__init__.py", "component.py"}}
-    command_line = {"pipelines", "images"} if target.name == "render" else set()
+    command_line = {"pipelines", "images", "specs"} if target.name == "render" else set()
     assert whole == {"shared"} | own_components(images, target) | command_line
+    assert inside.get("specs", set()) <= {"from-the-ui.yaml"}  # what the run form is filled with is part of the pipeline
     assert command_line or set(inside) == whole
 
 

@@ -86,7 +86,8 @@ def test_every_task_runs_in_its_own_image_closed_as_in_a_cluster(
     assert report["held_out_loss"]["tuned"] < report["held_out_loss"]["base"]
     assert len(committed_checkpoints(store)) == 2
     told = [container["Config"] for container in watch.seen.values()]
-    assert sorted(config["Image"] for config in told) == sorted(images.of(component) for component in images.components)
+    tasks = [*images.components, "prepare_dataset", "launch_training"]  # claim_run and end_run are those components' too
+    assert sorted(config["Image"] for config in told) == sorted(images.of(component) for component in tasks)
     assert {config["User"] for config in told} == {f"{uid}:0"}
     hosts = [container["HostConfig"] for container in watch.seen.values()]
     assert all(host["ReadonlyRootfs"] and not host["Privileged"] for host in hosts)

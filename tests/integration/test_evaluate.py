@@ -13,8 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from components.evaluate.evaluation import evaluate_run
 from components.evaluate.held_out import measure, read_rows
+from components.evaluate.page import answers_page
 from components.shared.errors import RunFailed
 from components.shared.manifest import Manifest, publish_folder
+from components.shared.plan import AfterPlan, Plan
 from components.shared.results import Evaluation
 from components.shared.storage import LocalStore
 from tests.trained_run import ATTEMPT, make_trained_run
@@ -73,6 +75,22 @@ def test_base_and_tuned_model_are_measured_and_asked(folder: Path):
     assert manifest.facts["tuned_loss"] == found.tuned.loss
     assert events[-2]["event"] == "progress"
     assert events[-2]["done"] == events[-2]["total"] == 2 * (len(rows) + 2)
+
+
+def test_as_many_rows_as_planned_are_measured_and_the_page_tells_of_how_many(folder: Path, tmp_path: Path):
+    run = shutil.copytree(folder / "store/tiny", tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    plan = Plan.model_validate_json((run / "plan/plan.json").read_bytes())
+    after = AfterPlan(held_out_rows=2, hours=0.1, cpus=2, export_bytes=1, evaluate_bytes=1)
+    (tmp_path / "plan").mkdir()
+    (tmp_path / "plan/plan.json").write_text(plan.model_copy(update={"after": after}).model_dump_json())
+    publish_folder(LocalStore(run), "plan", tmp_path / "plan", made_by="render_config", inputs={}, facts={})
+    evaluate(str(run))
+    found = Evaluation.model_validate_json((run / "evaluation/evaluation.json").read_bytes())
+    rows = read_rows(run / "dataset/held_out.parquet")
+    base = measure(AutoModelForCausalLM.from_pretrained(folder / "base"), [rows[0], rows[len(rows) // 2]], on_row=lambda: None)
+    assert (found.measured_rows, found.held_out_rows) == (2, len(rows))
+    assert found.base.loss == pytest.approx(base.loss, abs=1e-5)
+    assert f"(2 of {len(rows)} rows)" in answers_page("tiny", found)
 
 
 def test_evaluating_a_finished_run_again_changes_nothing(folder: Path):

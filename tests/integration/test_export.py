@@ -156,12 +156,15 @@ def test_base_of_another_vocabulary_is_refused(own_run: str):
         export(own_run)
 
 
-@pytest.mark.parametrize(("architecture", "tied", "precision"), [("llama", True, "bf16"), ("gpt_neox", False, "fp32")])
-def test_exported_model_holds_the_weights_that_zero3_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture, tied: bool, precision: str
+@pytest.mark.parametrize(
+    ("architecture", "tied", "precision", "stage"),
+    [("llama", True, "bf16", 3), ("gpt_neox", False, "fp32", 3), ("llama", True, "bf16", 0)],
+)
+def test_exported_model_holds_the_weights_that_deepspeed_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture, tied: bool, precision: str, stage: int
 ):
     monkeypatch.setenv("HAGANE_WORK", str(tmp_path / "work"))
-    run = make_trained_run(tmp_path, architecture=architecture, method="full", precision=precision, tied=tied)
+    run = make_trained_run(tmp_path, architecture=architecture, method="full", precision=precision, tied=tied, zero={"stage": stage})
     export(run)
     trained = load_file(tmp_path / "trained" / "trained.safetensors")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32

@@ -16,6 +16,8 @@ from components.shared.spec import LoraSpec
 
 pytestmark = pytest.mark.slow
 ROWS, TOKENS, RANK = 2, 64, 8
+LONG = 1024
+"""Tokens of a row in which masks, that grow with their square, are as large as all else that a small block keeps."""
 SHAPE = {"hidden_size": 128, "intermediate_size": 320, "num_attention_heads": 8, "vocab_size": 1000, "pad_token_id": 0}
 GROUPED = {**SHAPE, "num_key_value_heads": 4}
 MOE = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
@@ -42,10 +44,22 @@ def test_a_block_keeps_what_its_formula_says(config: dict[str, Any], dtype: torc
     name = "n_layer" if "n_layer" in config else "num_hidden_layers"
     two, four = ({**config, **TOKEN_IDS, name: blocks} for blocks in (2, 4))
     kept = (saved_bytes(four, dtype, full=full) - saved_bytes(two, dtype, full=full)) / 2
+    assert planned_of_a_block(two, four, dtype, full=full) == pytest.approx(kept, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("config", [CONFIGS[index] for index in (0, 1, 2, 5, 7)], ids=lambda config: config["model_type"])
+def test_a_block_of_long_rows_keeps_its_mask_too(config: dict[str, Any], dtype: torch.dtype) -> None:
+    two, four = ({**config, **TOKEN_IDS, "num_hidden_layers": blocks} for blocks in (2, 4))
+    kept = (saved_bytes(four, dtype, full=True, tokens=LONG) - saved_bytes(two, dtype, full=True, tokens=LONG)) / 2
+    assert planned_of_a_block(two, four, dtype, full=True, tokens=LONG) == pytest.approx(kept, rel=0.1)
+
+
+def planned_of_a_block(two: dict[str, Any], four: dict[str, Any], dtype: torch.dtype, *, full: bool, tokens: int = TOKENS) -> float:
     targets = lora_targets("auto", architecture_of(two))
     work = Pass(
         micro_batch=ROWS,
-        row_tokens=TOKENS,
+        row_tokens=tokens,
         weight_bytes=dtype.itemsize,
         full=full,
         adapted=targets.linears,
@@ -54,11 +68,11 @@ def test_a_block_keeps_what_its_formula_says(config: dict[str, Any], dtype: torc
         checkpointing=False,
         fp32_adapters=False,
     )
-    planned = activations(architecture_of(two), work)
-    assert (planned.blocks + planned.expert_weights) / 2 == pytest.approx(kept, rel=0.1)
+    of_two, of_four = (activations(architecture_of(config), work) for config in (two, four))
+    return (of_four.blocks + of_four.expert_weights + of_four.masks - of_two.blocks - of_two.expert_weights - of_two.masks) / 2
 
 
-def saved_bytes(config: dict[str, Any], dtype: torch.dtype, *, full: bool) -> int:
+def saved_bytes(config: dict[str, Any], dtype: torch.dtype, *, full: bool, tokens: int = TOKENS) -> int:
     """Bytes of the storages that one forward pass over two packed rows keeps, the model's own weights left out."""
     fields = {key: value for key, value in config.items() if key != "model_type"}
     model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields), dtype=dtype)
@@ -77,8 +91,8 @@ def saved_bytes(config: dict[str, Any], dtype: torch.dtype, *, full: bool) -> in
             found[storage.data_ptr()] = (storage.nbytes(), tensor)
         return tensor
 
-    ids_BT = torch.randint(0, config["vocab_size"], (ROWS, TOKENS))
-    positions_BT = torch.arange(TOKENS).remainder(TOKENS // 2).repeat(ROWS, 1)
+    ids_BT = torch.randint(0, config["vocab_size"], (ROWS, tokens))
+    positions_BT = torch.arange(tokens).remainder(tokens // 2).repeat(ROWS, 1)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.train()(input_ids=ids_BT, labels=ids_BT, position_ids=positions_BT, use_cache=False)
     return sum(size for size, _ in found.values())

@@ -1,11 +1,12 @@
 import io
+import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from components.shared.log import event_of
-from pipelines.following import Screen, duration, follow
+from pipelines.following import Outcome, Screen, duration, follow
+from pipelines.screens import open_console
 
 LINES = [
     "    some library says hello\n",
@@ -16,11 +17,19 @@ LINES = [
 ]
 
 
-def test_events_are_shown_and_everything_is_in_the_log_file(tmp_path: Path) -> None:
+def followed(lines: list[str], log_file: Path) -> tuple[Outcome, str]:
+    """What `follow` made of the lines, and what was on the screen."""
     output = io.StringIO()
-    with Screen(Console(file=output, width=120), ("prepare_dataset", "launch_training")) as screen:
-        outcome = follow(LINES, tmp_path / "log", screen)
-    shown = output.getvalue()
+    console = open_console()
+    console.file = output
+    console.width = 120
+    with Screen(console, ("prepare_dataset", "launch_training")) as screen:
+        outcome = follow(lines, log_file, screen)
+    return outcome, output.getvalue()
+
+
+def test_events_are_shown_and_everything_is_in_the_log_file(tmp_path: Path) -> None:
+    outcome, shown = followed(LINES, tmp_path / "log")
     for part in (
         "1/2   prepare_dataset",
         "num_rows=37",
@@ -34,6 +43,13 @@ def test_events_are_shown_and_everything_is_in_the_log_file(tmp_path: Path) -> N
     assert "hello" not in shown
     assert (tmp_path / "log").read_text() == "".join(LINES)
     assert (outcome.problems, outcome.exit_code) == (["training: process 1 was killed"], 1)
+
+
+def test_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    found = "[/src/gloo/pair.cc:537] [bold] Read error"
+    line = {"event": "peer_lost", "component": "train", "found": found, "level": "warning"}
+    _, shown = followed([json.dumps(line)], tmp_path / "log")
+    assert f"peer lost  found={found}" in shown
 
 
 @pytest.mark.parametrize("line", ["plain words", '{"event": broken', '{"loss": 1}'])

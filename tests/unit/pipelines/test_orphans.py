@@ -19,6 +19,8 @@ def store_with_leftovers(folder: Path) -> LocalStore:
     store_part(store, part(folder / "w", 0, attempt="a2"))
     store_part(store, part(folder / "w", 1, attempt="a1", epoch=2))
     (folder / "store/checkpoints/epoch-0002/a1" / f".writing-{'0' * 32}").write_bytes(b"half")
+    (folder / "store/model").mkdir()
+    (folder / "store/model" / f".writing-{'1' * 32}").write_bytes(b"half of an export")
     return store
 
 
@@ -30,7 +32,10 @@ def test_only_what_no_manifest_stands_for_is_found(tmp_path: Path) -> None:
         "checkpoints/epoch-0002/a1/part-00001.json",
         "checkpoints/epoch-0002/a1/rng_state_1.pth",
     ]
-    assert [left.key for left in orphans.unfinished] == [f"checkpoints/epoch-0002/a1/.writing-{'0' * 32}"]
+    assert sorted(left.key for left in orphans.unfinished) == [
+        f"checkpoints/epoch-0002/a1/.writing-{'0' * 32}",
+        f"model/.writing-{'1' * 32}",
+    ]
 
 
 def test_what_a_training_wrote_lately_is_left_alone(tmp_path: Path) -> None:
@@ -41,7 +46,7 @@ def test_what_a_training_wrote_lately_is_left_alone(tmp_path: Path) -> None:
 def test_removing_leaves_the_committed_checkpoint_whole(tmp_path: Path) -> None:
     store = store_with_leftovers(tmp_path)
     removed = list(remove_orphans(store, find_orphans(store, older_than=timedelta(0), now=NOW)))
-    assert len(removed) == 5
+    assert len(removed) == 6
     assert [found.key for found in store.list()] == [
         "checkpoints/epoch-0001/a1/part-00000.json",
         "checkpoints/epoch-0001/a1/part-00001.json",
@@ -62,7 +67,18 @@ def test_a_checkpoint_committed_since_it_was_found_stays(tmp_path: Path) -> None
 def test_folders_without_a_manifest_are_listed_with_what_they_hold(tmp_path: Path) -> None:
     store = store_with_leftovers(tmp_path)
     (left,) = not_committed(store, committed_checkpoints(store))
-    assert (left.folder, left.num_files, left.set_aside) == ("checkpoints/epoch-0002", 2, False)
+    assert (left.folder, left.num_files, left.found) == ("checkpoints/epoch-0002", 2, "2 files so far")
+
+
+def test_a_checkpoint_whose_manifest_cannot_be_read_is_listed_and_nothing_of_it_is_removed(tmp_path: Path) -> None:
+    store = store_with_leftovers(tmp_path)
+    store.write_bytes("checkpoints/epoch-0001/manifest.json", b"{")
+    assert [left.found for left in not_committed(store, committed_checkpoints(store))] == [
+        "its manifest cannot be read",
+        "2 files so far",
+    ]
+    orphans = find_orphans(store, older_than=timedelta(0), now=NOW)
+    assert not any("epoch-0001" in found.key for found in orphans.objects)
 
 
 def test_verifying_names_each_file_that_is_not_what_it_was(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +20,22 @@ def conversation(*contents: str, where: str = "x.jsonl:1", system: str | None = 
     found = parse_record(json.dumps({"messages": turns}).encode(), where)
     assert isinstance(found, Conversation)
     return found
+
+
+@dataclass
+class Shown:
+    """KFP's artifact of numbers, as much of it as a step uses."""
+
+    path: str
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def log_metric(self, name: str, value: float) -> None:
+        self.numbers[name] = value
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Shown:
+    return Shown(str(tmp_path / "metrics"))
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,17 @@ import yaml
 
 from components.prepare_dataset.__main__ import check, kfp_step, prepare
 from components.prepare_dataset.assemble import LoggedProgress
+from components.prepare_dataset.claim import digest_of
 from components.shared.errors import DataError, HaganeError, ModelError
 from components.shared.layout import DATASET, PLAN
 from components.shared.log import set_up_log
 from components.shared.manifest import Manifest, publish_folder
 from components.shared.spec import RunSpec
 from components.shared.spec_file import parse_spec
-from components.shared.storage import LocalStore
+from components.shared.storage import LocalStore, open_store
+from tests.s3_server import S3Server
 from tests.tiny_models import write_conversations
+from tests.unit.prepare_dataset.conftest import Shown
 
 
 @pytest.fixture
@@ -170,12 +173,27 @@ def test_checking_finds_a_long_conversation_among_the_last(spec: RunSpec) -> Non
     assert "train.jsonl:41" in line
 
 
-def test_kfp_gets_the_manifest_the_page_the_run_and_the_digest(spec: RunSpec, tmp_path: Path) -> None:
-    given = json.loads(json.dumps(spec.model_dump(mode="json")), parse_int=float)  # as KFP hands over a structure
-    prepared = kfp_step(given, manifest_path=str(tmp_path / "m.json"), page_path=str(tmp_path / "p.html"))
-    manifest = Manifest.model_validate_json((tmp_path / "m.json").read_bytes())
-    assert (prepared.run, prepared.dataset) == (spec.run_uri, manifest.digest)
-    assert (tmp_path / "p.html").read_bytes() == (Path(spec.run_uri) / DATASET / "page.html").read_bytes()
+def test_kfp_gets_the_manifest_the_page_the_numbers_and_the_digest(spec: RunSpec, tmp_path: Path, shown: Shown) -> None:
+    inputs = digest_of(_prepare(spec).inputs)
+    digest = kfp_step(spec.run_uri, inputs=inputs, manifest_path=str(tmp_path / "m"), page_path=str(tmp_path / "p"), metrics=shown)
+    assert digest == Manifest.model_validate_json((tmp_path / "m").read_bytes()).digest
+    assert (tmp_path / "p").read_bytes() == (Path(spec.run_uri) / DATASET / "page.html").read_bytes()
+    assert shown.numbers["num_conversations"] == 40
+    assert json.loads(Path(shown.path).read_text()) == shown.numbers
+
+
+def test_data_and_template_may_be_objects_of_a_store_and_are_told_by_their_uri(spec: RunSpec, s3_env: S3Server) -> None:
+    store = open_store(s3_env.fresh_uri())
+    store.upload(Path(spec.data.train), "in/train.jsonl")
+    store.upload(Path("specs/templates/plain.jinja"), "plain.jinja")
+    uris = {"train": f"{store.uri}/in/train.jsonl", "chat_template": f"{store.uri}/plain.jinja"}
+    local = _prepare(_changed(spec, chat_template="specs/templates/plain.jinja"))
+    remote = _prepare(_changed(spec, **uris))
+    assert {name: remote.inputs[name] for name in ("train", "template")} == {name: local.inputs[name] for name in ("train", "template")}
+    store.write_bytes("bad.jsonl", b"{}\n")
+    told = check(_changed(spec, train=f"{store.uri}/bad.jsonl", chat_template=f"{store.uri}/none.jinja"))
+    assert told[0].startswith(f"{store.uri}/bad.jsonl:1: messages: missing")
+    assert told[1].startswith(f"{store.uri}/none.jinja: no such object")
 
 
 def test_the_command_checks_a_spec_file_with_overrides_and_exits_2_on_problems(spec: RunSpec, tmp_path: Path) -> None:

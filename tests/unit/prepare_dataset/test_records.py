@@ -26,7 +26,7 @@ def _problems(tmp_path: Path, content: bytes) -> tuple[str, ...]:
     path = tmp_path / "data.jsonl"
     path.write_bytes(content)
     with pytest.raises(DataError) as raised:
-        read_records(path)
+        read_records(str(path))
     return tuple(problem.removeprefix(str(tmp_path) + "/") for problem in raised.value.problems)
 
 
@@ -34,7 +34,7 @@ def test_records_keep_their_order_their_text_and_their_line(tmp_path: Path) -> N
     path = tmp_path / "data.jsonl"
     content = f"\n{GOOD}\r\n\n{_turns(_user(), _assistant(), _user())}\n".encode()
     path.write_bytes(content)
-    (file,) = read_records(path)
+    (file,) = read_records(str(path))
     assert [found.where for found in file.conversations] == [f"{path}:2", f"{path}:4"]
     assert file.conversations[0].messages[1].content == "青です。"
     assert file.sha256 == hashlib.sha256(content).hexdigest()
@@ -43,13 +43,13 @@ def test_records_keep_their_order_their_text_and_their_line(tmp_path: Path) -> N
 def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
-    assert len(read_records(path)[0].conversations) == 1
+    assert len(read_records(str(path))[0].conversations) == 1
 
 
 def test_a_line_separator_inside_text_ends_no_line(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text(GOOD.replace("港", "港\u2028") + "\n", encoding="utf-8")
-    assert read_records(path)[0].conversations[0].messages[0].content == "港\u2028は？"
+    assert read_records(str(path))[0].conversations[0].messages[0].content == "港\u2028は？"
 
 
 def test_keys_beside_messages_are_left_unread() -> None:
@@ -100,7 +100,7 @@ def test_bytes_that_are_not_utf8_are_told_with_their_place(tmp_path: Path) -> No
 def test_all_problems_of_a_record_and_of_all_files_come_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(_turns(_user(""), {"role": "human", "content": 1}))
     with pytest.raises(DataError) as raised:
-        read_records(tmp_path / "a.jsonl", tmp_path / "missing.jsonl")
+        read_records(str(tmp_path / "a.jsonl"), str(tmp_path / "missing.jsonl"))
     assert len(raised.value.problems) == 5
     assert raised.value.problems[-1] == f"{tmp_path}/missing.jsonl: no such file; there are: {tmp_path}/a.jsonl"
 
@@ -119,4 +119,4 @@ def test_a_file_without_records_is_refused(tmp_path: Path, content: bytes) -> No
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder, must be one JSONL file"):
-        read_records(tmp_path)
+        read_records(str(tmp_path))

@@ -36,6 +36,18 @@ def test_sigterm_is_answered_by_a_save_only_when_it_fits_into_the_grace() -> Non
     assert "do not fit into grace_seconds 30" in slow.reasons["checkpoints.saves_on_sigterm"]
 
 
+def test_the_node_of_process_0_holds_what_is_not_divided() -> None:
+    def checkpoints(num_nodes: int, **fields: Any) -> Any:
+        return plan_with(hardware={"num_nodes": num_nodes}, training={"global_batch": 8}, **fields).checkpoints
+
+    for zero in ({"stage": 3}, {"stage": 2}, {"stage": 0, "offload_optimizer": "none"}):
+        one, four = checkpoints(1, zero=zero), checkpoints(4, zero=zero)
+        assert one.node_bytes == one.bytes_each
+        num_trainable = plan_with(zero=zero).num_trainable
+        divided = {3: 12, 2: 12, 0: 0}[zero["stage"]] * num_trainable
+        assert four.node_bytes == pytest.approx(four.bytes_each - divided * 3 / 4, abs=80_000)
+
+
 def test_a_training_is_the_same_however_its_work_is_spread() -> None:
     one = plan_with(training={"global_batch": 8})
     four = plan_with(

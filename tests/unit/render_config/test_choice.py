@@ -1,6 +1,7 @@
 import pytest
 
-from components.render_config.choice import ORDER, choose, fits, job
+from components.render_config.choice import choose
+from components.render_config.fit import ORDER, fits, job
 from components.render_config.memory import memory
 from components.render_config.planner import Machine, decide
 from components.shared.errors import HaganeError, SpecError
@@ -39,6 +40,11 @@ def test_what_the_spec_fixes_is_obeyed_and_cautioned_about_when_wasteful() -> No
     assert "LoRA's optimizer state is 0.6 GiB a GPU" in plan.cautions[1]
 
 
+def test_full_training_gets_no_stage_0_unless_that_is_asked_for() -> None:
+    assert planned("rinna-3-6b-full-4x24gb", "hardware.gpu_memory_gib=80", "zero={offload_optimizer: none}").zero == ZeroPlan(stage=1)
+    assert planned("rinna-3-6b-full-4x24gb", "hardware.gpu_memory_gib=80", "zero={stage: 0}").zero == ZeroPlan(stage=0)
+
+
 def test_a_training_that_does_not_fit_is_refused_with_three_ways_out_that_do() -> None:
     with pytest.raises(SpecError) as caught:
         planned("swallow-70b-full-8x80gb")
@@ -50,7 +56,7 @@ def test_a_training_that_does_not_fit_is_refused_with_three_ways_out_that_do() -
 
 
 def test_offload_is_not_counted_on_when_the_host_is_not_stated() -> None:
-    with pytest.raises(SpecError, match="host whose memory is not stated"):
+    with pytest.raises(SpecError, match="which is not stated: offload is not counted on"):
         planned("elyza-7b-full-1x80gb", "hardware.host_memory_gib=null")
 
 
@@ -64,3 +70,29 @@ def test_an_unknown_gpu_is_told_with_near_misses_and_with_all_else_that_is_wrong
 
 def test_a_gpu_without_bf16_gets_fp16() -> None:
     assert planned("gemma-2-baku-2b-lora-t4").precision == "fp16"
+
+
+def test_bf16_that_a_gpu_does_not_compute_is_refused() -> None:
+    with pytest.raises(HaganeError, match="got 'bf16', but the t4 does not compute it; set auto, which is fp16 there"):
+        planned("gemma-2-baku-2b-lora-t4", "training.precision=bf16")
+    assert planned("gemma-2-baku-2b-lora-t4", "training.precision=fp32", "data.row_tokens=256").precision == "fp32"
+
+
+def test_what_is_taken_of_a_gpu_without_a_name_is_said() -> None:
+    plan = planned("elyza-7b-lora-1x24gb", "hardware.gpu=null", "hardware.gpu_memory_gib=24")
+    assert plan.precision == "bf16"
+    assert "is taken to compute bf16" in plan.reasons["precision"]
+
+
+@pytest.mark.parametrize(
+    "name", ["elyza-7b-full-8x80gb", "swallow-mx-8x7b-experts-8x80gb", "gpt2-medium-full-cpu", "swallow-70b-lora-8x80gb"]
+)
+def test_the_picture_has_every_stage_and_what_each_bar_is_made_of(name: str) -> None:
+    plan = planned(name)
+    assert plan.memory is not None
+    shown = [option.zero for option in plan.memory.options]
+    assert {zero.stage for zero in shown} == {0, 1, 2, 3}
+    assert plan.zero in shown
+    for option in plan.memory.options:
+        assert sum(option.gpu_kinds.values()) == option.gpu_bytes
+        assert sum(option.host_kinds.values()) == option.host_bytes

@@ -1,6 +1,7 @@
 """Rendered files are accepted by the libraries that read them, with every value resolved."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from deepspeed.runtime.config import DeepSpeedConfig
 from peft import LoraConfig
 from transformers import TrainingArguments
 
+from components.render_config.file_reasons import DEEPSPEED, LORA, TRAINING_ARGS, leaves, rendered_files
 from components.render_config.files import deepspeed_json, lora_json, training_args_json
+from components.render_config.page import render_page, values
 from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
@@ -60,3 +63,25 @@ def test_peft_accepts_the_lora_file() -> None:
     assert plan.lora is not None
     config = LoraConfig(**lora_json(plan.lora))
     assert (config.r, config.lora_alpha, config.target_modules) == (8, 16.0, {"q_proj", "v_proj"})
+
+
+@pytest.mark.parametrize(
+    ("method", "zero"),
+    [("lora", {"offload_parameters": "cpu"}), ("lora", {"stage": 0}), ("full", {"stage": 2, "offload_optimizer": "cpu"})],
+)
+def test_every_value_of_every_file_has_its_reason_in_the_plan(method: str, zero: dict[str, Any]) -> None:
+    spec, plan = planned(training={"method": method}, zero=zero)
+    rendered = rendered_files(spec, plan, hidden_size=64)
+    fields = {f"files.{name}.{field}" for name, content in rendered.items() for field, _ in leaves(content)}
+    assert len(fields) > 25
+    assert {key for key in plan.reasons if key.startswith("files.")} == fields
+    page = render_page(plan, rendered)
+    assert all(f"<code>{field.split('.', 2)[2]}</code>" in page for field in fields)
+    assert [name for name, _, why in values(plan) if not why] == []
+
+
+def test_a_reason_that_is_a_name_names_a_field_of_spec_or_plan() -> None:
+    spec, plan = planned(zero={"stage": 3})
+    known = {**dict(leaves(plan.model_dump())), **dict(leaves(spec.model_dump())), "zero": None}
+    named = {why.partition(":")[0].partition(";")[0] for why in (*DEEPSPEED.values(), *TRAINING_ARGS.values(), *LORA.values())}
+    assert {name for name in named if re.fullmatch(r"[a-z_]+\.[a-z_]+|zero|precision", name)} <= set(known)

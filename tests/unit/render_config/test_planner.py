@@ -15,6 +15,9 @@ DATASET = DatasetFacts(digest="d" * 64, num_rows=198, num_tokens=90_000, model_r
 
 
 def spec_with(**fields: Any):
+    """In a cluster, of nodes with 64 GiB, unless `hardware` says otherwise."""
+    if fields.get("backend", "local") != "local":
+        fields["hardware"] = {"host_memory_gib": 64} | fields.get("hardware", {})
     return spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d", "row_tokens": 64}, **fields})
 
 
@@ -28,6 +31,23 @@ def test_every_problem_of_a_spec_is_told_at_once() -> None:
     with pytest.raises(HaganeError) as caught:
         check_spec(spec, CONFIG, Machine())
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["lora.targets", "data.row_tokens", "training.global_batch"]
+
+
+@pytest.mark.parametrize("here", [Machine(), Machine(flags=frozenset({"cuda", "amx_bf16"}), memory_bytes=2**28, num_cores=96)])
+def test_a_plan_for_a_cluster_is_the_same_wherever_it_is_made(here: Machine) -> None:
+    spec = spec_with(backend="pytorchjob", hardware={"host_memory_gib": 2}, cluster={"cpus": 4})
+    plan = make_plan(spec, DATASET, CONFIG, machine=here)
+    assert plan == make_plan(spec, DATASET, CONFIG, machine=Machine(num_cores=2))
+    assert (plan.precision, plan.threads_per_process) == ("fp32", 4)
+    assert "is not known; set bf16" in plan.reasons["precision"]
+
+
+def test_a_run_in_a_cluster_of_which_nothing_is_said_is_refused() -> None:
+    tree = {"name": "t", "store": "s", "backend": "pytorchjob", "model": {"source": "m"}, "data": {"train": "d", "row_tokens": 64}}
+    for hardware in ({}, {"num_nodes": 4}):
+        with pytest.raises(HaganeError, match="hardware: says nothing of the cluster's nodes"):
+            check_spec(spec_from_parameter(tree | {"hardware": hardware}), CONFIG, Machine(memory_bytes=2**40))
+    check_spec(spec_from_parameter(tree | {"hardware": {"gpu_memory_gib": 24}}), CONFIG, Machine())
 
 
 def test_a_plan_says_why_for_each_number_a_person_used_to_work_out() -> None:

@@ -3,18 +3,20 @@ from typing import Any
 
 import pytest
 
-from components.shared.checkpoints import Checkpoint, committed_checkpoints, reasons_to_keep, resume_problem
+from components.shared.checkpoints import Checkpoint, committed_checkpoints, reasons_to_keep, resume_problem, unreadable_checkpoints
 from components.shared.manifest import Manifest, publish_folder
-from components.shared.plan import ZeroPlan
+from components.shared.plan import Plan, ZeroPlan
 from components.shared.spec import KeepSpec
 from components.shared.spec_file import spec_from_parameter
 from components.shared.storage import LocalStore
+from components.train.resume import set_aside
 from tests.made_plan import make_plan
 
 
 def checkpoint(epoch: int | None, step: int, held_out_loss: float | None = None, **inputs: Any) -> Checkpoint:
     folder = f"checkpoints/step-{step:06d}" if epoch is None else f"checkpoints/epoch-{epoch:04d}"
     facts = {"epoch": epoch, "step": step, "num_processes": 1, "zero_stage": 3, "loss": 1.0, "held_out_loss": held_out_loss}
+    facts |= {"steps_per_epoch": 10, "micro_batch": 1}
     return Checkpoint(folder, Manifest(folder=folder, made_by="train", inputs={"training": "7" * 64, **inputs}, facts=facts))
 
 
@@ -59,8 +61,61 @@ def test_epochs_and_steps_are_listed_in_the_order_of_training(tmp_path: Path) ->
     assert [found.told for found in committed_checkpoints(store)] == ["epoch 1 (step 10)", "step 15", "step 20", "epoch 2 (step 20)"]
 
 
+def test_a_manifest_that_cannot_be_read_is_no_checkpoint_and_is_told(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    (tmp_path / "empty").mkdir()
+    publish_folder(store, "checkpoints/epoch-0001", tmp_path / "empty", made_by="train", inputs={}, facts=EPOCHS[0].manifest.facts)
+    store.write_bytes("checkpoints/epoch-0002/manifest.json", b'{"folder": "checkpoints/epo')
+    assert [found.told for found in committed_checkpoints(store)] == ["epoch 1 (step 10)"]
+    assert unreadable_checkpoints(store) == {
+        "checkpoints/epoch-0002": f"{store.uri}/checkpoints/epoch-0002/manifest.json: is no manifest of schema version 1"
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (b'"schema_version": 1', b'"schema_version": 2', "is no manifest of schema version 1"),
+        (b'"step": 20', b'"stop": 20', "is no checkpoint's manifest: it does not tell step"),
+        (b'"step": 20', b'"step": "20"', "is not this folder's"),
+        (b'"epoch": 2', b'"epoch": 3', "is not this folder's: it tells of checkpoints/epoch-0002, epoch 3, step 20"),
+        (b'"num_processes": 1', b'"num_processes": null', "is not this folder's"),
+    ],
+)
+def test_a_manifest_in_which_a_byte_changed_is_no_checkpoint_and_is_told(before: bytes, after: bytes, told: str, tmp_path: Path) -> None:
+    store, second = LocalStore(tmp_path / "store"), EPOCHS[1]
+    content = second.manifest.to_bytes()
+    assert before in content
+    store.write_bytes(f"{second.folder}/manifest.json", content.replace(before, after))
+    assert committed_checkpoints(store) == []
+    assert told in unreadable_checkpoints(store)[second.folder]
+    set_aside(store, second.folder, None)
+    assert [found.key for found in store.list()] == [f"{second.folder}/damaged.json"]
+
+
+def test_what_another_start_committed_meanwhile_is_not_set_aside(tmp_path: Path) -> None:
+    store, second = LocalStore(tmp_path / "store"), EPOCHS[1]
+    store.write_bytes(f"{second.folder}/manifest.json", second.manifest.to_bytes())
+    set_aside(store, second.folder, None)
+    assert committed_checkpoints(store) == [second]
+
+
+def plan_of_ten_steps_an_epoch() -> Plan:
+    spec = spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d"}})
+    return make_plan(spec, num_rows=10 * spec.training.global_batch)
+
+
+def test_other_steps_an_epoch_are_another_place_in_the_data() -> None:
+    plan = plan_of_ten_steps_an_epoch()
+    changed = plan.model_copy(update={"steps": plan.steps.model_copy(update={"steps_per_epoch": 9, "micro_batch": 4, "num_processes": 2})})
+    assert resume_problem(EPOCHS[0], changed) == (
+        "training.drop_last: an epoch is 9 steps with micro_batch 4 on 2 processes, but checkpoints/epoch-0001 is of a training with 10 "
+        "steps an epoch, with micro_batch 1 on 1: other rows are left out; set those again, or another name"
+    )
+
+
 def test_only_the_same_training_at_the_same_stage_can_be_gone_on_with() -> None:
-    plan = make_plan(spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d"}}))
+    plan = plan_of_ten_steps_an_epoch()
     assert resume_problem(EPOCHS[0], plan) is None
     assert "another training" in (resume_problem(checkpoint(1, 10, training="8" * 64), plan) or "")
     assert resume_problem(EPOCHS[0], plan.model_copy(update={"zero": ZeroPlan(stage=2)})) == (

@@ -10,8 +10,9 @@ PARENT = """
 import signal, subprocess, sys
 from components.shared.processes import end_with_parent, stop_passed_on
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent)
-print(child.pid, child.stdout.readline(), end="", flush=True)
+up = child.stdout.readline()
 with stop_passed_on(child, child.terminate, signal.SIGTERM, signal.SIGINT) as noted:
+    print(child.pid, up, end="", flush=True)
     print(child.stdout.read(), end="", flush=True)
     child.wait()
 print([each.name for each in noted], flush=True)

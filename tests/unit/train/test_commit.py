@@ -1,3 +1,4 @@
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -6,8 +7,9 @@ import pytest
 from components.shared.checkpoints import committed_checkpoints, fetch_checkpoint
 from components.shared.errors import ObjectDamaged
 from components.shared.manifest import read_manifest
+from components.shared.spec import KeepSpec
 from components.shared.storage import LocalStore
-from components.train.commit import Part, owner, store_part
+from components.train.commit import Part, owner, prune, store_part
 
 
 def part(root: Path, process_rank: int, *, attempt: str = "a1", epoch: int = 1, num_processes: int = 2) -> Part:
@@ -24,6 +26,8 @@ def part(root: Path, process_rank: int, *, attempt: str = "a1", epoch: int = 1, 
         training="t",
         loss=1.0,
         held_out_loss=2.0,
+        steps_per_epoch=10,
+        micro_batch=1,
         root=str(root),
         names=(name,),
     )
@@ -71,11 +75,28 @@ def test_checkpoints_are_listed_oldest_first_beyond_nine(tmp_path: Path) -> None
     assert [checkpoint.epoch for checkpoint in committed_checkpoints(store)] == [1, 2, 10]
 
 
+def test_what_another_start_of_the_job_writes_beside_a_needless_checkpoint_is_left_to_it(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    for epoch in (1, 2):
+        for rank in (0, 1):
+            store_part(store, part(tmp_path / "w", rank, epoch=epoch))
+    store_part(store, part(tmp_path / "w", 0, attempt="a2"))
+    assert prune(store, KeepSpec(last=1)) == ["checkpoints/epoch-0001"]
+    assert [found.key for found in store.list("checkpoints/epoch-0001/")] == [
+        "checkpoints/epoch-0001/a2/part-00000.json",
+        "checkpoints/epoch-0001/a2/rng_state_0.pth",
+    ]
+    assert store_part(store, part(tmp_path / "w", 1, attempt="a2")).committed
+    for checkpoint in committed_checkpoints(store):
+        fetch_checkpoint(store, checkpoint, tmp_path / "local")
+
+
 def test_a_process_fetches_only_the_files_it_asks_for(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     for rank in (0, 1):
         store_part(store, part(tmp_path / "w", rank))
-    fetch_checkpoint(store, "checkpoints/epoch-0001", tmp_path / "local", wanted=lambda name: owner(name) == 1)
+    (checkpoint,) = committed_checkpoints(store)
+    fetch_checkpoint(store, checkpoint, tmp_path / "local", wanted=lambda name: owner(name) == 1)
     assert [path.name for path in (tmp_path / "local").iterdir()] == ["rng_state_1.pth"]
 
 
@@ -83,9 +104,18 @@ def test_a_damaged_file_is_named_and_not_left_behind(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     store_part(store, part(tmp_path / "w", 0, num_processes=1))
     (tmp_path / "store/checkpoints/epoch-0001/a1/rng_state_0.pth").write_text("state of 0 in b1")
+    (checkpoint,) = committed_checkpoints(store)
     with pytest.raises(ObjectDamaged, match=r"epoch-0001/a1/rng_state_0.pth: damaged"):
-        fetch_checkpoint(store, "checkpoints/epoch-0001", tmp_path / "local")
+        fetch_checkpoint(store, checkpoint, tmp_path / "local")
     assert list((tmp_path / "local").iterdir()) == []
+
+
+def test_a_part_of_a_training_whose_loss_is_no_number_is_stored(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    told = part(tmp_path / "w", 0, num_processes=1).model_copy(update={"loss": math.nan, "held_out_loss": math.inf})
+    assert store_part(store, Part.model_validate_json(told.model_dump_json())).committed
+    (checkpoint,) = committed_checkpoints(store)
+    assert checkpoint.held_out_loss is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 import threading
 from pathlib import Path
 
+import pytest
+
 from components.train.writer import LocalWriter
 
 
@@ -31,3 +33,28 @@ def test_a_step_waits_for_the_writes_but_not_for_what_comes_after_them() -> None
     writer.wait_written()
     go.set()
     writer.wait()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("no uploader")])
+@pytest.mark.parametrize("where", ["write", "then"])
+def test_no_error_is_silent_wherever_it_happens(where: str, error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    errors: list[BaseException] = []
+    writer = LocalWriter()
+    writer.begin([fail] if where == "write" else [], then=fail, failed=errors.append)
+    writer.wait()
+    assert errors == [error]
+
+
+def test_an_uploader_that_cannot_be_started_is_told() -> None:
+    def fail() -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    errors: list[BaseException] = []
+    writer = LocalWriter()
+    writer.begin([], then=fail, failed=errors.append)
+    writer.wait()
+    assert isinstance(errors[0], BlockingIOError)

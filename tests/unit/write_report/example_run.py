@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, SPEC, checkpoint_folder, manifest_key
 from components.shared.manifest import FileEntry, Manifest, Scalar
-from components.shared.plan import Plan
+from components.shared.plan import MemoryPlan, MemoryTerm, Plan, TimePlan
 from components.shared.results import Answer, Difference, EpochLosses, Evaluation, History, Measure, StepLosses, Verification
 from components.shared.spec import RunSpec
 from components.shared.spec_file import parse_spec, spec_yaml
@@ -64,6 +64,15 @@ VERIFICATION = Verification(
     base=Difference(max=3.6261, rms=0.941, same_choice=4),
 )
 
+TIME = TimePlan(
+    seconds_per_step=6.1, low=3.8, high=15.2, parts={"compute": 6.1}, hours=0.153, hours_low=0.095, hours_high=0.381,
+    checkpoint_seconds=0.8, price=None, formula="0.366 TFLOP a process and step / (0.12 TFLOP/s x 0.5)", source="data sheets",
+)  # fmt: skip
+MEMORY = MemoryPlan(
+    gpu=(), host=(MemoryTerm(name="weights", num_bytes=1_980_000_000, formula="4 B x 139,399,488 parameters", source="ZeRO"),),
+    gpu_limit=None, host_limit=25_000_000_000, margin=0.1, options=(),
+)  # fmt: skip
+
 
 def find_example_run(folder: Path) -> RunFound:
     """What `gather` finds of the example, which is then in the store `folder`."""
@@ -79,7 +88,7 @@ def write_example_run(folder: Path) -> LocalStore:
     _write(store, PLAN, {"plan.json": plan.model_dump_json()}, {"deepspeed.json": 812, "lora.json": 268}, {})
     for epoch in history.epochs:
         files = {"a1b2c3/adapter_model.safetensors": 19_579_464, "a1b2c3/global_step/optim_states.pt": 58_640_112}
-        _write(store, checkpoint_folder(epoch.epoch), {}, files, {**epoch.model_dump(), "num_processes": 1})
+        _write(store, checkpoint_folder(epoch.epoch), {}, files, {**epoch.model_dump(), "num_processes": 1, "zero_stage": 3})
     _write(store, CHECKPOINTS, {"history.json": history.model_dump_json()}, {"probe.safetensors": 3_145_968}, {"num_epochs": 3})
     _write(store, "adapter", {"verification.json": VERIFICATION.model_dump_json()}, {"adapter_model.safetensors": 19_579_464}, {})
     _write(store, EVALUATION, {"evaluation.json": EVALUATION_FOUND.model_dump_json()}, {}, {})
@@ -100,9 +109,10 @@ _DATASET: dict[str, Scalar] = {
 
 
 def _plan(spec: RunSpec) -> Plan:
-    return make_plan(
+    plan = make_plan(
         spec, num_rows=120, tokens_per_epoch=59_730, num_parameters=134_515_008, num_trainable=4_884_480, revision=None, reasons=REASONS
     )
+    return plan.model_copy(update={"time": TIME, "memory": MEMORY})
 
 
 def _history() -> History:
@@ -120,7 +130,8 @@ def _history() -> History:
         for epoch in (1, 2, 3)
     )
     steps = tuple(StepLosses(step=step, loss=loss, lr=1e-3, grad_norm=1.0) for step, loss in enumerate(losses, start=1))
-    return History(start_held_out_loss=4.7673, seconds=500.3, tokens=3 * 59_730, epochs=epochs, steps=steps)
+    took = {"seconds": 500.3, "seconds_per_step": 5.214, "peak_node_bytes": 2_047_000_000}
+    return History(start_held_out_loss=4.7673, tokens=3 * 59_730, epochs=epochs, steps=steps, **took)
 
 
 def _write(store: LocalStore, folder: str, files: dict[str, str], only_listed: dict[str, int], facts: dict[str, Scalar]) -> None:

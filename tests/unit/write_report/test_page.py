@@ -46,7 +46,7 @@ def test_page_equals_the_golden_one(page: str):
 
 
 def test_page_needs_nothing_beside_it(page: str):
-    assert re.findall(r'(?:src|href)="([^"]*)"', page) == ["../dataset/page.html"]
+    assert re.findall(r'(?:src|href)="([^"]*)"', page) == []  # it is shown in frames that have no folder around them
     assert not re.search(r"<script|<link|<img|@import|url\(|https?://", page)
 
 

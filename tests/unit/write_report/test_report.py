@@ -5,7 +5,13 @@ import pytest
 import structlog
 
 from components.shared.errors import ObjectDamaged, StoreError
+from components.shared.layout import SPEC
 from components.shared.manifest import Manifest
+from components.shared.newest import Asked, newest_run, note_asked
+from components.shared.spec_file import spec_yaml
+from components.shared.step import open_run
+from components.shared.storage import LocalStore
+from components.write_report.__main__ import kfp_step
 from components.write_report.report import report_run
 from tests.unit.write_report.example_run import EVALUATION_FOUND, write_example_run
 
@@ -51,3 +57,18 @@ def test_damaged_file_is_named(run: Path):
     (run / "checkpoints/history.json").write_text("{}")
     with pytest.raises(ObjectDamaged, match=r"checkpoints/history.json: damaged"):
         report(run)
+
+
+def test_the_last_step_of_a_pipeline_makes_a_claimed_run_the_newest_of_its_series(run: Path, tmp_path: Path):
+    def last_step() -> None:
+        kfp_step(str(run), manifest_path=str(tmp_path / "manifest"), page_path=str(tmp_path / "page"))
+
+    _, spec = open_run(str(run))
+    LocalStore(run).write_bytes(SPEC, spec_yaml(spec.model_copy(update={"store": str(run.parent)})).encode())
+    last_step()
+    assert newest_run(LocalStore(run.parent), "weekly") is None
+    note_asked(LocalStore(run), Asked(series="weekly", fingerprint="f", kfp_run="k"))
+    last_step()
+    newest = newest_run(LocalStore(run.parent), "weekly")
+    assert newest is not None
+    assert (Path(newest.run), newest.fingerprint) == (run, "f")

@@ -1,6 +1,6 @@
-"""A real DeepSpeed ZeRO-3 checkpoint of a few full-parameter steps, made by one gloo process; with what it must turn back into.
+"""A real DeepSpeed checkpoint of a few full-parameter steps, made by one gloo process; with what it must turn back into.
 
-    python -m tests.integration.zero3_checkpoint BASE OUT PRECISION
+    python -m tests.integration.deepspeed_checkpoint BASE OUT PRECISION STAGE
 
 OUT gets the checkpoint as DeepSpeed writes it, and beside it trained.safetensors (every weight, gathered, fp32) and
 probe.safetensors (tokens [T], logits [T, V] of the trained model), both taken from the live engine.
@@ -20,13 +20,15 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 STEPS = 3
 
 
-def zero3(precision: str) -> dict[str, Any]:
+def config_of(precision: str, stage: int) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": 1,
         "bf16": {"enabled": precision == "bf16"},
         "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": {
-            "stage": 3,
+        "zero_optimization": {"stage": 0}
+        if stage == 0
+        else {
+            "stage": stage,
             "offload_optimizer": {"device": "cpu"},
             "offload_param": {"device": "cpu"},
             # Low enough that the larger weights of a tiny model are really partitioned.
@@ -36,16 +38,16 @@ def zero3(precision: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    base, out, precision = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    base, out, precision, stage = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # pyright: ignore[reportAttributeAccessIssue]
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     torch.manual_seed(0)
-    config = zero3(precision)
+    config = config_of(precision, stage)
     zero_init = HfDeepSpeedConfig(config)  # referenced until from_pretrained is done, or ZeRO-3 stays off
     model = AutoModelForCausalLM.from_pretrained(base)
-    assert zero_init.is_zero3()
-    assert hasattr(next(model.parameters()), "ds_id")
+    assert zero_init.is_zero3() == (stage == 3)
+    assert hasattr(next(model.parameters()), "ds_id") == (stage == 3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     tokens_1T = torch.randint(4, model.config.vocab_size, (1, 16))

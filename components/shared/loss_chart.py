@@ -34,9 +34,11 @@ class Scale:
 
 
 def loss_chart(history: History, *, width: int, height: int) -> str:
-    """Training loss by step, held-out loss before the first step and at the end of each epoch. Losses are finite."""
-    training = thinned([(step.step, step.loss) for step in history.steps])
-    held_out = [(0.0, history.start_held_out_loss), *((epoch.step, epoch.held_out_loss) for epoch in history.epochs)]
+    """Training loss by step, held-out loss before the first step, which is finite, and at the end of each epoch. A loss that is no number
+    has no place in the drawing."""
+    training = thinned([(step.step, step.loss) for step in history.steps if math.isfinite(step.loss)])
+    epochs = ((epoch.step, epoch.held_out_loss) for epoch in history.epochs if math.isfinite(epoch.held_out_loss))
+    held_out = [(0.0, history.start_held_out_loss), *epochs]
     losses = ticks(min(y for _, y in (*training, *held_out)), max(y for _, y in (*training, *held_out)), most=height // 50)
     scale = Scale(width, height, last_step=history.epochs[-1].step, low=losses[0], high=losses[-1])
     parts = [

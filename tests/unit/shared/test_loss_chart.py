@@ -1,11 +1,12 @@
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 
 import pytest
 
+from components.shared.loss_chart import MOST_POINTS, loss_chart, thinned, ticks
 from components.shared.results import EpochLosses, History, StepLosses
-from components.write_report.chart import MOST_POINTS, loss_chart, thinned, ticks
 
 
 def history(num_steps: int) -> History:
@@ -49,3 +50,13 @@ def test_the_last_step_stands_under_the_axis_and_no_mark_runs_into_it(num_steps:
     marks = [(float(x), label) for x, label in re.findall(r'x="([\d.]+)" y="240" text-anchor="middle">([\d,]+)<', drawing)]
     assert marks[-1][1] == f"{num_steps:,}"
     assert all(right - left > 20 for (left, _), (right, _) in pairwise(marks))
+
+
+@pytest.mark.parametrize("from_step", [1, 7])
+def test_a_training_that_came_to_nothing_is_drawn_as_far_as_it_went(from_step: int) -> None:
+    whole = history(20)
+    steps = tuple(step.model_copy(update={"loss": math.nan}) if step.step >= from_step else step for step in whole.steps)
+    epochs = tuple(epoch.model_copy(update={"held_out_loss": math.nan}) for epoch in whole.epochs)
+    drawing = loss_chart(whole.model_copy(update={"steps": steps, "epochs": epochs}), width=760, height=300)
+    assert "nan" not in drawing
+    assert len(ElementTree.fromstring(drawing)) > 3

@@ -1,0 +1,32 @@
+"""An evaluation -> a page with the answers of both models side by side."""
+
+from html import escape
+
+from components.shared.plain_page import plain_page
+from components.shared.results import Evaluation
+
+
+def answers_page(run: str, evaluation: Evaluation) -> str:
+    """The page's HTML. Everything that models and people wrote is escaped."""
+    pairs = [
+        f'<h2>{escape(each.question)}</h2>\n<div class="answers">{_said("base", each.base)}{_said("tuned", each.tuned)}</div>'
+        for each in evaluation.answers
+    ]
+    base, tuned = evaluation.base, evaluation.tuned
+    losses = f"held-out loss {base.loss:.3f} → {tuned.loss:.3f}, perplexity {base.perplexity:.1f} → {tuned.perplexity:.1f}"
+    about = f"{run} · {losses}{evaluation.part}"
+    return plain_page("Asked before and after", about, "\n".join(pairs) or "<p>The spec asks no questions: evaluation.questions.</p>")
+
+
+def _said(who: str, text: str) -> str:
+    return f'<div class="{who}"><small>{who}</small>{escape(text) or "(nothing)"}</div>'
+
+
+def numbers_of(evaluation: Evaluation) -> dict[str, float | None]:
+    """What KFP shows of the evaluation, by name."""
+    return {
+        "base_loss": evaluation.base.loss,
+        "tuned_loss": evaluation.tuned.loss,
+        "base_perplexity": evaluation.base.perplexity,
+        "tuned_perplexity": evaluation.tuned.perplexity,
+    }

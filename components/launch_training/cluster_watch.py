@@ -1,0 +1,106 @@
+"""A job, its pods and its events, as the Kubernetes API tells of them by watches that are begun again for ever."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import urllib3
+from kubernetes import client, watch
+from kubernetes.client.exceptions import ApiException
+
+from components.launch_training.kinds import JobKind
+
+Fields = dict[str, Any]
+WATCH_S = 300
+"""How long one watch lasts before it is begun again."""
+REQUEST_S = 20
+NO_ANSWER = (urllib3.exceptions.HTTPError, OSError)
+RELIST_PAUSE_S = 1.0
+
+
+@dataclass
+class Seen:
+    """The job and its pods as last heard of."""
+
+    asked: bool = False
+    """Whether the API has answered once."""
+    job: Fields | None = None
+    """None when there is none."""
+    pods: dict[str, Fields] = field(default_factory=dict)
+    """By uid."""
+    events: dict[str, Fields] = field(default_factory=dict)
+    """Of the object that makes the pods, by uid."""
+    unheard_since: float | None = None
+    """Since when, by time.monotonic, the API does not answer; None while it does."""
+    over: bool = False
+    """Set by who looks no more: the watches end."""
+
+
+def watch_job(kind: JobKind, namespace: str, name: str, changes: "queue.Queue[Any]") -> Seen:
+    """What is seen of the job from now on; a None is put into `changes` whenever that changes."""
+    seen = Seen()
+    objects, core = client.CustomObjectsApi(), client.CoreV1Api()
+    told_on = kind.events_of(name)
+    by_name, its_events = f"metadata.name={name}", f"involvedObject.kind={told_on[0]},involvedObject.name={told_on[1]}"
+
+    def see_job(found: dict[str, Fields]) -> None:
+        seen.job, seen.asked = next(iter(found.values()), None), True
+
+    def see_pods(found: dict[str, Fields]) -> None:
+        seen.pods = found
+
+    def see_events(found: dict[str, Fields]) -> None:
+        seen.events = found
+
+    watched: list[tuple[Callable[..., Any], dict[str, Any], Callable[[dict[str, Fields]], None]]] = [
+        (objects.list_namespaced_custom_object, {**kind.where, "namespace": namespace, "field_selector": by_name}, see_job),
+        (core.list_namespaced_pod, {"namespace": namespace, "label_selector": kind.pods(name)}, see_pods),
+        (core.list_namespaced_event, {"namespace": namespace, "field_selector": its_events}, see_events),
+    ]
+    for call, arguments, see in watched:
+        threading.Thread(target=_watch_one, args=(call, arguments, see, seen, changes), daemon=True).start()
+    return seen
+
+
+def _watch_one(
+    call: Callable[..., Any],
+    arguments: dict[str, Any],
+    see: Callable[[dict[str, Fields]], None],
+    seen: Seen,
+    changes: "queue.Queue[Any]",
+) -> None:
+    """Lists, then watches from there; lists again when the watch is over, too old (410), or broken."""
+    while not seen.over:
+        try:
+            listed = plain(call(**arguments, _request_timeout=REQUEST_S))
+            objects = {item["metadata"]["uid"]: item for item in listed["items"]}
+            seen.unheard_since = None
+            see(dict(objects))
+            changes.put(None)
+            stream: Any = watch.Watch().stream(
+                call, **arguments, resource_version=listed["metadata"]["resourceVersion"], timeout_seconds=WATCH_S,
+                _request_timeout=(REQUEST_S, WATCH_S + REQUEST_S),
+            )  # fmt: skip
+            for change in stream:
+                if seen.over:
+                    return
+                item = change["raw_object"]
+                if change["type"] == "DELETED":
+                    objects.pop(item["metadata"]["uid"], None)
+                elif change["type"] != "BOOKMARK":
+                    objects[item["metadata"]["uid"]] = item
+                see(dict(objects))
+                changes.put(None)
+        except (ApiException, *NO_ANSWER):
+            if seen.unheard_since is None:
+                seen.unheard_since = time.monotonic()
+            changes.put(None)
+        time.sleep(RELIST_PAUSE_S)
+
+
+def plain(found: Any) -> Any:
+    """Objects of the client's own classes as mappings."""
+    return client.ApiClient().sanitize_for_serialization(found)

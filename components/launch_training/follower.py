@@ -1,0 +1,284 @@
+"""One job in a cluster, followed to its end by watching: phases, what its pods print, restarts, deadlines, and who still looks after it."""
+
+import json
+import math
+import queue
+import time
+from collections import defaultdict
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from components.launch_training.cluster import Cluster
+from components.launch_training.cluster_watch import Seen
+from components.launch_training.deadlines import group_of, overdue, uploads_s
+from components.launch_training.local import pass_on
+from components.launch_training.phases import Ended, Phase, ended_badly, has_log, is_over, life_of, name_of, phase_of, pods_of, sentence
+from components.launch_training.pod_log import PodLog, read_log, store_unfinished
+from components.shared.errors import ClusterError, PeerLost, RunFailed, StoreError
+from components.shared.layout import LOGS, PROGRESS
+from components.shared.log import event_of
+from components.shared.plan import Plan
+from components.shared.spec import ClusterSpec
+from components.shared.step import Log
+from components.shared.storage import Store
+from components.shared.training_job import LEASE_ANNOTATION
+
+Fields = dict[str, Any]
+TICK_S = 1.0
+LEASE_S = 30.0
+"""How often the job is marked as followed; `reap` deletes those that were not for much longer."""
+PROGRESS_S = 5.0
+API_PATIENCE_S = 600.0
+LOGS_END_S = 20.0
+MOST_FRUITLESS = 3
+"""Restarts in a row without a step made, after which no further one is waited for."""
+
+
+def stamp_of_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Follower:
+    """One job from now to its end: what its pods print is passed on, its phases are told, its deadlines kept."""
+
+    def __init__(
+        self, cluster: Cluster, name: str, plan: Plan, spec: ClusterSpec, store: Store, work: Path, log: Log, *, attached: bool
+    ) -> None:
+        self._cluster, self._name, self._plan, self._spec = cluster, name, plan, spec
+        self._store, self._work, self._log = store, work, log
+        self._inbox: queue.Queue[tuple[str, str] | None] = queue.Queue()
+        self._only_new = attached
+        self._begun = attached
+        """Whether training has begun since the pods were last started; of a job found again it is not known, and taken for true."""
+        self._seen = Seen()
+        self._logs: dict[str, PodLog] = {}
+        self._lives: dict[str, list[str]] = defaultdict(list)
+        """Of each pod's name, since the job was last let go."""
+        self._rounds_before = self._rounds_at_last_step = 0
+        self._set_aside: set[str] = set()
+        """Pods that a suspension ended: no loss, and no news any more."""
+        self._ended: dict[str, Ended] = {}
+        """By life."""
+        self._phase = Phase("queued")
+        self._since = self._last_step = time.monotonic()
+        """The latter: since when training has got no further, by a step or by a checkpoint in the store."""
+        self._last_lease = -math.inf
+        self._last_progress = 0.0
+        self._progress: Fields = {}
+
+    def follow(self) -> None:
+        """The job succeeded. Raises RunFailed when it did not, or was given up."""
+        self._log.info("phase", phase="queued", detail="", job=self._name)
+        seen = self._seen = self._cluster.watch(self._name, self._inbox)
+        try:
+            self._follow(seen)
+        finally:
+            seen.over = True
+
+    def _follow(self, seen: Seen) -> None:
+        started = time.monotonic()
+        while True:
+            self._take_lines()
+            self._look_at_api(seen, started)
+            if seen.asked:
+                job = seen.job
+                if job is None:
+                    self._end_logs()  # and nothing is deleted: by now another launcher may have made a job of this name
+                    raise RunFailed(f"training: job {self._name} is gone: someone else deleted it", self._where_logs_are())
+                if self._cluster.kind.is_suspended(job):
+                    self._set_pods_aside(seen.pods)
+                else:
+                    self._take_pods_back(seen.pods)
+                pods = [pod for pod in pods_of(job, list(seen.pods.values())) if pod["metadata"]["uid"] not in self._set_aside]
+                self._look_at_pods(pods)
+                phase = phase_of(self._cluster.kind, job, pods, begun=self._begun)
+                self._tell(phase, seen)
+                if phase.name == "succeeded":
+                    self._end_logs()
+                    return
+                if phase.name == "failed":
+                    self._end_logs()
+                    raise RunFailed(*self._problems(pods, phase.detail))
+                self._look_at_deadlines(phase)
+                self._look_at_restarts()
+                self._renew()
+
+    def _take_lines(self) -> None:
+        """What came since the last look; waits up to TICK_S for the first."""
+        timeout = TICK_S
+        with suppress(queue.Empty):
+            while True:
+                item = self._inbox.get(timeout=timeout)
+                timeout = 0.0001
+                if item is not None:
+                    self._take_line(*item)
+
+    def _take_line(self, uid: str, line: str) -> None:
+        pod, event = self._logs[uid], event_of(line)
+        if event is None:
+            pod.lines.append(line)
+            print(f"[{pod.name}] {line}", flush=True)
+            return
+        if event["event"] == "failed":
+            pod.problems = list(event["problems"])
+            return
+        if event["event"] in ("progress", "held_out"):
+            self._begun = True
+        if event["event"] in ("progress", "held_out", "checkpoint", "waiting_for_uploads"):
+            self._last_step = time.monotonic()
+        if event["event"] == "progress":
+            self._rounds_at_last_step = self._rounds
+            self._progress = {key: event.get(key) for key in ("done", "total", "epoch", "loss", "tokens_s", "left_s")}
+        pass_on(event, self._log)
+
+    def _look_at_api(self, seen: Seen, started: float) -> None:
+        silent_since = started if not seen.asked else seen.unheard_since
+        if silent_since is not None and time.monotonic() - silent_since > API_PATIENCE_S:
+            self._end_logs()
+            raise RunFailed(
+                f"cluster: the API server has not answered for {API_PATIENCE_S / 60:.0f} minutes; job {self._name} is left to itself, the "
+                "same command finds it again"
+            )
+
+    @property
+    def _rounds(self) -> int:
+        """How often the pods were started anew after a loss."""
+        return self._rounds_before + max((len(lives) for lives in self._lives.values()), default=1) - 1
+
+    def _set_pods_aside(self, pods: dict[str, Fields]) -> None:
+        """A queue took the job's pods away, or has not let it go yet: the next ones are no restart."""
+        self._rounds_before = self._rounds
+        self._lives.clear()
+        self._set_aside |= set(pods)
+        self._begun = self._only_new = False
+
+    def _take_pods_back(self, pods: dict[str, Fields]) -> None:
+        """A job that was let go may be heard of after its new pods, which then were set aside: those that stay are its own."""
+        self._set_aside -= {uid for uid, pod in pods.items() if "deletionTimestamp" not in pod["metadata"]}
+
+    def _look_at_pods(self, pods: list[Fields]) -> None:
+        rounds, kind = self._rounds, self._cluster.kind
+        for pod in sorted(pods, key=lambda each: each["metadata"]["creationTimestamp"]):
+            uid, name, life = pod["metadata"]["uid"], name_of(kind, pod), life_of(kind, pod)
+            if life not in self._lives[name]:
+                self._lives[name].append(life)
+            if uid not in self._logs and has_log(kind, pod):
+                self._begin_log(pod)
+        if self._rounds > rounds:
+            self._begun = False
+            self._only_new = False
+            self._log.info("restarted", job=self._name, times=self._rounds)
+        for ended in ended_badly(kind, pods):
+            if ended.life not in self._ended:
+                self._ended[ended.life] = ended
+                self._log.warning("pod_ended", pod=ended.pod, exit_code=ended.exit_code, reason=ended.reason)
+                if ended.out_of_memory:
+                    self._give_up(sentence(ended, self._plan, []))
+                if ended.final and not kind.judges_exit_codes:
+                    left = self._delete_job()
+                    raise RunFailed(*self._problems(pods, ""), left)
+
+    def _begin_log(self, pod: Fields) -> None:
+        uid, name, kind = pod["metadata"]["uid"], pod["metadata"]["name"], self._cluster.kind
+        file = self._work / LOGS / f"{name}-{uid[:8]}.log"
+        only_new = self._only_new
+
+        def ended() -> bool:
+            now = self._seen.pods.get(uid)  # asked by the log's own thread, when nothing else may be followed any more
+            return self._seen.over or now is None or is_over(kind, now)
+
+        lines = self._cluster.follow_log(name, ended=ended, only_new=only_new)
+        self._logs[uid] = read_log(
+            name_of(kind, pod), lines, file, self._store, lambda line: self._inbox.put((uid, line)), only_new=only_new
+        )
+
+    def _tell(self, phase: Phase, seen: Seen) -> None:
+        if phase.name == "queued" and not phase.detail.startswith("suspended"):
+            phase = Phase("queued", _warning_of(list(seen.events.values())) or phase.detail)
+        if phase != self._phase:
+            if group_of(self._phase) != group_of(phase):
+                self._since = self._last_step = time.monotonic()
+            self._phase = phase
+            self._log.info("phase", phase=phase.name, detail=phase.detail, job=self._name)
+            self._last_progress = 0.0
+        if time.monotonic() - self._last_progress >= PROGRESS_S:
+            self._last_progress = time.monotonic()
+            state = {"job": self._name, "namespace": self._cluster.namespace, "phase": phase.name, "detail": phase.detail}
+            state |= {"restarts": self._rounds, "at": stamp_of_now(), **self._progress}
+            with suppress(StoreError):  # it is for people alone
+                self._store.write_bytes(PROGRESS, json.dumps(state).encode())
+
+    def _look_at_deadlines(self, phase: Phase) -> None:
+        now = time.monotonic()
+        problem = overdue(phase, self._spec, waited_s=now - self._since, idle_s=now - self._last_step, uploads_s=uploads_s(self._plan))
+        if problem is not None:
+            self._give_up(problem)
+
+    def _look_at_restarts(self) -> None:
+        fruitless = self._rounds - self._rounds_at_last_step
+        if self._rounds > self._spec.max_restarts or fruitless > MOST_FRUITLESS:
+            why = "without a step made" if fruitless > MOST_FRUITLESS else "in all (cluster.max_restarts)"
+            times = fruitless if fruitless > MOST_FRUITLESS else self._rounds
+            self._give_up(*self._problems([], f"training: the pods were started anew {times} times {why}"))
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._last_lease >= LEASE_S:
+            self._last_lease = time.monotonic()
+            self._cluster.annotate(self._name, {LEASE_ANNOTATION: stamp_of_now()})
+
+    def _give_up(self, *problems: str) -> NoReturn:
+        """Raises RunFailed; the job is deleted first, so that it holds nothing."""
+        left = self._delete_job()
+        raise RunFailed(*problems, left)
+
+    def _delete_job(self) -> str:
+        """The job is deleted, if the API server lets it be; returns what is left, for whoever reads why."""
+        try:
+            self._cluster.delete(self._name)
+        except ClusterError as error:
+            self._end_logs()
+            return f"job {self._name} may still be at work ({error}); the reaper deletes it; {self._where_logs_are()}"
+        self._log.info("job_deleted", job=self._name)
+        self._end_logs()
+        return f"job {self._name} is deleted; {self._where_logs_are()}"
+
+    def _where_logs_are(self) -> str:
+        return f"what its pods printed is in {self._store.uri}/{LOGS}/"
+
+    def _end_logs(self) -> None:
+        """All that was printed is taken and stored; of pods that have not ended after LOGS_END_S, what they printed by then."""
+        end = time.monotonic() + LOGS_END_S
+        while any(pod.thread.is_alive() for pod in self._logs.values()) and time.monotonic() < end:
+            self._take_lines()
+        self._take_lines()
+        self.store_open_logs()
+
+    def store_open_logs(self) -> None:
+        """What pods that are still at work have printed is stored; that of the others is already."""
+        for pod in self._logs.values():
+            if pod.thread.is_alive():
+                store_unfinished(pod, self._store)
+
+    def _problems(self, pods: list[Fields], otherwise: str) -> list[str]:
+        """What ended the job: what its processes said themselves, else how the first pod to fail ended. A lost peer is no cause."""
+        ended = list({each.uid: each for each in self._ended.values()}.values())
+        uids = {pod["metadata"]["uid"] for pod in pods}
+        last = [each for each in ended if each.uid in uids] or ended
+        causes = [each for each in last if each.exit_code != PeerLost.exit_code] or last
+        said = [line for each in last for line in (self._logs[each.uid].problems if each.uid in self._logs else [])]
+        more = [otherwise if otherwise.startswith("training: ") else f"training: job {self._name} failed: {otherwise}"] if otherwise else []
+        if said:
+            return [*dict.fromkeys(said), *more]
+        if not causes:
+            return more or [f"training: job {self._name} failed"]
+        lines = self._logs[causes[0].uid].lines if causes[0].uid in self._logs else ()
+        return [sentence(causes[0], self._plan, list(lines)), *more]
+
+
+def _warning_of(events: list[Fields]) -> str:
+    """The newest warning about the job itself, such as a quota that pods do not fit into."""
+    warnings = [each for each in events if each.get("type") == "Warning"]
+    newest = max(warnings, key=lambda each: each.get("lastTimestamp") or "", default=None)
+    return "" if newest is None else str(newest.get("message", ""))

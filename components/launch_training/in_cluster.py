@@ -1,0 +1,127 @@
+"""The backends `pytorchjob` and `trainjob`: a job in a cluster, begun or found again, and never left without someone to follow it."""
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from components.launch_training.cluster import Cluster
+from components.launch_training.follower import Follower, stamp_of_now
+from components.launch_training.kinds import KINDS, JobKind
+from components.launch_training.ownership import is_anothers, is_left
+from components.launch_training.phases import is_finished
+from components.shared.errors import ClusterError, Preempted
+from components.shared.plan import Plan
+from components.shared.processes import left_by_sigterm
+from components.shared.spec import RunSpec
+from components.shared.step import Log
+from components.shared.storage import Store
+from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION, TRAINING_ANNOTATION
+
+Fields = dict[str, Any]
+GONE_S = 120.0
+ANOTHERS = "another run of Kubeflow Pipelines began it"
+
+
+def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *, image: str, kfp_run: str, work: Path, log: Log) -> None:
+    """The job ran and ended well. One that is there already and not over is followed instead of a new one.
+
+    `kfp_run`: KFP's id of the run that follows it, empty outside KFP; see ownership.py.
+
+    Raises:
+        ClusterError: the cluster refuses the job, before anything was begun.
+        RunFailed: the job failed, or was given up; it then holds nothing any more, but for an API server that does not answer.
+        Preempted: SIGTERM came; the job is deleted, unless another run of KFP owns it, or it is told why not.
+    """
+    cluster = Cluster(spec.cluster.namespace, KINDS[spec.backend])
+    name = manifest["metadata"]["name"]
+    follower: Follower | None = None
+    with left_by_sigterm():
+        try:
+            attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), log)
+            follower = Follower(cluster, name, plan, spec.cluster, store, work, log, attached=attached)
+            follower.follow()
+        except (SystemExit, KeyboardInterrupt):
+            what = _cancelled(cluster, name, kfp_run, log)
+            if follower is not None:
+                follower.store_open_logs()
+            raise Preempted(f"training: stopped by SIGTERM; {what}") from None
+
+
+def _cancelled(cluster: Cluster, name: str, kfp_run: str, log: Log) -> str:
+    """Deletes the job first of all, since whoever ends this process may kill it soon; says what became of it."""
+    try:
+        job = cluster.job(name) if kfp_run else None
+        if job is not None and is_anothers(job, kfp_run):
+            log.info("left_at_work", job=name, namespace=cluster.namespace, why=ANOTHERS)
+            return f"job {name} is left at work: {ANOTHERS}"
+        cluster.delete(name)
+    except ClusterError as error:
+        return f"job {name} may still be at work ({error}); the reaper deletes it, or: {_by_hand(cluster, name)}"
+    log.info("cancelled", job=name, namespace=cluster.namespace)
+    return f"job {name} is deleted"
+
+
+def _by_hand(cluster: Cluster, name: str) -> str:
+    return f"kubectl -n {cluster.namespace} delete {cluster.kind.plural} {name}"
+
+
+def as_sent(kind: JobKind, manifest: Fields, *, image: str, kfp_run: str) -> Fields:
+    """The manifest with the workers' image in it, marked as followed now, and with its owner where it has one."""
+    whole = json.loads(json.dumps(manifest))
+    kind.with_image(whole, image)
+    whole["metadata"]["annotations"][LEASE_ANNOTATION] = stamp_of_now()
+    if kfp_run:
+        whole["metadata"]["annotations"][KFP_RUN_ANNOTATION] = kfp_run
+    return whole
+
+
+def begin(cluster: Cluster, manifest: Fields, log: Log) -> bool:
+    """The job is there. Returns whether it was before; one that is over is removed first.
+
+    Raises ClusterError when a job of this name works by another plan.
+    """
+    name, annotations = manifest["metadata"]["name"], manifest["metadata"]["annotations"]
+    cluster.check_permissions()
+    while True:
+        found = cluster.job(name)
+        if found is None:
+            # Only here: a quota that the job itself fills would refuse even a dry run to a retried launcher.
+            cluster.check_fields({**manifest, "metadata": {**manifest["metadata"], "name": f"{name}-check"}})
+            if cluster.create(manifest):
+                log.info("job_created", job=name, namespace=cluster.namespace)
+                return False
+        elif "deletionTimestamp" in found["metadata"]:
+            _wait_until_gone(cluster, name)
+        elif is_finished(cluster.kind, found):
+            log.info("job_removed", job=name, why="it is over, and its checkpoints are not finished")
+            cluster.delete(name)
+            _wait_until_gone(cluster, name)
+        elif found["metadata"].get("annotations", {}).get(TRAINING_ANNOTATION) != annotations[TRAINING_ANNOTATION]:
+            raise ClusterError(
+                f"cluster: job {name} in namespace {cluster.namespace} trains this run by another plan; wait for it, or delete it: "
+                f"{_by_hand(cluster, name)}"
+            )
+        else:
+            log.info("job_found", job=name, namespace=cluster.namespace, why=_taken_over(cluster, found, annotations))
+            return True
+
+
+def _taken_over(cluster: Cluster, job: Fields, annotations: dict[str, str]) -> str:
+    """A job whose run lost it belongs from now on to the one that found it, so that this one's end is the job's too. Says whose it is."""
+    kfp_run = annotations.get(KFP_RUN_ANNOTATION, "")
+    if not is_anothers(job, kfp_run):
+        return "an earlier try began it"
+    if not is_left(job, now=datetime.now(UTC)):
+        return f"{ANOTHERS} and follows it; it is followed here too, and never deleted from here on SIGTERM"
+    cluster.annotate(job["metadata"]["name"], {KFP_RUN_ANNOTATION: kfp_run, LEASE_ANNOTATION: annotations[LEASE_ANNOTATION]})
+    return f"{ANOTHERS} and follows it no more; it is this run's now"
+
+
+def _wait_until_gone(cluster: Cluster, name: str) -> None:
+    end = time.monotonic() + GONE_S
+    while cluster.job(name) is not None or cluster.pods(name):
+        if time.monotonic() > end:
+            raise ClusterError(f"cluster: job {name} was deleted, but its pods are still there after {GONE_S:.0f} s; try again later")
+        time.sleep(1.0)

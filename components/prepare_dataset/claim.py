@@ -1,0 +1,91 @@
+"""The first step of a pipeline, and a cheap one: which run is asked for, is it claimed, and what of it is there already.
+
+KFP takes a step from its cache by image and parameters alone; it sees neither data behind a URI nor whether a folder of the store is
+still there. So both are looked at here, each time, and become parameters of the steps that are cached: a digest of all that the dataset
+is made from, and for each folder the digest of the manifest that is there now, or KFP's own id of the run where none is. A step is
+thus taken from the cache only if an earlier one ended with the very folder that lies in the store.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from components.prepare_dataset.attempts import all_of, attempt
+from components.prepare_dataset.source import load_source
+from components.shared.button import asked_spec, refuse_notify_when, series_of
+from components.shared.errors import HaganeError
+from components.shared.layout import DATASET, PLAN
+from components.shared.manifest import read_manifest
+from components.shared.newest import Asked, fingerprint_of, newest_run, note_asked
+from components.shared.spec import RunSpec
+from components.shared.step import Log, claim_run, open_run
+from components.shared.storage import Store, open_store
+
+
+class Claimed(NamedTuple):
+    run: str
+    """URI of the run's folder."""
+    inputs: str
+    """Digest of all that its dataset is made from."""
+    dataset_seen: str
+    """Digest of dataset/'s manifest when it is made from just that; else KFP's id of the run, which no other start has."""
+    plan_seen: str
+    """The same of plan/."""
+
+
+def claim(
+    tree: Mapping[str, Any],
+    overrides: Mapping[str, str | int],
+    *,
+    kfp_run: str,
+    images: str,
+    skip_if_unchanged: bool,
+    notify_when: str,
+    log: Log,
+) -> Claimed:
+    """The run is claimed. With `skip_if_unchanged` it may be the newest finished run of its series, when a new one would be made from
+    the same data, spec and images: all steps then find their work done. Not for a model in a folder: nothing tells whether its weights
+    are still the same.
+
+    Raises:
+        HaganeError: the spec, `notify_when`, data, tokenizer or template cannot be used, all problems of a kind at once, before the run
+            is claimed; or the name belongs to a run that was begun with another spec.
+    """
+    spec = _asked(tree, overrides, kfp_run=kfp_run, notify_when=notify_when)
+    source = load_source(spec, now=datetime.now())
+    revision = source.model.resolved.revision
+    fingerprint = fingerprint_of(spec, inputs=source.inputs, revision=revision, images=images)
+    series = series_of(spec, str(overrides.get("override_run_name", "")))
+    if skip_if_unchanged and revision is None:
+        log.info("not_skipped", why=f"model.source: {spec.model.source!r} is a folder, whose weights may have changed")
+    newest = newest_run(open_store(spec.store), series) if skip_if_unchanged and revision is not None else None
+    if newest is not None and newest.fingerprint == fingerprint:
+        log.info("unchanged", since=newest.run, note="data, spec and images are those of the newest finished run; nothing is done again")
+        return _seen(*open_run(newest.run), inputs=source.inputs, kfp_run=kfp_run)
+    store = claim_run(spec)
+    note_asked(store, Asked(series=series, fingerprint=fingerprint, kfp_run=kfp_run))
+    log.info("claimed", run=spec.run_uri)
+    return _seen(store, spec, inputs=source.inputs, kfp_run=kfp_run)
+
+
+def _asked(tree: Mapping[str, Any], overrides: Mapping[str, str | int], *, kfp_run: str, notify_when: str) -> RunSpec:
+    errors: list[HaganeError] = []
+    spec = attempt(errors, lambda: asked_spec(tree, overrides, kfp_run=kfp_run))
+    attempt(errors, lambda: refuse_notify_when(notify_when))
+    if spec is None or errors:
+        raise all_of(errors)
+    return spec
+
+
+def digest_of(inputs: Mapping[str, str]) -> str:
+    """One digest for all of a dataset's inputs."""
+    return hashlib.sha256(json.dumps(dict(inputs), sort_keys=True).encode()).hexdigest()
+
+
+def _seen(store: Store, spec: RunSpec, *, inputs: Mapping[str, str], kfp_run: str) -> Claimed:
+    dataset, plan = read_manifest(store, DATASET), read_manifest(store, PLAN)
+    dataset_seen = dataset.digest if dataset is not None and dataset.inputs == dict(inputs) else kfp_run
+    planned = plan is not None and plan.inputs == {"dataset": dataset_seen, "spec": spec.digest}
+    return Claimed(spec.run_uri, digest_of(inputs), dataset_seen, plan.digest if plan is not None and planned else kfp_run)

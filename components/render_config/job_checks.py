@@ -1,0 +1,55 @@
+"""What a spec asks of its job in a cluster that no cluster can give: told on a laptop, before any cluster is asked."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from components.shared.errors import SpecError
+from components.shared.spec import RunSpec
+from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION, LEASE_LABELS, RUN_ANNOTATION, TRAINING_ANNOTATION
+
+OWN_FIELDS = (
+    ("apiVersion",),
+    ("kind",),
+    ("metadata", "name"),
+    ("metadata", "namespace"),
+    *(("metadata", "labels", name) for name in LEASE_LABELS),
+    *(("metadata", "annotations", name) for name in (RUN_ANNOTATION, TRAINING_ANNOTATION, LEASE_ANNOTATION, KFP_RUN_ANNOTATION)),
+)
+"""Of the manifest, from its root: by these launcher, reaper and the pipeline's end find the job."""
+
+
+def check_job(spec: RunSpec) -> None:
+    """Raises SpecError with all of it. Whether the cluster's own schema has a patch's other fields, only the cluster can say."""
+    problems = [] if spec.backend == "local" else list(_problems(spec))
+    if problems:
+        raise SpecError(*problems)
+
+
+def _problems(spec: RunSpec) -> Iterator[str]:
+    cluster, nodes = spec.cluster, spec.hardware
+    if (nodes.gpu, nodes.gpu_memory_gib, nodes.host_memory_gib) == (None, None, None):
+        yield (
+            "hardware: says nothing of the cluster's nodes, so nobody can tell what fits; set hardware.gpu or hardware.gpu_memory_gib, or "
+            "hardware.host_memory_gib to train on CPUs"
+        )
+    changed = (_changed(cluster.patch, field) for field in OWN_FIELDS)
+    for place in dict.fromkeys(each for each in changed if each is not None):
+        where = ", set cluster.namespace instead" if place == "metadata.namespace" else ""
+        yield f"cluster.patch: {place} must stay as hagane sets it, which finds the job by it; remove it{where}"
+    if spec.backend == "trainjob":
+        if cluster.priority_class is not None:
+            yield "cluster.priority_class: a TrainJob has no place for it; set it in the runtime that cluster.runtime names, or remove it"
+        if cluster.gang:
+            yield "cluster.gang: a TrainJob leaves that to its runtime's podGroupPolicy; name such a one by cluster.runtime"
+
+
+def _changed(patch: dict[str, Any], field: tuple[str, ...]) -> str | None:
+    """Where the patch changes the field: its place, or that of a mapping around it which is no mapping any more (null removes it)."""
+    found: Any = patch
+    for depth, key in enumerate(field, start=1):
+        if key not in found:
+            return None
+        found = found[key]
+        if not isinstance(found, dict):
+            return ".".join(field[:depth])
+    return ".".join(field)

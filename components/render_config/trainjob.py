@@ -1,0 +1,53 @@
+"""Spec + plan -> the TrainJob (trainer.kubeflow.org/v1alpha1 of Kubeflow Trainer 2.2 and 2.3): every field that hagane sets of one,
+in this module and, of its pods, in pod.py.
+
+The pod is that of a PyTorchJob, told in two places: what a TrainJob has under `trainer`, and the rest as a patch of its runtime. Held
+against the CRD's own schema and a controller written by hand for the tests; it has never met the real Trainer. See docs/cluster.md.
+"""
+
+from typing import Any
+
+from components.render_config.pod import job_metadata, merged, pod_template
+from components.shared.plan import Plan
+from components.shared.spec import RunSpec
+from components.shared.training_job import KEEP_ANNOTATION, TRAINJOB_CONTAINER
+
+Fields = dict[str, Any]
+MANAGER = "hagane.dev/launcher"
+"""Owner of the patch: Kueue and others write patches of their own beside it."""
+OF_TRAINER = {"command": "command", "args": "args", "env": "env", "resources": "resourcesPerNode", "image": "image"}
+"""Field of a container -> field of `trainer`; Trainer takes these from there alone."""
+OF_RUNTIME = ("automountServiceAccountToken", "enableServiceLinks")
+"""Fields of a pod that no TrainJob has a place for, and that hagane can do without: the runtime decides them."""
+
+
+def trainjob(spec: RunSpec, plan: Plan) -> Fields:
+    """The manifest, with the spec's own patches in it, without image."""
+    cluster = spec.cluster
+    template = pod_template(spec, plan, container=TRAINJOB_CONTAINER, settings_as_files=True)
+    pod = {key: value for key, value in template["spec"].items() if key not in OF_RUNTIME}
+    container = next(each for each in pod["containers"] if each["name"] == TRAINJOB_CONTAINER)
+    rest = {key: value for key, value in container.items() if key not in OF_TRAINER}
+    patched = {**template, "spec": {**pod, "containers": [rest if each is container else each for each in pod["containers"]]}}
+    metadata = job_metadata(spec, plan)
+    # A TrainJob does not remove itself: the reaper goes by this.
+    metadata["annotations"][KEEP_ANNOTATION] = str(round(3600 * cluster.keep_finished_hours))
+    job: Fields = {
+        "runtimeRef": {"name": cluster.runtime},
+        "trainer": {
+            "numNodes": spec.hardware.num_nodes,
+            "numProcPerNode": spec.hardware.processes_per_node,
+            **{field: container[key] for key, field in OF_TRAINER.items() if key in container},
+        },
+        "runtimePatches": [{"manager": MANAGER, "trainingRuntimeSpec": _runtime_patch(patched)}],
+    }
+    if cluster.queue is not None:
+        job["suspend"] = True
+    if cluster.run_timeout_hours is not None:
+        job["activeDeadlineSeconds"] = round(3600 * cluster.run_timeout_hours)
+    return merged({"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": metadata, "spec": job}, cluster.patch)
+
+
+def _runtime_patch(pod: Fields) -> Fields:
+    """Of the JobSet's replicated job that Trainer's runtimes for torch call `node`, as its container."""
+    return {"template": {"spec": {"replicatedJobs": [{"name": TRAINJOB_CONTAINER, "template": {"spec": {"template": pod}}}]}}}

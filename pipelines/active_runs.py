@@ -1,0 +1,28 @@
+"""Runs in KFP that are not over, and the folder that each one writes to."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from components.shared.button import OVERRIDES, asked_spec
+from components.shared.errors import SpecError
+from pipelines.kfp_client import KfpClient
+
+ACTIVE = ("PENDING", "RUNNING", "PAUSED", "CANCELING")
+NO_FOLDER = "-"
+
+
+def active_runs(kfp: KfpClient) -> Iterator[Any]:
+    """Every run that is not over, of any pipeline, in the namespace that is talked to."""
+    is_active = {"predicates": [{"operation": "IN", "key": "state", "string_values": {"values": list(ACTIVE)}}]}
+    return kfp.pages("list active runs", kfp.runs.run_service_list_runs, "runs", filter=json.dumps(is_active), **kfp.scope())
+
+
+def folder_of(run: Any) -> str:
+    """Where the run's results go: `<store>/<name>` of what it was asked, by its spec and what was set beside it."""
+    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
+    try:
+        set_beside = {name: parameters.get(name, "") for name in OVERRIDES}
+        return asked_spec(parameters["spec"], set_beside, kfp_run=run.run_id).run_uri
+    except (SpecError, KeyError):
+        return NO_FOLDER

@@ -1,0 +1,112 @@
+"""`hagane doctor`: the plan of a spec, then what a cluster and KFP have against running it, as one table."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from components.shared.errors import HaganeError, Preempted
+from components.shared.findings import Finding, finding_of
+from components.shared.images import read_images
+from components.shared.layout import job_file
+from components.shared.log import event_of
+from components.shared.processes import end_with_parent, stop_passed_on
+from components.shared.spec import RunSpec
+from components.shared.spec_file import spec_yaml
+from pipelines.kfp_client import KfpClient
+from pipelines.kfp_connection import NO_SERVER, Asked, find_connection
+from pipelines.planning import plan_of
+
+NUM_ROWS = 5_000
+"""What the plan is made for, from the model's config alone: rows do not change what a pod asks for but its disk, by little."""
+KFP_ANSWER_S = 5.0
+STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
+
+
+def diagnose(
+    spec: RunSpec | None, progress: Console, *, namespace: str | None, launcher: str, seconds: int, kfp: Asked
+) -> Iterator[Finding]:
+    """Every finding as it comes. `progress` shows what is waited for."""
+    with tempfile.TemporaryDirectory(prefix="hagane-doctor-") as name:
+        folder = Path(name)
+        arguments = ["--launcher", launcher, "--seconds", str(seconds)]
+        arguments += ["--namespace", namespace] if namespace else []
+        if spec is not None:
+            file = folder / "spec.yaml"
+            file.write_text(spec_yaml(spec))
+            arguments += ["--spec", str(file), "--image", read_images().of("train")]
+            try:
+                plan_of(spec.model_copy(update={"backend": "pytorchjob"}), Console(quiet=True), keep=folder / "plan", num_rows=NUM_ROWS)
+                arguments += ["--manifest", str(folder / "plan" / job_file("pytorchjob"))]
+            except HaganeError as error:
+                yield from (Finding(check="plan", state="failed", found=problem) for problem in error.problems)
+        yield from _cluster_findings(arguments, progress)
+    yield kfp_finding(kfp)
+
+
+def _cluster_findings(arguments: list[str], progress: Console) -> Iterator[Finding]:
+    """What the component's program tells. Ctrl-C and SIGTERM are passed on to it, so that it takes its pod away."""
+    with tempfile.TemporaryFile("w+") as errors:
+        program = subprocess.Popen(
+            [sys.executable, "-m", "components.launch_training.doctor", *arguments],
+            env={**os.environ, "HAGANE_LOG": "json"},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+        )
+        assert program.stdout is not None
+        with program.stdout, stop_passed_on(program, program.terminate, signal.SIGTERM, signal.SIGINT) as stopped_by:
+            for event in map(event_of, program.stdout):
+                if event is None:
+                    continue
+                if event["event"] == "check":
+                    yield finding_of(event)
+                elif event["event"] == "waiting":
+                    progress.print(f"waiting for pod of {event['job']}: {event['detail']}", style="dim")
+                elif event["event"] == "failed":
+                    raise HaganeError(*event["problems"])
+            program.wait()
+        if stopped_by:
+            error = Preempted("doctor: stopped; its pod is deleted")
+            error.exit_code = 128 + min(stopped_by)
+            raise error
+        if program.returncode:
+            errors.seek(0)
+            raise RuntimeError(f"components.launch_training.doctor ended with exit code {program.returncode}:\n{errors.read()}")
+
+
+def kfp_finding(asked: Asked) -> Finding:
+    """Whether Kubeflow Pipelines answers, and how it keeps apart users and pipelines (GetHealthz of its API v2beta1)."""
+    try:
+        connection = find_connection(asked)
+        health = KfpClient(replace(connection, timeout_s=KFP_ANSWER_S)).health
+    except HaganeError as error:
+        found, _, mend = error.problems[0].partition("; ")
+        if found == NO_SERVER:
+            return Finding(check="KFP", state="skipped", found="no server is named")
+        return Finding(check="KFP", state="failed", found=found, mend=mend)
+    users = "multi-user" if health.multi_user else "single-user"
+    store = f", pipelines kept in {health.pipeline_store}" if health.pipeline_store else ""
+    return Finding(check="KFP", state="ok", found=f"{connection.endpoint} answers, {users}{store}")
+
+
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """One row each; what to do stands below what was found."""
+    table = Table("check", "state", "found, and how to mend it", box=None, pad_edge=False, header_style="bold")
+    table.columns[0].no_wrap = True
+    for each in findings:
+        cell = Text(each.found)
+        if each.mend:
+            cell.append(f"\nmend: {each.mend}", style="italic")
+        table.add_row(Text(each.check), Text(each.state, style=STYLES[each.state]), cell)
+    return table

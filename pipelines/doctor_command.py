@@ -1,0 +1,42 @@
+"""`hagane doctor`. What is imported here is imported for `--help`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.shared.errors import HaganeError
+from pipelines.kfp_commands import Context, Endpoint, TokenFile
+from pipelines.options import Overrides
+
+
+def doctor(
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="The run's spec; without it, the cluster alone.")] = None,
+    overrides: Overrides = None,
+    namespace: Annotated[str | None, typer.Option(metavar="NAME", help="Instead of the spec's or the kubeconfig's.")] = None,
+    launcher: Annotated[
+        str, typer.Option(metavar="ACCOUNT", help="Whose rights to look at; `self`: your own. In a pod it is always the pod's.")
+    ] = "hagane-launcher",
+    seconds: Annotated[int, typer.Option(metavar="COUNT", min=10, help="Longest wait for the small pod that looks from inside.")] = 300,
+    endpoint: Endpoint = None,
+    token_file: TokenFile = None,
+    context: Context = None,
+) -> None:
+    """Look for all that would stop a run in the cluster, each with what to do about it.
+
+    With a spec whose backend is a cluster a small pod, made as the workers are, tries image, environment and store; it is deleted.
+    """
+    from components.shared.spec_file import load_spec
+    from pipelines.doctor import diagnose, findings_table
+    from pipelines.kfp_connection import Asked
+    from pipelines.screens import open_console
+
+    asked = None if spec is None else load_spec(spec, overrides or ())
+    if asked is not None and asked.backend == "local":
+        raise HaganeError("backend: got 'local', which needs no cluster; set backend: pytorchjob, or --set backend=pytorchjob")
+    progress, kfp = open_console(stderr=True), Asked(endpoint, None, token_file, context)
+    findings = list(diagnose(asked, progress, namespace=namespace, launcher=launcher, seconds=seconds, kfp=kfp))
+    open_console().print(findings_table(findings))
+    failed = [finding.line for finding in findings if finding.state == "failed"]
+    if failed:
+        raise HaganeError(*failed)

@@ -1,0 +1,17 @@
+"""Arguments and options that several commands of `hagane` have, and their defaults. Imported for `--help`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXPERIMENT = "hagane"
+"""Where KFP shows runs of which nothing else is said."""
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The run's spec, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="A.B=VALUE", help="Set a field of the spec, e.g. `--set training.epochs=5`. May be repeated; the last wins."
+    ),
+]

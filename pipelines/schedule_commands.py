@@ -1,0 +1,107 @@
+"""`hagane schedules plan|apply|list`. What is imported here is imported for `--help`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.kfp_commands import Context, Endpoint, Namespace, TokenFile, connect
+
+if TYPE_CHECKING:
+    from pipelines.compiling import CompiledPipeline
+
+schedules = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="""Keep schedules in Git: what a file of them wants becomes recurring runs in Kubeflow Pipelines.
+
+Only recurring runs that carry the file's owner are ever touched. Each run of a schedule is a run of its own: `<schedule>-<id>`.""",
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The schedules, a YAML file; its specs are found beside it.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Remove schedules of this owner that are gone from the file.")]
+
+
+@schedules.command()
+def plan(
+    file: File = Path("schedules.yaml"),
+    prune: Prune = False,
+    endpoint: Endpoint = None,
+    namespace: Namespace = None,
+    token_file: TokenFile = None,
+    context: Context = None,
+) -> None:
+    """Print what `apply` would change, and change nothing."""
+    from pipelines.schedule_file import load_schedules
+    from pipelines.schedules import changes, owned_schedules, to_do
+
+    wanted = load_schedules(file)
+    pipeline = _pinned_pipeline()
+    kfp = connect(endpoint, namespace, token_file, context)
+    needed = changes(wanted, owned_schedules(kfp, wanted.owner), version=pipeline.version_name, prune=prune)
+    for change in needed:
+        print(f"{change.kind:13} {change.name}")
+        for line in change.lines:
+            print(f"{'':13}   {line}")
+    print(f"{len(wanted.schedules)} schedules in {file}, {len(to_do(needed))} changes")
+
+
+@schedules.command()
+def apply(
+    file: File = Path("schedules.yaml"),
+    prune: Prune = False,
+    wait_minutes: Annotated[
+        float, typer.Option(metavar="MINUTES", min=0, help="Wait so long for a schedule's active run before it is replaced.")
+    ] = 0.0,
+    endpoint: Endpoint = None,
+    namespace: Namespace = None,
+    token_file: TokenFile = None,
+    context: Context = None,
+) -> None:
+    """Make KFP's recurring runs what the file wants; applied twice, the second changes nothing.
+
+    A changed schedule is replaced, as KFP can change none, but never while a run of it is active: it is waited for, or told and left
+    for the next apply (exit code 1). Crashes at any moment are healed by the next apply.
+    """
+    from pipelines.kfp_versions import ensure_version
+    from pipelines.reconciler import Reconciler
+    from pipelines.schedule_file import load_schedules
+    from pipelines.schedules import changes, owned_schedules, to_do
+
+    wanted = load_schedules(file)
+    pipeline = _pinned_pipeline()
+    kfp = connect(endpoint, namespace, token_file, context)
+    needed = changes(wanted, owned_schedules(kfp, wanted.owner), version=pipeline.version_name, prune=prune)
+    reconciler = Reconciler(kfp, wanted, ensure=lambda: ensure_version(kfp, pipeline), version=pipeline.version_name, tell=print)
+    reconciler.apply(needed, wait_s=wait_minutes * 60)
+    changed = len(to_do(needed))
+    print(f"{len(wanted.schedules)} schedules, {changed} changed" if changed else f"{len(wanted.schedules)} schedules, nothing to change")
+
+
+@schedules.command("list")
+def list_them(
+    owner: Annotated[str, typer.Option(metavar="OWNER", help="Whose schedules, as the file names it.")] = "hagane",
+    endpoint: Endpoint = None,
+    namespace: Namespace = None,
+    token_file: TokenFile = None,
+    context: Context = None,
+) -> None:
+    """List an owner's schedules in KFP: when, on or off, which version of the pipeline, the newest run of each."""
+    from pipelines.schedules import owned_schedules
+    from pipelines.schedules_screen import schedules_screen
+    from pipelines.screens import open_console
+
+    kfp = connect(endpoint, namespace, token_file, context)
+    open_console().print(schedules_screen(kfp, owned_schedules(kfp, owner), owner))
+
+
+def _pinned_pipeline() -> "CompiledPipeline":
+    """The pipeline, its images pinned: what a schedule starts in a year must be what was tried today. Raises SpecError."""
+    from components.shared.errors import SpecError
+    from components.shared.images import read_images
+    from pipelines.compiling import compiled_pipeline
+
+    moving = read_images().moving()
+    if moving:
+        raise SpecError(*moving)
+    return compiled_pipeline()

@@ -1,0 +1,91 @@
+"""What the plan says of memory after training, held against the steps' own code on a model large enough to be most of it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
+
+from components.render_config.after import PROCESS_BYTES, plan_after
+from components.render_config.architectures import architecture_of
+from components.render_config.hardware import Hardware
+from components.shared.plan import AfterPlan
+from components.shared.spec_file import spec_from_parameter
+
+CPU = Hardware(gpu=None, device=None, gpu_bytes=None, host_bytes=None, num_nodes=1, processes_per_node=1, margin=0.1)
+ROW_TOKENS = 1024
+MEASURED = """
+import re, sys, threading, time
+from pathlib import Path
+
+peak = 0
+def watch():
+    global peak
+    while True:
+        peak = max(peak, int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
+        time.sleep(0.003)
+threading.Thread(target=watch, daemon=True).start()
+import torch
+base, adapter = Path(sys.argv[1]), Path(sys.argv[2])
+"""
+EVALUATE = """
+from components.evaluate.evaluation import Models, look_at_both
+from components.evaluate.held_out import PackedRow, row_loss
+tokens = [index % 16000 for index in range(int(sys.argv[3]))]
+row = PackedRow(tokens, tokens, [len(tokens) // 2, len(tokens) - len(tokens) // 2])
+look_at_both(Models(base, adapter, torch.float32), lambda model: row_loss(model, row))
+print(peak)
+"""
+VERIFY = """
+from components.export_adapter.logits import exported_logits
+tokens = torch.arange(16)
+for dtype in (torch.bfloat16, torch.float32):
+    exported_logits(adapter, base, tokens, dtype)
+print(peak)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """base/, a Llama of 170 million parameters stored in bf16, and adapter/ for it."""
+    made = tmp_path_factory.mktemp("after")
+    config = LlamaConfig(
+        hidden_size=1024,
+        intermediate_size=2816,
+        num_hidden_layers=11,
+        num_attention_heads=16,
+        vocab_size=16000,
+        max_position_embeddings=2048,
+    )
+    model: Any = LlamaForCausalLM(config)
+    model.to(torch.bfloat16).save_pretrained(made / "base")
+    get_peft_model(model, LoraConfig(r=8, target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained(str(made / "adapter"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def planned(folder: Path) -> AfterPlan:
+    tree = {
+        "name": "t", "store": "s3://b/r", "backend": "pytorchjob", "model": {"source": "m"},
+        "data": {"train": "s3://b/d", "row_tokens": ROW_TOKENS},
+    }  # fmt: skip
+    architecture = architecture_of(AutoConfig.from_pretrained(folder / "base").to_dict())
+    return plan_after(spec_from_parameter(tree), architecture, CPU, num_held_out=10, num_cores=2)
+
+
+def measured(code: str, folder: Path) -> int:
+    """Peak bytes of a process that the kernel could not have taken back: what is mapped of files is not among them."""
+    command = [sys.executable, "-c", MEASURED + code, str(folder / "base"), str(folder / "adapter"), str(ROW_TOKENS)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def test_evaluation_takes_what_is_planned(folder: Path, planned: AfterPlan) -> None:
+    assert 0.75 < measured(EVALUATE, folder) / planned.evaluate_bytes < 1.0
+
+
+def test_verification_takes_what_is_planned_beside_the_process_that_exports(folder: Path, planned: AfterPlan) -> None:
+    assert 0.7 < measured(VERIFY, folder) / (planned.export_bytes - PROCESS_BYTES) < 1.0

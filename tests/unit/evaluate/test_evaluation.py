@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from components.evaluate.evaluation import evenly_spaced, measured_in
+from components.evaluate.held_out import PackedRow
+from components.shared.plan import Precision
+
+
+def rows(count: int) -> list[PackedRow]:
+    return [PackedRow([index], [index], [1]) for index in range(count)]
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(1, [0]), (3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, list(range(10))), (99, list(range(10)))])
+def test_a_part_of_the_rows_is_spread_over_all_of_them(count: int, chosen: list[int]) -> None:
+    assert [row.input_ids[0] for row in evenly_spaced(rows(10), count)] == chosen
+
+
+@pytest.mark.parametrize(
+    ("precision", "on_gpu", "flags", "expected"),
+    [
+        ("bf16", True, set(), torch.bfloat16),
+        ("fp16", True, set(), torch.float16),
+        ("fp32", True, set(), torch.float32),
+        ("bf16", False, {"avx2", "amx_bf16"}, torch.bfloat16),
+        ("bf16", False, {"avx2"}, torch.float32),
+        ("fp16", False, {"avx2", "amx_bf16"}, torch.float32),
+        ("fp32", False, {"avx2", "amx_bf16"}, torch.float32),
+    ],
+)
+def test_models_are_measured_as_they_were_trained_where_that_is_fast(
+    precision: Precision, on_gpu: bool, flags: set[str], expected: torch.dtype
+) -> None:
+    assert measured_in(precision, on_gpu=on_gpu, flags=frozenset(flags)) == expected

@@ -1,0 +1,237 @@
+"""Facts about a cluster -> what `hagane doctor` says of them; no cluster is needed for that."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import yaml
+
+from components.launch_training.access import Permission, beyond, in_words, needed, shortened
+from components.launch_training.diagnosis import (
+    excess_finding,
+    image_finding,
+    kind_finding,
+    pod_finding,
+    queue_finding,
+    source_findings,
+    store_findings,
+)
+from components.launch_training.fitting import GIB, NodeFacts, node_finding
+from components.launch_training.kinds import PYTORCHJOB, TRAINJOB
+from components.launch_training.probe import Probed, Sources, ended_early, heard, probe_job, probe_pod, still_waiting
+from tests.example_jobs import JOBS, job_text
+from tests.example_plans import ROOT
+from tests.schemas import schema_problems
+
+SOURCES = Sources(config_maps=("hagane",), secrets=("hagane-s3",))
+SETTINGS, KEYS = SOURCES.by_prefix()
+
+
+def granted(*files: str) -> set[Permission]:
+    """What the Roles in files of k8s/ grant."""
+    objects = [each for file in files for each in yaml.safe_load_all((ROOT / "k8s" / file).read_text())]
+    return {
+        Permission(verb, group, resource)
+        for role in objects
+        for rule in role.get("rules", [])
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_the_roles_grant_just_what_a_launcher_needs() -> None:
+    assert granted("base/launcher-role.yaml") == set(needed(PYTORCHJOB))
+    both = granted("base/launcher-role.yaml", "overlays/trainjob/launcher-role.yaml")
+    assert both == {*needed(PYTORCHJOB), *needed(TRAINJOB)}
+
+
+def test_rules_beyond_what_is_needed_are_told_and_those_of_everyone_are_not() -> None:
+    rules = [
+        {"verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews"]},
+        {"verbs": ["get", "list"], "apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"]},
+        {"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["hagane-s3"]},
+        {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
+    ]
+    assert beyond(rules, needed(PYTORCHJOB)) == ["* *.*", "get secrets (hagane-s3)"]
+    assert excess_finding("a", ["get secrets"], ["create pods in namespace default"]).state == "warning"
+    assert excess_finding("a", [], []).state == "ok"
+
+
+def test_permissions_are_told_by_resource_and_long_lists_are_cut() -> None:
+    assert in_words([Permission("get", "", "pods/log"), Permission("list", "", "pods"), Permission("watch", "", "pods")]) == (
+        "get pods/log; list, watch pods"
+    )
+    assert shortened(list("abcd"), most=2) == "a, b and 2 more"
+
+
+def test_an_operator_of_another_version_is_told() -> None:
+    finding = kind_finding("PyTorchJob", "kubeflow.org/v1", there=False, versions=["v1beta2"], install="install it")
+    assert finding.line == (
+        "PyTorchJob: this cluster has no PyTorchJob kubeflow.org/v1; the cluster has kubeflow.org as v1beta2 only; install it"
+    )
+
+
+def node(name: str, *, gpus: int = 0, gib: int = 64, **more: Any) -> NodeFacts:
+    has = {"cpu": Decimal(8), "memory": Decimal(gib * GIB), "nvidia.com/gpu": Decimal(gpus)}
+    return NodeFacts(name, has, more.get("labels", {}), tuple(more.get("taints", ())), more.get("cordoned", False))
+
+
+NEEDS = {"memory": Decimal(32 * GIB), "nvidia.com/gpu": Decimal(4)}
+SPOT = {"key": "spot", "value": "true", "effect": "NoSchedule"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "pod", "found", "mend"),
+    [
+        ([node("a")], {}, "1 without nvidia.com/gpu", "add GPU nodes"),
+        ([node("a", gpus=2)], {}, "1 with 2 nvidia.com/gpu only", "take larger or more nodes"),
+        ([node("a", gpus=8, gib=16)], {}, "1 with 16.0 GiB memory only", "take larger or more nodes"),
+        ([node("a", gpus=4)], {}, "have room for 1", "take larger or more nodes"),
+        ([node("a", gpus=8, taints=[SPOT])], {}, "1 with taint spot=true:NoSchedule", "cluster.tolerations"),
+        ([node("a", gpus=8)], {"nodeSelector": {"pool": "x"}}, "1 without label pool=x", "cluster.node_selector"),
+        ([node("a", gpus=8, cordoned=True)], {}, "1 cordoned", "kubectl uncordon"),
+        ([], {}, "the cluster's nodes (0) have room for 0", "take larger or more nodes"),
+    ],
+)
+def test_what_keeps_pods_off_every_node_is_told_with_its_mend(nodes: list[NodeFacts], pod: dict[str, Any], found: str, mend: str) -> None:
+    finding = node_finding(nodes, NEEDS, 2, pod)
+    assert finding.state == "failed"
+    assert found in finding.found
+    assert mend in finding.mend
+
+
+@pytest.mark.parametrize(
+    "toleration", [{"operator": "Exists"}, {"key": "spot", "value": "true"}, {"key": "spot", "operator": "Exists", "effect": "NoSchedule"}]
+)
+def test_pods_may_share_a_node_that_has_room_for_both_and_bear_its_taint(toleration: dict[str, str]) -> None:
+    assert node_finding([node("a", gpus=8, taints=[SPOT])], NEEDS, 2, {"tolerations": [toleration]}).state == "ok"
+
+
+def probe_of(name: str) -> dict[str, Any]:
+    manifest = yaml.safe_load(job_text(name))
+    return probe_job(manifest, "hagane-doctor-0", image="i", sources=SOURCES, store="s3://b/r", seconds=60)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_the_probe_is_a_job_and_a_pod_that_schemas_know_small_and_in_no_queue(name: str) -> None:
+    job = probe_of(name)
+    assert schema_problems(job) == []
+    assert schema_problems(probe_pod(job)) == []
+    assert not [label for label in job["metadata"]["labels"] if "kueue" in label]
+    assert "suspend" not in job["spec"]["runPolicy"]
+    (container,) = probe_pod(job)["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "384Mi"
+    assert not [resource for resource in container["resources"]["limits"] if "/" in resource]
+
+
+def test_the_probe_has_the_workers_account_environment_volumes_and_security() -> None:
+    worker = yaml.safe_load(job_text("patched-with-claims"))["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    probe = probe_pod(probe_of("patched-with-claims"))["spec"]
+    for key in ("serviceAccountName", "volumes", "securityContext", "automountServiceAccountToken", "schedulerName"):
+        assert probe[key] == worker[key], key
+    ours, theirs = probe["containers"][0], worker["containers"][0]
+    for key in ("env", "volumeMounts", "securityContext"):
+        assert ours[key] == theirs[key], key
+    assert ours["envFrom"][: len(theirs["envFrom"])] == theirs["envFrom"]
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    return {"status": status}
+
+
+def waiting(reason: str) -> dict[str, Any]:
+    return pod(containerStatuses=[{"name": "pytorch", "state": {"waiting": {"reason": reason, "message": "why"}}}])
+
+
+def test_a_pod_that_will_never_run_is_given_up_at_once_and_one_on_its_way_is_not() -> None:
+    assert ended_early(waiting("ImagePullBackOff")) == Probed("no image", "ImagePullBackOff: why")
+    assert ended_early(waiting("CreateContainerConfigError")) == Probed("not started", "CreateContainerConfigError: why")
+    assert ended_early(waiting("ContainerCreating")) is None
+
+
+def test_what_a_pod_waited_for_is_told() -> None:
+    assert still_waiting(None, ["quota", "exceeded"]) == Probed("no pod", "exceeded")
+    unscheduled = [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]
+    assert still_waiting(pod(conditions=unscheduled), []) == Probed("no node", "0/1 nodes")
+
+
+def ended(code: int) -> dict[str, Any]:
+    return pod(containerStatuses=[{"name": "pytorch", "state": {"terminated": {"exitCode": code, "reason": "Error"}}}])
+
+
+def test_what_the_probe_printed_is_heard() -> None:
+    lines = [f'{{"event":"environment","prefix":"{KEYS}","names":["K"]}}', '{"event":"store_used","if_absent":true}']
+    assert heard(lines, ended(0)) == Probed("ran", environment={KEYS: ("K",)}, store={"if_absent": True})
+    failed = '{"event":"failed","problems":["s3://b/r: no"],"exit_code":2}'
+    assert heard([failed], ended(2)) == Probed("ran", problems=("s3://b/r: no",))
+    assert heard(["Traceback", "ModuleNotFoundError: x"], ended(1)).detail == "Error, exit code 1: ModuleNotFoundError: x"
+
+
+def test_a_probe_whose_log_cannot_be_read_is_not_called_well() -> None:
+    probed = heard([], ended(0))
+    finding = pod_finding(probed, "hagane-worker")
+    assert (finding.state, "its log could not be read" in finding.found) == ("failed", True)
+    image = image_finding("train:1", probed)
+    assert image is not None
+    assert image.state == "ok"
+
+
+def test_a_store_that_was_not_asked_is_not_called_reached() -> None:
+    told = [
+        each.found for probed in (Probed("ran"), Probed("ran", store={"if_absent": True})) for each in source_findings(SOURCES, probed, "n")
+    ]
+    assert ["the store was reached" in each for each in told] == [False, False, True, True]
+
+
+def test_a_secret_that_is_not_there_is_a_failure_only_where_the_store_failed() -> None:
+    fails, works = Probed("ran", problems=("s3://b/r: no credentials; set",)), Probed("ran", store={"if_absent": True})
+    assert [each.state for each in source_findings(SOURCES, fails, "n")] == ["warning", "failed"]
+    assert [each.state for each in source_findings(SOURCES, works, "n")] == ["warning", "warning"]
+    found = Probed("ran", environment={SETTINGS: ("A",), KEYS: ("B", "C")}, store={"if_absent": True})
+    assert [each.found for each in source_findings(SOURCES, found, "n")] == ["sets A", "sets B, C"]
+
+
+def test_a_store_problem_of_the_environment_says_where_that_is_from() -> None:
+    (finding,) = store_findings("s3://b/r", SOURCES, Probed("ran", problems=("s3://b/r: wrong key; check AWS_ACCESS_KEY_ID",)), "n")
+    assert finding.mend == "check AWS_ACCESS_KEY_ID; the workers' environment comes from ConfigMap hagane, Secret hagane-s3 in namespace n"
+    (finding,) = store_findings("s3://b/r", SOURCES, Probed("ran", problems=("s3://b/r: no bucket; create it",)), "n")
+    assert finding.mend == "create it"
+
+
+def test_a_server_that_lets_every_writer_win_is_warned_of() -> None:
+    assert [each.state for each in store_findings("s3://b/r", SOURCES, Probed("ran", store={"if_absent": False}), "n")] == ["ok", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("probed", "mend"),
+    [
+        (Probed("no pod"), "training-operator"),
+        (Probed("no pod", 'Error: serviceaccount "w" not found'), "cluster.service_account"),
+        (Probed("no pod", "exceeded quota: hagane"), "a quota"),
+        (Probed("refused", "x"), "a quota"),
+        (Probed("no node", "0/1"), "cluster.node_selector"),
+        (Probed("not started", "OOMKilled"), "a volume"),
+    ],
+)
+def test_how_far_the_pod_came_decides_what_to_do(probed: Probed, mend: str) -> None:
+    finding = pod_finding(probed, "w")
+    assert finding.state == "failed"
+    assert mend in finding.mend
+    assert image_finding("i", probed) is None
+    assert source_findings(SOURCES, probed, "n") == store_findings("s3://b/r", SOURCES, probed, "n") == []
+
+
+def test_an_image_that_is_not_pulled_is_the_one_failure_told() -> None:
+    probed = Probed("no image", "ErrImagePull: not found")
+    assert pod_finding(probed, "w").state == "warning"
+    finding = image_finding("reg/train:1", probed)
+    assert finding is not None
+    assert finding.line.startswith("image: reg/train:1: ErrImagePull: not found; check images/images.yaml")
+
+
+def test_a_queue_that_is_missing_or_admits_nothing_is_told() -> None:
+    stopped = [{"type": "Active", "status": "False", "message": "Can't submit new workloads to clusterQueue"}]
+    assert "no LocalQueue q in namespace n" in queue_finding("q", "n", None, []).found
+    assert "admits nothing: Can't submit" in queue_finding("q", "n", {}, stopped).found
+    assert queue_finding("q", "n", {}, [{"type": "Active", "status": "True"}]).state == "ok"

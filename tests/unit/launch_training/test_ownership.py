@@ -1,0 +1,158 @@
+"""Two runs of KFP under one name: the second follows the first one's job and never ends it. An API server that keeps jobs stands in for a
+cluster, whose part is no more than that here: what is asked is which jobs are left in it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from kubernetes import client
+
+from components.launch_training import in_cluster
+from components.launch_training.in_cluster import run_in_cluster
+from components.launch_training.reap import reap_run
+from components.shared.errors import Preempted
+from components.shared.log import set_up_log
+from components.shared.plan import Plan
+from components.shared.spec import RunSpec
+from components.shared.spec_file import spec_from_parameter
+from components.shared.step import claim_run
+from components.shared.storage import open_store
+from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION, RUN_ANNOTATION
+from tests.unit.launch_training.api_stand_in import ApiStandIn, kubeconfig, running
+
+JOBS = "/apis/kubeflow.org/v1/namespaces/runs/pytorchjobs"
+MANIFEST = Path(__file__).parents[2] / "golden/pytorchjob/cpu-two-nodes.yaml"
+LOG = set_up_log("launch_training")
+Fields = dict[str, Any]
+
+
+class JobKeeper:
+    """Jobs by name, as an API server keeps them; nothing runs."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Fields] = {}
+
+    def answer(self, path: str, parameters: dict[str, str]) -> tuple[int, Fields | list[str]]:
+        name = path.removeprefix(JOBS).strip("/")
+        if not path.startswith(JOBS) or not name:
+            return 200, {"kind": "List", "items": list(self.jobs.values()) if path == JOBS else []}
+        return (200, self.jobs[name]) if name in self.jobs else (404, {"message": f'pytorchjobs "{name}" not found'})
+
+    def change(self, verb: str, path: str, parameters: dict[str, str], body: Fields) -> tuple[int, Fields]:
+        name = path.removeprefix(JOBS).strip("/")
+        if not path.startswith(JOBS):
+            return 403, {"message": "who may do what is not told"}
+        if verb == "POST" and "dryRun" not in parameters:
+            body["metadata"]["creationTimestamp"] = datetime.now(UTC).isoformat()
+            self.jobs[body["metadata"]["name"]] = body
+        if verb == "PATCH":
+            self.jobs[name]["metadata"]["annotations"] |= body["metadata"]["annotations"]
+        if verb == "DELETE":
+            del self.jobs[name]
+        return 200, body
+
+    @property
+    def owners(self) -> list[str | None]:
+        return [job["metadata"]["annotations"].get(KFP_RUN_ANNOTATION) for job in self.jobs.values()]
+
+
+@pytest.fixture
+def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobKeeper]:
+    monkeypatch.setattr(client.Configuration, "_default", None)
+    keeper = JobKeeper()
+    with running(ApiStandIn(keeper.answer, keeper.change)) as server:
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig(server, tmp_path)))
+        yield keeper
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> RunSpec:
+    tree = {"name": "r", "store": str(tmp_path / "s"), "model": {"source": "m"}, "data": {"train": "d"}, "backend": "pytorchjob"}
+    spec = spec_from_parameter(tree)
+    claim_run(spec)
+    return spec
+
+
+@pytest.fixture
+def launch(keeper: JobKeeper, spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A launcher of a run of KFP that begins or finds the job and, once it follows it, is told SIGTERM or killed. What it said last."""
+
+    def launch(kfp_run: str, *, killed: bool = False) -> str:
+        class Follower:
+            def __init__(self, *_: object, **__: object) -> None: ...
+
+            def follow(self) -> None:
+                raise (KeyError("killed") if killed else SystemExit(143))
+
+            def store_open_logs(self) -> None:
+                """Nothing: no pod has printed anything."""
+
+        monkeypatch.setattr(in_cluster, "Follower", Follower)
+        manifest = yaml.safe_load(MANIFEST.read_text())
+        manifest["metadata"]["annotations"][RUN_ANNOTATION] = spec.run_uri
+        with pytest.raises((Preempted, KeyError)) as ended:
+            run_in_cluster(spec, manifest, cast("Plan", None), open_store(spec.run_uri), image="i", kfp_run=kfp_run, work=tmp_path, log=LOG)
+        return str(ended.value)
+
+    return launch
+
+
+def _was_not_followed_for(minutes: float, keeper: JobKeeper) -> None:
+    (job,) = keeper.jobs.values()
+    job["metadata"]["annotations"][LEASE_ANNOTATION] = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
+
+
+def test_a_second_pipeline_that_is_stopped_leaves_the_job_to_the_first(launch: Any, keeper: JobKeeper) -> None:
+    launch("first", killed=True)
+    assert keeper.owners == ["first"]
+    assert "is left at work: another run of Kubeflow Pipelines began it" in launch("second")
+    assert keeper.owners == ["first"]
+
+
+def test_a_retry_of_the_same_run_still_owns_the_job_and_ends_it(launch: Any, keeper: JobKeeper) -> None:
+    launch("first", killed=True)
+    launch("second")
+    assert "is deleted" in launch("first")
+    assert keeper.jobs == {}
+
+
+def test_outside_kfp_a_launcher_that_is_stopped_deletes_the_job_whoever_began_it(launch: Any, keeper: JobKeeper) -> None:
+    launch("", killed=True)
+    assert keeper.owners == [None]
+    launch("first")
+    assert keeper.jobs == {}
+    launch("first", killed=True)
+    launch("")
+    assert keeper.jobs == {}
+
+
+def test_a_job_that_its_run_lost_belongs_to_the_one_that_found_it(launch: Any, keeper: JobKeeper) -> None:
+    launch("first", killed=True)
+    _was_not_followed_for(3, keeper)
+    launch("second", killed=True)
+    assert keeper.owners == ["second"]
+    assert "is left at work" in launch("first")
+    assert "is deleted" in launch("second")
+
+
+@pytest.mark.parametrize(
+    ("owner", "ended_by", "only_own", "left"),
+    [
+        ("first", "first", False, 0),
+        ("first", "second", False, 1),
+        ("first", "second", True, 1),
+        ("first", "first", True, 0),
+        ("first", "", False, 0),
+        ("", "second", False, 0),
+        ("", "second", True, 1),
+    ],
+)
+def test_the_end_of_a_pipeline_deletes_its_own_job_alone(
+    owner: str, ended_by: str, only_own: bool, left: int, launch: Any, keeper: JobKeeper, spec: RunSpec
+) -> None:
+    launch(owner, killed=True)
+    reaped = reap_run(spec.run_uri, LOG, kfp_run=ended_by, only_own=only_own)
+    assert (len(reaped), len(keeper.jobs)) == (1 - left, left)

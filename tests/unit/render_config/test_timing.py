@@ -1,0 +1,49 @@
+import pytest
+
+from components.render_config.hardware import GPUS
+from components.shared.plan import Plan, TimePlan
+from components.shared.spec_file import load_spec
+from tests.example_plans import ROOT, plan_example
+
+
+def planned(name: str, *overrides: str) -> Plan:
+    return plan_example(load_spec(ROOT / "specs" / "plans" / f"{name}.yaml", overrides))
+
+
+def time_of(name: str, *overrides: str) -> TimePlan:
+    time = planned(name, *overrides).time
+    assert time is not None
+    return time
+
+
+def test_fp32_is_counted_at_the_gpus_fp32_speed() -> None:
+    wide = ("training.precision=fp32", "hardware.gpu_memory_gib=200", "training.micro_batch=1")
+    half, full = (time_of("elyza-7b-lora-1x24gb", *wide[1:], *extra) for extra in ((), wide[:1]))
+    assert full.parts["compute"] / half.parts["compute"] == pytest.approx(GPUS["rtx4090"].half_tflops / GPUS["rtx4090"].fp32_tflops)
+
+
+def test_smaller_passes_read_the_weights_more_often() -> None:
+    few, many = (time_of("elyza-7b-lora-1x24gb", f"training.micro_batch={size}") for size in (4, 1))
+    assert many.parts["memory"] == pytest.approx(4 * few.parts["memory"], rel=0.05)
+    assert many.seconds_per_step > few.seconds_per_step
+    assert many.parts["compute"] == few.parts["compute"]
+
+
+def test_the_price_is_of_all_hours_on_all_gpus() -> None:
+    plan = planned("elyza-7b-full-8x80gb", "hardware.price_per_gpu_hour=2.5")
+    assert plan.time is not None
+    assert plan.time.price == pytest.approx(plan.time.hours * 8 * 2.5)
+
+
+def test_the_estimate_lies_within_its_range() -> None:
+    for name in ("elyza-7b-full-1x80gb", "swallow-70b-lora-8x80gb", "llama-3-elyza-8b-full-2x8x80gb", "gpt2-medium-full-cpu"):
+        time = time_of(name)
+        assert time.low < time.seconds_per_step < time.high
+        assert time.hours_low < time.hours < time.hours_high
+
+
+def test_a_step_that_outlasts_the_grace_is_not_promised_to_be_saved_on_sigterm() -> None:
+    short = planned("elyza-7b-lora-1x24gb")
+    assert not short.checkpoints.saves_on_sigterm
+    assert "the step under way, about 4" in short.reasons["checkpoints.saves_on_sigterm"]
+    assert planned("elyza-7b-lora-1x24gb", "checkpoints.grace_seconds=120").checkpoints.saves_on_sigterm

@@ -1,0 +1,96 @@
+"""The TrainJob, held against Trainer's own CRD: no test here has met the real Trainer, which Kubernetes 1.20 cannot install."""
+
+from typing import Any
+
+import pytest
+
+from components.render_config.job_checks import check_job
+from components.render_config.planner import Machine, check_spec
+from components.shared.errors import HaganeError
+from tests.example_jobs import JOBS
+from tests.example_trainjob import GOLDEN, example_trainjob, trainjob_text
+from tests.schemas import schema_problems
+from tests.unit.render_config.test_planner import CONFIG, spec_with
+
+
+def pod_of(job: dict[str, Any]) -> dict[str, Any]:
+    (patch,) = job["spec"]["runtimePatches"]
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    assert replicated["name"] == "node"
+    return replicated["template"]["spec"]["template"]
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_trainjob_has_no_field_that_trainers_own_schema_does_not_know(name: str) -> None:
+    assert schema_problems(example_trainjob(name)) == []
+
+
+def test_the_golden_trainjob_is_what_its_spec_makes() -> None:
+    assert GOLDEN.read_text(encoding="utf-8") == trainjob_text()
+
+
+def test_trainers_schema_refuses_an_environment_from_secrets_which_is_why_they_are_files() -> None:
+    job = example_trainjob("spot-in-a-queue")
+    (container,) = pod_of(job)["spec"]["containers"]
+    assert {"name": "settings-1", "mountPath": "/hagane/environment/01", "readOnly": True} in container["volumeMounts"]
+    assert {"name": "settings-1", "secret": {"secretName": "hagane-s3", "optional": True}} in pod_of(job)["spec"]["volumes"]
+    assert {"name": "HAGANE_ENVIRONMENT", "value": "/hagane/environment"} in job["spec"]["trainer"]["env"]
+    container["envFrom"] = [{"secretRef": {"name": "hagane-s3"}}]
+    assert any("'envFrom' was unexpected" in problem for problem in schema_problems(job))
+
+
+def test_what_trainer_takes_from_its_own_fields_alone_is_told_there_and_nowhere_else() -> None:
+    """Its webhook refuses environment in a patch of `node`, and sets PET_NPROC_PER_NODE by requests and limits (v2, torch.go)."""
+    job = example_trainjob("full-two-nodes-of-8x80gb")
+    trainer = job["spec"]["trainer"]
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 8)
+    assert trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "8"
+    assert trainer["resourcesPerNode"]["requests"]["memory"] == trainer["resourcesPerNode"]["limits"]["memory"]
+    assert set(pod_of(job)["spec"]["containers"][0]) == {"name", "volumeMounts", "securityContext"}
+    assert not any(each["name"].startswith("PET_") for each in trainer["env"])
+
+
+def test_a_pod_patch_reaches_both_places_and_the_runtime_is_the_specs() -> None:
+    patch = {"spec": {"hostNetwork": True, "containers": [{"name": "node", "image": "mine:1", "stdin": True}]}}
+    job = example_trainjob("spot-in-a-queue", **{"cluster.pod_patch": patch, "cluster.runtime": "torch-spot"})
+    assert job["spec"]["runtimeRef"] == {"name": "torch-spot"}
+    assert job["spec"]["trainer"]["image"] == "mine:1"
+    assert pod_of(job)["spec"]["containers"][0]["stdin"] is True
+    refused = sorted(problem.rpartition("(")[2] for problem in schema_problems(job))
+    assert refused == ["'hostNetwork' was unexpected)", "'stdin' was unexpected)"]
+
+
+def test_labels_of_the_spec_stand_beside_those_by_which_the_job_is_found() -> None:
+    job = example_trainjob("spot-in-a-queue", **{"cluster.user": "mika", "cluster.labels": {"team": "search", "hagane.dev/run": "x"}})
+    assert job["metadata"]["labels"]["hagane.dev/user"] == "mika"
+    assert job["metadata"]["labels"]["team"] == "search"
+    assert job["metadata"]["labels"]["hagane.dev/run"] != "x"
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "spot"
+    assert job["spec"]["suspend"] is True
+
+
+def test_what_no_cluster_can_give_is_told_before_one_is_asked() -> None:
+    patch = {"kind": "MPIJob", "metadata": {"namespace": "elsewhere", "labels": {"a": "b"}}}
+    cluster = {"patch": patch, "gang": True, "priority_class": "high"}
+    with pytest.raises(HaganeError) as caught:
+        check_spec(spec_with(backend="trainjob", store="s3://bucket/runs", cluster=cluster), CONFIG, Machine())
+    told = [problem.partition(":")[0] for problem in caught.value.problems]
+    assert told == ["cluster.patch", "cluster.patch", "cluster.priority_class", "cluster.gang"]
+    assert "set cluster.namespace instead" in caught.value.problems[1]
+    check_spec(spec_with(backend="local", cluster=cluster), CONFIG, Machine())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ({"labels": {"app.kubernetes.io/name": "mine"}}, ["metadata.labels.app.kubernetes.io/name"]),
+        ({"annotations": {"hagane.dev/run-uri": None}}, ["metadata.annotations.hagane.dev/run-uri"]),
+        ({"annotations": None, "labels": {"hagane.dev/team": "a"}}, ["metadata.annotations"]),
+        (None, ["metadata"]),
+    ],
+)
+def test_a_patch_of_what_a_job_is_found_by_is_refused(metadata: Any, told: list[str]) -> None:
+    spec = spec_with(backend="pytorchjob", store="s3://bucket/runs", cluster={"patch": {"metadata": metadata}})
+    with pytest.raises(HaganeError) as caught:
+        check_job(spec)
+    assert [problem.split()[1] for problem in caught.value.problems] == told
