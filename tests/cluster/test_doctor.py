@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.cluster.cluster_run import NODE_GIB
 from tests.cluster.conftest import HOST, ROOT, TestNamespace, kubectl
 from tests.cluster.launcher import kubeconfig_of
 from tests.command_line import HAGANE, Finished, environment, hagane
@@ -30,7 +31,8 @@ class Patient:
         tree = yaml.safe_load(tiny_spec(folder, store=self.store, precision="fp32").read_text())
         self.spec = folder / "spec.yaml"
         cluster = {"cpus": 0.1, "namespace": namespace.name}
-        self.spec.write_text(yaml.safe_dump(tree | {"backend": "pytorchjob", "cluster": cluster}))
+        hardware = tree["hardware"] | {"host_memory_gib": NODE_GIB}
+        self.spec.write_text(yaml.safe_dump(tree | {"backend": "pytorchjob", "hardware": hardware, "cluster": cluster}))
 
     def doctor(self, *arguments: str, env: dict[str, str] | None = None) -> Finished:
         return hagane("doctor", self.spec, *arguments, work=self.folder / "work", env=env)
