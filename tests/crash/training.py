@@ -73,7 +73,8 @@ class TinyRun:
         processes = []
         for rank in range(self.num_processes):
             env = {
-                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.num_processes), "MASTER_ADDR": "127.0.0.1",
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.num_processes),
+                "LOCAL_WORLD_SIZE": str(self.num_processes), "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port), "HAGANE_WORK": str(self.work), "HAGANE_LOG": "json", "OMP_NUM_THREADS": "1",
                 "TORCH_CPP_LOG_LEVEL": "ERROR",
             }  # fmt: skip
