@@ -10,7 +10,7 @@
         ui: https://kfp.example.com/pipeline        # only where the pages are not at the endpoint
 
 What a flag says wins over a variable, a variable over the file. The context that the flag --context names is told by a flag: it wins over
-variables too, and where HAGANE_KFP_ENDPOINT names another server, no variable of that server counts.
+variables too. Where HAGANE_KFP_ENDPOINT names another server than the flags do, no variable of that server counts.
 """
 
 import os
@@ -86,8 +86,9 @@ def find_connection(asked: Asked, environment: Mapping[str, str] = os.environ) -
     """
     context = _context(asked, environment)
     is_named = context is not None and asked.context is not None
-    if context is not None and is_named:
-        environment = _without_another_server(environment, context.endpoint)
+    told = asked.endpoint or (context.endpoint if context is not None and is_named else None)
+    if told is not None:
+        environment = _without_another_server(environment, told)
     endpoint = asked.endpoint or _setting("endpoint", context, environment, is_named=is_named)
     if not endpoint:
         raise SpecError(

@@ -119,6 +119,10 @@ class Cluster:
             if error.status != 404:
                 raise self._refused("delete", error) from None
 
+    def deleted_by_hand(self, name: str) -> str:
+        """The command by which a person deletes the job."""
+        return f"kubectl -n {self.namespace} delete {self.kind.plural} {name}"
+
     def pods(self, name: str) -> list[Fields]:
         call = partial(
             self._core.list_namespaced_pod, self.namespace, label_selector=self.kind.pods(name), _request_timeout=REQUEST_S

@@ -18,6 +18,8 @@ WATCH_S = 300
 """How long one watch lasts before it is begun again."""
 REQUEST_S = 20
 NO_ANSWER = (urllib3.exceptions.HTTPError, OSError)
+NO_SENSE = (ValueError, LookupError, TypeError)
+"""What an answer that was cut off, or is somebody else's, makes of the client."""
 RELIST_PAUSE_S = 1.0
 
 
@@ -94,7 +96,7 @@ def _watch_one(
                     objects[item["metadata"]["uid"]] = item
                 see(dict(objects))
                 changes.put(None)
-        except (ApiException, *NO_ANSWER):
+        except (ApiException, *NO_ANSWER, *NO_SENSE):
             if seen.unheard_since is None:
                 seen.unheard_since = time.monotonic()
             changes.put(None)

@@ -14,9 +14,10 @@ from components.launch_training.cluster import Cluster
 from components.launch_training.cluster_watch import Seen
 from components.launch_training.deadlines import group_of, overdue, uploads_s
 from components.launch_training.local import pass_on
+from components.launch_training.ownership import end_job
 from components.launch_training.phases import Ended, Phase, ended_badly, has_log, is_over, life_of, name_of, phase_of, pods_of, sentence
 from components.launch_training.pod_log import PodLog, read_log, store_unfinished
-from components.shared.errors import ClusterError, PeerLost, RunFailed, StoreError
+from components.shared.errors import PeerLost, RunFailed, StoreError
 from components.shared.layout import LOGS, PROGRESS
 from components.shared.log import event_of
 from components.shared.plan import Plan
@@ -44,9 +45,19 @@ class Follower:
     """One job from now to its end: what its pods print is passed on, its phases are told, its deadlines kept."""
 
     def __init__(
-        self, cluster: Cluster, name: str, plan: Plan, spec: ClusterSpec, store: Store, work: Path, log: Log, *, attached: bool
+        self,
+        cluster: Cluster,
+        name: str,
+        plan: Plan,
+        spec: ClusterSpec,
+        store: Store,
+        work: Path,
+        log: Log,
+        *,
+        kfp_run: str,
+        attached: bool,
     ) -> None:
-        self._cluster, self._name, self._plan, self._spec = cluster, name, plan, spec
+        self._cluster, self._name, self._plan, self._spec, self._kfp_run = cluster, name, plan, spec, kfp_run
         self._store, self._work, self._log = store, work, log
         self._inbox: queue.Queue[tuple[str, str] | None] = queue.Queue()
         self._only_new = attached
@@ -177,7 +188,7 @@ class Follower:
                 if ended.out_of_memory:
                     self._give_up(sentence(ended, self._plan, []))
                 if ended.final and not kind.judges_exit_codes:
-                    left = self._delete_job()
+                    left = self._end_job()
                     raise RunFailed(*self._problems(pods, ""), left)
 
     def _begin_log(self, pod: Fields) -> None:
@@ -229,20 +240,14 @@ class Follower:
             self._cluster.annotate(self._name, {LEASE_ANNOTATION: stamp_of_now()})
 
     def _give_up(self, *problems: str) -> NoReturn:
-        """Raises RunFailed; the job is deleted first, so that it holds nothing."""
-        left = self._delete_job()
-        raise RunFailed(*problems, left)
+        """Raises RunFailed; the job is deleted first, so that it holds nothing, if it is this run's to end."""
+        raise RunFailed(*problems, self._end_job())
 
-    def _delete_job(self) -> str:
-        """The job is deleted, if the API server lets it be; returns what is left, for whoever reads why."""
-        try:
-            self._cluster.delete(self._name)
-        except ClusterError as error:
-            self._end_logs()
-            return f"job {self._name} may still be at work ({error}); the reaper deletes it; {self._where_logs_are()}"
-        self._log.info("job_deleted", job=self._name)
+    def _end_job(self) -> str:
+        """The job is deleted, if it is this run's to end; returns what is left, for whoever reads why."""
+        left = end_job(self._cluster, self._name, self._kfp_run, self._log)
         self._end_logs()
-        return f"job {self._name} is deleted; {self._where_logs_are()}"
+        return f"{left}; {self._where_logs_are()}"
 
     def _where_logs_are(self) -> str:
         return f"what its pods printed is in {self._store.uri}/{LOGS}/"

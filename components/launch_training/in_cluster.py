@@ -9,7 +9,7 @@ from typing import Any
 from components.launch_training.cluster import Cluster
 from components.launch_training.follower import Follower, stamp_of_now
 from components.launch_training.kinds import KINDS, JobKind
-from components.launch_training.ownership import is_anothers, is_left
+from components.launch_training.ownership import ANOTHERS, end_job, is_anothers, is_left
 from components.launch_training.phases import is_finished
 from components.shared.errors import ClusterError, Preempted
 from components.shared.plan import Plan
@@ -21,7 +21,6 @@ from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION,
 
 Fields = dict[str, Any]
 GONE_S = 120.0
-ANOTHERS = "another run of Kubeflow Pipelines began it"
 
 
 def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *, image: str, kfp_run: str, work: Path, log: Log) -> None:
@@ -31,8 +30,8 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
 
     Raises:
         ClusterError: the cluster refuses the job, before anything was begun.
-        RunFailed: the job failed, or was given up; it then holds nothing any more, but for an API server that does not answer.
-        Preempted: SIGTERM came; the job is deleted, unless another run of KFP owns it, or it is told why not.
+        RunFailed: the job failed, or was given up. Preempted: SIGTERM came. In both the job is deleted, unless another run of KFP owns it
+            or the API server does not let it be, which is told.
     """
     cluster = Cluster(spec.cluster.namespace, KINDS[spec.backend])
     name = manifest["metadata"]["name"]
@@ -40,31 +39,13 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
     with left_by_sigterm():
         try:
             attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), log)
-            follower = Follower(cluster, name, plan, spec.cluster, store, work, log, attached=attached)
+            follower = Follower(cluster, name, plan, spec.cluster, store, work, log, kfp_run=kfp_run, attached=attached)
             follower.follow()
         except (SystemExit, KeyboardInterrupt):
-            what = _cancelled(cluster, name, kfp_run, log)
+            what = end_job(cluster, name, kfp_run, log)  # first of all: whoever ends this process may kill it soon
             if follower is not None:
                 follower.store_open_logs()
             raise Preempted(f"training: stopped by SIGTERM; {what}") from None
-
-
-def _cancelled(cluster: Cluster, name: str, kfp_run: str, log: Log) -> str:
-    """Deletes the job first of all, since whoever ends this process may kill it soon; says what became of it."""
-    try:
-        job = cluster.job(name) if kfp_run else None
-        if job is not None and is_anothers(job, kfp_run):
-            log.info("left_at_work", job=name, namespace=cluster.namespace, why=ANOTHERS)
-            return f"job {name} is left at work: {ANOTHERS}"
-        cluster.delete(name)
-    except ClusterError as error:
-        return f"job {name} may still be at work ({error}); the reaper deletes it, or: {_by_hand(cluster, name)}"
-    log.info("cancelled", job=name, namespace=cluster.namespace)
-    return f"job {name} is deleted"
-
-
-def _by_hand(cluster: Cluster, name: str) -> str:
-    return f"kubectl -n {cluster.namespace} delete {cluster.kind.plural} {name}"
 
 
 def as_sent(kind: JobKind, manifest: Fields, *, image: str, kfp_run: str) -> Fields:
@@ -101,7 +82,7 @@ def begin(cluster: Cluster, manifest: Fields, log: Log) -> bool:
         elif found["metadata"].get("annotations", {}).get(TRAINING_ANNOTATION) != annotations[TRAINING_ANNOTATION]:
             raise ClusterError(
                 f"cluster: job {name} in namespace {cluster.namespace} trains this run by another plan; wait for it, or delete it: "
-                f"{_by_hand(cluster, name)}"
+                f"{cluster.deleted_by_hand(name)}"
             )
         else:
             log.info("job_found", job=name, namespace=cluster.namespace, why=_taken_over(cluster, found, annotations))
@@ -114,7 +95,7 @@ def _taken_over(cluster: Cluster, job: Fields, annotations: dict[str, str]) -> s
     if not is_anothers(job, kfp_run):
         return "an earlier try began it"
     if not is_left(job, now=datetime.now(UTC)):
-        return f"{ANOTHERS} and follows it; it is followed here too, and never deleted from here on SIGTERM"
+        return f"{ANOTHERS} and follows it; it is followed here too, and never deleted from here"
     cluster.annotate(job["metadata"]["name"], {KFP_RUN_ANNOTATION: kfp_run, LEASE_ANNOTATION: annotations[LEASE_ANNOTATION]})
     return f"{ANOTHERS} and follows it no more; it is this run's now"
 

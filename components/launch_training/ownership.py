@@ -7,8 +7,12 @@ A job without a mark was begun outside KFP (`hagane run`), and whoever follows i
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from components.launch_training.cluster import Cluster
+from components.shared.errors import ClusterError
+from components.shared.step import Log
 from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION
 
+ANOTHERS = "another run of Kubeflow Pipelines began it"
 LEAST_MINUTES = 2.0
 """Four times as long as a launcher that is well takes between two marks."""
 
@@ -32,6 +36,20 @@ def followed_at(job: dict[str, Any]) -> datetime:
 def is_left(job: dict[str, Any], *, now: datetime) -> bool:
     """Whether its launcher has lost it: it has missed several marks."""
     return now - followed_at(job) > timedelta(minutes=LEAST_MINUTES)
+
+
+def end_job(cluster: Cluster, name: str, kfp_run: str, log: Log) -> str:
+    """The job is deleted, unless another run of KFP owns it; returns what became of it, for whoever reads why training ended."""
+    try:
+        job = cluster.job(name) if kfp_run else None
+        if job is not None and is_anothers(job, kfp_run):
+            log.info("left_at_work", job=name, namespace=cluster.namespace, why=ANOTHERS)
+            return f"job {name} is left at work: {ANOTHERS}"
+        cluster.delete(name)
+    except ClusterError as error:
+        return f"job {name} may still be at work ({error}); the reaper deletes it, or: {cluster.deleted_by_hand(name)}"
+    log.info("job_deleted", job=name, namespace=cluster.namespace)
+    return f"job {name} is deleted"
 
 
 def time_of(stamp: str) -> datetime:

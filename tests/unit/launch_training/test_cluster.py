@@ -79,6 +79,23 @@ def test_a_watch_that_is_too_old_is_begun_again_from_a_new_list(tmp_path: Path, 
         end_watches(seen)
 
 
+@pytest.mark.parametrize("answer", [["{cut off"], [json.dumps({"object": "of a proxy"})]])
+def test_a_watch_that_tells_no_sense_is_begun_again(answer: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    num_lists = 0
+
+    def answers(path: str, parameters: dict[str, str]) -> tuple[int, dict[str, Any] | list[str]]:
+        nonlocal num_lists
+        if path != JOBS or "watch" in parameters:
+            return 200, answer if "watch" in parameters else listed()
+        num_lists += 1
+        return 200, listed(f"list {num_lists}")
+
+    with running(ApiStandIn(answers)) as server:
+        seen = cluster_at(server, tmp_path, monkeypatch).watch("j", queue.Queue())
+        wait_for(lambda: label_of(seen) not in (None, "list 1"))
+        end_watches(seen)
+
+
 def test_a_pods_exchanged_token_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl, for the certificate of a server that a pod would trust")

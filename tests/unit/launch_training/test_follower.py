@@ -21,6 +21,7 @@ from components.shared.spec import ClusterSpec
 from components.shared.spec_file import spec_from_parameter
 from components.shared.step import Log
 from components.shared.storage import LocalStore
+from components.shared.training_job import KFP_RUN_ANNOTATION
 from tests.made_plan import make_plan
 from tests.unit.launch_training.api_stand_in import ApiStandIn, kubeconfig, running
 
@@ -119,9 +120,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         yield world
 
 
-def follow(world: World, folder: Path, *, attached: bool = False, **spec: Any) -> LocalStore:
+def follow(world: World, folder: Path, *, kfp_run: str = "", attached: bool = False, **spec: Any) -> LocalStore:
     store = LocalStore(folder / "run")
-    Follower(Cluster(), "j", PLAN, ClusterSpec(**spec), store, folder / "work", world.log, attached=attached).follow()
+    Follower(Cluster(), "j", PLAN, ClusterSpec(**spec), store, folder / "work", world.log, kfp_run=kfp_run, attached=attached).follow()
     return store
 
 
@@ -176,6 +177,17 @@ def test_when_a_job_is_given_up_its_pods_logs_end_with_them(world: World, tmp_pa
         follow(world, tmp_path, start_timeout_minutes=0.005)
     assert time.monotonic() - begun < 5
     assert stored(tmp_path)["j-master-0-uid-mast.log"] == "waits\n"
+
+
+@pytest.mark.parametrize(("kfp_run", "left", "is_there"), [("first", "job j is deleted", False), ("second", "job j is left at work", True)])
+def test_a_deadline_ends_a_job_only_for_the_pipeline_that_owns_it(
+    world: World, tmp_path: Path, kfp_run: str, left: str, is_there: bool
+) -> None:
+    assert world.job is not None
+    world.job["metadata"]["annotations"][KFP_RUN_ANNOTATION] = "first"
+    with pytest.raises(RunFailed, match=rf"start_timeout_minutes.*(\n.*)*{left}"):
+        follow(world, tmp_path, kfp_run=kfp_run, start_timeout_minutes=0.005)
+    assert (world.job is not None) is is_there
 
 
 def test_a_cancelled_run_keeps_what_its_pods_had_printed(world: World, tmp_path: Path) -> None:

@@ -193,10 +193,9 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(tmp_path: Path
     assert (site.endpoint, site.namespace, site.token) == ("https://site.example.com", "b", "t")
     other = find_connection(Asked(), env | {"HAGANE_KFP_ENDPOINT": "http://localhost:8080"})
     assert (other.endpoint, other.namespace, other.token) == ("http://localhost:8080", None, None)
-    assert (
-        find_connection(Asked(endpoint="http://a"), {**env, "HAGANE_KFP_TOKEN": "x", "HAGANE_KFP_ENDPOINT": "http://b"}).endpoint
-        == "http://a"
-    )
+    of_another = find_connection(Asked(endpoint="http://a"), {**env, "HAGANE_KFP_TOKEN": "x", "HAGANE_KFP_ENDPOINT": "http://b"})
+    assert (of_another.endpoint, of_another.token) == ("http://a", None)
+    assert find_connection(Asked(endpoint="http://a"), {**env, "HAGANE_KFP_TOKEN": "x"}).token == "x"
 
 
 PROD = """
