@@ -32,7 +32,7 @@ def where_it_is(run: str, manifest: Manifest) -> str:
     """A Markdown table of the export's files, each a link."""
     folder = f"{run}/{manifest.folder}"
     rows = [f"| {store_link(f'{folder}/{entry.name}')} | {entry.num_bytes:,} | `{entry.sha256[:12]}` |" for entry in manifest.files]
-    return "\n".join([f"## {store_link(folder)}", "", "| file | bytes | sha256 |", "|---|---:|---|", *rows, ""])
+    return "\n".join([f"## `{folder}`", "", "| file | bytes | sha256 |", "|---|---:|---|", *rows, ""])
 
 
 def main() -> None:

@@ -45,6 +45,8 @@ class _Found:
 
     title: str
     lines: list[str]
+    """In words that a message and the page show alike; links of the page, which hold beside the UI's own, go into `table`."""
+    table: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     may_pass: bool = False
     """Whether another look may find no problem, with nothing mended."""
@@ -69,11 +71,12 @@ def end(
     else:
         series = series_of(spec, str(overrides.get("override_run_name", "")))
         found = _looked_at(lambda: _look(spec, series, f"Run {spec.name} {how}", finished=state in FINISHED, kfp_run=kfp_run, log=log), log)
-    lines = [*found.lines, *(["", "```", error_message.strip()[:2000], "```"] if error_message else [])]
+    why = ["", "```", error_message.strip()[:2000], "```"] if error_message else []
     log.info("ended", state=state, title=found.title)
     # A run that passed, but whose job may be at work, is a failure to whoever is to mend it.
-    notify(found.title, "\n".join(lines), state=state, failed=state not in FINISHED or bool(found.problems), when=notify_when, log=log)
-    return Ended("\n".join([f"# {found.title}", "", *lines, ""]), tuple(found.problems))
+    is_failure = state not in FINISHED or bool(found.problems)
+    notify(found.title, "\n".join([*found.lines, *why]), state=state, failed=is_failure, when=notify_when, log=log)
+    return Ended("\n".join([f"# {found.title}", "", *found.lines, *found.table, *why, ""]), tuple(found.problems))
 
 
 def _looked_at(look: Callable[[], _Found], log: Log) -> _Found:
@@ -95,7 +98,8 @@ def _look(spec: RunSpec, series: str, how: str, *, finished: bool, kfp_run: str,
         asked = asked_of(store)
         if asked is not None and asked.kfp_run == kfp_run:
             _reap(spec, kfp_run, only_own=False, found=found, log=log)
-            found.lines += [_what_is_safe(store), "", *_folders(store, spec)]
+            found.lines += [f"{_what_is_safe(store)} It is in `{spec.run_uri}`."]
+            found.table = ["", *_folders(store, spec)]
         else:
             reaped = _reap(spec, kfp_run, only_own=True, found=found, log=log)
             newest = newest_run(open_store(spec.store), series)
@@ -108,12 +112,12 @@ def _look(spec: RunSpec, series: str, how: str, *, finished: bool, kfp_run: str,
 def _tell_of_another(found: _Found, spec: RunSpec, reaped: list[str], newest: Newest | None) -> None:
     """What lies under the run's name is another pipeline's."""
     if reaped:
-        found.lines += [f"Another pipeline claimed {store_link(spec.run_uri)}; only job {', '.join(reaped)}, this one's, was deleted."]
+        found.lines += [f"Another pipeline claimed `{spec.run_uri}`; only job {', '.join(reaped)}, this one's, was deleted."]
     elif newest is not None:
         found.title = f"Nothing was done again: {spec.name}"
-        found.lines += [f"Data, spec and images are those of {store_link(newest.run)}, the newest finished run."]
+        found.lines += [f"Data, spec and images are those of `{newest.run}`, the newest finished run."]
     else:
-        found.lines += [f"This pipeline did not come to claim {store_link(spec.run_uri)}; whatever is there was left as it is."]
+        found.lines += [f"This pipeline did not come to claim `{spec.run_uri}`; whatever is there was left as it is."]
 
 
 def _reap(spec: RunSpec, kfp_run: str, *, only_own: bool, found: _Found, log: Log) -> list[str]:

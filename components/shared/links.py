@@ -1,4 +1,4 @@
-"""A place in a store -> a link in Markdown that a person can click in the KFP UI."""
+"""An object of a store -> a link in Markdown that a person can click in the KFP UI."""
 
 import os
 from urllib.parse import quote, urlsplit
@@ -11,7 +11,7 @@ address is relative to the UI's page."""
 
 
 def store_link(uri: str) -> str:
-    """`[s3://bucket/key](address)`; for a folder of a machine, which no page can link to, its path."""
+    """`[s3://bucket/key](address)` of an object; for a file of a machine, which no page can link to, its path."""
     parts = urlsplit(uri)
     if parts.scheme != "s3":
         return f"`{uri}`"

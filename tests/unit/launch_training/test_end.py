@@ -219,9 +219,11 @@ def test_who_wants_to_know_is_told(
     when: str, state: str, told: int, tree: dict[str, Any], reaped: list[tuple[str, bool]], address: list[dict[str, Any]]
 ) -> None:
     _claimed_by(tree, "mine")
-    _end(tree, state=state, when=when)
+    page = _end(tree, state=state, when=when).page
     assert len(address) == told
     assert all(each["text"].startswith("Run r ") and each["state"] == state for each in address)
+    assert all(each["text"].endswith(f"`{parse_spec(tree).run_uri}`.") for each in address)
+    assert "| step's folder | finished | look at |" in page
 
 
 @pytest.mark.parametrize(
