@@ -1,7 +1,7 @@
 """`python -m benchmarks.memory_truth [WORD …]`: plans small trainings, runs them on this machine, and sets peak memory beside the plan.
 
-A model of random weights, rows of random tokens; plan and training are hagane's own programs. What is measured is each training
-process's peak resident memory (VmHWM), added up; DeepSpeed's own estimate of the same stands beside. Needs 12 GB and some ten minutes.
+What is measured is each training process's peak resident memory (VmHWM), added up; DeepSpeed's own estimate of the same stands beside.
+Needs 12 GB and half an hour.
 """
 
 import argparse
@@ -12,50 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from benchmarks.small_runs import Case, config_of, make_model, make_run, spec_of
 from components.launch_training.local import torchrun_command, worker_settings
 from components.render_config.planner import DatasetFacts, Machine, make_plan
-from components.shared.layout import DATASET, SPEC
-from components.shared.manifest import publish_folder
 from components.shared.plan import Plan
-from components.shared.spec import CheckpointSpec, RunSpec
-from components.shared.spec_file import parse_spec, spec_yaml
-from components.shared.storage import LocalStore
+from components.shared.spec import CheckpointSpec
 
-VOCABULARY = 32_000
-SHAPES: dict[str, dict[str, Any]] = {
-    "llama-30M": {"hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 8, "num_attention_heads": 5},
-    "llama-135M": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "llama-350M": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 22, "num_attention_heads": 16},
-    "gpt_neox-30M": {"hidden_size": 320, "intermediate_size": 1280, "num_hidden_layers": 8, "num_attention_heads": 5},
-    "gpt_neox-160M": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 15, "num_attention_heads": 12},
-    "gpt_neox-350M": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 22, "num_attention_heads": 16},
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    model: str
-    method: str
-    stage: int
-    offload: bool
-    processes: int
-    row_tokens: int = 256
-    checkpointing: bool = False
-
-    @property
-    def name(self) -> str:
-        offload = "+offload" if self.offload else ""
-        again = " checkpointing" if self.checkpointing else ""
-        return f"{self.model} {self.method} ZeRO-{self.stage}{offload} {self.processes}p {self.row_tokens}t{again}"
-
-
+NUM_STEPS = 2
 CASES = (
     Case("llama-30M", "lora", 0, offload=False, processes=1),
     Case("llama-30M", "full", 2, offload=False, processes=1),
@@ -76,63 +41,6 @@ CASES = (
     Case("gpt_neox-350M", "full", 2, offload=False, processes=1),
     Case("llama-350M", "full", 3, offload=True, processes=1),
 )
-
-
-def config_of(model: str) -> dict[str, Any]:
-    fixed = {"vocab_size": VOCABULARY, "max_position_embeddings": 2048, "tie_word_embeddings": False}
-    return {"model_type": model.partition("-")[0], **fixed, **SHAPES[model]}
-
-
-def make_model(folder: Path, model: str) -> None:
-    """Random fp32 weights; made by a process of its own, so that this one stays small."""
-    program = (
-        "import sys, json, torch; from transformers import AutoConfig, AutoModelForCausalLM;"
-        "fields = json.loads(sys.argv[2]); config = AutoConfig.for_model(fields.pop('model_type'), **fields);"
-        "AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(sys.argv[1])"
-    )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(folder), json.dumps(config_of(model))], check=True)
-
-
-def spec_of(folder: Path, base: Path, case: Case) -> RunSpec:
-    """Two optimizer steps of two rows a process."""
-    zero = {"stage": case.stage, "offload_optimizer": "cpu" if case.offload else "none"}
-    zero["offload_parameters"] = "cpu" if case.offload and case.stage == 3 else "none"
-    return parse_spec(
-        {
-            "name": "truth",
-            "store": str(folder / "store"),
-            "model": {"source": str(base)},
-            "data": {"train": "none.jsonl", "row_tokens": case.row_tokens},
-            "training": {
-                "method": case.method,
-                "precision": "fp32",
-                "epochs": 1,
-                "micro_batch": 1,
-                "global_batch": 2 * case.processes,
-                "gradient_checkpointing": case.checkpointing,
-            },
-            "lora": {"rank": 16},
-            "zero": zero,
-            "hardware": {"processes_per_node": case.processes},
-        }
-    )
-
-
-def make_run(folder: Path, base: Path, case: Case) -> tuple[str, Plan]:
-    """URI and plan of a run whose dataset/ and plan/ are finished."""
-    rows, spec = 4 * case.processes, spec_of(folder, base, case)
-    store = LocalStore(Path(spec.run_uri))
-    store.write_bytes(SPEC, spec_yaml(spec).encode())
-    made = [{"input_ids": [(7 * i + r) % VOCABULARY for i in range(case.row_tokens)], "lengths": [case.row_tokens]} for r in range(rows)]
-    table = pa.Table.from_pylist([{**row, "labels": row["input_ids"]} for row in made])
-    local = folder / "dataset"
-    local.mkdir()
-    pq.write_table(table, local / "train.parquet")
-    pq.write_table(table.slice(0, 1), local / "held_out.parquet")
-    facts = {"num_rows": rows, "num_tokens": rows * case.row_tokens, "row_tokens": case.row_tokens, "model_revision": None}
-    publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs={}, facts=facts)
-    subprocess.run([sys.executable, "-m", "components.render_config", "--run", spec.run_uri], check=True, stdout=subprocess.DEVNULL)
-    return spec.run_uri, Plan.model_validate_json((Path(spec.run_uri) / "plan" / "plan.json").read_bytes())
 
 
 def measured_peak(run: str, plan: Plan, work: Path) -> list[int]:
@@ -194,7 +102,8 @@ def predict_again(file: Path) -> None:
     for line in file.read_text().splitlines():
         found = json.loads(line)
         case = next(case for case in CASES if case.name == found["case"])
-        facts = DatasetFacts(digest="", num_rows=4 * case.processes, num_tokens=4 * case.processes * case.row_tokens, model_revision=None)
+        num_rows = 2 * NUM_STEPS * case.processes
+        facts = DatasetFacts(digest="", num_rows=num_rows, num_tokens=num_rows * case.row_tokens, model_revision=None)
         plan = make_plan(spec_of(Path(), Path(case.model), case), facts, config_of(case.model), machine=Machine())
         print(row(case.name, plan, sum(found["peaks"]), found["deepspeed"]))
 
@@ -214,7 +123,7 @@ def main() -> None:
         if not (models / case.model).exists():
             make_model(models / case.model, case.model)
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=models))
-        run, plan = make_run(folder, models / case.model, case)
+        run, plan = make_run(folder, models / case.model, case, num_steps=NUM_STEPS)
         peaks = measured_peak(run, plan, folder / "work")
         rival = deepspeed_estimate(plan, case)
         print(row(case.name, plan, sum(peaks), rival), flush=True)

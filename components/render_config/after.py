@@ -6,7 +6,7 @@ In a cluster those steps have no GPU, and are planned for a processor without bf
 import math
 from collections.abc import Iterator
 
-from components.render_config.hardware import CPU_CORE_TFLOPS, GIB, Hardware
+from components.render_config.hardware import CORE_FP32, GIB, Hardware
 from components.render_config.shapes import Architecture
 from components.render_config.timing import CPU_SHARE, HOST_GB_S, MFU_LOW, forward_flops
 from components.shared.figures import plain
@@ -48,7 +48,7 @@ def _pod_cpus(architecture: Architecture) -> int:
 def _tflops(spec: RunSpec, hardware: Hardware, cpus: int) -> float | None:
     """What evaluation reaches; None on a GPU whose speed is not known."""
     if spec.backend != "local" or hardware.gpu is None:
-        return cpus * CPU_CORE_TFLOPS * CPU_SHARE
+        return cpus * CORE_FP32 * CPU_SHARE
     return None if hardware.device is None else hardware.device.half_tflops * MFU_LOW
 
 

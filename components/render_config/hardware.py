@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.shared.errors import SpecError
+from components.shared.machine import computes_bf16
 from components.shared.spec import HardwareSpec
 
 GIB = 2**30
@@ -49,8 +50,17 @@ GPUS: dict[str, Device] = {
     "h200": Device(140.4, 989, 67, 4800, 64, 450),
     "b200": Device(178.3, 2250, 75, 7680, 64, 900),
 }
-# One core of a recent server processor without bf16 instructions: 63 GFLOP/s in fp32, measured (precision.py).
-CPU_CORE_TFLOPS = 0.06
+# One core of a server processor in torch's plain matrix product, in TFLOP/s, measured: fp32 on a Zen 3 and with AVX-512, bf16 with
+# avx512_bf16 and, a number at a time, without such instructions (shared/machine.py).
+CORE_FP32, CORE_FP32_AVX512, CORE_BF16, CORE_SLOW_BF16 = 0.063, 0.105, 0.47, 0.0009
+
+
+def core_tflops(flags: frozenset[str], weight_bytes: int) -> float:
+    """Of one core with these flags in fp32 (4 bytes a weight) or bf16 (2). Of a processor that is not known, without flags, what one
+    without bf16 instructions reaches in fp32."""
+    if weight_bytes == 2 and flags:
+        return CORE_BF16 if computes_bf16(flags) else CORE_SLOW_BF16
+    return CORE_FP32_AVX512 if "avx512f" in flags else CORE_FP32
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     """The whole plan. Raises HaganeError as `check_spec` does, or when `drop_last` leaves nothing to train."""
     training, decided = spec.training, decide(spec, config, machine, dataset_tokens=dataset.num_tokens)
     architecture, choice = decided.architecture, decided.choice
-    num_cores = machine_that_trains(spec, machine).num_cores
+    trains = machine_that_trains(spec, machine)
+    num_cores = trains.num_cores
     batching = Batching(
         num_processes=_num_processes(spec),
         micro_batch=choice.micro_batch,
@@ -167,7 +168,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     steps = plan_steps(dataset.num_rows, batching, warmup_share=training.warmup_share, num_tokens=dataset.num_tokens)
     lora = lora_plan(spec.lora, decided.wish.targets) if training.method == "lora" else None
     num_trainable = decided.wish.num_trainable(architecture)
-    work = Work(architecture, decided.wish, decided.hardware, choice.zero, steps, num_cores)
+    work = Work(architecture, decided.wish, decided.hardware, choice.zero, steps, num_cores, trains.flags)
     step = step_time(work)
     checkpoints = plan_checkpoints(spec, choice.zero, steps, precision=decided.precision, num_trainable=num_trainable, step=step)
     num_held_out = held_out_rows(spec, dataset)

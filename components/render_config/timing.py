@@ -3,18 +3,24 @@
 from dataclasses import dataclass
 
 from components.render_config.fit import Wish, traffic
-from components.render_config.hardware import CPU_CORE_TFLOPS, Hardware
+from components.render_config.hardware import Hardware, core_tflops
 from components.render_config.shapes import Architecture
 from components.shared.figures import plain
 from components.shared.plan import StepPlan, TimePlan, ZeroPlan
 
 # Share of the data sheet's TFLOP/s that training reaches: 0.4, from 0.25 (small models, short rows) to 0.55 (large ones, tuned).
-# On a CPU core, of what a plain matrix product reaches there.
 MFU, MFU_LOW, MFU_HIGH = 0.4, 0.25, 0.55
-CPU_SHARE, CPU_LOW, CPU_HIGH = 0.5, 0.2, 0.8
+# On CPU cores, of what a plain matrix product reaches there, by bytes a weight; beside it, in seconds: what a step takes, what its
+# exchanges take where processes are several, and what ZeRO's hooks take of each pass through a block, by stage. All measured, together
+# with how far single runs lie from it: benchmarks/time_truth.py.
+CPU_SHARES = {4: (0.55, 0.3, 0.9), 2: (0.33, 0.15, 0.5)}
+CPU_SHARE = CPU_SHARES[4][0]
+CPU_STEP_S, CPU_PEERS_S, CPU_BLOCK_S = 0.08, 0.12, (0.0, 0.009, 0.009, 0.026)
 # Between nodes: 100 Gbit/s. Adam reads and writes 28 B a parameter: on the host at 20 GB/s a process, else at the GPU's memory speed.
 NETWORK_GB_S, HOST_GB_S, ADAM_BYTES = 12.5, 20.0, 28
-SOURCE = "Kaplan et al. 2020 (arXiv 2001.08361) 2.1 for FLOPs; makers' data sheets (hardware.py); 25 to 55 % of them reached"
+FLOPS_SOURCE = "Kaplan et al. 2020 (arXiv 2001.08361) 2.1 for FLOPs"
+SOURCE = f"{FLOPS_SOURCE}; makers' data sheets (hardware.py); 25 to 55 % of them reached"
+CPU_SOURCE = f"{FLOPS_SOURCE}; matrix products measured on single cores (hardware.py), and trainings on CPUs (benchmarks/time_truth.py)"
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class Work:
     zero: ZeroPlan
     steps: StepPlan
     num_cores: int
+    """Of the machine that trains, with what its processor can do; both count where it has no GPU."""
+    flags: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -45,19 +53,18 @@ def step_time(work: Work) -> StepTime | None:
     rate = _tflops(work)
     if rate is None:
         return None
-    on_cpu = work.hardware.gpu is None
-    mid, low, high = (CPU_SHARE, CPU_LOW, CPU_HIGH) if on_cpu else (MFU, MFU_LOW, MFU_HIGH)
+    mid, low, high = CPU_SHARES[work.wish.weight_bytes] if work.hardware.gpu is None else (MFU, MFU_LOW, MFU_HIGH)
     flops = flops_per_step(work) / work.hardware.num_processes
     compute = flops / (rate * 1e12)
-    memory, (network, host) = _memory(work), _wires(work)
+    memory, (network, host), fixed = _memory(work), _wires(work), _fixed(work)
     # Half of the communication hides behind compute, where that lasts so long; in the best case all of it does and memory too, in
-    # the worst nothing does.
+    # the worst nothing does. What is fixed is half as long or twice.
     seen = max(network / 2, network - compute / mid)
     return StepTime(
-        seconds=compute / mid + memory + seen + host,
-        low=max(compute / high, memory, network) + host / 2,
-        high=compute / low + memory + network + host,
-        parts={"compute": compute / mid, "memory": memory, "communication": network, "host": host},
+        seconds=compute / mid + memory + seen + host + fixed,
+        low=max(compute / high, memory, network) + host / 2 + fixed / 2,
+        high=compute / low + memory + network + host + 2 * fixed,
+        parts={"compute": compute / mid, "memory": memory, "communication": network, "host": host, "fixed": fixed},
         formula=f"{plain(flops / 1e12)} TFLOP a process and step / ({rate:g} TFLOP/s x {mid:g})",
     )
 
@@ -77,7 +84,7 @@ def estimate(step: StepTime, work: Work, *, upload_seconds: float, price_per_gpu
         checkpoint_seconds=upload_seconds,
         price=None if price_per_gpu_hour is None else hours * price_per_gpu_hour * work.hardware.num_processes,
         formula=step.formula,
-        source=SOURCE,
+        source=CPU_SOURCE if work.hardware.gpu is None else SOURCE,
     )
 
 
@@ -113,11 +120,19 @@ def _passes(wish: Wish) -> int:
 def _tflops(work: Work) -> float | None:
     """Of one process."""
     if work.hardware.gpu is None:
-        return CPU_CORE_TFLOPS * max(1, work.num_cores / work.hardware.processes_per_node)
+        return core_tflops(work.flags, work.wish.weight_bytes) * max(1, work.num_cores / work.hardware.processes_per_node)
     device = work.hardware.device
     if device is None:
         return None
     return device.fp32_tflops if work.wish.weight_bytes == 4 else device.half_tflops
+
+
+def _fixed(work: Work) -> float:
+    """Seconds of a step on CPUs that hang on no FLOP."""
+    if work.hardware.gpu is not None:
+        return 0.0
+    passes = work.architecture.num_blocks * work.steps.grad_accum
+    return CPU_STEP_S + (CPU_PEERS_S if work.hardware.num_processes > 1 else 0.0) + CPU_BLOCK_S[work.zero.stage] * passes
 
 
 def _memory(work: Work) -> float:

@@ -132,7 +132,7 @@ class TimePlan(FrozenModel):
     """Of the range of `seconds_per_step`."""
     high: float
     parts: dict[str, float]
-    """Seconds of a step: compute, memory, communication, host."""
+    """Seconds of a step: compute, memory, communication, host, and what is fixed."""
     hours: float
     """Of the whole training, checkpoints included."""
     hours_low: float

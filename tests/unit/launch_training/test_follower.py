@@ -170,12 +170,12 @@ def test_after_a_failure_what_pods_still_at_work_have_printed_is_stored_too(worl
 
 
 def test_when_a_job_is_given_up_its_pods_logs_end_with_them(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "LOGS_END_S", 8.0)
+    monkeypatch.setattr(follower, "LOGS_END_S", 60.0)
     world.logs["j-master-0"] = lambda: [f"{NOW} waits"]
     begun = time.monotonic()
     with pytest.raises(RunFailed, match=r"start_timeout_minutes.*(\n.*)*job j is deleted"):
         follow(world, tmp_path, start_timeout_minutes=0.005)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 40
     assert stored(tmp_path)["j-master-0-uid-mast.log"] == "waits\n"
 
 
