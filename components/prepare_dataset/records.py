@@ -157,7 +157,7 @@ def _kind(value: Any) -> str:
 def _unreadable(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         near = sorted(str(found) for found in path.parent.glob("*.jsonl"))
-        return f"{path}: no such file" + (f"; there are: {', '.join(near[:8])}" if near else "; set data.train to a JSONL file")
+        return f"{path}: no such file" + (f"; there are: {', '.join(near[:8])}" if near else "; name a JSONL file that is there")
     if isinstance(error, IsADirectoryError):
         return f"{path}: is a folder, must be one JSONL file"
     return f"{path}: cannot be read: {error.strerror}"

@@ -4,9 +4,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from components.prepare_dataset.attempts import all_of, attempt
+from components.prepare_dataset.chat_template import read_template
 from components.prepare_dataset.held_out import set_aside
 from components.prepare_dataset.packing import ROW_ORDER_VERSION
 from components.prepare_dataset.records import Conversation, read_records
@@ -63,7 +65,12 @@ def _load_records(data: DataSpec) -> Records:
 
 
 def _load_model(spec: RunSpec, *, now: datetime) -> Model:
-    resolved = resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER)
+    errors: list[HaganeError] = []
+    resolved = attempt(errors, lambda: resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER))
+    if resolved is None:
+        if spec.data.chat_template != "model":
+            attempt(errors, lambda: read_template(Path(), spec.data.chat_template, {}))
+        raise all_of(errors)
     encoder = load_encoder(resolved.folder, spec.data.chat_template, now=now)
     return Model(resolved, read_config(resolved.folder), encoder)
 

@@ -15,11 +15,11 @@ from components.render_config.files import lifecycle_json
 from components.render_config.hardware import GIB, machine_memory
 from components.render_config.import_deepspeed import explained, read_deepspeed
 from components.render_config.page import render_page
-from components.render_config.planner import DatasetFacts, Machine, check_spec, make_plan
+from components.render_config.planner import DatasetFacts, Machine, check_spec, make_plan, settle
 from components.render_config.pytorchjob import pytorchjob
 from components.render_config.trainjob import trainjob
 from components.shared.checkpoints import committed_checkpoints, resume_problem
-from components.shared.errors import SpecError
+from components.shared.errors import HaganeError, SpecError
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import DATASET, PLAN, job_file
 from components.shared.machine import machine_flags
@@ -57,6 +57,19 @@ def run_step(run: str) -> Manifest:
         log.info("planned", steps_per_epoch=steps.steps_per_epoch, total_steps=steps.total_steps, save_steps=list(steps.save_steps))
         told = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
         return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=told)
+
+
+def check(spec: RunSpec) -> None:
+    """Raises HaganeError as `check_spec`; of a model that is not to be had, with what is wrong beside it."""
+    try:
+        config = read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder)
+    except HaganeError as no_model:
+        try:
+            settle(spec, this_machine())
+        except HaganeError as error:
+            raise type(no_model)(*no_model.problems, *error.problems) from None
+        raise
+    check_spec(spec, config, this_machine())
 
 
 def check_resumable(store: Store, plan: Plan) -> None:
@@ -182,7 +195,7 @@ def main() -> None:
         if arguments.rows is not None:
             plan_without_data(spec, num_rows=arguments.rows, folder=arguments.out)
             return
-        check_spec(spec, read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder), this_machine())
+        check(spec)
 
 
 if __name__ == "__main__":

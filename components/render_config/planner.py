@@ -75,18 +75,13 @@ def check_spec(spec: RunSpec, config: Mapping[str, Any], machine: Machine) -> No
 def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, *, dataset_tokens: int) -> Decided:
     """Raises HaganeError as `check_spec`."""
     problems: list[str] = []
-    machine = machine_that_trains(spec, machine)
     architecture = _collect(problems, lambda: architecture_of(config))
     targets = None if architecture is None else _collect(problems, lambda: _targets(spec, architecture))
     _collect(problems, lambda: _check_row_tokens(spec, config))
-    _collect(problems, lambda: check_job(spec))
-    hardware = _collect(problems, lambda: hardware_of(spec.hardware, machine_bytes=machine.memory_bytes, has_gpu="cuda" in machine.flags))
-    micro_batch = 1 if spec.training.micro_batch == "auto" else spec.training.micro_batch
-    _collect(problems, lambda: _grad_accum(spec, micro_batch))
-    chosen = None if hardware is None else _collect(problems, lambda: _precision(spec, machine, hardware))
-    if problems or architecture is None or targets is None or hardware is None or chosen is None:
+    settings = _collect(problems, lambda: settle(spec, machine))
+    if problems or architecture is None or targets is None or settings is None:
         raise HaganeError(*problems)
-    precision, why = chosen
+    hardware, precision, why = settings
     wish = Wish(
         zero=spec.zero,
         full=spec.training.method == "full",
@@ -101,6 +96,21 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, *, datase
     )
     known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
     return Decided(architecture, hardware, precision, why, wish, choose(architecture, wish, hardware), known)
+
+
+def settle(spec: RunSpec, machine: Machine) -> tuple[Hardware, Precision, str]:
+    """What the spec says that needs no model: hardware, number format and why. Raises HaganeError with all that is wrong with these, the
+    job and the batch sizes."""
+    problems: list[str] = []
+    machine = machine_that_trains(spec, machine)
+    _collect(problems, lambda: check_job(spec))
+    hardware = _collect(problems, lambda: hardware_of(spec.hardware, machine_bytes=machine.memory_bytes, has_gpu="cuda" in machine.flags))
+    micro_batch = 1 if spec.training.micro_batch == "auto" else spec.training.micro_batch
+    _collect(problems, lambda: _grad_accum(spec, micro_batch))
+    chosen = None if hardware is None else _collect(problems, lambda: _precision(spec, machine, hardware))
+    if problems or hardware is None or chosen is None:
+        raise HaganeError(*problems)
+    return hardware, *chosen
 
 
 def machine_that_trains(spec: RunSpec, planner: Machine) -> Machine:

@@ -48,7 +48,8 @@ def read_fields(path: Path, *, example: str) -> tuple[dict[str, Any], dict[Locat
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise SpecError(f"{path}: found {type(tree).__name__}, must be a mapping of fields; see {example}")
+        found = "is empty" if tree is None else f"found {type(tree).__name__}"
+        raise SpecError(f"{path}: {found}, must be a mapping of fields; see {example}")
     doubles = [f"{path}:{again}: {_dotted(where)}: given twice, first in line {first}" for where, first, again in _doubles(node)]
     return tree, _lines_of(cast(yaml.Node, node)), doubles
 

@@ -61,7 +61,7 @@ def test_rank_0_is_refused(spec: dict[str, Any], tmp_path: Path) -> None:
 def test_missing_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["data"]["train"] = "nowhere/train.jsonl"
     (line,) = run_refused(spec, tmp_path)
-    assert line == "nowhere/train.jsonl: no such file; set data.train to a JSONL file"
+    assert line == "nowhere/train.jsonl: no such file; name a JSONL file that is there"
 
 
 def test_empty_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
@@ -87,6 +87,15 @@ def test_a_missing_model_folder_is_told_once(spec: dict[str, Any], tmp_path: Pat
     (line,) = run_refused(spec, tmp_path)
     assert line.startswith("model.source: ")
     assert "no/such/model" in line
+
+
+def test_what_is_wrong_beside_a_missing_model_is_told_with_it(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["model"]["source"] = "./no/such/model"
+    spec["data"]["chat_template"] = "no/such.jinja"
+    spec["training"] |= {"global_batch": 7, "micro_batch": 3}
+    spec["hardware"] = {"gpu": "a1000"}
+    starts = [line.partition(":")[0] for line in run_refused(spec, tmp_path)]
+    assert starts == ["model.source", "data.chat_template", "hardware.gpu", "training.global_batch"]
 
 
 def test_a_lora_target_that_the_model_lacks_is_told_with_those_it_has(spec: dict[str, Any], tmp_path: Path) -> None:
