@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from components.shared.errors import HaganeError
-from pipelines import doctor_command, kfp_commands, schedule_commands
-from pipelines.options import Overrides, SpecPath
+from pipelines import cluster_commands, kfp_commands, schedule_commands
+from pipelines.options import Overrides, RunPlace, SpecPath, run_uri
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
     from components.shared.spec import RunSpec
@@ -135,9 +135,6 @@ def status(spec: SpecPath, overrides: Overrides = None) -> None:
     open_console().print(status_screen(store, claimed))
 
 
-RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="The run: its spec, a YAML file, or its URI such as s3://bucket/runs/demo.")]
-
-
 @app.command()
 def checkpoints(
     run: RunPlace,
@@ -233,17 +230,17 @@ def compile(
             print(f"{change:9}  {manifests / path}")
 
 
-app.command()(doctor_command.doctor)
+app.command()(cluster_commands.doctor)
+app.command()(cluster_commands.reap)
 kfp_commands.add_to(app)
 app.add_typer(schedule_commands.schedules, name="schedules")
 
 
 def _opened(run: str) -> "tuple[Store, RunSpec]":
     """A run's folder and the spec it was claimed with, by a spec file or by its URI."""
-    from components.shared.spec_file import load_spec
     from components.shared.step import open_run
 
-    return open_run(load_spec(Path(run)).run_uri if Path(run).is_file() else run)
+    return open_run(run_uri(run))
 
 
 def _checked(path: Path, overrides: list[str] | None, *, with_store: bool) -> "RunSpec":

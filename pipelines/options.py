@@ -15,3 +15,11 @@ Overrides = Annotated[
         "--set", metavar="A.B=VALUE", help="Set a field of the spec, e.g. `--set training.epochs=5`. May be repeated; the last wins."
     ),
 ]
+RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="The run: its spec, a YAML file, or its URI such as s3://bucket/runs/demo.")]
+
+
+def run_uri(place: str) -> str:
+    """URI of the run that RunPlace names."""
+    from components.shared.spec_file import load_spec
+
+    return load_spec(Path(place)).run_uri if Path(place).is_file() else place

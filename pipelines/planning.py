@@ -10,10 +10,10 @@ from rich.console import Console
 
 from components.shared.errors import HaganeError
 from components.shared.layout import PLAN
-from components.shared.log import event_of
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.spec_file import spec_yaml
+from pipelines.component_program import output_of
 from pipelines.following import Screen, follow
 
 PLANNING = ("prepare_dataset", "render_config")
@@ -68,12 +68,5 @@ def explain_deepspeed(file: Path, plan: Path | None) -> str:
     Raises:
         HaganeError: it cannot be read.
     """
-    command = [sys.executable, "-m", "components.render_config", "--import-deepspeed", str(file)]
     beside = ["--out", str(plan)] if plan is not None else []
-    done = subprocess.run([*command, *beside], env={**os.environ, "HAGANE_LOG": "json"}, capture_output=True, text=True, check=False)
-    told = [event["problems"] for event in map(event_of, done.stdout.splitlines()) if event and event["event"] == "failed"]
-    if told:
-        raise HaganeError(*told[0])
-    if done.returncode:
-        raise RuntimeError(f"components.render_config ended with exit code {done.returncode}:\n{done.stderr}")
-    return done.stdout
+    return output_of("components.render_config", "--import-deepspeed", str(file), *beside)

@@ -22,7 +22,6 @@ FINISHED = ("SUCCEEDED", "COMPLETE", "CACHED")
 included, a server tells the state of the pipeline's execution in ML Metadata (backend/src/v2/driver/resolve.go, kubeflow/pipelines#11826):
 COMPLETE, CACHED, FAILED, CANCELED, and RUNNING for one that was terminated before anybody wrote more."""
 HOW = {**dict.fromkeys(FINISHED, "finished"), **dict.fromkeys(("CANCELLED", "CANCELED"), "was stopped"), "FAILED": "failed"}
-REAP = "components.launch_training.reap"
 LOOKS, PAUSE_S = 4, 30.0
 """The task has no second try, which would tell everybody again: what may pass is looked at again here, before anything is told."""
 SHOWN = {DATASET: "page.html", PLAN: "page.html", EVALUATION: "evaluation.json", REPORT: "report.html"}
@@ -137,7 +136,7 @@ def _note(found: _Found, spec: RunSpec, error: HaganeError, what: str) -> None:
     """The problem is told, and fails the task: a job may be at work that nobody follows."""
     problems = [f"{what}{problem}" for problem in error.problems]
     if spec.backend != "local":
-        problems.append(f"a job may still be at work; the reaper deletes it, or: python -m {REAP} --run {spec.run_uri}")
+        problems.append(f"a job may still be at work; the reaper deletes it, or: hagane reap {spec.run_uri}")
     problems = [problem for problem in problems if problem not in found.problems]
     found.problems += problems
     found.lines += [*(f"- {problem}" for problem in problems), ""]

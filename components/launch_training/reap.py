@@ -44,16 +44,22 @@ def reap_run(run: str, log: Log, *, kfp_run: str = "", only_own: bool = False) -
         StoreError: the run's store does not answer.
     """
     try:
-        _, spec = open_run(run)
-    except SpecError as error:
+        return delete_jobs(run, log, kfp_run=kfp_run, only_own=only_own)
+    except (SpecError, NoCluster) as error:
         return _nothing_to_reap(log, run, str(error))
+
+
+def delete_jobs(run: str, log: Log, *, kfp_run: str = "", only_own: bool = False) -> list[str]:
+    """As `reap_run`, for whoever names a run that must be there.
+
+    Raises:
+        SpecError: there is no such run. NoCluster: nor a cluster. ClusterError, StoreError: as reap_run.
+    """
+    _, spec = open_run(run)
     if spec.backend == "local":
         return _nothing_to_reap(log, run, "backend: local has no job in a cluster")
-    try:
-        kind = KINDS[spec.backend]
-        cluster = Cluster(spec.cluster.namespace, kind)
-    except NoCluster as error:
-        return _nothing_to_reap(log, run, str(error))
+    kind = KINDS[spec.backend]
+    cluster = Cluster(spec.cluster.namespace, kind)
     found = [job for job in cluster.jobs(LEASE_LABELS) if job["metadata"].get("annotations", {}).get(RUN_ANNOTATION) == spec.run_uri]
     at_work = [job for job in found if not is_finished(kind, job)]
     ended = [job for job in at_work if (is_own(job, kfp_run) if only_own else not is_anothers(job, kfp_run))]
@@ -63,7 +69,7 @@ def reap_run(run: str, log: Log, *, kfp_run: str = "", only_own: bool = False) -
             log.info("left_at_work", job=job["metadata"]["name"], run=run, namespace=cluster.namespace, why="another pipeline's")
     for name in names:
         cluster.delete(name)
-        log.info("reaped", job=name, run=run, namespace=cluster.namespace, why="its pipeline is over")
+        log.info("reaped", job=name, run=run, namespace=cluster.namespace, why="the run was to end")
     return names or _nothing_to_reap(log, run, f"none that is this one's to delete is at work in namespace {cluster.namespace}")
 
 
@@ -82,7 +88,7 @@ def main() -> None:
     asked = parser.parse_args()
     with step_log("launch_training") as log:
         if asked.run is not None:
-            reap_run(asked.run, log)
+            delete_jobs(asked.run, log)
             return
         if asked.older_than < LEAST_MINUTES:
             raise SpecError(f"--older-than: got {asked.older_than:g}, must be at least {LEAST_MINUTES:g}: launchers mark twice a minute")

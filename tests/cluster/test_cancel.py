@@ -1,8 +1,6 @@
 """Whoever is stopped, whenever, leaves nothing at work."""
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from components.shared.step import step_log
 from components.shared.training_job import LEASE_ANNOTATION
 from tests.cluster.cluster_run import ClusterRun
 from tests.cluster.conftest import TestNamespace, kubectl
+from tests.command_line import hagane
 from tests.s3_server import S3Server
 
 SEED, TIMES = 20261125, 20
@@ -64,13 +63,14 @@ def test_the_reaper_deletes_what_nobody_followed_for_long_and_nothing_else(
     (job,) = namespace.jobs()
 
     def reap() -> str:
-        command = [sys.executable, "-m", "components.launch_training.reap", "--namespace", namespace.name]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        done = hagane("reap", "--namespace", namespace.name, work=tmp_path)
+        assert done.exit_code == 0, done.errors
+        return done.output
 
-    assert "reaped" not in reap()
+    assert "deleted" not in reap()
     assert len(namespace.jobs()) == 1
     kubectl(
         "-n", namespace.name, "annotate", "--overwrite", "pytorchjob", job["metadata"]["name"], f"{LEASE_ANNOTATION}=2020-01-01T00:00:00Z"
     )
-    assert f"job={job['metadata']['name']}" in reap()
+    assert f"deleted job {job['metadata']['name']}" in reap()
     run.wait_until_nothing_is_left()

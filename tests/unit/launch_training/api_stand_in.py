@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
+from components.shared.training_job import KFP_RUN_ANNOTATION
+
+JOBS = "/apis/kubeflow.org/v1/namespaces/runs/pytorchjobs"
 Fields = dict[str, Any]
 
 
@@ -71,6 +75,36 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: a test that fails says more."""
+
+
+class JobKeeper:
+    """Jobs by name, as an API server keeps them; nothing runs."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Fields] = {}
+
+    def answer(self, path: str, parameters: dict[str, str]) -> tuple[int, Fields | list[str]]:
+        name = path.removeprefix(JOBS).strip("/")
+        if not path.startswith(JOBS) or not name:
+            return 200, {"kind": "List", "items": list(self.jobs.values()) if path == JOBS else []}
+        return (200, self.jobs[name]) if name in self.jobs else (404, {"message": f'pytorchjobs "{name}" not found'})
+
+    def change(self, verb: str, path: str, parameters: dict[str, str], body: Fields) -> tuple[int, Fields]:
+        name = path.removeprefix(JOBS).strip("/")
+        if not path.startswith(JOBS):
+            return 403, {"message": "who may do what is not told"}
+        if verb == "POST" and "dryRun" not in parameters:
+            body["metadata"]["creationTimestamp"] = datetime.now(UTC).isoformat()
+            self.jobs[body["metadata"]["name"]] = body
+        if verb == "PATCH":
+            self.jobs[name]["metadata"]["annotations"] |= body["metadata"]["annotations"]
+        if verb == "DELETE":
+            del self.jobs[name]
+        return 200, body
+
+    @property
+    def owners(self) -> list[str | None]:
+        return [job["metadata"]["annotations"].get(KFP_RUN_ANNOTATION) for job in self.jobs.values()]
 
 
 @contextmanager

@@ -156,7 +156,7 @@ def test_a_store_that_cannot_be_read_is_looked_at_again_if_that_may_pass_and_the
     ended = _end(tree, state="COMPLETE")
     assert len(looks) == num_looks
     assert ended.problems[0] == f"what is stored could not be read: {error}"
-    assert ended.problems[1].endswith(f"python -m components.launch_training.reap --run {parse_spec(tree).run_uri}")
+    assert ended.problems[1].endswith(f"hagane reap {parse_spec(tree).run_uri}")
     assert len(address) == 1
 
 

@@ -20,43 +20,12 @@ from components.shared.spec import RunSpec
 from components.shared.spec_file import spec_from_parameter
 from components.shared.step import claim_run
 from components.shared.storage import open_store
-from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION, RUN_ANNOTATION
-from tests.unit.launch_training.api_stand_in import ApiStandIn, kubeconfig, running
+from components.shared.training_job import LEASE_ANNOTATION, RUN_ANNOTATION
+from tests.unit.launch_training.api_stand_in import ApiStandIn, JobKeeper, kubeconfig, running
 
-JOBS = "/apis/kubeflow.org/v1/namespaces/runs/pytorchjobs"
 MANIFEST = Path(__file__).parents[2] / "golden/pytorchjob/cpu-two-nodes.yaml"
 LOG = set_up_log("launch_training")
 Fields = dict[str, Any]
-
-
-class JobKeeper:
-    """Jobs by name, as an API server keeps them; nothing runs."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, Fields] = {}
-
-    def answer(self, path: str, parameters: dict[str, str]) -> tuple[int, Fields | list[str]]:
-        name = path.removeprefix(JOBS).strip("/")
-        if not path.startswith(JOBS) or not name:
-            return 200, {"kind": "List", "items": list(self.jobs.values()) if path == JOBS else []}
-        return (200, self.jobs[name]) if name in self.jobs else (404, {"message": f'pytorchjobs "{name}" not found'})
-
-    def change(self, verb: str, path: str, parameters: dict[str, str], body: Fields) -> tuple[int, Fields]:
-        name = path.removeprefix(JOBS).strip("/")
-        if not path.startswith(JOBS):
-            return 403, {"message": "who may do what is not told"}
-        if verb == "POST" and "dryRun" not in parameters:
-            body["metadata"]["creationTimestamp"] = datetime.now(UTC).isoformat()
-            self.jobs[body["metadata"]["name"]] = body
-        if verb == "PATCH":
-            self.jobs[name]["metadata"]["annotations"] |= body["metadata"]["annotations"]
-        if verb == "DELETE":
-            del self.jobs[name]
-        return 200, body
-
-    @property
-    def owners(self) -> list[str | None]:
-        return [job["metadata"]["annotations"].get(KFP_RUN_ANNOTATION) for job in self.jobs.values()]
 
 
 @pytest.fixture

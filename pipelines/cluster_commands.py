@@ -1,13 +1,13 @@
-"""`hagane doctor`. What is imported here is imported for `--help`."""
+"""`hagane doctor` and `hagane reap`. What is imported here is imported for `--help`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from components.shared.errors import HaganeError
 from pipelines.kfp_commands import Context, Endpoint, TokenFile
-from pipelines.options import Overrides
+from pipelines.options import Overrides, run_uri
 
 
 def doctor(
@@ -40,3 +40,29 @@ def doctor(
     failed = [finding.line for finding in findings if finding.state == "failed"]
     if failed:
         raise HaganeError(*failed)
+
+
+def reap(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run, by its spec or its URI: its job alone, at once, though it is followed.")
+    ] = None,
+    older_than: Annotated[
+        float, typer.Option(metavar="MINUTES", min=2, help="Leave alone what a launcher has marked within so many minutes.")
+    ] = 15.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted.")] = False,
+    namespace: Annotated[str | None, typer.Option(metavar="NAME", help="Instead of the kubeconfig's.")] = None,
+    backend: Annotated[Literal["pytorchjob", "trainjob"], typer.Option(help="The kind of job to look at.")] = "pytorchjob",
+) -> None:
+    """Delete jobs in the cluster that nobody follows any more, and those that are over as long as their spec keeps them.
+
+    A launcher marks its job twice a minute; one that was killed leaves it at work. With RUN, the job of that run, in the namespace and of
+    the kind that its spec says.
+    """
+    from pipelines.reaping import reaped
+
+    if run is not None and (dry_run or namespace is not None):
+        raise HaganeError("reap: --dry-run and --namespace look for jobs that nobody follows; leave them out, or RUN")
+    which = ["--run", run_uri(run)] if run is not None else ["--older-than", str(older_than), "--backend", backend]
+    which += [*(["--dry-run"] if dry_run else []), *(["--namespace", namespace] if namespace else [])]
+    for line in reaped(which):
+        print(line)
