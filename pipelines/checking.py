@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 from components.shared.errors import HaganeError
@@ -12,6 +11,7 @@ from components.shared.log import event_of
 from components.shared.spec import RunSpec
 from components.shared.spec_file import spec_yaml
 from components.shared.storage import open_store
+from pipelines.component_program import require_installed
 
 CHECKING = ("prepare_dataset", "render_config")
 
@@ -24,11 +24,7 @@ def problems_of(spec: RunSpec, *, with_store: bool = True) -> list[str]:
     Raises:
         HaganeError: a component is not installed here, as in an image that holds the command line only.
     """
-    absent = [component for component in CHECKING if find_spec(f"components.{component}.__main__") is None]
-    if absent:
-        raise HaganeError(
-            *(f"components.{component}: is not installed here, but plan and run need it; run them where all are" for component in absent)
-        )
+    require_installed(*(f"components.{component}.__main__" for component in CHECKING))
     problems = store_problems(spec) if with_store else []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "spec.yaml"

@@ -1,19 +1,29 @@
-"""A component's program, run to its end -> what it printed, or what it refused."""
+"""The components' programs, as the command line starts them."""
 
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 from components.shared.errors import HaganeError
 from components.shared.log import event_of
+
+
+def require_installed(*modules: str) -> None:
+    """Raises HaganeError with those that are not here, as in an image that holds the command line and one component only."""
+    absent = [module for module in modules if find_spec(module.rpartition(".")[0]) is None or find_spec(module) is None]
+    names = [module.removesuffix(".__main__") for module in absent]
+    if names:
+        raise HaganeError(*(f"{name}: is not installed here; run this command where all components are" for name in names))
 
 
 def output_of(module: str, *arguments: str) -> str:
     """What `python -m module` prints, its events as JSON.
 
     Raises:
-        HaganeError: what it refused, with its exit code.
+        HaganeError: what it refused, with its exit code; or it is not installed here.
     """
+    require_installed(module)
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments], env={**os.environ, "HAGANE_LOG": "json"}, capture_output=True, text=True, check=False
     )

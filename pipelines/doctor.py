@@ -21,6 +21,7 @@ from components.shared.log import event_of
 from components.shared.processes import end_with_parent, stop_passed_on
 from components.shared.spec import RunSpec
 from components.shared.spec_file import spec_yaml
+from pipelines.component_program import require_installed
 from pipelines.kfp_client import KfpClient
 from pipelines.kfp_connection import NO_SERVER, Asked, find_connection
 from pipelines.planning import plan_of
@@ -54,6 +55,7 @@ def diagnose(
 
 def _cluster_findings(arguments: list[str], progress: Console) -> Iterator[Finding]:
     """What the component's program tells. Ctrl-C and SIGTERM are passed on to it, so that it takes its pod away."""
+    require_installed("components.launch_training.doctor")
     with tempfile.TemporaryFile("w+") as errors:
         program = subprocess.Popen(
             [sys.executable, "-m", "components.launch_training.doctor", *arguments],

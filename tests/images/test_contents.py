@@ -112,7 +112,7 @@ def test_the_command_line_in_its_image_says_what_it_cannot_do(images: Images, en
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "error: components.prepare_dataset: is not installed here, but plan and run need it; run them where all are"
+        "error: components.prepare_dataset: is not installed here; run this command where all components are"
     ]
 
 
