@@ -32,7 +32,7 @@ WORK = "/hagane"
 """HOME of the images; holds HAGANE_WORK and HF_HOME."""
 LABEL = "hagane.run"
 STOP_S = 10
-"""Between SIGTERM and SIGKILL."""
+"""Between SIGTERM and SIGKILL, beside the grace in which training stores a checkpoint."""
 HANDED_ON = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_EC2_METADATA_DISABLED"),
@@ -53,6 +53,8 @@ class ContainerSettings:
     network: str
     folder: Path
     """Where the spec's relative paths begin: the one `hagane` was called in."""
+    stop_s: int
+    """Between SIGTERM and SIGKILL."""
 
     def run_arguments(self) -> dict[str, Any]:
         mounts = [Mount(WORK, None, type="volume"), Mount(f"{WORK}/hub", f"hagane-hub-{self.user.partition(':')[0]}", type="volume")]
@@ -79,7 +81,8 @@ def container_settings(spec: RunSpec, *, uid: int) -> ContainerSettings:
     # A store of this machine alone, such as the demo's, can be reached only in this machine's own network.
     network = "host" if urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1") else "bridge"
     paths = tuple(dict.fromkeys(Path(path) for path in [*_files_of(spec), *files.values()]))
-    return ContainerSettings(spec.run_uri, f"{uid}:{GROUP}", environment, paths, network, Path.cwd())
+    stop_s = spec.checkpoints.grace_seconds + STOP_S
+    return ContainerSettings(spec.run_uri, f"{uid}:{GROUP}", environment, paths, network, Path.cwd(), stop_s)
 
 
 def container_problems(spec: RunSpec, images: Images, engine: Engine, *, uid: int) -> list[str]:
@@ -134,10 +137,10 @@ def run_container(
             container.remove(force=True, v=True)
 
 
-def remove_containers(client: docker.DockerClient, run_uri: str) -> None:
-    """No container of this run is left, of this process or of an earlier one that was killed; all have the same STOP_S to end."""
+def remove_containers(client: docker.DockerClient, run_uri: str, *, stop_s: int) -> None:
+    """No container of this run is left, of this process or of an earlier one that was killed; all have the same seconds to end."""
     left = client.containers.list(all=True, filters={"label": f"{LABEL}={label_of(run_uri)}"})
-    deadline_s = time.monotonic() + STOP_S
+    deadline_s = time.monotonic() + stop_s
     for container in left:
         with suppress(docker.errors.APIError):  # it ended meanwhile
             container.kill("SIGTERM")

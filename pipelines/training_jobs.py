@@ -10,7 +10,7 @@ import docker
 import docker.errors
 
 from components.shared.training_job import TrainingJob, write_whole
-from pipelines.containers import STOP_S, ContainerSettings, remove_containers, run_container
+from pipelines.containers import ContainerSettings, remove_containers, run_container
 
 POLL_S = 0.2
 NOT_STARTED = 125
@@ -22,16 +22,16 @@ def training_jobs_served(folder: Path, settings: ContainerSettings, image: str) 
     """Inside the block, every job asked for in `folder` runs, in `image` and no other, as hardened as the steps are."""
     done = threading.Event()
     client = docker.from_env()
-    remove_containers(client, settings.run_uri)
+    remove_containers(client, settings.run_uri, stop_s=settings.stop_s)
     watcher = threading.Thread(target=_watch, args=(client, folder, settings, image, done))
     watcher.start()
     try:
         yield
     finally:
         done.set()
-        remove_containers(client, settings.run_uri)  # ends a job that is still followed
+        remove_containers(client, settings.run_uri, stop_s=settings.stop_s)  # ends a job that is still followed
         watcher.join()
-        remove_containers(client, settings.run_uri)  # one that was started meanwhile
+        remove_containers(client, settings.run_uri, stop_s=settings.stop_s)  # one that was started meanwhile
         client.close()
 
 
@@ -69,7 +69,7 @@ def _run_container(
     arguments["environment"] = job.environment | told | arguments["environment"]
     name = f"hagane-train-{cancel.stem}"
     ended = threading.Event()
-    stopper = threading.Thread(target=_stop_when_cancelled, args=(name, cancel, ended))
+    stopper = threading.Thread(target=_stop_when_cancelled, args=(name, cancel, ended, settings.stop_s))
     stopper.start()
     try:
         return run_container(
@@ -80,9 +80,9 @@ def _run_container(
         stopper.join()
 
 
-def _stop_when_cancelled(name: str, cancel: Path, ended: threading.Event) -> None:
+def _stop_when_cancelled(name: str, cancel: Path, ended: threading.Event, stop_s: int) -> None:
     while not ended.wait(POLL_S):
         if cancel.exists():
             with closing(docker.from_env()) as client, suppress(docker.errors.NotFound):
-                client.containers.get(name).stop(timeout=STOP_S)
+                client.containers.get(name).stop(timeout=stop_s)
             return

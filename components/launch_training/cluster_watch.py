@@ -12,6 +12,7 @@ from kubernetes import client, watch
 from kubernetes.client.exceptions import ApiException
 
 from components.launch_training.kinds import JobKind
+from components.launch_training.phases import is_over
 
 Fields = dict[str, Any]
 WATCH_S = 300
@@ -33,6 +34,9 @@ class Seen:
     """None when there is none."""
     pods: dict[str, Fields] = field(default_factory=dict)
     """By uid."""
+    ended: dict[str, Fields] = field(default_factory=dict)
+    """Pods as they were when they had ended by themselves, by uid: the job's controller may put others in their places before anybody
+    looks."""
     events: dict[str, Fields] = field(default_factory=dict)
     """Of the object that makes the pods, by uid."""
     unheard_since: float | None = None
@@ -53,6 +57,8 @@ def watch_job(kind: JobKind, namespace: str, name: str, changes: "queue.Queue[An
 
     def see_pods(found: dict[str, Fields]) -> None:
         seen.pods = found
+        over = {uid: pod for uid, pod in found.items() if is_over(kind, pod) and "deletionTimestamp" not in pod["metadata"]}
+        seen.ended = seen.ended | over
 
     def see_events(found: dict[str, Fields]) -> None:
         seen.events = found

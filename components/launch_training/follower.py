@@ -102,8 +102,8 @@ class Follower:
                     self._set_pods_aside(seen.pods)
                 else:
                     self._take_pods_back(seen.pods)
-                pods = [pod for pod in pods_of(job, list(seen.pods.values())) if pod["metadata"]["uid"] not in self._set_aside]
-                self._look_at_pods(pods)
+                pods = self._own_pods(job, seen.pods)
+                self._look_at_pods(pods, self._own_pods(job, seen.ended | seen.pods))
                 phase = phase_of(self._cluster.kind, job, pods, begun=self._begun)
                 self._tell(phase, seen)
                 if phase.name == "succeeded":
@@ -169,7 +169,11 @@ class Follower:
         """A job that was let go may be heard of after its new pods, which then were set aside: those that stay are its own."""
         self._set_aside -= {uid for uid, pod in pods.items() if "deletionTimestamp" not in pod["metadata"]}
 
-    def _look_at_pods(self, pods: list[Fields]) -> None:
+    def _own_pods(self, job: Fields, pods: dict[str, Fields]) -> list[Fields]:
+        return [pod for pod in pods_of(job, list(pods.values())) if pod["metadata"]["uid"] not in self._set_aside]
+
+    def _look_at_pods(self, pods: list[Fields], with_those_gone: list[Fields]) -> None:
+        """Logs, restarts, and how pods ended, those included that were gone before this look."""
         rounds, kind = self._rounds, self._cluster.kind
         for pod in sorted(pods, key=lambda each: each["metadata"]["creationTimestamp"]):
             uid, name, life = pod["metadata"]["uid"], name_of(kind, pod), life_of(kind, pod)
@@ -181,7 +185,7 @@ class Follower:
             self._begun = False
             self._only_new = False
             self._log.info("restarted", job=self._name, times=self._rounds)
-        for ended in ended_badly(kind, pods):
+        for ended in ended_badly(kind, with_those_gone):
             if ended.life not in self._ended:
                 self._ended[ended.life] = ended
                 self._log.warning("pod_ended", pod=ended.pod, exit_code=ended.exit_code, reason=ended.reason)

@@ -14,7 +14,7 @@ from components.shared.plan import Plan
 from components.shared.processes import end_with_parent, stop_passed_on
 from components.shared.spec import CheckpointSpec
 from components.shared.step import Log
-from components.shared.training_job import worker_environment
+from components.shared.training_job import patience_minutes, worker_environment
 
 LAST_LINES = 200  # enough for torchrun's summary, 7 lines for each process that failed
 
@@ -30,7 +30,11 @@ def torchrun_command(run: str, plan: Plan) -> list[str]:
 def worker_settings(plan: Plan, spec: CheckpointSpec) -> dict[str, str]:
     """Variables for the training processes: threads as the plan has them, but no more than this machine has cores for."""
     here = max(1, len(os.sched_getaffinity(0)) // plan.steps.num_processes)
-    return worker_environment(threads=min(here, plan.threads_per_process or here), grace_seconds=spec.grace_seconds)
+    return worker_environment(
+        threads=min(here, plan.threads_per_process or here),
+        grace_seconds=spec.grace_seconds,
+        patience_minutes=patience_minutes(plan.checkpoints.bytes_each, spec.upload_mb_s),
+    )
 
 
 def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> None:

@@ -23,7 +23,9 @@ def plan_checkpoints(
     and without ZeRO the state, so that its node holds all of these.
     """
     state = state_bytes(zero, precision) * num_trainable
-    of_first = 4 * num_trainable if spec.training.method == "lora" else 0
+    # DeepSpeed keeps the matrices in training precision below ZeRO-3, and in fp32 there: PEFT's file is of those.
+    of_matrix = 4 if zero.stage == 3 else WEIGHT_BYTES[precision]
+    of_first = of_matrix * num_trainable if spec.training.method == "lora" else 0
     if zero.stage < 3:
         of_first += WEIGHT_BYTES[precision] * num_trainable
     of_all = PROCESS_BYTES * steps.num_processes

@@ -6,7 +6,14 @@ from typing import Any
 
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
-from components.shared.training_job import ENVIRONMENT_VARIABLE, LEASE_LABELS, RUN_ANNOTATION, TRAINING_ANNOTATION, worker_environment
+from components.shared.training_job import (
+    ENVIRONMENT_VARIABLE,
+    LEASE_LABELS,
+    RUN_ANNOTATION,
+    TRAINING_ANNOTATION,
+    patience_minutes,
+    worker_environment,
+)
 
 Fields = dict[str, Any]
 WORK, SHARED_MEMORY = "/hagane/work", "/dev/shm"  # noqa: S108 - the place itself, not a file in it
@@ -116,7 +123,11 @@ def _settings_volumes(spec: RunSpec) -> list[Fields]:
 
 def _container(spec: RunSpec, plan: Plan, claims: dict[str, str], settings: Fields) -> Fields:
     cluster = spec.cluster
-    environment = worker_environment(threads=plan.threads_per_process, grace_seconds=spec.checkpoints.grace_seconds)
+    environment = worker_environment(
+        threads=plan.threads_per_process,
+        grace_seconds=spec.checkpoints.grace_seconds,
+        patience_minutes=patience_minutes(plan.checkpoints.bytes_each, spec.checkpoints.upload_mb_s),
+    )
     environment |= {"HAGANE_WORK": WORK, "HF_HOME": f"{WORK}/hub"}
     mounts: list[Fields] = [
         # Pods that share a claim each have a folder of their own in it.

@@ -9,6 +9,7 @@ So no container needs the engine's socket, which would make it master of the mac
 component only: what starts the workers in a cluster, the PyTorchJob's controller, is not in the launcher's image either.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -43,7 +44,13 @@ class TrainingJob(FrozenModel):
     """Settings of the workers, no secrets: those the container gets from whoever starts it."""
 
 
-def worker_environment(*, threads: int | None, grace_seconds: int) -> dict[str, str]:
+def patience_minutes(checkpoint_bytes: int, upload_mb_s: float) -> int:
+    """How long a process waits for another: half an hour, in which an uploader gives up, and three times a whole checkpoint's way from the
+    store, as when one process of a machine fetches and converts it for another number of processes."""
+    return 30 + math.ceil(3 * checkpoint_bytes / (upload_mb_s * 1e6) / 60)
+
+
+def worker_environment(*, threads: int | None, grace_seconds: int, patience_minutes: int) -> dict[str, str]:
     """Variables of the training processes, whatever starts them. `threads`: of each process, None where that is open."""
     settings = {
         # One heap for all threads, since many fragment under ZeRO-3's thousands of small gathers. A low MALLOC_MMAP_THRESHOLD_ would
@@ -54,6 +61,7 @@ def worker_environment(*, threads: int | None, grace_seconds: int) -> dict[str, 
         "TOKENIZERS_PARALLELISM": "false",
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace_seconds),  # torchrun's own is 30 s, then it kills
         "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "DEEPSPEED_TIMEOUT": str(patience_minutes),  # of every exchange among processes; 10 unless set (deepspeed/constants.py)
     }
     return settings if threads is None else {**settings, "OMP_NUM_THREADS": str(threads)}
 

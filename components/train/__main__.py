@@ -113,6 +113,7 @@ def prepare_job(run: str, log: Log) -> Job:
             fetch_folder(store, folder, work / folder)
     dist.barrier()
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
+    check_device(plan)
     check_space(work, plan)
     if dist.get_world_size() != plan.steps.num_processes:
         raise RunFailed(f"training: {dist.get_world_size()} processes were started, the plan is for {plan.steps.num_processes}")
@@ -120,6 +121,16 @@ def prepare_job(run: str, log: Log) -> Job:
     attempt = [uuid.uuid4().hex[:12]]
     dist.broadcast_object_list(attempt, src=0)
     return Job(run, store, spec, plan, work, attempt[0], resume)
+
+
+def check_device(plan: Plan) -> None:
+    """Raises RunFailed when the plan is for GPUs and this process has none: it would train on the cores beside GPUs that are paid for."""
+    if plan.memory is not None and plan.memory.gpu_limit is not None and not torch.cuda.is_available():
+        raise RunFailed(
+            f"training: the plan is for GPUs, but torch {torch.__version__} finds none here; in a cluster the image must be train-cuda "
+            "(components.train in images/images.yaml) and fit the node's driver; on this machine leave hardware.gpu out, or install torch "
+            "with CUDA"
+        )
 
 
 def check_space(work: Path, plan: Plan) -> None:

@@ -2,13 +2,14 @@
 
 import torch
 import torch.distributed as dist
+from deepspeed.constants import default_pg_timeout
 
 
 class Agreement:
     """Asks all processes at once, over gloo: on a GPU the device is not waited for. One round trip of a few bytes."""
 
     def __init__(self) -> None:
-        self._group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        self._group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=default_pg_timeout)
 
     def anywhere(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag whether any process has it set. Every process must ask, with equally many."""

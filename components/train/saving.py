@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from deepspeed.checkpoint.constants import LOSS_SCALER
 from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
 from components.shared.plan import Plan
@@ -152,7 +153,7 @@ class Capture:
             self._trainable = trainable_parameters(trainer.model) if lora else {}
         weights = whole_weights(self._trainable) if lora else {}
         states = self._shards(trainer.model_wrapped, exclude_frozen=lora)
-        writes: Writes = {name: _torch_file(state) for name, state in states.items()}
+        writes: Writes = {name: _torch_file(_with_own_scale(state)) for name, state in states.items()}
         if trainer.args.process_index == 0:
             tag = next(iter(states)).split("/")[0]
             writes["latest"] = lambda path: (path.write_text(tag), None)[1]
@@ -179,6 +180,14 @@ class Capture:
             f"{tag}/{name.split('/')[1]}": {**state, **now, "lr_scheduler": schedule},
             path.relative_to(_Capturing.root).as_posix(): shard,
         }
+
+
+def _with_own_scale(state: dict[str, Any]) -> dict[str, Any]:
+    """The state with a copy of fp16's loss scale, which changes before the optimizer step, in whose stead there may be none."""
+    of_optimizer = state.get("optimizer_state_dict")
+    if not isinstance(of_optimizer, dict) or LOSS_SCALER not in of_optimizer:
+        return state
+    return {**state, "optimizer_state_dict": {**of_optimizer, LOSS_SCALER: copy.copy(of_optimizer[LOSS_SCALER])}}
 
 
 def _as_deepspeed_saves(engine: Any, *, exclude_frozen: bool) -> dict[str, Any]:

@@ -86,9 +86,10 @@ def held_out_loss(model: Any, rows: PackedRows, agreement: Agreement, *, process
 def _loss_sum(model: Any, batch: Batch) -> tuple[float, int]:
     device = next(model.parameters()).device
     logits_BTV = model(input_ids=batch["input_ids"].to(device), position_ids=batch["position_ids"].to(device), use_cache=False).logits
-    targets = batch["labels"][:, 1:].flatten()
+    # Where the logits are: one row's would take 8 bytes a token and word of the vocabulary of the host, which nobody planned for.
+    targets = batch["labels"][:, 1:].flatten().to(device)
     loss_sum = torch.nn.functional.cross_entropy(
-        logits_BTV[:, :-1].flatten(0, 1).float().cpu(), targets, ignore_index=NOT_TRAINED, reduction="sum"
+        logits_BTV[:, :-1].flatten(0, 1).float(), targets, ignore_index=NOT_TRAINED, reduction="sum"
     )
     return float(loss_sum), int((targets != NOT_TRAINED).sum())
 

@@ -12,11 +12,12 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, stop_after_delay, wait_random_exponential
 
-from components.shared.errors import HaganeError, StoreError, StoreUnreachable
+from components.shared.errors import HaganeError, ObjectDamaged, StoreError, StoreUnreachable
 from components.shared.log import event_of
 from components.shared.processes import end_with_parent
 from components.shared.spec import KeepSpec
@@ -29,6 +30,8 @@ MOST_UNFINISHED = 2
 GIVE_UP_S = 600.0
 """How long a part is tried again while the store cannot be reached, beyond the 50 s that boto3 itself tries each request."""
 LONGEST_PAUSE_S = 30.0
+MOST_DAMAGED = 4
+"""Tries of a part that came to the store as something else: a bit that changed on the way does not do so again."""
 
 
 class BackgroundUploads:
@@ -125,10 +128,17 @@ def main() -> None:
     """
     end_with_parent(signal.SIGINT)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, _end_once)
     os.nice(10)
-    store, spec = open_run(sys.argv[1])
     with suppress(KeyboardInterrupt):
+        store, spec = open_run(sys.argv[1])
         store_all(store, spec.checkpoints.keep)
+
+
+def _end_once(number: int, frame: FrameType | None) -> None:
+    """One comes for each thread of the parent that ends: the second must not break off what the first one tidies up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def store_all(store: Store, keep: KeepSpec) -> None:
@@ -163,7 +173,8 @@ def removed_after(store: Store, keep: KeepSpec) -> list[str]:
 
 
 def patiently(store: Store, part: Part) -> Any:
-    """`store_part`, again after random, growing pauses while the store cannot be reached. Raises its StoreError after GIVE_UP_S."""
+    """`store_part`, again after random, growing pauses while the store cannot be reached, and a few times when it has something else
+    than was sent. Raises its StoreError after GIVE_UP_S."""
 
     def tell(state: RetryCallState) -> None:
         assert state.outcome is not None
@@ -171,8 +182,13 @@ def patiently(store: Store, part: Part) -> Any:
         found = str(state.outcome.exception()).splitlines()[0]
         answer(event="upload_retry", step=part.step, found=found, pause_s=round(state.next_action.sleep, 1))
 
+    def may_heal(state: RetryCallState) -> bool:
+        assert state.outcome is not None
+        error = state.outcome.exception()
+        return isinstance(error, StoreUnreachable) or (isinstance(error, ObjectDamaged) and state.attempt_number < MOST_DAMAGED)
+
     retrying = Retrying(
-        retry=retry_if_exception_type(StoreUnreachable),
+        retry=may_heal,
         wait=wait_random_exponential(multiplier=1, max=LONGEST_PAUSE_S),
         stop=stop_after_delay(GIVE_UP_S),
         before_sleep=tell,

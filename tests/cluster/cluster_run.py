@@ -32,7 +32,8 @@ sys.exit(task.wait())
 """As Argo starts a task: in a process group of its own, to which it passes signals on."""
 
 LAUNCH = "import sys; from components.launch_training.__main__ import run_step; run_step(sys.argv[1], train_image=sys.argv[2])"
-NOTHING_STAYS_S = 60.0
+NOTHING_STAYS_S = 180.0
+"""A kubelet that shares two cores with other work takes more than a minute for a pod that was given a second."""
 
 
 class LocalLauncher:

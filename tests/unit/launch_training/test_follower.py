@@ -237,6 +237,21 @@ def restart_for_ever(world: World) -> None:
     world.hears = hears
 
 
+def test_a_pod_that_failed_and_was_replaced_before_anybody_looked_is_told_too(world: World, tmp_path: Path) -> None:
+    def hears(name: str, fields: Fields) -> None:
+        """Holds the follower up, while the cluster goes on."""
+        if name == "phase" and fields["phase"] == "starting":
+            worker = world.pods[1]
+            for world.pods[1] in (pod("worker-0", ended(137), uid=worker["metadata"]["uid"]), pod("worker-0", RUNNING, uid="second")):
+                time.sleep(0.5)  # as long as ten looks of the watch
+            world.ends("Succeeded")
+
+    world.hears = hears
+    follow(world, tmp_path)
+    assert ("pod_ended", {"pod": "worker-0", "exit_code": 137, "reason": "Error"}) in world.told
+    assert ("restarted", {"job": "j", "times": 1}) in world.told
+
+
 @pytest.mark.parametrize(
     ("max_restarts", "told"),
     [(1, "anew 2 times in all (cluster.max_restarts)"), (99, "anew 4 times without a step made")],

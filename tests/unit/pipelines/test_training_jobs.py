@@ -9,7 +9,7 @@ from components.shared.training_job import TrainingJob
 from pipelines.containers import ContainerSettings
 from pipelines.training_jobs import NOT_STARTED, _run_job
 
-SETTINGS = ContainerSettings("s3://b/demo", "7:0", {}, (), "bridge", Path("/"))
+SETTINGS = ContainerSettings("s3://b/demo", "7:0", {}, (), "bridge", Path("/"), 10)
 JOB = TrainingJob(image="other:1", run="s3://b/demo", num_processes=1, environment={})
 
 

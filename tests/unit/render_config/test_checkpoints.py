@@ -1,12 +1,16 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.render_config import __main__ as program
 from components.render_config.checkpoints import kept_epochs
 from components.render_config.files import lifecycle_json
 from components.render_config.planner import Machine, make_plan
-from components.shared.checkpoints import reasons_to_keep
+from components.shared.checkpoints import Checkpoint, reasons_to_keep
+from components.shared.manifest import FileEntry
 from components.shared.spec import KeepSpec
+from components.shared.storage import LocalStore
 from tests.unit.render_config.test_planner import CONFIG, DATASET, spec_with
 from tests.unit.shared.test_checkpoints import checkpoint
 
@@ -46,6 +50,28 @@ def test_the_node_of_process_0_holds_what_is_not_divided() -> None:
         num_trainable = plan_with(zero=zero).num_trainable
         divided = {3: 12, 2: 12, 0: 0}[zero["stage"]] * num_trainable
         assert four.node_bytes == pytest.approx(four.bytes_each - divided * 3 / 4, abs=80_000)
+
+
+@pytest.mark.parametrize(("precision", "stages", "bytes_each"), [("bf16", (0, 2, 3), 16), ("fp32", (0, 3), 16), ("fp32", (1, 2), 20)])
+def test_a_lora_checkpoint_takes_16_bytes_a_parameter_but_in_fp32_with_zero_1_and_2(
+    precision: str, stages: tuple[int, ...], bytes_each: int
+) -> None:
+    for stage in stages:
+        plan = plan_with(training={"precision": precision}, lora={"rank": 64}, zero={"stage": stage})
+        assert plan.checkpoints.bytes_each == pytest.approx(bytes_each * plan.num_trainable, abs=25_000)
+
+
+def test_a_divided_checkpoint_of_another_number_of_processes_needs_room_to_be_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_with()
+    entry = FileEntry(name="a/global_step1/zero_pp_rank_0_mp_rank_00_optim_states.pt", num_bytes=10**9, sha256="0")
+    for num_processes, needed in ((1, plan.checkpoints.work_bytes), (2, 2_750_000_000)):
+        made = checkpoint(1, 1, 1.0)
+        facts = made.manifest.facts | {"num_processes": num_processes}
+        newest = Checkpoint(made.folder, made.manifest.model_copy(update={"files": (entry,), "facts": facts}))
+        monkeypatch.setattr(program, "committed_checkpoints", lambda _, newest=newest: [newest])
+        assert program.with_room_to_convert(LocalStore(tmp_path), plan).checkpoints.work_bytes == needed
 
 
 def test_a_training_is_the_same_however_its_work_is_spread() -> None:
