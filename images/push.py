@@ -22,15 +22,19 @@ REVISION = "org.opencontainers.image.revision"
 
 
 def push_all(engine: Engine, images: Images, registry: str) -> dict[str, str]:
-    """Every image is in the registry under its tag. Returns their digests there.
+    """Every image is in the registry under its tag, that for GPUs if it is on this machine. Returns their digests there.
 
     Raises:
         HaganeError: an image is not built, or was built from files that no commit has: one line each, before the first push; or a
             push failed.
     """
-    names = sorted(set(images.components.values()))
-    local = {name: f"{images.repository}/{name}:{images.tag}" for name in names}
+    local = {name: f"{images.repository}/{name}:{images.tag}" for name in images.all()}
+    names = [name for name in local if name != images.train_on_gpus or engine.has_image(local[name])]
     problems = [problem for name in names if (problem := why_not(engine, local[name])) is not None]
+    built_from = {labels(engine, local[name]).get(REVISION, "nobody knows what") for name in names if not problems}
+    if len(built_from) > 1:
+        found = " and ".join(sorted(built_from))
+        problems.append(f"images: were built from {found}, must be from one commit; run `make images images-cuda`")
     if problems:
         raise HaganeError(*problems)
     return {name: push(engine, local[name], f"{registry}/{name}:{images.tag}") for name in names}

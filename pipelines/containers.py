@@ -94,6 +94,8 @@ def container_problems(spec: RunSpec, images: Images, engine: Engine, *, uid: in
         problems.append("--user: got 0, but nothing here runs as root; must be another uid, or leave it out")
     elif os.getuid() not in (0, uid):
         problems.append(f"--user: got {uid}, but what it writes could not be removed by uid {os.getuid()}; only root may choose another")
+    if spec.hardware.names_gpu:
+        problems.append("hardware: names a GPU, but --runner docker hands none to its containers; leave --runner out, or the GPU")
     for path in _files_of(spec):
         if (first := unreadable(Path(path).expanduser(), uid)) is not None:
             problems.append(f"{first}: user {uid} of the containers cannot read it; run `chmod -R a+rX {path}`, or set --user")

@@ -43,7 +43,7 @@ def diagnose(
         if spec is not None:
             file = folder / "spec.yaml"
             file.write_text(spec_yaml(spec))
-            arguments += ["--spec", str(file), "--image", read_images().of("train")]
+            arguments += ["--spec", str(file), "--image", read_images().training(on_gpus=spec.hardware.names_gpu)]
             try:
                 plan_of(spec.model_copy(update={"backend": "pytorchjob"}), Console(quiet=True), keep=folder / "plan", num_rows=NUM_ROWS)
                 arguments += ["--manifest", str(folder / "plan" / job_file("pytorchjob"))]

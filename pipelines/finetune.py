@@ -21,7 +21,7 @@ from components.launch_training.component import end_run, launch_training
 from components.prepare_dataset.component import claim_run, prepare_dataset
 from components.render_config.component import render_config
 from components.shared.images import read_images
-from components.shared.kfp_face import image
+from components.shared.kfp_face import image, image_on_gpus
 from components.shared.plan import EVALUATE_POD_HOURS
 from components.write_report.component import write_report
 from pipelines.pods import Pod, settle
@@ -69,7 +69,13 @@ def finetune(
         run = claimed.outputs["run"]
         dataset = prepare_dataset(run=run, inputs=claimed.outputs["inputs"], seen=claimed.outputs["dataset_seen"])
         plan = render_config(run=run, dataset=dataset.outputs["Output"], seen=claimed.outputs["plan_seen"])
-        checkpoints = launch_training(run=run, plan=plan.outputs["digest"], train_image=image("train"), kfp_run=asked["kfp_run"])
+        checkpoints = launch_training(
+            run=run,
+            plan=plan.outputs["digest"],
+            train_image=image("train"),
+            train_on_gpus=image_on_gpus(),
+            kfp_run=asked["kfp_run"],
+        )
         export = export_adapter(run=run, checkpoints=checkpoints.outputs["Output"])
         evaluation = evaluate(run=run, export=export.outputs["Output"])
         report = write_report(run=run, evaluation=evaluation.outputs["Output"])

@@ -3,7 +3,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -25,10 +25,11 @@ from components.shared.storage import LocalStore, Store, open_store
 from components.shared.training_job import TrainingJob, jobs_folder
 
 
-def run_step(run: str, *, train_image: str, kfp_run: str = "") -> Manifest:
+def run_step(run: str, *, train_image: str, train_on_gpus: str = "", kfp_run: str = "") -> Manifest:
     """checkpoints/ is finished: a committed checkpoint for each epoch, the history of losses, a probe of the trained model.
 
-    `train_image` is what the workers run in where they are containers; `kfp_run` KFP's id of the run that this is a step of.
+    `train_image` is what the workers run in where they are containers, `train_on_gpus` where the plan has GPUs; `kfp_run` KFP's id of the
+    run that this is a step of.
 
     Raises:
         HaganeError: the model has no weights here, or disks are too full for what the plan promises; all at once, before training.
@@ -44,6 +45,8 @@ def run_step(run: str, *, train_image: str, kfp_run: str = "") -> Manifest:
         if done is not None:
             return done
         check_before_training(run, store, spec, plan)
+        if plan.on_gpus and spec.backend != "local":
+            train_image = train_on_gpus or _no_image_for_gpus()
         log.info("launch", backend=spec.backend, processes=plan.steps.num_processes, total_steps=plan.steps.total_steps)
         try:
             train(run, store, spec, plan, train_image=train_image, kfp_run=kfp_run, log=log)
@@ -67,6 +70,10 @@ def train(run: str, store: Store, spec: RunSpec, plan: Plan, *, train_image: str
         run_to_end(torchrun_command(run, plan), os.environ | settings, log)
     else:
         run_beside(TrainingJob(image=train_image, run=run, num_processes=plan.steps.num_processes, environment=settings), jobs, log)
+
+
+def _no_image_for_gpus() -> NoReturn:
+    raise SpecError("images: train_on_gpus: missing, but the plan has GPUs; name the image in images/images.yaml and compile again")
 
 
 def check_before_training(run: str, store: Store, spec: RunSpec, plan: Plan) -> None:
@@ -111,9 +118,11 @@ def _what_is_safe(store: Store) -> str:
     return f"checkpoints: {committed[-1].told} is committed; the same command goes on from there"
 
 
-def kfp_step(run: str, *, train_image: str, kfp_run: str, manifest_path: str, losses_path: str, metrics: Metrics) -> str:
+def kfp_step(
+    run: str, *, train_image: str, train_on_gpus: str, kfp_run: str, manifest_path: str, losses_path: str, metrics: Metrics
+) -> str:
     """`run_step` for KFP, which has its manifest, its losses drawn and its numbers too. Returns the manifest's digest."""
-    manifest = run_step(run, train_image=train_image, kfp_run=kfp_run)
+    manifest = run_step(run, train_image=train_image, train_on_gpus=train_on_gpus, kfp_run=kfp_run)
     history = History.model_validate_json(open_store(run).read_bytes(f"{CHECKPOINTS}/history.json"))
     Path(losses_path).write_text(losses_page(run, history), encoding="utf-8")
     tell_numbers(metrics, numbers_of(history))

@@ -10,15 +10,18 @@ def launch_training(
     run: str,
     plan: str,
     train_image: str,
+    train_on_gpus: str,
     kfp_run: str,
     manifest: dsl.Output[dsl.Artifact],
     losses: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> str:
-    """Trains in `train_image` as plan/ (digest: `plan`) says, and follows the job to its end. Returns the digest of checkpoints/."""
+    """Trains in `train_image`, or `train_on_gpus`, as plan/ (digest: `plan`) says, and follows the job to its end. Returns the digest of
+    checkpoints/."""
     from components.launch_training.__main__ import kfp_step
 
-    return kfp_step(run, train_image=train_image, kfp_run=kfp_run, manifest_path=manifest.path, losses_path=losses.path, metrics=metrics)
+    trainers = {"train_image": train_image, "train_on_gpus": train_on_gpus}
+    return kfp_step(run, **trainers, kfp_run=kfp_run, manifest_path=manifest.path, losses_path=losses.path, metrics=metrics)
 
 
 @dsl.component(base_image=image("launch_training"), packages_to_install=[], install_kfp_package=False)

@@ -21,6 +21,7 @@ ALLOWED = {
     "repository": "must be a registry and a path such as registry.example.com/hagane, in small letters, without a tag",
     "tag": "must be text of at most 128 letters, digits, '.', '_', '-'",
     "components": "must name an image for each component",
+    "train_on_gpus": "must name an image",
     "digests": "must be sha256: and 64 hex digits for each image, as `make push` writes them",
 }
 
@@ -31,6 +32,8 @@ class Images(FrozenModel):
     repository: str = Field(pattern=REPOSITORY)
     tag: str = Field(pattern=TAG)
     components: dict[str, str]
+    train_on_gpus: str | None = None
+    """Image of the workers where the plan has GPUs; None where nobody trains on any."""
     digests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default_factory=dict)
 
     def name(self, image: str) -> str:
@@ -44,15 +47,28 @@ class Images(FrozenModel):
             raise SpecError(f"images: components.{component}: missing, must name an image; see images/images.yaml")
         return self.name(self.components[component])
 
+    def training(self, *, on_gpus: bool) -> str:
+        """Full name of the workers' image. Raises SpecError where the file names none."""
+        if not on_gpus:
+            return self.of("train")
+        if self.train_on_gpus is None:
+            raise SpecError("images: train_on_gpus: missing, must name an image where a plan has GPUs; see images/images.yaml")
+        return self.name(self.train_on_gpus)
+
+    def all(self) -> list[str]:
+        """All images, each once, without repository."""
+        return sorted({*self.components.values(), *([self.train_on_gpus] if self.train_on_gpus else [])})
+
     def names(self) -> list[str]:
         """Full names of all images, each once."""
-        return sorted({self.name(image) for image in self.components.values()})
+        return [self.name(image) for image in self.all()]
 
     def moving(self) -> list[str]:
         """One line for each image whose name may stand for other content tomorrow."""
         return [
             f"images: {self.name(image)} is a tag, which can be moved, must be pinned by digest; run `make push REGISTRY=…`"
-            for image in sorted(set(self.components.values()))
+            + (" after `make images-cuda`, or leave train_on_gpus out" if image == self.train_on_gpus else "")
+            for image in self.all()
             if image not in self.digests
         ]
 

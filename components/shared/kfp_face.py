@@ -27,6 +27,12 @@ def image(component: str) -> str:
     return read_images().of(component)
 
 
+def image_on_gpus() -> str:
+    """Full name of the workers' image where the plan has GPUs; empty where images/images.yaml names none."""
+    images = read_images()
+    return images.training(on_gpus=True) if images.train_on_gpus else ""
+
+
 def hand_over(manifest: Manifest, *, run: str, manifest_path: str, pages: dict[str, str] | None = None) -> str:
     """KFP has the manifest, and those files of the folder that it shows (name in the folder -> path). Returns the digest.
 

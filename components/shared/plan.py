@@ -206,3 +206,8 @@ class Plan(FrozenModel):
     """None in a plan of hagane 0.1.0 or before."""
     reasons: dict[str, str]
     """Field of the plan, dotted -> why it has this value, in one sentence."""
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether its training processes have a GPU each."""
+        return self.memory is not None and self.memory.gpu_limit is not None

@@ -159,6 +159,11 @@ class HardwareSpec(FrozenModel):
     price_per_gpu_hour: Number | None = Field(default=None, ge=0)
     """Price of one GPU for an hour, in any currency: the plan then tells what the run costs."""
 
+    @property
+    def names_gpu(self) -> bool:
+        """Whether training is on GPUs: on a machine or in a cluster, no plan is made for one that the spec does not tell of."""
+        return self.gpu is not None or self.gpu_memory_gib is not None
+
 
 class KeepSpec(FrozenModel):
     """Which epochs' checkpoints stay in the store; what any of these names stays. With none of them set, all stay."""

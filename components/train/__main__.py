@@ -125,10 +125,10 @@ def prepare_job(run: str, log: Log) -> Job:
 
 def check_device(plan: Plan) -> None:
     """Raises RunFailed when the plan is for GPUs and this process has none: it would train on the cores beside GPUs that are paid for."""
-    if plan.memory is not None and plan.memory.gpu_limit is not None and not torch.cuda.is_available():
+    if plan.on_gpus and not torch.cuda.is_available():
         raise RunFailed(
             f"training: the plan is for GPUs, but torch {torch.__version__} finds none here; in a cluster the image must be train-cuda "
-            "(components.train in images/images.yaml) and fit the node's driver; on this machine leave hardware.gpu out, or install torch "
+            "(train_on_gpus in images/images.yaml) and fit the node's driver; on this machine leave hardware.gpu out, or install torch "
             "with CUDA"
         )
 

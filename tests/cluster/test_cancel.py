@@ -8,7 +8,7 @@ from components.launch_training.reap import reap_run
 from components.shared.errors import Preempted
 from components.shared.step import step_log
 from components.shared.training_job import LEASE_ANNOTATION
-from tests.cluster.cluster_run import ClusterRun
+from tests.cluster.cluster_run import NOTHING_STAYS_S, ClusterRun
 from tests.cluster.conftest import TestNamespace, kubectl
 from tests.command_line import hagane
 from tests.s3_server import S3Server
@@ -30,7 +30,7 @@ def test_twenty_launchers_stopped_at_random_moments_leave_no_job_and_no_pod(
         with run.launcher() as launcher:
             time.sleep(moment)
             launcher.process.terminate()
-            exit_code = launcher.exit_code(60)
+            exit_code = launcher.exit_code(NOTHING_STAYS_S)
             print(f"stopped {number + 1}: after {moment:.2f} s, exit code {exit_code}, phases {[name for name, _ in launcher.phases]}")
             assert exit_code in (Preempted.exit_code, -15), launcher.log[-3000:]  # -15: before Python could listen for it
             num_jobs += '"event":"job_created"' in launcher.log

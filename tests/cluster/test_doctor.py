@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.cluster_run import NODE_GIB
+from tests.cluster.cluster_run import NODE_GIB, NOTHING_STAYS_S
 from tests.cluster.conftest import HOST, ROOT, TestNamespace, kubectl
 from tests.cluster.launcher import kubeconfig_of
 from tests.command_line import HAGANE, Finished, environment, hagane
@@ -62,7 +62,7 @@ def failures(done: Finished) -> list[str]:
     return [line.split(": ")[1] for line in lines]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = NOTHING_STAYS_S) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

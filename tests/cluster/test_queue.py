@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.cluster.cluster_run import ClusterRun
+from tests.cluster.cluster_run import NOTHING_STAYS_S, ClusterRun
 from tests.cluster.conftest import TestNamespace, kubectl
 from tests.s3_server import S3Server
 
@@ -26,7 +26,7 @@ def test_a_suspended_job_waits_in_its_queue_and_goes_on_where_it_was(
         launcher.wait_for('"event":"progress"')
         suspend("true")
         launcher.wait(lambda: launcher.phases[-1] == queued)
-        launcher.wait(lambda: namespace.pods("training.kubeflow.org/job-name") == [], 90)
+        launcher.wait(lambda: namespace.pods("training.kubeflow.org/job-name") == [], NOTHING_STAYS_S)
         suspend("false")
         launcher.wait_for('"event":"resumed"')
         assert launcher.exit_code() == 0, launcher.log[-6000:]

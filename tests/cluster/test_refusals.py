@@ -22,16 +22,16 @@ def patched(**container: Any) -> dict[str, Any]:
     ("wishes", "told"),
     [
         (
-            {"node_selector": {"nowhere": "yes"}, "queue_timeout_minutes": 0.1, "start_timeout_minutes": FAR},
-            ["cluster.queue_timeout_minutes: not all pods had a node after 0.1 minutes: master-0: ", "didn't match"],
+            {"node_selector": {"nowhere": "yes"}, "queue_timeout_minutes": 0.5, "start_timeout_minutes": FAR},
+            ["cluster.queue_timeout_minutes: not all pods had a node after 0.5 minutes: master-0: ", "didn't match"],
         ),
         (
-            patched(resources={"limits": {"nvidia.com/gpu": "64"}}) | {"queue_timeout_minutes": 0.1, "start_timeout_minutes": FAR},
-            ["cluster.queue_timeout_minutes: not all pods had a node after 0.1 minutes: master-0: ", "Insufficient nvidia.com/gpu"],
+            patched(resources={"limits": {"nvidia.com/gpu": "64"}}) | {"queue_timeout_minutes": 0.5, "start_timeout_minutes": FAR},
+            ["cluster.queue_timeout_minutes: not all pods had a node after 0.5 minutes: master-0: ", "Insufficient nvidia.com/gpu"],
         ),
         (
-            patched(image="localhost/hagane/nowhere:1") | {"queue_timeout_minutes": FAR, "start_timeout_minutes": 0.25},
-            ["cluster.start_timeout_minutes: training had not begun 0.25 minutes", "pulling: ", "image localhost/hagane/nowhere:1: "],
+            patched(image="localhost/hagane/nowhere:1") | {"queue_timeout_minutes": FAR, "start_timeout_minutes": 0.75},
+            ["cluster.start_timeout_minutes: training had not begun 0.75 minutes", "pulling: ", "image localhost/hagane/nowhere:1: "],
         ),
         (
             patched(resources={"requests": {"memory": "150Mi"}, "limits": {"memory": "150Mi"}}),
@@ -45,7 +45,7 @@ def test_a_job_that_cannot_run_ends_with_the_reason(
 ) -> None:
     run = ClusterRun(namespace, claim, s3, tmp_path, cluster=wishes)
     with run.launcher() as launcher:
-        assert launcher.exit_code(120) == 1, launcher.log[-6000:]
+        assert launcher.exit_code(240) == 1, launcher.log[-6000:]
         lines = [line for line in launcher.log.splitlines() if line.startswith('{"event":"failed"')]
     for text in told:
         assert text in lines[-1]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.checkpoints import committed_checkpoints
-from tests.cluster.cluster_run import ClusterRun, kill_all
+from tests.cluster.cluster_run import NOTHING_STAYS_S, ClusterRun, kill_all
 from tests.cluster.conftest import TestNamespace
 from tests.s3_server import S3Server
 
@@ -45,10 +45,10 @@ def test_a_killed_launcher_finds_its_job_again_and_a_stopped_one_leaves_nothing(
     run.wait(lambda: "running" in run.phases("first"), launcher="first")
     (job,) = namespace.jobs()
     kill_all(namespace, "first", "kfp.dsl.executor_main")  # by SIGKILL: a deleted pod gets SIGTERM first, and would delete its job
-    run.wait(lambda: run.phase("first") == "Failed", 30, "first")
+    run.wait(lambda: run.phase("first") == "Failed", NOTHING_STAYS_S, "first")
     run.launch("second")
     run.wait(lambda: '"event":"job_found"' in run.log("second"), launcher="second")
     assert [each["metadata"]["uid"] for each in namespace.jobs()] == [job["metadata"]["uid"]]
     run.wait(lambda: '"event":"progress"' in run.log("second"), launcher="second")
     namespace.core.delete_namespaced_pod("second", namespace.name, grace_period_seconds=10)
-    run.wait(lambda: namespace.jobs() == [] and namespace.pods("training.kubeflow.org/job-name") == [], 60, "second")
+    run.wait(lambda: namespace.jobs() == [] and namespace.pods("training.kubeflow.org/job-name") == [], NOTHING_STAYS_S, "second")

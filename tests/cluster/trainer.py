@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 from tests.schemas import CRDS
 
@@ -74,7 +75,7 @@ def _is_served(namespace: str) -> bool:
 
 def _control(namespace: str, over: threading.Event) -> None:
     while not over.wait(TICK_S):
-        with suppress(ApiException):  # a job or pod may go while it is looked at
+        with suppress(ApiException, HTTPError):  # a job or pod may go while it is looked at, an answer may come late
             objects: Any = client.CustomObjectsApi()
             for job in objects.list_namespaced_custom_object(**JOBS, namespace=namespace)["items"]:
                 _look_at(job, namespace)

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,14 @@ class Watch:
 
     def _look(self) -> None:
         while not self._done.wait(0.1):
-            for name in set(self.running()) - set(self.seen):
-                told = subprocess.run([self._engine.program, "inspect", name], capture_output=True, text=True, check=False)
-                if told.returncode == 0 and (found := json.loads(told.stdout)):
-                    self.seen[name] = found[0]
+            with suppress(subprocess.CalledProcessError):  # podman may trip over a container that is being removed
+                self._look_once()
+
+    def _look_once(self) -> None:
+        for name in set(self.running()) - set(self.seen):
+            told = subprocess.run([self._engine.program, "inspect", name], capture_output=True, text=True, check=False)
+            if told.returncode == 0 and (found := json.loads(told.stdout)):
+                self.seen[name] = found[0]
 
 
 @pytest.fixture
@@ -99,7 +104,7 @@ def test_every_task_runs_in_its_own_image_closed_as_in_a_cluster(
 def test_a_killed_training_container_is_told_and_the_same_command_goes_on(
     watch: Watch, engine: Engine, images: Images, run_uri: str, tmp_path: Path
 ) -> None:
-    spec = readable_spec(tmp_path, run_uri.removesuffix("/tiny"), epochs=3)
+    spec = readable_spec(tmp_path, run_uri.removesuffix("/tiny"), epochs=12)  # so that it is at work when epoch 1 is committed
     store = open_store(run_uri)
     running = subprocess.Popen(
         [*HAGANE, "run", str(spec), *DOCKER], env=environment(tmp_path / "work"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -123,7 +128,7 @@ def test_ctrl_c_in_training_leaves_no_container(watch: Watch, images: Images, ru
     )
     wait_until(lambda: training_container(watch, images) != "", running)
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
+    running.communicate(timeout=180)
     assert running.returncode != 0
     assert watch.running() == []
 
@@ -145,7 +150,7 @@ def training_container(watch: Watch, images: Images) -> str:
     return next((name for name, container in list(watch.seen.items()) if container["Config"]["Image"] == images.of("train")), "")
 
 
-def wait_until(true: Any, running: subprocess.Popen[Any], *, timeout_s: float = 180) -> None:
+def wait_until(true: Any, running: subprocess.Popen[Any], *, timeout_s: float = 600) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not true():
         assert running.poll() is None, running.communicate()

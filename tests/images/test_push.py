@@ -100,6 +100,24 @@ def test_images_of_uncommitted_files_and_missing_ones_are_refused_before_the_fir
         assert [name for name in json.load(answer)["repositories"] if name.startswith("refused")] == []
 
 
+def test_an_image_for_gpus_goes_along_if_it_is_of_the_same_commit(engine: Engine, registry: str, small: Images, tmp_path: Path) -> None:
+    build_small(engine, small, tmp_path, revision="d" * 40)
+    images = small.model_copy(update={"train_on_gpus": "train-cuda"})
+    engine.output("rmi", "--force", "--ignore", images.training(on_gpus=True))
+    flags = {"HAGANE_PUSH_FLAGS": "--tls-verify=false" if engine.program == "podman" else ""}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(*flags.popitem())
+        assert set(push_all(engine, images, f"{registry}/gpus")) == {"train", "export"}
+        for revision, is_pushed in (("e" * 40, False), ("d" * 40, True)):
+            (tmp_path / "train" / "Dockerfile").write_text(SMALL.format(revision=revision))
+            engine.output("build", "--quiet", "--tag", images.training(on_gpus=True), str(tmp_path / "train"))
+            if is_pushed:
+                assert "train-cuda" in push_all(engine, images, f"{registry}/gpus")
+            else:
+                with pytest.raises(HaganeError, match="must be from one commit"):
+                    push_all(engine, images, f"{registry}/gpus")
+
+
 def test_a_push_that_fails_is_told_in_one_line(engine: Engine, small: Images, tmp_path: Path) -> None:
     build_small(engine, small, tmp_path, revision="c" * 40)
     with pytest.raises(HaganeError, match="the push failed: "):

@@ -70,6 +70,15 @@ class World:
         self.refuses: set[str] = set()
         self.told: list[tuple[str, Fields]] = []
         self.hears: Callable[[str, Fields], None] = lambda *_: None
+        self.is_read, self.num_looks = threading.Event(), 0
+        """Whether a log has begun to be read; how often the pods were listed."""
+
+    def is_looked_at(self) -> None:
+        """Whoever watches has heard of the pods as they are now."""
+        end, seen = time.monotonic() + 30, self.num_looks
+        while self.num_looks < seen + 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
     def ends(self, condition: str, message: str = "") -> None:
         assert self.job is not None
@@ -78,10 +87,12 @@ class World:
     def answer(self, path: str, parameters: dict[str, str]) -> tuple[int, Fields | Iterable[str]]:
         if path.endswith("/log"):
             lines = self.logs.get(path.split("/")[-2])
+            self.is_read.set()
             there = any(path.split("/")[-2] == each["metadata"]["name"] for each in self.pods)
             return (404, {"message": "gone"}) if not there else (200, [] if lines is None else lines())
         if path.endswith("/j"):
             return (404, {"message": "pytorchjobs"}) if self.job is None else (200, self.job)
+        self.num_looks += path.endswith("/pods") and "watch" not in parameters
         items = {"pods": self.pods, "pytorchjobs": [self.job] if self.job else []}.get(path.rpartition("/")[2], [])
         return 200, [] if "watch" in parameters else {"kind": "List", "items": items, "metadata": {"resourceVersion": "5"}}
 
@@ -90,6 +101,7 @@ class World:
             return 200, {"spec": {}, "status": {"allowed": True}}
         self.done.append(verb)
         if verb == "DELETE" and verb not in self.refuses:
+            assert not self.logs or self.is_read.wait(30)
             self.job, self.pods = None, []
         return (403, {"message": "no"}) if verb in self.refuses else (200, {})
 
@@ -112,7 +124,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     for each in (cluster_module, cluster_watch):
         monkeypatch.setattr(each, "RELIST_PAUSE_S", 0.05)
     monkeypatch.setattr(follower, "TICK_S", 0.05)
-    monkeypatch.setattr(follower, "LOGS_END_S", 1.0)
+    monkeypatch.setattr(follower, "LOGS_END_S", 3.0)
     monkeypatch.setattr(client.Configuration, "_default", None)
     world = World()
     with running(ApiStandIn(world.answer, world.change)) as server:
@@ -144,13 +156,13 @@ def test_a_job_that_only_uploads_its_last_checkpoints_does_not_stand_still(world
     def lines() -> Iterator[str]:
         yield event("progress", done=1, total=1)
         for step in range(16):
-            time.sleep(0.1)
+            time.sleep(0.5)
             yield event("checkpoint", step=step)
         world.pods = [pod(name, {"terminated": {"exitCode": 0}}) for name in ("master-0", "worker-0")]
         world.ends("Succeeded")
 
     world.logs["j-master-0"] = lines
-    follow(world, tmp_path, stall_timeout_minutes=0.012)
+    follow(world, tmp_path, stall_timeout_minutes=0.1)
     assert "running" in world.phases()
 
 
@@ -195,7 +207,11 @@ def test_a_cancelled_run_keeps_what_its_pods_had_printed(world: World, tmp_path:
 
     def hears(name: str, fields: Fields) -> None:
         if name == "progress":
-            time.sleep(0.1)  # until the line behind it is written
+            log = tmp_path / "work" / "logs" / "j-master-0-uid-mast.log"
+            end = time.monotonic() + 30
+            while "at work" not in log.read_text():
+                assert time.monotonic() < end
+                time.sleep(0.01)
             raise SystemExit(143)
 
     world.hears = hears
@@ -221,7 +237,7 @@ def test_pods_that_are_heard_of_before_the_job_was_let_go_are_its_own(world: Wor
             world.ends("Succeeded")
 
     world.hears = hears
-    follow(world, tmp_path, queue_timeout_minutes=0.03)
+    follow(world, tmp_path, queue_timeout_minutes=0.5)
     assert ("restarted", {"job": "j", "times": 1}) not in world.told
 
 
@@ -243,7 +259,7 @@ def test_a_pod_that_failed_and_was_replaced_before_anybody_looked_is_told_too(wo
         if name == "phase" and fields["phase"] == "starting":
             worker = world.pods[1]
             for world.pods[1] in (pod("worker-0", ended(137), uid=worker["metadata"]["uid"]), pod("worker-0", RUNNING, uid="second")):
-                time.sleep(0.5)  # as long as ten looks of the watch
+                world.is_looked_at()
             world.ends("Succeeded")
 
     world.hears = hears

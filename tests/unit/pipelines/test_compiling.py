@@ -99,10 +99,11 @@ def test_the_form_is_filled_with_a_spec_that_is_one_and_the_rest_leaves_it_as_it
 def test_every_image_of_the_yaml_is_one_of_images_yaml_and_the_trainers_is_told_to_the_launcher() -> None:
     tree = next(yaml.safe_load_all(GOLDEN.read_text()))
     named = {executor["container"]["image"] for executor in tree["deploymentSpec"]["executors"].values()}
-    launch = tree["components"]["comp-exit-handler-1"]["dag"]["tasks"]["launch-training"]["inputs"]["parameters"]["train_image"]
-    named.add(launch["runtimeValue"]["constant"])
+    launch = tree["components"]["comp-exit-handler-1"]["dag"]["tasks"]["launch-training"]["inputs"]["parameters"]
+    trainers = [launch[name]["runtimeValue"]["constant"] for name in ("train_image", "train_on_gpus")]
     images = read_images(IN_THE_REPOSITORY)
-    assert named == {images.of(component) for component in images.components}
+    assert trainers == [images.of("train"), images.training(on_gpus=True)]
+    assert named | set(trainers) == set(images.names())
 
 
 def test_a_job_in_a_cluster_belongs_to_kfps_run_and_to_nobody_on_a_laptop(documents: Documents) -> None:
@@ -130,10 +131,10 @@ def test_a_changed_image_name_changes_the_version_of_the_pipeline(change: str, t
 def test_a_schedule_is_refused_images_that_may_move(tmp_path: Path) -> None:
     done = hagane("compile", tmp_path / "a.yaml", "--pinned", work=tmp_path)
     assert done.exit_code == 2
-    assert len(done.errors) == len(set(read_images(IN_THE_REPOSITORY).components.values()))
+    assert len(done.errors) == len(read_images(IN_THE_REPOSITORY).all())
     assert all("is a tag, which can be moved" in line for line in done.errors)
     assert not (tmp_path / "a.yaml").exists()
-    pinned = dict.fromkeys(read_images(IN_THE_REPOSITORY).components.values(), "sha256:" + "1" * 64)
+    pinned = dict.fromkeys(read_images(IN_THE_REPOSITORY).all(), "sha256:" + "1" * 64)
     (tmp_path / "images.yaml").write_text(IN_THE_REPOSITORY.read_text())
     write_digests(tmp_path / "images.yaml", "registry.example.com/hagane", pinned)
     done = hagane("compile", tmp_path / "a.yaml", "--pinned", work=tmp_path, env={"HAGANE_IMAGES": str(tmp_path / "images.yaml")})

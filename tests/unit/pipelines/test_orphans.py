@@ -8,7 +8,9 @@ from pipelines.checkpoint_list import damages, not_committed
 from pipelines.orphans import find_orphans, remove_orphans
 from tests.unit.train.test_commit import part
 
-NOW = datetime.now(UTC) + timedelta(hours=1)
+
+def in_an_hour() -> datetime:
+    return datetime.now(UTC) + timedelta(hours=1)
 
 
 def store_with_leftovers(folder: Path) -> LocalStore:
@@ -25,7 +27,7 @@ def store_with_leftovers(folder: Path) -> LocalStore:
 
 
 def test_only_what_no_manifest_stands_for_is_found(tmp_path: Path) -> None:
-    orphans = find_orphans(store_with_leftovers(tmp_path), older_than=timedelta(minutes=30), now=NOW)
+    orphans = find_orphans(store_with_leftovers(tmp_path), older_than=timedelta(minutes=30), now=in_an_hour())
     assert sorted(found.key for found in orphans.objects) == [
         "checkpoints/epoch-0001/a2/part-00000.json",
         "checkpoints/epoch-0001/a2/rng_state_0.pth",
@@ -39,13 +41,13 @@ def test_only_what_no_manifest_stands_for_is_found(tmp_path: Path) -> None:
 
 
 def test_what_a_training_wrote_lately_is_left_alone(tmp_path: Path) -> None:
-    orphans = find_orphans(store_with_leftovers(tmp_path), older_than=timedelta(hours=2), now=NOW)
+    orphans = find_orphans(store_with_leftovers(tmp_path), older_than=timedelta(hours=2), now=in_an_hour())
     assert (orphans.objects, orphans.unfinished) == ((), ())
 
 
 def test_removing_leaves_the_committed_checkpoint_whole(tmp_path: Path) -> None:
     store = store_with_leftovers(tmp_path)
-    removed = list(remove_orphans(store, find_orphans(store, older_than=timedelta(0), now=NOW)))
+    removed = list(remove_orphans(store, find_orphans(store, older_than=timedelta(0), now=in_an_hour())))
     assert len(removed) == 6
     assert [found.key for found in store.list()] == [
         "checkpoints/epoch-0001/a1/part-00000.json",
@@ -58,7 +60,7 @@ def test_removing_leaves_the_committed_checkpoint_whole(tmp_path: Path) -> None:
 
 def test_a_checkpoint_committed_since_it_was_found_stays(tmp_path: Path) -> None:
     store = store_with_leftovers(tmp_path)
-    orphans = find_orphans(store, older_than=timedelta(0), now=NOW)
+    orphans = find_orphans(store, older_than=timedelta(0), now=in_an_hour())
     store_part(store, part(tmp_path / "w", 0, attempt="a1", epoch=2))
     removed = list(remove_orphans(store, orphans))
     assert not any("epoch-0002/a1/rng" in key or "epoch-0002/a1/part" in key for key in removed)
@@ -77,7 +79,7 @@ def test_a_checkpoint_whose_manifest_cannot_be_read_is_listed_and_nothing_of_it_
         "its manifest cannot be read",
         "2 files so far",
     ]
-    orphans = find_orphans(store, older_than=timedelta(0), now=NOW)
+    orphans = find_orphans(store, older_than=timedelta(0), now=in_an_hour())
     assert not any("epoch-0001" in found.key for found in orphans.objects)
 
 

@@ -28,11 +28,14 @@ def test_the_first_error_ends_the_list_and_is_handed_on(tmp_path: Path) -> None:
 
 def test_a_step_waits_for_the_writes_but_not_for_what_comes_after_them() -> None:
     go, handed_on, writer = threading.Event(), threading.Event(), LocalWriter()
-    writer.begin([lambda: None], then=lambda: (handed_on.set(), go.wait(10), None)[2], failed=lambda _: None)
+    ended: list[bool] = []
+    writer.begin([lambda: None], then=lambda: (handed_on.set(), ended.append(go.wait(60)), None)[2], failed=lambda _: None)
     assert handed_on.wait(10)
     writer.wait_written()
+    assert ended == []
     go.set()
     writer.wait()
+    assert ended == [True]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
