@@ -28,7 +28,8 @@ def push_all(engine: Engine, images: Images, registry: str) -> dict[str, str]:
         HaganeError: an image is not built, or was built from files that no commit has: one line each, before the first push; or a
             push failed.
     """
-    local = {name: f"{images.repository}/{name}:{images.tag}" for name in images.all()}
+    wanted = {*images.components.values(), *([images.train_on_gpus] if images.train_on_gpus else [])}
+    local = {name: f"{images.repository}/{name}:{images.tag}" for name in sorted(wanted)}
     names = [name for name in local if name != images.train_on_gpus or engine.has_image(local[name])]
     problems = [problem for name in names if (problem := why_not(engine, local[name])) is not None]
     built_from = {labels(engine, local[name]).get(REVISION, "nobody knows what") for name in names if not problems}

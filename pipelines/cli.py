@@ -70,7 +70,7 @@ def run(
     from pipelines.running import run_in_containers, run_locally
     from pipelines.screens import open_console, print_end
 
-    asked = _checked(spec, overrides, with_store=True)
+    asked = _checked(spec, overrides, here=True)
     console = open_console()
     if runner == "docker":
         run_in_containers(asked, console, uid=user)
@@ -113,7 +113,7 @@ def plan(
         print(explain_deepspeed(import_deepspeed, None), end="")
         return
 
-    asked = _checked(spec, overrides, with_store=False) if rows is None else load_spec(spec, overrides or ())
+    asked = _checked(spec, overrides, here=False) if rows is None else load_spec(spec, overrides or ())
     with TemporaryDirectory() as folder:
         made = plan_of(asked, open_console(stderr=True), keep=out or Path(folder), num_rows=rows)
         if html is not None:
@@ -243,7 +243,7 @@ def _opened(run: str) -> "tuple[Store, RunSpec]":
     return open_run(run_uri(run))
 
 
-def _checked(path: Path, overrides: list[str] | None, *, with_store: bool) -> "RunSpec":
+def _checked(path: Path, overrides: list[str] | None, *, here: bool) -> "RunSpec":
     """The spec, with nothing known against it. Raises HaganeError with all problems, the file's and the world's."""
     from components.shared.spec_file import SpecProblems, load_spec
     from pipelines.checking import problems_of
@@ -251,9 +251,9 @@ def _checked(path: Path, overrides: list[str] | None, *, with_store: bool) -> "R
     try:
         spec = load_spec(path, overrides or ())
     except SpecProblems as error:
-        rest = [] if error.mended is None else problems_of(error.mended, with_store=with_store)
+        rest = [] if error.mended is None else problems_of(error.mended, here=here)
         raise HaganeError(*error.problems, *rest) from None
-    problems = problems_of(spec, with_store=with_store)
+    problems = problems_of(spec, here=here)
     if problems:
         raise HaganeError(*problems)
     return spec

@@ -159,7 +159,7 @@ def _plan(checked: Checked, console: Console) -> None:
         return
     try:
         if all(Path(value).exists() for value in _files(spec).values()):
-            problems = problems_of(spec, with_store=False)
+            problems = problems_of(spec, here=False)
             if problems:
                 raise HaganeError(*problems)
             checked.verdict = plan_of(spec, console).verdict

@@ -73,7 +73,10 @@ def train(run: str, store: Store, spec: RunSpec, plan: Plan, *, train_image: str
 
 
 def _no_image_for_gpus() -> NoReturn:
-    raise SpecError("images: train_on_gpus: missing, but the plan has GPUs; name the image in images/images.yaml and compile again")
+    raise SpecError(
+        "images: the plan has GPUs, but this pipeline was compiled without an image for them (train_on_gpus in images/images.yaml); run "
+        "`make images-cuda push REGISTRY=…`, and compile again"
+    )
 
 
 def check_before_training(run: str, store: Store, spec: RunSpec, plan: Plan) -> None:

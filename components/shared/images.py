@@ -51,13 +51,20 @@ class Images(FrozenModel):
         """Full name of the workers' image. Raises SpecError where the file names none."""
         if not on_gpus:
             return self.of("train")
-        if self.train_on_gpus is None:
-            raise SpecError("images: train_on_gpus: missing, must name an image where a plan has GPUs; see images/images.yaml")
-        return self.name(self.train_on_gpus)
+        if self.for_gpus is None:
+            raise SpecError(
+                "images: train_on_gpus: names no image that was pushed, but the plan has GPUs; run `make images-cuda push REGISTRY=…`"
+            )
+        return self.name(self.for_gpus)
+
+    @property
+    def for_gpus(self) -> str | None:
+        """`train_on_gpus`, unless the others were pushed without it: their repository then has none."""
+        return self.train_on_gpus if not self.digests or self.train_on_gpus in self.digests else None
 
     def all(self) -> list[str]:
         """All images, each once, without repository."""
-        return sorted({*self.components.values(), *([self.train_on_gpus] if self.train_on_gpus else [])})
+        return sorted({*self.components.values(), *([self.for_gpus] if self.for_gpus else [])})
 
     def names(self) -> list[str]:
         """Full names of all images, each once."""
@@ -67,7 +74,6 @@ class Images(FrozenModel):
         """One line for each image whose name may stand for other content tomorrow."""
         return [
             f"images: {self.name(image)} is a tag, which can be moved, must be pinned by digest; run `make push REGISTRY=…`"
-            + (" after `make images-cuda`, or leave train_on_gpus out" if image == self.train_on_gpus else "")
             for image in self.all()
             if image not in self.digests
         ]

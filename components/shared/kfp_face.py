@@ -28,9 +28,9 @@ def image(component: str) -> str:
 
 
 def image_on_gpus() -> str:
-    """Full name of the workers' image where the plan has GPUs; empty where images/images.yaml names none."""
+    """Full name of the workers' image where the plan has GPUs; empty where there is none."""
     images = read_images()
-    return images.training(on_gpus=True) if images.train_on_gpus else ""
+    return images.training(on_gpus=True) if images.for_gpus else ""
 
 
 def hand_over(manifest: Manifest, *, run: str, manifest_path: str, pages: dict[str, str] | None = None) -> str:

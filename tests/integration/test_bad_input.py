@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from components.shared.machine import machine_flags
 from tests.command_line import Finished, hagane, write_spec
 from tests.s3_server import S3Server
 from tests.tiny_models import make_model, write_conversations
@@ -94,7 +95,7 @@ def test_what_is_wrong_beside_a_missing_model_is_told_with_it(spec: dict[str, An
     spec["data"]["chat_template"] = "no/such.jinja"
     spec["training"] |= {"global_batch": 7, "micro_batch": 3}
     spec["hardware"] = {"gpu": "a1000"}
-    starts = [line.partition(":")[0] for line in run_refused(spec, tmp_path)]
+    starts = [line.partition(":")[0] for line in run_refused(spec, tmp_path) if not line.startswith("hardware: ")]
     assert starts == ["model.source", "data.chat_template", "hardware.gpu", "training.global_batch"]
 
 
@@ -111,6 +112,14 @@ def test_a_store_that_cannot_be_written_is_told(spec: dict[str, Any], tmp_path: 
     (line,) = run_refused(spec, tmp_path)
     assert line.startswith("store: ")
     assert "/proc/hagane" in line
+
+
+def test_a_gpu_that_this_machine_does_not_have_is_told_before_the_data_is_prepared(spec: dict[str, Any], tmp_path: Path) -> None:
+    if "cuda" in machine_flags():
+        pytest.skip("this machine has a GPU")
+    spec["hardware"] = {"gpu": "t4", "host_memory_gib": 64}
+    (line,) = run_refused(spec, tmp_path)
+    assert line.startswith("hardware: names a GPU, but this machine has none")
 
 
 def test_a_bucket_that_does_not_exist_is_told(spec: dict[str, Any], tmp_path: Path, s3: S3Server) -> None:

@@ -134,7 +134,7 @@ def test_a_schedule_is_refused_images_that_may_move(tmp_path: Path) -> None:
     assert len(done.errors) == len(read_images(IN_THE_REPOSITORY).all())
     assert all("is a tag, which can be moved" in line for line in done.errors)
     assert not (tmp_path / "a.yaml").exists()
-    pinned = dict.fromkeys(read_images(IN_THE_REPOSITORY).all(), "sha256:" + "1" * 64)
+    pinned = dict.fromkeys(read_images(IN_THE_REPOSITORY).components.values(), "sha256:" + "1" * 64)
     (tmp_path / "images.yaml").write_text(IN_THE_REPOSITORY.read_text())
     write_digests(tmp_path / "images.yaml", "registry.example.com/hagane", pinned)
     done = hagane("compile", tmp_path / "a.yaml", "--pinned", work=tmp_path, env={"HAGANE_IMAGES": str(tmp_path / "images.yaml")})

@@ -1,10 +1,14 @@
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from components.shared.images import read_images
 from components.shared.spec import RunSpec
 from components.shared.spec_file import parse_spec
-from pipelines.containers import container_settings, unreadable
+from pipelines.containers import container_problems, container_settings, unreadable
 
 ENDPOINT = "AWS_ENDPOINT_URL_S3"
 
@@ -82,3 +86,10 @@ def test_files_that_the_containers_user_cannot_read_are_found(mode: int, readabl
     if file.stat().st_gid != 0 and mode == 0o640:
         pytest.skip("files here are not of group 0")
     assert unreadable(folder, 1000660000) == (None if readable else file)
+
+
+def test_a_gpu_is_refused_where_no_container_would_get_one(tmp_path: Path) -> None:
+    tree = {"name": "t", "store": "s3://b/r", "model": {"source": "org/m"}, "data": {"train": "s3://b/d"}, "hardware": {"gpu": "t4"}}
+    engine: Any = SimpleNamespace(has_image=lambda _: True)
+    (problem,) = container_problems(parse_spec(tree), read_images(), engine, uid=os.getuid() or 7)
+    assert problem.startswith("hardware: names a GPU, but --runner docker hands none to its containers")
