@@ -372,7 +372,7 @@ def test_plan_apply_and_list_from_the_command_line(cli: Any, git: Git, server: K
 def test_images_that_may_move_are_refused_for_schedules(cli: Any, git: Git, server: KfpServer) -> None:
     refused = cli("apply", str(git.file), HAGANE_IMAGES=str(IN_THE_REPOSITORY))
     assert refused.exit_code == 2
-    assert len(refused.errors) == 5
+    assert len(refused.errors) == len(read_images(IN_THE_REPOSITORY).all())
     assert all("is a tag, which can be moved" in line for line in refused.errors)
     assert server.asked == []
 
