@@ -40,7 +40,7 @@ test: .venv/dev  ## Run all tests but the slow suites below
 test-runs: .venv/dev  ## Run the pipeline once for each kind of run, some killed, and as the KFP UI runs it; ten minutes
 	$(BIN)/pytest tests/runs
 test-crash: .venv/dev  ## Kill training and uploads at every write, break network, disk and files; half an hour
-	$(BIN)/pytest tests/crash
+	$(BIN)/pytest tests/crash --least-kills 200
 test-cluster: .venv/dev  ## Train, kill, drain, cut off and cancel in the cluster of KUBECONFIG, one made for tests that has the images
 	$(BIN)/pytest tests/cluster
 test-images: .venv/dev  ## Open each built image, and run the pipeline through them; five minutes

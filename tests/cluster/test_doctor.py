@@ -150,8 +150,16 @@ def test_an_endpoint_that_pods_do_not_reach_is_named_though_this_machine_may_rea
     assert "check AWS_ENDPOINT_URL_S3 and the network" in done.errors[0]
 
 
-def test_a_gpu_that_no_node_has_is_named_and_all_else_is_looked_at(patient: Patient) -> None:
-    done = patient.doctor("--set", "hardware.gpu=rtx4090", "--set", "cluster.queue=gpus")
+def images_with(folder: Path, **fields: str) -> dict[str, str]:
+    """The environment in which images.yaml says something else of these."""
+    file = folder / "images.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load((ROOT / "images" / "images.yaml").read_text()) | fields))
+    return {"HAGANE_IMAGES": str(file)}
+
+
+def test_a_gpu_that_no_node_has_is_named_and_all_else_is_looked_at(patient: Patient, tmp_path: Path) -> None:
+    here = images_with(tmp_path, train_on_gpus="train")  # the image for GPUs is 6 GB, and not in a cluster for tests
+    done = patient.doctor("--set", "hardware.gpu=rtx4090", "--set", "cluster.queue=gpus", env=here)
     assert failures(done) == ["Kueue", "nodes"], done.output
     (line,) = [line for line in done.errors if line.startswith("error: nodes")]
     assert "1 without nvidia.com/gpu" in line
@@ -160,10 +168,7 @@ def test_a_gpu_that_no_node_has_is_named_and_all_else_is_looked_at(patient: Pati
 
 
 def test_an_image_that_cannot_be_pulled_and_a_missing_account_are_named(patient: Patient, tmp_path: Path) -> None:
-    names = yaml.safe_load((ROOT / "images" / "images.yaml").read_text()) | {"tag": "never-built"}
-    file = tmp_path / "images.yaml"
-    file.write_text(yaml.safe_dump(names))
-    done = patient.doctor(env={"HAGANE_IMAGES": str(file)})
+    done = patient.doctor(env=images_with(tmp_path, tag="never-built"))
     assert failures(done) == ["image"], done.output
     assert "never-built" in done.errors[0]
     done = patient.doctor("--set", "cluster.service_account=nobody")
