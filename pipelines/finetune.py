@@ -2,8 +2,8 @@
 
 A finished step is known by its manifest in the store, which KFP's cache cannot see. `claim_run` looks, each time, and hands what it saw
 to prepare_dataset and render_config as parameters (components/prepare_dataset/claim.py), so that those two may be taken from the cache;
-KFP then starts no pod for them. The others are never: training writes what no parameter stands for, and each of the rest finds its own
-work done within seconds.
+KFP then starts its driver for each, and no pod of the step. The others are never: training writes what no parameter stands for, and
+each of the rest finds its own work done within seconds.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false
