@@ -14,12 +14,13 @@ from typing import Any
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from components.launch_training.access import Permission, needed, refusals
+from components.launch_training.access import needed
 from components.launch_training.cluster_access import refused
 from components.launch_training.cluster_watch import NO_ANSWER, RELIST_PAUSE_S, REQUEST_S, WATCH_S, Seen, plain, watch_job
 from components.launch_training.kinds import PYTORCHJOB, JobKind
 from components.shared.errors import ClusterError, NoCluster
 from components.shared.patience import patiently
+from components.shared.permissions import Permission, granted_by, refusals
 
 Fields = dict[str, Any]
 BUSY = (429, 500, 502, 503, 504)
@@ -235,7 +236,7 @@ def _answer(error: ApiException, verb: str, kind: JobKind) -> str:
     if error.status == 401:
         return "the credentials are not accepted (401); renew the kubeconfig or the pod's account"
     if error.status == 403:
-        role = "k8s/base" if kind is PYTORCHJOB else "k8s/overlays/trainjob"
+        role = granted_by(Permission(verb, kind.group, kind.plural))
         return f"not allowed (403); the launcher's account needs the Role of {role} ({message or f'verb {verb}'})"
     if error.status == 404 and message.startswith("namespaces "):
         return f"{message}; set cluster.namespace to one that is there"
