@@ -87,5 +87,5 @@ def finetune(
     settle(export, Pod("Export and verify", cpus=cpus, memory=plan.outputs["export_memory"], hours=12))
     settle(evaluation, Pod("Evaluate", cpus=cpus, memory=plan.outputs["evaluate_memory"], hours=EVALUATE_POD_HOURS))
     settle(report, Pod("Report", cpus="250m", memory="512Mi", hours=1))
-    settle(ended, Pod("How it ended", cpus="250m", memory="512Mi", hours=1, retries=0))  # looks again by itself: tells once
+    settle(ended, Pod("How it ended", cpus="250m", memory="512Mi", hours=1, retries=0))  # may run twice all the same: see end.py
     kubernetes.use_secret_as_env(ended, secret_name="hagane-notify", secret_key_to_env={"url": "HAGANE_NOTIFY_URL"}, optional=True)  # noqa: S106 - its name

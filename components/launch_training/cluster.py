@@ -14,16 +14,19 @@ from typing import Any
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from components.launch_training.access import Permission, needed, refusals
+from components.launch_training.access import needed
 from components.launch_training.cluster_access import refused
 from components.launch_training.cluster_watch import NO_ANSWER, RELIST_PAUSE_S, REQUEST_S, WATCH_S, Seen, plain, watch_job
 from components.launch_training.kinds import PYTORCHJOB, JobKind
 from components.shared.errors import ClusterError, NoCluster
+from components.shared.patience import patiently
+from components.shared.permissions import Permission, granted_by, refusals
 
 Fields = dict[str, Any]
 BUSY = (429, 500, 502, 503, 504)
 PATIENCE_S = 60.0
-"""How long one question is asked again while the API server does not answer or is busy, as when it starts anew."""
+"""How long one question is asked again while the API server does not answer or is busy, as when it starts anew: outside a pipeline's step,
+which waits longer (shared/patience.py), and to delete a job, since whoever ends a step may kill it soon."""
 TOKEN_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 STAMPED = re.compile(r"\d{4}-\d\d-\d\dT")
 LOST_LINES_S = 5.0
@@ -114,7 +117,7 @@ class Cluster:
             _request_timeout=REQUEST_S,
         )  # fmt: skip
         try:
-            self._ask("delete", call)
+            self._ask("delete", call, deadline_s=PATIENCE_S)
         except ApiException as error:
             if error.status != 404:
                 raise self._refused("delete", error) from None
@@ -136,20 +139,13 @@ class Cluster:
     def _jobs(self) -> dict[str, str]:
         return {**self.kind.where, "namespace": self.namespace}
 
-    def _ask(self, verb: str, call: Callable[[], Any]) -> Any:
-        """What the API server answers. Raises ClusterError when it does not within PATIENCE_S, ApiException for what it refuses."""
-        end = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                return call()
-            except ApiException as error:
-                if error.status not in BUSY or time.monotonic() > end:
-                    raise
-            except NO_ANSWER as error:
-                if time.monotonic() > end:
-                    found = str(error).splitlines()[0][:200]
-                    raise ClusterError(f"{self._where(verb)}: the API server does not answer ({found})") from None
-            time.sleep(RELIST_PAUSE_S)
+    def _ask(self, verb: str, call: Callable[[], Any], *, deadline_s: float | None = None) -> Any:
+        """What the API server answers. Raises ClusterError when it does not in time, ApiException for what it refuses."""
+        try:
+            return patiently(call, what="API server", may_pass=_is_away, deadline_s=deadline_s, otherwise_s=PATIENCE_S)
+        except NO_ANSWER as error:
+            found = str(error).splitlines()[0][:200]
+            raise ClusterError(f"{self._where(verb)}: the API server does not answer ({found})") from None
 
     def _refused(self, verb: str, error: ApiException) -> ClusterError:
         return ClusterError(f"{self._where(verb)}: {_answer(error, verb, self.kind)}")
@@ -199,6 +195,10 @@ class Cluster:
         return _lines(answer)
 
 
+def _is_away(error: BaseException) -> bool:
+    return isinstance(error, NO_ANSWER) or (isinstance(error, ApiException) and error.status in BUSY)
+
+
 def _lines(answer: Any) -> Iterator[str]:
     rest = b""
     for chunk in answer.stream(amt=None, decode_content=True):
@@ -236,7 +236,7 @@ def _answer(error: ApiException, verb: str, kind: JobKind) -> str:
     if error.status == 401:
         return "the credentials are not accepted (401); renew the kubeconfig or the pod's account"
     if error.status == 403:
-        role = "k8s/base" if kind is PYTORCHJOB else "k8s/overlays/trainjob"
+        role = granted_by(Permission(verb, kind.group, kind.plural))
         return f"not allowed (403); the launcher's account needs the Role of {role} ({message or f'verb {verb}'})"
     if error.status == 404 and message.startswith("namespaces "):
         return f"{message}; set cluster.namespace to one that is there"

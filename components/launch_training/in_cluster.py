@@ -14,6 +14,7 @@ from components.launch_training.phases import is_finished
 from components.shared.errors import ClusterError, Preempted
 from components.shared.plan import Plan
 from components.shared.processes import left_by_sigterm
+from components.shared.run_end import was_resumed
 from components.shared.spec import RunSpec
 from components.shared.step import Log
 from components.shared.storage import Store
@@ -32,10 +33,14 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
         ClusterError: the cluster refuses the job, before anything was begun.
         RunFailed: the job failed, or was given up. Preempted: SIGTERM came. In both the job is deleted, unless another run of KFP owns it
             or the API server does not let it be, which is told.
+
+    After any other error the job is left to the exit task, which deletes it. Where KFP's Retry continues a run, the exit task was before:
+    then it is deleted here.
     """
     cluster = Cluster(spec.cluster.namespace, KINDS[spec.backend])
     name = manifest["metadata"]["name"]
     follower: Follower | None = None
+    no_exit_task = was_resumed(store, kfp_run)
     with left_by_sigterm():
         try:
             attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), log)
@@ -46,6 +51,10 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
             if follower is not None:
                 follower.store_open_logs()
             raise Preempted(f"training: stopped by SIGTERM; {what}") from None
+        except Exception:
+            if no_exit_task:
+                end_job(cluster, name, kfp_run, log)
+            raise
 
 
 def as_sent(kind: JobKind, manifest: Fields, *, image: str, kfp_run: str) -> Fields:
