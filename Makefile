@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-runs test-crash test-truth test-images test-cluster targets bench-checkpoint bench-plan bench-memory bench-time lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-crash test-truth test-images test-cluster targets bench-checkpoint bench-plan bench-memory bench-time lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -37,6 +37,8 @@ push: .venv/dev  ## Push the images to REGISTRY=…, and write their digests to 
 ## Develop
 test: .venv/dev  ## Run all tests but the slow suites below
 	$(BIN)/pytest
+test-unit: .venv/dev  ## Run the fast tests alone, a process per core
+	$(BIN)/pytest -n auto tests/contracts tests/unit
 test-runs: .venv/dev  ## Run the pipeline once for each kind of run, some killed, and as the KFP UI runs it; ten minutes
 	$(BIN)/pytest tests/runs
 test-crash: .venv/dev  ## Kill training and uploads at every write, break network, disk and files; half an hour
