@@ -152,6 +152,10 @@ class HardwareSpec(FrozenModel):
     """The GPU by name, such as `a100-80gb`: its memory and speed. Without it, and without `gpu_memory_gib`, training is on the CPU."""
     gpu_memory_gib: Number | None = Field(default=None, gt=0)
     """Memory of one GPU in GiB, where the name does not say it, or less of it is to be used."""
+    tflops: Number | None = Field(default=None, gt=0)
+    """Dense bf16 TFLOP/s of one GPU by its data sheet, for a GPU that the plan does not know by name; needs `gpu_memory_gib`."""
+    network_gbit_s: Number | None = Field(default=None, gt=0)
+    """What one node sends to others, in Gbit/s: all its network cards together. Without it, 100."""
     host_memory_gib: Number | None = Field(default=None, gt=0)
     """Memory of one node in GiB that the run may use: what CPU offload spends. GPUs offload, and a cluster's CPUs train, only with it."""
     memory_margin: Number = Field(default=0.1, ge=0, lt=0.9)
