@@ -28,6 +28,8 @@ TOKEN_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 STAMPED = re.compile(r"\d{4}-\d\d-\d\dT")
 LOST_LINES_S = 5.0
 """How far back a log that was broken off is asked for again; lines that were read are known by their time."""
+UNANSWERED_S, UNANSWERED_PAUSE_S = 3.0, 0.2
+"""How long, and how often, a job is looked for whose creation was broken off before the API server answered."""
 LAST_READS = 5
 """How often the log of a container that is over is asked for, while the API server does not answer."""
 
@@ -49,6 +51,8 @@ class Cluster:
                 raise NoCluster(f"backend: no cluster: {found}; set KUBECONFIG, run in a pod, or set backend: local") from None
         self.kind, self.namespace = kind, namespace or own
         self._objects, self._core = client.CustomObjectsApi(), client.CoreV1Api()
+        self._unanswered = False
+        """Whether a job was asked for, and no answer came."""
 
     def job(self, name: str) -> Fields | None:
         try:
@@ -94,12 +98,16 @@ class Cluster:
 
     def _create(self, manifest: Fields, **how: Any) -> Fields | None:
         call = partial(self._objects.create_namespaced_custom_object, **self._jobs, body=manifest, _request_timeout=REQUEST_S, **how)
+        self._unanswered = not how
         try:
-            return self._ask("create", call)
+            created = self._ask("create", call)
         except ApiException as error:
+            self._unanswered = False
             if error.status == 409 and "AlreadyExists" in str(error.body):
                 return None
             raise self._refused("create", error) from None
+        self._unanswered = False
+        return created
 
     def annotate(self, name: str, annotations: dict[str, str]) -> None:
         """Nothing happens when the API does not answer, or there is no job: it is asked again, or watched."""
@@ -108,7 +116,14 @@ class Cluster:
             self._objects.patch_namespaced_custom_object(**self._jobs, name=name, body=body, _request_timeout=REQUEST_S)
 
     def delete(self, name: str) -> None:
-        """The job is gone or going, with its pods."""
+        """The job is gone or going, with its pods. One that was asked for without an answer, as when a signal came, may only appear now:
+        it is waited for."""
+        end = time.monotonic() + UNANSWERED_S
+        while not self._delete(name) and self._unanswered and time.monotonic() < end:
+            time.sleep(UNANSWERED_PAUSE_S)
+
+    def _delete(self, name: str) -> bool:
+        """Whether there was such a job."""
         call = partial(
             self._objects.delete_namespaced_custom_object, **self._jobs, name=name, propagation_policy="Background",
             _request_timeout=REQUEST_S,
@@ -118,6 +133,8 @@ class Cluster:
         except ApiException as error:
             if error.status != 404:
                 raise self._refused("delete", error) from None
+            return False
+        return True
 
     def deleted_by_hand(self, name: str) -> str:
         """The command by which a person deletes the job."""

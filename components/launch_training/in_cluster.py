@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from components.launch_training.ownership import ANOTHERS, end_job, is_anothers,
 from components.launch_training.phases import is_finished
 from components.shared.errors import ClusterError, Preempted
 from components.shared.plan import Plan
-from components.shared.processes import left_by_sigterm
+from components.shared.processes import left_by_signal
 from components.shared.spec import RunSpec
 from components.shared.step import Log
 from components.shared.storage import Store
@@ -36,16 +37,27 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
     cluster = Cluster(spec.cluster.namespace, KINDS[spec.backend])
     name = manifest["metadata"]["name"]
     follower: Follower | None = None
-    with left_by_sigterm():
+    stop = left_by_signal(
+        ending=f"training: job {name} is being deleted", left=f"training: job {name} may still run: {cluster.deleted_by_hand(name)}"
+    )
+    with stop:
         try:
             attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), log)
             follower = Follower(cluster, name, plan, spec.cluster, store, work, log, kfp_run=kfp_run, attached=attached)
             follower.follow()
         except (SystemExit, KeyboardInterrupt):
-            what = end_job(cluster, name, kfp_run, log)  # first of all: whoever ends this process may kill it soon
-            if follower is not None:
-                follower.store_open_logs()
-            raise Preempted(f"training: stopped by SIGTERM; {what}") from None
+            what = _stopped(cluster, name, kfp_run, follower, log)
+            raise Preempted(f"training: stopped; {what}") from None
+
+
+def _stopped(cluster: Cluster, name: str, kfp_run: str, follower: Follower | None, log: Log) -> str:
+    """The job is deleted and what its pods printed is stored, or that was given up. Returns what became of the job."""
+    what = f"job {name} may still run: {cluster.deleted_by_hand(name)}"
+    with suppress(KeyboardInterrupt):
+        what = end_job(cluster, name, kfp_run, log)  # first of all: whoever ends this process may kill it soon
+        if follower is not None:
+            follower.store_open_logs()
+    return what
 
 
 def as_sent(kind: JobKind, manifest: Fields, *, image: str, kfp_run: str) -> Fields:

@@ -245,8 +245,9 @@ class ClusterSpec(FrozenModel):
     """Kueue's LocalQueue: the job is made suspended and waits there."""
     gang: bool = False
     """Let a gang scheduler start all pods at once or none. A TrainJob leaves that to its runtime."""
-    runtime: str = "torch-distributed"
-    """Of a TrainJob: the ClusterTrainingRuntime that it goes by."""
+    runtime: str = "hagane"
+    """Of a TrainJob: its runtime. `hagane` is the namespace's TrainingRuntime of k8s/overlays/trainjob; any other name is a
+    ClusterTrainingRuntime, such as Trainer's torch-distributed, which does not keep `max_restarts`."""
     user: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
     """Whose run it is: a label of job and pods, `hagane.dev/user`, of letters, digits, dots, hyphens, underscores."""
     labels: dict[str, str] = Field(default_factory=dict)
