@@ -19,6 +19,7 @@ from components.shared.spec import RunSpec
 from components.shared.step import work_folder
 from pipelines.finetune import STEPS
 from pipelines.following import Outcome, Screen, follow
+from pipelines.parameters import texts_of
 
 
 def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = None) -> None:
@@ -132,17 +133,6 @@ def _alone(lock_file: Path, run: str) -> Iterator[None]:
 
 def _refuse_what_kfp_garbles(spec: RunSpec) -> None:
     """kfp.local 2.17 replaces the text `python3` by the interpreter's path in all that it hands to a step."""
-    garbled = [f"{key}: {value!r}" for key, value in _texts(json.loads(spec.model_dump_json())) if "python3" in value]
+    garbled = [f"{key}: {value!r}" for key, value in texts_of(json.loads(spec.model_dump_json())) if "python3" in value]
     if garbled:
         raise SpecError(*(f"{line} contains 'python3', which kfp.local would change; use another path or wording" for line in garbled))
-
-
-def _texts(tree: object, where: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(tree, str):
-        yield where, tree
-    elif isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _texts(value, f"{where}.{key}" if where else key)
-    elif isinstance(tree, list):
-        for index, value in enumerate(tree):
-            yield from _texts(value, f"{where}.{index}")

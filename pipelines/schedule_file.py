@@ -27,6 +27,7 @@ from components.shared.errors import SpecError
 from components.shared.spec import FrozenModel, RunSpec
 from components.shared.spec_file import Location, complaint, load_spec, place_of, read_fields
 from pipelines.cron import kfp_cron, six_fields, zone
+from pipelines.kfp_limits import account_problems, name_problems
 from pipelines.options import EXPERIMENT
 from pipelines.submitting import cluster_problems, spec_parameter
 
@@ -139,6 +140,7 @@ def load_schedules(path: Path) -> WantedSchedules:
     except ValidationError as error:
         raise SpecError(*problems, *(_sentence(detail, lines, str(path)) for detail in error.errors())) from None
     problems += _doubles(file, lines, str(path))
+    problems += name_problems("experiment", file.experiment, where=f"{place_of(('experiment',), lines, str(path))}experiment")
     wanted: list[Wanted] = []
     now = datetime.now(UTC)
     for index, schedule in enumerate(file.schedules):
@@ -148,6 +150,8 @@ def load_schedules(path: Path) -> WantedSchedules:
         except ValueError as error:
             problems.append(f"{place_of((*where, 'time_zone'), lines, str(path))}{schedule.name}: time_zone: {error}")
             continue
+        account = f"{place_of((*where, 'service_account'), lines, str(path))}{schedule.name}: service_account"
+        problems += account_problems(schedule.service_account, where=account)
         place = f"{place_of((*where, 'spec'), lines, str(path))}{schedule.name}"
         try:
             spec = load_spec(path.parent / schedule.spec, _overrides(schedule))

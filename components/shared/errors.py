@@ -29,6 +29,11 @@ _KEYS_IN_ADDRESS = re.compile(r"(?<=:/)(/?)[^\s'\"]+@")
 _SIGNED_ADDRESS = re.compile(r"\?[^\s'\"]*(signature|credential|token|secret|password|key)[^\s'\"]*", re.IGNORECASE)
 
 
+def without_keys(text: str) -> str:
+    """The text without keys that someone put into an address."""
+    return _SIGNED_ADDRESS.sub("?***", _KEYS_IN_ADDRESS.sub(r"\1***@", text))
+
+
 class HaganeError(Exception):
     """An error to tell the user in `problems`: one line each, in the form `where: found, allowed; what to do`.
 
@@ -38,7 +43,7 @@ class HaganeError(Exception):
     exit_code = 2
 
     def __init__(self, *problems: str) -> None:
-        self.problems = tuple(_SIGNED_ADDRESS.sub("?***", _KEYS_IN_ADDRESS.sub(r"\1***@", problem)) for problem in problems)
+        self.problems = tuple(map(without_keys, problems))
         super().__init__("\n".join(self.problems))
 
 
