@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from components.shared.printable import shown
+
 
 class FrozenModel(BaseModel):
     """What passes between steps: read-only, exact types, no key that is not declared."""
@@ -23,6 +25,12 @@ def _exponent_number(value: object) -> object:
     return value
 
 
+NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$"
+USER_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+MOST_ROWS = 1_048_576
+"""Of a batch, and of what is measured: more is a slip of the hand, and overflows what is counted from it."""
+MOST_MINUTES = 525_600
+"""A year."""
 TARGET_WORDS = ("auto", "all", "attention", "mlp")
 
 
@@ -31,13 +39,13 @@ def _word_or_names(value: object) -> object:
         return value
     if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
         return tuple(value)
-    raise ValueError(f"got {value!r}, must be {', '.join(TARGET_WORDS)} or a list of layer names")
+    raise ValueError(f"got {shown(value)}, must be {', '.join(TARGET_WORDS)} or a list of layer names")
 
 
 def _auto_or_whole(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ROWS):
         return value
-    raise ValueError(f"got {value!r}, must be auto or a whole number of at least 1")
+    raise ValueError(f"got {shown(value)}, must be auto or a whole number from 1 to {MOST_ROWS}")
 
 
 def _auto_zero(value: object) -> object:
@@ -78,12 +86,12 @@ class TrainingSpec(FrozenModel):
     """`lora` trains small matrices beside the frozen base; `full` trains every parameter."""
     epochs: int = Field(default=3, ge=1, le=1000)
     """Passes over the training rows. A checkpoint is stored at the end of each."""
-    global_batch: int = Field(default=8, ge=1)
+    global_batch: int = Field(default=8, ge=1, le=MOST_ROWS)
     """Rows per optimizer step, over all processes. Must be a multiple of `micro_batch` times the number of processes."""
     micro_batch: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_whole)] = "auto"
     """Rows per process in one forward pass: the memory knob. `auto` is the most that fits the hardware. What is missing to
     `global_batch` is accumulated."""
-    max_steps: int | None = Field(default=None, ge=1)
+    max_steps: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Stop after so many optimizer steps, in the middle of an epoch if need be. Without it, all `epochs` are trained."""
     drop_last: bool = False
     """Leave out the last rows of an epoch when they do not fill a micro-batch on every process."""
@@ -95,7 +103,7 @@ class TrainingSpec(FrozenModel):
     """Share of all steps during which the learning rate rises from 0 to `lr_peak`."""
     weight_decay: Number = Field(default=0.0, ge=0, lt=1)
     """AdamW's decoupled weight decay, per unit of learning rate."""
-    clip_norm: Number = Field(default=1.0, gt=0)
+    clip_norm: Number = Field(default=1.0, gt=0, le=1e9)
     """Largest norm of the gradient over all trainable parameters."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of weights and activations in the forward and backward pass: `auto` is bf16 where the machine computes it
@@ -109,7 +117,7 @@ class TrainingSpec(FrozenModel):
 class LoraSpec(FrozenModel):
     rank: int = Field(default=16, ge=1, le=1024)
     """Rank of the update matrices: trainable parameters grow in proportion."""
-    alpha: Number = Field(default=32.0, gt=0)
+    alpha: Number = Field(default=32.0, gt=0, le=1e6)
     """The update is scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685, section 4.1)."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     """Share of a LoRA layer's inputs set to zero during training."""
@@ -150,17 +158,17 @@ class HardwareSpec(FrozenModel):
     """Training processes on each: one per GPU, or on a CPU one per group of cores."""
     gpu: str | None = None
     """The GPU by name, such as `a100-80gb`: its memory and speed. Without it, and without `gpu_memory_gib`, training is on the CPU."""
-    gpu_memory_gib: Number | None = Field(default=None, gt=0)
+    gpu_memory_gib: Number | None = Field(default=None, ge=0.001, le=1e9)
     """Memory of one GPU in GiB, where the name does not say it, or less of it is to be used."""
-    tflops: Number | None = Field(default=None, gt=0)
+    tflops: Number | None = Field(default=None, ge=0.001, le=1e9)
     """Dense bf16 TFLOP/s of one GPU by its data sheet, for a GPU that the plan does not know by name; needs `gpu_memory_gib`."""
-    network_gbit_s: Number | None = Field(default=None, gt=0)
+    network_gbit_s: Number | None = Field(default=None, ge=0.001, le=1e9)
     """What one node sends to others, in Gbit/s: all its network cards together. Without it, 100."""
-    host_memory_gib: Number | None = Field(default=None, gt=0)
+    host_memory_gib: Number | None = Field(default=None, ge=0.001, le=1e9)
     """Memory of one node in GiB that the run may use: what CPU offload spends. GPUs offload, and a cluster's CPUs train, only with it."""
     memory_margin: Number = Field(default=0.1, ge=0, lt=0.9)
     """Share of GPU and host memory that the plan leaves free, for what no formula sees."""
-    price_per_gpu_hour: Number | None = Field(default=None, ge=0)
+    price_per_gpu_hour: Number | None = Field(default=None, ge=0, le=1e9)
     """Price of one GPU for an hour, in any currency: the plan then tells what the run costs."""
 
     @property
@@ -172,22 +180,22 @@ class HardwareSpec(FrozenModel):
 class KeepSpec(FrozenModel):
     """Which epochs' checkpoints stay in the store; what any of these names stays. With none of them set, all stay."""
 
-    last: int | None = Field(default=None, ge=1)
+    last: int | None = Field(default=None, ge=1, le=1_000_000)
     """The newest so many epochs. The newest of all always stays."""
-    best: int | None = Field(default=None, ge=1)
+    best: int | None = Field(default=None, ge=1, le=1_000_000)
     """The so many epochs with the lowest held-out loss."""
-    every: int | None = Field(default=None, ge=1)
+    every: int | None = Field(default=None, ge=1, le=1_000_000)
     """Each epoch whose number is a multiple of this."""
 
 
 class CheckpointSpec(FrozenModel):
-    every_minutes: Number | None = Field(default=None, gt=0)
+    every_minutes: Number | None = Field(default=None, gt=0, le=MOST_MINUTES)
     """Also store a checkpoint between epochs when so many minutes went by since the last one. It goes when a newer one is there."""
     keep: KeepSpec = KeepSpec()
     """Which checkpoints stay. An older one is removed only after a newer one is committed."""
     grace_seconds: int = Field(default=30, ge=0, le=3600)
     """Seconds between SIGTERM and SIGKILL when a machine is taken away. A checkpoint is stored within them if the plan says it fits."""
-    upload_mb_s: Number = Field(default=100, gt=0)
+    upload_mb_s: Number = Field(default=100, ge=0.001, le=1e6)
     """Megabytes a second that a node surely uploads to the store: what the plan counts on for `grace_seconds` and for its estimate
     of time."""
     on_failure: Literal["stop", "continue"] = "stop"
@@ -229,7 +237,7 @@ class ClusterSpec(FrozenModel):
     """PersistentVolumeClaim: folder where the workers see it, read-only. For models that lie in the cluster."""
     work_claim: str | None = None
     """PersistentVolumeClaim for the workers' scratch files; without it they are on the node's disk, with a limit from the plan."""
-    cpus: Number | None = Field(default=None, gt=0)
+    cpus: Number | None = Field(default=None, ge=0.001, le=10_000)
     """CPU cores that each pod asks for."""
     gpu_resource: str = "nvidia.com/gpu"
     """Name of a GPU among a node's resources."""
@@ -248,21 +256,21 @@ class ClusterSpec(FrozenModel):
     runtime: str = "hagane"
     """Of a TrainJob: its runtime. `hagane` is the namespace's TrainingRuntime of k8s/overlays/trainjob; any other name is a
     ClusterTrainingRuntime, such as Trainer's torch-distributed, which does not keep `max_restarts`."""
-    user: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
+    user: str | None = Field(default=None, pattern=USER_PATTERN)
     """Whose run it is: a label of job and pods, `hagane.dev/user`, of letters, digits, dots, hyphens, underscores."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Further labels of job and pods, such as a team or cost centre."""
-    max_restarts: int = Field(default=10, ge=0)
+    max_restarts: int = Field(default=10, ge=0, le=1_000_000)
     """How often the pods may be started anew after a lost node or peer; a fourth in a row without a step made ends the job sooner."""
-    queue_timeout_minutes: Number = Field(default=720, gt=0)
+    queue_timeout_minutes: Number = Field(default=720, gt=0, le=MOST_MINUTES)
     """Longest wait until all pods have a node."""
-    start_timeout_minutes: Number = Field(default=30, gt=0)
+    start_timeout_minutes: Number = Field(default=30, gt=0, le=MOST_MINUTES)
     """Longest wait from then on until training begins: images pulled, weights loaded, all processes met."""
-    stall_timeout_minutes: Number = Field(default=30, gt=0)
+    stall_timeout_minutes: Number = Field(default=30, gt=0, le=MOST_MINUTES)
     """Longest time without a step made, once training has begun."""
-    run_timeout_hours: Number | None = Field(default=None, gt=0)
+    run_timeout_hours: Number | None = Field(default=None, gt=0, le=MOST_MINUTES / 60)
     """Longest time that the job may run in all."""
-    keep_finished_hours: Number = Field(default=24, ge=0)
+    keep_finished_hours: Number = Field(default=24, ge=0, le=MOST_MINUTES / 60)
     """How long the finished job stays to be looked at."""
     patch: dict[str, Any] = Field(default_factory=dict)
     """Changes to the job's manifest: mappings merge, lists of named things merge by name, null removes. The cluster is asked what it
@@ -276,7 +284,7 @@ HOW_NOT_WHAT = ("hardware", "zero", "checkpoints", "resume", "cluster", "trainin
 
 
 class RunSpec(FrozenModel):
-    name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$")
+    name: str = Field(pattern=NAME_PATTERN)
     """Name of the run: its folder in the store, its job in the cluster. Small letters, digits, hyphens; at most 50."""
     store: str = Field(min_length=1)
     """Where everything of the run goes: a folder, or `s3://bucket/prefix`. Endpoint and keys of S3 come from the usual AWS_ variables."""

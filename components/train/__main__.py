@@ -67,7 +67,7 @@ def main() -> None:
             train(prepare_job(run, log), log)
         except Preempted as error:
             if dist.get_rank() == 0:
-                log.error("failed", exit_code=error.exit_code, problems=list(error.problems))
+                log.error("failed", exit_code=error.exit_code, problems=error.lines)
             leave_processes(error.exit_code)
         except RuntimeError as error:
             if not peer_is_lost(error):
