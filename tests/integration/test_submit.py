@@ -323,12 +323,12 @@ def test_data_at_another_address_than_a_stores_is_refused(
     assert done.errors == [f"error: data.train: {address!r} is no object of an S3 store; put it into the store and name it s3://…"]
 
 
-def test_data_in_a_store_and_a_store_without_secrets_are_noted_and_left_to_the_first_steps(
+def test_data_in_a_store_and_a_store_without_keys_are_noted_and_left_to_the_first_steps(
     server: KfpServer, tree: dict[str, Any], told: dict[str, str], s3: S3Server, tmp_path: Path
 ) -> None:
     tree["data"]["train"] = "s3://bucket/train.jsonl"
-    without_secrets = {**told, **dict.fromkeys(s3.env, "")}
-    done = submit(tree, tmp_path, without_secrets)
+    without_keys = {**told, **dict.fromkeys(s3.env, "")}
+    done = submit(tree, tmp_path, without_keys)
     assert done.exit_code == 0, done.errors
     notes = [line for line in done.errors if line.startswith("note: ")]
     for part in ("the store was not tried from here", "model.source lies on claim models", "the data was not read here"):
