@@ -19,11 +19,13 @@ from components.launch_training.cluster_access import refused
 from components.launch_training.cluster_watch import NO_ANSWER, RELIST_PAUSE_S, REQUEST_S, WATCH_S, Seen, plain, watch_job
 from components.launch_training.kinds import PYTORCHJOB, JobKind
 from components.shared.errors import ClusterError, NoCluster
+from components.shared.patience import patiently
 
 Fields = dict[str, Any]
 BUSY = (429, 500, 502, 503, 504)
 PATIENCE_S = 60.0
-"""How long one question is asked again while the API server does not answer or is busy, as when it starts anew."""
+"""How long one question is asked again while the API server does not answer or is busy, as when it starts anew: outside a pipeline's step,
+which waits longer (shared/patience.py), and to delete a job, since whoever ends a step may kill it soon."""
 TOKEN_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 STAMPED = re.compile(r"\d{4}-\d\d-\d\dT")
 LOST_LINES_S = 5.0
@@ -129,7 +131,7 @@ class Cluster:
             _request_timeout=REQUEST_S,
         )  # fmt: skip
         try:
-            self._ask("delete", call)
+            self._ask("delete", call, deadline_s=PATIENCE_S)
         except ApiException as error:
             if error.status != 404:
                 raise self._refused("delete", error) from None
@@ -153,20 +155,13 @@ class Cluster:
     def _jobs(self) -> dict[str, str]:
         return {**self.kind.where, "namespace": self.namespace}
 
-    def _ask(self, verb: str, call: Callable[[], Any]) -> Any:
-        """What the API server answers. Raises ClusterError when it does not within PATIENCE_S, ApiException for what it refuses."""
-        end = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                return call()
-            except ApiException as error:
-                if error.status not in BUSY or time.monotonic() > end:
-                    raise
-            except NO_ANSWER as error:
-                if time.monotonic() > end:
-                    found = str(error).splitlines()[0][:200]
-                    raise ClusterError(f"{self._where(verb)}: the API server does not answer ({found})") from None
-            time.sleep(RELIST_PAUSE_S)
+    def _ask(self, verb: str, call: Callable[[], Any], *, deadline_s: float | None = None) -> Any:
+        """What the API server answers. Raises ClusterError when it does not in time, ApiException for what it refuses."""
+        try:
+            return patiently(call, what="API server", may_pass=_is_away, deadline_s=deadline_s, otherwise_s=PATIENCE_S)
+        except NO_ANSWER as error:
+            found = str(error).splitlines()[0][:200]
+            raise ClusterError(f"{self._where(verb)}: the API server does not answer ({found})") from None
 
     def _refused(self, verb: str, error: ApiException) -> ClusterError:
         return ClusterError(f"{self._where(verb)}: {_answer(error, verb, self.kind)}")
@@ -214,6 +209,10 @@ class Cluster:
             _preload_content=False, _request_timeout=(REQUEST_S, WATCH_S),
         )  # fmt: skip
         return _lines(answer)
+
+
+def _is_away(error: BaseException) -> bool:
+    return isinstance(error, NO_ANSWER) or (isinstance(error, ApiException) and error.status in BUSY)
 
 
 def _lines(answer: Any) -> Iterator[str]:

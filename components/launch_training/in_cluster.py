@@ -15,6 +15,7 @@ from components.launch_training.phases import is_finished
 from components.shared.errors import ClusterError, Preempted
 from components.shared.plan import Plan
 from components.shared.processes import left_by_signal
+from components.shared.run_end import was_resumed
 from components.shared.spec import RunSpec
 from components.shared.step import Log
 from components.shared.storage import Store
@@ -33,10 +34,14 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
         ClusterError: the cluster refuses the job, before anything was begun.
         RunFailed: the job failed, or was given up. Preempted: SIGTERM came. In both the job is deleted, unless another run of KFP owns it
             or the API server does not let it be, which is told.
+
+    After any other error the job is left to the exit task, which deletes it. Where KFP's Retry continues a run, the exit task was before:
+    then it is deleted here.
     """
     cluster = Cluster(spec.cluster.namespace, KINDS[spec.backend])
     name = manifest["metadata"]["name"]
     follower: Follower | None = None
+    no_exit_task = was_resumed(store, kfp_run)
     stop = left_by_signal(
         ending=f"training: job {name} is being deleted", left=f"training: job {name} may still run: {cluster.deleted_by_hand(name)}"
     )
@@ -48,6 +53,10 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
         except (SystemExit, KeyboardInterrupt):
             what = _stopped(cluster, name, kfp_run, follower, log)
             raise Preempted(f"training: stopped; {what}") from None
+        except Exception:
+            if no_exit_task:
+                end_job(cluster, name, kfp_run, log)
+            raise
 
 
 def _stopped(cluster: Cluster, name: str, kfp_run: str, follower: Follower | None, log: Log) -> str:

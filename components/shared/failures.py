@@ -52,6 +52,12 @@ class StepFailure(FrozenModel):
     kfp_run: str = ""
     """KFP's id of the run whose step it was; empty outside KFP."""
 
+    @property
+    def text(self) -> str:
+        """What every place shows of it: the step, what happened, and the hint where that is not said yet."""
+        hint = f"\nFix: {self.hint}" if self.hint and self.hint not in self.message else ""
+        return f"{self.step}: {self.message}{hint}"
+
 
 def failure_of(step: str, error: BaseException, log_tail: Iterable[str], *, at: datetime, kfp_run: str = "") -> StepFailure:
     """The failure that an error is, without secrets. A crash has its traceback in the tail."""
@@ -84,8 +90,10 @@ def withdraw_failure(store: Store, step: str) -> None:
     store.delete(failure_key(step))
 
 
-def read_failures(store: Store) -> tuple[StepFailure, ...]:
+def read_failures(store: Store, kfp_run: str | None = None) -> tuple[StepFailure, ...]:
     """The failures of a run's folder, in the pipeline's order. One that cannot be read is left out.
+
+    With `kfp_run`, those of that run of KFP alone: another may have begun under the same name.
 
     Raises:
         StoreError: the store cannot be used.
@@ -93,6 +101,8 @@ def read_failures(store: Store) -> tuple[StepFailure, ...]:
     keys = [stored.key for stored in store.list(f"{FAILURES}/")]
     read = [_read(store.read_bytes(key)) for key in keys]
     known = [failure for failure in read if failure is not None]
+    if kfp_run is not None:
+        known = [failure for failure in known if failure.kfp_run == kfp_run]
     return tuple(sorted(known, key=_place))
 
 

@@ -1,7 +1,7 @@
 """The names of everything inside a run's folder; no other module spells one.
 
 <store>/<run name>/spec.yaml  dataset/  plan/  checkpoints/epoch-0001/ … step-000123/  adapter/ or model/  evaluation/  report/
-                                         asked.json  progress.json  logs/  failures/
+                                         asked.json  progress.json  logs/  failures/  ends/
 <store>/.newest/<series>.json
 """
 
@@ -53,6 +53,11 @@ def newest_key(series: str) -> str:
 
 def failure_key(step: str) -> str:
     return f"{FAILURES}/{step}.json"
+
+
+def end_key(kfp_run: str) -> str:
+    """What was said of the end of a run of KFP: see run_end.py."""
+    return f"ends/{kfp_run}.json"
 
 
 def manifest_key(folder: str) -> str:
