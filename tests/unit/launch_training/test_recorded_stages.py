@@ -88,7 +88,7 @@ class Recorded:
             wanted = parameters["labelSelector"].partition("=")[2]
             given = self.found["workload"]
             fits = given is not None and given["metadata"]["labels"][workload.JOB_UID_LABEL] == wanted
-            return 200, _list([given] if fits else [])
+            return 200, _list([cast(Fields, given)] if fits else [])
         if what == "events":
             self.looks["events"] += 1
             return 200, _list([each for each in self.found["events"] if _selected(each, parameters["fieldSelector"])])
