@@ -17,9 +17,11 @@ from kubernetes.client.exceptions import ApiException
 from components.launch_training.access import Permission, needed, refusals
 from components.launch_training.cluster_access import refused
 from components.launch_training.cluster_watch import NO_ANSWER, RELIST_PAUSE_S, REQUEST_S, WATCH_S, Seen, plain, watch_job
+from components.launch_training.dropped_fields import dropped, dropped_problem
 from components.launch_training.kinds import PYTORCHJOB, JobKind
 from components.shared.errors import ClusterError, NoCluster
 from components.shared.patience import patiently
+from components.shared.spec import ClusterSpec
 
 Fields = dict[str, Any]
 BUSY = (429, 500, 502, 503, 504)
@@ -27,6 +29,9 @@ PATIENCE_S = 60.0
 """How long one question is asked again while the API server does not answer or is busy, as when it starts anew: outside a pipeline's step,
 which waits longer (shared/patience.py), and to delete a job, since whoever ends a step may kill it soon."""
 TOKEN_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+ADMISSION = re.compile("admission webhook|exceeded quota|violates PodSecurity|ValidatingAdmissionPolicy")
+"""In a refusal (403) that is no matter of rights."""
+RUNTIME_MISSING = re.compile(r"runtime.*not found|not found.*runtime", re.IGNORECASE | re.DOTALL)
 STAMPED = re.compile(r"\d{4}-\d\d-\d\dT")
 LOST_LINES_S = 5.0
 """How far back a log that was broken off is asked for again; lines that were read are known by their time."""
@@ -75,13 +80,13 @@ class Cluster:
                 return []
             raise self._refused("list", error) from None
 
-    def check_fields(self, manifest: Fields) -> None:
+    def check_fields(self, manifest: Fields, spec: ClusterSpec) -> None:
         """Asks the API server what it would make of the manifest. Raises ClusterError with every field that it would refuse or drop."""
         accepted = self._create(manifest, dry_run="All")
         if accepted is not None:
-            dropped = list(_dropped(manifest, accepted))
-            if dropped:
-                raise ClusterError(*(f"cluster.patch: {where}: this cluster's {self.kind.name} has no such field" for where in dropped))
+            problems = [dropped_problem(place, manifest, self.kind, spec) for place in dropped(manifest, accepted)]
+            if problems:
+                raise ClusterError(*problems)
 
     def check_permissions(self) -> None:
         """Before any is needed: without `watch` the launcher would stand still, without `patch` its job would be reaped.
@@ -229,28 +234,14 @@ def _age_s(stamp: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(stamp)).total_seconds()
 
 
-def _dropped(sent: Any, kept: Any, where: str = "") -> Iterator[str]:
-    """Places of what was sent and is not kept: an API server removes fields that its schema does not know."""
-    if isinstance(sent, dict):
-        for key, value in sent.items():
-            place = f"{where}.{key}" if where else key
-            if value in ({}, []) and (not isinstance(kept, dict) or key not in kept):
-                continue
-            if not isinstance(kept, dict) or key not in kept:
-                yield place
-            else:
-                yield from _dropped(value, kept[key], place)
-    elif isinstance(sent, list) and isinstance(kept, list):
-        for number, (each, its) in enumerate(zip(sent, kept, strict=False)):
-            yield from _dropped(each, its, f"{where}[{number}]")
-
-
 def _answer(error: ApiException, verb: str, kind: JobKind) -> str:
     message = ""
     with suppress(ValueError, TypeError, KeyError):
         message = json.loads(error.body or "")["message"]
     if error.status == 401:
         return "the credentials are not accepted (401); renew the kubeconfig or the pod's account"
+    if error.status == 403 and ADMISSION.search(message):
+        return f"{message}{_admission_fix(message)}"
     if error.status == 403:
         role = "k8s/base" if kind is PYTORCHJOB else "k8s/overlays/trainjob"
         return f"not allowed (403); the launcher's account needs the Role of {role} ({message or f'verb {verb}'})"
@@ -259,3 +250,14 @@ def _answer(error: ApiException, verb: str, kind: JobKind) -> str:
     if error.status == 404:
         return f"there is no {kind.name} in this cluster (404); install {kind.installed_by}, or set another backend"
     return message or f"{error.status} {error.reason}"
+
+
+def _admission_fix(message: str) -> str:
+    if RUNTIME_MISSING.search(message):
+        return (
+            ". Fix: kubectl apply -k k8s/overlays/trainjob in the job's namespace, or set cluster.runtime to a ClusterTrainingRuntime that "
+            "is there"
+        )
+    if "exceeded quota" in message:
+        return ". Fix: wait until other jobs end, or have the ResourceQuota raised"
+    return ""

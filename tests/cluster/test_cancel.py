@@ -60,7 +60,7 @@ def test_a_second_sigterm_does_not_keep_a_launcher_from_deleting_its_job(
                 assert "is deleted" in launcher.log
         print(f"two SIGTERMs {pause_ms} ms apart: exit codes {exit_codes}, {len(namespace.jobs())} jobs left")
         assert namespace.jobs() == []
-        assert set(exit_codes) == {Preempted.exit_code}
+        assert set(exit_codes) <= {Preempted.exit_code, -15}  # -15: Python had given back its handlers, after all was said
 
 
 def test_the_end_of_a_pipeline_deletes_the_job_that_a_killed_launcher_left(
