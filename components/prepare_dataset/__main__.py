@@ -69,6 +69,7 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
         "read",
         train=len(source.records.train),
         held_out=len(source.records.held_out),
+        format=", ".join(dict.fromkeys(source.records.forms)),
         template=source.model.encoder.template.name,
         model_revision=source.model.resolved.revision,
     )

@@ -64,19 +64,35 @@ class ModelSpec(FrozenModel):
     """Hub commit, tag or branch. Only for a hub id; the commit it stands for is written into the dataset's manifest."""
 
 
+RecordForm = Literal["auto", "messages", "sharegpt", "oasst_tree", "alpaca", "ichikara", "prompt_completion"]
+"""How a record says its conversation; components/prepare_dataset/forms.py has the columns of each."""
+
+
 class DataSpec(FrozenModel):
     train: str = Field(min_length=1)
-    """Training conversations: a JSONL file or object (`s3://bucket/train.jsonl`), one `{"messages": [{"role": …, "content": …}, …]}`
-    a line, each with an assistant turn."""
+    """Training conversations: a JSONL file, a JSON list of records, or an object (`s3://bucket/train.jsonl`). Each record has
+    an assistant turn."""
     held_out: str | None = None
     """Conversations never trained on, in the same form. Without it, `held_out_share` of `train` is set aside."""
     held_out_share: Number = Field(default=0.05, gt=0, lt=0.5)
-    """Share of `train` set aside when `held_out` is absent, chosen by a hash of each conversation: the same every time."""
+    """Share of `train` set aside when `held_out` is absent, chosen by a hash: the same every time."""
+    held_out_by: Literal["prompt", "conversation"] = "prompt"
+    """What the hash is of: `prompt` keeps conversations with the same first question on one side, so that no held-out
+    question is trained on."""
+    format: RecordForm = "auto"
+    """Form of the records. `auto` recognises it by the keys of the first record: `messages` (OpenAI), `sharegpt`, `alpaca`
+    (also dolly), `prompt_completion`, `ichikara`, `oasst_tree`."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Keys of the file under other names than the form's, such as `{prompt: title, completion: body}`."""
+    encoding: str = "utf-8"
+    """Character encoding of text files, such as `cp932`."""
     row_tokens: int = Field(default=1024, ge=16, le=1_048_576)
     """Tokens in one packed row. Whole conversations are put side by side in a row; none is split, none sees another."""
     chat_template: str = "model"
     """`model` takes the template that the tokenizer brings; anything else is the path or URI of a Jinja file, for models that
     bring none."""
+    template_args: dict[str, Any] = Field(default_factory=dict)
+    """Further variables of the chat template, such as `{enable_thinking: false}`."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """What becomes of a conversation longer than `row_tokens`: `refuse` stops before training, `drop` leaves it out and counts it."""
 
