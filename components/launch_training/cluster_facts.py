@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.utils import parse_quantity
@@ -81,6 +82,26 @@ def has_runtime(name: str) -> bool:
     with _asked("get", "clustertrainingruntimes"):
         call = client.CustomObjectsApi().get_cluster_custom_object
         return _is_there(lambda: call(**where, name=name, _request_timeout=REQUEST_S)) is not None
+
+
+def argo_defaults(namespaces: tuple[str, ...]) -> Fields | None:
+    """What Argo's controller puts into every template (templateDefaults of its config map), from the first namespace that has it.
+
+    None where none of them has.
+    """
+    for namespace in namespaces:
+        settings = _config_map("workflow-controller-configmap", namespace)
+        if settings is not None:
+            whole = yaml.safe_load(settings.get("config", "")) or {}
+            written = settings.get("templateDefaults")
+            return (yaml.safe_load(written) if written else whole.get("templateDefaults")) or {}
+    return None
+
+
+def _config_map(name: str, namespace: str) -> dict[str, str] | None:
+    with _asked("get", f"configmaps {name}"):
+        found = _is_there(lambda: client.CoreV1Api().read_namespaced_config_map(name, namespace, _request_timeout=REQUEST_S))
+        return None if found is None else found.data or {}
 
 
 def nodes() -> list[NodeFacts]:

@@ -21,10 +21,12 @@ from components.launch_training.diagnosis import (
     account_finding,
     excess_finding,
     image_finding,
+    kfp_permissions_finding,
     kind_finding,
     permissions_finding,
     pod_finding,
     queue_finding,
+    retries_finding,
     runtime_finding,
     source_findings,
     store_findings,
@@ -35,6 +37,7 @@ from components.launch_training.probe import Sources, probe_job
 from components.launch_training.probing import probe
 from components.shared.errors import ClusterError
 from components.shared.findings import Finding
+from components.shared.permissions import ARGO, KFP_POD_PERMISSIONS
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
 from components.shared.step import Log, step_log
@@ -42,6 +45,8 @@ from components.shared.training_job import PYTORCHJOB_CONTAINER
 
 Fields = dict[str, Any]
 OTHER_NAMESPACES = ("default", "kube-system")
+KFP_NAMESPACE = "kubeflow"
+"""Where KFP's manifests put Argo's controller."""
 
 
 class Examination:
@@ -60,7 +65,9 @@ class Examination:
         checks: list[tuple[str, Callable[[], Iterable[Finding | None]]]] = [
             (self.kind.name, self.kinds),
             ("permissions", self.permissions),
+            ("permissions of KFP", self.kfp_permissions),
             ("no more than that", self.excess),
+            ("KFP's retries", self.retries),
             ("launcher's account", self.launchers_account),
             ("Kueue queue", self.queue),
             ("nodes", self.nodes),
@@ -85,13 +92,27 @@ class Examination:
             missing = refused(api_as(self.account, self.namespace), wanted, self.namespace)
         yield permissions_finding(self.who, missing, len(wanted))
 
+    def kfp_permissions(self) -> Iterable[Finding]:
+        if self.account is None and not in_a_pod():
+            raise NotAllowed("for the account of a pipeline's pods: --launcher ACCOUNT")
+        if not cluster_facts.versions_of(ARGO):
+            raise NotAllowed("no Argo Workflows here, so no KFP either")
+        with may_not_impersonate(self.account):
+            missing = refused(api_as(self.account, self.namespace), KFP_POD_PERMISSIONS, self.namespace)
+        yield kfp_permissions_finding(self.who, missing, len(KFP_POD_PERMISSIONS))
+
+    def retries(self) -> Iterable[Finding]:
+        if cluster_facts.versions_of(ARGO):
+            yield retries_finding(cluster_facts.argo_defaults((self.namespace, KFP_NAMESPACE)))
+
     def excess(self) -> Iterable[Finding]:
         api = api_as(self.account, self.namespace)
         with may_not_impersonate(self.account):
             rules = rules_of(api, self.namespace)
             others = {name: set(refused(api, TOO_MUCH, name)) for name in OTHER_NAMESPACES if name != self.namespace}
         elsewhere = [f"{each} in namespace {name}" for name, denied in others.items() for each in TOO_MUCH if each not in denied]
-        yield excess_finding(self.who, beyond(rules, shipped()), elsewhere)
+        wanted = (*shipped(), *KFP_POD_PERMISSIONS)
+        yield excess_finding(self.who, beyond(rules, wanted), elsewhere)
 
     @property
     def who(self) -> str:

@@ -6,19 +6,23 @@ from typing import Any
 import pytest
 import yaml
 
-from components.launch_training.access import OF_QUEUES, Permission, beyond, in_words, needed, shipped, shortened
+from components.launch_training.access import beyond, in_words, needed, shipped, shortened
 from components.launch_training.diagnosis import (
     excess_finding,
     image_finding,
+    kfp_permissions_finding,
     kind_finding,
+    permissions_finding,
     pod_finding,
     queue_finding,
+    retries_finding,
     source_findings,
     store_findings,
 )
 from components.launch_training.fitting import GIB, NodeFacts, node_finding
 from components.launch_training.kinds import PYTORCHJOB, TRAINJOB
 from components.launch_training.probe import Probed, Sources, ended_early, heard, probe_job, probe_pod, still_waiting
+from components.shared.permissions import KFP_POD_PERMISSIONS, OF_QUEUES, Permission
 from tests.example_jobs import JOBS, job_text
 from tests.example_plans import ROOT
 from tests.schemas import schema_problems
@@ -31,17 +35,19 @@ def granted(*files: str) -> set[Permission]:
     """What the Roles in files of k8s/ grant."""
     objects = [each for file in files for each in yaml.safe_load_all((ROOT / "k8s" / file).read_text())]
     return {
-        Permission(verb, group, resource)
+        Permission(verb, group, resource, name)
         for role in objects
         for rule in role.get("rules", [])
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
     }
 
 
 def test_the_roles_grant_just_what_a_launcher_needs() -> None:
     assert granted("base/launcher-role.yaml") == {*needed(PYTORCHJOB), *OF_QUEUES}
+    assert granted("base/kfp-pod-role.yaml") == set(KFP_POD_PERMISSIONS)
     both = granted("base/launcher-role.yaml", "overlays/trainjob/launcher-role.yaml")
     assert both == {*needed(PYTORCHJOB), *needed(TRAINJOB), *OF_QUEUES} == set(shipped())
 
@@ -53,9 +59,49 @@ def test_rules_beyond_what_is_needed_are_told_and_those_of_everyone_are_not() ->
         {"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["hagane-s3"]},
         {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
     ]
-    assert beyond(rules, needed(PYTORCHJOB)) == ["* *.*", "get secrets (hagane-s3)"]
+    assert beyond(rules, needed(PYTORCHJOB)) == ["* *.*", "get secrets hagane-s3"]
     assert excess_finding("a", ["get secrets"], ["create pods in namespace default"]).state == "warning"
     assert excess_finding("a", [], []).state == "ok"
+
+
+def test_what_kfps_parts_need_and_its_public_config_map_are_not_beyond() -> None:
+    kfp = [{"verbs": [each.verb], "apiGroups": [each.group], "resources": [each.resource]} for each in KFP_POD_PERMISSIONS]
+    for rule, each in zip(kfp, KFP_POD_PERMISSIONS, strict=True):
+        rule["resourceNames"] = [each.name] if each.name else []
+    public = {"verbs": ["get"], "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["kubeflow-pipelines-public"]}
+    assert beyond([*kfp, public], KFP_POD_PERMISSIONS) == []
+    assert beyond(kfp, needed(PYTORCHJOB)) != []
+
+
+def test_kfps_own_account_is_not_judged_by_what_more_it_may() -> None:
+    for account in ("pipeline-runner", "default-editor"):
+        assert excess_finding(account, ["* pods"], ["get secrets in namespace default"]).state == "ok"
+
+
+def test_a_missing_right_of_either_list_is_named_with_the_file_that_grants_it() -> None:
+    events = permissions_finding("pipeline-runner", [Permission("list", "", "events"), Permission("watch", "", "events")], 11)
+    assert events.found == "pipeline-runner may not list, watch events"
+    assert events.mend.startswith("k8s/base/launcher-role.yaml grants it: kubectl apply -k k8s/overlays/kfp-single-user")
+    results = kfp_permissions_finding("hagane-launcher", list(KFP_POD_PERMISSIONS[1:]), 4)
+    assert results.found == ("hagane-launcher may not get secrets mlpipeline-minio-artifact; create, patch workflowtaskresults.argoproj.io")
+    assert results.mend.startswith("k8s/base/kfp-pod-role.yaml grants it")
+    assert kfp_permissions_finding("a", [], 4).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("defaults", "state", "said"),
+    [
+        (None, "skipped", "no workflow-controller-configmap"),
+        ({}, "warning", "a pod whose node is lost is not"),
+        ({"retryStrategy": {"limit": "2", "retryPolicy": "OnError"}}, "ok", "a step that failed is not, whatever its retries say"),
+        ({"retryStrategy": {"limit": "2", "retryPolicy": "Always"}}, "ok", "a step that failed and a pod that is lost"),
+        ({"retryStrategy": {"limit": "2"}}, "warning", "OnFailure"),
+    ],
+)
+def test_what_the_sites_retry_policy_does_to_a_run_is_said(defaults: Any, state: str, said: str) -> None:
+    finding = retries_finding(defaults)
+    assert finding.state == state
+    assert said in finding.found
 
 
 def test_permissions_are_told_by_resource_and_long_lists_are_cut() -> None:
