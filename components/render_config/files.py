@@ -1,6 +1,5 @@
 """Spec + plan -> the files that the training libraries read. Every value is resolved; none is left as "auto"."""
 
-import re
 from typing import Any
 
 from components.render_config.memory import MAX_LIVE
@@ -83,24 +82,8 @@ def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
 
 
 def lora_json(lora: LoraPlan) -> dict[str, Any]:
-    """Keyword arguments of peft's LoraConfig."""
-    optional: dict[str, Any] = {}
-    if lora.target_parameters:
-        optional["target_parameters"] = list(lora.target_parameters)
-    if lora.fan_in_fan_out:
-        optional["fan_in_fan_out"] = True
-    if lora.exclude_modules:
-        names = (re.escape(name).replace(r"\*", r"\d+") for name in lora.exclude_modules)
-        optional["exclude_modules"] = rf"(.*\.)?({'|'.join(names)})"  # PEFT takes text for a pattern of the whole name
-    return {
-        "r": lora.rank,
-        "lora_alpha": lora.alpha,
-        "lora_dropout": lora.dropout,
-        "target_modules": list(lora.target_modules),
-        "bias": "none",
-        "task_type": "CAUSAL_LM",
-        **optional,
-    }
+    """Keyword arguments of PEFT's LoraConfig."""
+    return lora.peft_config
 
 
 def lifecycle_json(spec: RunSpec) -> dict[str, Any] | None:

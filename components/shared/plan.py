@@ -1,6 +1,7 @@
 """The plan: what the machine decided from the spec, the dataset and the model's config. Later steps only obey it."""
 
-from typing import Literal
+import re
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -53,6 +54,28 @@ class LoraPlan(FrozenModel):
     """Full names, `*` for an index, of layers that end like a target and are none."""
     fan_in_fan_out: bool = False
     """The targets are GPT-2's Conv1D, which stores its weight (inputs, outputs)."""
+
+    @property
+    def peft_config(self) -> dict[str, Any]:
+        """Keyword arguments of PEFT's LoraConfig: what training and export build the adapter from."""
+        optional: dict[str, Any] = {}
+        if self.target_parameters:
+            optional["target_parameters"] = list(self.target_parameters)
+        if self.fan_in_fan_out:
+            optional["fan_in_fan_out"] = True
+        if self.exclude_modules:
+            names = (re.escape(name).replace(r"\*", r"\d+") for name in self.exclude_modules)
+            # PEFT takes text for a pattern of the whole name.
+            optional["exclude_modules"] = rf"(.*\.)?({'|'.join(names)})"
+        return {
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+            "target_modules": list(self.target_modules),
+            "bias": "none",
+            "task_type": "CAUSAL_LM",
+            **optional,
+        }
 
 
 class ZeroPlan(FrozenModel):
