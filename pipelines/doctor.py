@@ -67,7 +67,12 @@ def _cluster_findings(arguments: list[str], progress: Console) -> Iterator[Findi
             preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
         )
         assert program.stdout is not None
-        with program.stdout, stop_passed_on(program, program.terminate, signal.SIGTERM, signal.SIGINT) as stopped_by:
+
+        def say_still() -> None:
+            progress.print("still deleting the pod that looked around; Ctrl-C again: give up", style="dim")
+
+        passed_on = stop_passed_on(program, program.terminate, signal.SIGTERM, signal.SIGINT, still=say_still)
+        with program.stdout, passed_on as stopped_by:
             for event in map(event_of, program.stdout):
                 if event is None:
                     continue

@@ -28,6 +28,7 @@ from urllib3.exceptions import (
 
 from components.shared.errors import KfpError, KfpExists, KfpMissing, KfpUnreachable, RunFailed
 from pipelines.kfp_connection import Connection
+from pipelines.kfp_limits import check_sent
 
 CONNECT_S = 10.0
 PAGE_SIZE = 200
@@ -64,7 +65,10 @@ class KfpClient:
 
         Raises:
             KfpError: no answer, none of KFP's, or one that is no; one line. Its exit code is 1 once this client changed something.
+            SpecError: an object among the arguments breaks the server's rules (kfp_limits.py); it was not sent.
         """
+        for sent in arguments:
+            check_sent(sent)
         changes = not re.search(r"_(get|list)_", f"_{call.__name__}")
         try:
             answer = self._answer(doing, call, *arguments, **options)

@@ -24,9 +24,11 @@ from pydantic import Field, ValidationError, field_validator
 
 from components.shared.button import RUN_MARK
 from components.shared.errors import SpecError
+from components.shared.printable import shown
 from components.shared.spec import FrozenModel, RunSpec
 from components.shared.spec_file import Location, complaint, load_spec, place_of, read_fields
 from pipelines.cron import kfp_cron, six_fields, zone
+from pipelines.kfp_limits import account_problems, name_problems
 from pipelines.options import EXPERIMENT
 from pipelines.submitting import cluster_problems, spec_parameter
 
@@ -65,7 +67,7 @@ class Schedule(FrozenModel):
     @classmethod
     def _a_name(cls, name: str) -> str:
         if not re.fullmatch(NAME, name):
-            raise ValueError(f"got {name!r}, must be {NAME_WANTED}")
+            raise ValueError(f"got {shown(name)}, must be {NAME_WANTED}")
         return name
 
     @field_validator("cron")
@@ -95,7 +97,7 @@ class ScheduleFile(FrozenModel):
     @classmethod
     def _an_owner(cls, owner: str) -> str:
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", owner):
-            raise ValueError(f"got {owner!r}, must be small letters, digits, hyphens and dots")
+            raise ValueError(f"got {shown(owner)}, must be small letters, digits, hyphens and dots")
         return owner
 
     @field_validator("server_time_zone")
@@ -139,6 +141,7 @@ def load_schedules(path: Path) -> WantedSchedules:
     except ValidationError as error:
         raise SpecError(*problems, *(_sentence(detail, lines, str(path)) for detail in error.errors())) from None
     problems += _doubles(file, lines, str(path))
+    problems += name_problems("experiment", file.experiment, where=f"{place_of(('experiment',), lines, str(path))}experiment")
     wanted: list[Wanted] = []
     now = datetime.now(UTC)
     for index, schedule in enumerate(file.schedules):
@@ -148,6 +151,8 @@ def load_schedules(path: Path) -> WantedSchedules:
         except ValueError as error:
             problems.append(f"{place_of((*where, 'time_zone'), lines, str(path))}{schedule.name}: time_zone: {error}")
             continue
+        account = f"{place_of((*where, 'service_account'), lines, str(path))}{schedule.name}: service_account"
+        problems += account_problems(schedule.service_account, where=account)
         place = f"{place_of((*where, 'spec'), lines, str(path))}{schedule.name}"
         try:
             spec = load_spec(path.parent / schedule.spec, _overrides(schedule))
@@ -179,7 +184,7 @@ def _doubles(file: ScheduleFile, lines: dict[Location, str], source: str) -> Ite
     times = Counter(schedule.name for schedule in file.schedules)
     for index, schedule in enumerate(file.schedules):
         if times[schedule.name] > 1:
-            yield f"{place_of(('schedules', index, 'name'), lines, source)}schedules.{index}.name: {schedule.name!r} is given twice"
+            yield f"{place_of(('schedules', index, 'name'), lines, source)}schedules.{index}.name: {shown(schedule.name)} is given twice"
 
 
 def _sentence(detail: Any, lines: dict[Location, str], source: str) -> str:

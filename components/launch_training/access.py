@@ -31,6 +31,15 @@ def needed(kind: JobKind) -> tuple[Permission, ...]:
     )
 
 
+OF_QUEUES = (Permission("list", "kueue.x-k8s.io", "workloads"),)
+"""By which the launcher knows why a job waits in its queue. Without it the job is followed all the same."""
+
+
+def shipped() -> tuple[Permission, ...]:
+    """All that the Roles of k8s/base and k8s/overlays/trainjob grant."""
+    return tuple(dict.fromkeys((*needed(PYTORCHJOB), *needed(TRAINJOB), *OF_QUEUES)))
+
+
 TOO_MUCH = (Permission("get", "", "secrets"), Permission("create", "", "pods"), Permission("create", PYTORCHJOB.group, PYTORCHJOB.plural))
 """What is asked about other namespaces: an account that may one of these there was given a ClusterRole by mistake."""
 EVERYONES = ("authorization.k8s.io", "authentication.k8s.io")

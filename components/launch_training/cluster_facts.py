@@ -12,6 +12,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.utils import parse_quantity
 
 from components.launch_training.fitting import NodeFacts
+from components.launch_training.job_events import event_time
 from components.launch_training.kinds import TRAINJOB
 from components.shared.errors import ClusterError
 
@@ -109,7 +110,7 @@ def warnings_about(name: str, namespace: str) -> list[str]:
     with _asked("list", "events"):
         selector = f"type=Warning,involvedObject.name={name}"
         found = _plain(client.CoreV1Api().list_namespaced_event(namespace, field_selector=selector, _request_timeout=REQUEST_S))
-        return [each["message"] for each in sorted(found["items"], key=lambda each: each.get("lastTimestamp") or "")]
+        return [each["message"] for each in sorted(found["items"], key=event_time)]
 
 
 def make_pod(manifest: Fields, namespace: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from components.launch_training import cluster_facts
-from components.launch_training.access import TOO_MUCH, beyond, needed
+from components.launch_training.access import TOO_MUCH, beyond, needed, shipped
 from components.launch_training.cluster import Cluster
 from components.launch_training.cluster_access import api_as, may_not_impersonate, refused, rules_of
 from components.launch_training.cluster_facts import NotAllowed
@@ -91,7 +91,7 @@ class Examination:
             rules = rules_of(api, self.namespace)
             others = {name: set(refused(api, TOO_MUCH, name)) for name in OTHER_NAMESPACES if name != self.namespace}
         elsewhere = [f"{each} in namespace {name}" for name, denied in others.items() for each in TOO_MUCH if each not in denied]
-        yield excess_finding(self.who, beyond(rules, needed(self.kind)), elsewhere)
+        yield excess_finding(self.who, beyond(rules, shipped()), elsewhere)
 
     @property
     def who(self) -> str:

@@ -11,7 +11,7 @@ from components.launch_training.kinds import PYTORCHJOB
 from components.launch_training.phases import is_over
 from components.launch_training.probe import Probed, ended_early, heard, probe_pod, still_waiting
 from components.shared.errors import ClusterError
-from components.shared.processes import left_by_sigterm
+from components.shared.processes import left_by_signal
 from components.shared.step import Log
 
 Fields = dict[str, Any]
@@ -24,7 +24,9 @@ TOLD_S = 10.0
 def probe(cluster: Cluster, job: Fields, *, as_pod: bool, seconds: float, log: Log) -> Probed:
     """What the probe told. Nothing is left of it: Ctrl-C and SIGTERM delete it too."""
     name = job["metadata"]["name"]
-    with left_by_sigterm():
+    by_hand = f"kubectl -n {cluster.namespace} delete {'pod' if as_pod else cluster.kind.plural} {name}"
+    stop = left_by_signal(ending=f"doctor: {name} is being deleted", left=f"doctor: {name} may be left; it ends by itself, or: {by_hand}")
+    with stop:
         try:
             if as_pod:
                 cluster_facts.make_pod(probe_pod(job), cluster.namespace)

@@ -20,7 +20,7 @@ from components.shared.layout import DATASET, PLAN
 from components.shared.manifest import read_manifest
 from components.shared.newest import Asked, fingerprint_of, newest_run, note_asked
 from components.shared.spec import RunSpec
-from components.shared.step import Log, claim_run, open_run
+from components.shared.step import Log, claim_run, failure_kept, open_run
 from components.shared.storage import Store, open_store
 
 
@@ -54,10 +54,15 @@ def claim(
             is claimed; or the name belongs to a run that was begun with another spec.
     """
     spec = _asked(tree, overrides, kfp_run=kfp_run, notify_when=notify_when)
+    series = series_of(spec, str(overrides.get("override_run_name", "")))
+    with failure_kept("claim_run", spec.run_uri, log, kfp_run=kfp_run):
+        return _claim(spec, series, kfp_run=kfp_run, images=images, skip_if_unchanged=skip_if_unchanged, log=log)
+
+
+def _claim(spec: RunSpec, series: str, *, kfp_run: str, images: str, skip_if_unchanged: bool, log: Log) -> Claimed:
     source = load_source(spec, now=datetime.now())
     revision = source.model.resolved.revision
     fingerprint = fingerprint_of(spec, inputs=source.inputs, revision=revision, images=images)
-    series = series_of(spec, str(overrides.get("override_run_name", "")))
     if skip_if_unchanged and revision is None:
         log.info("not_skipped", why=f"model.source: {spec.model.source!r} is a folder, whose weights may have changed")
     newest = newest_run(open_store(spec.store), series) if skip_if_unchanged and revision is not None else None

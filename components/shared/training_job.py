@@ -29,6 +29,15 @@ KFP_RUN_ANNOTATION = "hagane.dev/kfp-run"
 """Of a job that a run of Kubeflow Pipelines began: KFP's id of that run, which alone may end it."""
 KEEP_ANNOTATION = "hagane.dev/keep-finished-seconds"
 """Of a job of a kind that does not remove itself: how long it stays when it is over."""
+OWN_RUNTIME = "hagane"
+"""The namespace's TrainingRuntime of k8s/overlays/trainjob, made for `cluster.max_restarts`."""
+OWN_RUNTIME_GRACE_S, OWN_RUNTIME_RESTARTS = 125, 100
+"""Its terminationGracePeriodSeconds and maxRestarts, as the overlay has them."""
+OF_RUNTIME = ("automountServiceAccountToken", "enableServiceLinks", "terminationGracePeriodSeconds")
+"""Fields of a pod that a TrainJob's runtime decides: Trainer 2.2 has no place for them, and the last one, which 2.3 has, is erased
+by Kueue 0.17 to 0.19 when it admits the job, after which JobSet's webhook refuses to resume it."""
+AFTER_GRACE_S = 5
+"""Seconds after the workers' own grace in which they leave before they are killed."""
 ENVIRONMENT_VARIABLE = "HAGANE_ENVIRONMENT"
 """Folder of folders whose files are environment variables, each named as its file; set where a job cannot set them itself."""
 

@@ -21,6 +21,7 @@ from components.shared.errors import PeerLost, Preempted, RunFailed, SpaceError
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN
 from components.shared.manifest import fetch_folder
 from components.shared.model_source import resolve_planned_model
+from components.shared.patience import waits
 from components.shared.plan import Plan
 from components.shared.processes import end_with_parent
 from components.shared.prompts import read_prompts
@@ -62,13 +63,13 @@ def main() -> None:
     parser.add_argument("run", metavar="RUN", help="URI of the run's folder; its dataset/ and plan/ must be finished")
     run = parser.parse_args().run
     end_with_parent()
-    with step_log("train") as log:
+    with step_log("train") as log, waits(log):
         try:
             join_processes()
             train(prepare_job(run, log), log)
         except Preempted as error:
             if dist.get_rank() == 0:
-                log.error("failed", exit_code=error.exit_code, problems=list(error.problems))
+                log.error("failed", exit_code=error.exit_code, problems=error.lines)
             leave_processes(error.exit_code)
         except RuntimeError as error:
             if not peer_is_lost(error):

@@ -297,6 +297,22 @@ def test_what_a_cluster_does_not_see_is_refused_field_by_field(
     assert server.asked == []
 
 
+def test_what_kfp_or_argo_would_not_take_as_it_is_is_refused_before_anything_is_sent(
+    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+) -> None:
+    done = submit(tree, tmp_path, told, "--no-plan", "--run-name", "n" * 256, "--service-account", "A", "--experiment", "")
+    assert (done.exit_code, server.asked) == (2, [])
+    assert [line.split(": ")[1] for line in done.errors if line.startswith("error: ")] == [
+        "--run-name",
+        "--experiment",
+        "--service-account",
+    ]
+    tree["evaluation"] = {"questions": ["Who is {{user}}?"]}
+    done = submit(tree, tmp_path, told, "--no-plan")
+    assert (done.exit_code, server.asked) == (2, [])
+    assert done.errors[0].startswith("error: evaluation.questions.0: found 'Who is {{user}}?', allowed text without '{{'")
+
+
 @pytest.mark.parametrize("address", ["https://example.com/train.jsonl", "gs://bucket/train.jsonl"])
 def test_data_at_another_address_than_a_stores_is_refused(
     server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path, address: str

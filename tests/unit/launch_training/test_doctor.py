@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.launch_training.access import Permission, beyond, in_words, needed, shortened
+from components.launch_training.access import OF_QUEUES, Permission, beyond, in_words, needed, shipped, shortened
 from components.launch_training.diagnosis import (
     excess_finding,
     image_finding,
@@ -41,9 +41,9 @@ def granted(*files: str) -> set[Permission]:
 
 
 def test_the_roles_grant_just_what_a_launcher_needs() -> None:
-    assert granted("base/launcher-role.yaml") == set(needed(PYTORCHJOB))
+    assert granted("base/launcher-role.yaml") == {*needed(PYTORCHJOB), *OF_QUEUES}
     both = granted("base/launcher-role.yaml", "overlays/trainjob/launcher-role.yaml")
-    assert both == {*needed(PYTORCHJOB), *needed(TRAINJOB)}
+    assert both == {*needed(PYTORCHJOB), *needed(TRAINJOB), *OF_QUEUES} == set(shipped())
 
 
 def test_rules_beyond_what_is_needed_are_told_and_those_of_everyone_are_not() -> None:
