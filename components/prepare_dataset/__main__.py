@@ -9,6 +9,7 @@ from typing import Any
 from components.prepare_dataset.assemble import LoggedProgress, assemble, encode_all, too_long_line
 from components.prepare_dataset.attempts import attempt
 from components.prepare_dataset.claim import Claimed, claim, digest_of
+from components.prepare_dataset.prompts import write_prompts
 from components.prepare_dataset.source import Source, load_source
 from components.shared.errors import DataError, HaganeError, RunFailed
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
@@ -77,6 +78,7 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
     shutil.rmtree(local)  # files of a try that broke off would be published too
     local.mkdir()
     facts, warnings = assemble(spec, source, local, progress=LoggedProgress(log.info))
+    write_prompts(source, local, row_tokens=spec.data.row_tokens)
     for warning in warnings:
         log.warning("quality", warning=warning)
     manifest = publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs=source.inputs, facts=facts)
