@@ -18,6 +18,8 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where Kubernetes puts a pod's token, its namespace and the API server's certificate."""
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 REQUEST_S = 10.0
+PATIENCE_S = 60.0
+"""The question is a courtesy: a run may go on without an answer."""
 BUSY = (429, 500, 502, 503, 504)
 
 
@@ -46,7 +48,7 @@ def _is_allowed(permission: Permission, namespace: str, context: ssl.SSLContext)
     request = urllib.request.Request(_address(), data=_review(permission, namespace), method="POST")  # noqa: S310
     request.add_header("Content-Type", "application/json")
     request.add_header("Authorization", f"Bearer {(ACCOUNT / 'token').read_text().strip()}")
-    return patiently(ask, what="API server", may_pass=_is_away)
+    return patiently(ask, what="API server", may_pass=_is_away, deadline_s=PATIENCE_S)
 
 
 def _address() -> str:

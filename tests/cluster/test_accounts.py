@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,12 +18,13 @@ from kubernetes import client
 from components.prepare_dataset.claim import check_account
 from components.shared import pod_account
 from components.shared.errors import ClusterError
-from components.shared.log import set_up_log
-from components.shared.permissions import KFP_POD_PERMISSIONS, Permission, launcher_permissions
+from components.shared.log import event_of, set_up_log
+from components.shared.permissions import BIND, KFP_POD_PERMISSIONS, Permission, launcher_permissions
 from components.shared.spec_file import parse_spec
 from tests.cluster.conftest import TestNamespace, kubectl
 from tests.cluster.kfp_accounts import CRD, CallingPod, by_kfp, kfps_own, may, overlay_in
 from tests.cluster.launcher import kubeconfig_of
+from tests.command_line import environment
 from tests.unit.k8s.test_schemas import OVERLAYS
 
 PYTHON_IMAGE = os.environ.get("HAGANE_TEST_PYTHON_IMAGE", "docker.io/library/python:3.11-slim-bookworm")
@@ -128,6 +131,36 @@ def test_the_stock_account_of_kfp_lacks_two_rights_and_the_launcher_alone_lacks_
     empty.apply(*without)
     lacking = [str(each) for each in NEEDED if not may("hagane-launcher", each, empty.name)]
     assert lacking == [str(each) for each in KFP_POD_PERMISSIONS]
+
+
+def test_the_doctor_judges_each_account_by_what_hagane_and_kfp_need(empty: TestNamespace, tmp_path: Path) -> None:
+    controller = {"templateDefaults": "retryStrategy: {limit: '2', retryPolicy: OnError}"}
+    metadata = {"name": "workflow-controller-configmap", "namespace": empty.name}
+    empty.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": controller})
+    empty.apply(*by_kfp("pipeline-runner", empty.name))
+    found = findings("pipeline-runner", empty, tmp_path)
+    assert found["permissions"] == (
+        "failed",
+        "pipeline-runner may not list, watch events",
+        f"k8s/base/launcher-role.yaml grants it: {BIND}",
+    )
+    for account in ("pipeline-runner", "hagane-launcher"):
+        with_account(empty, account, "kfp-single-user")
+        found = findings(account, empty, tmp_path)
+        checks = ("permissions", "permissions of KFP", "no more than that", "KFP's retries")
+        assert {name: found[name][0] for name in checks} == dict.fromkeys(checks, "ok"), found
+    assert "retryPolicy OnError: a pod that is lost is started again, a step that failed is not" in found["KFP's retries"][1]
+    assert found["permissions of KFP"][1].startswith("hagane-launcher may do all 4 things that KFP's driver")
+
+
+def findings(account: str, namespace: TestNamespace, folder: Path) -> dict[str, tuple[str, str, str]]:
+    """Check -> state, what was found, how to fix it; as an admin asks about the account."""
+    command = [sys.executable, "-m", "components.launch_training.doctor", "--launcher", account, "--namespace", namespace.name]
+    env = {**environment(folder), "HAGANE_LOG": "json"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    events = [event for event in map(event_of, done.stdout.splitlines()) if event is not None]
+    print("\n".join(f"{event['check']}: {event['state']}: {event['found']}" for event in events))
+    return {event["check"]: (event["state"], event["found"], event["mend"]) for event in events}
 
 
 def printed(pod: CallingPod, namespace: TestNamespace) -> str:
