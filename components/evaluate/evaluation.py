@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from components.evaluate.answers import answer, load_tokenizer
 from components.evaluate.held_out import PackedRow, measure, read_rows
 from components.evaluate.progress import Progress
+from components.evaluate.same_tokens import check_tokens
 from components.shared.errors import RunFailed
 from components.shared.layout import DATASET, EVALUATION, PLAN, export_folder
 from components.shared.machine import computes_bf16, machine_flags
@@ -22,6 +23,7 @@ from components.shared.plan import Plan, Precision
 from components.shared.results import Answer, Evaluation, Measure
 from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
+from components.shared.tokenizer_sample import TOKENIZER_SAMPLE
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -53,10 +55,11 @@ def evaluate_run(run: str, log: Log) -> Manifest:
     if done is not None:
         return gated(done, spec)
     work = work_folder(run, "evaluate")
-    for folder, names in ((DATASET, ("held_out.parquet",)), (PLAN, ("plan.json",)), (export.folder, None)):
+    for folder, names in ((DATASET, ("held_out.parquet", TOKENIZER_SAMPLE)), (PLAN, ("plan.json",)), (export.folder, None)):
         fetch_folder(store, folder, work / folder, names=names)
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     models = resolve_models(plan, export=work / export.folder)
+    check_tokens(models.base, work / DATASET)
     held_out = read_rows(work / DATASET / "held_out.parquet")
     rows = evenly_spaced(held_out, len(held_out) if plan.after is None else plan.after.held_out_rows)
     evaluation = evaluate(models, rows, spec, log, num_held_out=len(held_out))

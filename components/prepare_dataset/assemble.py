@@ -1,4 +1,4 @@
-"""Source -> the files of dataset/: train.parquet, held_out.parquet, quality.json, page.html.
+"""Source -> the files of dataset/: train.parquet, held_out.parquet, quality.json, tokenizer_sample.json, page.html.
 
 Tokens are held in memory, 4 bytes each, beside the text: 100 million tokens take about 1 GB.
 """
@@ -17,14 +17,20 @@ from components.prepare_dataset.page import render_page
 from components.prepare_dataset.quality import Quality, SetQuality, examples, places, set_quality
 from components.prepare_dataset.records import first_problems
 from components.prepare_dataset.rows import write_rows
+from components.prepare_dataset.samples import samples_of
 from components.prepare_dataset.source import Model, Records, Source
 from components.prepare_dataset.tokens import Encoded, Encoder, encode, problem_lines
 from components.shared.errors import DataError
 from components.shared.manifest import Scalar
+from components.shared.model_source import read_json_object
 from components.shared.spec import DataSpec, RunSpec
+from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, TokenizerSample
 
 CHUNK = 1000
 """Conversations tokenised in one call: enough to keep all cores busy, and progress comes every few tenths of a second."""
+
+_NUM_SAMPLE_TEXTS = 50
+_SAMPLE_CHARACTERS = 4000
 
 Progress = Callable[[int, int], None]
 """Is told (done, total) after each chunk."""
@@ -51,6 +57,8 @@ def assemble(spec: RunSpec, source: Source, folder: Path, *, progress: Progress)
     write_rows(folder / "train.parquet", train.rows, train.encoded)
     write_rows(folder / "held_out.parquet", held_out.rows, held_out.encoded)
     (folder / "quality.json").write_text(quality.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    sample = token_sample(source.model, train.encoded)
+    (folder / TOKENIZER_SAMPLE).write_text(sample.model_dump_json() + "\n", encoding="utf-8")
     (folder / "page.html").write_text(render_page(spec.name, spec.model.source, quality), encoding="utf-8")
     return _facts(spec, source, quality), quality.warnings
 
@@ -78,6 +86,20 @@ def _packed(encoded: list[Encoded], row_tokens: int) -> PackedSet:
         kept,
         _rows(kept, row_tokens),
         dropped_lengths=tuple(len(tokens.ids) for tokens in encoded if len(tokens.ids) > row_tokens),
+    )
+
+
+def token_sample(model: Model, encoded: Sequence[Encoded]) -> TokenizerSample:
+    """Up to 50 texts, evenly spaced, by which training and evaluation see that their tokenizer gives the same tokens."""
+    encoder = model.encoder
+    chosen = encoded[:: -(-len(encoded) // _NUM_SAMPLE_TEXTS)]
+    samples = (samples_of(encoder.template, tokens.source, encoder.end_tokens)[-1] for tokens in chosen)
+    texts = [sample.text[:_SAMPLE_CHARACTERS] for sample in samples]
+    encodings = encoder.tokenizer.encode_batch(texts, add_special_tokens=False)
+    settings = read_json_object(model.resolved.folder / "tokenizer_config.json")
+    return TokenizerSample(
+        tokenizer_class=settings.get("tokenizer_class"),
+        texts=tuple(SampleText(text=text, ids=tuple(each.ids)) for text, each in zip(texts, encodings, strict=True)),
     )
 
 

@@ -121,7 +121,9 @@ def test_a_dataset_holds_what_its_manifest_counts(spec: RunSpec) -> None:
 
 def test_the_folder_is_finished_and_tells_what_it_was_made_from(spec: RunSpec) -> None:
     manifest = _prepare(spec)
-    assert [file.name for file in manifest.files] == ["held_out.parquet", "page.html", "prompts.json", "quality.json", "train.parquet"]
+    assert [file.name for file in manifest.files] == [
+        "held_out.parquet", "page.html", "prompts.json", "quality.json", "tokenizer_sample.json", "train.parquet",
+    ]  # fmt: skip
     assert set(manifest.inputs) == {"spec", "train", "held_out", "tokenizer", "template"}
     assert manifest.facts["train_sha256"] == manifest.inputs["train"]
     assert manifest.facts["model_revision"] is None
