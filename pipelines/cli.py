@@ -264,7 +264,7 @@ def main() -> None:
     try:
         app()
     except HaganeError as error:
-        for problem in error.problems:
+        for problem in error.lines:
             print(f"error: {problem}", file=sys.stderr)
         sys.exit(error.exit_code)
 

@@ -20,11 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from components.shared.errors import SpecError
+from components.shared.printable import cut
 from components.shared.spec import FrozenModel
+from components.shared.yaml_text import read_text, read_yaml
 
 CONFIG = "~/.config/hagane/kfp.yaml"
 POD_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105 - a path
@@ -143,13 +145,13 @@ def _read_contexts(path: Path) -> ContextFile:
     if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise SpecError(f"{path}: others may write to it, and so send your token anywhere; run chmod 600 {path}")
     try:
-        return ContextFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise SpecError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        return ContextFile.model_validate(read_yaml(path).tree)
     except ValidationError as error:  # without the value: someone may have written a token there
-        raise SpecError(*(f"{path}: {'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())) from None
+        raise SpecError(*(f"{path}: {_place(each)}: {each['msg']}" for each in error.errors())) from None
+
+
+def _place(detail: ErrorDetails) -> str:
+    return ".".join(cut(str(part)) for part in detail["loc"]) or "the file"
 
 
 def _token(asked: Asked, context: Context | None, environment: Mapping[str, str], *, is_named: bool) -> tuple[str | None, Path | None]:
@@ -174,7 +176,7 @@ def _read_token(path: Path) -> tuple[str, Path]:
     readable = path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
     if readable and path.stat().st_uid == os.getuid() and not path.is_relative_to(MOUNTED):
         raise SpecError(f"{path}: others may read this token; run chmod 600 {path}")
-    token = path.read_text(encoding="utf-8").strip()
+    token = read_text(path).strip()
     if not token:
         raise SpecError(f"{path}: is empty, must hold a token")
     return token, path

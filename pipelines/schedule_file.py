@@ -24,9 +24,11 @@ from pydantic import Field, ValidationError, field_validator
 
 from components.shared.button import RUN_MARK
 from components.shared.errors import SpecError
+from components.shared.printable import shown
 from components.shared.spec import FrozenModel, RunSpec
 from components.shared.spec_file import Location, complaint, load_spec, place_of, read_fields
 from pipelines.cron import kfp_cron, six_fields, zone
+from pipelines.kfp_limits import account_problems, name_problems
 from pipelines.options import EXPERIMENT
 from pipelines.submitting import cluster_problems, spec_parameter
 
@@ -49,9 +51,9 @@ class Schedule(FrozenModel):
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Fields of the spec to set, as `--set` would: `training.epochs: 5`."""
     enabled: bool = True
-    """Whether it starts runs. Turning it off and on keeps it, with its history."""
+    """Whether it starts runs. Turning it off and on keeps it, with its history; turned on, it starts the last run that it missed."""
     concurrency: int = Field(default=1, ge=1, le=10)
-    """How many of its runs may be at work at once."""
+    """How many of its runs may be running at once."""
     catch_up: bool = False
     """After the controller was away: start every run that was missed, not the last one alone."""
     service_account: str = ""
@@ -65,7 +67,7 @@ class Schedule(FrozenModel):
     @classmethod
     def _a_name(cls, name: str) -> str:
         if not re.fullmatch(NAME, name):
-            raise ValueError(f"got {name!r}, must be {NAME_WANTED}")
+            raise ValueError(f"got {shown(name)}, must be {NAME_WANTED}")
         return name
 
     @field_validator("cron")
@@ -95,7 +97,7 @@ class ScheduleFile(FrozenModel):
     @classmethod
     def _an_owner(cls, owner: str) -> str:
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", owner):
-            raise ValueError(f"got {owner!r}, must be small letters, digits, hyphens and dots")
+            raise ValueError(f"got {shown(owner)}, must be small letters, digits, hyphens and dots")
         return owner
 
     @field_validator("server_time_zone")
@@ -125,6 +127,8 @@ class WantedSchedules:
     experiment: str
     owner: str
     schedules: tuple[Wanted, ...]
+    server_time_zone: str = "UTC"
+    """Zone in which KFP's controller reads each schedule's cron."""
 
 
 def load_schedules(path: Path) -> WantedSchedules:
@@ -139,6 +143,7 @@ def load_schedules(path: Path) -> WantedSchedules:
     except ValidationError as error:
         raise SpecError(*problems, *(_sentence(detail, lines, str(path)) for detail in error.errors())) from None
     problems += _doubles(file, lines, str(path))
+    problems += name_problems("experiment", file.experiment, where=f"{place_of(('experiment',), lines, str(path))}experiment")
     wanted: list[Wanted] = []
     now = datetime.now(UTC)
     for index, schedule in enumerate(file.schedules):
@@ -148,6 +153,8 @@ def load_schedules(path: Path) -> WantedSchedules:
         except ValueError as error:
             problems.append(f"{place_of((*where, 'time_zone'), lines, str(path))}{schedule.name}: time_zone: {error}")
             continue
+        account = f"{place_of((*where, 'service_account'), lines, str(path))}{schedule.name}: service_account"
+        problems += account_problems(schedule.service_account, where=account)
         place = f"{place_of((*where, 'spec'), lines, str(path))}{schedule.name}"
         try:
             spec = load_spec(path.parent / schedule.spec, _overrides(schedule))
@@ -158,7 +165,7 @@ def load_schedules(path: Path) -> WantedSchedules:
         wanted.append(_wanted(schedule, cron, spec))
     if problems:
         raise SpecError(*problems)
-    return WantedSchedules(file.experiment, file.owner, tuple(wanted))
+    return WantedSchedules(file.experiment, file.owner, tuple(wanted), file.server_time_zone)
 
 
 def _wanted(schedule: Schedule, cron: str, spec: RunSpec) -> Wanted:
@@ -179,7 +186,7 @@ def _doubles(file: ScheduleFile, lines: dict[Location, str], source: str) -> Ite
     times = Counter(schedule.name for schedule in file.schedules)
     for index, schedule in enumerate(file.schedules):
         if times[schedule.name] > 1:
-            yield f"{place_of(('schedules', index, 'name'), lines, source)}schedules.{index}.name: {schedule.name!r} is given twice"
+            yield f"{place_of(('schedules', index, 'name'), lines, source)}schedules.{index}.name: {shown(schedule.name)} is given twice"
 
 
 def _sentence(detail: Any, lines: dict[Location, str], source: str) -> str:

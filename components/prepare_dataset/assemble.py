@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.prepare_dataset.cautions import data_cautions, token_cautions
+from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
+from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import copies, leaks
 from components.prepare_dataset.packing import pack
 from components.prepare_dataset.page import render_page
-from components.prepare_dataset.quality import Quality, examples, places, set_quality
-from components.prepare_dataset.records import Conversation, first_problems
+from components.prepare_dataset.quality import Quality, SetQuality, examples, places, set_quality
+from components.prepare_dataset.records import first_problems
 from components.prepare_dataset.rows import write_rows
 from components.prepare_dataset.source import Model, Records, Source
 from components.prepare_dataset.tokens import Encoded, Encoder, encode, problem_lines
@@ -35,7 +36,8 @@ class PackedSet:
     """The conversations in the rows."""
     rows: tuple[tuple[int, ...], ...]
     """Indices into `encoded`."""
-    dropped: int
+    dropped_lengths: tuple[int, ...]
+    """Of what was too long for a row, in tokens."""
 
 
 def assemble(spec: RunSpec, source: Source, folder: Path, *, progress: Progress) -> tuple[dict[str, Scalar], tuple[str, ...]]:
@@ -55,19 +57,27 @@ def assemble(spec: RunSpec, source: Source, folder: Path, *, progress: Progress)
 
 def pack_sets(data: DataSpec, records: Records, encoder: Encoder, *, progress: Progress) -> tuple[PackedSet, PackedSet]:
     """Training and held-out rows. Raises DataError with the problems of both."""
-    num_train = len(records.train)
     encoded = encode_all(encoder, (*records.train, *records.held_out), progress=progress)
-    kept = [[tokens for tokens in part if len(tokens.ids) <= data.row_tokens] for part in (encoded[:num_train], encoded[num_train:])]
+    trained = {id(conversation) for conversation in records.train}
+    parts: tuple[list[Encoded], list[Encoded]] = ([], [])
+    for tokens in encoded:
+        parts[id(tokens.source) not in trained].append(tokens)
     too_long = [tokens for tokens in encoded if len(tokens.ids) > data.row_tokens]
     if too_long and data.too_long == "refuse":
         raise DataError(too_long_line(too_long, len(encoded), data.row_tokens))
-    for name, part in zip(("data.train", "data.held_out"), kept, strict=True):
-        if not part:
+    train, held_out = (_packed(part, data.row_tokens) for part in parts)
+    for name, part in (("data.train", train), ("data.held_out", held_out)):
+        if not part.encoded:
             raise DataError(f"{name}: every conversation is longer than data.row_tokens {data.row_tokens}, none is left; raise it")
-    train, held_out = (tuple(part) for part in kept)
-    return (
-        PackedSet(train, _rows(train, data.row_tokens), num_train - len(train)),
-        PackedSet(held_out, _rows(held_out, data.row_tokens), len(encoded) - num_train - len(held_out)),
+    return train, held_out
+
+
+def _packed(encoded: list[Encoded], row_tokens: int) -> PackedSet:
+    kept = tuple(tokens for tokens in encoded if len(tokens.ids) <= row_tokens)
+    return PackedSet(
+        kept,
+        _rows(kept, row_tokens),
+        dropped_lengths=tuple(len(tokens.ids) for tokens in encoded if len(tokens.ids) > row_tokens),
     )
 
 
@@ -121,16 +131,21 @@ def _quality(spec: RunSpec, records: Records, model: Model, train: PackedSet, he
     return Quality(
         row_tokens=row_tokens,
         chat_template=model.encoder.template.name,
-        train=set_quality(train.encoded, num_rows=len(train.rows), row_tokens=row_tokens, dropped=train.dropped),
-        held_out=set_quality(held_out.encoded, num_rows=len(held_out.rows), row_tokens=row_tokens, dropped=held_out.dropped),
+        train=_set_quality(train, row_tokens),
+        held_out=_set_quality(held_out, row_tokens),
         copies=copied,
         leaks=leaked,
         warnings=(
-            *data_cautions(copied, leaked, dropped=train.dropped + held_out.dropped),
+            *data_cautions(records, copied, leaked),
+            *dropped_cautions((*train.dropped_lengths, *held_out.dropped_lengths), everything),
             *token_cautions(model.encoder, everything, model.resolved.folder, model.config),
         ),
         examples=examples(model.encoder.tokenizer, train.encoded),
     )
+
+
+def _set_quality(packed: PackedSet, row_tokens: int) -> SetQuality:
+    return set_quality(packed.encoded, num_rows=len(packed.rows), row_tokens=row_tokens, dropped_lengths=packed.dropped_lengths)
 
 
 def _facts(spec: RunSpec, source: Source, quality: Quality) -> dict[str, Scalar]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from components.prepare_dataset.attempts import all_of, attempt
 from components.prepare_dataset.chat_template import read_template
+from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import set_aside
 from components.prepare_dataset.packing import ROW_ORDER_VERSION
-from components.prepare_dataset.records import Conversation, read_records
+from components.prepare_dataset.records import RecordSource, read_records
 from components.prepare_dataset.tokens import Encoder, load_encoder
 from components.shared.errors import HaganeError
 from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, read_config, resolve_model
@@ -25,6 +26,8 @@ class Records:
     train_sha256: str
     held_out_sha256: str | None
     """None where a share of the training file is held out."""
+    forms: tuple[str, ...] = ()
+    """What the records of each file were read as."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,13 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
 
 
 def _load_records(data: DataSpec) -> Records:
-    files = read_records(*(name for name in (data.train, data.held_out) if name is not None))
+    names = [name for name in (data.train, data.held_out) if name is not None]
+    files = read_records(*(RecordSource(name, data.format, data.columns, data.encoding) for name in names))
+    forms = tuple(file.form for file in files)
     if data.held_out is not None:
-        return Records(files[0].conversations, files[1].conversations, files[0].sha256, files[1].sha256)
-    train, held_out = set_aside(files[0].conversations, data.held_out_share)
-    return Records(train, held_out, files[0].sha256, None)
+        return Records(files[0].conversations, files[1].conversations, files[0].sha256, files[1].sha256, forms)
+    split = set_aside(files[0].conversations, data.held_out_share, by=data.held_out_by)
+    return Records(split.train, split.held_out, files[0].sha256, None, forms)
 
 
 def _load_model(spec: RunSpec, *, now: datetime) -> Model:
@@ -71,7 +76,7 @@ def _load_model(spec: RunSpec, *, now: datetime) -> Model:
         if spec.data.chat_template != "model":
             attempt(errors, lambda: read_template(Path(), spec.data.chat_template, {}))
         raise all_of(errors)
-    encoder = load_encoder(resolved.folder, spec.data.chat_template, now=now)
+    encoder = load_encoder(resolved.folder, spec.data.chat_template, now=now, template_args=spec.data.template_args)
     return Model(resolved, read_config(resolved.folder), encoder)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from components.render_config.hardware import CORE_FP32, GIB, Hardware
 from components.render_config.shapes import Architecture
-from components.render_config.timing import CPU_SHARE, HOST_GB_S, MFU_LOW, forward_flops
+from components.render_config.timing import CPU_SHARE, HOST_GB_S, SLOWER, forward_flops
 from components.shared.figures import plain
 from components.shared.plan import EVALUATE_POD_HOURS, AfterPlan
 from components.shared.spec import RunSpec
@@ -49,7 +49,8 @@ def _tflops(spec: RunSpec, hardware: Hardware, cpus: int) -> float | None:
     """What evaluation reaches; None on a GPU whose speed is not known."""
     if spec.backend != "local" or hardware.gpu is None:
         return cpus * CORE_FP32 * CPU_SHARE
-    return None if hardware.device is None else hardware.device.half_tflops * MFU_LOW
+    device = hardware.device
+    return None if device is None else device.half_tflops * device.share * SLOWER
 
 
 def _answer_seconds(spec: RunSpec, architecture: Architecture) -> float:

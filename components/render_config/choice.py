@@ -7,7 +7,7 @@ from components.render_config.fit import ORDER, Wish, cost_of, first_fit, fits, 
 from components.render_config.hardware import Hardware
 from components.render_config.memory import MANY_MICRO_BATCHES, memory, sums_in_fp32
 from components.render_config.shapes import Architecture
-from components.render_config.ways_out import refusal
+from components.render_config.suggestions import refusal
 from components.shared.errors import SpecError
 from components.shared.plan import Memory, ZeroOption, ZeroPlan
 from components.shared.spec import ZeroSpec
@@ -30,7 +30,7 @@ def choose(architecture: Architecture, wish: Wish, hardware: Hardware) -> Choice
     """The first of ORDER that the spec allows and the hardware holds, then the largest micro-batch that fits.
 
     Raises:
-        SpecError: nothing fits; a line for what is missing, and one for each of the three cheapest ways out.
+        SpecError: nothing fits; a line for what is missing, and one for each of the three cheapest changes.
     """
     smallest = wish.micro_batch or 1
     zero = first_fit(architecture, wish, hardware, smallest)
@@ -47,11 +47,18 @@ def choose(architecture: Architecture, wish: Wish, hardware: Hardware) -> Choice
         zero=zero,
         micro_batch=micro_batch,
         memory=found,
-        options=tuple(option(architecture, wish, hardware, each, smallest) for each in shown(wish, hardware)),
+        options=tuple(_options(architecture, wish, hardware, zero, micro_batch)),
         cautions=(*_cautions(architecture, wish, hardware, zero, found), *_sum_cautions(wish, hardware, zero, micro_batch)),
         why_zero=why_zero,
         why_micro_batch=_why_micro_batch(wish, hardware, micro_batch),
     )
+
+
+def _options(architecture: Architecture, wish: Wish, hardware: Hardware, chosen: ZeroPlan, micro_batch: int) -> Iterator[ZeroOption]:
+    """Each option with its smallest micro-batch, but the chosen one as it is planned."""
+    for zero in shown(wish, hardware):
+        size = micro_batch if zero == chosen else wish.micro_batch or 1
+        yield option(architecture, wish, hardware, zero, size)
 
 
 def _sums_badly(wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int) -> bool:

@@ -148,13 +148,16 @@ def traffic(architecture: Architecture, wish: Wish, hardware: Hardware, zero: Ze
     """ZeRO (arXiv 1910.02054) section 7: 2 x the gradients up to stage 2 (all-reduce = reduce-scatter + all-gather); stage 3 gathers
     all weights for the forward and again for the backward pass and reduces gradients once, 3 x in full training.
 
-    Offload moves gradients down and weights up once a step (ZeRO-Offload, arXiv 2101.06840, section 3), parameters twice a pass.
+    Offload moves gradients down and weights up (ZeRO-Offload, arXiv 2101.06840, section 3). With gradient
+    accumulation each micro-step after the first also brings the summed gradient back to the GPU (DeepSpeed
+    0.19.8, stage_1_and_2.py and stage3.py): 2g - 1 copies of it, and one of the weights. Offloaded parameters
+    move twice a micro-step.
     """
     n, w, trained = hardware.num_processes, wish.weight_bytes, wish.num_trainable(architecture)
     away = (n - 1) / n
     gathered = 2 * architecture.num_parameters * grad_accum + trained if zero.stage == 3 else 2 * trained
     network = away * w * gathered
-    pcie = 2.0 * w * trained / n if zero.offload_optimizer else 0.0
+    pcie = 2.0 * grad_accum * w * trained / n if zero.offload_optimizer else 0.0
     pcie += 2.0 * w * architecture.num_parameters / n * grad_accum if zero.offload_parameters else 0.0
     return Traffic(network, pcie)
 

@@ -1,11 +1,23 @@
-"""What a spec asks of its job in a cluster that no cluster can give: told on a laptop, before any cluster is asked."""
+"""What a spec asks of its job in a cluster that no cluster can give, or that its runtime does not keep: known before any cluster is
+asked."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from components.shared.errors import SpecError
 from components.shared.spec import RunSpec
-from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION, LEASE_LABELS, RUN_ANNOTATION, TRAINING_ANNOTATION
+from components.shared.training_job import (
+    AFTER_GRACE_S,
+    KFP_RUN_ANNOTATION,
+    LEASE_ANNOTATION,
+    LEASE_LABELS,
+    OF_RUNTIME,
+    OWN_RUNTIME,
+    OWN_RUNTIME_GRACE_S,
+    OWN_RUNTIME_RESTARTS,
+    RUN_ANNOTATION,
+    TRAINING_ANNOTATION,
+)
 
 OWN_FIELDS = (
     ("apiVersion",),
@@ -41,6 +53,34 @@ def _problems(spec: RunSpec) -> Iterator[str]:
             yield "cluster.priority_class: a TrainJob has no place for it; set it in the runtime that cluster.runtime names, or remove it"
         if cluster.gang:
             yield "cluster.gang: a TrainJob leaves that to its runtime's podGroupPolicy; name such a one by cluster.runtime"
+        patched = cluster.pod_patch.get("spec") or {}
+        for name in OF_RUNTIME:
+            if name in patched:
+                yield f"cluster.pod_patch: spec.{name}: a TrainJob has no place for it; set it in the runtime that cluster.runtime names"
+
+
+def job_cautions(spec: RunSpec) -> Iterator[str]:
+    """What the runtime of a TrainJob, as it is shipped, does not keep of the spec."""
+    if spec.backend != "trainjob":
+        return
+    cluster, grace_s = spec.cluster, spec.checkpoints.grace_seconds + AFTER_GRACE_S
+    if cluster.runtime != OWN_RUNTIME:
+        yield (
+            f"cluster.runtime: {cluster.runtime} decides what follows a lost pod, whatever cluster.max_restarts says; Trainer's stock "
+            "runtimes end the job after 6 restarts of containers, counted over all pods (backoffLimit): with 8 nodes the first lost "
+            f"peer ends it. They give pods 30 s to end; this spec's need {grace_s}. cluster.runtime: {OWN_RUNTIME} keeps both"
+        )
+        return
+    if cluster.max_restarts > OWN_RUNTIME_RESTARTS:
+        yield (
+            f"cluster.max_restarts: {cluster.max_restarts}, but the runtime {OWN_RUNTIME} is shipped with maxRestarts "
+            f"{OWN_RUNTIME_RESTARTS}; raise it in k8s/overlays/trainjob"
+        )
+    if grace_s > OWN_RUNTIME_GRACE_S:
+        yield (
+            f"checkpoints.grace_seconds: pods need {grace_s} s to end, but the runtime {OWN_RUNTIME} is shipped with "
+            f"terminationGracePeriodSeconds {OWN_RUNTIME_GRACE_S}; raise it in k8s/overlays/trainjob"
+        )
 
 
 def _changed(patch: dict[str, Any], field: tuple[str, ...]) -> str | None:

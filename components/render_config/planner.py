@@ -13,7 +13,7 @@ from components.render_config.choice import Choice, choose
 from components.render_config.file_reasons import file_reasons, rendered_files
 from components.render_config.fit import Wish
 from components.render_config.hardware import Hardware, hardware_of
-from components.render_config.job_checks import check_job
+from components.render_config.job_checks import check_job, job_cautions
 from components.render_config.memory import sums_in_fp32
 from components.render_config.precision import WEIGHT_BYTES, choose_precision
 from components.render_config.shapes import Architecture
@@ -215,7 +215,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         lora=lora,
         checkpoints=checkpoints,
         verdict=verdict(spec, decided, steps, time),
-        cautions=(*choice.cautions, *model_cautions(spec, decided), *after_cautions(spec, after)),
+        cautions=(*choice.cautions, *job_cautions(spec), *model_cautions(spec, decided), *after_cautions(spec, after)),
         memory=MemoryPlan(
             gpu=choice.memory.gpu,
             host=choice.memory.host,

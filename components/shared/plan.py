@@ -105,7 +105,8 @@ class MemoryTerm(FrozenModel):
 
 
 class ZeroOption(FrozenModel):
-    """One way to divide and offload, for this model on this hardware, with one row a pass."""
+    """One way to divide and offload, for this model on this hardware: the chosen one with the plan's micro-batch,
+    others with one row per micro-batch."""
 
     zero: ZeroPlan
     gpu_bytes: int

@@ -48,6 +48,25 @@ class History(FrozenModel):
     steps: tuple[StepLosses, ...]
 
 
+class BaseModel(FrozenModel):
+    """base.json of an export: which model an adapter belongs to, or a full model began from."""
+
+    hub_id: str | None = None
+    commit: str | None = None
+    """Of the hub; names every byte."""
+    folder: str | None = None
+    """Name of a local folder, without its path."""
+    sha256: str | None = None
+    """Of that folder: what `sha256sum config.json *.safetensors tokenizer.json | sha256sum` prints in it."""
+
+    @property
+    def label(self) -> str:
+        """For people: hub id and commit, or folder and digest."""
+        if self.hub_id is not None:
+            return f"{self.hub_id} at commit {self.commit}"
+        return f"the folder {self.folder} with sha256 {self.sha256}"
+
+
 class Measured(FrozenModel):
     """May hold NaN, written as such: a broken export's differences are no numbers."""
 
@@ -72,6 +91,12 @@ class Verification(Measured):
     precision: Literal["bf16", "fp32"]
     """Number format that the judged logits were computed in."""
     num_tokens: int
+    """Positions compared, of all prompts."""
+    num_prompts: int = 1
+    num_ends: int = 0
+    """Prompts at whose end a turn should end."""
+    num_stops: int = 0
+    """Of those, prompts after which the export generated its end token and stopped."""
     vocabulary: int
     logits_std: float
     """Standard deviation of the probe's logits: the unit of every difference here."""

@@ -21,8 +21,10 @@ from components.shared.errors import PeerLost, Preempted, RunFailed, SpaceError
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN
 from components.shared.manifest import fetch_folder
 from components.shared.model_source import resolve_planned_model
+from components.shared.patience import waits
 from components.shared.plan import Plan
 from components.shared.processes import end_with_parent
+from components.shared.prompts import read_prompts
 from components.shared.spec import RunSpec
 from components.shared.step import Log, open_run, step_log, work_folder
 from components.shared.storage import Store
@@ -32,9 +34,9 @@ from components.train.commit import prune
 from components.train.engine import EngineSetup, SkippedSteps, build_without_a_step
 from components.train.finite import step_fault
 from components.train.model import load_model
-from components.train.results import PROBE_TOKENS, history_json, peak_memory, probe_logits, publish_results
+from components.train.results import history_json, peak_memory, probe_logits, publish_results
 from components.train.resume import AfterResume, Resume, fetch_resume
-from components.train.rows import PackedRows, first_tokens
+from components.train.rows import PackedRows
 from components.train.saving import CheckpointSaver
 from components.train.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
 from components.train.uploader import BackgroundUploads
@@ -63,13 +65,13 @@ def main() -> None:
     parser.add_argument("run", metavar="RUN", help="URI of the run's folder; its dataset/ and plan/ must be finished")
     run = parser.parse_args().run
     end_with_parent()
-    with step_log("train") as log:
+    with step_log("train") as log, waits(log):
         try:
             join_processes()
             train(prepare_job(run, log), log)
         except Preempted as error:
             if dist.get_rank() == 0:
-                log.error("failed", exit_code=error.exit_code, problems=list(error.problems))
+                log.error("failed", exit_code=error.exit_code, problems=error.lines)
             leave_processes(error.exit_code)
         except RuntimeError as error:
             if not peer_is_lost(error):
@@ -118,6 +120,7 @@ def prepare_job(run: str, log: Log) -> Job:
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     check_device(plan)
     check_space(work, plan)
+    read_prompts(work / DATASET)  # needed at the end, so refused before training where it is not there
     if dist.get_world_size() != plan.steps.num_processes:
         raise RunFailed(f"training: {dist.get_world_size()} processes were started, the plan is for {plan.steps.num_processes}")
     resume = fetch_resume(store, plan, spec.resume, work / RESUME, log)
@@ -186,7 +189,7 @@ def train(job: Job, log: Log) -> None:
     trainer.add_callback(boundary)
     trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume.folder))
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
-    probe = probe_logits(engine(), first_tokens(held_out, PROBE_TOKENS))
+    probe = probe_logits(engine(), read_prompts(job.work / DATASET))
     boundary.finish(trainer.state)
     peak = peak_memory()
     if dist.get_rank() == 0:

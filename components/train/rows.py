@@ -58,9 +58,3 @@ def collate(rows: list[Row]) -> Batch:
             labels_BT[index, start : start + 1] = NOT_TRAINED
             start += length
     return {"input_ids": input_ids_BT, "labels": labels_BT, "position_ids": position_ids_BT}
-
-
-def first_tokens(rows: PackedRows, most: int) -> torch.Tensor:
-    """Up to `most` tokens [1, T] from the start of the first row, all of one conversation."""
-    row = rows[0]
-    return torch.tensor([row["input_ids"][: min(most, row["lengths"][0])]])

@@ -62,7 +62,7 @@ def test_rank_0_is_refused(spec: dict[str, Any], tmp_path: Path) -> None:
 def test_missing_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["data"]["train"] = "nowhere/train.jsonl"
     (line,) = run_refused(spec, tmp_path)
-    assert line == "nowhere/train.jsonl: no such file; name a JSONL file that is there"
+    assert line == "nowhere/train.jsonl: no such file; name a file of records that is there"
 
 
 def test_empty_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:

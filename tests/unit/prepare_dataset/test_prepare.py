@@ -18,7 +18,8 @@ from components.shared.spec import RunSpec
 from components.shared.spec_file import parse_spec
 from components.shared.storage import LocalStore, open_store
 from tests.s3_server import S3Server
-from tests.tiny_models import write_conversations
+from tests.tiny_models import CHATML, write_conversations
+from tests.unit.prepare_dataset.chat_templates import HISTORY_WITHOUT_REASONING
 from tests.unit.prepare_dataset.conftest import Shown
 
 
@@ -44,6 +45,68 @@ def _rows(spec: RunSpec, name: str) -> list[dict[str, list[int]]]:
     return pq.read_table(Path(spec.run_uri) / DATASET / name).to_pylist()
 
 
+def _with_records(spec: RunSpec, *records: list[tuple[str, str]], template: str = "", **data: object) -> RunSpec:
+    """The spec with a training file of these turns, a tenth of them held out, and this template, if any."""
+    path = Path(spec.data.train)
+    turns = [[{"role": role, "content": content} for role, content in record] for record in records]
+    path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns), encoding="utf-8")
+    if template:
+        path.with_suffix(".jinja").write_text(template)
+        data["chat_template"] = str(path.with_suffix(".jinja"))
+    return _changed(spec, held_out=None, held_out_share=0.1, **data)
+
+
+def _warnings(spec: RunSpec) -> list[str]:
+    _prepare(spec)
+    return json.loads((Path(spec.run_uri) / DATASET / "quality.json").read_text())["warnings"]
+
+
+def test_one_question_with_many_answers_warns_that_held_out_loss_flatters(spec: RunSpec) -> None:
+    (warning,) = _warnings(_with_records(spec, *([("user", "q"), ("assistant", f"answer {n}")] for n in range(40))))
+    held_out = warning.split()[0]
+    assert warning.startswith(f"{held_out} of {held_out} held-out conversations begin with a question that is trained on too")
+    assert "data.held_out_by: prompt" in warning
+
+
+def test_equal_questions_are_on_one_side_unless_asked_otherwise(spec: RunSpec) -> None:
+    records = [[("user", f"q{n % 20}"), ("assistant", f"answer {n}")] for n in range(80)]
+    assert not _warnings(_with_records(spec, *records))
+    assert _warnings(_with_records(spec, *records, held_out_by="conversation"))
+
+
+def test_a_template_that_leaves_out_system_turns_is_warned_of_with_their_number(spec: RunSpec) -> None:
+    template = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}" + CHATML
+    records = [[("system", "Answer in French."), ("user", f"q{n}"), ("assistant", "Oui.")] for n in range(6)]
+    (warning,) = _warnings(_with_records(spec, *records, template=template))
+    assert "leaves out system turns, or words of them, in 6 conversations" in warning
+
+
+def test_a_template_without_generation_prompt_is_warned_of(spec: RunSpec) -> None:
+    template = CHATML.split("{% if add_generation_prompt %}")[0]
+    (warning,) = _warnings(_with_records(spec, *([("user", f"q{n}"), ("assistant", "a")] for n in range(6)), template=template))
+    assert "does not answer to add_generation_prompt, so in 6 conversations" in warning
+
+
+def test_what_is_dropped_is_told_as_a_share_of_the_tokens(spec: RunSpec) -> None:
+    records = [[("user", f"q{n}"), ("assistant", "42 " * (2000 if n % 20 == 0 else 1))] for n in range(100)]
+    (warning,) = _warnings(_with_records(spec, *records, too_long="drop"))
+    assert warning.startswith("5 conversations longer than data.row_tokens were left out: 5.0% of all, ")
+    assert 60 < float(warning.split(", ")[1].split("%")[0]) < 99
+
+
+def test_system_turns_without_text_are_left_out_and_counted(spec: RunSpec) -> None:
+    records = [[("system", ""), ("user", f"q{n}"), ("assistant", "a")] for n in range(6)]
+    assert _warnings(_with_records(spec, *records)) == ["6 system turns without text were left out"]
+
+
+def test_reasoning_that_history_leaves_out_gives_more_samples_than_conversations(spec: RunSpec) -> None:
+    talk = [("user", "q"), ("assistant", "<think>\nr\n</think>\n\na"), ("user", "s"), ("assistant", "<think>\nt\n</think>\n\nb")]
+    asked = _with_records(spec, *([("user", f"q{n}"), *talk[1:]] for n in range(10)), template=HISTORY_WITHOUT_REASONING)
+    facts = _prepare(asked).facts
+    quality = json.loads((Path(spec.run_uri) / DATASET / "quality.json").read_text())
+    assert quality["train"]["samples"] == 2 * quality["train"]["conversations"] == 2 * int(facts["num_conversations"] or 0)
+
+
 def test_a_dataset_holds_what_its_manifest_counts(spec: RunSpec) -> None:
     facts = _prepare(spec).facts
     rows, held_out = _rows(spec, "train.parquet"), _rows(spec, "held_out.parquet")
@@ -58,7 +121,7 @@ def test_a_dataset_holds_what_its_manifest_counts(spec: RunSpec) -> None:
 
 def test_the_folder_is_finished_and_tells_what_it_was_made_from(spec: RunSpec) -> None:
     manifest = _prepare(spec)
-    assert [file.name for file in manifest.files] == ["held_out.parquet", "page.html", "quality.json", "train.parquet"]
+    assert [file.name for file in manifest.files] == ["held_out.parquet", "page.html", "prompts.json", "quality.json", "train.parquet"]
     assert set(manifest.inputs) == {"spec", "train", "held_out", "tokenizer", "template"}
     assert manifest.facts["train_sha256"] == manifest.inputs["train"]
     assert manifest.facts["model_revision"] is None
@@ -131,7 +194,7 @@ def test_dropping_everything_is_refused(spec: RunSpec) -> None:
 
 
 def test_problems_of_data_and_model_come_together_and_claim_nothing(spec: RunSpec, tmp_path: Path) -> None:
-    Path(spec.data.train).write_text("{}\n")
+    Path(spec.data.train).write_text('{"messages": 3}\n')
     broken = spec.model_copy(update={"model": spec.model.model_copy(update={"source": "./nowhere"})})
     with pytest.raises(HaganeError) as raised:
         _prepare(broken)
@@ -190,9 +253,9 @@ def test_data_and_template_may_be_objects_of_a_store_and_are_told_by_their_uri(s
     local = _prepare(_changed(spec, chat_template="specs/templates/plain.jinja"))
     remote = _prepare(_changed(spec, **uris))
     assert {name: remote.inputs[name] for name in ("train", "template")} == {name: local.inputs[name] for name in ("train", "template")}
-    store.write_bytes("bad.jsonl", b"{}\n")
+    store.write_bytes("bad.jsonl", b'{"messages": 3}\n')
     told = check(_changed(spec, train=f"{store.uri}/bad.jsonl", chat_template=f"{store.uri}/none.jinja"))
-    assert told[0].startswith(f"{store.uri}/bad.jsonl:1: messages: missing")
+    assert told[0].startswith(f"{store.uri}/bad.jsonl:1: messages: found a number")
     assert told[1].startswith(f"{store.uri}/none.jinja: no such object")
 
 

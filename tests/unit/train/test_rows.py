@@ -1,12 +1,10 @@
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from components.train.rows import NOT_TRAINED, PackedRows, Row, collate, first_tokens
+from components.train.rows import NOT_TRAINED, Row, collate
 from tests.tiny_models import make_model
 
 ROWS: list[Row] = [
@@ -34,12 +32,3 @@ def test_a_packed_conversation_gets_the_logits_it_gets_alone(architecture, tmp_p
         alone = model(input_ids=torch.tensor([[8, 9]]), use_cache=False).logits
     # fp32 sums in another order: a few units in the last place of logits near 1.
     assert torch.allclose(packed[0, 3:5], alone[0], atol=1e-5)
-
-
-def test_the_probe_is_one_conversation_from_the_first_row(tmp_path: Path) -> None:
-    columns = {name: [row[name] for row in ROWS] for name in ("input_ids", "labels", "lengths")}
-    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
-    rows = PackedRows(tmp_path / "rows.parquet")
-    assert len(rows) == 2
-    assert first_tokens(rows, 16).tolist() == [[5, 6, 7]]
-    assert first_tokens(rows, 2).tolist() == [[5, 6]]
