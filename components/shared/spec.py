@@ -146,7 +146,8 @@ class ZeroSpec(FrozenModel):
     """`zero: auto` leaves all three open: the plan takes the first that fits the hardware, in the order in which they slow training."""
 
     stage: Literal["auto", 0, 1, 2, 3] = "auto"
-    """DeepSpeed ZeRO stage: what is divided among processes. 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
+    """DeepSpeed ZeRO stage: what is divided among processes. 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters.
+    fp16 needs 1 or higher."""
     offload_optimizer: Literal["auto", "none", "cpu"] = "auto"
     """Where optimizer state lives: `cpu` is host memory, and the step is computed there. Needs stage 1 or higher."""
     offload_parameters: Literal["auto", "none", "cpu"] = "auto"
