@@ -49,7 +49,7 @@ test-cluster: .venv/dev  ## Train, kill, drain, cut off and cancel in the cluste
 	$(BIN)/pytest tests/cluster
 test-images: .venv/dev  ## Open each built image, and run the pipeline through them; five minutes
 	$(BIN)/pytest tests/images
-test-truth: .venv/dev  ## Hold plans against real training and every architecture; some minutes
+test-truth: .venv/dev  ## Compare plans with real training and every architecture; some minutes
 	$(BIN)/pytest tests/truth
 targets: .venv/dev  ## Write docs/targets.md: what LoRA targets each architecture gets; three minutes
 	$(BIN)/python -m tests.truth.targets_table
@@ -66,7 +66,7 @@ lint: .venv/dev  ## Style, types, and who may import whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/lint-imports
 golden: .venv/dev  ## Make generated files again and fail when one differs
 	$(BIN)/python -m tests.regenerate_golden && git diff --exit-code -- tests/golden README.md docs
-fix: .venv/dev  ## Mend what ruff can mend
+fix: .venv/dev  ## Fix what ruff can fix
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 lock: .venv/dev  ## Resolve the lock files from pyproject.toml
 	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock.sh

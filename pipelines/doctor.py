@@ -45,8 +45,9 @@ def diagnose(
             file.write_text(spec_yaml(spec))
             arguments += ["--spec", str(file), "--image", read_images().training(on_gpus=spec.hardware.names_gpu)]
             try:
-                plan_of(spec.model_copy(update={"backend": "pytorchjob"}), Console(quiet=True), keep=folder / "plan", num_rows=NUM_ROWS)
-                arguments += ["--manifest", str(folder / "plan" / job_file("pytorchjob"))]
+                backend = "pytorchjob" if spec.backend == "local" else spec.backend
+                plan_of(spec.model_copy(update={"backend": backend}), Console(quiet=True), keep=folder / "plan", num_rows=NUM_ROWS)
+                arguments += ["--manifest", str(folder / "plan" / job_file(backend))]
             except HaganeError as error:
                 yield from (Finding(check="plan", state="failed", found=problem) for problem in error.problems)
         yield from _cluster_findings(arguments, progress)

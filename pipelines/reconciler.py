@@ -84,6 +84,9 @@ class Reconciler:
                 if run is not None:
                     return run
         self._tell(f"{told + 'd' if told.endswith('e') else told:9} {change.name}")
+        if change.kind == "enable":
+            for line in change.lines:
+                self._tell(f"{'':9} {line}")
         return None
 
     def _go(self, change: Change, active: dict[str, str]) -> str | None:

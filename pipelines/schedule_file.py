@@ -51,9 +51,9 @@ class Schedule(FrozenModel):
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Fields of the spec to set, as `--set` would: `training.epochs: 5`."""
     enabled: bool = True
-    """Whether it starts runs. Turning it off and on keeps it, with its history."""
+    """Whether it starts runs. Turning it off and on keeps it, with its history; turned on, it starts the last run that it missed."""
     concurrency: int = Field(default=1, ge=1, le=10)
-    """How many of its runs may be at work at once."""
+    """How many of its runs may be running at once."""
     catch_up: bool = False
     """After the controller was away: start every run that was missed, not the last one alone."""
     service_account: str = ""
@@ -127,6 +127,8 @@ class WantedSchedules:
     experiment: str
     owner: str
     schedules: tuple[Wanted, ...]
+    server_time_zone: str = "UTC"
+    """Zone in which KFP's controller reads each schedule's cron."""
 
 
 def load_schedules(path: Path) -> WantedSchedules:
@@ -163,7 +165,7 @@ def load_schedules(path: Path) -> WantedSchedules:
         wanted.append(_wanted(schedule, cron, spec))
     if problems:
         raise SpecError(*problems)
-    return WantedSchedules(file.experiment, file.owner, tuple(wanted))
+    return WantedSchedules(file.experiment, file.owner, tuple(wanted), file.server_time_zone)
 
 
 def _wanted(schedule: Schedule, cron: str, spec: RunSpec) -> Wanted:

@@ -24,6 +24,7 @@ from pipelines.kfp_limits import account_problems, name_problems
 from pipelines.kfp_versions import UploadedVersion, ensure_version
 from pipelines.parameters import parameter_problems
 from pipelines.planning import plan_of
+from pipelines.run_view import RUN_STATES
 
 ROWS_UNKNOWN = 1000
 """Planned for where the data is not here: what a plan refuses (memory, targets, batch sizes) does not hang on it, only times do."""
@@ -133,12 +134,15 @@ def submit(kfp: KfpClient, spec: RunSpec, pipeline: CompiledPipeline, *, experim
 
 def _refuse_a_second(kfp: KfpClient, spec: RunSpec) -> None:
     """No run of this folder is active: a second one would follow the first one's training job, or begin the same one twice."""
-    problems = [
-        f"run {run.display_name!r} is {run.state} and writes to {spec.run_uri} too: {kfp.run_link(run.run_id)}; wait for its end, "
-        "terminate it on its page, or set another name"
-        for run in active_runs(kfp)
-        if folder_of(run) == spec.run_uri
-    ]
+    problems = []
+    for run in active_runs(kfp):
+        if folder_of(run) != spec.run_uri:
+            continue
+        state = RUN_STATES.get(run.state, "waiting")
+        problems.append(
+            f"run {run.display_name!r} is {state} and writes to {spec.run_uri} too: {kfp.run_link(run.run_id)}; "
+            f"wait for its end, cancel it (hagane runs {run.run_id} --cancel), or set another name"
+        )
     if problems:
         raise KfpExists(*problems)
 

@@ -14,13 +14,14 @@ from typing import Any
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from components.launch_training.access import Permission, needed, refusals
+from components.launch_training.access import needed
 from components.launch_training.cluster_access import refused
 from components.launch_training.cluster_watch import NO_ANSWER, RELIST_PAUSE_S, REQUEST_S, WATCH_S, Seen, plain, watch_job
 from components.launch_training.dropped_fields import dropped, dropped_problem
 from components.launch_training.kinds import PYTORCHJOB, JobKind
 from components.shared.errors import ClusterError, NoCluster
 from components.shared.patience import patiently
+from components.shared.permissions import Permission, granted_by, refusals
 from components.shared.spec import ClusterSpec
 
 Fields = dict[str, Any]
@@ -243,7 +244,7 @@ def _answer(error: ApiException, verb: str, kind: JobKind) -> str:
     if error.status == 403 and ADMISSION.search(message):
         return f"{message}{_admission_fix(message)}"
     if error.status == 403:
-        role = "k8s/base" if kind is PYTORCHJOB else "k8s/overlays/trainjob"
+        role = granted_by(Permission(verb, kind.group, kind.plural))
         return f"not allowed (403); the launcher's account needs the Role of {role} ({message or f'verb {verb}'})"
     if error.status == 404 and message.startswith("namespaces "):
         return f"{message}; set cluster.namespace to one that is there"

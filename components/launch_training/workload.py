@@ -82,6 +82,11 @@ def is_admitted(workload: Fields | None) -> bool:
     return workload is not None and _holds(_conditions(workload), "Admitted")
 
 
+def is_judged(queueing: Queueing) -> bool:
+    """Whether Kueue has said yes or no to the job."""
+    return queueing.workload is not None and "QuotaReserved" in _conditions(queueing.workload)
+
+
 def why_never(kind: JobKind, queue: str, queueing: Queueing, *, waited_s: float, is_new: bool) -> str | None:
     """Why nobody will admit a job that has been suspended for `waited_s`, and what to do; None while it may be. Of a job that is not
     new, or that was admitted before, a queue may be held for a while: it waits."""

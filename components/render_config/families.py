@@ -261,8 +261,8 @@ def _qwen3_moe(config: Config) -> Architecture:
     banks = sum(each.num_experts * each.num_inputs * each.num_outputs for each in model.experts) + num_experts * model.hidden
     small = (model.extra - sparse * num_experts * model.hidden - (model.blocks - sparse) * plain) // model.blocks
     finished = model.finish(last_norm=model.hidden, largest_block=common + max(plain, banks) + small)
-    names = ("lm_head", "mlp.down_proj", "mlp.gate_proj", "mlp.up_proj")
-    return Architecture(**{**vars(finished), "avoid": names})
+    names = ("mlp.down_proj", "mlp.gate_proj", "mlp.up_proj")
+    return Architecture(**{**vars(finished), "avoid": ("lm_head", *names), "unreachable": names})
 
 
 def _gpt_oss(config: Config) -> Architecture:

@@ -11,6 +11,7 @@ def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, 
     """DeepSpeed 0.19's config (deepspeed.ai/docs/config-json). The three stage-3 sizes are transformers' own rule
     (integrations/deepspeed.py): reduce bucket h², prefetch 0.9 h², weights below 10 h stay whole on every process."""
     steps = plan.steps
+    sums = {"data_types": {"grad_accum_dtype": "fp32"}} if plan.fp32_gradient_sums else {}
     return {
         "train_batch_size": steps.global_batch,
         "train_micro_batch_size_per_gpu": steps.micro_batch,
@@ -21,6 +22,7 @@ def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, 
         "communication_data_type": plan.precision,
         # Without a GPU, DeepSpeed's own CPU Adam would need a compiler at run time; torch's fused AdamW is as fast there.
         "zero_force_ds_cpu_optimizer": False,
+        **sums,
         "zero_optimization": _zero_section(plan.zero, hidden_size),
     }
 

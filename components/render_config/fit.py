@@ -37,6 +37,16 @@ class Wish:
     """None: the most that fits."""
     checkpointing: bool
     dataset_tokens: int
+    fp16: bool = False
+
+    @property
+    def lowest_stage(self) -> int:
+        """ZeRO stage that the plan takes without being asked to, at least.
+
+        Full training starts at stage 1, which costs no more than none, and whose checkpoints hold the fp32 weights. So does fp16:
+        without ZeRO, DeepSpeed 0.19 divides gradients by a loss scale that it never multiplied the loss by (engine.py, backward).
+        """
+        return 1 if self.full or self.fp16 else 0
 
     def num_trainable(self, architecture: Architecture) -> int:
         return architecture.num_parameters if self.full else num_lora_parameters(self.targets, self.rank)
@@ -64,10 +74,9 @@ def job(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPl
 
 
 def sensible(wish: Wish, hardware: Hardware) -> Iterator[ZeroPlan]:
-    """Options that make a difference: on a CPU, offload moves nothing. Full training starts at stage 1, which costs no more than
-    none, and whose checkpoints hold the fp32 weights."""
+    """Options that make a difference: on a CPU, offload moves nothing."""
     for zero in ORDER:
-        if (zero.stage or not wish.full) and (hardware.gpu_bytes is not None or not zero.offload_optimizer):
+        if zero.stage >= wish.lowest_stage and (hardware.gpu_bytes is not None or not zero.offload_optimizer):
             yield zero
 
 
@@ -83,7 +92,7 @@ def allowed(wish: Wish, hardware: Hardware) -> Iterator[ZeroPlan]:
     asked = wish.zero
     fixed = asked != ZeroSpec()
     for zero in ORDER if fixed else sensible(wish, hardware):
-        if asked.stage == "auto" and wish.full and not zero.stage:
+        if asked.stage == "auto" and zero.stage < wish.lowest_stage:
             continue
         offloads = {"auto": None, "none": False, "cpu": True}
         wanted = (None if asked.stage == "auto" else asked.stage, offloads[asked.offload_optimizer], offloads[asked.offload_parameters])

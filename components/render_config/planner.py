@@ -14,6 +14,7 @@ from components.render_config.file_reasons import file_reasons, rendered_files
 from components.render_config.fit import Wish
 from components.render_config.hardware import Hardware, hardware_of
 from components.render_config.job_checks import check_job, job_cautions
+from components.render_config.memory import sums_in_fp32
 from components.render_config.precision import WEIGHT_BYTES, choose_precision
 from components.render_config.shapes import Architecture
 from components.render_config.steps import Batching, grad_accum_steps, plan_steps
@@ -21,7 +22,7 @@ from components.render_config.targets import Targets, lora_targets
 from components.render_config.threads import threads_per_process, why_threads
 from components.render_config.timing import Work, estimate, step_time
 from components.render_config.words import model_cautions, reasons, verdict
-from components.shared.errors import HaganeError, ModelError
+from components.shared.errors import HaganeError, ModelError, SpecError
 from components.shared.model_registry import KnownModel, ModelFamily, known_model
 from components.shared.plan import LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
 from components.shared.spec import HOW_NOT_WHAT, LoraSpec, RunSpec
@@ -62,6 +63,8 @@ class Decided:
     why_precision: str
     wish: Wish
     choice: Choice
+    asks_for_router_loss: bool
+    """config.json adds the router's auxiliary loss to the model's (`output_router_logits`)."""
     known: tuple[ModelFamily, KnownModel] | None
     """What the registry tells of the model, by its source or by the name that its config.json was saved under."""
 
@@ -82,6 +85,10 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, *, datase
     if problems or architecture is None or targets is None or settings is None:
         raise HaganeError(*problems)
     hardware, precision, why = settings
+    if precision == "fp16" and spec.zero.stage == 0:
+        raise SpecError(
+            "zero.stage: found 0, allowed 1, 2 or 3 in fp16, whose loss DeepSpeed scales only with ZeRO. Fix: set zero.stage: 1, or auto"
+        )
     wish = Wish(
         zero=spec.zero,
         full=spec.training.method == "full",
@@ -93,9 +100,11 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, *, datase
         micro_batch=None if spec.training.micro_batch == "auto" else spec.training.micro_batch,
         checkpointing=spec.training.gradient_checkpointing,
         dataset_tokens=dataset_tokens,
+        fp16=precision == "fp16",
     )
     known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
-    return Decided(architecture, hardware, precision, why, wish, choose(architecture, wish, hardware), known)
+    asks_for_router_loss = bool(architecture.experts) and bool(config.get("output_router_logits", False))
+    return Decided(architecture, hardware, precision, why, wish, choose(architecture, wish, hardware), asks_for_router_loss, known)
 
 
 def settle(spec: RunSpec, machine: Machine) -> tuple[Hardware, Precision, str]:
@@ -189,6 +198,8 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         run=spec.name,
         method=training.method,
         precision=decided.precision,
+        fp32_gradient_sums=sums_in_fp32(choice.zero, weight_bytes=decided.wish.weight_bytes, grad_accum=steps.grad_accum),
+        router_loss="left out" if decided.asks_for_router_loss else "none",
         num_trainable=num_trainable,
         training_digest=training_digest(spec, dataset, decided.precision),
         model=ModelPlan(

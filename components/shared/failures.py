@@ -54,9 +54,8 @@ class StepFailure(FrozenModel):
 
     @property
     def text(self) -> str:
-        """What every place shows of it: the step, what happened, and the hint where that is not said yet."""
-        hint = f"\nFix: {self.hint}" if self.hint and self.hint not in self.message else ""
-        return f"{self.step}: {self.message}{hint}"
+        """What every place shows of it: a line for each problem, after the step's name."""
+        return "\n".join(f"{self.step}: {problem}" for problem in self.message.splitlines())
 
 
 def failure_of(step: str, error: BaseException, log_tail: Iterable[str], *, at: datetime, kfp_run: str = "") -> StepFailure:

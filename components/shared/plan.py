@@ -208,6 +208,10 @@ class Plan(FrozenModel):
     method: Literal["lora", "full"]
     precision: Precision
     """Number format of weights and activations."""
+    fp32_gradient_sums: bool = False
+    """Whether gradients of 16 bits are summed over a step's micro-batches in fp32; else they are in `precision`."""
+    router_loss: Literal["none", "left out"] = "none"
+    """The auxiliary loss of a mixture's router: the model has none in its loss, or its config.json asks for it and it is left out."""
     num_trainable: int
     """Parameters that receive gradients."""
     training_digest: str

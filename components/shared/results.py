@@ -14,7 +14,9 @@ class StepLosses(FrozenModel):
     """Mean over the step's rows, nats per trained token."""
     lr: float
     grad_norm: float | None
-    """Before clipping. None without ZeRO in fp32, where DeepSpeed 0.19 clips and does not tell."""
+    """Before clipping. None for a step that fp16 skipped, and in fp32 without ZeRO in a run of hagane 0.1."""
+    trained_tokens: int | None = None
+    """Tokens with a label in the step, over all processes; None where the model's own loss does not count them."""
 
 
 class EpochLosses(FrozenModel):
@@ -22,7 +24,7 @@ class EpochLosses(FrozenModel):
     step: int
     """The epoch's last step."""
     loss: float
-    """Mean of the losses of the epoch's steps."""
+    """Mean per trained token over the epoch's steps, each measured before its update. Runs of hagane 0.1: mean of the steps' losses."""
     held_out_loss: float
 
 
@@ -40,6 +42,8 @@ class History(FrozenModel):
     """Most resident memory of a node: the peaks of its processes added up, since the job was last started."""
     peak_gpu_bytes: int | None = None
     """Most that torch held of one GPU; None on a CPU. CUDA's and NCCL's own are not in it."""
+    skipped_steps: int = 0
+    """Steps that fp16 skipped since the scaled gradient overflowed: they changed no weight."""
     epochs: tuple[EpochLosses, ...]
     steps: tuple[StepLosses, ...]
 

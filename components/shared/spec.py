@@ -116,9 +116,9 @@ class TrainingSpec(FrozenModel):
     lr_schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup_share: Number = Field(default=0.05, ge=0, lt=1)
-    """Share of all steps during which the learning rate rises from 0 to `lr_peak`."""
+    """Share of all steps during which the learning rate rises in equal parts to `lr_peak`. The first step trains, with one part."""
     weight_decay: Number = Field(default=0.0, ge=0, lt=1)
-    """AdamW's decoupled weight decay, per unit of learning rate."""
+    """AdamW's decoupled weight decay, per unit of learning rate. Norms, biases and the state of recurrent layers do not decay."""
     clip_norm: Number = Field(default=1.0, gt=0, le=1e9)
     """Largest norm of the gradient over all trainable parameters."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

@@ -41,6 +41,9 @@ AFTER_GRACE_S = 5
 ENVIRONMENT_VARIABLE = "HAGANE_ENVIRONMENT"
 """Folder of folders whose files are environment variables, each named as its file; set where a job cannot set them itself."""
 
+SOURCE = "HAGANE_SOURCE_"
+"""With a number after it: prefix under which a pod says which variables one ConfigMap or Secret brings."""
+
 
 class TrainingJob(FrozenModel):
     """One training container."""
@@ -73,6 +76,20 @@ def worker_environment(*, threads: int | None, grace_seconds: int, patience_minu
         "DEEPSPEED_TIMEOUT": str(patience_minutes),  # of every exchange among processes; 10 unless set (deepspeed/constants.py)
     }
     return settings if threads is None else {**settings, "OMP_NUM_THREADS": str(threads)}
+
+
+def environment_in(folder: Path) -> dict[str, str]:
+    """The files of its folders, each a variable; of one name the last folder's counts."""
+    return {name: value for source in sources_in(folder) for name, value in source.items()}
+
+
+def sources_in(folder: Path) -> list[dict[str, str]]:
+    """The variables that each of its folders brings, in order. Kubernetes' own links there begin with a dot."""
+    sources: list[dict[str, str]] = []
+    for source in sorted(folder.iterdir()):
+        files = [file for file in sorted(source.iterdir()) if not file.name.startswith(".")]
+        sources.append({file.name: file.read_text() for file in files})
+    return sources
 
 
 def jobs_folder() -> Path | None:

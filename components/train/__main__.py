@@ -31,8 +31,10 @@ from components.shared.storage import Store
 from components.train.agreement import Agreement
 from components.train.boundary import Sigterm, StepBoundary
 from components.train.commit import prune
+from components.train.engine import EngineSetup, SkippedSteps, build_without_a_step
+from components.train.finite import step_fault
 from components.train.model import load_model
-from components.train.results import PeakMemory, history_json, peak_memory, probe_logits, publish_results
+from components.train.results import history_json, peak_memory, probe_logits, publish_results
 from components.train.resume import AfterResume, Resume, fetch_resume
 from components.train.rows import PackedRows
 from components.train.saving import CheckpointSaver
@@ -94,6 +96,7 @@ def join_processes() -> None:
     else:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         deepspeed.init_distributed(dist_backend="nccl", verbose=False)
+    build_without_a_step()
 
 
 def leave_processes(exit_code: int = 0) -> NoReturn:
@@ -160,23 +163,44 @@ def train(job: Job, log: Log) -> None:
     saver = CheckpointSaver(plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement)
     trainer.save = lambda: saver.save(trainer)
 
+    def engine() -> Any:
+        return trainer.model_wrapped
+
     def measure() -> float:
-        return held_out_loss(trainer.model_wrapped, held_out, agreement, process_rank=dist.get_rank(), num_processes=dist.get_world_size())
+        return held_out_loss(engine(), held_out, agreement, process_rank=dist.get_rank(), num_processes=dist.get_world_size())
 
     steps = plan.steps
-    boundary = StepBoundary(saver, plan, spec.checkpoints, sigterm=sigterm, agreement=agreement, log=log)
+    boundary = StepBoundary(
+        saver,
+        plan,
+        spec.checkpoints,
+        sigterm=sigterm,
+        agreement=agreement,
+        log=log,
+        fault=lambda: step_fault(trainer.record, engine()),
+        last_good=lambda: last_committed(job.store),
+    )
     if job.resume is not None:
-        trainer.add_callback(AfterResume(job.resume, lambda: trainer.model_wrapped, zero_stage=plan.zero.stage))
-    trainer.add_callback(HeldOutLoss(measure, log))
+        trainer.add_callback(AfterResume(job.resume, engine, zero_stage=plan.zero.stage))
+    trainer.add_callback(EngineSetup(engine, seed=spec.training.seed))
+    trainer.add_callback(SkippedSteps(engine, log))
+    trainer.add_callback(HeldOutLoss(measure, log, stop=boundary.stop))
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(boundary)
     trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume.folder))
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
-    probe = probe_logits(trainer.model_wrapped, read_prompts(job.work / DATASET))
+    probe = probe_logits(engine(), read_prompts(job.work / DATASET))
     boundary.finish(trainer.state)
     peak = peak_memory()
     if dist.get_rank() == 0:
-        publish(job, trainer.state.log_history, probe, peak)
+        history = history_json(trainer.state.log_history, plan, peak, num_skipped=engine().skipped_steps)
+        publish(job, history, probe)
+
+
+def last_committed(store: Store) -> str | None:
+    """The newest committed checkpoint, as people call it; None when there is none."""
+    committed = committed_checkpoints(store)
+    return committed[-1].told if committed else None
 
 
 def training_arguments(job: Job) -> TrainingArguments:
@@ -188,14 +212,14 @@ def training_arguments(job: Job) -> TrainingArguments:
     return TrainingArguments(output_dir=str(job.work / LOCAL_CHECKPOINTS), deepspeed=zero, use_cpu=not torch.cuda.is_available(), **planned)
 
 
-def publish(job: Job, history: list[dict[str, Any]], probe: dict[str, torch.Tensor], peak: PeakMemory) -> None:
+def publish(job: Job, history: dict[str, Any], probe: dict[str, torch.Tensor]) -> None:
     """checkpoints/ is finished. Raises RunFailed when the last epoch's checkpoint is not committed."""
     total_steps = job.plan.steps.total_steps
     if not any(checkpoint.step == total_steps for checkpoint in committed_checkpoints(job.store)):
         raise RunFailed(f"{CHECKPOINTS}: step {total_steps}, the last, is not in the store; the same command stores it again")
     prune(job.store, job.spec.checkpoints.keep)  # again, for an upload that was killed between commit and removal
     local = work_folder(job.run, "results")
-    publish_results(job.store, local, history=history_json(history, job.plan, peak), probe=probe, training=job.plan.training_digest)
+    publish_results(job.store, local, history=history, probe=probe, training=job.plan.training_digest)
 
 
 if __name__ == "__main__":

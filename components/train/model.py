@@ -19,12 +19,23 @@ def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: i
     """
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[plan.precision])
     assert plan.zero.stage < 3 or hasattr(next(model.parameters()), "ds_id"), "ZeRO-3 is not active: the model was loaded whole"
+    leave_out_router_loss(model)
     # LoRA's A matrices are drawn here, before Trainer seeds anything.
     set_seed(seed)
     trained = model if lora is None else get_peft_model(model, LoraConfig(**lora))
     num_trainable = sum(_num_elements(p) for p in trained.parameters() if p.requires_grad)
     assert num_trainable == plan.num_trainable, f"the plan says {plan.num_trainable} trainable parameters, the model has {num_trainable}"
     return trained
+
+
+def leave_out_router_loss(model: PreTrainedModel) -> None:
+    """The router's auxiliary loss of a mixture of experts is no part of the loss, whatever config.json says (`output_router_logits`).
+
+    transformers (5.23) adds it whole to every forward pass, so it would count once for each micro-batch and process.
+    """
+    for config in (model.config, model.config.get_text_config(decoder=True)):
+        if hasattr(config, "output_router_logits"):
+            config.output_router_logits = False
 
 
 def _num_elements(parameter: torch.nn.Parameter) -> int:

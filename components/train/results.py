@@ -1,6 +1,7 @@
 """The end of training -> checkpoints/: the history of losses, a probe of the trained model, and the folder's manifest."""
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,8 @@ def mapped_of_libraries(smaps: str) -> int:
     return total
 
 
-def history_json(history: LogHistory, plan: Plan, peak: PeakMemory) -> dict[str, Any]:
-    """Losses by step and by epoch, in the order of training; what it took."""
+def history_json(history: LogHistory, plan: Plan, peak: PeakMemory, *, num_skipped: int) -> dict[str, Any]:
+    """Losses by step and by epoch, in the order of training; what it took. `num_skipped` steps changed no weight."""
     steps_per_epoch = plan.steps.steps_per_epoch
     return {
         "start_held_out_loss": held_out_loss_of(history, 0),
@@ -88,6 +89,7 @@ def history_json(history: LogHistory, plan: Plan, peak: PeakMemory) -> dict[str,
         "peak_node_bytes": peak.node,
         "peak_gpu_bytes": peak.gpu,
         "tokens": plan.steps.tokens_total,
+        "skipped_steps": num_skipped,
         "epochs": [
             {
                 "epoch": epoch,
@@ -98,11 +100,22 @@ def history_json(history: LogHistory, plan: Plan, peak: PeakMemory) -> dict[str,
             for epoch, step in enumerate(plan.steps.save_steps, start=1)
         ],
         "steps": [
-            {"step": entry["step"], "loss": entry["loss"], "lr": entry["learning_rate"], "grad_norm": entry.get("grad_norm")}
+            {
+                "step": entry["step"],
+                "loss": entry["loss"],
+                "lr": entry["learning_rate"],
+                "grad_norm": _finite(entry.get("grad_norm")),
+                "trained_tokens": entry.get("trained_tokens"),
+            }
             for entry in history
             if "loss" in entry
         ],
     }
+
+
+def _finite(norm: float | None) -> float | None:
+    """None for the norm of a step that fp16 skipped, which is infinite."""
+    return norm if norm is not None and math.isfinite(norm) else None
 
 
 def publish_results(store: Store, local: Path, *, history: dict[str, Any], probe: dict[str, torch.Tensor], training: str) -> Manifest:

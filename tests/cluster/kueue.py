@@ -1,4 +1,4 @@
-"""A stand-in for Kueue, which needs a newer Kubernetes than test clusters have here: the kind Workload, whose objects a test writes as
+"""A stand-in for Kueue, which needs a newer Kubernetes than test clusters have here: its kinds, whose objects a test writes as
 Kueue 0.19 did (tests/data/job_objects). Nothing reacts to them but the launcher."""
 
 import time
@@ -11,42 +11,48 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 WORKLOADS = {"group": "kueue.x-k8s.io", "version": "v1beta2", "plural": "workloads"}
-CRD = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "workloads.kueue.x-k8s.io"},
-    "spec": {
-        "group": "kueue.x-k8s.io",
-        "scope": "Namespaced",
-        "names": {"kind": "Workload", "plural": "workloads", "singular": "workload"},
-        "versions": [
-            {
-                "name": "v1beta2",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-            }
-        ],
-    },
-}
+
+
+def crd(group: str, version: str, kind: str) -> dict[str, Any]:
+    """Of a kind that takes any field; kinds whose name begins with Cluster are the cluster's."""
+    plural = f"{kind.lower()}s"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Cluster" if kind.startswith("Cluster") else "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
+            "versions": [{"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
 
 
 @contextmanager
-def workload_kind(namespace: str) -> Iterator[None]:
-    """The API server serves Workloads inside the block."""
+def kinds_served(group: str, version: str, *kinds: str) -> Iterator[None]:
+    """The API server serves these kinds inside the block."""
     extensions: Any = client.ApiextensionsV1Api()
-    extensions.create_custom_resource_definition(CRD)
+    made = [crd(group, version, kind) for kind in kinds]
+    for each in made:
+        extensions.create_custom_resource_definition(each)
     try:
-        while not _is_served(namespace):
-            time.sleep(0.2)
+        for each in made:
+            while not _is_served(group, version, each["spec"]["names"]["plural"]):
+                time.sleep(0.2)
         yield
     finally:
-        extensions.delete_custom_resource_definition(CRD["metadata"]["name"])
+        for each in made:
+            extensions.delete_custom_resource_definition(each["metadata"]["name"])
+        for each in made:
+            while _is_served(group, version, each["spec"]["names"]["plural"]):
+                time.sleep(0.2)
 
 
-def _is_served(namespace: str) -> bool:
+def _is_served(group: str, version: str, plural: str) -> bool:
     try:
-        client.CustomObjectsApi().list_namespaced_custom_object(**WORKLOADS, namespace=namespace)
+        client.CustomObjectsApi().list_cluster_custom_object(group, version, plural)
     except ApiException:
         return False
     return True
@@ -55,6 +61,9 @@ def _is_served(namespace: str) -> bool:
 def condition(kind: str, status: str, reason: str, message: str) -> dict[str, str]:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": now}
+
+
+QUOTA_RESERVED = condition("QuotaReserved", "True", "QuotaReserved", "Quota reserved in ClusterQueue hagane")
 
 
 def set_workload(job: dict[str, Any], *conditions: dict[str, str]) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from tests.cluster.cluster_run import NOTHING_STAYS_S, ClusterRun
 from tests.cluster.conftest import TestNamespace, kubectl
-from tests.cluster.kueue import condition, set_workload, workload_kind
+from tests.cluster.kueue import condition, kinds_served, set_workload
 from tests.s3_server import S3Server
 
+WORKLOAD = ("kueue.x-k8s.io", "v1beta2", "Workload")
 WAITS = condition("QuotaReserved", "False", "Pending", "insufficient unused quota for cpu in flavor pool, 1 more needed")
 RESERVED = condition("QuotaReserved", "True", "QuotaReserved", "Quota reserved in ClusterQueue gpus")
 ADMITTED = condition("Admitted", "True", "Admitted", "The workload is admitted")
@@ -29,7 +30,7 @@ def test_a_suspended_job_waits_in_its_queue_and_goes_on_where_it_was(
         flip(namespace, "false")
         set_workload(namespace.jobs()[0], RESERVED, ADMITTED, *conditions)
 
-    with workload_kind(namespace.name), run.launcher() as launcher:
+    with kinds_served(*WORKLOAD), run.launcher() as launcher:
         launcher.wait(lambda: namespace.jobs() != [])
         assert namespace.jobs()[0]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
         set_workload(namespace.jobs()[0], WAITS)
@@ -79,7 +80,7 @@ def test_a_suspended_job_that_nobody_admits_ends_with_the_fix_within_a_minute(
 ) -> None:
     run = ClusterRun(namespace, claim, s3, tmp_path, cluster={"queue": "nosuch"})
     if has_kueue:
-        with workload_kind(namespace.name):
+        with kinds_served(*WORKLOAD):
             seconds = _seconds_until_given_up(run, conditions, problem)
     else:
         seconds = _seconds_until_given_up(run, conditions, problem)

@@ -11,12 +11,13 @@ import pytest
 import yaml
 from kubernetes.client.exceptions import ApiException
 
-from components.launch_training.access import OF_QUEUES, Permission, needed
+from components.launch_training.access import needed
 from components.launch_training.cluster import Cluster
 from components.launch_training.kinds import PYTORCHJOB
 from components.launch_training.phases import is_over
 from components.shared.errors import ClusterError
 from components.shared.images import read_images
+from components.shared.permissions import OF_QUEUES, Permission, refusals
 from components.shared.spec import ClusterSpec
 from tests.cluster.conftest import ROOT, TestNamespace
 from tests.cluster.launcher import cluster_as, kubeconfig_of
@@ -116,8 +117,9 @@ def test_without_one_verb_no_job_is_begun_and_what_needs_it_is_refused(
         return []
 
     wait(lambda: told() != [], 10)  # the API server hears of a changed Role by watching
-    line = f"cluster: may not {removed} in namespace {namespace.name}: not allowed (403); the launcher's account needs the Role of k8s/base"
-    assert told() == [line]
+    line = f"cluster: may not {removed} in namespace {namespace.name}: not allowed (403); k8s/base/launcher-role.yaml grants it. Fix: "
+    assert told() == refusals([removed], namespace.name)
+    assert told()[0].startswith(line)
     with pytest.raises((ClusterError, ApiException), match=r"403|Forbidden"):
         uses(launcher, removed)
     assert namespace.jobs() == []

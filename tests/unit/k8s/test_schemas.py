@@ -10,6 +10,7 @@ import pytest
 import yaml
 from kubernetes.utils import parse_quantity
 
+from components.shared.permissions import KFP_POD_PERMISSIONS, OF_QUEUES, Permission, launcher_permissions
 from components.shared.training_job import OF_RUNTIME, OWN_RUNTIME, OWN_RUNTIME_GRACE_S, OWN_RUNTIME_RESTARTS, TRAINJOB_CONTAINER
 from tests.example_jobs import GOLDEN, JOBS, job_text
 from tests.example_plans import ROOT
@@ -33,16 +34,66 @@ def test_an_overlay_renders_to_objects_without_a_field_that_kubernetes_does_not_
     problems = {f"{each['kind']} {each['metadata']['name']}": schema_problems(each) for each in objects}
     assert {name: found for name, found in problems.items() if found} == {}
     cluster_wide = {"Namespace", "PriorityClass", "ClusterRole", "ClusterRoleBinding"}
-    in_kfps_own = overlay == "kfp-single-user"
-    namespace = "kubeflow" if in_kfps_own else "hagane"
+    namespace = {"kfp-single-user": "kubeflow", "kfp-profile": "my-profile"}.get(overlay, "hagane")
+    in_kfps_own = namespace != "hagane"
     assert {each["metadata"].get("namespace") for each in objects if each["kind"] not in cluster_wide} == {namespace}
     kinds = {each["kind"] for each in objects}
     assert {"ServiceAccount", "Role", "RoleBinding", "ConfigMap", "NetworkPolicy"} <= kinds
     assert ("Namespace" in kinds) is not in_kfps_own
 
 
+ACCOUNTS = {
+    "kfp-single-user": ("hagane-launcher", "pipeline-runner"),
+    "kfp-profile": ("hagane-launcher", "default-editor"),
+}
+"""Overlay -> accounts that pipelines run under there; of the others hagane-launcher alone."""
+BY_KFP = {"pipeline-runner": set(KFP_POD_PERMISSIONS)}
+"""What KFP's own Role grants its account, so that no overlay need to."""
+
+
+def granted_to(account: str, objects: list[dict[str, Any]]) -> set[Permission]:
+    """What the rendered Roles let the account do in the overlay's namespace."""
+    roles = {each["metadata"]["name"]: each for each in objects if each["kind"] == "Role"}
+    names = [
+        each["roleRef"]["name"]
+        for each in objects
+        if each["kind"] == "RoleBinding"
+        and any((of["name"], of.get("namespace")) == (account, each["metadata"]["namespace"]) for of in each["subjects"])
+    ]
+    return {
+        Permission(verb, group, resource, only)
+        for name in names
+        for rule in roles[name]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for only in rule.get("resourceNames", [""])
+    }
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_grants_each_account_just_what_hagane_and_kfp_need(overlay: str) -> None:
+    objects = rendered(overlay)
+    jobs = {*launcher_permissions("pytorchjob"), *OF_QUEUES}
+    if overlay == "trainjob":
+        jobs |= set(launcher_permissions("trainjob"))
+    for account in ACCOUNTS.get(overlay, ("hagane-launcher",)):
+        assert granted_to(account, objects) == (jobs | set(KFP_POD_PERMISSIONS)) - BY_KFP.get(account, set())
+    assert granted_to("hagane-worker", objects) == set()
+
+
+def test_kubectl_1_21_can_read_all_that_it_is_to_apply() -> None:
+    """Its YAML reader crashes on a comment with a letter beyond ASCII, and a patch file may hold one object. Tried with kubectl 1.21.0."""
+    for file in [*(ROOT / "k8s/base").glob("*.yaml"), *(ROOT / "k8s/overlays").rglob("*.yaml")]:
+        text = file.read_text(encoding="utf-8")
+        assert text.isascii(), file
+        kustomization = yaml.safe_load_all(text)
+        for patch in [each for found in kustomization if found["kind"] == "Kustomization" for each in found.get("patches", [])]:
+            assert len(list(yaml.safe_load_all((file.parent / patch["path"]).read_text()))) == 1, file
+
+
 def test_the_schema_check_finds_a_field_that_nobody_knows() -> None:
-    (role,) = [each for each in rendered("cpu-dev") if each["kind"] == "Role"]
+    role = next(each for each in rendered("cpu-dev") if each["kind"] == "Role")
     role["rules"][0]["verb"] = role["rules"][0].pop("verbs")
     assert "verb" in schema_problems(role)[0]
 

@@ -129,7 +129,7 @@ def test_a_busy_api_server_is_asked_again_and_a_refusal_is_told(tmp_path: Path, 
     with running(ApiStandIn(lambda *_: answers.pop(0))) as server:
         cluster = cluster_at(server, tmp_path, monkeypatch)
         assert cluster.job("j") == {"metadata": {"name": "j"}}
-        with pytest.raises(ClusterError, match=r"not allowed \(403\); the launcher's account needs the Role of k8s/base"):
+        with pytest.raises(ClusterError, match=r"the launcher's account needs the Role of k8s/base/launcher-role.yaml"):
             cluster.job("j")
 
 

@@ -257,10 +257,17 @@ def test_an_address_that_does_not_answer_fails_nothing_and_is_never_shown(
     assert "passwd" not in told
 
 
-def test_a_place_in_s3_is_a_link_that_the_ui_serves_or_that_the_site_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert store_link("s3://b/runs/r/report/report.html") == (
-        "[s3://b/runs/r/report/report.html](artifacts/get?source=s3&bucket=b&key=runs/r/report/report.html)"
-    )
+def test_a_place_in_s3_is_a_link_where_a_click_opens_it_and_else_a_plain_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "s3://b/runs/r/report/report.html"
+    for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", LINK_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    assert store_link(place) == f"`{place}`"  # a stock UI server cannot read Amazon's
+    for elsewhere in ("https://minio.example.com", "http://minio-service.example.com:9000"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", elsewhere)
+        assert store_link(place) == f"`{place}`"
+    for own in ("http://minio-service.kubeflow:9000", "http://seaweedfs.kubeflow.svc.cluster.local:8333", "http://minio-service:9000"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", own)
+        assert store_link(place) == f"[{place}](artifacts/get?source=minio&bucket=b&key=runs/r/report/report.html)"
     monkeypatch.setenv(LINK_VARIABLE, "https://console.example.com/{bucket}?prefix={key}")
     assert store_link("s3://b/a key") == "[s3://b/a key](https://console.example.com/b?prefix=a%20key)"
     assert store_link("/folder/r") == "`/folder/r`"

@@ -11,7 +11,7 @@ from pipelines.screens import open_console
 from tests.command_line import hagane
 from tests.example_plans import ROOT
 from tests.free_port import free_port
-from tests.kfp_server import kfp_server
+from tests.support.kfp import kfp_server
 
 
 @pytest.fixture(autouse=True)

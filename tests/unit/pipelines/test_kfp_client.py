@@ -15,7 +15,7 @@ from pipelines.kfp_client import KfpClient
 from pipelines.kfp_connection import Asked, Connection, find_connection
 from pipelines.kfp_versions import find_pipeline
 from tests.free_port import free_port
-from tests.kfp_server import KfpServer, kfp_server
+from tests.support.kfp import KfpServer, kfp_server
 
 TOKEN = "quite-a-secret"
 
