@@ -41,7 +41,7 @@ def write_adapter(store: Store, checkpoint: Checkpoint, plan: Plan, *, base: Pat
 def expected_shapes(base: Path, lora: LoraPlan) -> dict[str, Shape]:
     """Name and shape of every matrix that PEFT would write for this base, rank and these targets; no weight is read."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, trust_remote_code=False), trust_remote_code=False)
         wrapped = get_peft_model(model, LoraConfig(r=lora.rank, target_modules=list(lora.target_modules), task_type="CAUSAL_LM"))
     return {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()}
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from components.export_adapter.comparison import Precision, verify_logits
+from components.shared.model_folder import OWN_CODE_ONLY
 from components.shared.results import Verification
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -26,7 +27,7 @@ def verify_folder(folder: Path, *, base: Path, probe: Path, precision: Precision
         kept["logits"],
         exported_TV=exported,
         exported_fp32_TV=exported_fp32,
-        base_TV=logits_of(AutoModelForCausalLM.from_pretrained(base, dtype=DTYPES[precision]), tokens_T),
+        base_TV=logits_of(AutoModelForCausalLM.from_pretrained(base, dtype=DTYPES[precision], **OWN_CODE_ONLY), tokens_T),
         precision=precision,
     )
 
@@ -34,8 +35,8 @@ def verify_folder(folder: Path, *, base: Path, probe: Path, precision: Precision
 def exported_logits(folder: Path, base: Path, tokens_T: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Logits [T, V] of a whole model, or of the base with the adapter in `folder` on it; the adapter's matrices stay fp32."""
     if not (folder / "adapter_config.json").is_file():
-        return logits_of(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), tokens_T)
-    return logits_of(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), folder), tokens_T)
+        return logits_of(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **OWN_CODE_ONLY), tokens_T)
+    return logits_of(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **OWN_CODE_ONLY), folder), tokens_T)
 
 
 def logits_of(model: torch.nn.Module, tokens_T: torch.Tensor) -> torch.Tensor:
