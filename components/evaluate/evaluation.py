@@ -18,6 +18,7 @@ from components.shared.errors import RunFailed
 from components.shared.layout import DATASET, EVALUATION, PLAN, export_folder
 from components.shared.machine import computes_bf16, machine_flags
 from components.shared.manifest import Manifest, Scalar, fetch_folder, publish_folder, require_manifest
+from components.shared.model_folder import OWN_CODE_ONLY
 from components.shared.model_source import resolve_planned_model
 from components.shared.plan import Plan, Precision
 from components.shared.results import Answer, Evaluation, Measure
@@ -141,7 +142,7 @@ def look_at_both(models: Models, look: Callable[[Any], Found]) -> tuple[Found, F
 def load(folder: Path, dtype: torch.dtype) -> Any:
     """The model, ready to be asked, on the first GPU where there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **OWN_CODE_ONLY)
     return model.to(device).eval()
 
 

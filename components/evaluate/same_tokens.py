@@ -20,7 +20,7 @@ def check_tokens(folder: Path, dataset: Path) -> None:
 
     sample = read_tokenizer_sample(dataset)
     if sample.may_differ:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         refuse_other_tokens(sample, folder, lambda text: tokenizer.encode(text, add_special_tokens=False))
 
 

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
 
+from components.shared.model_folder import OWN_CODE_ONLY
 from components.shared.plan import Plan
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -17,7 +18,7 @@ def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: i
 
     Under ZeRO-3, parameters take the DeepSpeed config's number format whatever the file's is.
     """
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[plan.precision])
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[plan.precision], **OWN_CODE_ONLY)
     assert plan.zero.stage < 3 or hasattr(next(model.parameters()), "ds_id"), "ZeRO-3 is not active: the model was loaded whole"
     leave_out_router_loss(model)
     # LoRA's A matrices are drawn here, before Trainer seeds anything.
