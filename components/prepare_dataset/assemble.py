@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.prepare_dataset.cautions import data_cautions, token_cautions
 from components.prepare_dataset.held_out import copies, leaks
-from components.prepare_dataset.packing import pack
+from components.prepare_dataset.packing import one_a_row, pack
 from components.prepare_dataset.page import render_page
 from components.prepare_dataset.quality import Quality, examples, places, set_quality
 from components.prepare_dataset.records import Conversation, first_problems
@@ -44,7 +44,8 @@ def assemble(spec: RunSpec, source: Source, folder: Path, *, progress: Progress)
     Raises:
         DataError: conversations that the template or the tokenizer cannot take, or that are too long for a row.
     """
-    train, held_out = pack_sets(spec.data, source.records, source.model.encoder, progress=progress)
+    packed = source.model.packing.packed
+    train, held_out = pack_sets(spec.data, source.records, source.model.encoder, packed=packed, progress=progress)
     quality = _quality(spec, source.records, source.model, train, held_out)
     write_rows(folder / "train.parquet", train.rows, train.encoded)
     write_rows(folder / "held_out.parquet", held_out.rows, held_out.encoded)
@@ -53,8 +54,8 @@ def assemble(spec: RunSpec, source: Source, folder: Path, *, progress: Progress)
     return _facts(spec, source, quality), quality.warnings
 
 
-def pack_sets(data: DataSpec, records: Records, encoder: Encoder, *, progress: Progress) -> tuple[PackedSet, PackedSet]:
-    """Training and held-out rows. Raises DataError with the problems of both."""
+def pack_sets(data: DataSpec, records: Records, encoder: Encoder, *, packed: bool, progress: Progress) -> tuple[PackedSet, PackedSet]:
+    """Training and held-out rows: packed, or one conversation each. Raises DataError with the problems of both."""
     num_train = len(records.train)
     encoded = encode_all(encoder, (*records.train, *records.held_out), progress=progress)
     kept = [[tokens for tokens in part if len(tokens.ids) <= data.row_tokens] for part in (encoded[:num_train], encoded[num_train:])]
@@ -66,8 +67,8 @@ def pack_sets(data: DataSpec, records: Records, encoder: Encoder, *, progress: P
             raise DataError(f"{name}: every conversation is longer than data.row_tokens {data.row_tokens}, none is left; raise it")
     train, held_out = (tuple(part) for part in kept)
     return (
-        PackedSet(train, _rows(train, data.row_tokens), num_train - len(train)),
-        PackedSet(held_out, _rows(held_out, data.row_tokens), len(encoded) - num_train - len(held_out)),
+        PackedSet(train, _rows(train, data.row_tokens, packed=packed), num_train - len(train)),
+        PackedSet(held_out, _rows(held_out, data.row_tokens, packed=packed), len(encoded) - num_train - len(held_out)),
     )
 
 
@@ -109,7 +110,9 @@ class LoggedProgress:
             self._last = now
 
 
-def _rows(encoded: Sequence[Encoded], row_tokens: int) -> tuple[tuple[int, ...], ...]:
+def _rows(encoded: Sequence[Encoded], row_tokens: int, *, packed: bool) -> tuple[tuple[int, ...], ...]:
+    if not packed:
+        return tuple(one_a_row(len(encoded)))
     return tuple(pack([len(tokens.ids) for tokens in encoded], row_tokens))
 
 
@@ -120,6 +123,7 @@ def _quality(spec: RunSpec, records: Records, model: Model, train: PackedSet, he
     everything = (*train.encoded, *held_out.encoded)
     return Quality(
         row_tokens=row_tokens,
+        packed=model.packing.packed,
         chat_template=model.encoder.template.name,
         train=set_quality(train.encoded, num_rows=len(train.rows), row_tokens=row_tokens, dropped=train.dropped),
         held_out=set_quality(held_out.encoded, num_rows=len(held_out.rows), row_tokens=row_tokens, dropped=held_out.dropped),
@@ -143,6 +147,8 @@ def _facts(spec: RunSpec, source: Source, quality: Quality) -> dict[str, Scalar]
         "num_tokens": train.tokens,
         "num_trained_tokens": train.trained_tokens,
         "row_tokens": spec.data.row_tokens,
+        "packed": quality.packed,
+        "longest_conversation": max(train.lengths.max, held_out.lengths.max),
         "model_revision": source.model.resolved.revision,
         "train_sha256": source.records.train_sha256,
         "held_out_sha256": source.records.held_out_sha256,

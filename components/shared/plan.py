@@ -21,7 +21,7 @@ class ModelPlan(FrozenModel):
 
 class StepPlan(FrozenModel):
     num_rows: int
-    """Packed training rows."""
+    """Training rows."""
     num_processes: int
     micro_batch: int
     """Rows per process in one forward pass."""
@@ -184,6 +184,8 @@ class Plan(FrozenModel):
     method: Literal["lora", "full"]
     precision: Precision
     """Number format of weights and activations."""
+    packed: bool = True
+    """Whether conversations share a row; else each row is one. Plans of hagane 0.1.0 are all packed."""
     num_trainable: int
     """Parameters that receive gradients."""
     training_digest: str

@@ -27,6 +27,7 @@ from components.shared.spec import RunSpec
 from components.shared.step import Log, open_run, step_log, work_folder
 from components.shared.storage import Store
 from components.train.agreement import Agreement
+from components.train.apart import ProveRows, look_at
 from components.train.boundary import Sigterm, StepBoundary
 from components.train.commit import prune
 from components.train.model import load_model
@@ -152,7 +153,8 @@ def train(job: Job, log: Log) -> None:
     base = resolve_planned_model(plan)
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
-    trainer = HaganeTrainer(model, arguments, PackedRows(job.work / DATASET / "train.parquet"))
+    rows = PackedRows(job.work / DATASET / "train.parquet")
+    trainer = HaganeTrainer(model, arguments, rows)
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement)
     trainer.save = lambda: saver.save(trainer)
@@ -164,6 +166,7 @@ def train(job: Job, log: Log) -> None:
     boundary = StepBoundary(saver, plan, spec.checkpoints, sigterm=sigterm, agreement=agreement, log=log)
     if job.resume is not None:
         trainer.add_callback(AfterResume(job.resume, lambda: trainer.model_wrapped, zero_stage=plan.zero.stage))
+    trainer.add_callback(ProveRows(lambda: look_at(trainer, rows), plan, agreement, log))
     trainer.add_callback(HeldOutLoss(measure, log))
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(boundary)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, set_seed
 
 from components.shared.plan import Plan
 
@@ -18,6 +18,7 @@ def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: i
     Under ZeRO-3, parameters take the DeepSpeed config's number format whatever the file's is.
     """
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[plan.precision])
+    turn_cache_off(model.config)
     assert plan.zero.stage < 3 or hasattr(next(model.parameters()), "ds_id"), "ZeRO-3 is not active: the model was loaded whole"
     # LoRA's A matrices are drawn here, before Trainer seeds anything.
     set_seed(seed)
@@ -25,6 +26,15 @@ def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: i
     num_trainable = sum(_num_elements(p) for p in trained.parameters() if p.requires_grad)
     assert num_trainable == plan.num_trainable, f"the plan says {plan.num_trainable} trainable parameters, the model has {num_trainable}"
     return trained
+
+
+def turn_cache_off(config: Any) -> None:
+    """No part of the model keeps keys and values of a forward pass: Trainer says so to the whole config alone, and a part that keeps them
+    lets conversations of a row see each other (Fuyu)."""
+    config.use_cache = False
+    for part in vars(config).values():
+        if isinstance(part, PreTrainedConfig):
+            turn_cache_off(part)
 
 
 def _num_elements(parameter: torch.nn.Parameter) -> int:
