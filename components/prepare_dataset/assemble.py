@@ -12,7 +12,7 @@ from pathlib import Path
 from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import copies, leaks
-from components.prepare_dataset.packing import pack
+from components.prepare_dataset.packing import one_a_row, pack
 from components.prepare_dataset.page import render_page
 from components.prepare_dataset.quality import Quality, SetQuality, examples, places, set_quality
 from components.prepare_dataset.records import first_problems
@@ -52,7 +52,8 @@ def assemble(spec: RunSpec, source: Source, folder: Path, *, progress: Progress)
     Raises:
         DataError: conversations that the template or the tokenizer cannot take, or that are too long for a row.
     """
-    train, held_out = pack_sets(spec.data, source.records, source.model.encoder, progress=progress)
+    packed = source.model.packing.packed
+    train, held_out = pack_sets(spec.data, source.records, source.model.encoder, packed=packed, progress=progress)
     quality = _quality(spec, source.records, source.model, train, held_out)
     write_rows(folder / "train.parquet", train.rows, train.encoded)
     write_rows(folder / "held_out.parquet", held_out.rows, held_out.encoded)
@@ -63,8 +64,8 @@ def assemble(spec: RunSpec, source: Source, folder: Path, *, progress: Progress)
     return _facts(spec, source, quality), quality.warnings
 
 
-def pack_sets(data: DataSpec, records: Records, encoder: Encoder, *, progress: Progress) -> tuple[PackedSet, PackedSet]:
-    """Training and held-out rows. Raises DataError with the problems of both."""
+def pack_sets(data: DataSpec, records: Records, encoder: Encoder, *, packed: bool, progress: Progress) -> tuple[PackedSet, PackedSet]:
+    """Training and held-out rows: packed, or one conversation each. Raises DataError with the problems of both."""
     encoded = encode_all(encoder, (*records.train, *records.held_out), progress=progress)
     trained = {id(conversation) for conversation in records.train}
     parts: tuple[list[Encoded], list[Encoded]] = ([], [])
@@ -73,18 +74,18 @@ def pack_sets(data: DataSpec, records: Records, encoder: Encoder, *, progress: P
     too_long = [tokens for tokens in encoded if len(tokens.ids) > data.row_tokens]
     if too_long and data.too_long == "refuse":
         raise DataError(too_long_line(too_long, len(encoded), data.row_tokens))
-    train, held_out = (_packed(part, data.row_tokens) for part in parts)
+    train, held_out = (_kept_set(part, data.row_tokens, packed=packed) for part in parts)
     for name, part in (("data.train", train), ("data.held_out", held_out)):
         if not part.encoded:
             raise DataError(f"{name}: every conversation is longer than data.row_tokens {data.row_tokens}, none is left; raise it")
     return train, held_out
 
 
-def _packed(encoded: list[Encoded], row_tokens: int) -> PackedSet:
+def _kept_set(encoded: list[Encoded], row_tokens: int, *, packed: bool) -> PackedSet:
     kept = tuple(tokens for tokens in encoded if len(tokens.ids) <= row_tokens)
     return PackedSet(
         kept,
-        _rows(kept, row_tokens),
+        _rows(kept, row_tokens, packed=packed),
         dropped_lengths=tuple(len(tokens.ids) for tokens in encoded if len(tokens.ids) > row_tokens),
     )
 
@@ -141,7 +142,9 @@ class LoggedProgress:
             self._last = now
 
 
-def _rows(encoded: Sequence[Encoded], row_tokens: int) -> tuple[tuple[int, ...], ...]:
+def _rows(encoded: Sequence[Encoded], row_tokens: int, *, packed: bool) -> tuple[tuple[int, ...], ...]:
+    if not packed:
+        return tuple(one_a_row(len(encoded)))
     return tuple(pack([len(tokens.ids) for tokens in encoded], row_tokens))
 
 
@@ -152,6 +155,7 @@ def _quality(spec: RunSpec, records: Records, model: Model, train: PackedSet, he
     everything = (*train.encoded, *held_out.encoded)
     return Quality(
         row_tokens=row_tokens,
+        packed=model.packing.packed,
         chat_template=model.encoder.template.name,
         train=_set_quality(train, row_tokens),
         held_out=_set_quality(held_out, row_tokens),
@@ -180,6 +184,8 @@ def _facts(spec: RunSpec, source: Source, quality: Quality) -> dict[str, Scalar]
         "num_tokens": train.tokens,
         "num_trained_tokens": train.trained_tokens,
         "row_tokens": spec.data.row_tokens,
+        "packed": quality.packed,
+        "longest_conversation": max(train.lengths.max, held_out.lengths.max),
         "model_revision": source.model.resolved.revision,
         "train_sha256": source.records.train_sha256,
         "held_out_sha256": source.records.held_out_sha256,
