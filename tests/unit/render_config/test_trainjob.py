@@ -136,3 +136,14 @@ def test_a_patch_of_what_a_job_is_found_by_is_refused(metadata: Any, told: list[
     with pytest.raises(HaganeError) as caught:
         check_job(spec)
     assert [problem.split()[1] for problem in caught.value.problems] == told
+
+
+@pytest.mark.parametrize(("backend", "own"), [("pytorchjob", "pytorch"), ("trainjob", "node")])
+def test_a_patch_of_a_container_that_is_not_there_is_refused(backend: str, own: str) -> None:
+    def check(**container: Any) -> None:
+        check_job(spec_with(backend=backend, store="s3://b/r", cluster={"pod_patch": {"spec": {"containers": [container]}}}))
+
+    check(name=own, tty=True)
+    check(name="sidecar", image="side:1")
+    with pytest.raises(HaganeError, match=f"cluster.pod_patch: spec.containers: found 'trainer' without an image, .* is '{own}'"):
+        check(name="trainer", tty=True)
