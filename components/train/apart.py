@@ -48,7 +48,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Looked:
-    """What the passes showed; not a number where the logits are none."""
+    """What the passes showed; nothing is judged where a logit is no finite number, which ends training by its first loss."""
 
     future: float
     """How far the logits of a token move, by root mean square, when later tokens of the same conversation change, in standard
@@ -58,11 +58,15 @@ class Looked:
     own_loss: float
     next_token_loss: float
 
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.future + self.others + self.own_loss)
+
     def problem(self, precision: Precision) -> str | None:
         """Why training on such rows would be wrong, as a sentence with its fix, if it would."""
         allowed = MOVE_ALLOWED[precision]
-        if not math.isfinite(self.future + self.others + self.own_loss):
-            return "found logits that are not finite numbers before the first step. Fix: look at the base model's weights"
+        if not self.finite:
+            return None
         if self.future > allowed:
             return (
                 f"found tokens that see the future: logits move by {self.future:.2g} standard deviations when later tokens change, allowed "
@@ -152,8 +156,6 @@ def look_at(trainer: HaganeTrainer, rows: PackedRows) -> Looked:
     if trainer.model_accepts_loss_kwargs:
         # No real count: a model that leaves it out of its loss, as a mean would, is found.
         loss_kwargs["num_items_in_batch"] = torch.tensor(NUM_ITEMS, device=device)
-    if hasattr(trainer.model.config, "output_router_logits"):  # pyright: ignore[reportOptionalMemberAccess]
-        loss_kwargs["output_router_logits"] = False  # the router's loss is none of the tokens'
     with evaluating(engine):
         return look(engine, pair_from(rows), device=device, loss_kwargs=loss_kwargs)
 
@@ -180,5 +182,9 @@ class ProveRows(TrainerCallback):
         if anywhere:
             where = f"training: model.source, a {self._plan.model.model_type} model"
             raise ModelError(f"{where}: {problem or 'another process found rows that cannot be trained on; see its message'}")
-        if state.is_world_process_zero:
+        if not state.is_world_process_zero:
+            return
+        if looked.finite:
             self._log.info("rows_proved", packed=self._plan.packed, others=looked.others, future=looked.future, seconds=seconds)
+        else:
+            self._log.warning("rows_not_proved", reason="logits of the first rows are no finite numbers", seconds=seconds)

@@ -72,8 +72,11 @@ def test_a_part_that_keeps_its_cache_would_mix_conversations_and_is_told_not_to(
 
 
 @pytest.mark.parametrize("fields", [{"future": float("nan")}, {"own_loss": float("inf")}])
-def test_logits_that_are_no_numbers_are_called_so(fields: dict[str, float]) -> None:
-    assert "not finite numbers" in (Looked(**{**vars(RIGHT), **fields}).problem("bf16") or "")
+def test_of_logits_that_are_no_numbers_nothing_is_judged_but_that_is_logged(
+    fields: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    prove(lambda: Looked(**{**vars(RIGHT), **fields}))
+    assert "event=rows_not_proved" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
