@@ -91,7 +91,7 @@ def spec_of(folder: Path, base: Path, case: Case) -> RunSpec:
 
 def prompts_of(token_ids: list[int]) -> Prompts:
     """One prompt of made-up tokens: what these runs train on has no text."""
-    prompt = Prompt(messages=(), text="", token_ids=tuple(token_ids), probe_length=min(len(token_ids), 16), ends_turn=False)
+    prompt = Prompt(text="", token_ids=tuple(token_ids), probe_length=min(len(token_ids), 16), ends_turn=False)
     return Prompts(chat_template="", end_token_ids=(), base_files=(), prompts=(prompt,))
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN, SPEC, checkpoint_folder
 from components.shared.manifest import publish_folder, require_manifest
 from components.shared.plan import Plan
-from components.shared.prompts import PROBE_POSITIONS, PROMPTS, Message, Prompt, Prompts, base_files
+from components.shared.prompts import PROBE_POSITIONS, PROMPTS, Prompt, Prompts, base_files
 from components.shared.spec_file import parse_spec, spec_yaml
 from components.shared.storage import LocalStore
 from tests.made_plan import make_plan
@@ -94,7 +94,7 @@ def made_prompts(base: Path, conversations: Path) -> Prompts:
         text = tokenizer.apply_chat_template(messages, tokenize=False)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         last = max(place for place, token in enumerate(ids) if token == tokenizer.eos_token_id)
-        said = tuple(Message(**message) for message in messages)
+        said = tuple(messages)
         prompts.append(Prompt(messages=said, text=text, token_ids=tuple(ids), probe_length=last + 1, ends_turn=True))
     return Prompts(
         chat_template=tokenizer.chat_template,

@@ -105,7 +105,8 @@ def _proof(facts: CardFacts) -> str:
 def _loading(facts: CardFacts) -> str:
     """Code that loads the export and answers one question, from any folder and without hagane."""
     lines = [*_imports(facts.plan), "", 'here = "path/to/this/folder"', *_load(facts), *_GENERATE]
-    question = next((each.content for each in facts.prompts.prompts[0].messages if each.role == "user"), "Hello")
+    turns = facts.prompts.prompts[0].messages
+    question = next((each["content"] for each in turns if each["role"] == "user"), "Hello")
     code = "\n".join(lines).replace("QUESTION", json.dumps(question, ensure_ascii=False))
     note = f"The base model is {facts.base.label}.\n\n" if facts.plan.lora is not None else ""
     return f"## Use\n\n{note}```python\n{code}\n```\n"

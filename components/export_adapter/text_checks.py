@@ -18,7 +18,7 @@ def text_problems(folder: Path, prompts: Prompts) -> list[str]:
     changed = digest_problems(folder, prompts)
     if changed:
         return changed  # what was changed by hand may not even load
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     problems = token_id_problems(tokenizer, prompts)
     problems += template_problems(tokenizer, prompts)
     return problems + end_problems(GenerationConfig.from_pretrained(folder), prompts)
@@ -49,9 +49,14 @@ def template_problems(tokenizer: Any, prompts: Prompts) -> list[str]:
         return ["its chat template is not the one that wrote the training data"]
     if prompts.dated:
         return []
-    texts = [tokenizer.apply_chat_template([each.model_dump() for each in prompt.messages], tokenize=False) for prompt in prompts.prompts]
-    wrong = sum(text != prompt.text for text, prompt in zip(texts, prompts.prompts, strict=True))
-    return [f"its chat template writes {wrong} of {len(texts)} prompts differently"] if wrong else []
+    whole = [prompt for prompt in prompts.prompts if prompt.messages]
+    wrong = sum(_rendered(tokenizer, prompt, prompts) != prompt.text for prompt in whole)
+    return [f"its chat template writes {wrong} of {len(whole)} prompts differently"] if wrong else []
+
+
+def _rendered(tokenizer: Any, prompt: Prompt, prompts: Prompts) -> str:
+    tools = None if prompt.tools is None else list(prompt.tools)
+    return tokenizer.apply_chat_template(list(prompt.messages), tools=tools, tokenize=False, **prompts.template_args)
 
 
 def end_problems(generation: GenerationConfig, prompts: Prompts) -> list[str]:

@@ -62,7 +62,7 @@ class ChatTemplate:
         add_generation_prompt: bool = False,
     ) -> str:
         """The text of the turns. Raises DataError when the template refuses them or fails."""
-        turns = [self._turn(message) for message in messages]
+        turns = [self.turn(message) for message in messages]
         variables = {**self.special_tokens, **self.arguments}
         try:
             return self.compiled.render(
@@ -84,7 +84,8 @@ class ChatTemplate:
             _set_marking(environment, marking=False)
         return _marked_spans(marked)
 
-    def _turn(self, message: Message) -> dict[str, Any]:
+    def turn(self, message: Message) -> dict[str, Any]:
+        """As the template gets it."""
         content = [{"type": "text", "text": message.content}] if self.takes_parts else message.content
         return {"role": message.role, "content": content, **(message.fields or {})}
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from components.prepare_dataset.records import Conversation
+from components.prepare_dataset.conversations import Conversation
+from components.prepare_dataset.samples import samples_of
 from components.prepare_dataset.source import Source
 from components.prepare_dataset.tokens import Encoded, Encoder, encode
-from components.shared.prompts import PROBE_TOKENS, PROMPTS, Message, Prompt, Prompts, base_files
+from components.shared.prompts import PROBE_TOKENS, PROMPTS, Prompt, Prompts, base_files
 
 Item = TypeVar("Item")
 
@@ -23,6 +24,7 @@ def write_prompts(source: Source, folder: Path, *, row_tokens: int) -> None:
     chosen = chosen_conversations(encoder, conversations, row_tokens=row_tokens)
     prompts = Prompts(
         chat_template=encoder.template.text,
+        template_args=dict(encoder.template.arguments),
         end_token_ids=tuple(sorted({each.ids[end - 1] for each in chosen for _, end in each.trained})),
         base_files=base_files(source.model.resolved.folder),
         prompts=tuple(prompt_of(encoder, each) for each in chosen),
@@ -39,16 +41,25 @@ def chosen_conversations(encoder: Encoder, conversations: Sequence[Conversation]
 
 
 def prompt_of(encoder: Encoder, encoded: Encoded) -> Prompt:
-    """The conversation, cut for the model behind the last assistant turn that ends within PROBE_TOKENS."""
+    """The text, cut for the model behind the last trained turn that ends within PROBE_TOKENS."""
     ends = [end for _, end in encoded.trained if end <= PROBE_TOKENS]
-    messages = encoded.source.messages
+    text, source, template = _text_of(encoder, encoded), encoded.source, encoder.template
+    whole = template.render(source.messages, tools=source.tools) == text
     return Prompt(
-        messages=tuple(Message(role=each.role, content=each.content) for each in messages),
-        text=encoder.template.render(messages),
+        messages=tuple(template.turn(each) for each in source.messages) if whole else (),
+        tools=None if source.tools is None else tuple(source.tools),
+        text=text,
         token_ids=tuple(encoded.ids),
         probe_length=max(ends, default=min(len(encoded.ids), PROBE_TOKENS)),
         ends_turn=bool(ends),
     )
+
+
+def _text_of(encoder: Encoder, encoded: Encoded) -> str:
+    """The text of the conversation, or of its part, that has these token ids."""
+    texts = [each.text for each in samples_of(encoder.template, encoded.source, encoder.end_tokens)]
+    found = [text for text in texts if encoder.tokenizer.encode(text, add_special_tokens=False).ids == list(encoded.ids)]
+    return found[0]
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:

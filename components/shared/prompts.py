@@ -5,7 +5,9 @@ Training records the trained model's logits for them, and the export must give t
 
 import hashlib
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+from pydantic import Field
 
 from components.shared.errors import DataError
 from components.shared.model_source import CONFIG_AND_TOKENIZER
@@ -19,17 +21,14 @@ PROBE_POSITIONS: Final = 8
 a whole; four prompts of a vocabulary of 150,000 tokens are 19 MB."""
 
 
-class Message(FrozenModel):
-    role: str
-    content: str
-
-
 class Prompt(FrozenModel):
-    """One conversation of the data."""
+    """One text of the data: a conversation, or the part of one that is trained on at once."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[dict[str, Any], ...] = ()
+    """Of a whole conversation, its turns as the chat template gets them; none for a part of one."""
+    tools: tuple[dict[str, Any], ...] | None = None
     text: str
-    """As the chat template wrote it."""
+    """As it was encoded."""
     token_ids: tuple[int, ...]
     """Of `text`, without special tokens that the tokenizer would add by itself."""
     probe_length: int
@@ -53,6 +52,8 @@ class Prompts(FrozenModel):
     schema_version: Literal[1] = 1
     chat_template: str
     """The Jinja text that wrote the training data."""
+    template_args: dict[str, Any] = Field(default_factory=dict)
+    """What else it was given: `data.template_args`."""
     end_token_ids: tuple[int, ...]
     """Tokens with which the assistant turns of these conversations end."""
     base_files: tuple[BaseFile, ...]

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from components.export_adapter.card import CardFacts, model_card
-from components.shared.prompts import Message, Prompt, Prompts
+from components.shared.prompts import Prompt, Prompts
 from components.shared.results import BaseModel, Difference, EpochLosses, History, StepLosses, Verification
 from components.shared.spec_file import parse_spec
 from tests.made_plan import make_plan
@@ -47,7 +47,7 @@ PROMPTS = Prompts(
     chat_template="{{ messages }}",
     end_token_ids=(3,),
     base_files=(),
-    prompts=(Prompt(messages=(Message(role="user", content='Say "hi"'),), text="x", token_ids=(1, 3), probe_length=2, ends_turn=True),),
+    prompts=(Prompt(messages=({"role": "user", "content": 'Say "hi"'},), text="x", token_ids=(1, 3), probe_length=2, ends_turn=True),),
 )
 
 

@@ -28,7 +28,7 @@ def test_prompts_are_four_held_out_conversations_of_different_length(source: Sou
     assert len(lengths) == 4
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
-    assert all(tuple(message.content for message in prompt.messages) in held_out for prompt in found.prompts)
+    assert all(tuple(message["content"] for message in prompt.messages) in held_out for prompt in found.prompts)
 
 
 def test_a_prompt_ends_at_the_end_token_of_its_last_turn(source: Source, tmp_path: Path) -> None:
