@@ -253,6 +253,15 @@ def test_checking_tells_every_problem_and_writes_nothing(spec: RunSpec, tmp_path
     assert not (tmp_path / "store").exists()
 
 
+def test_checking_renders_every_conversation(spec: RunSpec) -> None:
+    records = [[("user", f"q{n}"), ("assistant", "a" * 30)] for n in range(600)]
+    records[300] = [("user", "q"), ("user", "twice"), ("assistant", "a")]
+    alternating = "{% if messages[1:] and messages[1].role == 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    (line,) = check(_with_records(spec, *records, template=alternating + CHATML))
+    assert "train.jsonl:301: " in line
+    assert "roles must alternate" in line
+
+
 def test_checking_finds_a_long_conversation_among_the_last(spec: RunSpec) -> None:
     talk = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "とても長い。" * 100}]}
     with Path(spec.data.train_name).open("a") as stream:
