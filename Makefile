@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-crash test-hostile test-truth test-images test-cluster targets bench-checkpoint bench-plan bench-memory bench-time bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-memory bench-time bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -53,6 +53,8 @@ test-truth: .venv/dev  ## Compare plans with real training and every architectur
 	$(BIN)/pytest tests/truth
 targets: .venv/dev  ## Write docs/targets.md: what LoRA targets each architecture gets; three minutes
 	$(BIN)/python -m tests.truth.targets_table
+packing: .venv/dev  ## Write docs/packing.md: which model types keep conversations of a row apart; a minute
+	$(BIN)/python -m tests.truth.packing_table
 bench-plan: .venv/dev  ## Time and memory of planning a 70B model, beside DeepSpeed's and accelerate's estimators
 	$(BIN)/python -m benchmarks.plan_speed
 bench-memory: .venv/dev  ## Train small models and set their peak memory beside the plan; half an hour

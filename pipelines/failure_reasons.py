@@ -19,7 +19,7 @@ def reasons(kfp: KfpClient, view: RunView, run_uri: str | None) -> list[str]:
     lines = [cancelled] if view.state == "cancelled" else []
     for step in view.failed_steps:
         failure = kept.get(step.name)
-        lines += _lines(step.name, failure.message.splitlines()) if failure else _from_log(kfp, view, step)
+        lines += failure.text.splitlines() if failure else _from_log(kfp, view, step)
     return lines or [f"run {view.name!r} failed, and KFP names no step: see its page"]
 
 

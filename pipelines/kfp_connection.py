@@ -24,7 +24,8 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from components.shared.errors import SpecError
-from components.shared.printable import cut
+from components.shared.machine import user_path
+from components.shared.printable import cut, shown
 from components.shared.spec import FrozenModel
 from components.shared.yaml_text import read_text, read_yaml
 
@@ -126,18 +127,18 @@ def _without_another_server(environment: Mapping[str, str], endpoint: str) -> Ma
 
 
 def _context(asked: Asked, environment: Mapping[str, str]) -> Context | None:
-    path = Path(environment.get("HAGANE_KFP_CONFIG") or CONFIG).expanduser()
+    path = user_path(environment.get("HAGANE_KFP_CONFIG") or CONFIG)
     name = asked.context or environment.get("HAGANE_KFP_CONTEXT")
     if not path.exists():
         if name is not None:
-            raise SpecError(f"KFP: context {name!r} is asked for, but there is no {path}")
+            raise SpecError(f"KFP: context {shown(name)} is asked for, but there is no {path}")
         return None
     found = _read_contexts(path)
     name = name or found.current
     if name is None:
         return None
     if name not in found.contexts:
-        raise SpecError(f"{path}: no context {name!r}; there are: {', '.join(found.contexts) or 'none'}")
+        raise SpecError(f"{path}: no context {shown(name)}; there are: {', '.join(map(cut, found.contexts)) or 'none'}")
     return found.contexts[name]
 
 
@@ -183,18 +184,21 @@ def _read_token(path: Path) -> tuple[str, Path]:
 
 
 def _existing(what: str, path: str | Path) -> Path:
-    found = Path(path).expanduser()
+    found = user_path(path)
     if not found.is_file():
-        raise SpecError(f"KFP: {what}: no file {str(found)!r}")
+        raise SpecError(f"KFP: {what}: no file {shown(str(found))}")
     return found
 
 
 def _checked_address(what: str, address: str) -> str:
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # half of an IPv6 address
+        parts = urlsplit("")
     if parts.username or parts.password:  # not shown
         raise SpecError(f"KFP: {what}: holds a user name or password; take them out, and give a token by HAGANE_KFP_TOKEN or --token-file")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise SpecError(f"KFP: {what}: got {address!r}, must be an address such as https://kfp.example.com/pipeline")
+        raise SpecError(f"KFP: {what}: got {shown(address)}, must be an address such as https://kfp.example.com/pipeline")
     return address.rstrip("/")
 
 
@@ -205,5 +209,5 @@ def _timeout(environment: Mapping[str, str]) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 3600:
-        raise SpecError(f"HAGANE_KFP_TIMEOUT_S: got {text!r}, must be seconds above 0 and below 3600")
+        raise SpecError(f"HAGANE_KFP_TIMEOUT_S: got {shown(text)}, must be seconds above 0 and below 3600")
     return seconds

@@ -8,7 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from components.shared.errors import KfpMissing, SpecError
+from components.shared.errors import KfpMissing, SpecError, StoreError
+from components.shared.run_end import read_end
+from components.shared.storage import open_store
 from pipelines.active_runs import NO_FOLDER, folder_of
 from pipelines.compiling import compiled_pipeline
 from pipelines.failure_reasons import reasons
@@ -19,7 +21,7 @@ from pipelines.kfp_versions import find_pipeline
 from pipelines.run_view import EXIT, RunView, StepView, local_time, view_of
 
 NEVER = "-"
-RETRIED = "KFP's Retry continued it at {time}. Retry does not run end_run again: its page and its notification are of the first try"
+RETRIED = "KFP's Retry continued it at {time}. Retry does not run end_run again: its page is of the first try."
 
 
 def runs_screen(kfp: KfpClient, experiment: str | None, limit: int) -> RenderableType:
@@ -57,9 +59,9 @@ def run_screen(kfp: KfpClient, run_id: str) -> RenderableType:
     folder = folder_of(run)
     head = Text.assemble((f"run {view.name}", "bold"), f"  {_state(view)}  {folder}\n{kfp.run_link(run_id)}")
     notes = []
-    if view.retried_at is not None:
-        notes.append(Text(RETRIED.format(time=local_time(view.retried_at))))
     run_uri = None if folder == NO_FOLDER else folder
+    if view.retried_at is not None:
+        notes.append(Text(RETRIED.format(time=local_time(view.retried_at)) + _said_since(run_uri, view.id)))
     problems = reasons(kfp, view, run_uri) if view.state in ("failed", "cancelled") else []
     problems += exit_problems(kfp, view, run_uri)
     red = [Text(line, style="red") for line in problems]
@@ -83,6 +85,15 @@ def check_step(name: str, view: RunView) -> None:
     known = [step.name for step in view.steps]
     if name not in known:
         raise SpecError(f"--log: found {name!r}, allowed {', '.join(known)}. Fix: name one of them")
+
+
+def _said_since(run_uri: str | None, run_id: str) -> str:
+    """What the steps that ran again wrote of the run's end, where the store can be read from here."""
+    try:
+        end = None if run_uri is None else read_end(open_store(run_uri), run_id)
+    except StoreError:
+        return ""
+    return "" if end is None else f" {end.title}."
 
 
 def _of_pipeline(kfp: KfpClient, pipeline_id: str, within: dict[str, Any]) -> Any:

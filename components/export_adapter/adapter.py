@@ -48,7 +48,7 @@ def expected_shapes(base: Path, lora: LoraPlan) -> dict[str, Shape]:
     No weight is read.
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, trust_remote_code=False), trust_remote_code=False)
         wrapped = get_peft_model(model, LoraConfig(**lora.peft_config))
     return {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()}
 

@@ -80,13 +80,21 @@ def _training(facts: CardFacts) -> str:
         f"- {training.epochs} epochs, {plan.steps.total_steps:,} steps of {plan.steps.global_batch} rows, "
         f"AdamW, lr {training.lr_peak:g} ({training.lr_schedule}, {plan.steps.warmup_steps} warm-up steps), seed {training.seed}",
     ]
+    if facts.history.skipped_steps:
+        lines.append(f"- {facts.history.skipped_steps:,} of these steps changed nothing: the scaled gradient overflowed fp16")
     if plan.lora is not None:
         lora = plan.lora
         lines.append(f"- LoRA rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on {', '.join(lora.target_modules)}")
     table = ["| epoch | step | training loss | held-out loss |", "|---|---|---|---|"]
     table.append(f"| before | 0 | | {facts.history.start_held_out_loss:.4f} |")
     table += [f"| {epoch.epoch} | {epoch.step} | {epoch.loss:.4f} | {epoch.held_out_loss:.4f} |" for epoch in facts.history.epochs]
-    return "## Training\n\n" + "\n".join(lines) + "\n\n" + "\n".join(table) + "\n\nLosses are nats per trained token.\n"
+    return (
+        "## Training\n\n"
+        + "\n".join(lines)
+        + "\n\n"
+        + "\n".join(table)
+        + "\n\nLosses are nats per trained token; an epoch's training loss is the mean over its tokens as they came.\n"
+    )
 
 
 def _proof(facts: CardFacts) -> str:

@@ -30,7 +30,8 @@ def write_model(store: Store, checkpoint: Checkpoint, *, base: Path, scratch: Pa
     fetch_checkpoint(store, checkpoint, scratch, wanted=lambda name: name == "latest" or name.startswith("global_step"))
     dtype = dtype_of(base)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base), dtype=dtype)
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     weights = trained_weights(scratch, dtype, zero_stage=int(checkpoint.manifest.facts["zero_stage"] or 0))
     problems = weight_problems(weights, model.state_dict())
     if problems:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from components.export_adapter.comparison import Precision, stop_problems, verify_logits
 from components.export_adapter.probe import probe_problems, turn_ends
 from components.export_adapter.text_checks import text_problems
+from components.shared.model_folder import OWN_CODE_ONLY
 from components.shared.prompts import PROBE_POSITIONS, Prompts
 from components.shared.results import Verification
 
@@ -70,7 +71,7 @@ def with_prompts(found: Verification, problems: list[str], *, num_prompts: int, 
 def load_model(folder: Path, dtype: torch.dtype) -> Any:
     """On the first GPU where there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **OWN_CODE_ONLY)
     return model.to(device).eval()
 
 

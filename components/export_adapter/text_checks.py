@@ -18,7 +18,7 @@ def text_problems(folder: Path, prompts: Prompts) -> list[str]:
     changed = digest_problems(folder, prompts)
     if changed:
         return changed  # what was changed by hand may not even load
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     problems = token_id_problems(tokenizer, prompts)
     problems += template_problems(tokenizer, prompts)
     return problems + end_problems(GenerationConfig.from_pretrained(folder), prompts)

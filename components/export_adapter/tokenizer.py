@@ -27,7 +27,7 @@ def write_generation_config(base: Path, prompts: Prompts, local: Path) -> None:
     if (base / "generation_config.json").is_file():
         generation = GenerationConfig.from_pretrained(base)
     else:
-        generation = GenerationConfig.from_model_config(AutoConfig.from_pretrained(base))
+        generation = GenerationConfig.from_model_config(AutoConfig.from_pretrained(base, trust_remote_code=False))
     ends = sorted({*end_tokens(generation), *prompts.end_token_ids})
     generation.eos_token_id = ends if len(ends) > 1 else ends[0]
     generation.save_pretrained(local)

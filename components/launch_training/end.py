@@ -12,9 +12,10 @@ from components.launch_training.notify import address_to_notify, notify
 from components.shared.button import asked_spec, series_of
 from components.shared.checkpoints import committed_checkpoints
 from components.shared.errors import HaganeError
-from components.shared.failures import StepFailure, read_failures
+from components.shared.failures import StepFailure, failure_of, read_failures, withdraw_failure, write_failure
 from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, MANIFEST, PLAN, REPORT, end_key, export_folder
 from components.shared.links import store_link
+from components.shared.log import recent_lines
 from components.shared.manifest import read_manifest
 from components.shared.newest import Newest, asked_of, newest_run
 from components.shared.patience import waits_no_more
@@ -88,8 +89,23 @@ def end(
     url = address_to_notify(failed=is_failure, when=notify_when, log=log)
     end = RunEnd(kfp_run=kfp_run, state=state, title=found.title, notified=bool(url), at=datetime.now(UTC))
     with waits_no_more(bool(found.problems)):
+        _keep_own_failure(store, found.problems, kfp_run, log)
         _notify_once(store, end, url, "\n".join([*found.lines, *reasons]), log)
     return Ended("\n".join(_page(found, reasons, store, end)), tuple(found.problems))
+
+
+def _keep_own_failure(store: Store | None, problems: list[str], kfp_run: str, log: Log) -> None:
+    """The run says why its exit task fails, as every step does, or no longer says so."""
+    try:
+        if store is None:
+            return
+        if not problems:
+            withdraw_failure(store, "end_run")
+            return
+        error = HaganeError(*problems)
+        write_failure(store, failure_of("end_run", error, recent_lines(), at=datetime.now(UTC), kfp_run=kfp_run))
+    except HaganeError as error:
+        log.warning("failure_not_kept", why=error.problems[0])
 
 
 def _notify_once(store: Store | None, end: RunEnd, url: str, text: str, log: Log) -> None:

@@ -78,6 +78,8 @@ class Piece(FrozenModel):
 class Quality(FrozenModel):
     schema_version: int = 1
     row_tokens: int
+    packed: bool = True
+    """Whether conversations share rows; else each row is one."""
     chat_template: str
     train: SetQuality
     held_out: SetQuality

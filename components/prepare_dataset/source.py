@@ -16,6 +16,7 @@ from components.prepare_dataset.records import RecordSource, read_records
 from components.prepare_dataset.tokens import Encoder, load_encoder
 from components.shared.errors import HaganeError
 from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, read_config, resolve_model
+from components.shared.row_packing import RowPacking, row_packing
 from components.shared.spec import DataSpec, ModelSpec, RunSpec
 
 
@@ -35,6 +36,7 @@ class Model:
     resolved: ResolvedModel
     config: dict[str, Any]
     encoder: Encoder
+    packing: RowPacking
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,14 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
     """Reads the records and the model's tokenizer; of a hub id, these small files are fetched.
 
     Raises:
-        HaganeError: the problems of the data, the tokenizer and the template, all at once.
+        HaganeError: the problems of the data, the model's type, the tokenizer and the template, all at once.
     """
     errors: list[HaganeError] = []
     records = attempt(errors, lambda: _load_records(spec.data))
     model = attempt(errors, lambda: _load_model(spec, now=now))
     if records is None or model is None:
         raise all_of(errors)
-    return Source(records, model, _inputs(spec, records, model.encoder))
+    return Source(records, model, _inputs(spec, records, model))
 
 
 def _load_records(data: DataSpec) -> Records:
@@ -76,13 +78,20 @@ def _load_model(spec: RunSpec, *, now: datetime) -> Model:
         if spec.data.chat_template != "model":
             attempt(errors, lambda: read_template(Path(), spec.data.chat_template, {}))
         raise all_of(errors)
-    encoder = load_encoder(resolved.folder, spec.data.chat_template, now=now, template_args=spec.data.template_args)
-    return Model(resolved, read_config(resolved.folder), encoder)
+    encoder = attempt(
+        errors, lambda: load_encoder(resolved.folder, spec.data.chat_template, now=now, template_args=spec.data.template_args)
+    )
+    config = attempt(errors, lambda: read_config(resolved.folder))
+    packing = None if config is None else attempt(errors, lambda: row_packing(spec.data.packing, config))
+    if encoder is None or config is None or packing is None:
+        raise all_of(errors)
+    return Model(resolved, config, encoder, packing)
 
 
-def _inputs(spec: RunSpec, records: Records, encoder: Encoder) -> dict[str, str]:
+def _inputs(spec: RunSpec, records: Records, model: Model) -> dict[str, str]:
+    encoder = model.encoder
     return {
-        "spec": _spec_digest(spec.model, spec.data),
+        "spec": _spec_digest(spec.model, spec.data, packed=model.packing.packed),
         "train": records.train_sha256,
         "held_out": records.held_out_sha256 or _sha256(f"share {spec.data.held_out_share} of train".encode()),
         "tokenizer": _sha256(encoder.tokenizer_file.read_bytes()),
@@ -90,9 +99,9 @@ def _inputs(spec: RunSpec, records: Records, encoder: Encoder) -> dict[str, str]
     }
 
 
-def _spec_digest(model: ModelSpec, data: DataSpec) -> str:
+def _spec_digest(model: ModelSpec, data: DataSpec, *, packed: bool) -> str:
     """The parts of the spec that decide the dataset, and the way this version of hagane packs."""
-    parts = {"model": model.model_dump(), "data": data.model_dump(), "row_order_version": ROW_ORDER_VERSION}
+    parts = {"model": model.model_dump(), "data": data.model_dump(), "packed": packed, "row_order_version": ROW_ORDER_VERSION}
     return _sha256(json.dumps(parts, sort_keys=True).encode())
 
 

@@ -23,11 +23,19 @@ LOGITS_COPIES = 3
 """The model's, the loss's without its last row, and their logarithms; measured with PROCESS_BYTES: tests/truth/test_after.py."""
 
 
-def plan_after(spec: RunSpec, architecture: Architecture, hardware: Hardware, *, num_held_out: int, num_cores: int) -> AfterPlan:
+def plan_after(
+    spec: RunSpec,
+    architecture: Architecture,
+    hardware: Hardware,
+    *,
+    num_held_out: int,
+    mean_row_tokens: float,
+    num_cores: int,
+) -> AfterPlan:
     """`num_cores`: of this machine, which counts when training is on it too."""
     cpus = num_cores if spec.backend == "local" else _pod_cpus(architecture)
     rate = _tflops(spec, hardware, cpus)
-    row_seconds = None if rate is None else 2 * forward_flops(architecture, spec.data.row_tokens) / (rate * 1e12)
+    row_seconds = None if rate is None else 2 * forward_flops(architecture, mean_row_tokens) / (rate * 1e12)
     affordable = num_held_out if row_seconds is None else max(LEAST_ROWS, int(AUTO_HOURS * 3600 / row_seconds))
     rows = min(num_held_out, affordable if spec.evaluation.rows == "auto" else spec.evaluation.rows)
     weights = 4 * architecture.num_parameters

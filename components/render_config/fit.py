@@ -32,6 +32,9 @@ class Wish:
     rank: int
     weight_bytes: int
     row_tokens: int
+    """Of the longest row."""
+    mean_row_tokens: float
+    """The same where rows are packed; else of a row of one conversation, without padding."""
     global_batch: int
     micro_batch: int | None
     """None: the most that fits."""
@@ -47,6 +50,10 @@ class Wish:
         without ZeRO, DeepSpeed 0.19 divides gradients by a loss scale that it never multiplied the loss by (engine.py, backward).
         """
         return 1 if self.full or self.fp16 else 0
+
+    def padded_tokens(self, micro_batch: int) -> float:
+        """Tokens of a row with its padding to the longest of its micro-batch; several are taken to hold the longest of all."""
+        return self.mean_row_tokens if micro_batch == 1 else self.row_tokens
 
     def num_trainable(self, architecture: Architecture) -> int:
         return architecture.num_parameters if self.full else num_lora_parameters(self.targets, self.rank)

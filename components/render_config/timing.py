@@ -108,16 +108,17 @@ def flops_per_step(work: Work) -> float:
     """Of all processes: 2 a parameter and token forward, as many for the gradients of activations, as many for those of weights in
     full training, and 2 again under gradient checkpointing; attention's scores and sums beside."""
     wish, passes = work.wish, _passes(work.wish)
-    row = _row_flops(work.architecture, wish.row_tokens, passes=passes, score_passes=passes if wish.full else passes + 2)
+    tokens = wish.padded_tokens(work.steps.micro_batch)
+    row = _row_flops(work.architecture, tokens, passes=passes, score_passes=passes if wish.full else passes + 2)
     return work.steps.global_batch * row
 
 
-def forward_flops(architecture: Architecture, row_tokens: int) -> float:
+def forward_flops(architecture: Architecture, row_tokens: float) -> float:
     """Of one row, its loss alone."""
     return _row_flops(architecture, row_tokens, passes=2, score_passes=2)
 
 
-def _row_flops(architecture: Architecture, row_tokens: int, *, passes: int, score_passes: int) -> float:
+def _row_flops(architecture: Architecture, row_tokens: float, *, passes: int, score_passes: int) -> float:
     lookup = (
         architecture.vocabulary * architecture.hidden_size
         if architecture.outside_parameters > 1.5 * architecture.vocabulary * architecture.hidden_size

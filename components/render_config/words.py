@@ -47,6 +47,11 @@ def _many(count: int, what: str) -> str:
 
 def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
     """What is known of the model by name or type that a person should hear before training."""
+    if spec.data.packing == "auto" and not decided.packing.packed:
+        yield (
+            f"data.packing: each row holds one conversation, since {decided.packing.reason}; training.global_batch "
+            f"{spec.training.global_batch} counts conversations"
+        )
     if decided.known is not None:
         family, model = decided.known
         if family.merge and spec.training.method == "lora":
@@ -73,13 +78,15 @@ def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan |
     """Field of the plan, dotted -> why."""
     training, zero = spec.training, decided.choice.zero
     counted = "left out" if training.drop_last else "counted"
+    rows = "packed rows" if decided.packing.packed else "rows of one conversation"
     found = {
         "precision": decided.why_precision,
         "zero": decided.choice.why_zero,
         "steps.micro_batch": decided.choice.why_micro_batch,
         "steps.grad_accum": f"global_batch {steps.global_batch} / (micro_batch {steps.micro_batch} x "
         f"{_many(steps.num_processes, 'process')})",
-        "steps.steps_per_epoch": f"{steps.num_rows} packed rows in batches of {steps.global_batch}, a last short one {counted}",
+        "packed": decided.packing.reason,
+        "steps.steps_per_epoch": f"{steps.num_rows} {rows} in batches of {steps.global_batch}, a last short one {counted}",
         "steps.total_steps": f"{steps.steps_per_epoch} steps x {_epochs(training.epochs)}",
         "steps.save_steps": f"a checkpoint at the end of each epoch: every {steps.steps_per_epoch} steps",
         "steps.warmup_steps": f"{training.warmup_share:g} of {steps.total_steps} steps, rounded up",

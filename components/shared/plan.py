@@ -22,7 +22,7 @@ class ModelPlan(FrozenModel):
 
 class StepPlan(FrozenModel):
     num_rows: int
-    """Packed training rows."""
+    """Training rows."""
     num_processes: int
     micro_batch: int
     """Rows per process in one forward pass."""
@@ -212,6 +212,8 @@ class Plan(FrozenModel):
     """Whether gradients of 16 bits are summed over a step's micro-batches in fp32; else they are in `precision`."""
     router_loss: Literal["none", "left out"] = "none"
     """The auxiliary loss of a mixture's router: the model has none in its loss, or its config.json asks for it and it is left out."""
+    packed: bool = True
+    """Whether conversations share a row; else each row is one. Plans of hagane 0.1.0 are all packed."""
     num_trainable: int
     """Parameters that receive gradients."""
     training_digest: str

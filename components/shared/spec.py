@@ -48,6 +48,12 @@ def _auto_or_whole(value: object) -> object:
     raise ValueError(f"got {shown(value)}, must be auto or a whole number from 1 to {MOST_ROWS}")
 
 
+def _auto_or_bool(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError(f"got {value!r}, must be auto, true or false")
+
+
 def _auto_zero(value: object) -> object:
     """`zero: auto` stands for a section without fields."""
     return {} if value == "auto" else value
@@ -87,7 +93,11 @@ class DataSpec(FrozenModel):
     encoding: str = "utf-8"
     """Character encoding of text files, such as `cp932`."""
     row_tokens: int = Field(default=1024, ge=16, le=1_048_576)
-    """Tokens in one packed row. Whole conversations are put side by side in a row; none is split, none sees another."""
+    """Most tokens in one row. A row holds whole conversations: none is split, none sees another. Training measures that on the loaded
+    model before its first step, and stops where it is not so."""
+    packing: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
+    """Whether conversations share a row. `auto`: wherever the model keeps them apart (docs/packing.md). Else, and with `false`, a row
+    is one conversation, padded to the longest of its micro-batch; `training.global_batch` then counts conversations."""
     chat_template: str = "model"
     """`model` takes the template that the tokenizer brings; anything else is the path or URI of a Jinja file, for models that
     bring none."""
@@ -146,7 +156,8 @@ class ZeroSpec(FrozenModel):
     """`zero: auto` leaves all three open: the plan takes the first that fits the hardware, in the order in which they slow training."""
 
     stage: Literal["auto", 0, 1, 2, 3] = "auto"
-    """DeepSpeed ZeRO stage: what is divided among processes. 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
+    """DeepSpeed ZeRO stage: what is divided among processes. 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters.
+    fp16 needs 1 or higher."""
     offload_optimizer: Literal["auto", "none", "cpu"] = "auto"
     """Where optimizer state lives: `cpu` is host memory, and the step is computed there. Needs stage 1 or higher."""
     offload_parameters: Literal["auto", "none", "cpu"] = "auto"
@@ -231,7 +242,7 @@ class EvaluationSpec(FrozenModel):
     answer_tokens: int = Field(default=64, ge=1, le=4096)
     """Longest answer, in tokens."""
     rows: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_whole)] = "auto"
-    """Packed held-out rows on which base and tuned model are measured, or all when there are fewer. `auto`: as many as the step's CPUs
+    """Held-out rows on which base and tuned model are measured, or all when there are fewer. `auto`: as many as the step's CPUs
     measure in about four hours. Training's own held-out loss is of all rows."""
     must_improve: bool = True
     """Fail the run when the tuned model's held-out loss is not below the base's."""

@@ -93,7 +93,7 @@ def parse_spec(tree: Mapping[str, Any]) -> RunSpec:
     """Builds a spec from plain data, such as a KFP parameter, where whole numbers arrive as floats.
 
     Raises:
-        pydantic.ValidationError: any field is wrong. SpecError: it is nested too deep or too large.
+        pydantic.ValidationError: any field is wrong. SpecError: it is nested too deep, or a text holds a NUL.
     """
     _refuse_unbounded(tree)
     return RunSpec.model_validate_json(json.dumps(_whole_numbers(tree), default=str))
@@ -143,13 +143,18 @@ def _kind(tree: object) -> str:
     return "is empty" if tree is None else f"found {type(tree).__name__}"
 
 
-def _refuse_unbounded(tree: object, depth: int = 0) -> None:
-    """What came without a file has no limit of YAML's. Raises SpecError before a library recurses too deep."""
-    if depth > 2 * MOST_DEPTH:
+def _refuse_unbounded(tree: object, where: Location = ()) -> None:
+    """What came without a file has no limit of YAML's. Raises SpecError before a library recurses too deep, or a path holds a NUL."""
+    if len(where) > 2 * MOST_DEPTH:
         raise SpecError(f"spec: is nested deeper than {2 * MOST_DEPTH} levels; write it flatter")
-    items = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (list, tuple)) else ()
-    for item in items:
-        _refuse_unbounded(item, depth + 1)
+    if isinstance(tree, str) and "\0" in tree:
+        raise SpecError(f"{_dotted(where)}: got {shown(tree)}, which holds a NUL character; take it out")
+    if isinstance(tree, dict):
+        for key, item in tree.items():
+            _refuse_unbounded(item, (*where, key))
+    elif isinstance(tree, (list, tuple)):
+        for index, item in enumerate(tree):
+            _refuse_unbounded(item, (*where, index))
 
 
 def _whole_numbers(value: Any) -> Any:

@@ -29,6 +29,7 @@ from components.shared.spec import RunSpec
 from components.shared.step import Log, open_run, step_log, work_folder
 from components.shared.storage import Store
 from components.train.agreement import Agreement
+from components.train.apart import ProveRows, look_at
 from components.train.boundary import Sigterm, StepBoundary
 from components.train.commit import prune
 from components.train.engine import EngineSetup, SkippedSteps, build_without_a_step
@@ -38,6 +39,7 @@ from components.train.results import history_json, peak_memory, probe_logits, pu
 from components.train.resume import AfterResume, Resume, fetch_resume
 from components.train.rows import PackedRows
 from components.train.saving import CheckpointSaver
+from components.train.tokens import check_tokens
 from components.train.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
 from components.train.uploader import BackgroundUploads
 
@@ -156,9 +158,11 @@ def train(job: Job, log: Log) -> None:
     sigterm = Sigterm(spec.checkpoints.grace_seconds) if plan.checkpoints.saves_on_sigterm else None
     arguments = training_arguments(job)
     base = resolve_planned_model(plan)
+    check_tokens(base.folder, job.work / DATASET)
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
-    trainer = HaganeTrainer(model, arguments, PackedRows(job.work / DATASET / "train.parquet"))
+    rows = PackedRows(job.work / DATASET / "train.parquet")
+    trainer = HaganeTrainer(model, arguments, rows)
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement)
     trainer.save = lambda: saver.save(trainer)
@@ -184,6 +188,7 @@ def train(job: Job, log: Log) -> None:
         trainer.add_callback(AfterResume(job.resume, engine, zero_stage=plan.zero.stage))
     trainer.add_callback(EngineSetup(engine, seed=spec.training.seed))
     trainer.add_callback(SkippedSteps(engine, log))
+    trainer.add_callback(ProveRows(lambda: look_at(trainer, rows), plan, agreement, log))
     trainer.add_callback(HeldOutLoss(measure, log, stop=boundary.stop))
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(boundary)

@@ -21,7 +21,7 @@ from components.shared.step import Log
 from components.train.agreement import Agreement
 from components.train.finite import StepRecord
 from components.train.optimizer import decayed_parameters, warm_up_from_the_first_step
-from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate
+from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate, inputs_of
 
 LogHistory = list[dict[str, Any]]
 
@@ -132,7 +132,7 @@ def held_out_loss(model: Any, rows: PackedRows, agreement: Agreement, *, process
 
 def _loss_sum(model: Any, batch: Batch) -> tuple[float, int]:
     device = next(model.parameters()).device
-    logits_BTV = model(input_ids=batch["input_ids"].to(device), position_ids=batch["position_ids"].to(device), use_cache=False).logits
+    logits_BTV = model(**inputs_of(batch, device), use_cache=False).logits
     # Where the logits are: one row's would take 8 bytes a token and word of the vocabulary of the host, which nobody planned for.
     targets = batch["labels"][:, 1:].flatten().to(device)
     loss_sum = torch.nn.functional.cross_entropy(

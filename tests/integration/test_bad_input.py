@@ -159,6 +159,19 @@ def test_too_little_free_disk_is_told_before_training(spec: dict[str, Any], inpu
     assert not any((tmp_path / "store").rglob("epoch-*"))
 
 
+def test_a_plan_for_a_tokenizer_that_is_served_with_other_tokens_is_refused(spec: dict[str, Any], inputs: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(inputs / "model", tmp_path / "model")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "GPTNeoXTokenizerFast"}))
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer | {"normalizer": {"type": "Lowercase"}}))
+    spec["model"] = {"source": str(model)}
+    done = hagane("plan", write_spec(tmp_path / "spec.yaml", spec), work=tmp_path / "work")
+    assert done.exit_code == 2
+    line = done.errors[-1]
+    assert line.startswith(f"error: {model}/tokenizer.json: AutoTokenizer (GPTNeoXTokenizerFast) gives other tokens than this file")
+
+
 def test_another_spec_under_the_name_of_a_begun_run_is_told_field_by_field(spec: dict[str, Any], tmp_path: Path) -> None:
     assert planned(spec, tmp_path).exit_code == 0
     spec["training"]["epochs"] = 7

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from components.shared.run_end import RunEnd, write_end
+from components.shared.storage import open_store
 from tests.command_line import Finished, hagane
 from tests.support.kfp import KfpServer, kfp_server
 from tests.support.kfp.runs import add_run
@@ -60,9 +63,14 @@ def test_a_step_that_is_running_has_no_end_in_any_time_zone(server: KfpServer, p
     assert re.search(rf"tiny +running +launch_training +[-0-9: ]+ +- +s3://hagane/runs/tiny +{run}", listed.output)
 
 
-def test_a_retried_run_says_that_its_end_page_is_of_the_first_try(server: KfpServer, person: Person) -> None:
-    shown = person.runs(keep_run(server, "run-retried"), TZ="UTC").output
-    assert "KFP's Retry continued it at 2026-11-29 22:08. Retry does not run end_run again" in " ".join(shown.split())
+def test_a_retried_run_says_that_its_end_page_is_of_the_first_try_and_how_it_went_on(server: KfpServer, person: Person) -> None:
+    run = keep_run(server, "run-retried")
+    server.runs[run]["runtime_config"]["parameters"]["spec"]["store"] = str(person.folder)
+    said = RunEnd(kfp_run=run, state="SUCCEEDED", title="The run was continued and finished", at=datetime(2026, 11, 30, tzinfo=UTC))
+    write_end(open_store(f"{person.folder}/tiny"), said)
+    shown = " ".join(person.runs(run, TZ="UTC").output.split())
+    assert "KFP's Retry continued it at 2026-11-29 22:08. Retry does not run end_run again" in shown
+    assert "The run was continued and finished." in shown
 
 
 def test_the_log_of_a_step_is_printed_and_the_page_is_named(server: KfpServer, person: Person) -> None:

@@ -132,6 +132,17 @@ def test_an_edited_cron_replaces_that_schedule_alone_and_the_plan_says_exactly_h
     assert by_name(server)["weekly"]["status"] == "ENABLED"
 
 
+@pytest.mark.parametrize(("tag", "warned"), [("2.15.2", True), ("2.16.0", False), ("unknown", False)])
+def test_a_server_that_deletes_workflows_with_their_schedule_is_warned_of(tag: str, warned: bool, git: Git, server: KfpServer) -> None:
+    git.apply()
+    server.tag_name = tag
+    git.write({**WEEKLY, "cron": "0 4 * * 1"}, NIGHTLY)
+    told = git.apply()
+    assert told[-1] == "replaced  weekly"
+    warning = "warning   weekly: KFP 2.15.2 deletes its finished workflows and their logs with it; 2.16 and newer keep them"
+    assert told[:-1] == ([warning] if warned else [])
+
+
 def test_a_changed_spec_and_a_new_version_of_the_pipeline_are_told(git: Git, tmp_path: Path) -> None:
     git.apply()
     spec = tmp_path / "spec.yaml"

@@ -8,6 +8,7 @@ import base64
 import binascii
 import json
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
@@ -27,55 +28,81 @@ MISMATCH = (
 )
 
 Filter = dict[str, dict[str, list[Any]]] | None
+Place = tuple[Any, str]
+"""Where an object stands in an order: the sorted field's value, and the key."""
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What a list is asked for."""
+
+    by: str
+    is_descending: bool
+    wanted: Filter
+    start: Place | None = None
+    """Where the page begins; None for the first."""
 
 
 def page(name: str, objects: list[Tree], query: dict[str, str], keys: tuple[str, ...]) -> Tree:
     """One page of the objects under `name`. The first of `keys` is the one by which objects are told apart."""
-    by, order, wanted = _criteria(query, keys)
-    start: tuple[Any, str] | None = None
-    if query.get("page_token"):
-        token = _read_token(query["page_token"])
-        is_in = bool(wanted and wanted["IN"])
-        if query.get("filter") and (is_in or wanted != token["Filter"]):
-            raise Refused(3, MISMATCH, doing=f"{DOING}Invalid input error: ")
-        column = COLUMNS.get(by, by)
-        if query.get("sort_by") and (column, order == "desc") != (token["SortByFieldName"], token["IsDesc"]):
-            raise Refused(3, MISMATCH, doing=f"{DOING}Invalid input error: ")
-        by = next((key for key in keys if COLUMNS.get(key, key) == token["SortByFieldName"]), by)
-        order, wanted = "desc" if token["IsDesc"] else "asc", token["Filter"]
-        start = (token["SortByFieldValue"], token["KeyFieldValue"])
-    found = [each for each in objects if _passes(each, wanted, keys)]
-    found.sort(key=lambda each: _place(each, by, keys[0]), reverse=order == "desc")
-    total = len(found)
-    if start is not None:
-        is_before = (lambda place: place > start) if order == "desc" else (lambda place: place < start)
-        found = [each for each in found if not is_before(_place(each, by, keys[0]))]
-    size = int(query.get("page_size", 0))
-    if size < 0:
-        raise Refused(3, f"The page size should be greater than 0. Got {size}", doing=DOING)
-    size = min(size or 20, MOST)
-    answer: Tree = {name: found[:size], "total_size": total} if found else {}
-    if size < len(found):
-        answer["next_page_token"] = _token(_place(found[size], by, keys[0]), by, order, wanted)
+    asked = _criteria(query, keys)
+
+    def place(tree: Tree) -> Place:
+        return _place(tree, asked.by, keys[0])
+
+    found = [each for each in objects if _passes(each, asked.wanted, keys)]
+    found.sort(key=place, reverse=asked.is_descending)
+    rest = [each for each in found if not _is_before(place(each), asked)]
+    size = _page_size(query)
+    answer: Tree = {name: rest[:size], "total_size": len(found)} if rest else {}
+    if size < len(rest):
+        answer["next_page_token"] = _token(place(rest[size]), asked)
     return answer
 
 
-def _criteria(query: dict[str, str], keys: tuple[str, ...]) -> tuple[str, str, Filter]:
+def _is_before(place: Place, asked: Criteria) -> bool:
+    """Whether an earlier page had it."""
+    if asked.start is None:
+        return False
+    return place > asked.start if asked.is_descending else place < asked.start
+
+
+def _page_size(query: dict[str, str]) -> int:
+    size = int(query.get("page_size", 0))
+    if size < 0:
+        raise Refused(3, f"The page size should be greater than 0. Got {size}", doing=DOING)
+    return min(size or 20, MOST)
+
+
+def _criteria(query: dict[str, str], keys: tuple[str, ...]) -> Criteria:
     by, _, order = query.get("sort_by", "").partition(" ")
     if by and (by not in keys or order not in ("", "asc", "desc")):
         raise Refused(3, f"Invalid sorting field: {by!r}; supported: {keys}", doing=DOING)
-    return by or "created_at", order or "asc", _filter(query.get("filter", ""), keys)
+    given = Criteria(by or "created_at", order == "desc", _filter(query.get("filter", ""), keys))
+    return _with_token(given, query, keys) if query.get("page_token") else given
 
 
-def _place(tree: Tree, by: str, key: str) -> tuple[Any, str]:
+def _with_token(given: Criteria, query: dict[str, str], keys: tuple[str, ...]) -> Criteria:
+    """What the token says. What is asked beside it must be the same, which it never is for IN."""
+    token = _read_token(query["page_token"])
+    by, is_descending = token["SortByFieldName"], token["IsDesc"]
+    is_other_order = "sort_by" in query and (COLUMNS.get(given.by, given.by), given.is_descending) != (by, is_descending)
+    is_other_filter = given.wanted is not None and (bool(given.wanted["IN"]) or given.wanted != token["Filter"])
+    if is_other_order or is_other_filter:
+        raise Refused(3, MISMATCH, doing=f"{DOING}Invalid input error: ")
+    key = next(key for key in keys if COLUMNS.get(key, key) == by) if by != "CreatedAtInSec" else "created_at"
+    return Criteria(key, is_descending, token["Filter"], (token["SortByFieldValue"], token["KeyFieldValue"]))
+
+
+def _place(tree: Tree, by: str, key: str) -> Place:
     value = tree.get(by, "")
     if by == "created_at":
         value = int(datetime.fromisoformat(value).timestamp()) if value else 0
     return value, tree[key]
 
 
-def _token(place: tuple[Any, str], by: str, order: str, wanted: Filter) -> str:
-    column = COLUMNS.get(by, by)
+def _token(place: Place, asked: Criteria) -> str:
+    column = COLUMNS.get(asked.by, asked.by)
     token = {
         "SortByFieldName": column,
         "SortBySQLColumn": column,
@@ -84,9 +111,9 @@ def _token(place: tuple[Any, str], by: str, order: str, wanted: Filter) -> str:
         "KeyFieldName": "UUID",
         "KeyFieldValue": place[1],
         "KeyFieldPrefix": "",
-        "IsDesc": order == "desc",
+        "IsDesc": asked.is_descending,
         "ModelName": "",
-        "Filter": wanted,
+        "Filter": asked.wanted,
     }
     return base64.b64encode(json.dumps(token, separators=(",", ":")).encode()).decode()
 

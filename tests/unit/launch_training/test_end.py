@@ -14,7 +14,7 @@ from components.launch_training.__main__ import kfp_end
 from components.launch_training.end import Ended, end
 from components.launch_training.notify import NOTIFY_VARIABLE
 from components.shared.errors import ClusterError, DataError, StoreDenied
-from components.shared.failures import failure_of, write_failure
+from components.shared.failures import failure_of, read_failures, write_failure
 from components.shared.layout import REPORT, newest_key
 from components.shared.links import LINK_VARIABLE, store_link
 from components.shared.log import set_up_log
@@ -110,6 +110,11 @@ def test_a_job_that_could_not_be_deleted_fails_the_task_after_all_was_told_once(
     assert "- cluster: not allowed (403)\n- a job may still be running" in address[0]["text"]
     assert "not allowed (403)" in page.read_text()
     assert "No checkpoint is committed yet" in page.read_text()
+    (failure,) = read_failures(LocalStore(Path(parse_spec(tree).run_uri)), "mine")
+    assert (failure.step, failure.message.splitlines()[0]) == ("end_run", "cluster: not allowed (403)")
+    monkeypatch.setattr(reap, "reap_run", lambda *_, **__: [])
+    _end(tree, state="COMPLETE")
+    assert read_failures(LocalStore(Path(parse_spec(tree).run_uri))) == ()
     assert page.read_text() in capsys.readouterr().out
 
 

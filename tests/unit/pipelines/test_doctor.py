@@ -26,6 +26,13 @@ def test_kfps_answer_is_told_with_its_mode(multi_user: bool, mode: str) -> None:
     assert (finding.state, finding.found) == ("ok", f"{server.endpoint} answers, {mode}, pipelines kept in database")
 
 
+def test_through_the_uis_address_nothing_of_the_answer_is_lost() -> None:
+    with kfp_server() as server:
+        server.through_ui = True
+        finding = kfp_finding(Asked(endpoint=server.endpoint))
+    assert finding.found == f"{server.endpoint} answers, single-user, pipelines kept in database"
+
+
 def test_a_page_to_log_in_and_a_server_that_is_not_there_are_failures() -> None:
     with kfp_server() as server:
         server.login_page()

@@ -1,6 +1,8 @@
 import json
+import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ import yaml
 from components.prepare_dataset.__main__ import check, kfp_step, prepare
 from components.prepare_dataset.assemble import LoggedProgress
 from components.prepare_dataset.claim import digest_of
+from components.prepare_dataset.source import load_source
 from components.shared.errors import DataError, HaganeError, ModelError
 from components.shared.layout import DATASET, PLAN
 from components.shared.log import set_up_log
@@ -119,9 +122,40 @@ def test_a_dataset_holds_what_its_manifest_counts(spec: RunSpec) -> None:
     assert all(sum(row["lengths"]) == len(row["input_ids"]) <= 256 for row in rows)
 
 
+def _of_type(spec: RunSpec, model_type: str, tmp_path: Path) -> RunSpec:
+    """The same spec for a model of another type."""
+    folder = shutil.copytree(spec.model.source, tmp_path / model_type)
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type, "vocab_size": 400}))
+    return parse_spec({**spec.model_dump(mode="json"), "model": {"source": str(folder)}})
+
+
+def test_a_model_that_would_mix_conversations_gets_one_a_row(spec: RunSpec, tmp_path: Path) -> None:
+    facts = _prepare(_of_type(spec, "gpt_oss", tmp_path)).facts
+    rows, held_out = _rows(spec, "train.parquet"), _rows(spec, "held_out.parquet")
+    assert (facts["packed"], facts["num_rows"], facts["held_out_rows"]) == (False, 40, 8) == (False, len(rows), len(held_out))
+    assert all(row["lengths"] == [len(row["input_ids"])] for row in (*rows, *held_out))
+    assert facts["longest_conversation"] == max(len(row["input_ids"]) for row in (*rows, *held_out))
+
+
+def test_packing_can_be_switched_off_and_asks_for_a_new_dataset(spec: RunSpec) -> None:
+    packed, apart = _prepare(spec), load_source(_changed(spec, packing=False), now=datetime(2026, 1, 1))
+    assert packed.facts["packed"]
+    assert not apart.model.packing.packed
+    assert apart.inputs["spec"] != packed.inputs["spec"]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "trocr", "t5"])
+def test_a_type_that_cannot_be_trained_is_refused_before_the_run_is_claimed(spec: RunSpec, model_type: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.source: found"):
+        _prepare(_of_type(spec, model_type, tmp_path))
+    assert not (tmp_path / "store").exists()
+
+
 def test_the_folder_is_finished_and_tells_what_it_was_made_from(spec: RunSpec) -> None:
     manifest = _prepare(spec)
-    assert [file.name for file in manifest.files] == ["held_out.parquet", "page.html", "prompts.json", "quality.json", "train.parquet"]
+    assert [file.name for file in manifest.files] == [
+        "held_out.parquet", "page.html", "prompts.json", "quality.json", "tokenizer_sample.json", "train.parquet",
+    ]  # fmt: skip
     assert set(manifest.inputs) == {"spec", "train", "held_out", "tokenizer", "template"}
     assert manifest.facts["train_sha256"] == manifest.inputs["train"]
     assert manifest.facts["model_revision"] is None

@@ -3,7 +3,7 @@ import pytest
 from components.render_config.choice import choose
 from components.render_config.fit import ORDER, fits, job
 from components.render_config.memory import memory
-from components.render_config.planner import Machine, decide
+from components.render_config.planner import NO_DATASET, Machine, decide
 from components.shared.errors import HaganeError, SpecError
 from components.shared.plan import Plan, ZeroPlan
 from components.shared.spec_file import load_spec
@@ -17,7 +17,7 @@ def planned(name: str, *overrides: str) -> Plan:
 def test_the_largest_micro_batch_that_fits_is_taken_and_the_next_would_not_fit() -> None:
     spec = load_spec(ROOT / "specs/plans/elyza-7b-lora-1x24gb.yaml")
     config = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
-    decided = decide(spec, {**config, "vocab_size": 32000}, Machine(), dataset_tokens=0)
+    decided = decide(spec, {**config, "vocab_size": 32000}, Machine(), NO_DATASET)
     parts = (decided.architecture, decided.wish, decided.hardware)
     chosen = choose(*parts)
     assert (chosen.zero, chosen.micro_batch) == (ZeroPlan(stage=0), 4)
