@@ -285,6 +285,18 @@ class EvaluationSpec(FrozenModel):
     """Fail the run when the tuned model's held-out loss is not below the base's."""
 
 
+def _auto_or_bool(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError(f"got {value!r}, must be auto, true or false")
+
+
+class ExportSpec(FrozenModel):
+    merge: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
+    """Also export the base with the adapter merged into it, as `merged/`, verified like the adapter. `auto` does so where vLLM loads no
+    adapter of the architecture. Takes the base's size once more in the store. Experts' weights cannot be merged."""
+
+
 class ClusterSpec(FrozenModel):
     """The training job in a Kubernetes cluster; without effect where the backend is `local`. Secrets stand here by name only."""
 
@@ -343,7 +355,7 @@ class ClusterSpec(FrozenModel):
     """The same for each pod's template."""
 
 
-HOW_NOT_WHAT = ("hardware", "zero", "checkpoints", "resume", "cluster", "training.micro_batch", "training.gradient_checkpointing")
+HOW_NOT_WHAT = ("hardware", "zero", "checkpoints", "resume", "cluster", "export", "training.micro_batch", "training.gradient_checkpointing")
 """Fields that say how a run is worked, not what comes of it: they may change while it is under way."""
 
 
@@ -364,6 +376,7 @@ class RunSpec(FrozenModel):
     checkpoints: CheckpointSpec = CheckpointSpec()
     resume: ResumeSpec = ResumeSpec()
     cluster: ClusterSpec = ClusterSpec()
+    export: ExportSpec = ExportSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
 
     @property
