@@ -21,6 +21,7 @@ import docker.errors
 from docker.types import Mount
 
 from components.shared.images import Images
+from components.shared.machine import user_path
 from components.shared.spec import RunSpec
 from pipelines.container_engine import Engine
 
@@ -97,7 +98,7 @@ def container_problems(spec: RunSpec, images: Images, engine: Engine, *, uid: in
     if spec.hardware.names_gpu:
         problems.append("hardware: names a GPU, but --runner docker hands none to its containers; leave --runner out, or the GPU")
     for path in _files_of(spec):
-        if (first := unreadable(Path(path).expanduser(), uid)) is not None:
+        if (first := unreadable(user_path(path), uid)) is not None:
             problems.append(f"{first}: user {uid} of the containers cannot read it; run `chmod -R a+rX {path}`, or set --user")
     for name in sorted({images.of(component) for component in images.components}):
         if not engine.has_image(name) and (why := pull_problem(name, engine)) is not None:
@@ -163,8 +164,8 @@ def label_of(run_uri: str) -> str:
 
 def _files_of(spec: RunSpec) -> list[str]:
     """Every path of the spec that is there: of a hub id, none is."""
-    named = [spec.data.train, spec.data.held_out, spec.data.chat_template, spec.model.source]
-    return [path for path in named if path is not None and Path(path).expanduser().exists()]
+    named = [*(source.path for source in spec.data.train_sources), spec.data.held_out, spec.data.chat_template, spec.model.source]
+    return [path for path in named if path is not None and user_path(path).exists()]
 
 
 def _inside(path: Path) -> Path:

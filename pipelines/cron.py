@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from itertools import product
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from components.shared.printable import shown
+
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 MINUTES_A_DAY = 24 * 60
@@ -29,13 +31,13 @@ class Field:
         for part in text.lower().split(","):
             match = re.fullmatch(r"(\*|\?|\w+)(?:-(\w+))?(?:/(\d+))?", part)
             if not match or (match[1] in "*?" and match[2]):
-                raise ValueError(f"{self.name}: got {text!r}, must be such as *, 5, 1-5, */15 or 1,3")
+                raise ValueError(f"{self.name}: got {shown(text)}, must be such as *, 5, 1-5, */15 or 1,3")
             start, end = (self.low, self.high) if match[1] in "*?" else (self._number(match[1]), self._number(match[2] or match[1]))
             if match[3] and not match[2]:
                 end = self.high
             step = int(match[3] or 1)
             if not (self.low <= start <= end <= self.high) or step < 1:
-                raise ValueError(f"{self.name}: got {text!r}, must be within {self.low} to {self.high}")
+                raise ValueError(f"{self.name}: got {shown(text)}, must be within {self.low} to {self.high}")
             found |= set(range(start, end + 1, step))
         return frozenset(found)
 
@@ -43,7 +45,7 @@ class Field:
         if word in self.names:
             return self.names.index(word) + self.low
         if not word.isdigit():
-            raise ValueError(f"{self.name}: {word!r} is no number" + (f" and none of {', '.join(self.names)}" if self.names else ""))
+            raise ValueError(f"{self.name}: {shown(word)} is no number" + (f" and none of {', '.join(self.names)}" if self.names else ""))
         return int(word)
 
 
@@ -63,14 +65,14 @@ def zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"got {name!r}, must be a name of the IANA data base, such as Asia/Tokyo or UTC") from None
+        raise ValueError(f"got {shown(name)}, must be a name of the IANA data base, such as Asia/Tokyo or UTC") from None
 
 
 def six_fields(cron: str) -> list[str]:
     """The fields, seconds first. Raises ValueError with the first that is wrong."""
     fields = cron.split()
     if len(fields) not in (5, 6):
-        raise ValueError(f"got {cron!r}, must be 5 fields (minute hour day month weekday) or 6 (seconds first)")
+        raise ValueError(f"got {shown(cron)}, must be 5 fields (minute hour day month weekday) or 6 (seconds first)")
     fields = ["0", *fields] if len(fields) == 5 else fields
     for field, text in zip(FIELDS, fields, strict=True):
         field.values(text)

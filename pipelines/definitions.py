@@ -20,10 +20,13 @@ import yaml
 
 from components.shared.errors import RunFailed, SpecError
 from components.shared.training_job import write_whole
+from components.shared.yaml_text import read_yaml
 from pipelines.compiled import CompiledPipeline
 
 API_VERSION = "pipelines.kubeflow.org/v2beta1"
 FOLDERS = {"Pipeline": "pipelines", "PipelineVersion": "versions"}
+MOST_BYTES = 2 * 1024 * 1024
+"""Of a file: ten times the pipeline of today."""
 LABELS = {"app.kubernetes.io/name": "hagane", "app.kubernetes.io/managed-by": "hagane"}
 WAVES = {"Pipeline": "0", "PipelineVersion": "1"}
 UNPRUNED = {"argocd.argoproj.io/sync-options": "Prune=false", "kustomize.toolkit.fluxcd.io/prune": "disabled"}
@@ -194,10 +197,7 @@ def _namespace_of(folder: Path, pipeline: str) -> str | None:
 
 def _read(file: Path) -> Definition:
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-        read = from_manifest(tree)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+        read = from_manifest(read_yaml(file, most_bytes=MOST_BYTES).tree)
     except (KeyError, TypeError, AttributeError):
         raise SpecError(
             f"{file}: is no Pipeline or PipelineVersion of {API_VERSION}; hagane compile --manifests writes these files"

@@ -20,11 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from components.shared.errors import SpecError
+from components.shared.machine import user_path
+from components.shared.printable import cut, shown
 from components.shared.spec import FrozenModel
+from components.shared.yaml_text import read_text, read_yaml
 
 CONFIG = "~/.config/hagane/kfp.yaml"
 POD_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105 - a path
@@ -124,18 +127,18 @@ def _without_another_server(environment: Mapping[str, str], endpoint: str) -> Ma
 
 
 def _context(asked: Asked, environment: Mapping[str, str]) -> Context | None:
-    path = Path(environment.get("HAGANE_KFP_CONFIG") or CONFIG).expanduser()
+    path = user_path(environment.get("HAGANE_KFP_CONFIG") or CONFIG)
     name = asked.context or environment.get("HAGANE_KFP_CONTEXT")
     if not path.exists():
         if name is not None:
-            raise SpecError(f"KFP: context {name!r} is asked for, but there is no {path}")
+            raise SpecError(f"KFP: context {shown(name)} is asked for, but there is no {path}")
         return None
     found = _read_contexts(path)
     name = name or found.current
     if name is None:
         return None
     if name not in found.contexts:
-        raise SpecError(f"{path}: no context {name!r}; there are: {', '.join(found.contexts) or 'none'}")
+        raise SpecError(f"{path}: no context {shown(name)}; there are: {', '.join(map(cut, found.contexts)) or 'none'}")
     return found.contexts[name]
 
 
@@ -143,13 +146,13 @@ def _read_contexts(path: Path) -> ContextFile:
     if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise SpecError(f"{path}: others may write to it, and so send your token anywhere; run chmod 600 {path}")
     try:
-        return ContextFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise SpecError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        return ContextFile.model_validate(read_yaml(path).tree)
     except ValidationError as error:  # without the value: someone may have written a token there
-        raise SpecError(*(f"{path}: {'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())) from None
+        raise SpecError(*(f"{path}: {_place(each)}: {each['msg']}" for each in error.errors())) from None
+
+
+def _place(detail: ErrorDetails) -> str:
+    return ".".join(cut(str(part)) for part in detail["loc"]) or "the file"
 
 
 def _token(asked: Asked, context: Context | None, environment: Mapping[str, str], *, is_named: bool) -> tuple[str | None, Path | None]:
@@ -174,25 +177,28 @@ def _read_token(path: Path) -> tuple[str, Path]:
     readable = path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
     if readable and path.stat().st_uid == os.getuid() and not path.is_relative_to(MOUNTED):
         raise SpecError(f"{path}: others may read this token; run chmod 600 {path}")
-    token = path.read_text(encoding="utf-8").strip()
+    token = read_text(path).strip()
     if not token:
         raise SpecError(f"{path}: is empty, must hold a token")
     return token, path
 
 
 def _existing(what: str, path: str | Path) -> Path:
-    found = Path(path).expanduser()
+    found = user_path(path)
     if not found.is_file():
-        raise SpecError(f"KFP: {what}: no file {str(found)!r}")
+        raise SpecError(f"KFP: {what}: no file {shown(str(found))}")
     return found
 
 
 def _checked_address(what: str, address: str) -> str:
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # half of an IPv6 address
+        parts = urlsplit("")
     if parts.username or parts.password:  # not shown
         raise SpecError(f"KFP: {what}: holds a user name or password; take them out, and give a token by HAGANE_KFP_TOKEN or --token-file")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise SpecError(f"KFP: {what}: got {address!r}, must be an address such as https://kfp.example.com/pipeline")
+        raise SpecError(f"KFP: {what}: got {shown(address)}, must be an address such as https://kfp.example.com/pipeline")
     return address.rstrip("/")
 
 
@@ -203,5 +209,5 @@ def _timeout(environment: Mapping[str, str]) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 3600:
-        raise SpecError(f"HAGANE_KFP_TIMEOUT_S: got {text!r}, must be seconds above 0 and below 3600")
+        raise SpecError(f"HAGANE_KFP_TIMEOUT_S: got {shown(text)}, must be seconds above 0 and below 3600")
     return seconds

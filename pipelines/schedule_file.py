@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from components.shared.button import RUN_MARK
 from components.shared.errors import SpecError
+from components.shared.printable import shown
 from components.shared.spec import FrozenModel, RunSpec
 from components.shared.spec_file import Location, complaint, load_spec, place_of, read_fields
 from pipelines.cron import kfp_cron, six_fields, zone
@@ -66,7 +67,7 @@ class Schedule(FrozenModel):
     @classmethod
     def _a_name(cls, name: str) -> str:
         if not re.fullmatch(NAME, name):
-            raise ValueError(f"got {name!r}, must be {NAME_WANTED}")
+            raise ValueError(f"got {shown(name)}, must be {NAME_WANTED}")
         return name
 
     @field_validator("cron")
@@ -96,7 +97,7 @@ class ScheduleFile(FrozenModel):
     @classmethod
     def _an_owner(cls, owner: str) -> str:
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", owner):
-            raise ValueError(f"got {owner!r}, must be small letters, digits, hyphens and dots")
+            raise ValueError(f"got {shown(owner)}, must be small letters, digits, hyphens and dots")
         return owner
 
     @field_validator("server_time_zone")
@@ -185,7 +186,7 @@ def _doubles(file: ScheduleFile, lines: dict[Location, str], source: str) -> Ite
     times = Counter(schedule.name for schedule in file.schedules)
     for index, schedule in enumerate(file.schedules):
         if times[schedule.name] > 1:
-            yield f"{place_of(('schedules', index, 'name'), lines, source)}schedules.{index}.name: {schedule.name!r} is given twice"
+            yield f"{place_of(('schedules', index, 'name'), lines, source)}schedules.{index}.name: {shown(schedule.name)} is given twice"
 
 
 def _sentence(detail: Any, lines: dict[Location, str], source: str) -> str:

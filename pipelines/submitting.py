@@ -13,6 +13,7 @@ import kfp_server_api
 from rich.console import Console
 
 from components.shared.errors import HaganeError, KfpExists, SpecError
+from components.shared.machine import user_path
 from components.shared.model_source import is_hub_id
 from components.shared.spec import RunSpec
 from components.shared.spec_file import SpecProblems, load_spec
@@ -91,7 +92,7 @@ def cluster_problems(spec: RunSpec) -> list[str]:
         elif "://" not in value and claim_of(spec, value) is None:
             problems.append(f"{name}: {value!r} is a file of this machine, which no pod sees; put it into the store and name it s3://…")
     source = spec.model.source
-    if claim_of(spec, source) is None and (not is_hub_id(source) or Path(source).expanduser().is_dir()):
+    if claim_of(spec, source) is None and (not is_hub_id(source) or user_path(source).is_dir()):
         problems.append(
             f"model.source: {source!r} is a folder of this machine, which no pod sees; name a hub id such as org/name, or a folder of a "
             "claim in cluster.claims"
@@ -155,7 +156,9 @@ def spec_parameter(spec: RunSpec) -> dict[str, Any]:
 def _files(spec: RunSpec) -> dict[str, str]:
     """Fields that name a file, and the file."""
     template = spec.data.chat_template
-    named = {"data.train": spec.data.train, "data.held_out": spec.data.held_out, "data.chat_template": template}
+    sources = spec.data.train_sources
+    trained = {"data.train" if len(sources) == 1 else f"data.train[{n}]": each.path for n, each in enumerate(sources)}
+    named = {**trained, "data.held_out": spec.data.held_out, "data.chat_template": template}
     return {name: value for name, value in named.items() if value is not None and value != "model"}
 
 

@@ -19,6 +19,10 @@ os.environ |= {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--hostile-cases", type=int, default=2000, metavar="COUNT", help="damaged specs to read (make test-hostile: 10,000)")
+
+
 @pytest.fixture(autouse=True)
 def log_as_at_start() -> Iterator[None]:
     """What a step configures of the process's log ends with the test that ran it."""

@@ -4,7 +4,6 @@ Needs memory for the weights in that format, and for one fp32 weight at a time (
 """
 
 import io
-import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,18 @@ from typing import Any
 import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from components.shared.checkpoints import Checkpoint, fetch_checkpoint
 from components.shared.errors import ModelError, RunFailed
-from components.shared.model_source import CONFIG_AND_TOKENIZER
+from components.shared.pickled import open_listed_classes_only, refuse_foreign_pickles
 from components.shared.storage import Store
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-WRITTEN_BY_TRANSFORMERS = ("config.json", "generation_config.json")
 
 
 def write_model(store: Store, checkpoint: Checkpoint, *, base: Path, scratch: Path, local: Path) -> torch.dtype:
-    """`local` holds the whole model with the base's tokenizer. Returns its number format.
+    """`local` holds the whole model's weights and config. Returns their number format.
 
     Raises:
         RunFailed: the shards do not hold just the base's weights, or one is not finite.
@@ -33,19 +31,15 @@ def write_model(store: Store, checkpoint: Checkpoint, *, base: Path, scratch: Pa
     fetch_checkpoint(store, checkpoint, scratch, wanted=lambda name: name == "latest" or name.startswith("global_step"))
     dtype = dtype_of(base)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base), dtype=dtype)
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     weights = trained_weights(scratch, dtype, zero_stage=int(checkpoint.manifest.facts["zero_stage"] or 0))
     problems = weight_problems(weights, model.state_dict())
     if problems:
         raise RunFailed(*(f"{checkpoint.folder}: {problem}" for problem in problems))
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
-    if (base / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(base)
     model.save_pretrained(local, max_shard_size="5GB")
-    for name in CONFIG_AND_TOKENIZER:
-        if name not in WRITTEN_BY_TRANSFORMERS and (base / name).is_file():
-            shutil.copyfile(base / name, local / name)
     return dtype
 
 
@@ -53,11 +47,13 @@ def trained_weights(checkpoint: Path, dtype: torch.dtype, *, zero_stage: int) ->
     """Every weight of a checkpoint by its name in the model: put together from DeepSpeed's fp32 master shards, or without ZeRO, where
     DeepSpeed's tool finds none, as process 0 wrote them, in training precision.
 
-    The files are Python pickles: only ever those that this run's training wrote, by their checksums.
+    Raises RunFailed for a file that asks for more than tensors and the classes that DeepSpeed's own files hold.
     """
+    open_listed_classes_only()
+    refuse_foreign_pickles(checkpoint)
     if zero_stage == 0:
         whole = checkpoint / (checkpoint / "latest").read_text() / "mp_rank_00_model_states.pt"
-        module = torch.load(whole, map_location="cpu", mmap=True, weights_only=False)["module"]
+        module = torch.load(whole, map_location="cpu", mmap=True, weights_only=True)["module"]
         return _in_format(module, dtype)
     with redirect_stdout(io.StringIO()):  # it prints its findings
         lazy: Any = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), lazy_mode=True)

@@ -3,14 +3,19 @@
 from collections.abc import Iterable
 from typing import Any
 
-from components.launch_training.kinds import KINDS, PYTORCHJOB, JobKind
-from components.shared.permissions import Permission, launcher_permissions
+from components.launch_training.kinds import KINDS, PYTORCHJOB, TRAINJOB, JobKind
+from components.shared.permissions import OF_QUEUES, Permission, launcher_permissions
 
 
 def needed(kind: JobKind) -> tuple[Permission, ...]:
     """All that the launcher asks of the API server: for PyTorchJobs, k8s/base/launcher-role.yaml grants just this."""
     (backend,) = [name for name, each in KINDS.items() if each is kind]
     return launcher_permissions(backend)
+
+
+def shipped() -> tuple[Permission, ...]:
+    """All that the Roles of k8s/base and k8s/overlays/trainjob grant."""
+    return tuple(dict.fromkeys((*needed(PYTORCHJOB), *needed(TRAINJOB), *OF_QUEUES)))
 
 
 TOO_MUCH = (Permission("get", "", "secrets"), Permission("create", "", "pods"), Permission("create", PYTORCHJOB.group, PYTORCHJOB.plural))

@@ -16,13 +16,6 @@ def kind_finding(check: str, place: str, *, there: bool, versions: list[str], in
     return Finding(check=check, state="failed", found=f"this cluster has no {check} {place}{beside}", mend=install)
 
 
-def runtime_finding(name: str, *, there: bool) -> Finding:
-    if there:
-        return Finding(check="runtime", state="ok", found=f"ClusterTrainingRuntime {name} is there")
-    mend = "install Kubeflow Trainer's runtimes, or name another in cluster.runtime"
-    return Finding(check="runtime", state="failed", found=f"no ClusterTrainingRuntime {name}", mend=mend)
-
-
 def permissions_finding(account: str, missing: list[Permission], asked: int) -> Finding:
     if not missing:
         return Finding(check="permissions", state="ok", found=f"{account} may do all {asked} things that a launcher does")
@@ -99,11 +92,17 @@ def image_finding(image: str, probed: Probed) -> Finding | None:
     return None
 
 
-def pod_finding(probed: Probed, account: str) -> Finding:
+CONTROLLERS = {
+    "PyTorchJob": "look whether Kubeflow's training operator runs: kubectl -n kubeflow get deploy training-operator",
+    "TrainJob": "look whether Trainer and JobSet run: kubectl get deploy -A | grep -E 'trainer|jobset'",
+}
+
+
+def pod_finding(probed: Probed, account: str, kind: str = "PyTorchJob") -> Finding:
     """Whether a pod like the workers' is made and runs."""
     mends = {
         "refused": "see the message; a quota, an admission policy or a permission refuses it",
-        "no pod": "look whether Kubeflow's training operator runs: kubectl -n kubeflow get deploy training-operator",
+        "no pod": CONTROLLERS[kind],
         "no node": "mend cluster.node_selector, cluster.tolerations, cluster.affinity or cluster.claims, or add nodes",
         "not started": "see the message: a volume, a security policy, or an image that is not hagane's",
     }

@@ -9,7 +9,10 @@ from typing import Any
 from components.prepare_dataset.assemble import LoggedProgress, assemble, encode_all, too_long_line
 from components.prepare_dataset.attempts import attempt
 from components.prepare_dataset.claim import Claimed, claim, digest_of
+from components.prepare_dataset.prompts import write_prompts
+from components.prepare_dataset.records import first_problems, problem_lines
 from components.prepare_dataset.source import Source, load_source
+from components.prepare_dataset.tokens import rendering_problems
 from components.shared.errors import DataError, HaganeError, RunFailed
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import DATASET, PLAN
@@ -69,6 +72,7 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
         "read",
         train=len(source.records.train),
         held_out=len(source.records.held_out),
+        format=", ".join(dict.fromkeys(source.records.forms)),
         template=source.model.encoder.template.name,
         model_revision=source.model.resolved.revision,
     )
@@ -76,6 +80,7 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
     shutil.rmtree(local)  # files of a try that broke off would be published too
     local.mkdir()
     facts, warnings = assemble(spec, source, local, progress=LoggedProgress(log.info))
+    write_prompts(source, local, row_tokens=spec.data.row_tokens)
     for warning in warnings:
         log.warning("quality", warning=warning)
     manifest = publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs=source.inputs, facts=facts)
@@ -86,16 +91,19 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
 def check(spec: RunSpec) -> list[str]:
     """Every problem of data, tokenizer and template that can be told in seconds; nothing is written.
 
-    Every record is read; of each set the first 8 and the 8 with most bytes are tokenised.
+    Every record is read and rendered; of each set the first 8 and the 8 with most bytes are tokenised.
     """
     errors: list[HaganeError] = []
     source = attempt(errors, lambda: load_source(spec, now=datetime.now()))
     if source is not None:
-        attempt(errors, lambda: _check_some(spec, source))
+        attempt(errors, lambda: _check_conversations(spec, source))
     return [problem for error in errors for problem in error.problems]
 
 
-def _check_some(spec: RunSpec, source: Source) -> None:
+def _check_conversations(spec: RunSpec, source: Source) -> None:
+    problems = rendering_problems(source.model.encoder, (*source.records.train, *source.records.held_out))
+    if problems:
+        raise DataError(*first_problems(problem_lines(problems)))
     some = []
     for part in (source.records.train, source.records.held_out):
         by_length = sorted(part[_LOOKED_AT:], key=lambda each: sum(len(message.content.encode()) for message in each.messages))
@@ -113,7 +121,7 @@ def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
         return
     names = {
         "spec": "the way hagane packs",
-        "train": spec.data.train,
+        "train": spec.data.train_name,
         "held_out": spec.data.held_out or "the held-out share",
         "tokenizer": str(source.model.encoder.tokenizer_file),
         "template": source.model.encoder.template.name,
@@ -147,7 +155,7 @@ def main() -> None:
         problems = check(spec)
         if problems:
             raise HaganeError(*problems)
-        log.info("checked", train=spec.data.train, held_out=spec.data.held_out, problems=0)
+        log.info("checked", train=spec.data.train_name, held_out=spec.data.held_out, problems=0)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from components.shared.errors import HaganeError, SpecError
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import DATASET, PLAN, job_file
 from components.shared.machine import machine_flags
-from components.shared.manifest import Manifest, publish_folder, require_manifest
+from components.shared.manifest import Manifest, Scalar, publish_folder, require_manifest
 from components.shared.model_source import CONFIG_AND_TOKENIZER, read_config, resolve_model
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
@@ -134,8 +134,14 @@ def dataset_facts(dataset: Manifest) -> DatasetFacts:
         num_rows=int(facts["num_rows"] or 0),
         num_tokens=int(facts["num_tokens"] or 0),
         num_held_out=int(facts["held_out_rows"] or 0),
+        packed=bool(facts.get("packed", True)),
+        longest_conversation=_whole(facts.get("longest_conversation")),
         model_revision=None if revision is None else str(revision),
     )
+
+
+def _whole(fact: Scalar) -> int | None:
+    return None if fact is None else int(fact)
 
 
 def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> None:

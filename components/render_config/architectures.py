@@ -13,11 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from components.render_config.families import FAMILIES
+from components.render_config.families import FAMILIES, canonical
 from components.render_config.shapes import Architecture, from_json
 from components.shared.errors import ModelError
 
 WALK = "components.train.walk"
+WALK_SECONDS = 600
+"""The largest models that are known take less than one minute."""
 
 
 def architecture_of(config: Mapping[str, Any]) -> Architecture:
@@ -40,9 +42,11 @@ def _architecture(text: str) -> Architecture:
     if count is None:
         return _walked(config)
     try:
-        return count(config)
+        return count(canonical(config))
     except KeyError as error:
         raise ModelError(f"model.source: config.json of a {model_type} model has no field {error}") from None
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise ModelError(f"model.source: config.json of a {model_type} model cannot be counted ({error}); correct its sizes") from None
 
 
 def _walked(config: Mapping[str, Any]) -> Architecture:
@@ -50,7 +54,13 @@ def _walked(config: Mapping[str, Any]) -> Architecture:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(json.dumps(dict(config)))
-        done = subprocess.run([sys.executable, "-m", WALK, str(file)], capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", WALK, str(file)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WALK_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ModelError(
+                f"model.source: building a {model_type} model of this config.json took more than {WALK_SECONDS} s; correct its sizes"
+            ) from None
     if done.returncode == 0:
         return from_json(json.loads(done.stdout))
     last_line = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]

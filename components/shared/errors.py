@@ -1,6 +1,6 @@
-"""Every error a user can cause or meet, each told as one line per problem.
+"""Every error a user can cause or meet, each printed as one line per problem.
 
-HaganeError                 exit 2: the user can mend it, nothing was begun
+HaganeError                 exit 2: the user can fix it, nothing was begun
 ├── SpecError               the spec, `--set`, a command line argument
 ├── DataError               a file of records, a record, a chat template
 ├── ModelError              model folder or hub id, its config, tokenizer, LoRA targets
@@ -24,28 +24,29 @@ HaganeError                 exit 2: the user can mend it, nothing was begun
     └── PeerLost            exit 129: another process of the job is gone; all may start again
 """
 
-import re
+from components.shared.printable import cut, first_problems, printable, without_secrets
 
-_KEYS_IN_ADDRESS = re.compile(r"(?<=:/)(/?)[^\s'\"]+@")
-_SIGNED_ADDRESS = re.compile(r"\?[^\s'\"]*(signature|credential|token|secret|password|key)[^\s'\"]*", re.IGNORECASE)
-
-
-def without_keys(text: str) -> str:
-    """The text without keys that someone put into an address."""
-    return _SIGNED_ADDRESS.sub("?***", _KEYS_IN_ADDRESS.sub(r"\1***@", text))
+MOST_LINE_LETTERS = 2000
+"""Of one problem, whatever a library or a server said in it."""
 
 
 class HaganeError(Exception):
-    """An error to tell the user in `problems`: one line each, in the form `where: found, allowed; what to do`.
+    """An error for the user in `problems`: one line each, in the form `where: found, allowed; what to do`.
 
-    Keys that someone put into an address (`s3://key:secret@bucket`, `https://…?X-Amz-Signature=…`) are cut out of every line.
+    User, query and fragment of every address (`s3://key:secret@bucket`, `https://…?X-Amz-Signature=…`) are cut out, and control
+    characters are escaped.
     """
 
     exit_code = 2
 
     def __init__(self, *problems: str) -> None:
-        self.problems = tuple(map(without_keys, problems))
+        self.problems = tuple(printable(cut(without_secrets(problem), MOST_LINE_LETTERS)) for problem in problems)
         super().__init__("\n".join(self.problems))
+
+    @property
+    def lines(self) -> list[str]:
+        """What is printed: the first problems, and how many more there are."""
+        return first_problems(self.problems)
 
 
 class SpecError(HaganeError):

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
-from components.shared.errors import HaganeError, without_keys
+from components.shared import printable
+from components.shared.errors import HaganeError
 from components.shared.layout import FAILURES, failure_key
 from components.shared.spec import FrozenModel
 from components.shared.storage import Store
@@ -109,7 +110,7 @@ def without_secrets(text: str) -> str:
     for name, value in os.environ.items():
         if _SECRET_VARIABLE.search(name) and len(value) >= _SHORTEST_SECRET:
             text = text.replace(value, "***")
-    return without_keys(text)
+    return printable.without_secrets(text)
 
 
 def _fix_of(problems: Iterable[str]) -> str:

@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from components.shared.errors import SpecError
+from components.shared.printable import shown
 from components.shared.spec import FrozenModel
+from components.shared.yaml_text import read_yaml
 
 IN_THE_REPOSITORY = Path(__file__).parents[2] / "images" / "images.yaml"
 
@@ -92,16 +93,14 @@ def read_images(path: Path | None = None) -> Images:
     """
     path = path or images_file()
     try:
-        return Images.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
+        return Images.model_validate(read_yaml(path).tree)
+    except FileNotFoundError as error:
         raise SpecError(f"{path}: {error.strerror}; HAGANE_IMAGES must name a file such as images/images.yaml") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise SpecError(*(_sentence(path, detail) for detail in error.errors())) from None
 
 
 def _sentence(path: Path, detail: ErrorDetails) -> str:
     where = ".".join(map(str, detail["loc"])) or "the file"
-    found = "missing" if detail["type"] == "missing" else f"got {detail['input']!r}"
+    found = "missing" if detail["type"] == "missing" else f"got {shown(detail['input'])}"
     return f"{path}: {where}: {found}, {ALLOWED.get(str(detail['loc'][0]) if detail['loc'] else '', 'has no place here')}"

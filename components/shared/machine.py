@@ -19,3 +19,11 @@ def machine_flags() -> frozenset[str]:
 def computes_bf16(flags: frozenset[str]) -> bool:
     """Whether the processor with these flags has instructions for bf16."""
     return bool(BF16_FLAGS & flags)
+
+
+def user_path(path: str | Path) -> Path:
+    """The path with `~` replaced by a home folder; as it is where that user has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

@@ -11,7 +11,7 @@ from pydantic import Field
 from components.shared.errors import ObjectDamaged, ObjectMissing, StoreError
 from components.shared.layout import MANIFEST, manifest_key
 from components.shared.spec import FrozenModel
-from components.shared.storage import Store
+from components.shared.storage import Store, checked_key
 
 SCHEMA_VERSION: Final = 1
 Scalar = str | int | float | bool | None
@@ -121,8 +121,9 @@ def fetch_file(store: Store, key: str, entry: FileEntry, path: Path) -> None:
     """The object of an entry is at `path`, checked; damage on the way is told from damage in the store by reading twice.
 
     Raises:
-        ObjectDamaged: the object is not what the entry says, or is not there.
+        ObjectDamaged: the object is not what the entry says, or is not there. StoreError: its name is that of no object.
     """
+    checked_key(key)  # before the path: a manifest may name anything
     if path.is_file() and file_entry(path, entry.name) == entry:
         return
     beside = path.with_name(f".new-{os.getpid()}-{path.name}")

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import HubUnreachable, ModelError
+from components.shared.machine import user_path
+from components.shared.model_folder import config_problems, weight_problems
 from components.shared.patience import patiently
 from components.shared.plan import Plan
+from components.shared.printable import cut
 from components.shared.spec import ModelSpec
 
 CONFIG_AND_TOKENIZER = (
@@ -21,6 +24,7 @@ CONFIG_AND_TOKENIZER = (
 )
 BUSY = (429, 500, 502, 503, 504)
 """HTTP statuses of a hub that may answer the same request later."""
+MOST_JSON_BYTES = 32 * 1024 * 1024
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 # huggingface_hub/utils/_validators.py, REPO_ID_REGEX: `name` or `org/name` of letters, digits, `-`, `_`, `.`
@@ -48,7 +52,7 @@ def resolve_model(spec: ModelSpec, *, patterns: tuple[str, ...]) -> ResolvedMode
         ModelError: the source is a file, looks like a path and is not there, or the hub did not give it; or a
             folder was given together with a revision.
     """
-    folder = Path(spec.source).expanduser()
+    folder = user_path(spec.source)
     if folder.is_dir():
         if spec.revision is not None:
             raise ModelError(f"model.revision: got {spec.revision!r}, but {spec.source!r} is a folder; remove it or name a hub id")
@@ -62,25 +66,41 @@ def resolve_model(spec: ModelSpec, *, patterns: tuple[str, ...]) -> ResolvedMode
 
 
 def resolve_planned_model(plan: Plan) -> ResolvedModel:
-    """The plan's base model with its weights, at the hub commit that the dataset was made for. Raises as `resolve_model`."""
+    """The plan's base model with its weights, at the hub commit that the dataset was made for.
+
+    Raises as `resolve_model`, and ModelError for files that cannot be loaded.
+    """
     source = ModelSpec(source=plan.model.source, revision=plan.model.revision)
-    return resolve_model(source, patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS))
+    resolved = resolve_model(source, patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS))
+    read_config(resolved.folder)
+    return resolved
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The model's config.json. Raises ModelError where it is missing or no JSON object."""
-    return read_json_object(folder / "config.json")
+    """The model's config.json. Raises ModelError where it is missing or stands for no model, or weights beside it cannot be loaded."""
+    config = read_json_object(folder / "config.json")
+    problems = [f"{folder}/config.json: {problem}" for problem in config_problems(config)]
+    problems += [f"model.source: {folder}: {problem}" for problem in weight_problems(folder)]
+    if problems:
+        raise ModelError(*problems)
+    return config
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON file of a model folder. Raises ModelError where it is missing or no JSON object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path}: is no file, must be a JSON file")
+        with path.open("rb") as stream:
+            text = stream.read(MOST_JSON_BYTES + 1)
+        if len(text) > MOST_JSON_BYTES:
+            raise ModelError(f"{path}: has more than {MOST_JSON_BYTES:,} bytes, which no model's settings have")
+        content = json.loads(text.decode("utf-8"))
     except FileNotFoundError:
         found = ", ".join(sorted(item.name for item in path.parent.iterdir())[:8]) or "nothing"
         raise ModelError(f"{path}: no such file; model.source must hold a Hugging Face model, found there: {found}") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON: {cut(str(error), 200)}") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path}: found {type(content).__name__}, must be a JSON object")
     return content

@@ -42,6 +42,10 @@ KFP_POD_PERMISSIONS = (
 (v2/objectstore/object_store.go), Argo's executor says how the pod ended (workflow/executor)."""
 
 
+OF_QUEUES = (Permission("list", "kueue.x-k8s.io", "workloads"),)
+"""By which the launcher knows why a job waits in its queue. Without it the job is followed all the same."""
+
+
 def launcher_permissions(backend: str) -> tuple[Permission, ...]:
     """All that hagane's launcher asks of the API server, to train by the spec's backend."""
     if backend not in JOBS:

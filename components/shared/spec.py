@@ -7,7 +7,9 @@ import hashlib
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from components.shared.printable import shown
 
 
 class FrozenModel(BaseModel):
@@ -23,6 +25,12 @@ def _exponent_number(value: object) -> object:
     return value
 
 
+NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$"
+USER_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+MOST_ROWS = 1_048_576
+"""Of a batch, and of what is measured: more is a slip of the hand, and overflows what is counted from it."""
+MOST_MINUTES = 525_600
+"""A year."""
 TARGET_WORDS = ("auto", "all", "attention", "mlp")
 
 
@@ -31,13 +39,19 @@ def _word_or_names(value: object) -> object:
         return value
     if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
         return tuple(value)
-    raise ValueError(f"got {value!r}, must be {', '.join(TARGET_WORDS)} or a list of layer names")
+    raise ValueError(f"got {shown(value)}, must be {', '.join(TARGET_WORDS)} or a list of layer names")
 
 
 def _auto_or_whole(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ROWS):
         return value
-    raise ValueError(f"got {value!r}, must be auto or a whole number of at least 1")
+    raise ValueError(f"got {shown(value)}, must be auto or a whole number from 1 to {MOST_ROWS}")
+
+
+def _auto_or_bool(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError(f"got {value!r}, must be auto, true or false")
 
 
 def _auto_zero(value: object) -> object:
@@ -56,21 +70,78 @@ class ModelSpec(FrozenModel):
     """Hub commit, tag or branch. Only for a hub id; the commit it stands for is written into the dataset's manifest."""
 
 
+RecordForm = Literal["auto", "messages", "sharegpt", "oasst_tree", "alpaca", "ichikara", "prompt_completion"]
+"""How a record says its conversation; components/prepare_dataset/forms.py has the columns of each."""
+
+
+class SourceSpec(FrozenModel):
+    path: str = Field(min_length=1)
+    format: RecordForm | None = None
+    columns: dict[str, str] | None = None
+    encoding: str | None = None
+    repeat: int = Field(default=1, ge=1, le=100)
+
+
+def _path_or_sources(value: object) -> object:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, (list, tuple)) and value:
+        return tuple(_source(item, number) for number, item in enumerate(value, start=1))
+    raise ValueError(f"got {value!r}, must be a path, or a list of sources such as {{path: train.jsonl, format: alpaca, repeat: 2}}")
+
+
+def _source(value: object, number: int) -> SourceSpec:
+    try:
+        return SourceSpec.model_validate({"path": value} if isinstance(value, str) else value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        allowed = ", ".join(SourceSpec.model_fields)
+        raise ValueError(f"source {number}: {where}: got {first['input']!r}: {first['msg']}; fields: {allowed}") from None
+
+
 class DataSpec(FrozenModel):
-    train: str = Field(min_length=1)
-    """Training conversations: a JSONL file or object (`s3://bucket/train.jsonl`), one `{"messages": [{"role": …, "content": …}, …]}`
-    a line, each with an assistant turn."""
+    train: Annotated[str | tuple[SourceSpec, ...], BeforeValidator(_path_or_sources)]
+    """Training conversations: a file (JSONL, a JSON list, CSV, TSV, Parquet, Arrow; also .gz or .zst), a folder of such, a
+    pattern such as `data/*.jsonl`, or the same in a store (`s3://bucket/train.jsonl`). Or a list of `{path, format, columns,
+    encoding, repeat}`, where `repeat` trains on a source more than once an epoch."""
     held_out: str | None = None
     """Conversations never trained on, in the same form. Without it, `held_out_share` of `train` is set aside."""
     held_out_share: Number = Field(default=0.05, gt=0, lt=0.5)
-    """Share of `train` set aside when `held_out` is absent, chosen by a hash of each conversation: the same every time."""
+    """Share of `train` set aside when `held_out` is absent, chosen by a hash: the same every time."""
+    held_out_by: Literal["prompt", "conversation"] = "prompt"
+    """What the hash is of: `prompt` keeps conversations with the same first question on one side, so that no held-out
+    question is trained on."""
+    format: RecordForm = "auto"
+    """Form of the records. `auto` recognises it by the keys of the first record: `messages` (OpenAI), `sharegpt`, `alpaca`
+    (also dolly), `prompt_completion`, `ichikara`, `oasst_tree`."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Keys of the file under other names than the form's, such as `{prompt: title, completion: body}`."""
+    encoding: str = "utf-8"
+    """Character encoding of text files, such as `cp932`."""
     row_tokens: int = Field(default=1024, ge=16, le=1_048_576)
-    """Tokens in one packed row. Whole conversations are put side by side in a row; none is split, none sees another."""
+    """Most tokens in one row. A row holds whole conversations: none is split, none sees another. Training measures that on the loaded
+    model before its first step, and stops where it is not so."""
+    packing: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
+    """Whether conversations share a row. `auto`: wherever the model keeps them apart (docs/packing.md). Else, and with `false`, a row
+    is one conversation, padded to the longest of its micro-batch; `training.global_batch` then counts conversations."""
     chat_template: str = "model"
     """`model` takes the template that the tokenizer brings; anything else is the path or URI of a Jinja file, for models that
     bring none."""
+    template_args: dict[str, Any] = Field(default_factory=dict)
+    """Further variables of the chat template, such as `{enable_thinking: false}`."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """What becomes of a conversation longer than `row_tokens`: `refuse` stops before training, `drop` leaves it out and counts it."""
+
+    @property
+    def train_sources(self) -> tuple[SourceSpec, ...]:
+        """`train` in its long form."""
+        return (SourceSpec(path=self.train),) if isinstance(self.train, str) else self.train
+
+    @property
+    def train_name(self) -> str:
+        """`train` for messages: its paths."""
+        return ", ".join(source.path for source in self.train_sources)
 
 
 class TrainingSpec(FrozenModel):
@@ -78,12 +149,12 @@ class TrainingSpec(FrozenModel):
     """`lora` trains small matrices beside the frozen base; `full` trains every parameter."""
     epochs: int = Field(default=3, ge=1, le=1000)
     """Passes over the training rows. A checkpoint is stored at the end of each."""
-    global_batch: int = Field(default=8, ge=1)
+    global_batch: int = Field(default=8, ge=1, le=MOST_ROWS)
     """Rows per optimizer step, over all processes. Must be a multiple of `micro_batch` times the number of processes."""
     micro_batch: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_whole)] = "auto"
     """Rows per process in one forward pass: the memory knob. `auto` is the most that fits the hardware. What is missing to
     `global_batch` is accumulated."""
-    max_steps: int | None = Field(default=None, ge=1)
+    max_steps: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Stop after so many optimizer steps, in the middle of an epoch if need be. Without it, all `epochs` are trained."""
     drop_last: bool = False
     """Leave out the last rows of an epoch when they do not fill a micro-batch on every process."""
@@ -92,10 +163,10 @@ class TrainingSpec(FrozenModel):
     lr_schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup_share: Number = Field(default=0.05, ge=0, lt=1)
-    """Share of all steps during which the learning rate rises from 0 to `lr_peak`."""
+    """Share of all steps during which the learning rate rises in equal parts to `lr_peak`. The first step trains, with one part."""
     weight_decay: Number = Field(default=0.0, ge=0, lt=1)
-    """AdamW's decoupled weight decay, per unit of learning rate."""
-    clip_norm: Number = Field(default=1.0, gt=0)
+    """AdamW's decoupled weight decay, per unit of learning rate. Norms, biases and the state of recurrent layers do not decay."""
+    clip_norm: Number = Field(default=1.0, gt=0, le=1e9)
     """Largest norm of the gradient over all trainable parameters."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of weights and activations in the forward and backward pass: `auto` is bf16 where the machine computes it
@@ -109,7 +180,7 @@ class TrainingSpec(FrozenModel):
 class LoraSpec(FrozenModel):
     rank: int = Field(default=16, ge=1, le=1024)
     """Rank of the update matrices: trainable parameters grow in proportion."""
-    alpha: Number = Field(default=32.0, gt=0)
+    alpha: Number = Field(default=32.0, gt=0, le=1e6)
     """The update is scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685, section 4.1)."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     """Share of a LoRA layer's inputs set to zero during training."""
@@ -122,7 +193,8 @@ class ZeroSpec(FrozenModel):
     """`zero: auto` leaves all three open: the plan takes the first that fits the hardware, in the order in which they slow training."""
 
     stage: Literal["auto", 0, 1, 2, 3] = "auto"
-    """DeepSpeed ZeRO stage: what is divided among processes. 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
+    """DeepSpeed ZeRO stage: what is divided among processes. 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters.
+    fp16 needs 1 or higher."""
     offload_optimizer: Literal["auto", "none", "cpu"] = "auto"
     """Where optimizer state lives: `cpu` is host memory, and the step is computed there. Needs stage 1 or higher."""
     offload_parameters: Literal["auto", "none", "cpu"] = "auto"
@@ -150,13 +222,17 @@ class HardwareSpec(FrozenModel):
     """Training processes on each: one per GPU, or on a CPU one per group of cores."""
     gpu: str | None = None
     """The GPU by name, such as `a100-80gb`: its memory and speed. Without it, and without `gpu_memory_gib`, training is on the CPU."""
-    gpu_memory_gib: Number | None = Field(default=None, gt=0)
+    gpu_memory_gib: Number | None = Field(default=None, ge=0.001, le=1e9)
     """Memory of one GPU in GiB, where the name does not say it, or less of it is to be used."""
-    host_memory_gib: Number | None = Field(default=None, gt=0)
+    tflops: Number | None = Field(default=None, ge=0.001, le=1e9)
+    """Dense bf16 TFLOP/s of one GPU by its data sheet, for a GPU that the plan does not know by name; needs `gpu_memory_gib`."""
+    network_gbit_s: Number | None = Field(default=None, ge=0.001, le=1e9)
+    """What one node sends to others, in Gbit/s: all its network cards together. Without it, 100."""
+    host_memory_gib: Number | None = Field(default=None, ge=0.001, le=1e9)
     """Memory of one node in GiB that the run may use: what CPU offload spends. GPUs offload, and a cluster's CPUs train, only with it."""
     memory_margin: Number = Field(default=0.1, ge=0, lt=0.9)
     """Share of GPU and host memory that the plan leaves free, for what no formula sees."""
-    price_per_gpu_hour: Number | None = Field(default=None, ge=0)
+    price_per_gpu_hour: Number | None = Field(default=None, ge=0, le=1e9)
     """Price of one GPU for an hour, in any currency: the plan then tells what the run costs."""
 
     @property
@@ -168,22 +244,22 @@ class HardwareSpec(FrozenModel):
 class KeepSpec(FrozenModel):
     """Which epochs' checkpoints stay in the store; what any of these names stays. With none of them set, all stay."""
 
-    last: int | None = Field(default=None, ge=1)
+    last: int | None = Field(default=None, ge=1, le=1_000_000)
     """The newest so many epochs. The newest of all always stays."""
-    best: int | None = Field(default=None, ge=1)
+    best: int | None = Field(default=None, ge=1, le=1_000_000)
     """The so many epochs with the lowest held-out loss."""
-    every: int | None = Field(default=None, ge=1)
+    every: int | None = Field(default=None, ge=1, le=1_000_000)
     """Each epoch whose number is a multiple of this."""
 
 
 class CheckpointSpec(FrozenModel):
-    every_minutes: Number | None = Field(default=None, gt=0)
+    every_minutes: Number | None = Field(default=None, gt=0, le=MOST_MINUTES)
     """Also store a checkpoint between epochs when so many minutes went by since the last one. It goes when a newer one is there."""
     keep: KeepSpec = KeepSpec()
     """Which checkpoints stay. An older one is removed only after a newer one is committed."""
     grace_seconds: int = Field(default=30, ge=0, le=3600)
     """Seconds between SIGTERM and SIGKILL when a machine is taken away. A checkpoint is stored within them if the plan says it fits."""
-    upload_mb_s: Number = Field(default=100, gt=0)
+    upload_mb_s: Number = Field(default=100, ge=0.001, le=1e6)
     """Megabytes a second that a node surely uploads to the store: what the plan counts on for `grace_seconds` and for its estimate
     of time."""
     on_failure: Literal["stop", "continue"] = "stop"
@@ -203,10 +279,22 @@ class EvaluationSpec(FrozenModel):
     answer_tokens: int = Field(default=64, ge=1, le=4096)
     """Longest answer, in tokens."""
     rows: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_whole)] = "auto"
-    """Packed held-out rows on which base and tuned model are measured, or all when there are fewer. `auto`: as many as the step's CPUs
+    """Held-out rows on which base and tuned model are measured, or all when there are fewer. `auto`: as many as the step's CPUs
     measure in about four hours. Training's own held-out loss is of all rows."""
     must_improve: bool = True
     """Fail the run when the tuned model's held-out loss is not below the base's."""
+
+
+def _auto_or_bool(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError(f"got {value!r}, must be auto, true or false")
+
+
+class ExportSpec(FrozenModel):
+    merge: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
+    """Also export the base with the adapter merged into it, as `merged/`, verified like the adapter. `auto` does so where vLLM loads no
+    adapter of the architecture. Takes the base's size once more in the store. Experts' weights cannot be merged."""
 
 
 class ClusterSpec(FrozenModel):
@@ -225,7 +313,7 @@ class ClusterSpec(FrozenModel):
     """PersistentVolumeClaim: folder where the workers see it, read-only. For models that lie in the cluster."""
     work_claim: str | None = None
     """PersistentVolumeClaim for the workers' scratch files; without it they are on the node's disk, with a limit from the plan."""
-    cpus: Number | None = Field(default=None, gt=0)
+    cpus: Number | None = Field(default=None, ge=0.001, le=10_000)
     """CPU cores that each pod asks for."""
     gpu_resource: str = "nvidia.com/gpu"
     """Name of a GPU among a node's resources."""
@@ -241,23 +329,24 @@ class ClusterSpec(FrozenModel):
     """Kueue's LocalQueue: the job is made suspended and waits there."""
     gang: bool = False
     """Let a gang scheduler start all pods at once or none. A TrainJob leaves that to its runtime."""
-    runtime: str = "torch-distributed"
-    """Of a TrainJob: the ClusterTrainingRuntime that it goes by."""
-    user: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
+    runtime: str = "hagane"
+    """Of a TrainJob: its runtime. `hagane` is the namespace's TrainingRuntime of k8s/overlays/trainjob; any other name is a
+    ClusterTrainingRuntime, such as Trainer's torch-distributed, which does not keep `max_restarts`."""
+    user: str | None = Field(default=None, pattern=USER_PATTERN)
     """Whose run it is: a label of job and pods, `hagane.dev/user`, of letters, digits, dots, hyphens, underscores."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Further labels of job and pods, such as a team or cost centre."""
-    max_restarts: int = Field(default=10, ge=0)
+    max_restarts: int = Field(default=10, ge=0, le=1_000_000)
     """How often the pods may be started anew after a lost node or peer; a fourth in a row without a step made ends the job sooner."""
-    queue_timeout_minutes: Number = Field(default=720, gt=0)
+    queue_timeout_minutes: Number = Field(default=720, gt=0, le=MOST_MINUTES)
     """Longest wait until all pods have a node."""
-    start_timeout_minutes: Number = Field(default=30, gt=0)
+    start_timeout_minutes: Number = Field(default=30, gt=0, le=MOST_MINUTES)
     """Longest wait from then on until training begins: images pulled, weights loaded, all processes met."""
-    stall_timeout_minutes: Number = Field(default=30, gt=0)
+    stall_timeout_minutes: Number = Field(default=30, gt=0, le=MOST_MINUTES)
     """Longest time without a step made, once training has begun."""
-    run_timeout_hours: Number | None = Field(default=None, gt=0)
+    run_timeout_hours: Number | None = Field(default=None, gt=0, le=MOST_MINUTES / 60)
     """Longest time that the job may run in all."""
-    keep_finished_hours: Number = Field(default=24, ge=0)
+    keep_finished_hours: Number = Field(default=24, ge=0, le=MOST_MINUTES / 60)
     """How long the finished job stays to be looked at."""
     patch: dict[str, Any] = Field(default_factory=dict)
     """Changes to the job's manifest: mappings merge, lists of named things merge by name, null removes. The cluster is asked what it
@@ -266,12 +355,12 @@ class ClusterSpec(FrozenModel):
     """The same for each pod's template."""
 
 
-HOW_NOT_WHAT = ("hardware", "zero", "checkpoints", "resume", "cluster", "training.micro_batch", "training.gradient_checkpointing")
+HOW_NOT_WHAT = ("hardware", "zero", "checkpoints", "resume", "cluster", "export", "training.micro_batch", "training.gradient_checkpointing")
 """Fields that say how a run is worked, not what comes of it: they may change while it is under way."""
 
 
 class RunSpec(FrozenModel):
-    name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$")
+    name: str = Field(pattern=NAME_PATTERN)
     """Name of the run: its folder in the store, its job in the cluster. Small letters, digits, hyphens; at most 50."""
     store: str = Field(min_length=1)
     """Where everything of the run goes: a folder, or `s3://bucket/prefix`. Endpoint and keys of S3 come from the usual AWS_ variables."""
@@ -287,6 +376,7 @@ class RunSpec(FrozenModel):
     checkpoints: CheckpointSpec = CheckpointSpec()
     resume: ResumeSpec = ResumeSpec()
     cluster: ClusterSpec = ClusterSpec()
+    export: ExportSpec = ExportSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
 
     @property

@@ -3,6 +3,7 @@
 import copy
 import difflib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -12,7 +13,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from components.shared.errors import SpecError
-from components.shared.spec import RunSpec
+from components.shared.printable import MOST_LETTERS, cut, is_secret_name, printable, shown
+from components.shared.spec import NAME_PATTERN, USER_PATTERN, RunSpec
+from components.shared.yaml_text import MOST_DEPTH, YamlProblem, parse_yaml, read_yaml
 
 Location = tuple[str | int, ...]
 
@@ -24,7 +27,7 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
         SpecError: the file is missing or no YAML mapping, an override has no `=`, or fields are wrong; one line each.
     """
     tree, lines, problems = read_fields(path, example="specs/demo.yaml")
-    problems += _override(tree, {f"--set {override}": override for override in overrides}, lines)
+    problems += _override(tree, {f"--set {_shown_override(override)}": override for override in overrides}, lines)
     try:
         spec = parse_spec(tree)
     except ValidationError as error:
@@ -41,17 +44,38 @@ def read_fields(path: Path, *, example: str) -> tuple[dict[str, Any], dict[Locat
     Raises:
         SpecError: the file is missing or no YAML mapping.
     """
-    text = _read_text(path)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        read = read_yaml(path)
+    except FileNotFoundError:
+        raise SpecError(f"{path}: no such file{_neighbours(path)}") from None
+    if not isinstance(read.tree, dict):
+        raise SpecError(f"{path}: {_kind(read.tree)}, must be a mapping of fields; see {example}")
+    doubles = [f"{path}:{again}: {_dotted(where)}: given twice, first in line {first}" for where, first, again in _doubles(read.node)]
+    return read.tree, _lines_of(cast(yaml.Node, read.node)), doubles
+
+
+def stored_spec(content: bytes, source: str) -> RunSpec:
+    """The spec in a run's spec.yaml, which hagane wrote.
+
+    Raises:
+        SpecError: it is damaged, or another version of hagane wrote it; with what this version does not take.
+    """
+    try:
+        tree = parse_yaml(content.decode("utf-8")).tree
+    except UnicodeDecodeError:
+        raise SpecError(f"{source}: {_NOT_OURS}: it is no text in UTF-8") from None
+    except YamlProblem as error:
+        raise SpecError(f"{source}: {_NOT_OURS}: {error.problems[0]}") from None
     if not isinstance(tree, dict):
-        found = "is empty" if tree is None else f"found {type(tree).__name__}"
-        raise SpecError(f"{path}: {found}, must be a mapping of fields; see {example}")
-    doubles = [f"{path}:{again}: {_dotted(where)}: given twice, first in line {first}" for where, first, again in _doubles(node)]
-    return tree, _lines_of(cast(yaml.Node, node)), doubles
+        raise SpecError(f"{source}: {_NOT_OURS}: {_kind(tree)}")
+    try:
+        return parse_spec(tree)
+    except ValidationError as error:
+        problems = (_sentence(detail, {}, source) for detail in error.errors())
+        raise SpecError(f"{source}: {_NOT_OURS}", *problems) from None
+
+
+_NOT_OURS = "is no spec of this version of hagane; use the version that began the run, or set another name"
 
 
 class SpecProblems(SpecError):
@@ -69,8 +93,9 @@ def parse_spec(tree: Mapping[str, Any]) -> RunSpec:
     """Builds a spec from plain data, such as a KFP parameter, where whole numbers arrive as floats.
 
     Raises:
-        pydantic.ValidationError: any field is wrong.
+        pydantic.ValidationError: any field is wrong. SpecError: it is nested too deep, or a text holds a NUL.
     """
+    _refuse_unbounded(tree)
     return RunSpec.model_validate_json(json.dumps(_whole_numbers(tree), default=str))
 
 
@@ -109,19 +134,32 @@ def _mended(tree: dict[str, Any], error: ValidationError) -> RunSpec | None:
         return None
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise SpecError(f"{path}: no such file" + (f"; here are: {', '.join(near)}" if near else "")) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read: {error}") from None
+def _neighbours(path: Path) -> str:
+    near = sorted(str(each) for each in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+    return f"; here are: {', '.join(near[:8])}" if near else ""
+
+
+def _kind(tree: object) -> str:
+    return "is empty" if tree is None else f"found {type(tree).__name__}"
+
+
+def _refuse_unbounded(tree: object, where: Location = ()) -> None:
+    """What came without a file has no limit of YAML's. Raises SpecError before a library recurses too deep, or a path holds a NUL."""
+    if len(where) > 2 * MOST_DEPTH:
+        raise SpecError(f"spec: is nested deeper than {2 * MOST_DEPTH} levels; write it flatter")
+    if isinstance(tree, str) and "\0" in tree:
+        raise SpecError(f"{_dotted(where)}: got {shown(tree)}, which holds a NUL character; take it out")
+    if isinstance(tree, dict):
+        for key, item in tree.items():
+            _refuse_unbounded(item, (*where, key))
+    elif isinstance(tree, (list, tuple)):
+        for index, item in enumerate(tree):
+            _refuse_unbounded(item, (*where, index))
 
 
 def _whole_numbers(value: Any) -> Any:
     """KFP carries every number in a structure as a float (facts: 4 arrives as 4.0)."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return int(value)
     if isinstance(value, dict):
         return {key: _whole_numbers(item) for key, item in value.items()}
@@ -142,6 +180,12 @@ def _override(tree: dict[str, Any], overrides: Mapping[str, str], lines: dict[Lo
     return problems
 
 
+def _shown_override(override: str) -> str:
+    """As it was typed, but cut, and without the value of what looks like a secret."""
+    dotted, equals, _ = override.partition("=")
+    return printable(cut(f"{dotted}=***" if equals and is_secret_name(dotted) else override))
+
+
 def _apply_override(tree: dict[str, Any], override: str, name: str) -> Location:
     dotted, equals, text = override.partition("=")
     keys = dotted.split(".")
@@ -153,12 +197,12 @@ def _apply_override(tree: dict[str, Any], override: str, name: str) -> Location:
         if child is None:
             child = branch[key] = {}
         if not isinstance(child, dict):
-            raise SpecError(f"{name}: {key!r} holds a value, not fields")
+            raise SpecError(f"{name}: {shown(key)} holds a value, not fields")
         branch = child
     try:
-        branch[keys[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise SpecError(f"{name}: the value is not YAML; quote it") from None
+        branch[keys[-1]] = parse_yaml(text).tree
+    except YamlProblem as error:
+        raise SpecError(f"{name}: the value cannot be read: {error.problems[0]}; quote it") from None
     return tuple(keys)
 
 
@@ -190,7 +234,7 @@ def _doubles(node: yaml.Node | None, where: Location = ()) -> Iterable[tuple[Loc
 
 
 def _dotted(where: Location) -> str:
-    return ".".join(str(part) for part in where)
+    return printable(".".join(cut(str(part)) for part in where))
 
 
 def _field_location(where: Location) -> Location:
@@ -221,11 +265,15 @@ def place_of(where: Location, lines: Mapping[Location, str], source: str) -> str
 
 def complaint(detail: ErrorDetails, where: Location, known_keys: Callable[[Location], list[str]]) -> str:
     """What was found and what is allowed, of one of pydantic's errors. `known_keys` gives the fields at a place."""
-    found, limits = detail["input"], detail.get("ctx", {})
+    limits = detail.get("ctx", {})
+    name = str(where[-1]) if where else ""
+    found = shown(detail["input"], name=name)
+    if isinstance(detail["input"], float) and not math.isfinite(detail["input"]):
+        return f"got {found}, must be a finite number"
     match detail["type"]:
         case "extra_forbidden":
             allowed = known_keys(where[:-1])
-            near = difflib.get_close_matches(str(where[-1]), allowed, n=1)
+            near = difflib.get_close_matches(name, allowed, n=1) if len(name) <= MOST_LETTERS else []
             return f"unknown key; {f'did you mean {near[0]!r}? ' if near else ''}allowed: {', '.join(allowed)}"
         case "missing":
             return "missing; this field has no default"
@@ -236,13 +284,15 @@ def complaint(detail: ErrorDetails, where: Location, known_keys: Callable[[Locat
                 "less_than_equal": "at most",
                 "less_than": "less than",
             }
-            return f"got {found!r}, must be {words[kind]} {limits[_bound(kind)]}"
+            return f"got {found}, must be {words[kind]} {_whole_numbers(limits[_bound(kind)])}"
         case "literal_error":
-            return f"got {found!r}, allowed: {limits['expected']}"
+            return f"got {found}, allowed: {limits['expected']}"
         case "value_error":
             return str(limits["error"])
+        case "string_pattern_mismatch":
+            return f"got {found}, must be {_PATTERNS[limits['pattern']]}"
         case kind:
-            return f"got {found!r}, {_WANTED.get(kind, detail['msg'])}"
+            return f"got {found}, {_WANTED.get(kind, detail['msg'])}"
 
 
 def _bound(kind: str) -> str:
@@ -258,8 +308,12 @@ _WANTED = {
     "model_attributes_type": "must be a mapping of fields",
     "tuple_type": "must be a list",
     "string_too_short": "must not be empty",
-    "string_pattern_mismatch": "must be 1 to 50 small letters, digits and hyphens, the first a letter, the last no hyphen",
 }
+_PATTERNS = {
+    NAME_PATTERN: "1 to 50 small letters, digits and hyphens, the first a letter, the last no hyphen",
+    USER_PATTERN: "1 to 63 letters, digits, dots, hyphens and underscores, the first and the last a letter or a digit",
+}
+"""Pattern of a field -> the same in words."""
 
 
 def _known_keys(where: Location) -> list[str]:

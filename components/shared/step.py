@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
-import yaml
 
 from components.shared.errors import (
     HaganeError,
@@ -27,7 +26,7 @@ from components.shared.newest import asked_of
 from components.shared.patience import waits, waits_no_more
 from components.shared.run_end import RunEnd, end_of_resumed_run, end_taken_back
 from components.shared.spec import HOW_NOT_WHAT, RunSpec
-from components.shared.spec_file import parse_spec, spec_yaml
+from components.shared.spec_file import spec_yaml, stored_spec
 from components.shared.storage import Store, open_store
 
 Log = structlog.typing.FilteringBoundLogger
@@ -40,7 +39,7 @@ def step_log(component: str) -> Iterator[Log]:
     try:
         yield log
     except HaganeError as error:
-        log.error("failed", exit_code=error.exit_code, problems=list(error.problems))
+        log.error("failed", exit_code=error.exit_code, problems=error.lines)
         sys.exit(error.exit_code)
 
 
@@ -116,7 +115,7 @@ def open_run(run_uri: str) -> tuple[Store, RunSpec]:
         text = store.read_bytes(SPEC)
     except ObjectMissing:
         raise SpecError(f"{run_uri}: no run is here (no {SPEC}); check store and name") from None
-    return store, parse_spec(yaml.safe_load(text))
+    return store, stored_spec(text, f"{store.uri}/{SPEC}")
 
 
 def claim_run(spec: RunSpec) -> Store:

@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from components.shared.errors import ObjectExists, ObjectMissing, StoreDenied, StoreError
+from components.shared.printable import shown
 
 COPY_BYTES = 2**20
+MOST_KEY_BYTES, MOST_NAME_BYTES = 1024, 255
+"""Of an object's key in S3, and of a file's name in Linux."""
 WRITING = re.compile(r"\.writing-[0-9a-f]{32}")
 
 
@@ -111,9 +114,16 @@ def open_store(uri: str) -> Store:
 
 def checked_key(key: str) -> str:
     """The key itself, if every kind of store can hold it and it stays inside. Raises StoreError."""
-    if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key or "\\" in key:  # SeaweedFS takes \ for /
-        raise StoreError(f"store: got key {key!r}, must be names with one '/' between them, without '\\', none of them '.' or '..'")
+    parts = key.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in key or "\\" in key:  # SeaweedFS takes \ for /
+        raise StoreError(f"store: got key {shown(key)}, must be names with one '/' between them, without '\\', none of them '.' or '..'")
+    if _num_bytes(key) > MOST_KEY_BYTES or max(map(_num_bytes, parts)) > MOST_NAME_BYTES:
+        raise StoreError(f"store: got key {shown(key)}, must have at most {MOST_KEY_BYTES} bytes, and {MOST_NAME_BYTES} between two '/'")
     return key
+
+
+def _num_bytes(name: str) -> int:
+    return len(name.encode("utf-8", "replace"))
 
 
 class LocalStore:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from components.evaluate.answers import answer, end_tokens, load_tokenizer
 from components.shared.errors import DataError
-from tests.tiny_models import END, make_model
+from tests.tiny_models import END, make_model, make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +74,16 @@ def test_template_of_the_spec_replaces_the_models(folder: Path, tmp_path: Path):
 def test_missing_template_is_a_data_error(folder: Path):
     with pytest.raises(DataError, match=r"data.chat_template: 'nowhere.jinja' cannot be read: No such file"):
         load_tokenizer(folder, "nowhere.jinja")
+
+
+def test_a_tokenizer_of_a_class_that_transformers_lacks_is_read_without_its_code_and_without_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tokenizer(tmp_path)
+    known = load_tokenizer(tmp_path, "model")
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    foreign = {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.EvilTokenizer", None]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, **foreign}))
+    (tmp_path / "evil.py").write_text("raise SystemExit('code of the model was run')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
+    assert load_tokenizer(tmp_path, "model")("12 plus 7")["input_ids"] == known("12 plus 7")["input_ids"]

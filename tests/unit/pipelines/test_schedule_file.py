@@ -88,7 +88,7 @@ schedules:
     ("text", "line"),
     [
         ("- a\n", "schedules.yaml: found list, must be a mapping of fields; see docs/from-the-ui.md"),
-        ("a: [\n", "schedules.yaml: not YAML: "),
+        ("a: [\n", "schedules.yaml:2: not YAML: "),
     ],
 )
 def test_what_is_no_file_of_schedules_is_told(text: str, line: str, tmp_path: Path) -> None:

@@ -4,58 +4,63 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from components.render_config.fit import Wish, allowed, first_fit, gib, job
-from components.render_config.hardware import GIB, GPUS, Hardware
+from components.render_config.gpus import GPUS
+from components.render_config.hardware import GIB, Hardware
 from components.render_config.memory import memory
 from components.render_config.shapes import Architecture
 from components.shared.plan import Memory, ZeroPlan
 from components.shared.spec import ZeroSpec
 
-MOST_WAYS = 3
+MOST_SUGGESTIONS = 3
 SHORTEST_ROW = 256
+LEAST_MARGIN = 2
+"""Hundredths of memory that a suggestion leaves free: the allocator's own share is no less."""
 MOST_GPUS, MOST_NODES = 8, 64
 """So many GPUs a node before there are more nodes, and no more nodes than that."""
 
 
 @dataclass(frozen=True)
-class Way:
+class Suggestion:
     """Fields of the spec that are changed, and what they come to."""
 
     fields: Mapping[str, object]
     wish: Wish
     hardware: Hardware
 
-    def also(self, fields: Mapping[str, object], wish: Wish | None = None, hardware: Hardware | None = None) -> "Way":
-        return Way({**self.fields, **fields}, wish or self.wish, hardware or self.hardware)
+    def also(self, fields: Mapping[str, object], wish: Wish | None = None, hardware: Hardware | None = None) -> "Suggestion":
+        return Suggestion({**self.fields, **fields}, wish or self.wish, hardware or self.hardware)
 
 
 def refusal(architecture: Architecture, wish: Wish, hardware: Hardware) -> list[str]:
-    """A line for what is missing, then one for each of the three cheapest ways out, as far as there are so many."""
+    """A line for what is missing, then one for each of the three cheapest changes that make it fit, or fewer where there are fewer."""
     needs = [(zero, _memory(architecture, wish, hardware, zero)) for zero in allowed(wish, hardware)]
     zero, least = min(needs, key=lambda pair: (pair[1].gpu_bytes, pair[1].host_bytes))
     by = f"by {zero.name}, as the spec's zero section asks," if wish.zero != ZeroSpec() else f"even by {zero.name}"
     lines = [f"hardware: the training does not fit: {by} it needs {_against(least, hardware)}"]
-    for way in ways_out(architecture, wish, hardware):
+    for way in suggestions(architecture, wish, hardware):
         found = first_fit(architecture, way.wish, way.hardware, way.wish.micro_batch or 1)
         assert found is not None
         changes = ", ".join(f"{field}: {_yaml(value)}" for field, value in way.fields.items())
         needed = _needs(_memory(architecture, way.wish, way.hardware, found))
-        lines.append(f"hardware: way out: {changes}{_note(way)}: {found.name} then needs {needed}")
+        lines.append(f"hardware: fix: {changes}{_note(way)}: {found.name} then needs {needed}")
     return lines
 
 
-def ways_out(architecture: Architecture, wish: Wish, hardware: Hardware) -> list[Way]:
-    """The three cheapest: settings first, then LoRA, host memory, shorter rows, more GPUs, a larger GPU. Each fits."""
-    found: list[Way] = []
+def suggestions(architecture: Architecture, wish: Wish, hardware: Hardware) -> list[Suggestion]:
+    """The three cheapest: a smaller margin and settings first, then LoRA, host memory, shorter rows, more GPUs, a larger
+    GPU. Each fits."""
+    found: list[Suggestion] = []
     for way in _candidates(architecture, wish, hardware):
         if not any(set(way.fields) >= set(other.fields) for other in found):
             found.append(way)
-        if len(found) == MOST_WAYS:
+        if len(found) == MOST_SUGGESTIONS:
             break
     return found
 
 
-def _candidates(architecture: Architecture, wish: Wish, hardware: Hardware) -> Iterator[Way]:
-    start = Way({}, wish, hardware)
+def _candidates(architecture: Architecture, wish: Wish, hardware: Hardware) -> Iterator[Suggestion]:
+    start = Suggestion({}, wish, hardware)
+    yield from _first(architecture, _smaller_margin(start))
     yield from _first(architecture, _eased(start))
     if wish.full:
         lora = start.also({"training.method": "lora"}, replace(wish, full=False))
@@ -68,14 +73,21 @@ def _candidates(architecture: Architecture, wish: Wish, hardware: Hardware) -> I
     yield from _first(architecture, larger)
 
 
-def _first(architecture: Architecture, ways: Iterator[Way]) -> Iterator[Way]:
+def _first(architecture: Architecture, ways: Iterator[Suggestion]) -> Iterator[Suggestion]:
     for way in ways:
         if way.fields and first_fit(architecture, way.wish, way.hardware, way.wish.micro_batch or 1) is not None:
             yield way
             return
 
 
-def _eased(way: Way) -> Iterator[Way]:
+def _smaller_margin(way: Suggestion) -> Iterator[Suggestion]:
+    """The largest margin below the spec's, in whole hundredths, where that alone is what is missing."""
+    for hundredths in range(round(way.hardware.margin * 100) - 1, LEAST_MARGIN - 1, -1):
+        margin = hundredths / 100
+        yield way.also({"hardware.memory_margin": margin}, hardware=replace(way.hardware, margin=margin))
+
+
+def _eased(way: Suggestion) -> Iterator[Suggestion]:
     """The way itself, then with one setting after the other that costs less than what is bought: what the spec fixes left to the plan,
     at last gradient checkpointing."""
     yield way
@@ -91,7 +103,7 @@ def _eased(way: Way) -> Iterator[Way]:
         yield way.also({"training.gradient_checkpointing": True}, replace(way.wish, checkpointing=True))
 
 
-def _more_host_memory(architecture: Architecture, way: Way) -> Iterator[Way]:
+def _more_host_memory(architecture: Architecture, way: Suggestion) -> Iterator[Suggestion]:
     """The least that a node must have for an option whose GPU part fits."""
     hardware = way.hardware
     found = [_memory(architecture, way.wish, hardware, zero) for zero in allowed(way.wish, hardware)]
@@ -103,14 +115,14 @@ def _more_host_memory(architecture: Architecture, way: Way) -> Iterator[Way]:
             yield way.also({"hardware.host_memory_gib": gib_needed}, hardware=replace(hardware, host_bytes=gib_needed * GIB))
 
 
-def _shorter_rows(way: Way) -> Iterator[Way]:
+def _shorter_rows(way: Suggestion) -> Iterator[Suggestion]:
     tokens = way.wish.row_tokens
     while tokens > SHORTEST_ROW:
         tokens //= 2
         yield way.also({"data.row_tokens": tokens}, replace(way.wish, row_tokens=tokens))
 
 
-def _more_gpus(way: Way) -> Iterator[Way]:
+def _more_gpus(way: Suggestion) -> Iterator[Suggestion]:
     """Twice as many, and again; on CPUs twice as many nodes. The global batch grows where it would no longer be divided evenly."""
     old, more = way.hardware, way.hardware
     while more.num_nodes < MOST_NODES:
@@ -127,13 +139,23 @@ def _more_gpus(way: Way) -> Iterator[Way]:
         yield way.also(fields, replace(way.wish, global_batch=batch), more)
 
 
-def _larger_gpu(way: Way) -> Iterator[Way]:
+def _larger_gpu(way: Suggestion) -> Iterator[Suggestion]:
     if way.hardware.gpu_bytes is None:
         return
     for name, device in sorted(GPUS.items(), key=lambda item: item[1].memory_gib):
         size = int(device.memory_gib * GIB)
         if size > way.hardware.gpu_bytes and device.bf16:
-            yield way.also({"hardware.gpu": name}, hardware=replace(way.hardware, gpu=name, device=device, gpu_bytes=size))
+            larger = replace(way.hardware, gpu=name, device=device, gpu_bytes=size)
+            yield way.also(_gpu_fields(way.hardware, name), hardware=larger)
+
+
+def _gpu_fields(old: Hardware, name: str) -> dict[str, object]:
+    """What names another GPU, and removes a stated memory, which would win over the new GPU's."""
+    fields: dict[str, object] = {"hardware.gpu": name}
+    is_stated = old.device is None or old.gpu_bytes != int(old.device.memory_gib * GIB)
+    if is_stated:
+        fields["hardware.gpu_memory_gib"] = None
+    return fields
 
 
 def _memory(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan) -> Memory:
@@ -141,10 +163,12 @@ def _memory(architecture: Architecture, wish: Wish, hardware: Hardware, zero: Ze
 
 
 def _yaml(value: object) -> str:
+    if value is None:
+        return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _note(way: Way) -> str:
+def _note(way: Suggestion) -> str:
     return " (about a third more compute)" if "training.gradient_checkpointing" in way.fields else ""
 
 
