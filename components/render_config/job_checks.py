@@ -21,6 +21,8 @@ from components.shared.training_job import (
     TRAINJOB_CONTAINER,
 )
 
+TRAINJOB_NODES = 1000
+"""Beyond which a pod's name of a TrainJob would be no DNS label; see NAME_CHARACTERS in pod.py."""
 OWN_FIELDS = (
     ("apiVersion",),
     ("kind",),
@@ -52,6 +54,8 @@ def _problems(spec: RunSpec) -> Iterator[str]:
         yield f"cluster.patch: {place} must stay as hagane sets it, which finds the job by it; remove it{where}"
     yield from _unknown_containers(spec)
     if spec.backend == "trainjob":
+        if nodes.num_nodes > TRAINJOB_NODES:
+            yield f"hardware.num_nodes: found {nodes.num_nodes}, a TrainJob takes at most {TRAINJOB_NODES}. Fix: use backend: pytorchjob"
         if cluster.priority_class is not None:
             yield "cluster.priority_class: a TrainJob has no place for it; set it in the runtime that cluster.runtime names, or remove it"
         if cluster.gang:
