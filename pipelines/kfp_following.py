@@ -1,6 +1,6 @@
 """A run in KFP -> the same progress on the screen as of a local run, to its end.
 
-KFP knows which task is at work and how it ended; how far a training is, its launcher writes to the store, and the checkpoints are there.
+KFP knows which task is running and how it ended; how far a training is, its launcher writes to the store, and the checkpoints are there.
 Where the store cannot be read from here, that is said once and KFP's part is shown alone.
 """
 

@@ -64,7 +64,7 @@ def compare(
     *,
     architecture: Architecture = "llama",
     num_processes: int = 1,
-    num_conversations: int = 54,
+    num_conversations: int = 56,
     config: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Compared:

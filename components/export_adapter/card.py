@@ -24,6 +24,12 @@ class CardFacts:
     prompts: Prompts
     dataset: Mapping[str, Scalar]
     """Facts of the dataset's manifest."""
+    merged: bool = False
+    """The card is of the base with the adapter merged into it."""
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.plan.lora is not None and not self.merged
 
 
 def model_card(facts: CardFacts) -> str:
@@ -38,26 +44,29 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     front: dict[str, Any] = {}
     if facts.base.hub_id is not None:
         front = {"base_model": facts.base.hub_id, "base_model_revision": facts.base.commit}
-    library, tag = ("peft", "lora") if facts.plan.lora is not None else ("transformers", "full-parameter")
-    relation = "adapter" if facts.plan.lora is not None else "finetune"
+    library, tag = ("peft", "lora") if facts.is_adapter else ("transformers", "merged-lora" if facts.merged else "full-parameter")
+    relation = "adapter" if facts.is_adapter else "finetune"
     return front | {"base_model_relation": relation, "library_name": library, "pipeline_tag": "text-generation", "tags": [tag, "hagane"]}
 
 
 def _headline(facts: CardFacts) -> str:
     plan = facts.plan
-    what = f"A LoRA adapter (rank {plan.lora.rank})" if plan.lora is not None else "A fully fine-tuned model"
+    what = "A fully fine-tuned model"
+    if plan.lora is not None:
+        adapter = f"A LoRA adapter (rank {plan.lora.rank})"
+        what = f"{adapter} merged into its base model," if facts.merged else adapter
     return f"# {plan.run}\n\n{what} of {facts.base.label}, made by hagane from the run `{facts.spec.run_uri}`.\n"
 
 
 def _data(facts: CardFacts) -> str:
     found = facts.dataset
     held_out = facts.spec.data.held_out
-    source = f"`{held_out}`" if held_out is not None else f"set aside from `{facts.spec.data.train}`"
+    source = f"`{held_out}`" if held_out is not None else f"set aside from `{facts.spec.data.train_name}`"
     chosen = facts.spec.data.chat_template
     template = "the chat template that the base model brings" if chosen == "model" else f"the chat template `{chosen}`"
     return (
         "## Data\n\n"
-        f"- trained on {found['num_conversations']:,} conversations of `{facts.spec.data.train}`: {found['num_tokens']:,} tokens in "
+        f"- trained on {found['num_conversations']:,} conversations of `{facts.spec.data.train_name}`: {found['num_tokens']:,} tokens in "
         f"{found['num_rows']:,} rows, {found['num_trained_tokens']:,} of them assistant turns, on which alone the loss was taken\n"
         f"- written by {template}\n"
         f"- measured on {found['held_out_conversations']:,} held-out conversations ({source})\n"
@@ -90,7 +99,7 @@ def _training(facts: CardFacts) -> str:
 
 def _proof(facts: CardFacts) -> str:
     found = facts.verification
-    libraries = "transformers and peft" if facts.plan.lora is not None else "transformers"
+    libraries = "transformers and peft" if facts.is_adapter else "transformers"
     return (
         "## Checked before it was published\n\n"
         f"Loaded by plain {libraries} in a fresh process ({found.precision}):\n\n"
@@ -104,21 +113,21 @@ def _proof(facts: CardFacts) -> str:
 
 def _loading(facts: CardFacts) -> str:
     """Code that loads the export and answers one question, from any folder and without hagane."""
-    lines = [*_imports(facts.plan), "", 'here = "path/to/this/folder"', *_load(facts), *_GENERATE]
+    lines = [*_imports(facts), "", 'here = "path/to/this/folder"', *_load(facts), *_GENERATE]
     turns = facts.prompts.prompts[0].messages
     question = next((each["content"] for each in turns if each["role"] == "user"), "Hello")
     code = "\n".join(lines).replace("QUESTION", json.dumps(question, ensure_ascii=False))
-    note = f"The base model is {facts.base.label}.\n\n" if facts.plan.lora is not None else ""
+    note = f"The base model is {facts.base.label}.\n\n" if facts.is_adapter else ""
     return f"## Use\n\n{note}```python\n{code}\n```\n"
 
 
-def _imports(plan: Plan) -> list[str]:
+def _imports(facts: CardFacts) -> list[str]:
     transformers = "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig"
-    return ["from peft import PeftModel", transformers] if plan.lora is not None else [transformers]
+    return ["from peft import PeftModel", transformers] if facts.is_adapter else [transformers]
 
 
 def _load(facts: CardFacts) -> list[str]:
-    if facts.plan.lora is None:
+    if not facts.is_adapter:
         return ['model = AutoModelForCausalLM.from_pretrained(here, dtype="auto")']
     base = facts.base
     source = json.dumps(base.hub_id or f"path/to/{base.folder}", ensure_ascii=False)

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from components.export_adapter.adapter import write_adapter
 from components.export_adapter.base import BASE, base_model
 from components.export_adapter.card import CardFacts, model_card
+from components.export_adapter.merge import merge, merge_decision
 from components.export_adapter.probe import probe_problems
 from components.export_adapter.provenance import base_problems, provenance_problems
-from components.export_adapter.tokenizer import write_generation_config, write_tokenizer
+from components.export_adapter.tokenizer import GENERATION_AND_TOKENIZER, write_generation_config, write_tokenizer
 from components.shared.checkpoints import Checkpoint, committed_checkpoints
 from components.shared.errors import ModelError, RunFailed, StoreError
-from components.shared.layout import CHECKPOINTS, DATASET, PLAN, export_folder
+from components.shared.layout import CHECKPOINTS, DATASET, MERGED, PLAN, export_folder
 from components.shared.manifest import Manifest, fetch_folder, publish_folder, require_manifest
 from components.shared.model_source import read_config, resolve_planned_model
 from components.shared.plan import Plan
@@ -52,12 +53,15 @@ def export_run(run: str, log: Log) -> Manifest:
     store, spec = open_run(run)
     training = require_manifest(store, CHECKPOINTS)
     folder = export_folder(spec.training.method)
-    inputs = {"checkpoints": training.digest}
+    work = work_folder(run, "export_adapter")
+    planned = fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
+    plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
+    merges = merge_decision(spec.export, plan)
+    inputs = {"checkpoints": training.digest} | ({"merge": "true"} if merges.merges else {})
     done = finished(store, folder, inputs, log)
     if done is not None:
         return done
-    work = work_folder(run, "export_adapter")
-    trained = gather(store, spec, training, work)
+    trained = gather(store, spec, plan, work, planned=planned, training=training)
     log.info("export", checkpoint=f"{run}/{trained.checkpoint.folder}", step=trained.checkpoint.step, base=str(trained.base))
     local = work / folder
     shutil.rmtree(local, ignore_errors=True)
@@ -65,19 +69,37 @@ def export_run(run: str, log: Log) -> Manifest:
     precision = write_export(trained, work, local)
     base = write_beside_weights(trained, local)
     verification = verify_in_fresh_process(local, trained, precision, log)
-    card = model_card(_card_facts(trained, verification, base))
-    (local / "README.md").write_text(card, encoding="utf-8")
+    facts = _card_facts(trained, verification, base)
+    (local / "README.md").write_text(model_card(facts), encoding="utf-8")
+    log.info("merge", merges=merges.merges, reason=merges.reason)
+    if merges.merges:
+        export_merged(trained, local, facts, inputs, log)
     published = publish_folder(store, folder, local, made_by="export_adapter", inputs=inputs, facts=_facts(trained, verification))
     shutil.rmtree(work)  # shards of a full model are 12 bytes a parameter
     return published
 
 
-def gather(store: Store, spec: RunSpec, training: Manifest, work: Path) -> Trained:
+def export_merged(trained: Trained, adapter: Path, facts: CardFacts, inputs: dict[str, str], log: Log) -> None:
+    """merged/ is published, verified like the adapter. Raises RunFailed."""
+    assert trained.plan.lora is not None
+    local = adapter.with_name(MERGED)
+    shutil.rmtree(local, ignore_errors=True)
+    local.mkdir()
+    dtype = merge(trained.base, adapter, trained.plan.lora, local)
+    for name in (BASE, *GENERATION_AND_TOKENIZER):
+        if (adapter / name).is_file():
+            shutil.copyfile(adapter / name, local / name)
+    precision = "fp32" if trained.plan.precision == "fp32" and dtype == torch.float32 else "bf16"
+    verification = verify_in_fresh_process(local, trained, precision, log)
+    card = model_card(replace(facts, verification=verification, merged=True))
+    (local / "README.md").write_text(card, encoding="utf-8")
+    publish_folder(trained.store, MERGED, local, made_by="export_adapter", inputs=inputs, facts=_facts(trained, verification))
+
+
+def gather(store: Store, spec: RunSpec, plan: Plan, work: Path, *, planned: Manifest, training: Manifest) -> Trained:
     """Everything but the checkpoint's own files is at hand and fits together. Raises HaganeError."""
     dataset = fetch_folder(store, DATASET, work / DATASET, names=(PROMPTS,))
-    planned = fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
     fetch_folder(store, CHECKPOINTS, work / CHECKPOINTS, names=(HISTORY, PROBE))
-    plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     prompts = read_prompts(work / DATASET)
     problems = provenance_problems(plan, prompts, dataset=dataset, planned=planned, training=training)
     if problems:

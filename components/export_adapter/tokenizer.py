@@ -9,6 +9,7 @@ from components.shared.model_source import CONFIG_AND_TOKENIZER
 from components.shared.prompts import Prompts
 
 TEMPLATE = "chat_template.jinja"
+GENERATION_AND_TOKENIZER = tuple(name for name in CONFIG_AND_TOKENIZER if name != "config.json")
 _NOT_TOKENIZER = ("config.json", "generation_config.json", TEMPLATE)
 
 

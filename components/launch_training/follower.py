@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from components.launch_training.cluster import Cluster
 from components.launch_training.cluster_watch import Seen
 from components.launch_training.deadlines import group_of, overdue, uploads_s
-from components.launch_training.job_events import job_warnings, limit_of, newest_message
+from components.launch_training.job_events import job_warnings, limit_of, newest_message, why_no_pods
 from components.launch_training.local import pass_on
 from components.launch_training.ownership import end_job
 from components.launch_training.phases import (
@@ -23,6 +23,7 @@ from components.launch_training.phases import (
     conditions_of,
     ended_badly,
     has_log,
+    is_finished,
     is_over,
     life_of,
     name_of,
@@ -82,6 +83,8 @@ class Follower:
         self._is_new = not attached
         """Whether the job was never let go yet, as far as is known."""
         self._suspended_since: float | None = None
+        self._without_pods_since = time.monotonic()
+        """Since when a job that is not suspended has no pod."""
         self._seen = Seen()
         self._logs: dict[str, PodLog] = {}
         self._lives: dict[str, list[str]] = defaultdict(list)
@@ -127,6 +130,7 @@ class Follower:
                 warnings = job_warnings(self._cluster.kind, job, pods, seen.events)
                 phase = self._phase_now(job, pods, seen, warnings)
                 self._tell(phase)
+                self._look_at_refusals(job, pods, warnings)
                 if phase.name == "succeeded":
                     self._end_logs()
                     return
@@ -201,6 +205,16 @@ class Follower:
             return
         waited_s = time.monotonic() - since
         problem = why_never(self._cluster.kind, queue, seen.queueing, waited_s=waited_s, is_new=self._is_new)
+        if problem is not None:
+            raise ClusterError(problem, self._end_job())
+
+    def _look_at_refusals(self, job: Fields, pods: list[Fields], warnings: list[Fields]) -> None:
+        """Raises ClusterError when what the job is made of is refused; the job is deleted first."""
+        kind = self._cluster.kind
+        if pods or self._lives or kind.is_suspended(job) or is_finished(kind, job):
+            self._without_pods_since = time.monotonic()
+            return
+        problem = why_no_pods(warnings, waited_s=time.monotonic() - self._without_pods_since)
         if problem is not None:
             raise ClusterError(problem, self._end_job())
 

@@ -17,6 +17,23 @@ RANDOM_POD = re.compile(r'(pods? "?[a-z0-9.-]+-)[a-z0-9]{5}("?)')
 LONG_VALUE = re.compile(r"(Invalid value: )[\[{].{60,}?(: [a-z ]+$|$)")
 """A whole object within a webhook's denial; what is wrong with it stands behind it."""
 MESSAGE_CHARACTERS = 400
+REFUSED_S = 30.0
+"""How long a job may have no pod while what it is made of is refused, before that is final: a controller tries again within seconds."""
+REFUSED = {"TrainJobResourcesCreationFailed", "JobCreationFailed"}
+"""Reasons of events: what stands between a job and its pods cannot be made."""
+PODS_REFUSED = {"FailedCreate", "FailedCreatePod"}
+NO_WAITING_HELPS = re.compile(r"violates PodSecurity|serviceaccount .*not found|Required value|Invalid value|admission webhook")
+"""In a message about pods that are refused; a full quota is none of these."""
+REFUSED_FIXES = (
+    ("jobsets.jobset.x-k8s.io", "install JobSet, which Trainer needs, or see that it runs"),
+    ("no matches for kind", "install JobSet, which Trainer needs, or see that it runs"),
+    ("image: Required value", "cluster.pod_patch names a container that the job has not; name the job's own, or give it an image"),
+    ("is too long", "give the run a shorter name"),
+    ("PodSecurity", "run in a namespace whose PodSecurity level allows these pods, or change them by cluster.pod_patch"),
+    ("serviceaccount", "kubectl apply -k k8s/overlays/<yours>, or name another in cluster.service_account"),
+    ("vjobset.kb.io", "see the message; cluster.runtime: hagane (k8s/overlays/trainjob) is made for queues"),
+)
+"""What a message has in it -> what to do."""
 LIMITS = {
     "BackoffLimitExceeded": "the Job's backoffLimit ended it",
     "DeadlineExceeded": "activeDeadlineSeconds (cluster.run_timeout_hours) ended it",
@@ -73,6 +90,18 @@ def newest_message(warnings: list[Fields]) -> str:
     message = str(warnings[-1].get("message", "")) if warnings else ""
     short = LONG_VALUE.sub(r"\1…\2", RANDOM_POD.sub(r"\1…\2", message))
     return short if len(short) <= MESSAGE_CHARACTERS else f"{short[:MESSAGE_CHARACTERS]}…"
+
+
+def why_no_pods(warnings: list[Fields], *, waited_s: float) -> str | None:
+    """Why the pods of a job that has had none for `waited_s` will never be made, and what to do; None while they may be."""
+    if not warnings or waited_s < REFUSED_S:
+        return None
+    reason, message = str(warnings[-1].get("reason", "")), newest_message(warnings)
+    is_refused = reason in REFUSED or (reason in PODS_REFUSED and NO_WAITING_HELPS.search(message) is not None)
+    if not is_refused:
+        return None
+    fix = next((fix for words, fix in REFUSED_FIXES if words in message), "see the message")
+    return f"cluster: the job's pods cannot be made: {message}. Fix: {fix}"
 
 
 def limit_of(condition: Fields, warnings: list[Fields]) -> str:

@@ -10,7 +10,9 @@ from components.prepare_dataset.assemble import LoggedProgress, assemble, encode
 from components.prepare_dataset.attempts import attempt
 from components.prepare_dataset.claim import Claimed, claim, digest_of
 from components.prepare_dataset.prompts import write_prompts
+from components.prepare_dataset.records import first_problems, problem_lines
 from components.prepare_dataset.source import Source, load_source
+from components.prepare_dataset.tokens import rendering_problems
 from components.shared.errors import DataError, HaganeError, RunFailed
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import DATASET, PLAN
@@ -89,16 +91,19 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
 def check(spec: RunSpec) -> list[str]:
     """Every problem of data, tokenizer and template that can be told in seconds; nothing is written.
 
-    Every record is read; of each set the first 8 and the 8 with most bytes are tokenised.
+    Every record is read and rendered; of each set the first 8 and the 8 with most bytes are tokenised.
     """
     errors: list[HaganeError] = []
     source = attempt(errors, lambda: load_source(spec, now=datetime.now()))
     if source is not None:
-        attempt(errors, lambda: _check_some(spec, source))
+        attempt(errors, lambda: _check_conversations(spec, source))
     return [problem for error in errors for problem in error.problems]
 
 
-def _check_some(spec: RunSpec, source: Source) -> None:
+def _check_conversations(spec: RunSpec, source: Source) -> None:
+    problems = rendering_problems(source.model.encoder, (*source.records.train, *source.records.held_out))
+    if problems:
+        raise DataError(*first_problems(problem_lines(problems)))
     some = []
     for part in (source.records.train, source.records.held_out):
         by_length = sorted(part[_LOOKED_AT:], key=lambda each: sum(len(message.content.encode()) for message in each.messages))
@@ -116,7 +121,7 @@ def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
         return
     names = {
         "spec": "the way hagane packs",
-        "train": spec.data.train,
+        "train": spec.data.train_name,
         "held_out": spec.data.held_out or "the held-out share",
         "tokenizer": str(source.model.encoder.tokenizer_file),
         "template": source.model.encoder.template.name,
@@ -150,7 +155,7 @@ def main() -> None:
         problems = check(spec)
         if problems:
             raise HaganeError(*problems)
-        log.info("checked", train=spec.data.train, held_out=spec.data.held_out, problems=0)
+        log.info("checked", train=spec.data.train_name, held_out=spec.data.held_out, problems=0)
 
 
 if __name__ == "__main__":

@@ -54,10 +54,10 @@ def _split(
 
 
 def copies(conversations: Iterable[Conversation]) -> list[tuple[str, ...]]:
-    """Where the same conversation stands more than once: the places of each, in order."""
-    places: dict[bytes, list[str]] = defaultdict(list)
+    """Where the same conversation stands more than once: the places of each, in order. `repeat` of a source makes no copies."""
+    places: dict[bytes, dict[str, None]] = defaultdict(dict)
     for conversation in conversations:
-        places[conversation.digest].append(conversation.where)
+        places[conversation.digest][conversation.where] = None
     return [tuple(found) for found in places.values() if len(found) > 1]
 
 

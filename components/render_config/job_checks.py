@@ -15,10 +15,14 @@ from components.shared.training_job import (
     OWN_RUNTIME,
     OWN_RUNTIME_GRACE_S,
     OWN_RUNTIME_RESTARTS,
+    PYTORCHJOB_CONTAINER,
     RUN_ANNOTATION,
     TRAINING_ANNOTATION,
+    TRAINJOB_CONTAINER,
 )
 
+TRAINJOB_NODES = 1000
+"""Beyond which a pod's name of a TrainJob would be no DNS label; see NAME_CHARACTERS in pod.py."""
 OWN_FIELDS = (
     ("apiVersion",),
     ("kind",),
@@ -48,7 +52,10 @@ def _problems(spec: RunSpec) -> Iterator[str]:
     for place in dict.fromkeys(each for each in changed if each is not None):
         where = ", set cluster.namespace instead" if place == "metadata.namespace" else ""
         yield f"cluster.patch: {place} must stay as hagane sets it, which finds the job by it; remove it{where}"
+    yield from _unknown_containers(spec)
     if spec.backend == "trainjob":
+        if nodes.num_nodes > TRAINJOB_NODES:
+            yield f"hardware.num_nodes: found {nodes.num_nodes}, a TrainJob takes at most {TRAINJOB_NODES}. Fix: use backend: pytorchjob"
         if cluster.priority_class is not None:
             yield "cluster.priority_class: a TrainJob has no place for it; set it in the runtime that cluster.runtime names, or remove it"
         if cluster.gang:
@@ -81,6 +88,18 @@ def job_cautions(spec: RunSpec) -> Iterator[str]:
             f"checkpoints.grace_seconds: pods need {grace_s} s to end, but the runtime {OWN_RUNTIME} is shipped with "
             f"terminationGracePeriodSeconds {OWN_RUNTIME_GRACE_S}; raise it in k8s/overlays/trainjob"
         )
+
+
+def _unknown_containers(spec: RunSpec) -> Iterator[str]:
+    """A container of the patch that the job has not is a new one, which no pod starts without an image."""
+    own = TRAINJOB_CONTAINER if spec.backend == "trainjob" else PYTORCHJOB_CONTAINER
+    containers = (spec.cluster.pod_patch.get("spec") or {}).get("containers") or []
+    for each in containers:
+        if isinstance(each, dict) and each.get("name") != own and "image" not in each:
+            yield (
+                f"cluster.pod_patch: spec.containers: found {each.get('name')!r} without an image, but the job's container is {own!r}. "
+                f"Fix: name it {own!r}, or give the new container an image"
+            )
 
 
 def _changed(patch: dict[str, Any], field: tuple[str, ...]) -> str | None:

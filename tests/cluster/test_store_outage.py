@@ -31,7 +31,7 @@ def namespace() -> Iterator[TestNamespace]:
         pytest.skip("needs a cluster whose node is this machine (context kube-cluster)")
     found = TestNamespace(f"test-{uuid.uuid4().hex[:8]}", client.CoreV1Api(), client.CustomObjectsApi(), {})
     kubectl("create", "namespace", found.name)
-    while not found.core.read_namespaced_service_account("default", found.name).secrets:
+    while not [each for each in found.core.list_namespaced_service_account(found.name).items if each.secrets]:
         time.sleep(0.2)
     yield found
     found.core.delete_namespace(found.name)

@@ -22,7 +22,7 @@ from components.shared.errors import HaganeError, ObjectDamaged, RunFailed, Stor
 from components.shared.layout import CHECKPOINTS, DATASET, manifest_key
 from components.shared.manifest import Manifest, publish_folder, require_manifest
 from components.shared.prompts import read_prompts
-from components.shared.results import BaseModel
+from components.shared.results import BaseModel, Verification
 from components.shared.storage import LocalStore
 from tests.trained_run import ATTEMPT, make_trained_run
 
@@ -125,6 +125,19 @@ def test_exporting_a_finished_run_again_changes_nothing(exported: str):
     before = {path: path.stat().st_mtime_ns for path in Path(exported).rglob("*")}
     assert export(exported) == require_manifest(LocalStore(Path(exported)), "adapter")
     assert {path: path.stat().st_mtime_ns for path in Path(exported).rglob("*")} == before
+
+
+def test_merged_model_is_exported_verified_and_equal_to_base_and_adapter(own_run: str):
+    spec = Path(own_run, "spec.yaml")
+    spec.write_text(spec.read_text().replace("merge: auto", "merge: true"))
+    export(own_run)
+    manifest = require_manifest(LocalStore(Path(own_run)), "merged")
+    verified = Verification.model_validate_json(Path(own_run, "merged/verification.json").read_bytes())
+    found, expected = probe_logits(own_run, AutoModelForCausalLM.from_pretrained(f"{own_run}/merged"))
+    assert {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"} <= {entry.name for entry in manifest.files}
+    assert verified.passed
+    assert verified.num_prompts == 4
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_adapter_that_is_not_the_trained_one_is_refused_and_nothing_published(own_run: str):

@@ -13,7 +13,7 @@ import pytest
 from kubernetes import client
 
 from components.launch_training import cluster as cluster_module
-from components.launch_training import cluster_watch, follower, workload
+from components.launch_training import cluster_watch, follower, job_events, workload
 from components.launch_training.cluster import Cluster
 from components.launch_training.deadlines import clock_of
 from components.launch_training.follower import Follower
@@ -352,3 +352,57 @@ def test_a_launcher_that_may_not_read_workloads_waits_and_says_so(read: Any, mon
     assert isinstance(read(recorded), RunFailed)
     assert recorded.phase.name == "queued"
     assert "may not list workloads.kueue.x-k8s.io (k8s/base)" in recorded.phase.detail
+
+
+def of_reason(reason: str, job: Fields, kind: str) -> Fields:
+    """The recorded event of this reason, as one of this job."""
+    event = next(each for each in events() if each["reason"] == reason)
+    about = {"kind": kind, "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
+    return {**event, "involvedObject": about, "eventTime": job["metadata"]["creationTimestamp"], "lastTimestamp": None, "series": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "message", "words", "fix"),
+    [
+        ("03-jobset-refused", None, None, 'JobSet.jobset.x-k8s.io "swallow-70b-instruct', ""),
+        ("11-kueue-admitted-jobset-still-suspended", None, None, 'admission webhook "vjobset.kb.io" denied', "cluster.runtime: hagane"),
+        ("01-running", "JobCreationFailed", None, "containers[1].image: Required value", "cluster.pod_patch names a container"),
+        (
+            "01-running",
+            "TrainJobResourcesCreationFailed",
+            'TrainJob resources reconciliation failed: no matches for kind "JobSet" in version "jobset.x-k8s.io/v1alpha2"',
+            "no matches for kind",
+            "install JobSet",
+        ),
+        (
+            "01-running",
+            "FailedCreate",
+            'pods "j-0" is forbidden: violates PodSecurity "restricted:latest"',
+            "violates",
+            "PodSecurity level",
+        ),
+        ("01-running", "FailedCreate", None, "exceeded quota", None),
+    ],
+)
+def test_a_job_whose_pods_can_never_be_made_is_deleted_with_the_clusters_words(
+    name: str, reason: str | None, message: str | None, words: str, fix: str | None, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_events, "REFUSED_S", 0.2)
+    found = stage(name)
+    found["pods"] = []
+    if reason is not None:
+        event = of_reason(reason, found["job"], "TrainJob")
+        found["events"] = [event if message is None else {**event, "message": message}]
+    recorded = Recorded(found, stays=fix is not None)
+    if fix is None:
+        recorded.looks["events"] = -40  # it is looked at for longer than that
+    error = read(recorded)
+    assert recorded.deleted is (fix is not None)
+    if fix is None:
+        assert isinstance(error, RunFailed)
+        assert words in recorded.phase.detail
+        return
+    assert isinstance(error, ClusterError)
+    assert error.exit_code == 2
+    assert words in error.problems[0]
+    assert fix in error.problems[0]

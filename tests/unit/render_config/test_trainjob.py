@@ -136,3 +136,24 @@ def test_a_patch_of_what_a_job_is_found_by_is_refused(metadata: Any, told: list[
     with pytest.raises(HaganeError) as caught:
         check_job(spec)
     assert [problem.split()[1] for problem in caught.value.problems] == told
+
+
+@pytest.mark.parametrize(("backend", "own"), [("pytorchjob", "pytorch"), ("trainjob", "node")])
+def test_a_patch_of_a_container_that_is_not_there_is_refused(backend: str, own: str) -> None:
+    def check(**container: Any) -> None:
+        check_job(spec_with(backend=backend, store="s3://b/r", cluster={"pod_patch": {"spec": {"containers": [container]}}}))
+
+    check(name=own, tty=True)
+    check(name="sidecar", image="side:1")
+    with pytest.raises(HaganeError, match=f"cluster.pod_patch: spec.containers: found 'trainer' without an image, .* is '{own}'"):
+        check(name="trainer", tty=True)
+
+
+def test_more_nodes_than_pods_names_have_room_for_are_refused() -> None:
+    def check(num_nodes: int) -> None:
+        hardware = {"num_nodes": num_nodes, "host_memory_gib": 8}
+        check_job(spec_with(backend="trainjob", store="s3://b/r", hardware=hardware, training={"global_batch": 1024}))
+
+    check(1000)
+    with pytest.raises(HaganeError, match=r"hardware.num_nodes: found 1001, a TrainJob takes at most 1000"):
+        check(1001)
