@@ -106,10 +106,10 @@ def test_a_form_is_recognised_in_lines_and_lists(
     assert len(file.conversations) == (1 if kind == "lines" else 2)
 
 
-def test_records_of_a_list_have_the_line_on_which_they_begin(tmp_path: Path) -> None:
+def test_records_of_a_list_have_their_number_and_the_line_on_which_they_begin(tmp_path: Path) -> None:
     record = json.dumps(FORMS["Alpaca"][1], indent=1)
     file = _read(tmp_path / "data.json", f"\n[\n{record},\n{record}\n]\n")
-    assert [found.where.rpartition(":")[2] for found in file.conversations] == ["3", "8"]
+    assert [found.where.rpartition(":")[2] for found in file.conversations] == ["3 (record 1)", "8 (record 2)"]
 
 
 def test_a_list_that_breaks_off_is_one_problem_with_its_line(tmp_path: Path) -> None:
