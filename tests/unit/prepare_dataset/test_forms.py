@@ -183,9 +183,22 @@ def test_columns_name_the_keys_of_a_form(tmp_path: Path) -> None:
 
 
 def test_an_unknown_form_is_one_message_with_the_yaml_to_write(tmp_path: Path) -> None:
-    problem = _problem(tmp_path / "data.jsonl", json.dumps({"title": "q", "body": "a", "n": 1}) + "\n" + json.dumps({"title": "r"}) * 0)
+    problem = _problem(tmp_path / "data.jsonl", json.dumps({"title": "q", "body": "a", "n": 1}))
     assert problem.startswith("data.jsonl:1: unknown form: the record has 'title' (text), 'body' (text), 'n' (a number). Fix: ")
     assert problem.endswith("data: {format: prompt_completion, columns: {prompt: title, completion: body}}")
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"id": "x1", "question_ja": "long question", "answer_ja": "long answer"}, "{prompt: question_ja, completion: answer_ja}"),
+        ({"message_id": "1", "parent_id": None, "text": "q", "role": "prompter"}, "single messages of OpenAssistant's trees"),
+        ({"text": "only text"}, "text without turns cannot be trained on"),
+        ({"input_ids": [1], "labels": [1]}, "write records such as"),
+    ],
+)
+def test_the_advice_for_an_unknown_form_fits_it(tmp_path: Path, record: dict[str, Any], told: str) -> None:
+    assert told in _problem(tmp_path / "data.jsonl", json.dumps(record))
 
 
 def test_preferences_are_advised_to_name_the_chosen_turns(tmp_path: Path) -> None:
