@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from components.shared.errors import HaganeError
-from pipelines import cluster_commands, kfp_commands, schedule_commands
+from pipelines import cluster_commands, data_commands, kfp_commands, schedule_commands
 from pipelines.options import Overrides, RunPlace, SpecPath, run_uri
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
@@ -230,6 +230,7 @@ def compile(
             print(f"{change:9}  {manifests / path}")
 
 
+app.command()(data_commands.data)
 app.command()(cluster_commands.doctor)
 app.command()(cluster_commands.reap)
 kfp_commands.add_to(app)
