@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from components.shared.errors import HaganeError
+from components.shared.printable import printable
 from pipelines import cluster_commands, data_commands, kfp_commands, schedule_commands
 from pipelines.options import Overrides, RunPlace, SpecPath, run_uri
 
@@ -171,7 +172,7 @@ def gc(
     orphans = find_orphans(store, older_than=timedelta(hours=older_than), now=datetime.now(UTC))
     found = [*orphans.objects, *orphans.unfinished]
     for key in (each.key for each in found) if dry_run else remove_orphans(store, orphans):
-        print(f"{'would remove' if dry_run else 'removed'} {store.uri}/{key}")
+        print(printable(f"{'would remove' if dry_run else 'removed'} {store.uri}/{key}"))
     print(f"{len(orphans.objects)} files ({orphans.num_bytes:,} bytes), {len(orphans.unfinished)} unfinished uploads")
 
 

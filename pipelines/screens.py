@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -18,15 +19,24 @@ from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, PRO
 from components.shared.manifest import read_manifest
 from components.shared.model_registry import ModelFamily
 from components.shared.plan import AfterPlan, MemoryPlan, Plan, TimePlan
+from components.shared.printable import printable_lines
 from components.shared.spec import RunSpec
 from components.shared.storage import Store
 from pipelines.checkpoint_list import checkpoint_table, damages
 from pipelines.following import duration
 
 
+class PlainConsole(Console):
+    """Prints no control character of what it is given: a model's answer may hold what a terminal would obey."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable_lines(segment.text), segment.style)
+
+
 def open_console(*, stderr: bool = False) -> Console:
     """A console that prints text as it is: a model name or an error may hold brackets, which rich would take for markup."""
-    return Console(stderr=stderr, markup=False, highlight=False)
+    return PlainConsole(stderr=stderr, markup=False, highlight=False)
 
 
 def plan_screen(plan: Plan) -> RenderableType:

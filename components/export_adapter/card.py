@@ -9,6 +9,7 @@ import yaml
 
 from components.shared.manifest import Scalar
 from components.shared.plan import Plan
+from components.shared.printable import markdown_code
 from components.shared.prompts import Prompts
 from components.shared.results import BaseModel, History, Verification
 from components.shared.spec import RunSpec
@@ -55,18 +56,20 @@ def _headline(facts: CardFacts) -> str:
     if plan.lora is not None:
         adapter = f"A LoRA adapter (rank {plan.lora.rank})"
         what = f"{adapter} merged into its base model," if facts.merged else adapter
-    return f"# {plan.run}\n\n{what} of {facts.base.label}, made by hagane from the run `{facts.spec.run_uri}`.\n"
+    base, run = facts.base.label, markdown_code(facts.spec.run_uri)
+    return f"# {plan.run}\n\n{what} of {base}, made by hagane from the run {run}.\n"
 
 
 def _data(facts: CardFacts) -> str:
     found = facts.dataset
     held_out = facts.spec.data.held_out
-    source = f"`{held_out}`" if held_out is not None else f"set aside from `{facts.spec.data.train_name}`"
+    train = markdown_code(facts.spec.data.train_name)
+    source = markdown_code(held_out) if held_out is not None else f"set aside from {train}"
     chosen = facts.spec.data.chat_template
-    template = "the chat template that the base model brings" if chosen == "model" else f"the chat template `{chosen}`"
+    template = "the chat template that the base model brings" if chosen == "model" else f"the chat template {markdown_code(chosen)}"
     return (
         "## Data\n\n"
-        f"- trained on {found['num_conversations']:,} conversations of `{facts.spec.data.train_name}`: {found['num_tokens']:,} tokens in "
+        f"- trained on {found['num_conversations']:,} conversations of {train}: {found['num_tokens']:,} tokens in "
         f"{found['num_rows']:,} rows, {found['num_trained_tokens']:,} of them assistant turns, on which alone the loss was taken\n"
         f"- written by {template}\n"
         f"- measured on {found['held_out_conversations']:,} held-out conversations ({source})\n"

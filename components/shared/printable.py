@@ -35,6 +35,14 @@ def printable_lines(text: str) -> str:
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
+def markdown_code(text: str) -> str:
+    """The text as code in Markdown, whatever it holds (CommonMark, section 6.1): more backticks around it than any row inside has."""
+    text = printable(text)
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
 def without_secrets(text: str) -> str:
     """Addresses in the text have no user, no query and no fragment. The path of a KFP page, `#/runs/…`, stays."""
     text = _USER.sub(r"\1***@", text)
