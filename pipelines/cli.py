@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from components.shared.errors import HaganeError
-from pipelines import cluster_commands, kfp_commands, schedule_commands
+from pipelines import cluster_commands, data_commands, kfp_commands, schedule_commands
 from pipelines.options import Overrides, RunPlace, SpecPath, run_uri
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
@@ -23,10 +23,10 @@ app = typer.Typer(
     help="""Fine-tune an open language model as one spec says: data, plan, training, a verified adapter, a report.
 
 A spec is a YAML file; `specs/demo.yaml` is one to copy. `hagane plan SPEC` shows what would happen and why; `hagane run SPEC`
-makes it happen on this machine. Run it again after a crash, and it goes on from the newest committed checkpoint.
+runs it on this machine. After a crash, the same command resumes from the newest committed checkpoint.
 
-Exit codes: 0 done; 2 something you can mend, told in one line a problem, nothing begun; 1 something that had begun failed;
-130 and 143 stopped by Ctrl-C or SIGTERM, and the same command goes on.""",
+Exit codes: 0 success; 2 an error in what was given, one line per problem, before anything was started;
+1 something that had started failed; 130 and 143 stopped by Ctrl-C or SIGTERM, and the same command resumes.""",
 )
 
 
@@ -230,6 +230,7 @@ def compile(
             print(f"{change:9}  {manifests / path}")
 
 
+app.command()(data_commands.data)
 app.command()(cluster_commands.doctor)
 app.command()(cluster_commands.reap)
 kfp_commands.add_to(app)

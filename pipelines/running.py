@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from components.shared.images import read_images
 from components.shared.processes import end_with_parent, stop_passed_on
 from components.shared.spec import RunSpec
 from components.shared.step import work_folder
+from components.shared.storage import open_store
+from components.shared.writer import held_run, this_writer
 from pipelines.finetune import STEPS
 from pipelines.following import Outcome, Screen, follow
 from pipelines.parameters import texts_of
@@ -26,13 +29,15 @@ def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = 
     """All steps of the run are finished: in containers as `container_uid` when that is given, else as processes.
 
     Raises:
-        SpecError: another process is at work on this run, or kfp.local would garble the spec.
+        SpecError: another process works on this run, here or on another machine, or kfp.local would garble the spec.
         RunFailed, HaganeError: what the failing step said.
         Preempted: SIGTERM or Ctrl-C ended it, with that signal's exit code.
     """
     _refuse_what_kfp_garbles(spec)
     folder = work_folder(spec.run_uri, "pipeline")
-    with _alone(folder / "lock", spec.name):
+    store = open_store(spec.run_uri)
+    ask_to_end = partial(os.kill, os.getpid(), signal.SIGTERM)
+    with _alone(folder / "lock", spec.name), held_run(store, this_writer(), on_loss=ask_to_end) as held:
         log_file = folder / "pipeline.log"
         spec_file = folder / "spec.json"
         spec_file.write_text(spec.model_dump_json(exclude_none=True))  # KFP has no null; a field left out is null
@@ -41,6 +46,8 @@ def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = 
                 outcome, exit_code, stopped_by = _run_pipeline(spec_file, log_file, screen, container_uid)
             except KeyboardInterrupt:
                 raise _given_up(spec) from None
+    if held.lost_to is not None:
+        raise RunFailed(f"name: run {spec.name!r} was taken over by {held.lost_to}, as this process gave no sign of life; follow it there")
     if stopped_by:
         raise _stopped(stopped_by, outcome)
     if exit_code or outcome.problems:  # KFP takes a container that was gone before it looked for one that ended well

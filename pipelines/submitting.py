@@ -156,7 +156,9 @@ def spec_parameter(spec: RunSpec) -> dict[str, Any]:
 def _files(spec: RunSpec) -> dict[str, str]:
     """Fields that name a file, and the file."""
     template = spec.data.chat_template
-    named = {"data.train": spec.data.train, "data.held_out": spec.data.held_out, "data.chat_template": template}
+    sources = spec.data.train_sources
+    trained = {"data.train" if len(sources) == 1 else f"data.train[{n}]": each.path for n, each in enumerate(sources)}
+    named = {**trained, "data.held_out": spec.data.held_out, "data.chat_template": template}
     return {name: value for name, value in named.items() if value is not None and value != "model"}
 
 

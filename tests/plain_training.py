@@ -93,7 +93,7 @@ def step(model: Any, optimizer: torch.optim.AdamW, rows: list[Row], lr: float, c
         group["lr"] = lr
     optimizer.step()
     optimizer.zero_grad()
-    return {"loss": float(loss_sum) / num_tokens, "lr": lr, "grad_norm": float(norm), "trained_tokens": num_tokens}
+    return {"loss": float(loss_sum.detach()) / num_tokens, "lr": lr, "grad_norm": float(norm), "trained_tokens": num_tokens}
 
 
 @torch.no_grad()

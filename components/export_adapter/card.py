@@ -61,12 +61,12 @@ def _headline(facts: CardFacts) -> str:
 def _data(facts: CardFacts) -> str:
     found = facts.dataset
     held_out = facts.spec.data.held_out
-    source = f"`{held_out}`" if held_out is not None else f"set aside from `{facts.spec.data.train}`"
+    source = f"`{held_out}`" if held_out is not None else f"set aside from `{facts.spec.data.train_name}`"
     chosen = facts.spec.data.chat_template
     template = "the chat template that the base model brings" if chosen == "model" else f"the chat template `{chosen}`"
     return (
         "## Data\n\n"
-        f"- trained on {found['num_conversations']:,} conversations of `{facts.spec.data.train}`: {found['num_tokens']:,} tokens in "
+        f"- trained on {found['num_conversations']:,} conversations of `{facts.spec.data.train_name}`: {found['num_tokens']:,} tokens in "
         f"{found['num_rows']:,} rows, {found['num_trained_tokens']:,} of them assistant turns, on which alone the loss was taken\n"
         f"- written by {template}\n"
         f"- measured on {found['held_out_conversations']:,} held-out conversations ({source})\n"

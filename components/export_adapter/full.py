@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from components.shared.checkpoints import Checkpoint, fetch_checkpoint
 from components.shared.errors import ModelError, RunFailed
+from components.shared.pickled import open_listed_classes_only, refuse_foreign_pickles
 from components.shared.storage import Store
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -46,11 +47,13 @@ def trained_weights(checkpoint: Path, dtype: torch.dtype, *, zero_stage: int) ->
     """Every weight of a checkpoint by its name in the model: put together from DeepSpeed's fp32 master shards, or without ZeRO, where
     DeepSpeed's tool finds none, as process 0 wrote them, in training precision.
 
-    The files are Python pickles: only ever those that this run's training wrote, by their checksums.
+    Raises RunFailed for a file that asks for more than tensors and the classes that DeepSpeed's own files hold.
     """
+    open_listed_classes_only()
+    refuse_foreign_pickles(checkpoint)
     if zero_stage == 0:
         whole = checkpoint / (checkpoint / "latest").read_text() / "mp_rank_00_model_states.pt"
-        module = torch.load(whole, map_location="cpu", mmap=True, weights_only=False)["module"]
+        module = torch.load(whole, map_location="cpu", mmap=True, weights_only=True)["module"]
         return _in_format(module, dtype)
     with redirect_stdout(io.StringIO()):  # it prints its findings
         lazy: Any = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), lazy_mode=True)

@@ -13,12 +13,13 @@ from components.launch_training.kinds import KINDS, JobKind
 from components.launch_training.ownership import ANOTHERS, end_job, is_anothers, is_left
 from components.launch_training.phases import is_finished
 from components.shared.errors import ClusterError, Preempted
+from components.shared.patience import waits_no_more
 from components.shared.plan import Plan
 from components.shared.processes import left_by_signal
 from components.shared.run_end import was_resumed
 from components.shared.spec import ClusterSpec, RunSpec
 from components.shared.step import Log
-from components.shared.storage import Store
+from components.shared.storage import Store, open_store
 from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION, TRAINING_ANNOTATION
 
 Fields = dict[str, Any]
@@ -43,13 +44,15 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
     name = manifest["metadata"]["name"]
     follower: Follower | None = None
     no_exit_task = was_resumed(store, kfp_run)
+    with waits_no_more(when=True):
+        for_people = open_store(spec.run_uri)  # progress and logs: a launcher that waited for them would not mark its job
     stop = left_by_signal(
         ending=f"training: job {name} is being deleted", left=f"training: job {name} may still run: {cluster.deleted_by_hand(name)}"
     )
     with stop:
         try:
             attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), spec.cluster, log)
-            follower = Follower(cluster, name, plan, spec.cluster, store, work, log, kfp_run=kfp_run, attached=attached)
+            follower = Follower(cluster, name, plan, spec.cluster, for_people, work, log, kfp_run=kfp_run, attached=attached)
             follower.follow()
         except (SystemExit, KeyboardInterrupt):
             what = _stopped(cluster, name, kfp_run, follower, log)

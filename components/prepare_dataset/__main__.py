@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 from components.prepare_dataset.assemble import LoggedProgress, assemble, encode_all, too_long_line
 from components.prepare_dataset.attempts import attempt
 from components.prepare_dataset.claim import Claimed, claim, digest_of
+from components.prepare_dataset.look import dataset_lines, file_lines, is_spec
 from components.prepare_dataset.prompts import write_prompts
+from components.prepare_dataset.records import RecordSource, first_problems, problem_lines, read_records
 from components.prepare_dataset.source import Source, load_source
+from components.prepare_dataset.tokens import rendering_problems
 from components.shared.errors import DataError, HaganeError, RunFailed
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import DATASET, PLAN
@@ -89,16 +93,29 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
 def check(spec: RunSpec) -> list[str]:
     """Every problem of data, tokenizer and template that can be told in seconds; nothing is written.
 
-    Every record is read; of each set the first 8 and the 8 with most bytes are tokenised.
+    Every record is read and rendered; of each set the first 8 and the 8 with most bytes are tokenised.
     """
     errors: list[HaganeError] = []
     source = attempt(errors, lambda: load_source(spec, now=datetime.now()))
     if source is not None:
-        attempt(errors, lambda: _check_some(spec, source))
+        attempt(errors, lambda: _check_conversations(spec, source))
     return [problem for error in errors for problem in error.problems]
 
 
-def _check_some(spec: RunSpec, source: Source) -> None:
+def look(place: str, overrides: list[str]) -> Iterator[str]:
+    """Lines that say what the data of a spec, or a file of records, is. Raises HaganeError where it cannot be read."""
+    if is_spec(Path(place)):
+        spec = load_spec(Path(place), overrides)
+        return dataset_lines(load_source(spec, now=datetime.now()), spec.data.row_tokens)
+    if overrides:
+        raise DataError(f"--set: sets a field of a spec, and {place!r} is a file of records; name a spec, a YAML file")
+    return file_lines(read_records(RecordSource(place))[0])
+
+
+def _check_conversations(spec: RunSpec, source: Source) -> None:
+    problems = rendering_problems(source.model.encoder, (*source.records.train, *source.records.held_out))
+    if problems:
+        raise DataError(*first_problems(problem_lines(problems)))
     some = []
     for part in (source.records.train, source.records.held_out):
         by_length = sorted(part[_LOOKED_AT:], key=lambda each: sum(len(message.content.encode()) for message in each.messages))
@@ -116,7 +133,7 @@ def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
         return
     names = {
         "spec": "the way hagane packs",
-        "train": spec.data.train,
+        "train": spec.data.train_name,
         "held_out": spec.data.held_out or "the held-out share",
         "tokenizer": str(source.model.encoder.tokenizer_file),
         "template": source.model.encoder.template.name,
@@ -131,9 +148,9 @@ def main() -> None:
         description=__doc__,
         epilog="example: python -m components.prepare_dataset --spec specs/demo.yaml --set data.row_tokens=512 --check",
     )
-    parser.add_argument(
-        "--spec", metavar="FILE", type=Path, required=True, help="the run spec, a YAML file; its store and name say where dataset/ goes"
-    )
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--spec", metavar="FILE", type=Path, help="the run spec, a YAML file; its store and name say where dataset/ goes")
+    chosen.add_argument("--look", metavar="SPEC|FILE", help="print what the data of a spec, or a file of records, is; writes nothing")
     parser.add_argument(
         "--set", metavar="A.B=VALUE", action="append", default=[], help="overrides one field of the spec; may be given many times"
     )
@@ -142,6 +159,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     with step_log("prepare_dataset") as log:
+        if arguments.look is not None:
+            for line in look(arguments.look, arguments.set):
+                print(line)
+            return
         spec = load_spec(arguments.spec, arguments.set)
         if not arguments.check:
             with waits(log), failure_kept("prepare_dataset", spec.run_uri, log):
@@ -150,7 +171,7 @@ def main() -> None:
         problems = check(spec)
         if problems:
             raise HaganeError(*problems)
-        log.info("checked", train=spec.data.train, held_out=spec.data.held_out, problems=0)
+        log.info("checked", train=spec.data.train_name, held_out=spec.data.held_out, problems=0)
 
 
 if __name__ == "__main__":

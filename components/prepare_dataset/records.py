@@ -14,6 +14,7 @@ from typing import Any
 from components.prepare_dataset.conversations import Conversation, Message, kind_of, read_conversation
 from components.prepare_dataset.forms import Form, form_named, missing_columns, recognised, unknown_form
 from components.prepare_dataset.readers import Place, read_places
+from components.prepare_dataset.source_files import files_of, kind_of_name, unpacked
 from components.shared.errors import DataError
 from components.shared.named_file import local_file
 
@@ -25,7 +26,7 @@ _FORM = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant",
 
 @dataclass(frozen=True)
 class RecordSource:
-    """A file, and how its records are read."""
+    """A file, folder, pattern or object, and how its records are read."""
 
     path: str
     format: str = "auto"
@@ -37,7 +38,7 @@ class RecordSource:
 class RecordFile:
     conversations: tuple[Conversation, ...]
     sha256: str
-    """Of the file's bytes, in hex."""
+    """Of the file's bytes, in hex; of several files, of their digests."""
     form: str = "messages"
     """What its records were read as."""
 
@@ -56,7 +57,7 @@ def read_records(*sources: RecordSource) -> tuple[RecordFile, ...]:
     for source in sources:
         found: dict[str, list[str]] = defaultdict(list)
         try:
-            files.append(_read_file(source, found))
+            files.append(_read_source(source, found))
         except OSError as error:
             lines.append(_unreadable(Path(source.path), error))
         except DataError as error:
@@ -83,20 +84,34 @@ def problem_lines(problems: Mapping[str, list[str]]) -> list[str]:
     return lines
 
 
-def _read_file(source: RecordSource, problems: dict[str, list[str]]) -> RecordFile:
-    """What could be read of the file; a problem's places are added to `problems`. Raises DataError, OSError."""
+def _read_source(source: RecordSource, problems: dict[str, list[str]]) -> RecordFile:
+    """What could be read of the source's files; a problem's places are added to `problems`.
+
+    Raises:
+        StoreError, DataError, OSError: a file cannot be read.
+    """
     _known_encoding(source)
-    with local_file(source.path) as path:
+    files = [_read_file(source, name, problems) for name in files_of(source.path)]
+    conversations = tuple(conversation for file in files for conversation in file.conversations)
+    if not conversations and not problems:
+        raise DataError(f"{source.path}: holds no record; write one conversation a line: {_FORM}")
+    digests = [file.sha256 for file in files]
+    sha256 = digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+    return RecordFile(conversations, sha256, ", ".join(dict.fromkeys(file.form for file in files)))
+
+
+def _read_file(source: RecordSource, name: str, problems: dict[str, list[str]]) -> RecordFile:
+    with local_file(name) as path:
         before = path.stat()
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        reader = _RecordReader(source, problems)
-        conversations = [each for place in read_places(path, source.encoding) if (each := reader.read(place)) is not None]
+        reader = _RecordReader(source, name, problems)
+        with unpacked(path, name) as plain:
+            places = read_places(plain, kind_of_name(name), source.encoding)
+            conversations = [each for place in places if (each := reader.read(place)) is not None]
         after = path.stat()
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-        raise DataError(f"{source.path}: changed while it was read; start again when it is written")
-    if not conversations and not problems:
-        raise DataError(f"{source.path}: holds no record; write one conversation a line: {_FORM}")
+        raise DataError(f"{name}: changed while it was read; start again when it is written")
     return RecordFile(tuple(conversations), sha256, reader.form.name if reader.form else source.format)
 
 
@@ -110,15 +125,16 @@ def _known_encoding(source: RecordSource) -> None:
 class _RecordReader:
     """Reads records of one file as one form: that of the first record which has one."""
 
-    def __init__(self, source: RecordSource, problems: dict[str, list[str]]) -> None:
-        self._source, self._problems = source, problems
+    def __init__(self, source: RecordSource, name: str, problems: dict[str, list[str]]) -> None:
+        self._source, self._name, self._problems = source, name, problems
         self.form: Form | None = None if source.format == "auto" else form_named(source.format)
         if self.form is not None:
             _known_columns(self.form, source.columns)
 
     def read(self, place: Place) -> Conversation | None:
         """The record's conversation; None, and its problems noted, where it is none."""
-        where = f"{self._source.path}:{place.line}"
+        number = "" if place.number is None else f" (record {place.number})"
+        where = f"{self._name}:{place.line}{number}"
         found = [place.problem] if place.problem is not None else self._conversation(place.record, where)
         if isinstance(found, Conversation):
             return found
@@ -160,6 +176,4 @@ def _unreadable(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         near = sorted(str(found) for found in path.parent.glob("*.json*"))
         return f"{path}: no such file" + (f"; there are: {', '.join(near[:8])}" if near else "; name a file of records that is there")
-    if isinstance(error, IsADirectoryError):
-        return f"{path}: is a folder, must be one file of records"
     return f"{path}: cannot be read: {error.strerror}"

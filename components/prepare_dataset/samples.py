@@ -180,11 +180,8 @@ class _Rendered:
 
     def left_out(self, last: int, text: str) -> Iterator[str]:
         """A note for each role that has a turn whose words are not in the text."""
-        written = _letters(text)
         for message in self._messages[:last]:
-            words = _letters(message.content)
-            as_json = _letters(json.dumps(message.content, ensure_ascii=False)[1:-1])
-            if message.role != "assistant" and words not in written and as_json not in written:
+            if message.role != "assistant" and message.content not in text and not _written_otherwise(message.content, text):
                 yield f"{LEFT_OUT}{message.role}"
 
     def notes_of_completion(self, index: int, completion: str) -> set[str]:
@@ -195,7 +192,7 @@ class _Rendered:
             notes.add(EMPTY_REASONING)
         answer = self._messages[index].content.strip()
         header = completion[: max(0, completion.rfind(answer))]
-        if self._ignores_generation_prompt and any(token in header for token in self.end_tokens):
+        if any(token in header for token in self.end_tokens) and self._ignores_generation_prompt:
             notes.add(HEADER_TRAINED)
         return notes
 
@@ -209,12 +206,14 @@ class _Rendered:
             return False
 
     def _has_reasoning(self, index: int, prompt: str, completion: str) -> bool:
-        reasoning = _letters(_reasoning_of(self._messages[index]))
-        return reasoning in _letters(prompt[-200:] + completion)
+        reasoning = _reasoning_of(self._messages[index])
+        return reasoning in completion or _letters(reasoning) in _letters(prompt[-200:] + completion)
 
     def _lost(self, index: int, prompt: str, completion: str) -> str | None:
         """What of an answer's words or calls is not in its completion."""
         message = self._messages[index]
+        if message.content in completion and not message.tool_calls:
+            return None
         written = _letters(completion)
         words = _letters(message.content.split("</think>")[-1])
         if words not in written and not _begun_by(prompt, words, written):
@@ -329,6 +328,12 @@ def _common_prefix(one: str, other: str) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _written_otherwise(words: str, text: str) -> bool:
+    """Whether the words are in the text but for white space, or as JSON, as some templates write the results of tools."""
+    written = _letters(text)
+    return _letters(words) in written or _letters(json.dumps(words, ensure_ascii=False)[1:-1]) in written
 
 
 def _letters(text: str) -> str:

@@ -17,7 +17,7 @@ from components.prepare_dataset.tokens import Encoder, load_encoder
 from components.shared.errors import HaganeError
 from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, read_config, resolve_model
 from components.shared.row_packing import RowPacking, row_packing
-from components.shared.spec import DataSpec, ModelSpec, RunSpec
+from components.shared.spec import DataSpec, ModelSpec, RunSpec, SourceSpec
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,33 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
 
 
 def _load_records(data: DataSpec) -> Records:
-    names = [name for name in (data.train, data.held_out) if name is not None]
-    files = read_records(*(RecordSource(name, data.format, data.columns, data.encoding) for name in names))
+    sources = [_record_source(data, source) for source in data.train_sources]
+    held_out_sources = [RecordSource(data.held_out, data.format, data.columns, data.encoding)] if data.held_out is not None else []
+    files = read_records(*sources, *held_out_sources)
     forms = tuple(file.form for file in files)
-    if data.held_out is not None:
-        return Records(files[0].conversations, files[1].conversations, files[0].sha256, files[1].sha256, forms)
-    split = set_aside(files[0].conversations, data.held_out_share, by=data.held_out_by)
-    return Records(split.train, split.held_out, files[0].sha256, None, forms)
+    read: list[tuple[Conversation, int]] = []
+    for source, file in zip(data.train_sources, files, strict=False):
+        read += [(conversation, source.repeat) for conversation in file.conversations]
+    sha256 = _of_all([file.sha256 for file in files[: len(sources)]])
+    if held_out_sources:
+        return Records(_repeated(read), files[-1].conversations, sha256, files[-1].sha256, forms)
+    split = set_aside(tuple(conversation for conversation, _ in read), data.held_out_share, by=data.held_out_by)
+    held_out = {id(conversation) for conversation in split.held_out}
+    return Records(_repeated([each for each in read if id(each[0]) not in held_out]), split.held_out, sha256, None, forms)
+
+
+def _record_source(data: DataSpec, source: SourceSpec) -> RecordSource:
+    """Of a source's own settings, or those of all."""
+    columns = data.columns if source.columns is None else source.columns
+    return RecordSource(source.path, source.format or data.format, columns, source.encoding or data.encoding)
+
+
+def _repeated(read: list[tuple[Conversation, int]]) -> tuple[Conversation, ...]:
+    return tuple(conversation for conversation, repeat in read for _ in range(repeat))
+
+
+def _of_all(digests: list[str]) -> str:
+    return digests[0] if len(digests) == 1 else _sha256(" ".join(digests).encode())
 
 
 def _load_model(spec: RunSpec, *, now: datetime) -> Model:

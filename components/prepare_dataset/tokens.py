@@ -119,6 +119,17 @@ def encode(encoder: Encoder, conversations: Sequence[Conversation]) -> tuple[lis
     return encoded, problems
 
 
+def rendering_problems(encoder: Encoder, conversations: Iterable[Conversation]) -> dict[str, list[str]]:
+    """Problem -> the places of all conversations that the template cannot write as training needs it; nothing is tokenised."""
+    problems: dict[str, list[str]] = defaultdict(list)
+    for conversation in conversations:
+        try:
+            samples_of(encoder.template, conversation, encoder.end_tokens)
+        except DataError as error:
+            problems[str(error)].append(conversation.where)
+    return problems
+
+
 def control_tokens_in_text(encoder: Encoder, conversations: Iterable[Conversation]) -> list[str]:
     """Places of conversations whose own words hold a special token: the tokenizer takes it for the real one."""
     special = [token.content for token in encoder.tokenizer.get_added_tokens_decoder().values() if token.special]

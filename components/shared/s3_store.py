@@ -54,10 +54,12 @@ TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 def waited_for(
     method: "Callable[Concatenate[S3Store, Given], Answer]",
 ) -> "Callable[Concatenate[S3Store, Given], Answer]":
-    """The method, done again while the store is away, in a process that waits. Each of them may be done twice."""
+    """The method, done again while the store is away, if it was opened to be waited for. Each of them may be done twice."""
 
     @wraps(method)
     def patient(self: "S3Store", *args: Given.args, **kwargs: Given.kwargs) -> Answer:
+        if not self.patient:
+            return method(self, *args, **kwargs)
         return patiently(lambda: method(self, *args, **kwargs), what="store", may_pass=_is_away)
 
     return patient
@@ -70,8 +72,9 @@ def _is_away(error: BaseException) -> bool:
 class S3Store:
     """The objects of a bucket whose keys begin with `prefix`, by the rest of their keys."""
 
-    def __init__(self, client: "S3Client", bucket: str, prefix: str) -> None:
+    def __init__(self, client: "S3Client", bucket: str, prefix: str, *, patient: bool = False) -> None:
         self.client = client
+        self.patient = patient
         self.bucket = bucket
         self.prefix = prefix
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -90,11 +93,12 @@ class S3Store:
             raise StoreError(f"store: got {uri!r}, must be s3://bucket/prefix without user, key or query; {SET_KEYS}")
         if prefix:
             checked_key(prefix)
-        max_attempts = PATIENT_ATTEMPTS if is_patient() else MAX_ATTEMPTS
-        return cls(_client(bucket, max_attempts=max_attempts), bucket, prefix)
+        patient = is_patient()
+        max_attempts = PATIENT_ATTEMPTS if patient else MAX_ATTEMPTS
+        return cls(_client(bucket, max_attempts=max_attempts), bucket, prefix, patient=patient)
 
     def at(self, prefix: str) -> "S3Store":
-        return S3Store(self.client, self.bucket, self._full(prefix))
+        return S3Store(self.client, self.bucket, self._full(prefix), patient=self.patient)
 
     @waited_for
     def read_bytes(self, key: str) -> bytes:

@@ -7,7 +7,7 @@ import hashlib
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from components.shared.printable import shown
 
@@ -74,10 +74,37 @@ RecordForm = Literal["auto", "messages", "sharegpt", "oasst_tree", "alpaca", "ic
 """How a record says its conversation; components/prepare_dataset/forms.py has the columns of each."""
 
 
+class SourceSpec(FrozenModel):
+    path: str = Field(min_length=1)
+    format: RecordForm | None = None
+    columns: dict[str, str] | None = None
+    encoding: str | None = None
+    repeat: int = Field(default=1, ge=1, le=100)
+
+
+def _path_or_sources(value: object) -> object:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, (list, tuple)) and value:
+        return tuple(_source(item, number) for number, item in enumerate(value, start=1))
+    raise ValueError(f"got {value!r}, must be a path, or a list of sources such as {{path: train.jsonl, format: alpaca, repeat: 2}}")
+
+
+def _source(value: object, number: int) -> SourceSpec:
+    try:
+        return SourceSpec.model_validate({"path": value} if isinstance(value, str) else value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        allowed = ", ".join(SourceSpec.model_fields)
+        raise ValueError(f"source {number}: {where}: got {first['input']!r}: {first['msg']}; fields: {allowed}") from None
+
+
 class DataSpec(FrozenModel):
-    train: str = Field(min_length=1)
-    """Training conversations: a JSONL file, a JSON list of records, or an object (`s3://bucket/train.jsonl`). Each record has
-    an assistant turn."""
+    train: Annotated[str | tuple[SourceSpec, ...], BeforeValidator(_path_or_sources)]
+    """Training conversations: a file (JSONL, a JSON list, CSV, TSV, Parquet, Arrow; also .gz or .zst), a folder of such, a
+    pattern such as `data/*.jsonl`, or the same in a store (`s3://bucket/train.jsonl`). Or a list of `{path, format, columns,
+    encoding, repeat}`, where `repeat` trains on a source more than once an epoch."""
     held_out: str | None = None
     """Conversations never trained on, in the same form. Without it, `held_out_share` of `train` is set aside."""
     held_out_share: Number = Field(default=0.05, gt=0, lt=0.5)
@@ -105,6 +132,16 @@ class DataSpec(FrozenModel):
     """Further variables of the chat template, such as `{enable_thinking: false}`."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """What becomes of a conversation longer than `row_tokens`: `refuse` stops before training, `drop` leaves it out and counts it."""
+
+    @property
+    def train_sources(self) -> tuple[SourceSpec, ...]:
+        """`train` in its long form."""
+        return (SourceSpec(path=self.train),) if isinstance(self.train, str) else self.train
+
+    @property
+    def train_name(self) -> str:
+        """`train` for messages: its paths."""
+        return ", ".join(source.path for source in self.train_sources)
 
 
 class TrainingSpec(FrozenModel):

@@ -22,6 +22,7 @@ from components.shared.layout import CHECKPOINTS, DATASET, PLAN
 from components.shared.manifest import fetch_folder
 from components.shared.model_source import resolve_planned_model
 from components.shared.patience import waits
+from components.shared.pickled import open_listed_classes_only
 from components.shared.plan import Plan
 from components.shared.processes import end_with_parent
 from components.shared.prompts import read_prompts
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("run", metavar="RUN", help="URI of the run's folder; its dataset/ and plan/ must be finished")
     run = parser.parse_args().run
     end_with_parent()
+    open_listed_classes_only()
     with step_log("train") as log, waits(log):
         try:
             join_processes()

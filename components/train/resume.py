@@ -29,6 +29,7 @@ from components.shared.checkpoints import (
 from components.shared.errors import ObjectDamaged, ObjectMissing, RunFailed
 from components.shared.layout import SET_ASIDE, manifest_key
 from components.shared.manifest import Manifest, parse_manifest
+from components.shared.pickled import refuse_foreign_pickles
 from components.shared.plan import Plan
 from components.shared.spec import ResumeSpec
 from components.shared.step import Log
@@ -50,7 +51,7 @@ def fetch_resume(store: Store, plan: Plan, spec: ResumeSpec, work: Path, log: Lo
     """What to go on from; None to begin. All processes return the same, and must all call this.
 
     Raises:
-        RunFailed: the checkpoint is of another training, or cannot be made to fit this number of processes.
+        RunFailed: the checkpoint is of another training, asks for code, or cannot be made to fit this number of processes.
         ObjectDamaged: a file of it is not what its manifest says, and `resume.on_damage` is fail.
     """
     shutil.rmtree(work, ignore_errors=True)
@@ -76,6 +77,7 @@ def fetch_resume(store: Store, plan: Plan, spec: ResumeSpec, work: Path, log: Lo
         if dist.get_rank() == 0:
             log.warning("damaged", found=found, set_aside=newest.folder)
             set_aside(store, newest.folder, newest.manifest)
+    _refuse_foreign_anywhere(folder)
     universal = newest.num_processes != dist.get_world_size() and newest.sharded
     if universal and _first_here():
         make_universal(folder, plan)
@@ -114,7 +116,7 @@ def _set_unreadable_aside(store: Store, spec: ResumeSpec, log: Log) -> None:
 def make_universal(folder: Path, plan: Plan) -> None:
     """Beside the shards in `folder` are the same for any number of processes. Raises RunFailed with what DeepSpeed said."""
     shards = folder / (folder / "latest").read_text()
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", str(shards)]
+    command = [sys.executable, "-m", "components.train.universal", "--input_folder", str(shards)]
     command += ["--output_folder", f"{shards}_universal", "--num_extract_workers", "1", "--num_merge_workers", "1"]
     if plan.zero.stage < 3:
         command.append("--inject_missing_state")  # what only Megatron's pipelines would have put there
@@ -134,7 +136,7 @@ def mend_universal(optimizer: torch.optim.Optimizer, folder: Path) -> None:
         if isinstance(state.get("step"), torch.Tensor):
             state["step"] = state["step"].clone()
     shards = folder / (folder / "latest_universal").read_text()
-    saved = torch.load(shards / "zero" / "optimizer_state.pt", weights_only=False)["optimizer_state_dict"]["param_groups"]
+    saved = torch.load(shards / "zero" / "optimizer_state.pt", weights_only=True)["optimizer_state_dict"]["param_groups"]
     for group, as_saved in zip(optimizer.param_groups, saved, strict=True):
         group["weight_decay"] = as_saved["weight_decay"]
 
@@ -173,6 +175,20 @@ def _fetch(store: Store, checkpoint: Checkpoint, folder: Path) -> str | None:
     except ObjectDamaged as error:
         return str(error)
     return None
+
+
+def _refuse_foreign_anywhere(folder: Path) -> None:
+    """Raises RunFailed, in all processes, for a file that one of them fetched and that asks for code."""
+    refused: str | None = None
+    try:
+        refuse_foreign_pickles(folder)
+    except RunFailed as error:
+        refused = str(error)
+    refusals: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(refusals, refused)
+    found = next((each for each in refusals if each is not None), None)
+    if found is not None:
+        raise RunFailed(found)
 
 
 def _first_here() -> bool:

@@ -16,6 +16,7 @@ from components.shared.checkpoints import committed_checkpoints
 from components.shared.storage import LocalStore
 from tests.crash.killing import Point, server
 from tests.crash.training import TinyRun, tiny_run
+from tests.pickle_attack import replace_with_attack
 
 pytestmark = pytest.mark.slow
 SAME_ON_ANY_NUMBER = {"lora": {"dropout": 0.0}, "training": {"precision": "fp32"}}
@@ -217,6 +218,22 @@ def test_a_manifest_that_cannot_be_read_is_named_and_set_aside_only_when_the_spe
         assert run.history() == undisturbed.history()
         assert committed(run) == ["epoch-0001", "epoch-0002", "epoch-0003"]
         assert (manifest.parent / "damaged.json").stat().st_size == 100
+
+
+@pytest.mark.parametrize(
+    ("name_ends", "stage"),
+    [("mp_rank_00_model_states.pt", 0), ("mp_rank_00_optim_states.pt", 2), ("rng_state.pth", 2), ("scheduler.pt", 2)],
+)
+def test_a_checkpoint_that_asks_for_code_stops_the_run_with_its_name(forks: Any, tmp_path: Path, name_ends: str, stage: int) -> None:
+    zero = {"stage": stage, "offload_optimizer": "none", "offload_parameters": "none"}
+    run = finished_run(tmp_path, forks, method="full", num_processes=1, epochs=2, zero=zero)
+    run.forget("epoch-0002", "manifest.json", "history.json", "probe.safetensors")
+    path = replace_with_attack(Path(run.uri), "checkpoints/epoch-0001", name_ends, tmp_path / "called")
+    assert run.train(forks) == [1]
+    (problem,) = problems_of(log(run))
+    assert f"{path.name}: asks for posix.system, which is not opened" in problem
+    assert not (tmp_path / "called").exists()
+    assert committed(run) == ["epoch-0001"]
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from components.prepare_dataset.__main__ import check, kfp_step, prepare
 from components.prepare_dataset.assemble import LoggedProgress
 from components.prepare_dataset.claim import digest_of
 from components.prepare_dataset.source import load_source
-from components.shared.errors import DataError, HaganeError, ModelError
+from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.layout import DATASET, PLAN
 from components.shared.log import set_up_log
 from components.shared.manifest import Manifest, publish_folder
 from components.shared.spec import RunSpec
-from components.shared.spec_file import parse_spec
+from components.shared.spec_file import parse_spec, spec_from_parameter
 from components.shared.storage import LocalStore, open_store
 from tests.s3_server import S3Server
 from tests.tiny_models import CHATML, write_conversations
@@ -50,7 +50,7 @@ def _rows(spec: RunSpec, name: str) -> list[dict[str, list[int]]]:
 
 def _with_records(spec: RunSpec, *records: list[tuple[str, str]], template: str = "", **data: object) -> RunSpec:
     """The spec with a training file of these turns, a tenth of them held out, and this template, if any."""
-    path = Path(spec.data.train)
+    path = Path(spec.data.train_name)
     turns = [[{"role": role, "content": content} for role, content in record] for record in records]
     path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns), encoding="utf-8")
     if template:
@@ -177,7 +177,7 @@ def test_preparing_again_changes_nothing(spec: RunSpec, capsys: pytest.CaptureFi
 
 def test_other_data_is_prepared_anew_as_long_as_no_plan_was_made(spec: RunSpec) -> None:
     first = _prepare(spec)
-    write_conversations(Path(spec.data.train), 39, seed=1)
+    write_conversations(Path(spec.data.train_name), 39, seed=1)
     assert _prepare(spec).facts["num_conversations"] == 39 != first.facts["num_conversations"]
 
 
@@ -185,11 +185,11 @@ def test_data_that_changes_after_planning_is_refused(spec: RunSpec, tmp_path: Pa
     first = _prepare(spec)
     (tmp_path / "plan").mkdir()
     publish_folder(LocalStore(Path(spec.run_uri)), PLAN, tmp_path / "plan", made_by="test", inputs={"dataset": first.digest}, facts={})
-    original = Path(spec.data.train).read_bytes()
-    write_conversations(Path(spec.data.train), 39, seed=1)
+    original = Path(spec.data.train_name).read_bytes()
+    write_conversations(Path(spec.data.train_name), 39, seed=1)
     with pytest.raises(DataError, match=r"train.jsonl: changed since run 'r' was prepared and planned; put it back, or set another name"):
         _prepare(spec)
-    Path(spec.data.train).write_bytes(original)
+    Path(spec.data.train_name).write_bytes(original)
     assert _prepare(spec) == first
 
 
@@ -200,6 +200,30 @@ def test_without_a_held_out_file_a_share_of_train_is_kept_from_training(spec: Ru
     assert facts["held_out_sha256"] is None
     trained = {tuple(row["input_ids"]) for row in _rows(shared, "train.parquet")}
     assert not trained & {tuple(row["input_ids"]) for row in _rows(shared, "held_out.parquet")}
+
+
+def test_a_list_of_sources_is_one_training_set_and_repeats_only_what_is_trained_on(spec: RunSpec, tmp_path: Path) -> None:
+    (tmp_path / "alpaca.json").write_text(json.dumps([{"instruction": f"q{n}", "output": f"a{n}"} for n in range(5)]))
+    sources = [spec.data.train_name, {"path": str(tmp_path / "alpaca.json"), "format": "alpaca", "repeat": 3}]
+    mixed = _changed(spec, train=sources)
+    facts = _prepare(mixed).facts
+    assert facts["num_conversations"] == 45
+    assert sum(len(row["lengths"]) for row in _rows(mixed, "train.parquet")) == 40 + 3 * 5
+    assert "stand more than once" not in (Path(mixed.run_uri) / DATASET / "quality.json").read_text()
+
+
+def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None:
+    tree = spec.model_dump(mode="json")
+    for train, told in (
+        ([{"path": "a", "formt": "x"}], "source 1: formt: got 'x'"),
+        ([], "got [], must be a path, or a list"),
+        (3, "got 3"),
+    ):
+        with pytest.raises(SpecError) as raised:
+            spec_from_parameter({**tree, "data": {"train": train}})
+        (problem,) = raised.value.problems
+        assert problem.startswith("spec: data.train: ")
+        assert told in problem
 
 
 def test_conversations_too_long_for_a_row_are_refused_with_both_ways_out(spec: RunSpec) -> None:
@@ -228,7 +252,7 @@ def test_dropping_everything_is_refused(spec: RunSpec) -> None:
 
 
 def test_problems_of_data_and_model_come_together_and_claim_nothing(spec: RunSpec, tmp_path: Path) -> None:
-    Path(spec.data.train).write_text('{"messages": 3}\n')
+    Path(spec.data.train_name).write_text('{"messages": 3}\n')
     broken = spec.model_copy(update={"model": spec.model.model_copy(update={"source": "./nowhere"})})
     with pytest.raises(HaganeError) as raised:
         _prepare(broken)
@@ -255,15 +279,24 @@ def test_a_model_without_template_prepares_with_the_plain_one(spec: RunSpec, mod
 
 def test_checking_tells_every_problem_and_writes_nothing(spec: RunSpec, tmp_path: Path) -> None:
     assert check(spec) == []
-    with Path(spec.data.train).open("a") as stream:
+    with Path(spec.data.train_name).open("a") as stream:
         stream.write("{}\n[]\n")
     assert len(check(_changed(spec, chat_template="nope.jinja"))) == 3
     assert not (tmp_path / "store").exists()
 
 
+def test_checking_renders_every_conversation(spec: RunSpec) -> None:
+    records = [[("user", f"q{n}"), ("assistant", "a" * 30)] for n in range(600)]
+    records[300] = [("user", "q"), ("user", "twice"), ("assistant", "a")]
+    alternating = "{% if messages[1:] and messages[1].role == 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    (line,) = check(_with_records(spec, *records, template=alternating + CHATML))
+    assert "train.jsonl:301: " in line
+    assert "roles must alternate" in line
+
+
 def test_checking_finds_a_long_conversation_among_the_last(spec: RunSpec) -> None:
     talk = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "とても長い。" * 100}]}
-    with Path(spec.data.train).open("a") as stream:
+    with Path(spec.data.train_name).open("a") as stream:
         stream.write(json.dumps(talk) + "\n")
     (line,) = check(spec)
     assert "conversations looked at have more than 256 tokens, the longest" in line
@@ -281,7 +314,7 @@ def test_kfp_gets_the_manifest_the_page_the_numbers_and_the_digest(spec: RunSpec
 
 def test_data_and_template_may_be_objects_of_a_store_and_are_told_by_their_uri(spec: RunSpec, s3_env: S3Server) -> None:
     store = open_store(s3_env.fresh_uri())
-    store.upload(Path(spec.data.train), "in/train.jsonl")
+    store.upload(Path(spec.data.train_name), "in/train.jsonl")
     store.upload(Path("specs/templates/plain.jinja"), "plain.jinja")
     uris = {"train": f"{store.uri}/in/train.jsonl", "chat_template": f"{store.uri}/plain.jinja"}
     local = _prepare(_changed(spec, chat_template="specs/templates/plain.jinja"))

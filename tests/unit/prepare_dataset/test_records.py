@@ -147,8 +147,3 @@ def test_equal_problems_are_one_line_with_their_number(tmp_path: Path) -> None:
 def test_a_file_without_records_is_refused(tmp_path: Path, content: bytes) -> None:
     (problem,) = _problems(tmp_path, content)
     assert problem.startswith("data.jsonl: holds no record")
-
-
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder, must be one file of records"):
-        _read(tmp_path)

@@ -1,0 +1,194 @@
+"""One writer a run: who works on a run says so in its folder, and again every 20 s; a second start stops with the first one's name.
+
+    <store>/<run>/.writer-000001.json      who it is: host, process, since when; removed at the end
+
+A lock of an S3 store and of a folder alike: its object is written only if absent, so of two starts at once one wins. Who was killed
+leaves its lock behind. It is taken over at once on the same machine, where the process can be seen to be gone, and from another one
+after 2 minutes without a sign of life, by the store's own clock. Then the next number is taken, and the first one, should it still
+be there, sees the higher number before it would write its own again.
+"""
+
+import os
+import re
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from components.shared.errors import HaganeError, ObjectExists, ObjectMissing, SpecError, StoreError
+from components.shared.printable import shown
+from components.shared.spec import FrozenModel
+from components.shared.storage import Store, StoredObject
+
+BEAT_S = 20.0
+TAKE_OVER_S = 120.0
+"""Without a sign of life: six beats, so that a store which is away for a minute loses nobody the run."""
+_PREFIX = ".writer-"
+_LOCK = re.compile(r"\.writer-(\d{6})\.json")
+
+
+class Writer(FrozenModel):
+    """Who works on a run. A process is itself by machine, number and the moment of its start."""
+
+    owner: str
+    host: str
+    machine: str
+    """The start of the machine and its name space of processes, where a process's number means something."""
+    pid: int
+    process_started: int
+    """In ticks of the machine's clock, proc(5); 0 where there is no /proc, and signs of life alone count."""
+
+    @property
+    def told(self) -> str:
+        return f"process {self.pid} on {shown(self.host)}"
+
+
+@dataclass
+class Held:
+    """A lock that this process has."""
+
+    number: int
+    writer: Writer
+    lost_to: str | None = None
+    """Who took it over; None while it is held."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    number: int
+    stored: StoredObject
+    writer: Writer | None
+    """None for one that cannot be read."""
+
+
+def this_writer() -> Writer:
+    pid = os.getpid()
+    return Writer(
+        owner=uuid.uuid4().hex, host=socket.gethostname(), machine=_machine(), pid=pid, process_started=_process_started(pid) or 0
+    )
+
+
+@contextmanager
+def held_run(store: Store, writer: Writer, *, on_loss: Callable[[], object], beat_s: float = BEAT_S) -> Iterator[Held]:
+    """Nobody else works on the run inside the block. `on_loss` is called, from a thread, when it is taken over all the same.
+
+    Raises:
+        SpecError: someone else works on it; with who, and from when on it may be taken over.
+    """
+    held = Held(_acquire(store, writer), writer)
+    ended = threading.Event()
+    beat = threading.Thread(target=_beat, args=(store, held, ended, on_loss, beat_s), daemon=True)
+    beat.start()
+    try:
+        yield held
+    finally:
+        ended.set()
+        beat.join()
+        if held.lost_to is None:
+            with suppress(StoreError):  # a lock that stays is taken over
+                store.delete(_key(held.number))
+
+
+def _acquire(store: Store, writer: Writer) -> int:
+    for _ in range(10):
+        found = _locks(store)
+        _refuse_living(store, found, writer)
+        number = max((each.number for each in found), default=0) + 1
+        try:
+            store.write_bytes(_key(number), _content(writer), if_absent=True)
+        except ObjectExists:
+            continue  # another start was faster by a moment
+        try:
+            _refuse_living(store, [each for each in _locks(store) if each.number != number], writer)
+        except HaganeError:
+            store.delete(_key(number))
+            raise
+        for each in found:
+            store.delete(each.stored.key)
+        return number
+    raise SpecError(f"name: {store.uri} is begun by several processes at once; wait for them, or set another name")
+
+
+def _refuse_living(store: Store, found: list[_Found], writer: Writer) -> None:
+    """Raises SpecError for a lock whose owner may still be there."""
+    for each in found:
+        holder = each.writer
+        if holder is not None and holder.machine == writer.machine and holder.process_started:
+            if _process_started(holder.pid) == holder.process_started:
+                raise SpecError(f"name: {store.uri} is being worked on by {holder.told}; wait for its end, or set another name")
+            continue
+        age_s = (_store_time(store) - each.stored.written).total_seconds()
+        if age_s < TAKE_OVER_S:
+            who = "someone unknown" if holder is None else holder.told
+            raise SpecError(
+                f"name: {store.uri} is being worked on by {who}, last seen {max(0, age_s):.0f} s ago; wait for its end, or set another "
+                f"name; {TAKE_OVER_S:.0f} s after it was last seen, the same command takes over"
+            )
+
+
+def _beat(store: Store, held: Held, ended: threading.Event, on_loss: Callable[[], object], beat_s: float) -> None:
+    while not ended.wait(beat_s):
+        with suppress(StoreError):  # the store may be back at the next beat
+            later = [each for each in _locks(store) if each.number > held.number]
+            if later:
+                taker = later[-1].writer
+                held.lost_to = "someone unknown" if taker is None else taker.told
+                on_loss()
+                return
+            store.write_bytes(_key(held.number), _content(held.writer))
+
+
+def _locks(store: Store) -> list[_Found]:
+    found = []
+    for stored in list(store.list(_PREFIX)):
+        number = _LOCK.fullmatch(stored.key)
+        if number is None:
+            continue
+        try:
+            content = store.read_bytes(stored.key)
+        except ObjectMissing:  # given back since
+            continue
+        try:
+            writer = Writer.model_validate_json(content)
+        except ValueError:
+            writer = None
+        found.append(_Found(int(number[1]), stored, writer))
+    return found
+
+
+def _store_time(store: Store) -> datetime:
+    """Now, by the store's clock: the moment of an object that is written for this."""
+    key = f"{_PREFIX}clock-{uuid.uuid4().hex}"
+    store.write_bytes(key, b"")
+    try:
+        return next(iter(store.list(key))).written
+    finally:
+        store.delete(key)
+
+
+def _content(writer: Writer) -> bytes:
+    return writer.model_dump_json().encode()
+
+
+def _key(number: int) -> str:
+    return f"{_PREFIX}{number:06d}.json"
+
+
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if not boot.is_file():
+        return f"{socket.gethostname()} {uuid.getnode()}"
+    return f"{boot.read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+
+
+def _process_started(pid: int) -> int | None:
+    """None where there is no such process. Field 22 of /proc/<pid>/stat, counted behind the name, which may hold anything."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])

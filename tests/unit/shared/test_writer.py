@@ -1,0 +1,136 @@
+"""Of any number of starts of one run at once, one works on it; who is gone is followed at once here, and after a time elsewhere."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from components.shared import writer as module
+from components.shared.errors import SpecError
+from components.shared.storage import LocalStore, Store, open_store
+from components.shared.writer import Held, Writer, held_run, this_writer
+
+NOTHING = lambda: None  # noqa: E731
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return open_store(request.getfixturevalue("s3_env").fresh_uri() if request.param == "s3" else str(tmp_path / "store"))
+
+
+def elsewhere(name: str) -> Writer:
+    """A writer on a machine whose processes cannot be seen from here."""
+    return Writer(owner=name, host=name, machine=f"boot of {name}", pid=7, process_started=1)
+
+
+def locks(store: Store) -> list[str]:
+    return [stored.key for stored in store.list(".writer-")]
+
+
+def test_a_second_start_is_refused_with_the_first_ones_name_and_leaves_nothing(store: Store) -> None:
+    with held_run(store, elsewhere("alpha"), on_loss=NOTHING):
+        before = locks(store)
+        with pytest.raises(SpecError, match=r"is being worked on by process 7 on 'alpha', last seen \d+ s ago; wait"):
+            held_run(store, elsewhere("beta"), on_loss=NOTHING).__enter__()
+        assert locks(store) == before
+    assert locks(store) == []
+
+
+def test_the_next_start_after_an_end_goes_on_at_once(store: Store) -> None:
+    for name in ("alpha", "beta"):
+        with held_run(store, elsewhere(name), on_loss=NOTHING):
+            assert len(locks(store)) == 1
+
+
+@pytest.mark.parametrize("round", range(5))
+def test_of_many_starts_at_the_same_moment_at_most_one_holds_the_run(store: Store, round: int) -> None:
+    together, inside, most = threading.Barrier(8), [0], [0]
+    counting = threading.Lock()
+
+    def begin(name: str) -> bool:
+        together.wait()
+        try:
+            with held_run(store, elsewhere(name), on_loss=NOTHING):
+                with counting:
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                time.sleep(0.2)
+                with counting:
+                    inside[0] -= 1
+            return True
+        except SpecError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        began = list(pool.map(begin, map(str, range(8))))
+    assert most[0] == 1
+    assert sum(began) >= 1
+    assert locks(store) == []
+
+
+def test_a_process_of_this_machine_that_was_killed_is_followed_at_once(store: Store) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from components.shared.storage import open_store\n"
+        "from components.shared.writer import held_run, this_writer\n"
+        "held = held_run(open_store(sys.argv[1]), this_writer(), on_loss=print)\n"
+        "held.__enter__()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, store.uri], env=os.environ, check=False)
+    assert killed.returncode == -9
+    assert len(locks(store)) == 1
+    with held_run(store, this_writer(), on_loss=NOTHING) as held:
+        assert held.number == 2
+        assert locks(store) == [".writer-000002.json"]
+
+
+def test_one_of_this_machine_that_is_still_there_is_not_followed_however_long_it_was_silent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TAKE_OVER_S", 0.0)
+    with held_run(store, this_writer(), on_loss=NOTHING), pytest.raises(SpecError, match=rf"worked on by process {os.getpid()} on"):
+        held_run(store, this_writer(), on_loss=NOTHING).__enter__()
+
+
+def test_one_of_another_machine_is_followed_after_its_time_and_notices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = threading.Event()
+    with held_run(store, elsewhere("alpha"), on_loss=lost.set, beat_s=0.3) as first:
+        in_an_hour(monkeypatch)
+        with held_run(store, elsewhere("beta"), on_loss=NOTHING):
+            assert lost.wait(10)
+            assert first.lost_to == "process 7 on 'beta'"
+        assert locks(store) == []
+    assert locks(store) == []
+
+
+def in_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's clock shows an hour later than the signs of life so far."""
+    now = module._store_time
+    monkeypatch.setattr(module, "_store_time", lambda store: now(store) + timedelta(hours=1))
+
+
+def test_a_lock_that_cannot_be_read_holds_until_its_time_is_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write_bytes(".writer-000004.json", b"{")
+    with pytest.raises(SpecError, match="worked on by someone unknown"):
+        held_run(store, elsewhere("beta"), on_loss=NOTHING).__enter__()
+    in_an_hour(monkeypatch)
+    with held_run(store, elsewhere("beta"), on_loss=NOTHING) as held:
+        assert held.number == 5
+
+
+def test_signs_of_life_are_written_again(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    with held_run(store, elsewhere("alpha"), on_loss=NOTHING, beat_s=0.05) as held:
+        assert isinstance(held, Held)
+        first = next(iter(store.list(".writer-"))).written
+        end = time.monotonic() + 10
+        while next(iter(store.list(".writer-"))).written == first:
+            assert time.monotonic() < end
+            time.sleep(0.02)
