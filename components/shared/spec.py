@@ -285,12 +285,6 @@ class EvaluationSpec(FrozenModel):
     """Fail the run when the tuned model's held-out loss is not below the base's."""
 
 
-def _auto_or_bool(value: object) -> object:
-    if value == "auto" or isinstance(value, bool):
-        return value
-    raise ValueError(f"got {value!r}, must be auto, true or false")
-
-
 class ExportSpec(FrozenModel):
     merge: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
     """Also export the base with the adapter merged into it, as `merged/`, verified like the adapter. `auto` does so where vLLM loads no
