@@ -191,7 +191,7 @@ QUEUE_FAULTS = [
     (no_queue, "Kueue queue", "failed", "no LocalQueue hagane"),
     (held, "queue's quota", "failed", "is held (stopPolicy Hold)"),
     (without_disk, "queue's quota", "failed", "does not cover ephemeral-storage"),
-    (too_small, "queue's quota", "failed", "is too small for the job: memory"),
+    (too_small, "queue's quota", "failed", "is too small for the job: "),
     (not_looked_at, "queue's effect", "failed", "Kueue made no Workload"),
 ]
 RUNTIME_FAULTS = [
