@@ -30,6 +30,7 @@ def test_training_stops_before_its_first_step_where_conversations_of_a_row_see_e
         "data": {
             "train": str(write_conversations(tmp_path / "train.jsonl", 12, seed=1)),
             "held_out": str(write_conversations(tmp_path / "held_out.jsonl", 4, seed=2)),
+            "row_tokens": 256,
         },
         "training": {"precision": "fp32", "epochs": 1, "global_batch": 2},
         "lora": {"targets": "attention"},
