@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-runs test-crash test-hostile test-truth test-images test-cluster targets bench-checkpoint bench-plan bench-memory bench-time lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-memory bench-time bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -37,6 +37,8 @@ push: .venv/dev  ## Push the images to REGISTRY=…, and write their digests to 
 ## Develop
 test: .venv/dev  ## Run all tests but the slow suites below
 	$(BIN)/pytest
+test-unit: .venv/dev  ## Run the fast tests alone, a process per core
+	$(BIN)/pytest -n auto tests/contracts tests/unit
 test-runs: .venv/dev  ## Run the pipeline once for each kind of run, some killed, and as the KFP UI runs it; ten minutes
 	$(BIN)/pytest tests/runs
 test-crash: .venv/dev  ## Kill training and uploads at every write, break network, disk and files; half an hour
@@ -47,14 +49,18 @@ test-cluster: .venv/dev  ## Train, kill, drain, cut off and cancel in the cluste
 	$(BIN)/pytest tests/cluster
 test-images: .venv/dev  ## Open each built image, and run the pipeline through them; five minutes
 	$(BIN)/pytest tests/images
-test-truth: .venv/dev  ## Hold plans against real training and every architecture; some minutes
+test-truth: .venv/dev  ## Compare plans with real training and every architecture; some minutes
 	$(BIN)/pytest tests/truth
 targets: .venv/dev  ## Write docs/targets.md: what LoRA targets each architecture gets; three minutes
 	$(BIN)/python -m tests.truth.targets_table
+packing: .venv/dev  ## Write docs/packing.md: which model types keep conversations of a row apart; a minute
+	$(BIN)/python -m tests.truth.packing_table
 bench-plan: .venv/dev  ## Time and memory of planning a 70B model, beside DeepSpeed's and accelerate's estimators
 	$(BIN)/python -m benchmarks.plan_speed
 bench-memory: .venv/dev  ## Train small models and set their peak memory beside the plan; half an hour
 	$(BIN)/python -m benchmarks.memory_truth
+bench-published: .venv/dev  ## Compare the plan's time of a step with runs on GPUs that others published
+	$(BIN)/python -m benchmarks.published_speed
 bench-time: .venv/dev  ## Train small models and set the time of a step beside the plan; a quarter of an hour
 	$(BIN)/python -m benchmarks.time_truth
 check: .venv/dev lint test golden  ## What CI runs: lint, types, import rules, tests, generated files
@@ -62,7 +68,7 @@ lint: .venv/dev  ## Style, types, and who may import whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/lint-imports
 golden: .venv/dev  ## Make generated files again and fail when one differs
 	$(BIN)/python -m tests.regenerate_golden && git diff --exit-code -- tests/golden README.md docs
-fix: .venv/dev  ## Mend what ruff can mend
+fix: .venv/dev  ## Fix what ruff can fix
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 lock: .venv/dev  ## Resolve the lock files from pyproject.toml
 	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock.sh

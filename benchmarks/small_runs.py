@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from components.shared.layout import DATASET, SPEC
 from components.shared.manifest import publish_folder
 from components.shared.plan import Plan
+from components.shared.prompts import PROMPTS, Prompt, Prompts
 from components.shared.spec import RunSpec
 from components.shared.spec_file import parse_spec, spec_yaml
 from components.shared.storage import LocalStore
@@ -88,6 +89,12 @@ def spec_of(folder: Path, base: Path, case: Case) -> RunSpec:
     )
 
 
+def prompts_of(token_ids: list[int]) -> Prompts:
+    """One prompt of made-up tokens: what these runs train on has no text."""
+    prompt = Prompt(text="", token_ids=tuple(token_ids), probe_length=min(len(token_ids), 16), ends_turn=False)
+    return Prompts(chat_template="", end_token_ids=(), base_files=(), prompts=(prompt,))
+
+
 def make_run(folder: Path, base: Path, case: Case, *, num_steps: int) -> tuple[str, Plan]:
     """URI and plan of a run whose dataset/ and plan/ are finished."""
     rows, spec = 2 * num_steps * case.processes, spec_of(folder, base, case)
@@ -99,6 +106,7 @@ def make_run(folder: Path, base: Path, case: Case, *, num_steps: int) -> tuple[s
     local.mkdir()
     pq.write_table(table, local / "train.parquet")
     pq.write_table(table.slice(0, 1), local / "held_out.parquet")
+    (local / PROMPTS).write_text(prompts_of(made[0]["input_ids"]).model_dump_json())
     facts = {
         "num_rows": rows,
         "num_tokens": rows * case.row_tokens,

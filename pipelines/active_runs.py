@@ -9,13 +9,24 @@ from components.shared.errors import SpecError
 from pipelines.kfp_client import KfpClient
 
 ACTIVE = ("PENDING", "RUNNING", "PAUSED", "CANCELING")
+NO_STATE = (None, "RUNTIME_STATE_UNSPECIFIED")
+NEWEST = 50
+"""How many of the newest runs are looked at for one that has no state yet: it gets one within seconds."""
 NO_FOLDER = "-"
 
 
 def active_runs(kfp: KfpClient) -> Iterator[Any]:
-    """Every run that is not over, of any pipeline, in the namespace that is talked to."""
+    """Every run that is not over, of any pipeline, in the namespace that is talked to.
+
+    A run that was just created has no state, so that no filter finds it. A failed run that KFP's Retry continues is RUNNING.
+    """
+    within = kfp.scope()
+    newest = kfp.ask("list active runs", kfp.runs.run_service_list_runs, page_size=NEWEST, sort_by="created_at desc", **within)
+    unborn = {run.run_id: run for run in newest.runs or () if run.state in NO_STATE}
+    yield from unborn.values()
     is_active = {"predicates": [{"operation": "IN", "key": "state", "string_values": {"values": list(ACTIVE)}}]}
-    return kfp.pages("list active runs", kfp.runs.run_service_list_runs, "runs", filter=json.dumps(is_active), **kfp.scope())
+    listed = kfp.pages("list active runs", kfp.runs.run_service_list_runs, "runs", filter=json.dumps(is_active), **within)
+    yield from (run for run in listed if run.run_id not in unborn)
 
 
 def folder_of(run: Any) -> str:

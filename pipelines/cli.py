@@ -24,10 +24,10 @@ app = typer.Typer(
     help="""Fine-tune an open language model as one spec says: data, plan, training, a verified adapter, a report.
 
 A spec is a YAML file; `specs/demo.yaml` is one to copy. `hagane plan SPEC` shows what would happen and why; `hagane run SPEC`
-makes it happen on this machine. Run it again after a crash, and it goes on from the newest committed checkpoint.
+runs it on this machine. After a crash, the same command resumes from the newest committed checkpoint.
 
-Exit codes: 0 done; 2 something you can mend, told in one line a problem, nothing begun; 1 something that had begun failed;
-130 and 143 stopped by Ctrl-C or SIGTERM, and the same command goes on.""",
+Exit codes: 0 success; 2 an error in what was given, one line per problem, before anything was started;
+1 something that had started failed; 130 and 143 stopped by Ctrl-C or SIGTERM, and the same command resumes.""",
 )
 
 

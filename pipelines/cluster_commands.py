@@ -22,7 +22,7 @@ def doctor(
     token_file: TokenFile = None,
     context: Context = None,
 ) -> None:
-    """Look for all that would stop a run in the cluster, each with what to do about it.
+    """Find what in the cluster would stop a run, and say how to fix it.
 
     With a spec whose backend is a cluster a small pod, made as the workers are, tries image, environment and store; it is deleted.
     """

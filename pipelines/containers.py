@@ -164,7 +164,7 @@ def label_of(run_uri: str) -> str:
 
 def _files_of(spec: RunSpec) -> list[str]:
     """Every path of the spec that is there: of a hub id, none is."""
-    named = [spec.data.train, spec.data.held_out, spec.data.chat_template, spec.model.source]
+    named = [*(source.path for source in spec.data.train_sources), spec.data.held_out, spec.data.chat_template, spec.model.source]
     return [path for path in named if path is not None and user_path(path).exists()]
 
 

@@ -79,6 +79,30 @@ def six_fields(cron: str) -> list[str]:
     return fields
 
 
+def last_moment(cron: str, zone_name: str, *, after: datetime, until: datetime) -> datetime | None:
+    """The last moment after `after`, and not after `until`, that six fields name in a zone; None where they name none.
+
+    Of day of month and day of week both must hold, or one where neither is `*`, as robfig/cron has it (spec.go, dayMatches).
+    """
+    named = zone(zone_name)
+    begin, end = after.astimezone(named), until.astimezone(named)
+    fields = six_fields(cron)
+    seconds, minutes, hours, days, months, weekdays = (field.values(text) for field, text in zip(FIELDS, fields, strict=True))
+    is_any = fields[3] in EVERY or fields[5] in EVERY
+    day = end.date()
+    while day >= begin.date():
+        by_day, by_weekday = day.day in days, day.isoweekday() % 7 in weekdays
+        is_named = (by_day and by_weekday) if is_any else (by_day or by_weekday)
+        if is_named and day.month in months:
+            clock = sorted(product(hours, minutes, seconds), reverse=True)
+            moments = (datetime(day.year, day.month, day.day, *each, tzinfo=named) for each in clock)
+            found = next((moment for moment in moments if begin < moment <= end), None)
+            if found is not None:
+                return found
+        day -= timedelta(days=1)
+    return None
+
+
 def kfp_cron(cron: str, time_zone: str, *, server_zone: str, now: datetime) -> str:
     """Six fields by which a controller in `server_zone` starts runs at the moments that `cron` names in `time_zone`.
 

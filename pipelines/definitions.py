@@ -3,6 +3,10 @@
     DIR/pipelines/hagane-finetune.yaml                   first: the server refuses a version of a pipeline that it does not have
     DIR/versions/hagane-finetune-<12 hex digits>.yaml    named after its content, since a version can never be changed
 
+In KFP's Kubernetes-native mode its REST API makes the object of a version `<pipeline>-<version>`, with the version's name in
+spec.versionName (backend/src/crd/kubernetes/v2beta1/pipelineversion_types.go, NewPipelineVersionName); so do these files, that a
+version which Git and `hagane submit` both bring is one object.
+
 The same folder serves KFP in Kubernetes-native mode, where Argo CD, Flux or kubectl apply it, and its database mode, where
 `hagane apply` sends it. Files of older versions stay: schedules and past runs refer to their versions by name.
 """
@@ -45,6 +49,11 @@ class Definition:
     """Of a version: the pipeline's IR, and what a cluster needs beside it where there is any."""
 
     @property
+    def object_name(self) -> str:
+        """What Kubernetes calls it."""
+        return self.name if self.kind == "Pipeline" else f"{self.pipeline}-{self.name}"
+
+    @property
     def path(self) -> str:
         """Its file in the folder."""
         return f"{FOLDERS[self.kind]}/{self.name}.yaml"
@@ -56,14 +65,14 @@ class Definition:
 
     def manifest(self) -> dict[str, Any]:
         """The object, as Kubernetes takes it."""
-        metadata: dict[str, Any] = {"name": self.name}
+        metadata: dict[str, Any] = {"name": self.object_name}
         if self.namespace is not None:
             metadata["namespace"] = self.namespace
         metadata["labels"] = dict(LABELS)
         metadata["annotations"] = {"argocd.argoproj.io/sync-wave": WAVES[self.kind], **UNPRUNED}
         spec: dict[str, Any] = {"displayName": self.display_name, "description": self.description}
         if self.kind == "PipelineVersion":
-            spec |= {"pipelineName": self.pipeline, "pipelineSpec": self.documents[0]}
+            spec |= {"versionName": self.name, "pipelineName": self.pipeline, "pipelineSpec": self.documents[0]}
             if len(self.documents) > 1:
                 spec["platformSpec"] = self.documents[1]
         return {"apiVersion": API_VERSION, "kind": self.kind, "metadata": metadata, "spec": spec}
@@ -162,15 +171,23 @@ def from_manifest(tree: dict[str, Any]) -> Definition:
     documents = (spec["pipelineSpec"],) if kind == "PipelineVersion" else ()
     if spec.get("platformSpec"):
         documents += (spec["platformSpec"],)
+    pipeline = spec["pipelineName"] if kind == "PipelineVersion" else metadata["name"]
     return Definition(
         kind,
-        metadata["name"],
+        _logical_name(metadata["name"], spec, pipeline) if kind == "PipelineVersion" else metadata["name"],
         metadata.get("namespace"),
-        spec["pipelineName"] if kind == "PipelineVersion" else metadata["name"],
+        pipeline,
         spec.get("displayName", metadata["name"]),
         spec.get("description", ""),
         documents,
     )
+
+
+def _logical_name(object_name: str, spec: dict[str, Any], pipeline: str) -> str:
+    """A version's name as KFP has it, also where a server keeps no versionName."""
+    if spec.get("versionName"):
+        return spec["versionName"]
+    return object_name.removeprefix(f"{pipeline}-") if object_name.startswith(f"{pipeline}-{pipeline}-") else object_name
 
 
 def _namespace_of(folder: Path, pipeline: str) -> str | None:

@@ -45,8 +45,9 @@ def diagnose(
             file.write_text(spec_yaml(spec))
             arguments += ["--spec", str(file), "--image", read_images().training(on_gpus=spec.hardware.names_gpu)]
             try:
-                plan_of(spec.model_copy(update={"backend": "pytorchjob"}), Console(quiet=True), keep=folder / "plan", num_rows=NUM_ROWS)
-                arguments += ["--manifest", str(folder / "plan" / job_file("pytorchjob"))]
+                backend = "pytorchjob" if spec.backend == "local" else spec.backend
+                plan_of(spec.model_copy(update={"backend": backend}), Console(quiet=True), keep=folder / "plan", num_rows=NUM_ROWS)
+                arguments += ["--manifest", str(folder / "plan" / job_file(backend))]
             except HaganeError as error:
                 yield from (Finding(check="plan", state="failed", found=problem) for problem in error.problems)
         yield from _cluster_findings(arguments, progress)
@@ -67,7 +68,12 @@ def _cluster_findings(arguments: list[str], progress: Console) -> Iterator[Findi
             preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
         )
         assert program.stdout is not None
-        with program.stdout, stop_passed_on(program, program.terminate, signal.SIGTERM, signal.SIGINT) as stopped_by:
+
+        def say_still() -> None:
+            progress.print("still deleting the pod that looked around; Ctrl-C again: give up", style="dim")
+
+        passed_on = stop_passed_on(program, program.terminate, signal.SIGTERM, signal.SIGINT, still=say_still)
+        with program.stdout, passed_on as stopped_by:
             for event in map(event_of, program.stdout):
                 if event is None:
                     continue

@@ -2,8 +2,8 @@
 
 A finished step is known by its manifest in the store, which KFP's cache cannot see. `claim_run` looks, each time, and hands what it saw
 to prepare_dataset and render_config as parameters (components/prepare_dataset/claim.py), so that those two may be taken from the cache;
-KFP then starts no pod for them. The others are never: training writes what no parameter stands for, and each of the rest finds its own
-work done within seconds.
+KFP then starts its driver for each, and no pod of the step. The others are never: training writes what no parameter stands for, and
+each of the rest finds its own work done within seconds.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -87,5 +87,5 @@ def finetune(
     settle(export, Pod("Export and verify", cpus=cpus, memory=plan.outputs["export_memory"], hours=12))
     settle(evaluation, Pod("Evaluate", cpus=cpus, memory=plan.outputs["evaluate_memory"], hours=EVALUATE_POD_HOURS))
     settle(report, Pod("Report", cpus="250m", memory="512Mi", hours=1))
-    settle(ended, Pod("How it ended", cpus="250m", memory="512Mi", hours=1, retries=0))  # looks again by itself: tells once
+    settle(ended, Pod("How it ended", cpus="250m", memory="512Mi", hours=1, retries=0))  # may run twice all the same: see end.py
     kubernetes.use_secret_as_env(ended, secret_name="hagane-notify", secret_key_to_env={"url": "HAGANE_NOTIFY_URL"}, optional=True)  # noqa: S106 - its name

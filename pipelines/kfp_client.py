@@ -9,6 +9,8 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -28,12 +30,49 @@ from urllib3.exceptions import (
 
 from components.shared.errors import KfpError, KfpExists, KfpMissing, KfpUnreachable, RunFailed
 from pipelines.kfp_connection import Connection
+from pipelines.kfp_limits import check_sent
 
 CONNECT_S = 10.0
 PAGE_SIZE = 200
 """The most that the server gives at once (backend/src/apiserver/list)."""
+NO_REASON = "Failed to create a pipeline version"
+"""All that the upload of a version says when the pipeline is not there, or one is not allowed to."""
+INTERNAL = "Internal Server Error"
+"""All that the details of an answer of status 500 say; the sentence stands in its message."""
 FINISHED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 """States in which a run stays (V2beta1RuntimeState)."""
+
+
+READ_LOG = "read the log"
+"""How a question begins whose answer is text."""
+OLDEST = (2, 14)
+"""Version of the server. 2.14 to 2.17 were read, 2.17.0 was run."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What `healthz` says, by the API server or, through the UI's address, by the UI's, which spells it otherwise."""
+
+    multi_user: bool
+    pipeline_store: str
+    """`database` or `kubernetes`; empty where it is not said."""
+    tag_name: str
+    """The server's version, such as `2.17.0`; `unknown` for one that is no release."""
+
+    @property
+    def version(self) -> tuple[int, int] | None:
+        """Its first two numbers; None where `tag_name` is none."""
+        found = re.match(r"v?(\d+)\.(\d+)", self.tag_name)
+        return None if found is None else (int(found[1]), int(found[2]))
+
+
+def health_of(answer: dict[str, Any]) -> Health:
+    """From the answer's JSON. UI server 2.17: frontend/server/handlers/healthz.ts."""
+    return Health(
+        multi_user=bool(answer.get("multi_user") or answer.get("apiServerMultiUser")),
+        pipeline_store=answer.get("pipeline_store") or answer.get("pipelineStore") or "",
+        tag_name=answer.get("tag_name") or answer.get("apiServerTagName") or "",
+    )
 
 
 class KfpClient:
@@ -64,7 +103,10 @@ class KfpClient:
 
         Raises:
             KfpError: no answer, none of KFP's, or one that is no; one line. Its exit code is 1 once this client changed something.
+            SpecError: an object among the arguments breaks the server's rules (kfp_limits.py); it was not sent.
         """
+        for sent in arguments:
+            check_sent(sent)
         changes = not re.search(r"_(get|list)_", f"_{call.__name__}")
         try:
             answer = self._answer(doing, call, *arguments, **options)
@@ -90,33 +132,65 @@ class KfpClient:
             refusal = KfpUnreachable(f"{self._where(doing)}: {self._cause(error)}")
             refusal.may_be_obeyed = isinstance(error, ReadTimeoutError | ProtocolError)
             raise refusal from None
-        kind = self._api.last_response.getheader("content-type") or ""
-        if "json" not in kind:
-            raise KfpUnreachable(
-                f"{self._where(doing)}: the answer is {kind.partition(';')[0] or 'of no type'}, not KFP's; "
-                "a proxy's page to log in has this form: set HAGANE_KFP_TOKEN or --token-file, and check the address"
-            )
+        self._refuse_a_page(doing)
         return answer
 
+    def _refuse_a_page(self, doing: str) -> None:
+        """The last answer is KFP's, and no page that a proxy gave in its place."""
+        kind = (self._api.last_response.getheader("content-type") or "").partition(";")[0]
+        if "json" not in kind and not (kind == "text/plain" and doing.startswith(READ_LOG)):
+            raise KfpUnreachable(
+                f"{self._where(doing)}: the answer is {kind or 'of no type'}, not KFP's; "
+                "a proxy's page to log in has this form: set HAGANE_KFP_TOKEN or --token-file, and check the address"
+            )
+
     def pages(self, doing: str, call: Callable[..., Any], items: str, *arguments: Any, **options: Any) -> Iterator[Any]:
-        """Everything that one of the generated list functions gives, page by page. `items` is the answer's field, such as `runs`."""
-        token = ""
-        while True:
-            page = self.ask(doing, call, *arguments, page_token=token, page_size=PAGE_SIZE, **options)
+        """Everything that one of the generated list functions gives, page by page. `items` is the answer's field, such as `runs`.
+
+        A token keeps the filter. Sent again beside it, a filter of several values is refused, as the server compares them wrongly
+        (backend/src/apiserver/list/list.go, Matches).
+        """
+        page = self.ask(doing, call, *arguments, page_size=PAGE_SIZE, **options)
+        yield from getattr(page, items) or ()
+        rest = {name: value for name, value in options.items() if name != "filter"}
+        while page.next_page_token:
+            page = self.ask(doing, call, *arguments, page_token=page.next_page_token, page_size=PAGE_SIZE, **rest)
             yield from getattr(page, items) or ()
-            token = page.next_page_token
-            if not token:
-                return
+
+    def node_log(self, run_id: str, node: str) -> str:
+        """What the pod of a node of a run printed, or the server's error as JSON where it has no log of such a node."""
+
+        def read_node_get_log(_request_timeout: tuple[float, float]) -> None:
+            path = "/apis/v1alpha1/runs/{run}/nodes/{node}/log"  # in no published client
+            with suppress(UnicodeDecodeError):  # a pod may print any bytes
+                self._api.call_api(path, "GET", {"run": run_id, "node": node}, auth_settings=["Bearer"], _request_timeout=_request_timeout)
+
+        self.ask(f"{READ_LOG} of {node}", read_node_get_log)
+        content: str | bytes = self._api.last_response.data
+        return content.decode(errors="replace") if isinstance(content, bytes) else content
 
     @cached_property
-    def health(self) -> Any:
-        """V2beta1GetHealthzResponse: `multi_user`, `pipeline_store`."""
-        return self.ask("look whether it is there", kfp_server_api.HealthzServiceApi(self._api).healthz_service_get_healthz)
+    def health(self) -> Health:
+        """What the server says of itself.
+
+        Raises:
+            KfpError: it is older than the oldest that takes this pipeline.
+        """
+        self.ask("look whether it is there", kfp_server_api.HealthzServiceApi(self._api).healthz_service_get_healthz)
+        health = health_of(json.loads(self._api.last_response.data))
+        if health.version is not None and health.version < OLDEST:
+            oldest = ".".join(map(str, OLDEST))
+            raise KfpError(
+                f"KFP at {self.connection.endpoint}: found version {health.tag_name}, allowed {oldest} or newer: the drivers of "
+                "older ones refuse the pipeline's optional secrets, so its first step fails (kubeflow/pipelines#12495). "
+                "Fix: upgrade the server"
+            )
+        return health
 
     @property
     def multi_user(self) -> bool:
         """Whether the server keeps users' runs apart by namespace."""
-        return bool(self.health.multi_user)
+        return self.health.multi_user
 
     @cached_property
     def namespace(self) -> str | None:
@@ -184,6 +258,8 @@ class KfpClient:
             failed = KfpError(f"{where}; the server failed: see the log of its deployment ml-pipeline, then run the same command again")
             failed.may_pass = True
             return failed
+        if error.status == 400 and said == NO_REASON:
+            return KfpError(f"{where}; KFP gives no reason: you may not upload here, or the pipeline is gone; look at its log, ml-pipeline")
         return KfpError(where)
 
     def _cause(self, error: HTTPError) -> str:
@@ -220,5 +296,6 @@ def _said(error: kfp_server_api.ApiException) -> str:
     if not isinstance(body, dict):
         return ""
     details = [each.get("message") for each in body.get("details") or () if isinstance(each, dict)]
+    details = [each for each in details if each != INTERNAL]
     said = next(filter(None, (*details, body.get("error_message"), body.get("message"))), "")
     return " ".join(str(said).split()).rstrip(".;")

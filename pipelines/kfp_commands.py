@@ -90,22 +90,74 @@ def submit(
 def runs(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show the steps of this run, by its id.")] = None,
     experiment: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this experiment.")] = None,
-    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, help="The newest so many.")] = 20,
+    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, help="The newest COUNT runs.")] = 20,
+    log: Annotated[str | None, typer.Option("--log", metavar="STEP", help="Print the log of a step of RUN, such as claim_run.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="With --log: go on until the step has ended.")] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Cancel RUN: its training stores a checkpoint, and its job is gone when this returns.")
+    ] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Print the address of RUN in KFP's UI, and nothing else.")] = False,
     endpoint: Endpoint = None,
     namespace: Namespace = None,
     token_file: TokenFile = None,
     context: Context = None,
 ) -> None:
-    """List the runs of this pipeline in Kubeflow Pipelines, newest first; with RUN, the steps of one.
+    """List the runs of this pipeline in Kubeflow Pipelines, newest first; with RUN, the steps of one and why it failed.
 
     How far a training is, and what is finished in the store, `hagane status SPEC` shows.
     """
     from pipelines.kfp_runs import run_screen, runs_screen
     from pipelines.screens import open_console
 
+    _check_options(run, log=log, follow=follow, cancel=cancel, open_page=open_page)
     kfp = connect(endpoint, namespace, token_file, context)
-    screen = runs_screen(kfp, experiment, limit) if run is None else run_screen(kfp, run)
-    open_console().print(screen)
+    if run is None:
+        open_console().print(runs_screen(kfp, experiment, limit))
+    elif log is not None:
+        _print_log(kfp, run, log, follow=follow)
+    elif cancel:
+        _cancel(kfp, run)
+    elif open_page:
+        kfp.ask(f"look at run {run}", kfp.runs.run_service_get_run, run)
+        print(kfp.run_link(run))
+    else:
+        open_console().print(run_screen(kfp, run))
+
+
+def _check_options(run: str | None, *, log: str | None, follow: bool, cancel: bool, open_page: bool) -> None:
+    """Raises SpecError for options that do not go together."""
+    from components.shared.errors import SpecError
+
+    given = [name for name, is_given in (("--log", log is not None), ("--cancel", cancel), ("--open", open_page)) if is_given]
+    if len(given) > 1:
+        raise SpecError(f"runs: found {' and '.join(given)}, allowed one of them. Fix: leave the others out")
+    if given and run is None:
+        raise SpecError(f"runs: found {given[0]} without a run, allowed with one. Fix: name it by its id, as `hagane runs` shows it")
+    if follow and log is None:
+        raise SpecError("runs: found --follow without --log, allowed with it. Fix: add --log STEP")
+
+
+def _print_log(kfp: "KfpClient", run_id: str, step: str, *, follow: bool) -> None:
+    from pipelines.kfp_runs import check_step, look_at_run
+    from pipelines.step_log import follow_step_log, step_log
+
+    _, view = look_at_run(kfp, run_id)
+    check_step(step, view)
+    if not follow:
+        print(step_log(kfp, view, step), end="")
+        return
+    for piece in follow_step_log(kfp, lambda: look_at_run(kfp, run_id)[1], step):
+        print(piece, end="", flush=True)
+
+
+def _cancel(kfp: "KfpClient", run_id: str) -> None:
+    from pipelines.active_runs import NO_FOLDER, folder_of
+    from pipelines.cancelling import cancel_run
+    from pipelines.kfp_runs import look_at_run
+
+    folder = folder_of(look_at_run(kfp, run_id)[0])
+    run_uri = None if folder == NO_FOLDER else folder
+    cancel_run(kfp, lambda: look_at_run(kfp, run_id)[1], run_uri, tell=print)
 
 
 Definitions = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `hagane compile --manifests DIR` writes.")]

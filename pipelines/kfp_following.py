@@ -1,6 +1,6 @@
 """A run in KFP -> the same progress on the screen as of a local run, to its end.
 
-KFP knows which task is at work and how it ended; how far a training is, its launcher writes to the store, and the checkpoints are there.
+KFP knows which task is running and how it ended; how far a training is, its launcher writes to the store, and the checkpoints are there.
 Where the store cannot be read from here, that is said once and KFP's part is shown alone.
 """
 
@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -21,13 +21,26 @@ from components.shared.layout import CHECKPOINTS, MANIFEST, PROGRESS
 from components.shared.step import work_folder
 from components.shared.storage import Store, open_store
 from pipelines.compiled import CompiledPipeline
+from pipelines.failure_reasons import reasons
 from pipelines.finetune import STEPS, TASKS
 from pipelines.following import Screen, duration
-from pipelines.kfp_client import FINISHED, KfpClient
+from pipelines.kfp_client import KfpClient
+from pipelines.run_view import EXIT, RunView, StepView, view_of
 from pipelines.screens import print_end
 
 FIRST_POLL_S, SLOWEST_POLL_S, SLOWER = 1.0, 20.0, 1.3
 """Seconds between two looks: short after news, longer while nothing happens."""
+SAID = {"waiting": "waits to be started", "being cancelled": "is being cancelled", "paused": "is paused"}
+"""State of a run -> what is said of it when it comes."""
+ENDED = {
+    "succeeded": "finished",
+    "done before": "was done before",
+    "failed": "failed",
+    "cancelled": "was cancelled",
+}
+"""State of a step that has ended -> what is said of it."""
+TRAINING = "launch_training"
+LEFT_A_JOB = "end_run failed, so a training job may be left"
 UNREADABLE = "the store cannot be read from here, so steps made and losses are not shown"
 PATIENCE_S = 600.0
 """How long a server may fail before it is no longer asked; the run goes on without."""
@@ -45,20 +58,31 @@ def step_names(pipeline: CompiledPipeline) -> dict[str, str]:
 
 
 def follow_run(kfp: KfpClient, run_id: str, store_uri: str, names: dict[str, str], console: Console) -> None:
-    """The run is over, and went well.
+    """The run is over, and went well, its exit task too.
 
     Raises:
-        RunFailed: it failed or was terminated, with what KFP says of the failed steps; or the server is gone for good.
+        RunFailed: it failed or was cancelled, with why each step failed; or its exit task failed; or the server is gone for good.
         Preempted: Ctrl-C or SIGTERM ended the following; the run goes on.
     """
     with _left_by_signals(kfp, run_id), Screen(console, STEPS) as screen:
         follower = _Follower(kfp, run_id, screen, names, store_uri)
         wait_s = FIRST_POLL_S
-        while (run := follower.look()).state not in FINISHED:
+        while not (view := follower.look()).is_over:
             wait_s = FIRST_POLL_S if follower.had_news else min(wait_s * SLOWER, SLOWEST_POLL_S)
             time.sleep(wait_s)
-    if run.state not in ("SUCCEEDED", "SKIPPED"):
-        raise RunFailed(*failures(run, names), f"see {kfp.run_link(run_id)}")
+    problems = [] if view.state == "succeeded" else reasons(kfp, view, store_uri)
+    problems += exit_problems(kfp, view, store_uri)
+    if problems:
+        raise RunFailed(*problems, f"see {kfp.run_link(run_id)}")
+
+
+def exit_problems(kfp: KfpClient, view: RunView, run_uri: str | None) -> list[str]:
+    """What a failed exit task means; why it failed too, unless `reasons` says it: KFP calls such a run a success."""
+    end_run = view.step(EXIT)
+    if not view.is_over or end_run.state != "failed":
+        return []
+    why = reasons(kfp, replace(view, steps=(end_run,)), run_uri) if view.state == "succeeded" else []
+    return [*why, f"{LEFT_A_JOB}; see `hagane reap`"]
 
 
 def print_finish(run_uri: str, console: Console) -> None:
@@ -82,24 +106,26 @@ class _Follower:
         self._states: dict[str, str] = {}
         self._manifests: set[str] = set()
         self._checkpoints: set[str] = set()
-        self._progress: Any = None
+        self._phase = ("", "")
+        self._done: Any = None
+        self._restarts = 0
         self._state = ""
         self._failing_since: float | None = None
         self.had_news = True
 
-    def look(self) -> Any:
+    def look(self) -> RunView:
         """The run as KFP has it; what is new of it was shown."""
         self.had_news = False
-        run = self._run()
-        if run.state != self._state:
-            self._state, self.had_news = run.state, True
-            if run.state in ("PENDING", "CANCELING", "PAUSED"):
-                self._screen.say({"PENDING": "waits to be started", "CANCELING": "is being terminated", "PAUSED": "is paused"}[run.state])
-        for task in sorted(tasks_of(run), key=lambda each: str(each.create_time)):
-            self._show_task(task)
-        if self._store is not None:
-            self._show_training(self._store)
-        return run
+        view = view_of(self._run(), self._names)
+        if view.state != self._state:
+            self._state, self.had_news = view.state, True
+            if view.state in SAID:
+                self._screen.say(SAID[view.state])
+        for step in view.steps:
+            if step.name == TRAINING:
+                self._show_training(step)
+            self._show_step(step)
+        return view
 
     def _run(self) -> Any:
         while True:
@@ -120,24 +146,27 @@ class _Follower:
                     raise RunFailed(*error.problems, f"the run goes on: {self._kfp.run_link(self._run_id)}") from None
                 time.sleep(FIRST_POLL_S)
 
-    def _show_task(self, task: Any) -> None:
-        step = self._names.get(task.display_name)
-        if step not in STEPS or self._states.get(step) == task.state:
+    def _show_step(self, step: StepView) -> None:
+        if step.name not in STEPS or self._states.get(step.name) == step.state:
             return
-        self._states[step], self.had_news = task.state, True
-        if task.state != "PENDING":
-            self._screen.enter(step)
-        if task.state in ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"):
-            took = f" after {duration(_seconds(task))}" if task.end_time and task.start_time else ""
-            words = {"SUCCEEDED": "finished", "SKIPPED": "was done before", "FAILED": "failed", "CANCELED": "was terminated"}
-            self._screen.say(f"{words[task.state]}{took}")
+        self._states[step.name] = step.state
+        if step.state in ("waiting", "not run"):
+            return
+        self.had_news = True
+        self._screen.enter(step.name)
+        if step.state in ENDED:
+            took = "" if step.seconds is None or step.state == "done before" else f" after {duration(step.seconds)}"
+            self._screen.say(f"{ENDED[step.state]}{took}")
 
-    def _show_training(self, store: Store) -> None:
-        if self._states.get("launch_training") not in ("RUNNING", "SUCCEEDED"):
+    def _show_training(self, step: StepView) -> None:
+        """How far the training is, until it has ended and for the last time then."""
+        has_ended = self._states.get(step.name) in ENDED
+        if self._store is None or has_ended or step.state not in ("running", *ENDED):
             return
+        self._screen.enter(step.name)
         try:
-            self._show_checkpoints(store)
-            self._show_progress(json.loads(store.read_bytes(PROGRESS)))
+            self._show_checkpoints(self._store)
+            self._show_progress(json.loads(self._store.read_bytes(PROGRESS)))
         except ObjectMissing:
             return
         except (StoreError, ValueError) as error:
@@ -157,36 +186,24 @@ class _Follower:
                 self.had_news = True
 
     def _show_progress(self, state: dict[str, Any]) -> None:
-        if state == self._progress:
-            return
-        self._progress, self.had_news = state, True
-        if state.get("done"):
+        """What is new since the last look: a restart, another phase, more steps. The launcher writes it every few seconds."""
+        restarts = int(state.get("restarts") or 0)
+        if restarts > self._restarts:
+            self._say(f"training: the job's pods were started anew ({restarts} {'time' if restarts == 1 else 'times'} so far)")
+        self._restarts = max(self._restarts, restarts)
+        phase = (str(state["phase"]), str(state["detail"]))
+        done = state.get("done")
+        if phase != self._phase and not (done and phase[0] == "running"):
+            self._say(f"training: {': '.join(filter(None, phase))}")
+        self._phase = phase
+        if done and done != self._done:
+            self._done, self.had_news = done, True
             told = {key: state[key] for key in ("done", "total", "loss", "tokens_s", "left_s") if state.get(key) is not None}
             self._screen.show({"event": "progress", "component": "train", "unit": "steps", **told})
-        else:
-            self._screen.say(f"training: {state['phase']}" + (f": {state['detail']}" if state["detail"] else ""))
 
-
-def tasks_of(run: Any) -> list[Any]:
-    return list((run.run_details.task_details if run.run_details else None) or ())
-
-
-def failures(run: Any, names: dict[str, str]) -> list[str]:
-    """A line for each failed step, or for the run where KFP names none."""
-    if run.state == "CANCELED":
-        return [f"run {run.display_name!r} was terminated"]
-    failed = [task for task in tasks_of(run) if task.state == "FAILED" and task.display_name in names]
-    lines = [f"{names[task.display_name]}: {_words(task.error)}" for task in failed]
-    return lines or [f"run {run.display_name!r}: {_words(run.error)}"]
-
-
-def _words(error: Any) -> str:
-    return " ".join(error.message.split()) if error is not None and error.message else "failed; its log says why"
-
-
-def _seconds(task: Any) -> float:
-    end, start = task.end_time, task.start_time
-    return (end - start).total_seconds() if isinstance(end, datetime) and isinstance(start, datetime) else 0.0
+    def _say(self, line: str) -> None:
+        self.had_news = True
+        self._screen.say(line)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Runs in KFP as text for a terminal."""
 
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -7,14 +8,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from components.shared.errors import KfpMissing
-from pipelines.active_runs import folder_of
+from components.shared.errors import KfpMissing, SpecError, StoreError
+from components.shared.run_end import read_end
+from components.shared.storage import open_store
+from pipelines.active_runs import NO_FOLDER, folder_of
 from pipelines.compiling import compiled_pipeline
+from pipelines.failure_reasons import reasons
+from pipelines.following import duration
 from pipelines.kfp_client import KfpClient
-from pipelines.kfp_following import failures, step_names, tasks_of
+from pipelines.kfp_following import LEFT_A_JOB, exit_problems, step_names
 from pipelines.kfp_versions import find_pipeline
+from pipelines.run_view import EXIT, RunView, StepView, local_time, view_of
 
 NEVER = "-"
+RETRIED = "KFP's Retry continued it at {time}. Retry does not run end_run again: its page is of the first try."
 
 
 def runs_screen(kfp: KfpClient, experiment: str | None, limit: int) -> RenderableType:
@@ -35,33 +42,58 @@ def runs_screen(kfp: KfpClient, experiment: str | None, limit: int) -> Renderabl
         table.add_column(heading, overflow="fold")
     kept = find_pipeline(kfp, pipeline.name)
     for run in () if kept is None else islice(_of_pipeline(kfp, kept.pipeline_id, within), limit):
-        table.add_row(
-            run.display_name,
-            run.state,
-            _at_step(run, names),
-            _time(run.created_at),
-            _time(run.finished_at) if run.finished_at else NEVER,
-            folder_of(run),
-            run.run_id,
-        )
+        view = view_of(run, names)
+        at_step = ", ".join(view.at_step) or NEVER
+        table.add_row(view.name, _state(view), at_step, local_time(view.created), local_time(view.finished), folder_of(run), view.id)
     return table if table.row_count else Text(f"no runs of {pipeline.name} yet; hagane submit SPEC starts one")
 
 
 def run_screen(kfp: KfpClient, run_id: str) -> RenderableType:
-    """One run, and the state of each of its steps. Raises KfpMissing where no run has this id."""
-    names = step_names(compiled_pipeline())
-    run = kfp.ask(f"look at run {run_id}", kfp.runs.run_service_get_run, run_id)
+    """One run, the state of each of its steps, and why those failed that did. Raises KfpMissing where no run has this id."""
+    run, view = look_at_run(kfp, run_id)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("step", "state", "started", "finished"):
+    for heading in ("step", "state", "started", "finished", "took"):
         table.add_column(heading)
-    for task in sorted(tasks_of(run), key=lambda each: str(each.create_time)):
-        step = names.get(task.display_name)
-        if step is not None:
-            ended = _time(task.end_time) if task.end_time else NEVER
-            table.add_row(step, task.state, _time(task.start_time) if task.start_time else NEVER, ended)
-    head = Text.assemble((f"run {run.display_name}", "bold"), f"  {run.state}  {folder_of(run)}\n{kfp.run_link(run_id)}")
-    problems = [Text(line, style="red") for line in failures(run, names)] if run.state in ("FAILED", "CANCELED") else []
-    return Group(head, *problems, Text(), table)
+    for step in view.steps:
+        table.add_row(step.name, step.state, local_time(step.started), local_time(step.finished), _took(step))
+    folder = folder_of(run)
+    head = Text.assemble((f"run {view.name}", "bold"), f"  {_state(view)}  {folder}\n{kfp.run_link(run_id)}")
+    notes = []
+    run_uri = None if folder == NO_FOLDER else folder
+    if view.retried_at is not None:
+        notes.append(Text(RETRIED.format(time=local_time(view.retried_at)) + _said_since(run_uri, view.id)))
+    problems = reasons(kfp, view, run_uri) if view.state in ("failed", "cancelled") else []
+    problems += exit_problems(kfp, view, run_uri)
+    red = [Text(line, style="red") for line in problems]
+    return Group(head, *notes, *red, Text(), table)
+
+
+def look_at_run(kfp: KfpClient, run_id: str) -> tuple[Any, RunView]:
+    """The run as the client gives it, and what it says. Raises KfpMissing where no run has this id."""
+    run = kfp.ask(f"look at run {run_id}", kfp.runs.run_service_get_run, run_id)
+    return run, view_of(run, _names())
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Compiling takes a second, and a run that is followed is looked at again and again."""
+    return step_names(compiled_pipeline())
+
+
+def check_step(name: str, view: RunView) -> None:
+    """Raises SpecError for a word that is no step."""
+    known = [step.name for step in view.steps]
+    if name not in known:
+        raise SpecError(f"--log: found {name!r}, allowed {', '.join(known)}. Fix: name one of them")
+
+
+def _said_since(run_uri: str | None, run_id: str) -> str:
+    """What the steps that ran again wrote of the run's end, where the store can be read from here."""
+    try:
+        end = None if run_uri is None else read_end(open_store(run_uri), run_id)
+    except StoreError:
+        return ""
+    return "" if end is None else f" {end.title}."
 
 
 def _of_pipeline(kfp: KfpClient, pipeline_id: str, within: dict[str, Any]) -> Any:
@@ -69,10 +101,10 @@ def _of_pipeline(kfp: KfpClient, pipeline_id: str, within: dict[str, Any]) -> An
     return (run for run in listed if run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id == pipeline_id)
 
 
-def _at_step(run: Any, names: dict[str, str]) -> str:
-    at_work = [names[task.display_name] for task in tasks_of(run) if task.state == "RUNNING" and task.display_name in names]
-    return ", ".join(at_work) or NEVER
+def _state(view: RunView) -> str:
+    """The run's state; KFP calls a run whose exit task failed a success."""
+    return f"{view.state}, {LEFT_A_JOB}" if view.is_over and view.step(EXIT).state == "failed" else view.state
 
 
-def _time(moment: Any) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment is not None else NEVER
+def _took(step: StepView) -> str:
+    return NEVER if step.seconds is None else duration(step.seconds)

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import kfp_server_api
 
-from components.shared.errors import KfpExists, KfpMissing
+from components.shared.errors import KfpExists, KfpMissing, SpecError
 from pipelines.compiled import CompiledPipeline
 from pipelines.kfp_client import KfpClient, equals
+from pipelines.kfp_limits import name_problems, tag_problems
 
-TAGS = {"app.kubernetes.io/managed-by": "hagane"}
-"""On each version that is uploaded from here, where the server keeps tags."""
+TAGS = {"managed-by": "hagane"}
+"""On each version that is uploaded from here, where the server keeps tags. A key holds no dot (kfp_limits.py)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,15 @@ def find_version(kfp: KfpClient, pipeline_id: str, name: str) -> Any:
 
 
 def upload_version(kfp: KfpClient, pipeline_id: str, name: str, content: bytes, *, description: str) -> Any:
-    """A version of this name and content is in KFP. Raises KfpExists where one of the name is there."""
+    """A version of this name and content is in KFP.
+
+    Raises:
+        KfpExists: one of the name is there.
+        SpecError: KFP takes no such name or tag; nothing was sent.
+    """
+    problems = [*name_problems("version", name, where="version"), *tag_problems(TAGS, where=f"version {name}")]
+    if problems:
+        raise SpecError(*problems)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{name}.yaml"
         file.write_bytes(content)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from components.shared.processes import end_with_parent, left_by_sigterm
+from components.shared.processes import end_with_parent, left_by_signal
 
 
 def main() -> None:
@@ -35,8 +35,11 @@ def main() -> None:
     in_containers = len(sys.argv) > 2
     if not in_containers:
         _outlive_steps()
+    stop = left_by_signal(
+        ending="pipeline: its container is being removed", left="pipeline: its container may still run; look for it by `docker ps`"
+    )
     with (
-        left_by_sigterm() if in_containers else nullcontext(),
+        stop if in_containers else nullcontext(),
         tempfile.TemporaryDirectory(prefix="hagane-kfp-", ignore_cleanup_errors=True) as folder,
     ):
         artifacts = Path(folder, "artifacts")

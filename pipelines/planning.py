@@ -4,15 +4,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
 from components.shared.errors import HaganeError
-from components.shared.layout import PLAN
+from components.shared.layout import DATASET, PLAN
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.spec_file import spec_yaml
+from components.shared.tokenizer_sample import read_tokenizer_sample
 from pipelines.component_program import output_of
 from pipelines.following import Screen, follow
 
@@ -36,6 +38,8 @@ def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None, num_ro
             if num_rows is None:
                 _run_program(["components.prepare_dataset", "--spec", str(file)], Path(folder), screen)
                 _run_program(["components.render_config", "--run", scratch.run_uri], Path(folder), screen)
+                if read_tokenizer_sample(Path(scratch.run_uri) / DATASET).may_differ and find_spec("transformers") is not None:
+                    _run_program(["components.evaluate.same_tokens", "--run", scratch.run_uri], Path(folder), screen)
             else:
                 rows = ("--rows", str(num_rows), "--out", str(made))
                 _run_program(["components.render_config", "--spec", str(file), *rows], Path(folder), screen)

@@ -31,8 +31,16 @@ class Pod:
     hours: int | None
     """Longest time that the pod may run; None for the one that trains, which has deadlines of its own and must be told SIGTERM first."""
     retries: int = 2
-    """After half a minute, then one: for a store or a hub that does not answer. The last error counts. Argo retries a container that
-    failed, not a pod whose node is lost."""
+    """New pods by KFP in place of one that is lost. What a step itself knows how to wait for, it waits for (shared/patience.py): where a
+    site's Argo retries only what is lost (retryPolicy OnError, the default of KFP 2.17), a container that failed has no second try, and
+    elsewhere it has one at once."""
+
+
+RETRY_WINDOW = "31536000s"
+"""A year, for ever: Argo counts backoff.maxDuration from the start of the first try, and kills a later one when it is over, whatever the
+step's own timeout (workflow/controller/operator.go, processNodeRetries; kubeflow/pipelines#13452). KFP's default is an hour."""
+NO_PAUSE = "0s"
+"""Before a retry. Argo waits it out before it looks whether there is a retry at all: after an error that is final it would be in vain."""
 
 
 def settle(task: dsl.PipelineTask, pod: Pod, *, cached: bool = False) -> None:
@@ -42,7 +50,7 @@ def settle(task: dsl.PipelineTask, pod: Pod, *, cached: bool = False) -> None:
     task.set_memory_request(pod.memory)
     task.set_caching_options(cached)
     if pod.retries:
-        task.set_retry(num_retries=pod.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="300s")
+        task.set_retry(num_retries=pod.retries, backoff_duration=NO_PAUSE, backoff_factor=2.0, backoff_max_duration=RETRY_WINDOW)
     if pod.hours is not None:
         kubernetes.set_timeout(task, pod.hours * 3600)
     kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env={key: key for key in SECRET_KEYS}, optional=True)

@@ -21,6 +21,8 @@ from pipelines.schedules import Change, Owned, digest_of
 
 ORPHAN = "ORPHAN"
 """How a recurring run is deleted: its finished workflows, and with them their logs, stay as long as KFP keeps any."""
+ORPHANS_SINCE = (2, 16)
+"""Version of the server that first reads ORPHAN (kubeflow/pipelines#12574); older ones delete the workflows."""
 POLL_S = 5.0
 
 
@@ -84,6 +86,9 @@ class Reconciler:
                 if run is not None:
                     return run
         self._tell(f"{told + 'd' if told.endswith('e') else told:9} {change.name}")
+        if change.kind == "enable":
+            for line in change.lines:
+                self._tell(f"{'':9} {line}")
         return None
 
     def _go(self, change: Change, active: dict[str, str]) -> str | None:
@@ -111,6 +116,7 @@ class Reconciler:
 
     def _exchange(self, change: Change) -> None:
         """The old ones, which are turned off, are gone; the new one is there where there is one to be, and turned on if it is to be."""
+        self._warn_of_logs(change)
         made = self._make(change.wanted, enabled=False) if change.kind == "replace" and change.wanted is not None else None
         for each in change.old:
             self._kfp.ask(
@@ -121,6 +127,14 @@ class Reconciler:
             )
         if made is not None and change.wanted is not None and change.wanted.enabled:
             self._turn(made, change.name, on=True)
+
+    def _warn_of_logs(self, change: Change) -> None:
+        version = self._kfp.health.version
+        if version is not None and version < ORPHANS_SINCE:
+            tag = self._kfp.health.tag_name
+            self._tell(
+                f"warning   {change.name}: KFP {tag} deletes its finished workflows and their logs with it; 2.16 and newer keep them"
+            )
 
     def _undone(self, change: Change, turned_off: list[Owned], error: KfpError) -> KfpError:
         """The error to tell, after what was turned off is on again: with a line more where nothing starts the schedule's runs."""

@@ -22,6 +22,7 @@ from components.shared.storage import open_store
 from components.shared.writer import held_run, this_writer
 from pipelines.finetune import STEPS
 from pipelines.following import Outcome, Screen, follow
+from pipelines.parameters import texts_of
 
 
 def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = None) -> None:
@@ -41,7 +42,10 @@ def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = 
         spec_file = folder / "spec.json"
         spec_file.write_text(spec.model_dump_json(exclude_none=True))  # KFP has no null; a field left out is null
         with Screen(console, STEPS) as screen:
-            outcome, exit_code, stopped_by = _run_pipeline(spec_file, log_file, screen, container_uid)
+            try:
+                outcome, exit_code, stopped_by = _run_pipeline(spec_file, log_file, screen, container_uid)
+            except KeyboardInterrupt:
+                raise _given_up(spec) from None
     if held.lost_to is not None:
         raise RunFailed(f"name: run {spec.name!r} was taken over by {held.lost_to}, as this process gave no sign of life; follow it there")
     if stopped_by:
@@ -55,6 +59,15 @@ def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = 
 def _stopped(by: set[signal.Signals], outcome: Outcome) -> RunFailed:
     error = Preempted(*(outcome.problems or ["pipeline: stopped; the same command goes on from the last finished step"]))
     error.exit_code = 128 + min(by)
+    return error
+
+
+def _given_up(spec: RunSpec) -> RunFailed:
+    left = "its processes are killed"
+    if spec.backend != "local":
+        left += f"; its job in the cluster may still run: hagane reap {spec.run_uri}"
+    error = Preempted(f"pipeline: given up; {left}")
+    error.exit_code = 128 + signal.SIGINT
     return error
 
 
@@ -79,7 +92,7 @@ def run_in_containers(spec: RunSpec, console: Console, *, uid: int | None) -> No
 
 
 def _run_pipeline(spec_file: Path, log_file: Path, screen: Screen, container_uid: int | None) -> tuple[Outcome, int, set[signal.Signals]]:
-    """What the events told, the exit code, and the signals that came: the first asks all steps to end, a second Ctrl-C kills them."""
+    """What the events told, the exit code, and the signals that came: the first asks all steps to end, a third Ctrl-C kills them."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.local_run", str(spec_file), *([] if container_uid is None else [str(container_uid)])],
         env={**os.environ, "HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1"},
@@ -93,11 +106,14 @@ def _run_pipeline(spec_file: Path, log_file: Path, screen: Screen, container_uid
     assert process.stdout is not None
 
     def ask_to_end() -> None:
-        screen.say("stopping; a training in progress stores a checkpoint first (Ctrl-C again: end at once)")
+        screen.say("stopping; a training in progress stores a checkpoint first, and its job in a cluster is deleted")
         os.killpg(process.pid, signal.SIGTERM)
 
+    def say_still() -> None:
+        screen.say("still stopping: waiting for the step in progress to end (Ctrl-C again: give up, which may leave a job in a cluster)")
+
     try:
-        with stop_passed_on(process, ask_to_end, signal.SIGTERM, signal.SIGINT) as stopped_by:
+        with stop_passed_on(process, ask_to_end, signal.SIGTERM, signal.SIGINT, still=say_still) as stopped_by:
             outcome = follow(process.stdout, log_file, screen)
             return outcome, process.wait(), stopped_by
     except KeyboardInterrupt:
@@ -124,17 +140,6 @@ def _alone(lock_file: Path, run: str) -> Iterator[None]:
 
 def _refuse_what_kfp_garbles(spec: RunSpec) -> None:
     """kfp.local 2.17 replaces the text `python3` by the interpreter's path in all that it hands to a step."""
-    garbled = [f"{key}: {value!r}" for key, value in _texts(json.loads(spec.model_dump_json())) if "python3" in value]
+    garbled = [f"{key}: {value!r}" for key, value in texts_of(json.loads(spec.model_dump_json())) if "python3" in value]
     if garbled:
         raise SpecError(*(f"{line} contains 'python3', which kfp.local would change; use another path or wording" for line in garbled))
-
-
-def _texts(tree: object, where: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(tree, str):
-        yield where, tree
-    elif isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _texts(value, f"{where}.{key}" if where else key)
-    elif isinstance(tree, list):
-        for index, value in enumerate(tree):
-            yield from _texts(value, f"{where}.{index}")

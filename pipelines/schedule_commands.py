@@ -19,6 +19,9 @@ Only recurring runs that carry the file's owner are ever touched. Each run of a 
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The schedules, a YAML file; its specs are found beside it.")]
+NoCatchUp = Annotated[
+    bool, typer.Option("--no-catch-up", help="A schedule that is turned on starts no run for a time that it missed while it was off.")
+]
 Prune = Annotated[bool, typer.Option("--prune", help="Remove schedules of this owner that are gone from the file.")]
 
 
@@ -26,6 +29,7 @@ Prune = Annotated[bool, typer.Option("--prune", help="Remove schedules of this o
 def plan(
     file: File = Path("schedules.yaml"),
     prune: Prune = False,
+    no_catch_up: NoCatchUp = False,
     endpoint: Endpoint = None,
     namespace: Namespace = None,
     token_file: TokenFile = None,
@@ -38,7 +42,8 @@ def plan(
     wanted = load_schedules(file)
     pipeline = _pinned_pipeline()
     kfp = connect(endpoint, namespace, token_file, context)
-    needed = changes(wanted, owned_schedules(kfp, wanted.owner), version=pipeline.version_name, prune=prune)
+    owned = owned_schedules(kfp, wanted.owner)
+    needed = changes(wanted, owned, version=pipeline.version_name, prune=prune, no_catch_up=no_catch_up)
     for change in needed:
         print(f"{change.kind:13} {change.name}")
         for line in change.lines:
@@ -50,6 +55,7 @@ def plan(
 def apply(
     file: File = Path("schedules.yaml"),
     prune: Prune = False,
+    no_catch_up: NoCatchUp = False,
     wait_minutes: Annotated[
         float, typer.Option(metavar="MINUTES", min=0, help="Wait so long for a schedule's active run before it is replaced.")
     ] = 0.0,
@@ -71,7 +77,8 @@ def apply(
     wanted = load_schedules(file)
     pipeline = _pinned_pipeline()
     kfp = connect(endpoint, namespace, token_file, context)
-    needed = changes(wanted, owned_schedules(kfp, wanted.owner), version=pipeline.version_name, prune=prune)
+    owned = owned_schedules(kfp, wanted.owner)
+    needed = changes(wanted, owned, version=pipeline.version_name, prune=prune, no_catch_up=no_catch_up)
     reconciler = Reconciler(kfp, wanted, ensure=lambda: ensure_version(kfp, pipeline), version=pipeline.version_name, tell=print)
     reconciler.apply(needed, wait_s=wait_minutes * 60)
     changed = len(to_do(needed))

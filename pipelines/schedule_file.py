@@ -28,6 +28,7 @@ from components.shared.printable import shown
 from components.shared.spec import FrozenModel, RunSpec
 from components.shared.spec_file import Location, complaint, load_spec, place_of, read_fields
 from pipelines.cron import kfp_cron, six_fields, zone
+from pipelines.kfp_limits import account_problems, name_problems
 from pipelines.options import EXPERIMENT
 from pipelines.submitting import cluster_problems, spec_parameter
 
@@ -50,9 +51,9 @@ class Schedule(FrozenModel):
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Fields of the spec to set, as `--set` would: `training.epochs: 5`."""
     enabled: bool = True
-    """Whether it starts runs. Turning it off and on keeps it, with its history."""
+    """Whether it starts runs. Turning it off and on keeps it, with its history; turned on, it starts the last run that it missed."""
     concurrency: int = Field(default=1, ge=1, le=10)
-    """How many of its runs may be at work at once."""
+    """How many of its runs may be running at once."""
     catch_up: bool = False
     """After the controller was away: start every run that was missed, not the last one alone."""
     service_account: str = ""
@@ -126,6 +127,8 @@ class WantedSchedules:
     experiment: str
     owner: str
     schedules: tuple[Wanted, ...]
+    server_time_zone: str = "UTC"
+    """Zone in which KFP's controller reads each schedule's cron."""
 
 
 def load_schedules(path: Path) -> WantedSchedules:
@@ -140,6 +143,7 @@ def load_schedules(path: Path) -> WantedSchedules:
     except ValidationError as error:
         raise SpecError(*problems, *(_sentence(detail, lines, str(path)) for detail in error.errors())) from None
     problems += _doubles(file, lines, str(path))
+    problems += name_problems("experiment", file.experiment, where=f"{place_of(('experiment',), lines, str(path))}experiment")
     wanted: list[Wanted] = []
     now = datetime.now(UTC)
     for index, schedule in enumerate(file.schedules):
@@ -149,6 +153,8 @@ def load_schedules(path: Path) -> WantedSchedules:
         except ValueError as error:
             problems.append(f"{place_of((*where, 'time_zone'), lines, str(path))}{schedule.name}: time_zone: {error}")
             continue
+        account = f"{place_of((*where, 'service_account'), lines, str(path))}{schedule.name}: service_account"
+        problems += account_problems(schedule.service_account, where=account)
         place = f"{place_of((*where, 'spec'), lines, str(path))}{schedule.name}"
         try:
             spec = load_spec(path.parent / schedule.spec, _overrides(schedule))
@@ -159,7 +165,7 @@ def load_schedules(path: Path) -> WantedSchedules:
         wanted.append(_wanted(schedule, cron, spec))
     if problems:
         raise SpecError(*problems)
-    return WantedSchedules(file.experiment, file.owner, tuple(wanted))
+    return WantedSchedules(file.experiment, file.owner, tuple(wanted), file.server_time_zone)
 
 
 def _wanted(schedule: Schedule, cron: str, spec: RunSpec) -> Wanted:

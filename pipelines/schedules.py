@@ -8,9 +8,11 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
+from pipelines.cron import last_moment
 from pipelines.kfp_client import KfpClient
 from pipelines.schedule_file import Wanted, WantedSchedules
 
@@ -72,15 +74,29 @@ def owned_schedules(kfp: KfpClient, owner: str) -> list[Owned]:
     return found
 
 
-def changes(wanted: WantedSchedules, owned: Iterable[Owned], *, version: str, prune: bool) -> list[Change]:
-    """What has to be done, in the file's order; what is gone from the file comes last, and is done only with `prune`."""
+def changes(
+    wanted: WantedSchedules,
+    owned: Iterable[Owned],
+    *,
+    version: str,
+    prune: bool,
+    no_catch_up: bool = False,
+    now: datetime | None = None,
+) -> list[Change]:
+    """What has to be done, in the file's order; what is gone from the file comes last, and is done only with `prune`.
+
+    A schedule that is turned on starts the run of the last moment that it missed. With `no_catch_up` it is replaced instead: a
+    new recurring run has missed none.
+    """
+    now = now or datetime.now(UTC)
     by_name: dict[str, list[Owned]] = defaultdict(list)
     for each in owned:
         by_name[each.name].append(each)
     needed: list[Change] = []
     for schedule in wanted.schedules:
         digest = digest_of(schedule, experiment=wanted.experiment, version=version)
-        needed += _changes_of(schedule, by_name.pop(schedule.name, []), digest, version)
+        found = _changes_of(schedule, by_name.pop(schedule.name, []), digest, version)
+        needed += [_of_missed(change, wanted.server_time_zone, now, no_catch_up=no_catch_up) for change in found]
     gone: Kind = "remove" if prune else "gone from Git"
     return needed + [Change(gone, name, old=tuple(old)) for name, old in sorted(by_name.items())]
 
@@ -103,6 +119,29 @@ def _changes_of(wanted: Wanted, owned: list[Owned], digest: str, version: str) -
     if kept.enabled != wanted.enabled:
         needed.append(Change("enable" if wanted.enabled else "disable", wanted.name, (), wanted, (kept,), kept))
     return needed
+
+
+def _of_missed(change: Change, zone: str, now: datetime, *, no_catch_up: bool) -> Change:
+    """The change, which says what KFP starts at once where it turns a schedule on that missed a moment.
+
+    The controller remembers when it last started a run, and starts the last one missed since (kubeflow/pipelines 2.17,
+    backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go; #8344). A schedule was last turned off at `updated_at`.
+    """
+    if change.kind != "enable" or change.wanted is None or change.kept is None:
+        return change
+    found = change.kept.found
+    since = found.updated_at or found.created_at
+    missed = last_moment(change.wanted.cron, zone, after=since, until=now) if since is not None else None
+    if missed is None:
+        return change
+    when = missed.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if no_catch_up:
+        return replace(change, kind="replace", lines=(f"turned on without the run of {when}, which it missed",))
+    if change.wanted.catch_up:
+        line = f"KFP starts at once every run that it missed, the last of {when}; --no-catch-up leaves them out"
+    else:
+        line = f"KFP starts at once the run of {when}, which it missed; --no-catch-up leaves it out"
+    return replace(change, lines=(line,))
 
 
 def _differences(old: Owned, wanted: Wanted, version: str) -> Iterable[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import kfp_server_api
 from rich.console import Console
 
-from components.shared.errors import HaganeError, KfpExists
+from components.shared.errors import HaganeError, KfpExists, SpecError
 from components.shared.machine import user_path
 from components.shared.model_source import is_hub_id
 from components.shared.spec import RunSpec
@@ -21,8 +21,11 @@ from pipelines.active_runs import active_runs, folder_of
 from pipelines.checking import problems_of, store_problems
 from pipelines.compiled import CompiledPipeline
 from pipelines.kfp_client import KfpClient
+from pipelines.kfp_limits import account_problems, name_problems
 from pipelines.kfp_versions import UploadedVersion, ensure_version
+from pipelines.parameters import parameter_problems
 from pipelines.planning import plan_of
+from pipelines.run_view import RUN_STATES
 
 ROWS_UNKNOWN = 1000
 """Planned for where the data is not here: what a plan refuses (memory, targets, batch sizes) does not hang on it, only times do."""
@@ -74,8 +77,9 @@ def check_for_cluster(path: Path, overrides: list[str], console: Console, *, wit
 
 
 def cluster_problems(spec: RunSpec) -> list[str]:
-    """One line for each field that names what a cluster does not see: this machine's folders and files, its processes."""
-    problems = []
+    """One line for each field that names what a cluster does not see (this machine's folders, files and processes), or that holds
+    text which Argo Workflows would replace."""
+    problems = parameter_problems(spec_parameter(spec))
     if spec.backend == "local":
         problems.append(
             "backend: got 'local', but the steps' images hold no trainer; must be pytorchjob or trainjob (--set backend=pytorchjob)"
@@ -105,9 +109,15 @@ def submit(kfp: KfpClient, spec: RunSpec, pipeline: CompiledPipeline, *, experim
     """The run is started, from the version of this pipeline's content, which is uploaded where it is new.
 
     Raises:
+        SpecError: KFP takes no such name or account; nothing was sent.
         KfpExists: a run of the same folder is active; nothing was sent.
         KfpError: the server did not do it; one line.
     """
+    problems = name_problems("run", run_name, where="--run-name")
+    problems += name_problems("experiment", experiment, where="--experiment")
+    problems += account_problems(service_account, where="--service-account")
+    if problems:
+        raise SpecError(*problems)
     _refuse_a_second(kfp, spec)
     version = ensure_version(kfp, pipeline)
     asked = kfp_server_api.V2beta1Run(
@@ -125,12 +135,15 @@ def submit(kfp: KfpClient, spec: RunSpec, pipeline: CompiledPipeline, *, experim
 
 def _refuse_a_second(kfp: KfpClient, spec: RunSpec) -> None:
     """No run of this folder is active: a second one would follow the first one's training job, or begin the same one twice."""
-    problems = [
-        f"run {run.display_name!r} is {run.state} and writes to {spec.run_uri} too: {kfp.run_link(run.run_id)}; wait for its end, "
-        "terminate it on its page, or set another name"
-        for run in active_runs(kfp)
-        if folder_of(run) == spec.run_uri
-    ]
+    problems = []
+    for run in active_runs(kfp):
+        if folder_of(run) != spec.run_uri:
+            continue
+        state = RUN_STATES.get(run.state, "waiting")
+        problems.append(
+            f"run {run.display_name!r} is {state} and writes to {spec.run_uri} too: {kfp.run_link(run.run_id)}; "
+            f"wait for its end, cancel it (hagane runs {run.run_id} --cancel), or set another name"
+        )
     if problems:
         raise KfpExists(*problems)
 
@@ -143,7 +156,9 @@ def spec_parameter(spec: RunSpec) -> dict[str, Any]:
 def _files(spec: RunSpec) -> dict[str, str]:
     """Fields that name a file, and the file."""
     template = spec.data.chat_template
-    named = {"data.train": spec.data.train, "data.held_out": spec.data.held_out, "data.chat_template": template}
+    sources = spec.data.train_sources
+    trained = {"data.train" if len(sources) == 1 else f"data.train[{n}]": each.path for n, each in enumerate(sources)}
+    named = {**trained, "data.held_out": spec.data.held_out, "data.chat_template": template}
     return {name: value for name, value in named.items() if value is not None and value != "model"}
 
 

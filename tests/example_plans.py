@@ -43,7 +43,7 @@ def _planned(plan: Plan) -> list[str]:
     if plan.lora is not None:
         lines.append(f"- targets: {', '.join((*plan.lora.target_modules, *plan.lora.target_parameters))}")
     lines.append(f"- saves: {', '.join(map(str, plan.steps.save_steps))}")
-    lines += ["", "| option, one row a pass | GPU | node | fits | cost |", "|---|---|---|---|---|"]
+    lines += ["", "| option, the plan's or with one row per micro-batch | GPU | node | fits | cost |", "|---|---|---|---|---|"]
     for each in plan.memory.options:
         fits = "yes" if each.fits else "no"
         lines.append(f"| {each.zero.name} | {_gib(each.gpu_bytes)} | {_gib(each.host_bytes)} | {fits} | {each.cost} |")

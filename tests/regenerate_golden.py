@@ -6,8 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
+import yaml
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from components.shared.spec import RunSpec
 from components.write_report.page import render_page
@@ -36,7 +36,7 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             rows += _rows(inner, f"{prefix}{name}.")
             continue
-        default = "" if field.default is PydanticUndefined else f"`{_shown(field.default)}`"
+        default = "required" if field.is_required() else f"`{_as_yaml(field.get_default(call_default_factory=True))}`"
         choices = [repr(choice) for choice in get_args(inner) if isinstance(choice, (str, int)) and not isinstance(choice, type)]
         allowed = f" One of {', '.join(choices)}." if len(choices) > 1 else ""
         text = " ".join((field.description or "").split()) + allowed
@@ -44,8 +44,11 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     return rows
 
 
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value).replace("null", "none")
+def _as_yaml(value: object) -> str:
+    """The default as a spec would state it: JSON is YAML, and a word that YAML reads as text stands without quotes."""
+    if isinstance(value, str) and yaml.safe_load(value) == value:
+        return value
+    return json.dumps(value)
 
 
 def schedule_reference(page: str) -> str:

@@ -1,12 +1,13 @@
-"""Real things made small: a byte-level BPE tokenizer, random Llama and GPT-NeoX models, conversations in two languages."""
+"""Real things made small: a byte-level BPE tokenizer, random models, conversations in two languages."""
 
 import json
 import random
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+Architecture = Literal["llama", "gpt_neox", "qwen3_moe", "mixtral", "gpt_oss"]
 BOS, PAD, TURN, END = "<|bos|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 
 CHATML = """{{ bos_token }}{% if messages[0]['role'] != 'system' %}<|im_start|>system
@@ -61,15 +62,19 @@ def make_tokenizer(folder: Path, *, chat_template: str | None = CHATML) -> Path:
 def make_model(
     folder: Path,
     *,
-    architecture: Literal["llama", "gpt_neox"] = "llama",
+    architecture: Architecture = "llama",
     seed: int = 0,
     hidden: int = 64,
     layers: int = 2,
     chat_template: str | None = CHATML,
+    **config_fields: Any,
 ) -> Path:
-    """`folder` holds a random fp32 model in Hugging Face layout and `make_tokenizer`'s tokenizer. Same seed, same bytes."""
+    """`folder` holds a random fp32 model in Hugging Face layout and `make_tokenizer`'s tokenizer. Same seed, same bytes.
+
+    `config_fields` go into its config.json.
+    """
     import torch  # seconds, and most tests need only the tokenizer
-    from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     make_tokenizer(folder, chat_template=chat_template)
     vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -85,12 +90,27 @@ def make_model(
         "pad_token_id": vocabulary.token_to_id(PAD),
         "tie_word_embeddings": False,
     }
-    config = LlamaConfig(**shape, num_key_value_heads=2) if architecture == "llama" else GPTNeoXConfig(**shape)
+    config = AutoConfig.for_model(architecture, **{**shape, **_own_fields(architecture), **config_fields})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
     return folder
+
+
+def _own_fields(architecture: Architecture) -> dict[str, Any]:
+    """What makes a tiny model of this type: its key heads, and four small experts of which a token takes two."""
+    if architecture == "gpt_neox":
+        return {}
+    grouped = {"num_key_value_heads": 2}
+    if architecture == "llama":
+        return grouped
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    if architecture == "mixtral":
+        return grouped | experts
+    if architecture == "gpt_oss":
+        return grouped | experts | {"head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]}
+    return grouped | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
 
 
 def write_conversations(path: Path, n: int, seed: int = 0) -> Path:

@@ -1,5 +1,6 @@
 """A run's folders up to finished checkpoints, really trained on a tiny model, for tests of what comes after training."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN, SPEC, checkpoint_folder
-from components.shared.manifest import publish_folder
+from components.shared.manifest import publish_folder, require_manifest
 from components.shared.plan import Plan
+from components.shared.prompts import PROBE_POSITIONS, PROMPTS, Prompt, Prompts, base_files
 from components.shared.spec_file import parse_spec, spec_yaml
 from components.shared.storage import LocalStore
 from tests.made_plan import make_plan
@@ -43,12 +45,13 @@ def make_trained_run(
     )
     store = LocalStore(Path(spec.run_uri))
     store.write_bytes(SPEC, spec_yaml(spec).encode())
-    rows = packed_rows(base, write_conversations(folder / "all.jsonl", 24))
-    write_dataset(store, folder / "dataset", train=rows[:8], held_out=rows[8:])
+    conversations = write_conversations(folder / "all.jsonl", 24)
+    rows, prompts = packed_rows(base, conversations), made_prompts(base, conversations)
+    write_dataset(store, folder / "dataset", train=rows[:8], held_out=rows[8:], prompts=prompts)
     plan = make_plan(spec, architecture=architecture, num_rows=8)
     write_plan(store, plan, folder / "plan")
     local = folder / "trained"
-    names = train_lora(base, plan, rows, local) if method == "lora" else train_full(base, plan, local)
+    names = train_lora(base, plan, rows, local, prompts) if method == "lora" else train_full(base, plan, local, prompts)
     write_checkpoints(store, local, names, plan)
     return spec.run_uri
 
@@ -79,8 +82,36 @@ def packed_rows(base: Path, conversations: Path) -> list[Row]:
     ]
 
 
-def write_dataset(store: LocalStore, local: Path, *, train: list[Row], held_out: list[Row]) -> None:
+def made_prompts(base: Path, conversations: Path) -> Prompts:
+    """Four conversations of the held-out part, each ended by the tokenizer's end token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    lines = conversations.read_text(encoding="utf-8").splitlines()
+    prompts: list[Prompt] = []
+    for line in (lines[16], lines[17], lines[19], lines[20]):
+        messages = json.loads(line)["messages"]
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        last = max(place for place, token in enumerate(ids) if token == tokenizer.eos_token_id)
+        said = tuple(messages)
+        prompts.append(Prompt(messages=said, text=text, token_ids=tuple(ids), probe_length=last + 1, ends_turn=True))
+    return Prompts(
+        chat_template=tokenizer.chat_template,
+        end_token_ids=(tokenizer.eos_token_id,),
+        base_files=base_files(base),
+        prompts=tuple(prompts),
+    )
+
+
+def dataset_inputs(prompts: Prompts) -> dict[str, str]:
+    """What the dataset's manifest says of the chat template."""
+    return {"template": hashlib.sha256(prompts.chat_template.encode()).hexdigest()}
+
+
+def write_dataset(store: LocalStore, local: Path, *, train: list[Row], held_out: list[Row], prompts: Prompts) -> None:
     local.mkdir()
+    (local / PROMPTS).write_text(prompts.model_dump_json())
     for name, rows in (("train", train), ("held_out", held_out)):
         pq.write_table(pa.Table.from_pylist(rows), local / f"{name}.parquet")
     facts = {
@@ -93,13 +124,14 @@ def write_dataset(store: LocalStore, local: Path, *, train: list[Row], held_out:
         "row_tokens": 128,
         "model_revision": None,
     }
-    publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs={}, facts=facts)
+    publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs=dataset_inputs(prompts), facts=facts)
 
 
 def write_plan(store: LocalStore, plan: Plan, local: Path) -> None:
     local.mkdir()
     (local / "plan.json").write_text(plan.model_dump_json())
-    publish_folder(store, PLAN, local, made_by="render_config", inputs={}, facts={})
+    inputs = {"dataset": require_manifest(store, DATASET).digest}
+    publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts={})
 
 
 def write_checkpoints(store: LocalStore, local: Path, names: list[str], plan: Plan) -> None:
@@ -117,10 +149,10 @@ def write_checkpoints(store: LocalStore, local: Path, names: list[str], plan: Pl
     (local / "probe.safetensors").rename(results / "probe.safetensors")
     history = {"start_held_out_loss": 6.0, "seconds": 1.5, "tokens": 1000, "epochs": [losses], "steps": []}
     (results / "history.json").write_text(json.dumps(history))
-    publish_folder(store, CHECKPOINTS, results, made_by="train", inputs={}, facts={"num_epochs": 1})
+    publish_folder(store, CHECKPOINTS, results, made_by="train", inputs={"training": plan.training_digest}, facts={"num_epochs": 1})
 
 
-def train_lora(base: Path, plan: Plan, rows: list[Row], local: Path) -> list[str]:
+def train_lora(base: Path, plan: Plan, rows: list[Row], local: Path, prompts: Prompts) -> list[str]:
     """`local` holds an adapter as PEFT saves it and the probe of the trained model. Returns the checkpoint's files."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -128,27 +160,34 @@ def train_lora(base: Path, plan: Plan, rows: list[Row], local: Path) -> list[str
     from transformers import AutoModelForCausalLM
 
     assert plan.lora is not None
-    config = LoraConfig(r=plan.lora.rank, lora_alpha=16, target_modules=list(plan.lora.target_modules), task_type="CAUSAL_LM")
+    config = LoraConfig(**plan.lora.peft_config)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    for row in rows[:8] * 2:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
+    for row in rows[:8] * 8:  # enough to learn where a turn ends
         tokens_1T = torch.tensor([row["input_ids"][: row["lengths"][0]]])
         model(input_ids=tokens_1T, labels=tokens_1T, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     model.save_pretrained(local)
-    tokens_T = torch.tensor(rows[8]["input_ids"][:16])
+    model.eval()
     with torch.no_grad():
-        logits_TV = model.eval()(input_ids=tokens_T[None], use_cache=False).logits[0]
-    save_file({"tokens": tokens_T, "logits": logits_TV.contiguous()}, local / "probe.safetensors")
+        logits = [model(input_ids=torch.tensor([each.probe_ids]), use_cache=False).logits[0, -PROBE_POSITIONS:] for each in prompts.prompts]
+    probe = {
+        "tokens": torch.tensor([token for each in prompts.prompts for token in each.probe_ids]),
+        "lengths": torch.tensor([each.probe_length for each in prompts.prompts]),
+        "logits": torch.cat(logits),
+    }
+    save_file(probe, local / "probe.safetensors")
     return ["adapter_model.safetensors", "adapter_config.json"]
 
 
-def train_full(base: Path, plan: Plan, local: Path) -> list[str]:
+def train_full(base: Path, plan: Plan, local: Path, prompts: Prompts) -> list[str]:
     """`local` holds a real DeepSpeed checkpoint, the probe, and trained.safetensors. Returns the checkpoint's files."""
     command = [sys.executable, "-m", "tests.integration.deepspeed_checkpoint", str(base), str(local)]
+    local.mkdir()
+    (local / PROMPTS).write_text(prompts.model_dump_json())
     command += [plan.precision, str(plan.zero.stage)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -11,8 +11,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from components.evaluate.answers import answer, load_tokenizer
-from components.evaluate.held_out import PackedRow, measure, read_rows
+from components.evaluate.held_out import MOVE_ALLOWED, PackedRow, measure, others_move, read_rows
 from components.evaluate.progress import Progress
+from components.evaluate.same_tokens import check_tokens
 from components.shared.errors import RunFailed
 from components.shared.layout import DATASET, EVALUATION, PLAN, export_folder
 from components.shared.machine import computes_bf16, machine_flags
@@ -23,6 +24,7 @@ from components.shared.plan import Plan, Precision
 from components.shared.results import Answer, Evaluation, Measure
 from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
+from components.shared.tokenizer_sample import TOKENIZER_SAMPLE
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -54,10 +56,11 @@ def evaluate_run(run: str, log: Log) -> Manifest:
     if done is not None:
         return gated(done, spec)
     work = work_folder(run, "evaluate")
-    for folder, names in ((DATASET, ("held_out.parquet",)), (PLAN, ("plan.json",)), (export.folder, None)):
+    for folder, names in ((DATASET, ("held_out.parquet", TOKENIZER_SAMPLE)), (PLAN, ("plan.json",)), (export.folder, None)):
         fetch_folder(store, folder, work / folder, names=names)
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     models = resolve_models(plan, export=work / export.folder)
+    check_tokens(models.base, work / DATASET)
     held_out = read_rows(work / DATASET / "held_out.parquet")
     rows = evenly_spaced(held_out, len(held_out) if plan.after is None else plan.after.held_out_rows)
     evaluation = evaluate(models, rows, spec, log, num_held_out=len(held_out))
@@ -93,12 +96,13 @@ def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log, *, 
     """Both models measured on the same rows, of all that are held out, and asked the same questions.
 
     Raises:
-        RunFailed: a loss is no finite number.
+        RunFailed: a loss is no finite number, or conversations of a row see each other here.
     """
     tokenizer = load_tokenizer(models.base, spec.data.chat_template)
     progress = Progress(total=2 * (len(rows) + len(spec.evaluation.questions)), log=log)
 
     def look(model: Any) -> Found:
+        refuse_mixed(others_move(model, rows), models.dtype)
         found = measure(model, rows, on_row=progress.advance)
         answers: list[str] = []
         for question in spec.evaluation.questions:
@@ -121,6 +125,15 @@ def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log, *, 
         measured_rows=len(rows),
         held_out_rows=num_held_out,
     )
+
+
+def refuse_mixed(moved: float, dtype: torch.dtype) -> None:
+    """Raises RunFailed when conversations of a held-out row see each other: the loss would be another than training's."""
+    if moved > MOVE_ALLOWED[dtype]:
+        raise RunFailed(
+            f"{EVALUATION}: found conversations of a row that see each other: logits move by {moved:.2g} standard deviations when another "
+            f"conversation changes, allowed {MOVE_ALLOWED[dtype]:g}. Fix: set data.packing: false, and another name for the run"
+        )
 
 
 def look_at_both(models: Models, look: Callable[[Any], Found]) -> tuple[Found, Found]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from components.shared.kfp_face import hand_over
 from components.shared.links import store_link
 from components.shared.manifest import Manifest
-from components.shared.step import run_argument, step_log
+from components.shared.step import Log, run_argument, step_of_run
 
 
 def run_step(run: str) -> Manifest:
@@ -15,17 +15,22 @@ def run_step(run: str) -> Manifest:
         StoreError: the training is not finished, or an object is damaged.
         RunFailed: the checkpoint is no sound adapter or model, or does not give the trained model's logits.
     """
-    with step_log("export_adapter") as log:
-        from components.export_adapter.export import export_run  # torch costs 5 s that --help need not pay
-
-        return export_run(run, log)
+    with step_of_run("export_adapter", run) as log:
+        return _exported(run, log)
 
 
 def kfp_step(run: str, *, manifest_path: str, where_path: str) -> str:
     """`run_step` for KFP, which has its manifest and, as Markdown, where the export is. Returns the manifest's digest."""
-    manifest = run_step(run)
-    Path(where_path).write_text(where_it_is(run.rstrip("/"), manifest), encoding="utf-8")
-    return hand_over(manifest, run=run, manifest_path=manifest_path)
+    with step_of_run("export_adapter", run) as log:
+        manifest = _exported(run, log)
+        Path(where_path).write_text(where_it_is(run.rstrip("/"), manifest), encoding="utf-8")
+        return hand_over(manifest, run=run, manifest_path=manifest_path)
+
+
+def _exported(run: str, log: Log) -> Manifest:
+    from components.export_adapter.export import export_run  # torch costs 5 s that --help need not pay
+
+    return export_run(run, log)
 
 
 def where_it_is(run: str, manifest: Manifest) -> str:

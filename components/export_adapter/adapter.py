@@ -3,23 +3,26 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from components.export_adapter.base import adapters_base
 from components.shared.checkpoints import Checkpoint, fetch_checkpoint
 from components.shared.errors import RunFailed
 from components.shared.plan import LoraPlan, Plan
 from components.shared.storage import Store
 
+_DECIDES_LOGITS = ("r", "lora_alpha", "target_modules", "target_parameters", "fan_in_fan_out")
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 Shape = tuple[int, ...]
 
 
 def write_adapter(store: Store, checkpoint: Checkpoint, plan: Plan, *, base: Path, scratch: Path, local: Path) -> None:
-    """`local` holds the checkpoint's matrices as they are, and their config, which names the base as the spec does.
+    """`local` holds the checkpoint's matrices as they are, and their config, which names the base.
 
     Raises:
         RunFailed: the checkpoint holds no adapter, or not the one that the plan says; all problems at once.
@@ -29,21 +32,40 @@ def write_adapter(store: Store, checkpoint: Checkpoint, plan: Plan, *, base: Pat
     absent = [name for name in (WEIGHTS, CONFIG) if not (scratch / name).is_file()]
     if absent:
         raise RunFailed(*(f"{checkpoint.folder}: holds no {name}; it is no checkpoint of a LoRA run" for name in absent))
-    problems = adapter_problems(load_file(scratch / WEIGHTS), expected_shapes(base, plan.lora))
-    if problems:
-        raise RunFailed(*(f"{checkpoint.folder}/{WEIGHTS}: {problem}" for problem in problems))
-    (scratch / WEIGHTS).rename(local / WEIGHTS)
     config = json.loads((scratch / CONFIG).read_bytes())
-    config |= {"base_model_name_or_path": plan.model.source, "revision": plan.model.revision, "inference_mode": True}
+    problems = [f"{WEIGHTS}: {each}" for each in adapter_problems(load_file(scratch / WEIGHTS), expected_shapes(base, plan.lora))]
+    problems += [f"{CONFIG}: {each}" for each in config_problems(config, plan.lora.peft_config)]
+    if problems:
+        raise RunFailed(*(f"{checkpoint.folder}/{problem}" for problem in problems))
+    (scratch / WEIGHTS).rename(local / WEIGHTS)
+    config |= {"base_model_name_or_path": adapters_base(plan.model, base), "revision": plan.model.revision, "inference_mode": True}
     (local / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def expected_shapes(base: Path, lora: LoraPlan) -> dict[str, Shape]:
-    """Name and shape of every matrix that PEFT would write for this base, rank and these targets; no weight is read."""
+    """Name and shape of every matrix that PEFT would write for this base and the plan's whole LoRA, experts and exclusions included.
+
+    No weight is read.
+    """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, trust_remote_code=False), trust_remote_code=False)
-        wrapped = get_peft_model(model, LoraConfig(r=lora.rank, target_modules=list(lora.target_modules), task_type="CAUSAL_LM"))
+        wrapped = get_peft_model(model, LoraConfig(**lora.peft_config))
     return {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()}
+
+
+def config_problems(config: Mapping[str, Any], planned: Mapping[str, Any]) -> list[str]:
+    """One line for each setting of the adapter that is not the plan's: rank, scale, layers."""
+    compared = [name for name in _DECIDES_LOGITS if name in planned]
+    return [
+        f"{name}: found {_comparable(config.get(name))}, the plan has {_comparable(planned[name])}"
+        for name in compared
+        if _comparable(config.get(name)) != _comparable(planned[name])
+    ]
+
+
+def _comparable(value: Any) -> Any:
+    """Names of layers in any order; PEFT writes none as null or as an empty list."""
+    return sorted(value) if isinstance(value, list | tuple | set) else value or None
 
 
 def adapter_problems(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Shape]) -> list[str]:

@@ -1,5 +1,6 @@
 """What a run did -> README.md of its export: the model card that hubs and people read."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,8 @@ import yaml
 from components.shared.manifest import Scalar
 from components.shared.plan import Plan
 from components.shared.printable import markdown_code
-from components.shared.results import History, Verification
+from components.shared.prompts import Prompts
+from components.shared.results import BaseModel, History, Verification
 from components.shared.spec import RunSpec
 
 
@@ -19,37 +21,50 @@ class CardFacts:
     plan: Plan
     history: History
     verification: Verification
+    base: BaseModel
+    prompts: Prompts
     dataset: Mapping[str, Scalar]
     """Facts of the dataset's manifest."""
+    merged: bool = False
+    """The card is of the base with the adapter merged into it."""
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.plan.lora is not None and not self.merged
 
 
 def model_card(facts: CardFacts) -> str:
     """Markdown under YAML front matter (huggingface.co/docs/hub/model-cards, keys of its specification)."""
-    front = yaml.safe_dump(_front_matter(facts.plan), sort_keys=False, allow_unicode=True)
-    sections = (_headline(facts), _data(facts), _training(facts), _proof(facts), _loading(facts.plan), _LICENCE)
+    front = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True)
+    sections = (_headline(facts), _data(facts), _training(facts), _proof(facts), _loading(facts), _LICENCE)
     return f"---\n{front}---\n\n" + "\n".join(sections)
 
 
-def _front_matter(plan: Plan) -> dict[str, Any]:
-    front: dict[str, Any] = {"base_model": plan.model.source}
-    if plan.model.revision is not None:
-        front["base_model_revision"] = plan.model.revision
-    library, tag = ("peft", "lora") if plan.lora is not None else ("transformers", "full-parameter")
-    relation = "adapter" if plan.lora is not None else "finetune"
+def _front_matter(facts: CardFacts) -> dict[str, Any]:
+    """A folder has no address that a hub knows, so only a hub id is named as base_model."""
+    front: dict[str, Any] = {}
+    if facts.base.hub_id is not None:
+        front = {"base_model": facts.base.hub_id, "base_model_revision": facts.base.commit}
+    library, tag = ("peft", "lora") if facts.is_adapter else ("transformers", "merged-lora" if facts.merged else "full-parameter")
+    relation = "adapter" if facts.is_adapter else "finetune"
     return front | {"base_model_relation": relation, "library_name": library, "pipeline_tag": "text-generation", "tags": [tag, "hagane"]}
 
 
 def _headline(facts: CardFacts) -> str:
     plan = facts.plan
-    what = f"A LoRA adapter (rank {plan.lora.rank})" if plan.lora is not None else "A fully fine-tuned model"
-    base, run = markdown_code(plan.model.source), markdown_code(facts.spec.run_uri)
-    return f"# {plan.run}\n\n{what} of {base}, made by hagane from the run {run}.\n"
+    what = "A fully fine-tuned model"
+    if plan.lora is not None:
+        adapter = f"A LoRA adapter (rank {plan.lora.rank})"
+        what = f"{adapter} merged into its base model," if facts.merged else adapter
+    return (
+        f"# {plan.run}\n\n{what} of {markdown_code(facts.base.label)}, made by hagane from the run {markdown_code(facts.spec.run_uri)}.\n"
+    )
 
 
 def _data(facts: CardFacts) -> str:
     found = facts.dataset
     held_out = facts.spec.data.held_out
-    train = markdown_code(facts.spec.data.train)
+    train = markdown_code(facts.spec.data.train_name)
     source = markdown_code(held_out) if held_out is not None else f"set aside from {train}"
     chosen = facts.spec.data.chat_template
     template = "the chat template that the base model brings" if chosen == "model" else f"the chat template {markdown_code(chosen)}"
@@ -69,45 +84,74 @@ def _training(facts: CardFacts) -> str:
         f"- {training.epochs} epochs, {plan.steps.total_steps:,} steps of {plan.steps.global_batch} rows, "
         f"AdamW, lr {training.lr_peak:g} ({training.lr_schedule}, {plan.steps.warmup_steps} warm-up steps), seed {training.seed}",
     ]
+    if facts.history.skipped_steps:
+        lines.append(f"- {facts.history.skipped_steps:,} of these steps changed nothing: the scaled gradient overflowed fp16")
     if plan.lora is not None:
         lora = plan.lora
         lines.append(f"- LoRA rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on {', '.join(lora.target_modules)}")
     table = ["| epoch | step | training loss | held-out loss |", "|---|---|---|---|"]
     table.append(f"| before | 0 | | {facts.history.start_held_out_loss:.4f} |")
     table += [f"| {epoch.epoch} | {epoch.step} | {epoch.loss:.4f} | {epoch.held_out_loss:.4f} |" for epoch in facts.history.epochs]
-    return "## Training\n\n" + "\n".join(lines) + "\n\n" + "\n".join(table) + "\n\nLosses are nats per trained token.\n"
+    return (
+        "## Training\n\n"
+        + "\n".join(lines)
+        + "\n\n"
+        + "\n".join(table)
+        + "\n\nLosses are nats per trained token; an epoch's training loss is the mean over its tokens as they came.\n"
+    )
 
 
 def _proof(facts: CardFacts) -> str:
     found = facts.verification
-    libraries = "transformers and peft" if facts.plan.lora is not None else "transformers"
+    libraries = "transformers and peft" if facts.is_adapter else "transformers"
     return (
         "## Checked before it was published\n\n"
-        f"Loaded by plain {libraries} in a fresh process ({found.precision}), its logits for {found.num_tokens} held-out tokens are "
-        f"within {found.exported.max:.2g} standard deviations of the trained model's (allowed: {found.tolerance_max:.2g}); "
-        f"the base model's are {found.base.max:.2g} away. Details: `verification.json`.\n"
+        f"Loaded by plain {libraries} in a fresh process ({found.precision}):\n\n"
+        f"- its tokenizer and chat template give the token ids of training for {found.num_prompts} prompts of the data\n"
+        f"- its logits at {found.num_tokens} positions of these are within {found.exported.max:.2g} standard deviations of the trained "
+        f"model's (allowed: {found.tolerance_max:.2g}); the base model's are {found.base.max:.2g} away\n"
+        f"- it stops at {found.num_stops} of {found.num_ends} turn ends\n\n"
+        "Details: `verification.json`.\n"
     )
 
 
-def _loading(plan: Plan) -> str:
-    base, revision = plan.model.source, plan.model.revision
-    commit = f", revision={revision!r}" if revision is not None else ""
-    here = "path/to/this/folder"
-    if plan.lora is not None:
-        code = [
-            "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            f"base = AutoModelForCausalLM.from_pretrained({base!r}{commit})",
-            f"model = PeftModel.from_pretrained(base, {here!r})",
-            f"tokenizer = AutoTokenizer.from_pretrained({base!r}{commit})",
-        ]
-    else:
-        code = [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            f"model = AutoModelForCausalLM.from_pretrained({here!r})",
-            f"tokenizer = AutoTokenizer.from_pretrained({here!r})",
-        ]
-    return "## Use\n\n```python\n" + "\n".join(code) + "\n```\n"
+def _loading(facts: CardFacts) -> str:
+    """Code that loads the export and answers one question, from any folder and without hagane."""
+    lines = [*_imports(facts), "", 'here = "path/to/this/folder"', *_load(facts), *_GENERATE]
+    turns = facts.prompts.prompts[0].messages
+    question = next((each["content"] for each in turns if each["role"] == "user"), "Hello")
+    code = "\n".join(lines).replace("QUESTION", json.dumps(question, ensure_ascii=False))
+    note = f"The base model is {markdown_code(facts.base.label)}.\n\n" if facts.is_adapter else ""
+    return f"## Use\n\n{note}```python\n{code}\n```\n"
 
 
+def _imports(facts: CardFacts) -> list[str]:
+    transformers = "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig"
+    return ["from peft import PeftModel", transformers] if facts.is_adapter else [transformers]
+
+
+def _load(facts: CardFacts) -> list[str]:
+    if not facts.is_adapter:
+        return ['model = AutoModelForCausalLM.from_pretrained(here, dtype="auto")']
+    base = facts.base
+    source = json.dumps(base.hub_id or f"path/to/{base.folder}", ensure_ascii=False)
+    revision = f", revision={base.commit!r}" if base.commit is not None else ""
+    return [
+        f"base = {source}",
+        f'model = AutoModelForCausalLM.from_pretrained(base{revision}, dtype="auto")',
+        "model = PeftModel.from_pretrained(model, here)",
+    ]
+
+
+_GENERATE = (
+    "tokenizer = AutoTokenizer.from_pretrained(here)",
+    'messages = [{"role": "user", "content": QUESTION}]',
+    "prompt = tokenizer.apply_chat_template(",
+    '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+    ")",
+    "settings = GenerationConfig.from_pretrained(here)",
+    "settings.max_new_tokens = 200",
+    "tokens = model.generate(**prompt, generation_config=settings)",
+    'print(tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))',
+)
 _LICENCE = "## Licence\n\nWhat was trained here is bound by the base model's licence; see the base model.\n"

@@ -10,10 +10,12 @@ against sdpa attention 1.04 (0.76), autocast against bf16 weights 1.21 (1.22), M
 GPT-NeoX exported from ZeRO-3 1.03 (0.92), though on the same machine. The rounding itself: SmolLM2-135M 0.142 (0.033).
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 
+from components.export_adapter.probe import TurnEnd
 from components.shared.results import Difference, Verification
 
 Precision = Literal["bf16", "fp32"]
@@ -78,6 +80,27 @@ def tolerance(precision: Precision, rounding: Difference) -> tuple[float, float,
         f"logits carry as much, so {BF16_MAX_ROUNDINGS:g} times the largest and {BF16_RMS_ROUNDINGS:g} times the rms are allowed"
     )
     return limit_max, limit_rms, reason
+
+
+def stop_problems(
+    probe_KV: torch.Tensor, ends: Sequence[TurnEnd], generated: Sequence[tuple[int, ...]], *, limit: float
+) -> tuple[int, list[str]]:
+    """(turn ends after which the export stopped, one line for those after which it should have).
+
+    It should where the trained model's first choice is the end token, by more than two right computations may differ.
+    """
+    stopped = [made == (end.token,) for end, made in zip(ends, generated, strict=True)]
+    wrong = [index for index, end in enumerate(ends) if not stopped[index] and _ends_surely(probe_KV[end.row], end.token, 2 * limit)]
+    if not wrong:
+        return sum(stopped), []
+    made, token = list(generated[wrong[0]]), ends[wrong[0]].token
+    return sum(stopped), [f"it does not stop at {len(wrong)} of {len(ends)} turn ends: it generates {made}, the trained model {token}"]
+
+
+def _ends_surely(logits_V: torch.Tensor, token: int, margin: float) -> bool:
+    others_V = logits_V.clone()
+    others_V[token] = float("-inf")
+    return float(logits_V[token] - others_V.max()) > margin
 
 
 def foreign_choices(logits_TV: torch.Tensor, probe_TV: torch.Tensor, *, limit: float) -> int:

@@ -4,21 +4,27 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from components.export_adapter.adapter import write_adapter
+from components.export_adapter.base import BASE, base_model
 from components.export_adapter.card import CardFacts, model_card
+from components.export_adapter.merge import merge, merge_decision
+from components.export_adapter.probe import probe_problems
+from components.export_adapter.provenance import base_problems, provenance_problems
+from components.export_adapter.tokenizer import GENERATION_AND_TOKENIZER, write_generation_config, write_tokenizer
 from components.shared.checkpoints import Checkpoint, committed_checkpoints
 from components.shared.errors import ModelError, RunFailed, StoreError
-from components.shared.layout import CHECKPOINTS, DATASET, PLAN, export_folder
+from components.shared.layout import CHECKPOINTS, DATASET, MERGED, PLAN, export_folder
 from components.shared.manifest import Manifest, fetch_folder, publish_folder, require_manifest
 from components.shared.model_source import read_config, resolve_planned_model
 from components.shared.plan import Plan
-from components.shared.results import History, Verification
+from components.shared.prompts import PROMPTS, Prompts, read_prompts
+from components.shared.results import BaseModel, History, Verification
 from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
 from components.shared.storage import Store
@@ -36,6 +42,8 @@ class Trained:
     checkpoint: Checkpoint
     history: History
     probe: Path
+    prompts: Prompts
+    prompts_file: Path
     base: Path
     """The base model's folder, weights included."""
 
@@ -45,30 +53,57 @@ def export_run(run: str, log: Log) -> Manifest:
     store, spec = open_run(run)
     training = require_manifest(store, CHECKPOINTS)
     folder = export_folder(spec.training.method)
-    inputs = {"checkpoints": training.digest}
+    work = work_folder(run, "export_adapter")
+    planned = fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
+    plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
+    merges = merge_decision(spec.export, plan)
+    inputs = {"checkpoints": training.digest} | ({"merge": "true"} if merges.merges else {})
     done = finished(store, folder, inputs, log)
     if done is not None:
         return done
-    work = work_folder(run, "export_adapter")
-    trained = gather(store, spec, training, work)
+    trained = gather(store, spec, plan, work, planned=planned, training=training)
     log.info("export", checkpoint=f"{run}/{trained.checkpoint.folder}", step=trained.checkpoint.step, base=str(trained.base))
     local = work / folder
     shutil.rmtree(local, ignore_errors=True)
     local.mkdir()
     precision = write_export(trained, work, local)
+    base = write_beside_weights(trained, local)
     verification = verify_in_fresh_process(local, trained, precision, log)
-    card = model_card(_card_facts(trained, verification))
-    (local / "README.md").write_text(card, encoding="utf-8")
+    facts = _card_facts(trained, verification, base)
+    (local / "README.md").write_text(model_card(facts), encoding="utf-8")
+    log.info("merge", merges=merges.merges, reason=merges.reason)
+    if merges.merges:
+        export_merged(trained, local, facts, inputs, log)
     published = publish_folder(store, folder, local, made_by="export_adapter", inputs=inputs, facts=_facts(trained, verification))
     shutil.rmtree(work)  # shards of a full model are 12 bytes a parameter
     return published
 
 
-def gather(store: Store, spec: RunSpec, training: Manifest, work: Path) -> Trained:
+def export_merged(trained: Trained, adapter: Path, facts: CardFacts, inputs: dict[str, str], log: Log) -> None:
+    """merged/ is published, verified like the adapter. Raises RunFailed."""
+    assert trained.plan.lora is not None
+    local = adapter.with_name(MERGED)
+    shutil.rmtree(local, ignore_errors=True)
+    local.mkdir()
+    dtype = merge(trained.base, adapter, trained.plan.lora, local)
+    for name in (BASE, *GENERATION_AND_TOKENIZER):
+        if (adapter / name).is_file():
+            shutil.copyfile(adapter / name, local / name)
+    precision = "fp32" if trained.plan.precision == "fp32" and dtype == torch.float32 else "bf16"
+    verification = verify_in_fresh_process(local, trained, precision, log)
+    card = model_card(replace(facts, verification=verification, merged=True))
+    (local / "README.md").write_text(card, encoding="utf-8")
+    publish_folder(trained.store, MERGED, local, made_by="export_adapter", inputs=inputs, facts=_facts(trained, verification))
+
+
+def gather(store: Store, spec: RunSpec, plan: Plan, work: Path, *, planned: Manifest, training: Manifest) -> Trained:
     """Everything but the checkpoint's own files is at hand and fits together. Raises HaganeError."""
-    fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
+    dataset = fetch_folder(store, DATASET, work / DATASET, names=(PROMPTS,))
     fetch_folder(store, CHECKPOINTS, work / CHECKPOINTS, names=(HISTORY, PROBE))
-    plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
+    prompts = read_prompts(work / DATASET)
+    problems = provenance_problems(plan, prompts, dataset=dataset, planned=planned, training=training)
+    if problems:
+        raise RunFailed(*problems)
     trained = Trained(
         store=store,
         spec=spec,
@@ -76,9 +111,12 @@ def gather(store: Store, spec: RunSpec, training: Manifest, work: Path) -> Train
         checkpoint=last_checkpoint(store, training),
         history=History.model_validate_json((work / CHECKPOINTS / HISTORY).read_bytes()),
         probe=work / CHECKPOINTS / PROBE,
+        prompts=prompts,
+        prompts_file=work / DATASET / PROMPTS,
         base=resolve_planned_model(plan).folder,
     )
-    _check_vocabulary(trained)
+    _check_base(trained)
+    _check_probe(trained)
     return trained
 
 
@@ -95,7 +133,7 @@ def last_checkpoint(store: Store, training: Manifest) -> Checkpoint:
 
 
 def write_export(trained: Trained, work: Path, local: Path) -> str:
-    """The weights, configs and tokenizer are in `local`. Returns the coarser of training's and the file's number format."""
+    """The weights and their config are in `local`. Returns the coarser of training's and the file's number format."""
     checkpoint = work / trained.checkpoint.manifest.digest[:12]
     if trained.plan.lora is not None:
         write_adapter(trained.store, trained.checkpoint, trained.plan, base=trained.base, scratch=checkpoint, local=local)
@@ -106,9 +144,19 @@ def write_export(trained: Trained, work: Path, local: Path) -> str:
     return "fp32" if trained.plan.precision == "fp32" and dtype == torch.float32 else "bf16"
 
 
+def write_beside_weights(trained: Trained, local: Path) -> BaseModel:
+    """Tokenizer, chat template, generation config and base.json are in `local`, which with the base is all that use needs."""
+    write_tokenizer(trained.base, trained.prompts, local)
+    write_generation_config(trained.base, trained.prompts, local)
+    base = base_model(trained.plan.model, trained.base)
+    (local / BASE).write_text(base.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+    return base
+
+
 def verify_in_fresh_process(local: Path, trained: Trained, precision: str, log: Log) -> Verification:
     """verification.json is in `local`, and says that the export gives the trained model's logits. Raises RunFailed."""
-    arguments = [str(local), "--base", str(trained.base), "--probe", str(trained.probe), "--precision", precision]
+    arguments = [str(local), "--base", str(trained.base), "--probe", str(trained.probe)]
+    arguments += ["--prompts", str(trained.prompts_file), "--precision", precision]
     command = [sys.executable, "-m", "components.export_adapter.verify", *arguments]
     done = subprocess.run(
         command, env={**os.environ, "TQDM_DISABLE": "1"}, stderr=subprocess.PIPE, text=True, errors="replace", check=False
@@ -124,21 +172,38 @@ def verify_in_fresh_process(local: Path, trained: Trained, precision: str, log: 
         max_difference=round(verification.exported.max, 6),
         tolerance=round(verification.tolerance_max, 6),
         base_rms=round(verification.base.rms, 6),
+        prompts=verification.num_prompts,
+        stops=f"{verification.num_stops}/{verification.num_ends}",
     )
     if not verification.passed:
         raise RunFailed(*(f"{local.name}: not published: {problem}" for problem in verification.problems))
     return verification
 
 
-def _check_vocabulary(trained: Trained) -> None:
-    """An embedding of another size means another base than the one trained on. Raises ModelError."""
-    expected = int(load_file(trained.probe)["logits"].shape[1])
-    found = read_config(trained.base).get("vocab_size")
+def _check_base(trained: Trained) -> None:
+    """Raises ModelError where the base is not the one that the data was prepared with, or has another vocabulary."""
+    problems = base_problems(trained.plan.model.source, trained.base, trained.prompts)
+    if problems:
+        raise ModelError(*problems)
+
+
+def _check_probe(trained: Trained) -> None:
+    """Raises RunFailed where the probe is not of the data's prompts, ModelError where the base has another vocabulary."""
+    problems = probe_problems(load_file(trained.probe), trained.prompts)
+    if problems:
+        raise RunFailed(*(f"{CHECKPOINTS}/{PROBE}: {problem}" for problem in problems))
+    expected, found = int(load_file(trained.probe)["logits"].shape[1]), _vocabulary(trained.base)
     if found != expected:
         raise ModelError(
             f"model.source: {trained.plan.model.source!r} has a vocabulary of {found} tokens, the trained model has {expected}; "
             "give back the base model that the run was trained on"
         )
+
+
+def _vocabulary(base: Path) -> int | None:
+    """Rows of the embedding, by config.json or its text part."""
+    config = read_config(base)
+    return config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
 
 
 def _facts(trained: Trained, verification: Verification) -> dict[str, str | int | float | bool | None]:
@@ -151,11 +216,13 @@ def _facts(trained: Trained, verification: Verification) -> dict[str, str | int 
     }
 
 
-def _card_facts(trained: Trained, verification: Verification) -> CardFacts:
+def _card_facts(trained: Trained, verification: Verification, base: BaseModel) -> CardFacts:
     return CardFacts(
         spec=trained.spec,
         plan=trained.plan,
         history=trained.history,
         verification=verification,
+        base=base,
+        prompts=trained.prompts,
         dataset=require_manifest(trained.store, DATASET).facts,
     )

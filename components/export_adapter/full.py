@@ -4,7 +4,6 @@ Needs memory for the weights in that format, and for one fp32 weight at a time (
 """
 
 import io
-import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,18 @@ from typing import Any
 import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from components.shared.checkpoints import Checkpoint, fetch_checkpoint
 from components.shared.errors import ModelError, RunFailed
-from components.shared.model_source import CONFIG_AND_TOKENIZER
 from components.shared.pickled import open_listed_classes_only, refuse_foreign_pickles
 from components.shared.storage import Store
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-WRITTEN_BY_TRANSFORMERS = ("config.json", "generation_config.json")
 
 
 def write_model(store: Store, checkpoint: Checkpoint, *, base: Path, scratch: Path, local: Path) -> torch.dtype:
-    """`local` holds the whole model with the base's tokenizer. Returns its number format.
+    """`local` holds the whole model's weights and config. Returns their number format.
 
     Raises:
         RunFailed: the shards do not hold just the base's weights, or one is not finite.
@@ -42,12 +39,7 @@ def write_model(store: Store, checkpoint: Checkpoint, *, base: Path, scratch: Pa
         raise RunFailed(*(f"{checkpoint.folder}: {problem}" for problem in problems))
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
-    if (base / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(base)
     model.save_pretrained(local, max_shard_size="5GB")
-    for name in CONFIG_AND_TOKENIZER:
-        if name not in WRITTEN_BY_TRANSFORMERS and (base / name).is_file():
-            shutil.copyfile(base / name, local / name)
     return dtype
 
 

@@ -17,10 +17,11 @@ from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import CHECKPOINTS, PLAN, job_file
 from components.shared.manifest import Manifest, fetch_folder, require_manifest
 from components.shared.model_source import has_weights, resolve_planned_model
+from components.shared.patience import waits
 from components.shared.plan import Plan
 from components.shared.results import History
 from components.shared.spec import RunSpec
-from components.shared.step import Log, finished, open_run, run_argument, step_log, work_folder
+from components.shared.step import Log, finished, open_run, run_argument, step_log, step_of_run, work_folder
 from components.shared.storage import LocalStore, Store, open_store
 from components.shared.training_job import TrainingJob, jobs_folder
 
@@ -36,23 +37,27 @@ def run_step(run: str, *, train_image: str, train_on_gpus: str = "", kfp_run: st
         RunFailed: training began and failed; the same command goes on from the newest committed checkpoint.
         Preempted: SIGTERM ended it, as RunFailed.
     """
-    with step_log("launch_training") as log:
-        store, spec = open_run(run)
-        folder = work_folder(run, PLAN)
-        fetch_folder(store, PLAN, folder)
-        plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
-        done = finished(store, CHECKPOINTS, {"training": plan.training_digest}, log)
-        if done is not None:
-            return done
-        check_before_training(run, store, spec, plan)
-        if plan.on_gpus and spec.backend != "local":
-            train_image = train_on_gpus or _no_image_for_gpus()
-        log.info("launch", backend=spec.backend, processes=plan.steps.num_processes, total_steps=plan.steps.total_steps)
-        try:
-            train(run, store, spec, plan, train_image=train_image, kfp_run=kfp_run, log=log)
-        except RunFailed as error:
-            raise type(error)(*error.problems, _what_is_safe(store)) from None
-        return require_manifest(store, CHECKPOINTS)
+    with step_of_run("launch_training", run) as log:
+        return _trained(run, train_image=train_image, train_on_gpus=train_on_gpus, kfp_run=kfp_run, log=log)
+
+
+def _trained(run: str, *, train_image: str, train_on_gpus: str, kfp_run: str, log: Log) -> Manifest:
+    store, spec = open_run(run)
+    folder = work_folder(run, PLAN)
+    fetch_folder(store, PLAN, folder)
+    plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
+    done = finished(store, CHECKPOINTS, {"training": plan.training_digest}, log)
+    if done is not None:
+        return done
+    check_before_training(run, store, spec, plan)
+    if plan.on_gpus and spec.backend != "local":
+        train_image = train_on_gpus or _no_image_for_gpus()
+    log.info("launch", backend=spec.backend, processes=plan.steps.num_processes, total_steps=plan.steps.total_steps)
+    try:
+        train(run, store, spec, plan, train_image=train_image, kfp_run=kfp_run, log=log)
+    except RunFailed as error:
+        raise type(error)(*error.problems, _what_is_safe(store)) from None
+    return require_manifest(store, CHECKPOINTS)
 
 
 def train(run: str, store: Store, spec: RunSpec, plan: Plan, *, train_image: str, kfp_run: str, log: Log) -> None:
@@ -125,11 +130,12 @@ def kfp_step(
     run: str, *, train_image: str, train_on_gpus: str, kfp_run: str, manifest_path: str, losses_path: str, metrics: Metrics
 ) -> str:
     """`run_step` for KFP, which has its manifest, its losses drawn and its numbers too. Returns the manifest's digest."""
-    manifest = run_step(run, train_image=train_image, train_on_gpus=train_on_gpus, kfp_run=kfp_run)
-    history = History.model_validate_json(open_store(run).read_bytes(f"{CHECKPOINTS}/history.json"))
-    Path(losses_path).write_text(losses_page(run, history), encoding="utf-8")
-    tell_numbers(metrics, numbers_of(history))
-    return hand_over(manifest, run=run, manifest_path=manifest_path)
+    with step_of_run("launch_training", run) as log:
+        manifest = _trained(run, train_image=train_image, train_on_gpus=train_on_gpus, kfp_run=kfp_run, log=log)
+        history = History.model_validate_json(open_store(run).read_bytes(f"{CHECKPOINTS}/history.json"))
+        Path(losses_path).write_text(losses_page(run, history), encoding="utf-8")
+        tell_numbers(metrics, numbers_of(history))
+        return hand_over(manifest, run=run, manifest_path=manifest_path)
 
 
 def kfp_end(
@@ -143,13 +149,12 @@ def kfp_end(
     summary_path: str,
 ) -> None:
     """`end` as a process of its own, for KFP, which shows what there is to read; fails, after all was told, when a job may be at work."""
-    with step_log("end_run") as log:
+    with step_log("end_run") as log, waits(log):
         ended = end(spec, overrides, kfp_run=kfp_run, state=state, error_message=error_message or "", notify_when=notify_when, log=log)
         Path(summary_path).write_text(ended.page, encoding="utf-8")
         if ended.problems:
-            print(
-                ended.page, flush=True
-            )  # KFP's launcher uploads no artifact of a task that fails (backend/src/v2/component/launcher_v2.go)
+            # KFP's launcher uploads no artifact of a task that fails (backend/src/v2/component/launcher_v2.go).
+            print(ended.page, flush=True)
             raise HaganeError(*ended.problems)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.launch_training.local import follow_to_end
-from components.shared.processes import left_by_sigterm
+from components.shared.processes import left_by_signal
 from components.shared.step import Log
 from components.shared.training_job import TrainingJob, write_whole
 
@@ -23,7 +23,11 @@ def run_beside(job: TrainingJob, folder: Path, log: Log) -> None:
     name = uuid.uuid4().hex[:12]
     write_whole(folder / f"{name}.json", job.model_dump_json())
     exit_code = folder / f"{name}.exit_code"
-    with left_by_sigterm(), _cancelled_when_left(folder / f"{name}.cancel", exit_code):
+    cancel = folder / f"{name}.cancel"
+    stop = left_by_signal(
+        ending="training: its container is asked to end", left="training: its container may still run; look for it by `docker ps`"
+    )
+    with stop, _cancelled_when_left(cancel, exit_code):
         follow_to_end(_lines(folder / f"{name}.log", exit_code), lambda: int(exit_code.read_text()), log)
 
 

@@ -14,20 +14,30 @@ from typing import Any
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from components.launch_training.access import Permission, needed, refusals
+from components.launch_training.access import needed
 from components.launch_training.cluster_access import refused
 from components.launch_training.cluster_watch import NO_ANSWER, RELIST_PAUSE_S, REQUEST_S, WATCH_S, Seen, plain, watch_job
+from components.launch_training.dropped_fields import dropped, dropped_problem
 from components.launch_training.kinds import PYTORCHJOB, JobKind
 from components.shared.errors import ClusterError, NoCluster
+from components.shared.patience import patiently
+from components.shared.permissions import Permission, granted_by, refusals
+from components.shared.spec import ClusterSpec
 
 Fields = dict[str, Any]
 BUSY = (429, 500, 502, 503, 504)
 PATIENCE_S = 60.0
-"""How long one question is asked again while the API server does not answer or is busy, as when it starts anew."""
+"""How long one question is asked again while the API server does not answer or is busy, as when it starts anew: outside a pipeline's step,
+which waits longer (shared/patience.py), and to delete a job, since whoever ends a step may kill it soon."""
 TOKEN_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+ADMISSION = re.compile("admission webhook|exceeded quota|violates PodSecurity|ValidatingAdmissionPolicy")
+"""In a refusal (403) that is no matter of rights."""
+RUNTIME_MISSING = re.compile(r"runtime.*not found|not found.*runtime", re.IGNORECASE | re.DOTALL)
 STAMPED = re.compile(r"\d{4}-\d\d-\d\dT")
 LOST_LINES_S = 5.0
 """How far back a log that was broken off is asked for again; lines that were read are known by their time."""
+UNANSWERED_S, UNANSWERED_PAUSE_S = 3.0, 0.2
+"""How long, and how often, a job is looked for whose creation was broken off before the API server answered."""
 LAST_READS = 5
 """How often the log of a container that is over is asked for, while the API server does not answer."""
 
@@ -49,6 +59,8 @@ class Cluster:
                 raise NoCluster(f"backend: no cluster: {found}; set KUBECONFIG, run in a pod, or set backend: local") from None
         self.kind, self.namespace = kind, namespace or own
         self._objects, self._core = client.CustomObjectsApi(), client.CoreV1Api()
+        self._unanswered = False
+        """Whether a job was asked for, and no answer came."""
 
     def job(self, name: str) -> Fields | None:
         try:
@@ -69,13 +81,13 @@ class Cluster:
                 return []
             raise self._refused("list", error) from None
 
-    def check_fields(self, manifest: Fields) -> None:
+    def check_fields(self, manifest: Fields, spec: ClusterSpec) -> None:
         """Asks the API server what it would make of the manifest. Raises ClusterError with every field that it would refuse or drop."""
         accepted = self._create(manifest, dry_run="All")
         if accepted is not None:
-            dropped = list(_dropped(manifest, accepted))
-            if dropped:
-                raise ClusterError(*(f"cluster.patch: {where}: this cluster's {self.kind.name} has no such field" for where in dropped))
+            problems = [dropped_problem(place, manifest, self.kind, spec) for place in dropped(manifest, accepted)]
+            if problems:
+                raise ClusterError(*problems)
 
     def check_permissions(self) -> None:
         """Before any is needed: without `watch` the launcher would stand still, without `patch` its job would be reaped.
@@ -94,12 +106,16 @@ class Cluster:
 
     def _create(self, manifest: Fields, **how: Any) -> Fields | None:
         call = partial(self._objects.create_namespaced_custom_object, **self._jobs, body=manifest, _request_timeout=REQUEST_S, **how)
+        self._unanswered = not how
         try:
-            return self._ask("create", call)
+            created = self._ask("create", call)
         except ApiException as error:
+            self._unanswered = False
             if error.status == 409 and "AlreadyExists" in str(error.body):
                 return None
             raise self._refused("create", error) from None
+        self._unanswered = False
+        return created
 
     def annotate(self, name: str, annotations: dict[str, str]) -> None:
         """Nothing happens when the API does not answer, or there is no job: it is asked again, or watched."""
@@ -108,16 +124,25 @@ class Cluster:
             self._objects.patch_namespaced_custom_object(**self._jobs, name=name, body=body, _request_timeout=REQUEST_S)
 
     def delete(self, name: str) -> None:
-        """The job is gone or going, with its pods."""
+        """The job is gone or going, with its pods. One that was asked for without an answer, as when a signal came, may only appear now:
+        it is waited for."""
+        end = time.monotonic() + UNANSWERED_S
+        while not self._delete(name) and self._unanswered and time.monotonic() < end:
+            time.sleep(UNANSWERED_PAUSE_S)
+
+    def _delete(self, name: str) -> bool:
+        """Whether there was such a job."""
         call = partial(
             self._objects.delete_namespaced_custom_object, **self._jobs, name=name, propagation_policy="Background",
             _request_timeout=REQUEST_S,
         )  # fmt: skip
         try:
-            self._ask("delete", call)
+            self._ask("delete", call, deadline_s=PATIENCE_S)
         except ApiException as error:
             if error.status != 404:
                 raise self._refused("delete", error) from None
+            return False
+        return True
 
     def deleted_by_hand(self, name: str) -> str:
         """The command by which a person deletes the job."""
@@ -136,20 +161,13 @@ class Cluster:
     def _jobs(self) -> dict[str, str]:
         return {**self.kind.where, "namespace": self.namespace}
 
-    def _ask(self, verb: str, call: Callable[[], Any]) -> Any:
-        """What the API server answers. Raises ClusterError when it does not within PATIENCE_S, ApiException for what it refuses."""
-        end = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                return call()
-            except ApiException as error:
-                if error.status not in BUSY or time.monotonic() > end:
-                    raise
-            except NO_ANSWER as error:
-                if time.monotonic() > end:
-                    found = str(error).splitlines()[0][:200]
-                    raise ClusterError(f"{self._where(verb)}: the API server does not answer ({found})") from None
-            time.sleep(RELIST_PAUSE_S)
+    def _ask(self, verb: str, call: Callable[[], Any], *, deadline_s: float | None = None) -> Any:
+        """What the API server answers. Raises ClusterError when it does not in time, ApiException for what it refuses."""
+        try:
+            return patiently(call, what="API server", may_pass=_is_away, deadline_s=deadline_s, otherwise_s=PATIENCE_S)
+        except NO_ANSWER as error:
+            found = str(error).splitlines()[0][:200]
+            raise ClusterError(f"{self._where(verb)}: the API server does not answer ({found})") from None
 
     def _refused(self, verb: str, error: ApiException) -> ClusterError:
         return ClusterError(f"{self._where(verb)}: {_answer(error, verb, self.kind)}")
@@ -199,6 +217,10 @@ class Cluster:
         return _lines(answer)
 
 
+def _is_away(error: BaseException) -> bool:
+    return isinstance(error, NO_ANSWER) or (isinstance(error, ApiException) and error.status in BUSY)
+
+
 def _lines(answer: Any) -> Iterator[str]:
     rest = b""
     for chunk in answer.stream(amt=None, decode_content=True):
@@ -213,33 +235,30 @@ def _age_s(stamp: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(stamp)).total_seconds()
 
 
-def _dropped(sent: Any, kept: Any, where: str = "") -> Iterator[str]:
-    """Places of what was sent and is not kept: an API server removes fields that its schema does not know."""
-    if isinstance(sent, dict):
-        for key, value in sent.items():
-            place = f"{where}.{key}" if where else key
-            if value in ({}, []) and (not isinstance(kept, dict) or key not in kept):
-                continue
-            if not isinstance(kept, dict) or key not in kept:
-                yield place
-            else:
-                yield from _dropped(value, kept[key], place)
-    elif isinstance(sent, list) and isinstance(kept, list):
-        for number, (each, its) in enumerate(zip(sent, kept, strict=False)):
-            yield from _dropped(each, its, f"{where}[{number}]")
-
-
 def _answer(error: ApiException, verb: str, kind: JobKind) -> str:
     message = ""
     with suppress(ValueError, TypeError, KeyError):
         message = json.loads(error.body or "")["message"]
     if error.status == 401:
         return "the credentials are not accepted (401); renew the kubeconfig or the pod's account"
+    if error.status == 403 and ADMISSION.search(message):
+        return f"{message}{_admission_fix(message)}"
     if error.status == 403:
-        role = "k8s/base" if kind is PYTORCHJOB else "k8s/overlays/trainjob"
+        role = granted_by(Permission(verb, kind.group, kind.plural))
         return f"not allowed (403); the launcher's account needs the Role of {role} ({message or f'verb {verb}'})"
     if error.status == 404 and message.startswith("namespaces "):
         return f"{message}; set cluster.namespace to one that is there"
     if error.status == 404:
         return f"there is no {kind.name} in this cluster (404); install {kind.installed_by}, or set another backend"
     return message or f"{error.status} {error.reason}"
+
+
+def _admission_fix(message: str) -> str:
+    if RUNTIME_MISSING.search(message):
+        return (
+            ". Fix: kubectl apply -k k8s/overlays/trainjob in the job's namespace, or set cluster.runtime to a ClusterTrainingRuntime that "
+            "is there"
+        )
+    if "exceeded quota" in message:
+        return ". Fix: wait until other jobs end, or have the ResourceQuota raised"
+    return ""

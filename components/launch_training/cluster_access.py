@@ -7,8 +7,8 @@ from typing import Any
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from components.launch_training.access import Permission
 from components.launch_training.cluster_facts import NotAllowed, told
+from components.shared.permissions import Permission
 
 REQUEST_S = 20
 
@@ -28,7 +28,8 @@ def refused(api: client.ApiClient, wanted: Iterable[Permission], namespace: str)
     missing: list[Permission] = []
     for each in wanted:
         resource, _, subresource = each.resource.partition("/")
-        place = {"namespace": namespace, "verb": each.verb, "group": each.group, "resource": resource, "subresource": subresource}
+        place = {"namespace": namespace, "verb": each.verb, "group": each.group, "name": each.name}
+        place |= {"resource": resource, "subresource": subresource}
         review = {"spec": {"resourceAttributes": place}}
         if not reviews.create_self_subject_access_review(review, _request_timeout=REQUEST_S).status.allowed:
             missing.append(each)

@@ -7,11 +7,14 @@ from decimal import Decimal
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.utils import parse_quantity
 
+from components.launch_training.cluster_queue import kueue_version
 from components.launch_training.fitting import NodeFacts
+from components.launch_training.job_events import event_time
 from components.launch_training.kinds import TRAINJOB
 from components.shared.errors import ClusterError
 
@@ -52,6 +55,12 @@ def served(group: str, version: str, plural: str) -> bool:
         return any(each.name == plural for each in found.resources)
 
 
+def kueue() -> str | None:
+    """As cluster_queue.kueue_version, its errors as ClusterErrors."""
+    with _asked("look up", "kueue.x-k8s.io"):
+        return kueue_version()
+
+
 def versions_of(group: str) -> list[str]:
     """Versions of a group that the cluster has, such as those of an older operator."""
     with _asked("look up", group):
@@ -74,12 +83,42 @@ def local_queue(name: str, namespace: str, version: str) -> Fields | None:
         return _is_there(lambda: call(**where, namespace=namespace, name=name, _request_timeout=REQUEST_S))
 
 
-def has_runtime(name: str) -> bool:
-    """Whether Kubeflow Trainer has a ClusterTrainingRuntime of this name."""
-    where = {"group": TRAINJOB.group, "version": TRAINJOB.version, "plural": "clustertrainingruntimes"}
-    with _asked("get", "clustertrainingruntimes"):
+def runtime(kind: str, name: str, namespace: str) -> Fields | None:
+    """Trainer's runtime of this name, of the namespace or of the cluster; None when there is none."""
+    where = {"group": TRAINJOB.group, "version": TRAINJOB.version, "plural": f"{kind.lower()}s", "name": name}
+    objects: Any = client.CustomObjectsApi()
+    with _asked("get", where["plural"]):
+        if kind == "TrainingRuntime":
+            return _is_there(lambda: objects.get_namespaced_custom_object(**where, namespace=namespace, _request_timeout=REQUEST_S))
+        return _is_there(lambda: objects.get_cluster_custom_object(**where, _request_timeout=REQUEST_S))
+
+
+def cluster_queue(name: str, version: str) -> Fields | None:
+    """Kueue's ClusterQueue; None when there is none."""
+    where = {"group": "kueue.x-k8s.io", "version": version, "plural": "clusterqueues", "name": name}
+    with _asked("get", "clusterqueues"):
         call = client.CustomObjectsApi().get_cluster_custom_object
-        return _is_there(lambda: call(**where, name=name, _request_timeout=REQUEST_S)) is not None
+        return _is_there(lambda: call(**where, _request_timeout=REQUEST_S))
+
+
+def argo_defaults(namespaces: tuple[str, ...]) -> Fields | None:
+    """What Argo's controller puts into every template (templateDefaults of its config map), from the first namespace that has it.
+
+    None where none of them has.
+    """
+    for namespace in namespaces:
+        settings = _config_map("workflow-controller-configmap", namespace)
+        if settings is not None:
+            whole = yaml.safe_load(settings.get("config", "")) or {}
+            written = settings.get("templateDefaults")
+            return (yaml.safe_load(written) if written else whole.get("templateDefaults")) or {}
+    return None
+
+
+def _config_map(name: str, namespace: str) -> dict[str, str] | None:
+    with _asked("get", f"configmaps {name}"):
+        found = _is_there(lambda: client.CoreV1Api().read_namespaced_config_map(name, namespace, _request_timeout=REQUEST_S))
+        return None if found is None else found.data or {}
 
 
 def nodes() -> list[NodeFacts]:
@@ -109,7 +148,7 @@ def warnings_about(name: str, namespace: str) -> list[str]:
     with _asked("list", "events"):
         selector = f"type=Warning,involvedObject.name={name}"
         found = _plain(client.CoreV1Api().list_namespaced_event(namespace, field_selector=selector, _request_timeout=REQUEST_S))
-        return [each["message"] for each in sorted(found["items"], key=lambda each: each.get("lastTimestamp") or "")]
+        return [each["message"] for each in sorted(found["items"], key=event_time)]
 
 
 def make_pod(manifest: Fields, namespace: str) -> None:

@@ -11,8 +11,10 @@ import urllib3
 from kubernetes import client, watch
 from kubernetes.client.exceptions import ApiException
 
+from components.launch_training.cluster_queue import poll_workload
 from components.launch_training.kinds import JobKind
 from components.launch_training.phases import is_over
+from components.launch_training.workload import NOT_ASKED, Queueing
 
 Fields = dict[str, Any]
 WATCH_S = 300
@@ -22,6 +24,8 @@ NO_ANSWER = (urllib3.exceptions.HTTPError, OSError)
 NO_SENSE = (ValueError, LookupError, TypeError)
 """What an answer that was cut off, or is somebody else's, makes of the client."""
 RELIST_PAUSE_S = 1.0
+WORKLOAD_S = 3.0
+"""How often Kueue's Workload of a job is asked for."""
 
 
 @dataclass
@@ -37,20 +41,25 @@ class Seen:
     ended: dict[str, Fields] = field(default_factory=dict)
     """Pods as they were when they had ended by themselves, by uid: the job's controller may put others in their places before anybody
     looks."""
-    events: dict[str, Fields] = field(default_factory=dict)
-    """Of the object that makes the pods, by uid."""
+    event_lists: dict[str, dict[str, Fields]] = field(default_factory=dict)
+    """Of the job, of what stands between it and its pods, and of all pods: by what was asked for, then by uid."""
+    queueing: Queueing = NOT_ASKED
     unheard_since: float | None = None
     """Since when, by time.monotonic, the API does not answer; None while it does."""
     over: bool = False
     """Set by who looks no more: the watches end."""
+
+    @property
+    def events(self) -> list[Fields]:
+        return [event for found in list(self.event_lists.values()) for event in found.values()]
 
 
 def watch_job(kind: JobKind, namespace: str, name: str, changes: "queue.Queue[Any]") -> Seen:
     """What is seen of the job from now on; a None is put into `changes` whenever that changes."""
     seen = Seen()
     objects, core = client.CustomObjectsApi(), client.CoreV1Api()
-    told_on = kind.events_of(name)
-    by_name, its_events = f"metadata.name={name}", f"involvedObject.kind={told_on[0]},involvedObject.name={told_on[1]}"
+    by_name = f"metadata.name={name}"
+    of_makers = [f"involvedObject.name={each}" for each in kind.makers(name)]
 
     def see_job(found: dict[str, Fields]) -> None:
         seen.job, seen.asked = next(iter(found.values()), None), True
@@ -60,17 +69,32 @@ def watch_job(kind: JobKind, namespace: str, name: str, changes: "queue.Queue[An
         over = {uid: pod for uid, pod in found.items() if is_over(kind, pod) and "deletionTimestamp" not in pod["metadata"]}
         seen.ended = seen.ended | over
 
-    def see_events(found: dict[str, Fields]) -> None:
-        seen.events = found
+    def see_events(asked: str) -> Callable[[dict[str, Fields]], None]:
+        return lambda found: seen.event_lists.update({asked: found})
 
     watched: list[tuple[Callable[..., Any], dict[str, Any], Callable[[dict[str, Fields]], None]]] = [
         (objects.list_namespaced_custom_object, {**kind.where, "namespace": namespace, "field_selector": by_name}, see_job),
         (core.list_namespaced_pod, {"namespace": namespace, "label_selector": kind.pods(name)}, see_pods),
-        (core.list_namespaced_event, {"namespace": namespace, "field_selector": its_events}, see_events),
+        *(
+            (core.list_namespaced_event, {"namespace": namespace, "field_selector": asked}, see_events(asked))
+            for asked in (*of_makers, "involvedObject.kind=Pod,type=Warning")
+        ),
     ]
     for call, arguments, see in watched:
         threading.Thread(target=_watch_one, args=(call, arguments, see, seen, changes), daemon=True).start()
+    threading.Thread(target=_poll_queue, args=(namespace, seen, changes), daemon=True).start()
     return seen
+
+
+def _poll_queue(namespace: str, seen: Seen, changes: "queue.Queue[Any]") -> None:
+    """Where the job stands in its queue, every WORKLOAD_S."""
+    while not seen.over:
+        if seen.job is not None:
+            found = poll_workload(seen.job, namespace, before=seen.queueing)
+            if found != seen.queueing:
+                seen.queueing = found
+                changes.put(None)
+        time.sleep(WORKLOAD_S)
 
 
 def _watch_one(

@@ -1,10 +1,9 @@
 """Facts about a cluster -> findings, each with what to do about it. Takes values and returns values."""
 
-from components.launch_training.access import Permission, in_words, shortened
+from components.launch_training.access import KFP_ACCOUNTS, in_words, shortened
 from components.launch_training.probe import Probed, Sources
 from components.shared.findings import Finding, State
-
-ROLE = "kubectl apply -k k8s/overlays/<yours>, or bind its Role hagane-launcher to the account"
+from components.shared.permissions import BIND, Permission, granted_by
 
 
 def kind_finding(check: str, place: str, *, there: bool, versions: list[str], install: str) -> Finding:
@@ -17,31 +16,56 @@ def kind_finding(check: str, place: str, *, there: bool, versions: list[str], in
     return Finding(check=check, state="failed", found=f"this cluster has no {check} {place}{beside}", mend=install)
 
 
-def runtime_finding(name: str, *, there: bool) -> Finding:
-    if there:
-        return Finding(check="runtime", state="ok", found=f"ClusterTrainingRuntime {name} is there")
-    mend = "install Kubeflow Trainer's runtimes, or name another in cluster.runtime"
-    return Finding(check="runtime", state="failed", found=f"no ClusterTrainingRuntime {name}", mend=mend)
-
-
 def permissions_finding(account: str, missing: list[Permission], asked: int) -> Finding:
     if not missing:
         return Finding(check="permissions", state="ok", found=f"{account} may do all {asked} things that a launcher does")
+    return _missing("permissions", account, missing)
+
+
+def kfp_permissions_finding(account: str, missing: list[Permission], asked: int) -> Finding:
+    """Whether KFP's own parts of a run's pods could work under the account."""
+    if not missing:
+        found = f"{account} may do all {asked} things that KFP's driver, launcher and Argo's executor do in each pod"
+        return Finding(check="permissions of KFP", state="ok", found=found)
+    return _missing("permissions of KFP", account, missing)
+
+
+def _missing(check: str, account: str, missing: list[Permission]) -> Finding:
+    files = " and ".join(dict.fromkeys(map(granted_by, missing)))
+    return Finding(check=check, state="failed", found=f"{account} may not {in_words(missing)}", mend=f"{files} grants it: {BIND}")
+
+
+def retries_finding(defaults: dict[str, object] | None) -> Finding:
+    """What KFP's retries are worth here. `defaults`: Argo's templateDefaults; None where there is no Argo."""
+    check = "KFP's retries"
+    if defaults is None:
+        return Finding(check=check, state="skipped", found="no workflow-controller-configmap of Argo here")
+    strategy = defaults.get("retryStrategy")
+    policy = strategy.get("retryPolicy", "OnFailure") if isinstance(strategy, dict) else "OnFailure"
+    if policy in ("OnError", "OnTransientError"):
+        found = f"retryPolicy {policy}: a pod that is lost is started again, a step that failed is not, whatever its retries say"
+        return Finding(check=check, state="ok", found=f"{found}; steps wait by themselves for store, hub and API server")
+    if policy == "Always":
+        return Finding(check=check, state="ok", found="retryPolicy Always: a step that failed and a pod that is lost are started again")
     return Finding(
-        check="permissions", state="failed", found=f"{account} may not {in_words(missing)}",
-        mend=ROLE,
+        check=check, state="warning",
+        found=f"retryPolicy {policy}: a step that failed is started again at once; a pod whose node is lost is not, and ends the run",
+        mend="set templateDefaults.retryStrategy to {limit: '2', retryPolicy: OnError} in workflow-controller-configmap, as KFP 2.17 does",
     )  # fmt: skip
 
 
 def excess_finding(account: str, beyond: list[str], elsewhere: list[str]) -> Finding:
-    """`elsewhere`: what it may in other namespaces."""
+    """`elsewhere`: what it may in other namespaces. What KFP's own accounts may is KFP's to say."""
     words = [*elsewhere, *beyond]
+    if account in KFP_ACCOUNTS:
+        found = f"{account} is KFP's own account: KFP and its admins choose what else it may"
+        return Finding(check="no more than that", state="ok", found=found)
     if not words:
         found = f"{account} may nothing else in its namespace, and elsewhere neither read secrets nor start pods or jobs"
         return Finding(check="no more than that", state="ok", found=found)
     return Finding(
         check="no more than that", state="warning", found=f"{account} may also {shortened(words)}",
-        mend="launchers need none of it: look for bindings that name this account or its groups, and give it a namespace of its own",
+        mend="neither hagane nor KFP needs it: look for bindings that name this account or its groups, and give it a namespace of its own",
     )  # fmt: skip
 
 
@@ -68,11 +92,17 @@ def image_finding(image: str, probed: Probed) -> Finding | None:
     return None
 
 
-def pod_finding(probed: Probed, account: str) -> Finding:
+CONTROLLERS = {
+    "PyTorchJob": "look whether Kubeflow's training operator runs: kubectl -n kubeflow get deploy training-operator",
+    "TrainJob": "look whether Trainer and JobSet run: kubectl get deploy -A | grep -E 'trainer|jobset'",
+}
+
+
+def pod_finding(probed: Probed, account: str, kind: str = "PyTorchJob") -> Finding:
     """Whether a pod like the workers' is made and runs."""
     mends = {
         "refused": "see the message; a quota, an admission policy or a permission refuses it",
-        "no pod": "look whether Kubeflow's training operator runs: kubectl -n kubeflow get deploy training-operator",
+        "no pod": CONTROLLERS[kind],
         "no node": "mend cluster.node_selector, cluster.tolerations, cluster.affinity or cluster.claims, or add nodes",
         "not started": "see the message: a volume, a security policy, or an image that is not hagane's",
     }

@@ -7,13 +7,14 @@ import argparse
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from components.launch_training import cluster_facts
-from components.launch_training.access import TOO_MUCH, beyond, needed
+from components.launch_training.access import TOO_MUCH, beyond, needed, shipped
 from components.launch_training.cluster import Cluster
 from components.launch_training.cluster_access import api_as, may_not_impersonate, refused, rules_of
 from components.launch_training.cluster_facts import NotAllowed
@@ -21,27 +22,36 @@ from components.launch_training.diagnosis import (
     account_finding,
     excess_finding,
     image_finding,
+    kfp_permissions_finding,
     kind_finding,
     permissions_finding,
     pod_finding,
     queue_finding,
-    runtime_finding,
+    retries_finding,
     source_findings,
     store_findings,
 )
 from components.launch_training.fitting import node_finding
 from components.launch_training.kinds import KINDS, PYTORCHJOB, TRAINJOB
-from components.launch_training.probe import Sources, probe_job
-from components.launch_training.probing import probe
+from components.launch_training.probe import Sources, probe_job, probe_pod, queued_probe
+from components.launch_training.probing import probe, probe_queue
+from components.launch_training.queue_checks import DEFAULT_QUEUE, default_queue_finding, effect_finding, quota_finding
+from components.launch_training.runtime_policy import runtime_finding
+from components.launch_training.worker_pod import worker_template
 from components.shared.errors import ClusterError
 from components.shared.findings import Finding
+from components.shared.permissions import ARGO, KFP_POD_PERMISSIONS
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
 from components.shared.step import Log, step_log
-from components.shared.training_job import PYTORCHJOB_CONTAINER
+from components.shared.training_job import OWN_RUNTIME
 
 Fields = dict[str, Any]
 OTHER_NAMESPACES = ("default", "kube-system")
+KFP_NAMESPACE = "kubeflow"
+"""Where KFP's manifests put Argo's controller."""
+EFFECT_S = 15
+"""How long Kueue may take to make a Workload."""
 
 
 class Examination:
@@ -54,15 +64,20 @@ class Examination:
         self.namespace = cluster.namespace
         self.account = None if launcher == "self" or in_a_pod() else launcher
         """Whom the launcher's rights are asked for; None for whoever asks."""
-        self.kind = KINDS[spec.backend] if spec is not None and spec.backend in KINDS else PYTORCHJOB
+        self.kind = cluster.kind
 
     def run(self) -> None:
         checks: list[tuple[str, Callable[[], Iterable[Finding | None]]]] = [
             (self.kind.name, self.kinds),
+            ("runtime", self.runtime),
             ("permissions", self.permissions),
+            ("permissions of KFP", self.kfp_permissions),
             ("no more than that", self.excess),
+            ("KFP's retries", self.retries),
             ("launcher's account", self.launchers_account),
             ("Kueue queue", self.queue),
+            ("queue's quota", self.quota),
+            ("queue's effect", self.queue_effect),
             ("nodes", self.nodes),
             ("worker pod", self.worker_pod),
         ]
@@ -75,9 +90,13 @@ class Examination:
         versions = [] if there else cluster_facts.versions_of(kind.group)
         install = f"install {kind.installed_by}, or set another backend"
         yield kind_finding(kind.name, f"{kind.group}/{kind.version}", there=there, versions=versions, install=install)
-        if there and kind is TRAINJOB and self.spec is not None:
-            name = self.spec.cluster.runtime
-            yield runtime_finding(name, there=cluster_facts.has_runtime(name))
+
+    def runtime(self) -> Iterable[Finding]:
+        if self.kind is not TRAINJOB or self.spec is None or not cluster_facts.served(**TRAINJOB.where):
+            return
+        name = self.spec.cluster.runtime
+        kind = "TrainingRuntime" if name == OWN_RUNTIME else "ClusterTrainingRuntime"
+        yield runtime_finding(self.spec, kind, cluster_facts.runtime(kind, name, self.namespace))
 
     def permissions(self) -> Iterable[Finding]:
         wanted = needed(self.kind)
@@ -85,13 +104,27 @@ class Examination:
             missing = refused(api_as(self.account, self.namespace), wanted, self.namespace)
         yield permissions_finding(self.who, missing, len(wanted))
 
+    def kfp_permissions(self) -> Iterable[Finding]:
+        if self.account is None and not in_a_pod():
+            raise NotAllowed("for the account of a pipeline's pods: --launcher ACCOUNT")
+        if not cluster_facts.versions_of(ARGO):
+            raise NotAllowed("no Argo Workflows here, so no KFP either")
+        with may_not_impersonate(self.account):
+            missing = refused(api_as(self.account, self.namespace), KFP_POD_PERMISSIONS, self.namespace)
+        yield kfp_permissions_finding(self.who, missing, len(KFP_POD_PERMISSIONS))
+
+    def retries(self) -> Iterable[Finding]:
+        if cluster_facts.versions_of(ARGO):
+            yield retries_finding(cluster_facts.argo_defaults((self.namespace, KFP_NAMESPACE)))
+
     def excess(self) -> Iterable[Finding]:
         api = api_as(self.account, self.namespace)
         with may_not_impersonate(self.account):
             rules = rules_of(api, self.namespace)
             others = {name: set(refused(api, TOO_MUCH, name)) for name in OTHER_NAMESPACES if name != self.namespace}
         elsewhere = [f"{each} in namespace {name}" for name, denied in others.items() for each in TOO_MUCH if each not in denied]
-        yield excess_finding(self.who, beyond(rules, needed(self.kind)), elsewhere)
+        wanted = (*shipped(), *KFP_POD_PERMISSIONS)
+        yield excess_finding(self.who, beyond(rules, wanted), elsewhere)
 
     @property
     def who(self) -> str:
@@ -104,54 +137,96 @@ class Examination:
 
     def queue(self) -> Iterable[Finding]:
         name = None if self.spec is None else self.spec.cluster.queue
+        version = cluster_facts.kueue()
+        if version is None:
+            if name is not None:
+                yield kind_finding("Kueue", "kueue.x-k8s.io", there=False, versions=[], install="install Kueue, or leave cluster.queue out")
+            return
+        queue = cluster_facts.local_queue(name or DEFAULT_QUEUE, self.namespace, version)
         if name is None:
+            if queue is not None:
+                yield default_queue_finding(self.namespace)
             return
-        versions = cluster_facts.versions_of("kueue.x-k8s.io")
-        if not versions:
-            yield kind_finding("Kueue", "kueue.x-k8s.io", there=False, versions=[], install="install Kueue, or leave cluster.queue out")
-            return
-        queue = cluster_facts.local_queue(name, self.namespace, versions[0])
         conditions = [] if queue is None else queue.get("status", {}).get("conditions", [])
         yield queue_finding(name, self.namespace, queue, conditions)
 
-    def nodes(self) -> Iterable[Finding]:
-        if self.manifest is None:
-            raise NotAllowed("needs a plan, which says what a pod asks for")
-        replicas = self.manifest["spec"]["pytorchReplicaSpecs"]
-        pod = replicas["Master"]["template"]["spec"]
-        needs: dict[str, Any] = {}
-        for container in pod["containers"]:
-            resources = container.get("resources", {})
-            for name, amount in cluster_facts.quantities({**resources.get("limits", {}), **resources.get("requests", {})}).items():
-                needs[name] = needs.get(name, 0) + amount
-        num_pods = sum(each["replicas"] for each in replicas.values())
-        yield node_finding(cluster_facts.nodes(), needs, num_pods, pod)
+    def quota(self) -> Iterable[Finding]:
+        """Whether the ClusterQueue behind the queue could ever admit the job."""
+        version = cluster_facts.kueue()
+        if self.spec is None or self.spec.cluster.queue is None or version is None:
+            return
+        queue = cluster_facts.local_queue(self.spec.cluster.queue, self.namespace, version)
+        if queue is None:
+            return
+        name = queue["spec"]["clusterQueue"]
+        found = cluster_facts.cluster_queue(name, version)
+        yield quota_finding(name, found, self.requests(), self.spec.hardware.num_nodes, cluster_facts.quantities)
 
-    def worker_pod(self) -> Iterable[Finding | None]:
+    def queue_effect(self) -> Iterable[Finding]:
+        """Whether Kueue looks at this kind of job: its default leaves PyTorchJobs out."""
+        if self.spec is None or self.spec.cluster.queue is None or cluster_facts.kueue() is None:
+            return
+        if not cluster_facts.served(**self.kind.where):
+            return
+        queue, waited_s = self.spec.cluster.queue, min(EFFECT_S, self.seconds)
+        found = probe_queue(self.cluster, queued_probe(self.probe_job(), self.kind, queue), seconds=waited_s)
+        yield effect_finding(self.kind, queue, found, waited_s=waited_s)
+
+    def nodes(self) -> Iterable[Finding]:
+        manifest, spec = self.planned()
+        pod = worker_template(manifest, self.kind)["spec"]
+        yield node_finding(cluster_facts.nodes(), self.requests(), spec.hardware.num_nodes, pod)
+
+    def planned(self) -> tuple[Fields, RunSpec]:
+        """The plan's job and the spec. Raises NotAllowed without a plan."""
         if self.manifest is None or self.spec is None:
             raise NotAllowed("needs a plan, which says what a pod is like")
-        sources = Sources(self.spec.cluster.config_maps, self.spec.cluster.secrets)
-        account, image = self.spec.cluster.service_account, self.image_of(self.manifest)
-        store = self.spec.run_uri if self.spec.store.startswith("s3://") else None
-        name = f"hagane-doctor-{uuid.uuid4().hex[:8]}"
-        job = probe_job(self.manifest, name, image=self.image, sources=sources, store=store, seconds=self.seconds)
-        as_pod = not cluster_facts.served(**PYTORCHJOB.where)
-        probed = probe(self.cluster, job, as_pod=as_pod, seconds=self.seconds, log=self.log)
-        yield pod_finding(probed, account)
+        return self.manifest, self.spec
+
+    def requests(self) -> dict[str, Decimal]:
+        """Resource -> what one pod asks for, what is only limited included."""
+        needs: dict[str, Decimal] = {}
+        for container in worker_template(self.planned()[0], self.kind)["spec"]["containers"]:
+            resources = container.get("resources", {})
+            for name, amount in cluster_facts.quantities({**resources.get("limits", {}), **resources.get("requests", {})}).items():
+                needs[name] = needs.get(name, Decimal(0)) + amount
+        return needs
+
+    def probe_job(self, *, as_pod: bool = False) -> Fields:
+        """A small job like the plan's, or its pod alone."""
+        manifest, spec = self.planned()
+        make = probe_pod if as_pod else probe_job
+        return make(
+            manifest, self.kind, f"hagane-doctor-{uuid.uuid4().hex[:8]}", image=self.image, sources=sources_of(spec),
+            store=store_of(spec), seconds=self.seconds,
+        )  # fmt: skip
+
+    def worker_pod(self) -> Iterable[Finding | None]:
+        manifest, spec = self.planned()
+        account, image, sources = spec.cluster.service_account, self.image_of(manifest), sources_of(spec)
+        as_pod = not cluster_facts.served(**self.kind.where)
+        probed = probe(self.cluster, self.probe_job(as_pod=as_pod), seconds=self.seconds, log=self.log)
+        yield pod_finding(probed, account, self.kind.name)
         yield image_finding(image, probed)
         yield from source_findings(sources, probed, self.namespace)
-        if store is None:
+        if store_of(spec) is None:
             mend = "must be s3://bucket/prefix"
-            yield Finding(check="store", state="failed", found=f"{self.spec.store!r} is a folder, and pods share none", mend=mend)
-        yield from store_findings(self.spec.run_uri, sources, probed, self.namespace)
+            yield Finding(check="store", state="failed", found=f"{spec.store!r} is a folder, and pods share none", mend=mend)
+        yield from store_findings(spec.run_uri, sources, probed, self.namespace)
 
     def image_of(self, manifest: Fields) -> str:
-        (container,) = [
-            each
-            for each in manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
-            if each["name"] == PYTORCHJOB_CONTAINER
-        ]
+        containers = worker_template(manifest, self.kind)["spec"]["containers"]
+        (container,) = [each for each in containers if each["name"] == self.kind.container]
         return container.get("image", self.image)
+
+
+def sources_of(spec: RunSpec) -> Sources:
+    return Sources(spec.cluster.config_maps, spec.cluster.secrets)
+
+
+def store_of(spec: RunSpec) -> str | None:
+    """The run's folder in a store that pods reach; None where it is none."""
+    return spec.run_uri if spec.store.startswith("s3://") else None
 
 
 def in_a_pod() -> bool:
@@ -176,7 +251,7 @@ def failed(name: str, error: ClusterError) -> Finding:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.launch_training.doctor", description=__doc__)
     parser.add_argument("--spec", metavar="FILE", type=Path, help="the run's spec; without it, only the cluster itself is looked at")
-    parser.add_argument("--manifest", metavar="FILE", type=Path, help="the spec's plan as a PyTorchJob, whatever its backend")
+    parser.add_argument("--manifest", metavar="FILE", type=Path, help="the job of the spec's plan, of its backend's kind")
     parser.add_argument("--image", default="", help="what the workers run in")
     parser.add_argument("--namespace", help="without it, the spec's, else the pod's own or the kubeconfig's")
     parser.add_argument("--launcher", metavar="ACCOUNT", default="hagane-launcher", help="whose rights to look at; self: of who asks")
@@ -186,7 +261,8 @@ def main() -> None:
         spec = None if asked.spec is None else load_spec(asked.spec)
         manifest = None if asked.manifest is None else yaml.safe_load(asked.manifest.read_bytes())
         try:
-            cluster = Cluster(asked.namespace or (spec.cluster.namespace if spec is not None else None))
+            kind = KINDS.get(spec.backend, PYTORCHJOB) if spec is not None else PYTORCHJOB
+            cluster = Cluster(asked.namespace or (spec.cluster.namespace if spec is not None else None), kind)
             version = cluster_facts.server_version()
         except ClusterError as error:
             log.info("check", **failed("cluster", error).model_dump())

@@ -1,18 +1,25 @@
-"""The last task of a pipeline, however it ended: no job is left at work, and a person reads how it ended and what is safe."""
+"""The last task of a pipeline, however it ended: no job is left running, and a person reads how it ended, why, and what is safe.
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+It may run twice, as when its pod is lost: only the first notifies (shared/run_end.py).
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from components.launch_training.notify import notify
+from components.launch_training.notify import address_to_notify, notify
 from components.shared.button import asked_spec, series_of
 from components.shared.checkpoints import committed_checkpoints
-from components.shared.errors import ClusterError, HaganeError, SpecError, StoreUnreachable
-from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, MANIFEST, PLAN, REPORT, export_folder
+from components.shared.errors import HaganeError
+from components.shared.failures import StepFailure, failure_of, read_failures, withdraw_failure, write_failure
+from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, MANIFEST, PLAN, REPORT, end_key, export_folder
 from components.shared.links import store_link
+from components.shared.log import recent_lines
 from components.shared.manifest import read_manifest
 from components.shared.newest import Newest, asked_of, newest_run
+from components.shared.patience import waits_no_more
+from components.shared.run_end import RunEnd, read_end, write_end
 from components.shared.spec import RunSpec
 from components.shared.step import Log
 from components.shared.storage import Store, open_store
@@ -22,8 +29,10 @@ FINISHED = ("SUCCEEDED", "COMPLETE", "CACHED")
 included, a server tells the state of the pipeline's execution in ML Metadata (backend/src/v2/driver/resolve.go, kubeflow/pipelines#11826):
 COMPLETE, CACHED, FAILED, CANCELED, and RUNNING for one that was terminated before anybody wrote more."""
 HOW = {**dict.fromkeys(FINISHED, "finished"), **dict.fromkeys(("CANCELLED", "CANCELED"), "was stopped"), "FAILED": "failed"}
-LOOKS, PAUSE_S = 4, 30.0
-"""The task has no second try, which would tell everybody again: what may pass is looked at again here, before anything is told."""
+GOES_ON = (
+    "If somebody presses Retry in KFP, the run goes on, and KFP neither runs this task again nor changes this page; "
+    "`{uri}` then says how it ended."
+)
 SHOWN = {DATASET: "page.html", PLAN: "page.html", EVALUATION: "evaluation.json", REPORT: "report.html"}
 """Folder -> the file in it that a person opens first; of the others, the manifest."""
 
@@ -47,8 +56,8 @@ class _Found:
     """In words that a message and the page show alike; links of the page, which hold beside the UI's own, go into `table`."""
     table: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    may_pass: bool = False
-    """Whether another look may find no problem, with nothing mended."""
+    failures: tuple[StepFailure, ...] = ()
+    """Why it failed, as the steps say."""
 
 
 def end(
@@ -61,33 +70,94 @@ def end(
     notify_when: str,
     log: Log,
 ) -> Ended:
-    """The run's job is gone, if this pipeline was the one that it belonged to, or it is told why not; who wants to know was told, once."""
+    """The run's job is gone, if this pipeline was the one that it belonged to, or it is said why not; whoever wants to know was notified,
+    once."""
     how = HOW.get(state, f"ended ({state})")
+    store: Store | None = None
     try:
         spec = asked_spec(tree, overrides, kfp_run=kfp_run)
-    except SpecError as error:
+        store = open_store(spec.run_uri)
+    except HaganeError as error:
         found = _Found(f"Run {how}: nothing was begun", [f"- {problem}" for problem in error.problems])
     else:
         series = series_of(spec, str(overrides.get("override_run_name", "")))
-        found = _looked_at(lambda: _look(spec, series, f"Run {spec.name} {how}", finished=state in FINISHED, kfp_run=kfp_run, log=log), log)
-    why = ["", "```", error_message.strip()[:2000], "```"] if error_message else []
+        found = _look(spec, series, f"Run {spec.name} {how}", finished=state in FINISHED, kfp_run=kfp_run, log=log)
+    reasons = [] if state in FINISHED else list(_reasons(found.failures, error_message))
     log.info("ended", state=state, title=found.title)
-    # A run that passed, but whose job may be at work, is a failure to whoever is to mend it.
+    # A run that passed, but whose job may be running, is a failure to whoever is to fix it.
     is_failure = state not in FINISHED or bool(found.problems)
-    notify(found.title, "\n".join([*found.lines, *why]), state=state, failed=is_failure, when=notify_when, log=log)
-    return Ended("\n".join([f"# {found.title}", "", *found.lines, *found.table, *why, ""]), tuple(found.problems))
+    url = address_to_notify(failed=is_failure, when=notify_when, log=log)
+    end = RunEnd(kfp_run=kfp_run, state=state, title=found.title, notified=bool(url), at=datetime.now(UTC))
+    with waits_no_more(bool(found.problems)):
+        _keep_own_failure(store, found.problems, kfp_run, log)
+        _notify_once(store, end, url, "\n".join([*found.lines, *reasons]), log)
+    return Ended("\n".join(_page(found, reasons, store, end)), tuple(found.problems))
 
 
-def _looked_at(look: Callable[[], _Found], log: Log) -> _Found:
-    """What is found at last: again after a pause, as long as it may pass, LOOKS times in all."""
-    found = look()
-    for _ in range(LOOKS - 1):
-        if not found.may_pass:
-            break
-        log.warning("looks_again", problems=found.problems, pause_s=PAUSE_S)
-        time.sleep(PAUSE_S)
-        found = look()
-    return found
+def _keep_own_failure(store: Store | None, problems: list[str], kfp_run: str, log: Log) -> None:
+    """The run says why its exit task fails, as every step does, or no longer says so."""
+    try:
+        if store is None:
+            return
+        if not problems:
+            withdraw_failure(store, "end_run")
+            return
+        error = HaganeError(*problems)
+        write_failure(store, failure_of("end_run", error, recent_lines(), at=datetime.now(UTC), kfp_run=kfp_run))
+    except HaganeError as error:
+        log.warning("failure_not_kept", why=error.problems[0])
+
+
+def _notify_once(store: Store | None, end: RunEnd, url: str, text: str, log: Log) -> None:
+    if not _is_first(store, end, log) or not url:
+        return
+    if not notify(url, end.title, text, state=end.state, log=log):
+        _write(store, end.model_copy(update={"notified": False}), log)
+
+
+def _page(found: _Found, reasons: list[str], store: Store | None, end: RunEnd) -> Iterator[str]:
+    yield from (f"# {found.title}", "", *found.lines, *reasons)
+    for failure in found.failures:
+        yield from ("", f"The end of the log of {failure.step}:", "", "```", *failure.log_tail, "```")
+    yield from found.table
+    if store is not None and end.state not in FINISHED:
+        yield from ("", GOES_ON.format(uri=f"{store.uri}/{end_key(end.kfp_run)}"))
+    yield ""
+
+
+def _is_first(store: Store | None, end: RunEnd, log: Log) -> bool:
+    """Whether nobody was notified of this end before. It is in the store then, so that the next one is not the first.
+
+    Without a store, and where it cannot be used, every one is.
+    """
+    if store is None:
+        return True
+    try:
+        said = read_end(store, end.kfp_run)
+    except HaganeError as error:
+        log.warning("end_not_kept", why=error.problems[0])
+        return True
+    if said is not None and said.notified and not said.resumed_by:
+        log.info("notified_before", at=said.at.isoformat(timespec="seconds"))
+        return False
+    _write(store, end, log)
+    return True
+
+
+def _write(store: Store | None, end: RunEnd, log: Log) -> None:
+    try:
+        if store is not None:
+            write_end(store, end)
+    except HaganeError as error:
+        log.warning("end_not_kept", why=error.problems[0])
+
+
+def _reasons(failures: tuple[StepFailure, ...], error_message: str) -> Iterator[str]:
+    """Why the run failed: what its steps say, else what KFP says."""
+    for failure in failures:
+        yield from ("", "```", failure.text, "```")
+    if error_message and not failures:
+        yield from ("", "```", error_message.strip()[:2000], "```")
 
 
 def _look(spec: RunSpec, series: str, how: str, *, finished: bool, kfp_run: str, log: Log) -> _Found:
@@ -97,11 +167,13 @@ def _look(spec: RunSpec, series: str, how: str, *, finished: bool, kfp_run: str,
         asked = asked_of(store)
         if asked is not None and asked.kfp_run == kfp_run:
             _reap(spec, kfp_run, only_own=False, found=found, log=log)
+            found.failures = read_failures(store, kfp_run)
             found.lines += [f"{_what_is_safe(store)} It is in `{spec.run_uri}`."]
             found.table = ["", *_folders(store, spec)]
         else:
             reaped = _reap(spec, kfp_run, only_own=True, found=found, log=log)
             newest = newest_run(open_store(spec.store), series)
+            found.failures = read_failures(store, kfp_run)
             _tell_of_another(found, spec, reaped, newest if finished else None)
     except HaganeError as error:
         _note(found, spec, error, "what is stored could not be read: ")
@@ -136,11 +208,10 @@ def _note(found: _Found, spec: RunSpec, error: HaganeError, what: str) -> None:
     """The problem is told, and fails the task: a job may be at work that nobody follows."""
     problems = [f"{what}{problem}" for problem in error.problems]
     if spec.backend != "local":
-        problems.append(f"a job may still be at work; the reaper deletes it, or: hagane reap {spec.run_uri}")
+        problems.append(f"a job may still be running; the reaper deletes it, or: hagane reap {spec.run_uri}")
     problems = [problem for problem in problems if problem not in found.problems]
     found.problems += problems
     found.lines += [*(f"- {problem}" for problem in problems), ""]
-    found.may_pass = found.may_pass or isinstance(error, (StoreUnreachable, ClusterError))
 
 
 def _what_is_safe(store: Store) -> str:

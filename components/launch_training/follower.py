@@ -13,11 +13,26 @@ from typing import Any, NoReturn
 from components.launch_training.cluster import Cluster
 from components.launch_training.cluster_watch import Seen
 from components.launch_training.deadlines import group_of, overdue, uploads_s
+from components.launch_training.job_events import job_warnings, limit_of, newest_message, why_no_pods
 from components.launch_training.local import pass_on
 from components.launch_training.ownership import end_job
-from components.launch_training.phases import Ended, Phase, ended_badly, has_log, is_over, life_of, name_of, phase_of, pods_of, sentence
+from components.launch_training.phases import (
+    IS_SET_UP,
+    Ended,
+    Phase,
+    conditions_of,
+    ended_badly,
+    has_log,
+    is_finished,
+    is_over,
+    life_of,
+    name_of,
+    pods_of,
+    sentence,
+)
 from components.launch_training.pod_log import PodLog, read_log, store_unfinished
-from components.shared.errors import PeerLost, RunFailed, StoreError
+from components.launch_training.workload import phase_in_queue, queue_of, why_never
+from components.shared.errors import ClusterError, PeerLost, RunFailed, StoreError
 from components.shared.layout import LOGS, PROGRESS
 from components.shared.log import event_of
 from components.shared.plan import Plan
@@ -63,6 +78,13 @@ class Follower:
         self._only_new = attached
         self._begun = attached
         """Whether training has begun since the pods were last started; of a job found again it is not known, and taken for true."""
+        self._complete = False
+        """Whether all pods were there at once since the job was last let go."""
+        self._is_new = not attached
+        """Whether the job was never let go yet, as far as is known."""
+        self._suspended_since: float | None = None
+        self._without_pods_since = time.monotonic()
+        """Since when a job that is not suspended has no pod."""
         self._seen = Seen()
         self._logs: dict[str, PodLog] = {}
         self._lives: dict[str, list[str]] = defaultdict(list)
@@ -80,7 +102,7 @@ class Follower:
         self._progress: Fields = {}
 
     def follow(self) -> None:
-        """The job succeeded. Raises RunFailed when it did not, or was given up."""
+        """The job succeeded. Raises RunFailed when it did not, or was given up; ClusterError when its queue will never admit it."""
         self._log.info("phase", phase="queued", detail="", job=self._name)
         seen = self._seen = self._cluster.watch(self._name, self._inbox)
         try:
@@ -100,18 +122,22 @@ class Follower:
                     raise RunFailed(f"training: job {self._name} is gone: someone else deleted it", self._where_logs_are())
                 if self._cluster.kind.is_suspended(job):
                     self._set_pods_aside(seen.pods)
+                    self._look_at_queue(job, seen)
                 else:
                     self._take_pods_back(seen.pods)
                 pods = self._own_pods(job, seen.pods)
                 self._look_at_pods(pods, self._own_pods(job, seen.ended | seen.pods))
-                phase = phase_of(self._cluster.kind, job, pods, begun=self._begun)
-                self._tell(phase, seen)
+                warnings = job_warnings(self._cluster.kind, job, pods, seen.events)
+                phase = self._phase_now(job, pods, seen, warnings)
+                self._tell(phase)
+                self._look_at_refusals(job, pods, warnings)
                 if phase.name == "succeeded":
                     self._end_logs()
                     return
                 if phase.name == "failed":
                     self._end_logs()
-                    raise RunFailed(*self._problems(pods, phase.detail))
+                    limit = limit_of(conditions_of(job)["Failed"], warnings)
+                    raise RunFailed(*self._problems(pods, f"{phase.detail} ({limit})" if limit else phase.detail))
                 self._look_at_deadlines(phase)
                 self._look_at_restarts()
                 self._renew()
@@ -163,11 +189,49 @@ class Follower:
         self._rounds_before = self._rounds
         self._lives.clear()
         self._set_aside |= set(pods)
-        self._begun = self._only_new = False
+        self._begun = self._only_new = self._complete = False
+        if self._suspended_since is None:
+            self._suspended_since = time.monotonic()
 
     def _take_pods_back(self, pods: dict[str, Fields]) -> None:
         """A job that was let go may be heard of after its new pods, which then were set aside: those that stay are its own."""
         self._set_aside -= {uid for uid, pod in pods.items() if "deletionTimestamp" not in pod["metadata"]}
+        self._suspended_since, self._is_new = None, False
+
+    def _look_at_queue(self, job: Fields, seen: Seen) -> None:
+        """Raises ClusterError when waiting cannot help; the job is deleted first."""
+        queue, since = queue_of(job), self._suspended_since
+        if queue is None or since is None:
+            return
+        waited_s = time.monotonic() - since
+        problem = why_never(self._cluster.kind, queue, seen.queueing, waited_s=waited_s, is_new=self._is_new)
+        if problem is not None:
+            raise ClusterError(problem, self._end_job())
+
+    def _look_at_refusals(self, job: Fields, pods: list[Fields], warnings: list[Fields]) -> None:
+        """Raises ClusterError when what the job is made of is refused; the job is deleted first."""
+        kind = self._cluster.kind
+        if pods or self._lives or kind.is_suspended(job) or is_finished(kind, job):
+            self._without_pods_since = time.monotonic()
+            return
+        problem = why_no_pods(warnings, waited_s=time.monotonic() - self._without_pods_since)
+        if problem is not None:
+            raise ClusterError(problem, self._end_job())
+
+    def _phase_now(self, job: Fields, pods: list[Fields], seen: Seen, warnings: list[Fields]) -> Phase:
+        """Where the job stands, with the cluster's own reason while pods are missing or not set up."""
+        kind = self._cluster.kind
+        phase = phase_in_queue(kind, job, pods, seen.queueing, begun=self._begun, complete=self._complete)
+        alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        self._complete |= len(alive) >= kind.num_pods(job)
+        if kind.is_suspended(job):
+            return phase
+        if phase.name in ("queued", "admitted"):
+            return Phase(phase.name, newest_message(warnings) or phase.detail)
+        of_pods = [each for each in warnings if each["involvedObject"].get("kind") == "Pod"]
+        if phase.detail.endswith(IS_SET_UP) and of_pods:
+            return Phase(phase.name, f"{phase.detail}: {newest_message(of_pods)}")
+        return phase
 
     def _own_pods(self, job: Fields, pods: dict[str, Fields]) -> list[Fields]:
         return [pod for pod in pods_of(job, list(pods.values())) if pod["metadata"]["uid"] not in self._set_aside]
@@ -209,9 +273,7 @@ class Follower:
             name_of(kind, pod), lines, file, self._store, lambda line: self._inbox.put((uid, line)), only_new=only_new
         )
 
-    def _tell(self, phase: Phase, seen: Seen) -> None:
-        if phase.name == "queued" and not phase.detail.startswith("suspended"):
-            phase = Phase("queued", _warning_of(list(seen.events.values())) or phase.detail)
+    def _tell(self, phase: Phase) -> None:
         if phase != self._phase:
             if group_of(self._phase) != group_of(phase):
                 self._since = self._last_step = time.monotonic()
@@ -284,10 +346,3 @@ class Follower:
             return more or [f"training: job {self._name} failed"]
         lines = self._logs[causes[0].uid].lines if causes[0].uid in self._logs else ()
         return [sentence(causes[0], self._plan, list(lines)), *more]
-
-
-def _warning_of(events: list[Fields]) -> str:
-    """The newest warning about the job itself, such as a quota that pods do not fit into."""
-    warnings = [each for each in events if each.get("type") == "Warning"]
-    newest = max(warnings, key=lambda each: each.get("lastTimestamp") or "", default=None)
-    return "" if newest is None else str(newest.get("message", ""))

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ from components.launch_training.kinds import KINDS, JobKind
 from components.launch_training.ownership import ANOTHERS, end_job, is_anothers, is_left
 from components.launch_training.phases import is_finished
 from components.shared.errors import ClusterError, Preempted
+from components.shared.patience import waits_no_more
 from components.shared.plan import Plan
-from components.shared.processes import left_by_sigterm
-from components.shared.spec import RunSpec
+from components.shared.processes import left_by_signal
+from components.shared.run_end import was_resumed
+from components.shared.spec import ClusterSpec, RunSpec
 from components.shared.step import Log
-from components.shared.storage import Store
+from components.shared.storage import Store, open_store
 from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION, TRAINING_ANNOTATION
 
 Fields = dict[str, Any]
 GONE_S = 120.0
+DRY_RUN = "-check"
 
 
 def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *, image: str, kfp_run: str, work: Path, log: Log) -> None:
@@ -29,23 +33,44 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
     `kfp_run`: KFP's id of the run that follows it, empty outside KFP; see ownership.py.
 
     Raises:
-        ClusterError: the cluster refuses the job, before anything was begun.
+        ClusterError: the cluster refuses the job, before anything was begun, or its queue will never admit it; no job is left.
         RunFailed: the job failed, or was given up. Preempted: SIGTERM came. In both the job is deleted, unless another run of KFP owns it
             or the API server does not let it be, which is told.
+
+    After any other error the job is left to the exit task, which deletes it. Where KFP's Retry continues a run, the exit task was before:
+    then it is deleted here.
     """
     cluster = Cluster(spec.cluster.namespace, KINDS[spec.backend])
     name = manifest["metadata"]["name"]
     follower: Follower | None = None
-    with left_by_sigterm():
+    no_exit_task = was_resumed(store, kfp_run)
+    with waits_no_more(when=True):
+        for_people = open_store(spec.run_uri)  # progress and logs: a launcher that waited for them would not mark its job
+    stop = left_by_signal(
+        ending=f"training: job {name} is being deleted", left=f"training: job {name} may still run: {cluster.deleted_by_hand(name)}"
+    )
+    with stop:
         try:
-            attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), log)
-            follower = Follower(cluster, name, plan, spec.cluster, store, work, log, kfp_run=kfp_run, attached=attached)
+            attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), spec.cluster, log)
+            follower = Follower(cluster, name, plan, spec.cluster, for_people, work, log, kfp_run=kfp_run, attached=attached)
             follower.follow()
         except (SystemExit, KeyboardInterrupt):
-            what = end_job(cluster, name, kfp_run, log)  # first of all: whoever ends this process may kill it soon
-            if follower is not None:
-                follower.store_open_logs()
-            raise Preempted(f"training: stopped by SIGTERM; {what}") from None
+            what = _stopped(cluster, name, kfp_run, follower, log)
+            raise Preempted(f"training: stopped; {what}") from None
+        except Exception:
+            if no_exit_task:
+                end_job(cluster, name, kfp_run, log)
+            raise
+
+
+def _stopped(cluster: Cluster, name: str, kfp_run: str, follower: Follower | None, log: Log) -> str:
+    """The job is deleted and what its pods printed is stored, or that was given up. Returns what became of the job."""
+    what = f"job {name} may still run: {cluster.deleted_by_hand(name)}"
+    with suppress(KeyboardInterrupt):
+        what = end_job(cluster, name, kfp_run, log)  # first of all: whoever ends this process may kill it soon
+        if follower is not None:
+            follower.store_open_logs()
+    return what
 
 
 def as_sent(kind: JobKind, manifest: Fields, *, image: str, kfp_run: str) -> Fields:
@@ -58,7 +83,7 @@ def as_sent(kind: JobKind, manifest: Fields, *, image: str, kfp_run: str) -> Fie
     return whole
 
 
-def begin(cluster: Cluster, manifest: Fields, log: Log) -> bool:
+def begin(cluster: Cluster, manifest: Fields, spec: ClusterSpec, log: Log) -> bool:
     """The job is there. Returns whether it was before; one that is over is removed first.
 
     Raises ClusterError when a job of this name works by another plan.
@@ -69,7 +94,7 @@ def begin(cluster: Cluster, manifest: Fields, log: Log) -> bool:
         found = cluster.job(name)
         if found is None:
             # Only here: a quota that the job itself fills would refuse even a dry run to a retried launcher.
-            cluster.check_fields({**manifest, "metadata": {**manifest["metadata"], "name": f"{name}-check"}})
+            cluster.check_fields({**manifest, "metadata": {**manifest["metadata"], "name": checked_name(name)}}, spec)
             if cluster.create(manifest):
                 log.info("job_created", job=name, namespace=cluster.namespace)
                 return False
@@ -87,6 +112,11 @@ def begin(cluster: Cluster, manifest: Fields, log: Log) -> bool:
         else:
             log.info("job_found", job=name, namespace=cluster.namespace, why=_taken_over(cluster, found, annotations))
             return True
+
+
+def checked_name(name: str) -> str:
+    """Of the job in a dry run: as long as its own, which a webhook counts."""
+    return f"{name[: -len(DRY_RUN)]}{DRY_RUN}"
 
 
 def _taken_over(cluster: Cluster, job: Fields, annotations: dict[str, str]) -> str:

@@ -1,6 +1,6 @@
 """The two kinds of job that a cluster trains by: what sets them apart for one who begins, follows, and ends them.
 
-A TrainJob makes a JobSet, that a Job, and that the pods (Trainer 2.2 and 2.3 on JobSet 0.10); the names are from their sources.
+A TrainJob makes a JobSet, that a Job, and that the pods (Trainer 2.2.1 on JobSet 0.11, 2.3.0 on 0.12).
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ class JobKind:
     """Whether the controller itself fails the job when a container ends with its own error, below 128. Else the launcher does."""
     pods: Callable[[str], str]
     """Name of the job -> selector of its pods by their labels."""
-    events_of: Callable[[str], tuple[str, str]]
-    """Name of the job -> kind and name of the object on which the cluster tells why pods cannot be made."""
+    makers: Callable[[str], tuple[str, ...]]
+    """Name of the job -> names of it and of the objects between it and its pods, on which the cluster says why pods cannot be made."""
     num_pods: Callable[[Fields], int]
     is_suspended: Callable[[Fields], bool]
     pod_name: Callable[[Fields], str | None]
@@ -68,7 +68,7 @@ PYTORCHJOB = JobKind(
     succeeded="Succeeded",
     judges_exit_codes=True,
     pods=lambda name: f"training.kubeflow.org/job-name={name}",
-    events_of=lambda name: ("PyTorchJob", name),
+    makers=lambda name: (name,),
     num_pods=lambda job: sum(replica.get("replicas", 1) for replica in job["spec"]["pytorchReplicaSpecs"].values()),
     is_suspended=lambda job: bool(job["spec"].get("runPolicy", {}).get("suspend")),
     pod_name=_pytorchjob_pod,
@@ -98,7 +98,7 @@ TRAINJOB = JobKind(
     succeeded="Complete",
     judges_exit_codes=False,
     pods=lambda name: f"jobset.sigs.k8s.io/jobset-name={name},jobset.sigs.k8s.io/replicatedjob-name={TRAINJOB_CONTAINER}",
-    events_of=lambda name: ("Job", f"{name}-{TRAINJOB_CONTAINER}-0"),
+    makers=lambda name: (name, f"{name}-{TRAINJOB_CONTAINER}-0"),  # TrainJob and JobSet share a name
     num_pods=lambda job: job["spec"].get("trainer", {}).get("numNodes", 1),
     is_suspended=lambda job: bool(job["spec"].get("suspend")),
     pod_name=_trainjob_pod,

@@ -14,27 +14,34 @@ NOTIFY_VARIABLE = "HAGANE_NOTIFY_URL"
 TIMEOUT_S = 10.0
 
 
-def notify(title: str, text: str, *, state: str, failed: bool, when: str, log: Log) -> None:
-    """The address got `{"text": …, "title": …, "state": …}`, of which Slack and Mattermost show `text`, if it is set and `when` says so.
-
-    An address that is none, or does not answer, is told in the log and fails nothing: the run is what counts.
-    """
+def address_to_notify(*, failed: bool, when: str, log: Log) -> str:
+    """The address, if it is set and `when` says so; empty where nobody is to be notified."""
     url = os.environ.get(NOTIFY_VARIABLE, "").strip()
     if when not in get_args(NotifyWhen):  # claim_run has refused it
         log.warning("not_notified", why=f"notify_when: got {when!r}")
-        return
-    if not url or when == "never" or (when == "failure" and not failed):
-        return
-    if not url.startswith(("https://", "http://")):
+        return ""
+    if when == "never" or (when == "failure" and not failed):
+        return ""
+    if url and not url.startswith(("https://", "http://")):
         log.warning("not_notified", why=f"{NOTIFY_VARIABLE} is no http address")
-        return
+        return ""
+    return url
+
+
+def notify(url: str, title: str, text: str, *, state: str, log: Log) -> bool:
+    """Whether the address took `{"text": …, "title": …, "state": …}`, of which Slack and Mattermost show `text`.
+
+    One that does not answer is said in the log and fails nothing: the run is what counts.
+    """
     body = json.dumps({"text": f"{title}\n{text}", "title": title, "state": state}).encode()
     try:
         request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"}, method="POST")  # noqa: S310 - see above
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
             log.info("notified", status=answer.status)
+        return True
     except (OSError, HTTPException, ValueError) as error:  # its text may hold the address
         log.warning("not_notified", why=_kind_of(error))
+        return False
 
 
 def _kind_of(error: Exception) -> int | str:

@@ -4,10 +4,11 @@ Two runs may be started under one name. The second finds the first one's job and
 A job without a mark was begun outside KFP (`hagane run`), and whoever follows it may end it.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from components.launch_training.cluster import Cluster
+from components.launch_training.job_events import time_of
 from components.shared.errors import ClusterError
 from components.shared.step import Log
 from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION
@@ -50,10 +51,6 @@ def end_job(cluster: Cluster, name: str, kfp_run: str, log: Log) -> str:
         return f"job {name} may still be at work ({error}); the reaper deletes it, or: {cluster.deleted_by_hand(name)}"
     log.info("job_deleted", job=name, namespace=cluster.namespace)
     return f"job {name} is deleted"
-
-
-def time_of(stamp: str) -> datetime:
-    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).astimezone(UTC)
 
 
 def _annotations(job: dict[str, Any]) -> dict[str, str]:

@@ -10,10 +10,14 @@ from components.shared.errors import PeerLost
 from components.shared.plan import Plan
 
 Fields = dict[str, Any]
-PhaseName = Literal["queued", "scheduling", "pulling", "starting", "running", "restarting", "succeeded", "failed"]
+PhaseName = Literal[
+    "queued", "evicted", "preempted", "requeued", "admitted",
+    "scheduling", "pulling", "starting", "running", "restarting", "succeeded", "failed",
+]  # fmt: skip
 GIB = 2**30
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 
+IS_SET_UP = "is set up"
 ON_ITS_WAY = (None, "ContainerCreating", "PodInitializing")
 
 
@@ -47,9 +51,10 @@ class Ended:
         return self.exit_code < 128
 
 
-def phase_of(kind: JobKind, job: Fields, pods: list[Fields], *, begun: bool) -> Phase:
-    """Where the job stands. `begun`: its pods have told of training since they were last started."""
-    conditions = _conditions(job)
+def phase_of(kind: JobKind, job: Fields, pods: list[Fields], *, begun: bool, complete: bool = False, admitted: bool = False) -> Phase:
+    """Where the job stands. `begun`: its pods have spoken of training since they were last started; `complete`: all of them were there
+    since then, so that one that is missing was lost; `admitted`: its queue has let it go."""
+    conditions = conditions_of(job)
     if kind.succeeded in conditions:
         return Phase("succeeded")
     if "Failed" in conditions:
@@ -60,12 +65,15 @@ def phase_of(kind: JobKind, job: Fields, pods: list[Fields], *, begun: bool) -> 
     wanted = kind.num_pods(job)
     alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     if len(alive) < wanted:
-        return Phase("restarting" if "Restarting" in conditions else "queued", f"{len(alive)} of {wanted} pods are there")
+        there = f"{len(alive)} of {wanted} pods are there"
+        if complete or "Restarting" in conditions:
+            return Phase("restarting", there)
+        return Phase("admitted" if admitted else "queued", there)
     return next(_waiting(kind, alive), Phase("running" if begun else "starting", "" if begun else "all pods run; the processes meet"))
 
 
 def is_finished(kind: JobKind, job: Fields) -> bool:
-    return not _conditions(job).keys().isdisjoint({kind.succeeded, "Failed"})
+    return not conditions_of(job).keys().isdisjoint({kind.succeeded, "Failed"})
 
 
 def pods_of(job: Fields, pods: list[Fields]) -> list[Fields]:
@@ -78,7 +86,7 @@ def _created(what: Fields) -> str:
     return what["metadata"]["creationTimestamp"][:19]
 
 
-def _conditions(job: Fields) -> Fields:
+def conditions_of(job: Fields) -> Fields:
     """Those that hold, by their type."""
     return {each["type"]: each for each in job.get("status", {}).get("conditions", []) if each["status"] == "True"}
 
@@ -104,7 +112,7 @@ def _waiting(kind: JobKind, pods: list[Fields]) -> Iterator[Phase]:
             yield (
                 Phase("starting", f"{name_of(kind, pod)} waits for the master")
                 if running
-                else Phase("pulling", f"{name_of(kind, pod)} is set up")
+                else Phase("pulling", f"{name_of(kind, pod)} {IS_SET_UP}")
             )
         elif pod["status"]["phase"] == "Failed":
             yield Phase("restarting", f"{name_of(kind, pod)} has ended")

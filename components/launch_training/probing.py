@@ -7,11 +7,12 @@ from typing import Any
 from components.launch_training import cluster_facts
 from components.launch_training.cluster import Cluster
 from components.launch_training.cluster_facts import NotAllowed
-from components.launch_training.kinds import PYTORCHJOB
+from components.launch_training.cluster_queue import poll_workload
 from components.launch_training.phases import is_over
-from components.launch_training.probe import Probed, ended_early, heard, probe_pod, still_waiting
+from components.launch_training.probe import Probed, ended_early, has_run, heard, still_waiting
+from components.launch_training.workload import Queueing, is_judged
 from components.shared.errors import ClusterError
-from components.shared.processes import left_by_sigterm
+from components.shared.processes import left_by_signal
 from components.shared.step import Log
 
 Fields = dict[str, Any]
@@ -21,13 +22,15 @@ NO_POD_S = 20.0
 TOLD_S = 10.0
 
 
-def probe(cluster: Cluster, job: Fields, *, as_pod: bool, seconds: float, log: Log) -> Probed:
-    """What the probe told. Nothing is left of it: Ctrl-C and SIGTERM delete it too."""
-    name = job["metadata"]["name"]
-    with left_by_sigterm():
+def probe(cluster: Cluster, job: Fields, *, seconds: float, log: Log) -> Probed:
+    """What the probe, a job or a pod, said. Nothing is left of it: Ctrl-C and SIGTERM delete it too."""
+    name, as_pod = job["metadata"]["name"], job["kind"] == "Pod"
+    by_hand = f"kubectl -n {cluster.namespace} delete {'pod' if as_pod else cluster.kind.plural} {name}"
+    stop = left_by_signal(ending=f"doctor: {name} is being deleted", left=f"doctor: {name} may be left; it ends by itself, or: {by_hand}")
+    with stop:
         try:
             if as_pod:
-                cluster_facts.make_pod(probe_pod(job), cluster.namespace)
+                cluster_facts.make_pod(job, cluster.namespace)
             else:
                 cluster.create(job)
             return _wait(cluster, name, seconds=seconds, log=log)
@@ -43,19 +46,42 @@ def probe(cluster: Cluster, job: Fields, *, as_pod: bool, seconds: float, log: L
                     cluster.delete(name)
 
 
+def probe_queue(cluster: Cluster, job: Fields, *, seconds: float) -> Queueing:
+    """What Kueue makes of a suspended job with a queue's label within `seconds`. Nothing is left of it. Raises ClusterError when the job
+    is refused."""
+    name = job["metadata"]["name"]
+    by_hand = cluster.deleted_by_hand(name)
+    found = Queueing()
+    with left_by_signal(ending=f"doctor: {name} is being deleted", left=f"doctor: {name} may be left: {by_hand}"):
+        try:
+            cluster.create(job)
+            made = cluster.job(name)
+            end = time.monotonic() + seconds
+            while made is not None and time.monotonic() < end:
+                found = poll_workload(made, cluster.namespace, before=found)
+                if found.no_kueue or found.unread or is_judged(found):
+                    break
+                time.sleep(TICK_S)
+        finally:
+            with suppress(ClusterError):
+                cluster.delete(name)
+    return found
+
+
 def _wait(cluster: Cluster, name: str, *, seconds: float, log: Log) -> Probed:
     begun = told = time.monotonic()
     while True:
         pod = next(iter(cluster.pods(name)), None)
-        if pod is not None and is_over(PYTORCHJOB, pod):
+        if pod is not None and (is_over(cluster.kind, pod) or has_run(cluster.kind, pod)):
             lines = list(cluster.follow_log(pod["metadata"]["name"], ended=lambda: True, only_new=False))
-            return heard(lines, pod)
-        early = None if pod is None else ended_early(pod)
+            return heard(cluster.kind, lines, pod)
+        early = None if pod is None else ended_early(cluster.kind, pod)
         if early is not None:
             return early
         now = time.monotonic()
         if now - begun > seconds or (pod is None and now - begun > NO_POD_S):
-            return still_waiting(pod, _warnings(name if pod is None else pod["metadata"]["name"], cluster.namespace))
+            names = cluster.kind.makers(name) if pod is None else (pod["metadata"]["name"],)
+            return still_waiting(pod, [each for made in names for each in _warnings(made, cluster.namespace)])
         if now - told > TOLD_S:
             told = now
             log.info("waiting", job=name, detail=still_waiting(pod, []).detail or "no pod is there yet")

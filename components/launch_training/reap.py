@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from components.launch_training.cluster import Cluster
+from components.launch_training.job_events import time_of
 from components.launch_training.kinds import KINDS, JobKind
-from components.launch_training.ownership import LEAST_MINUTES, followed_at, is_anothers, is_own, time_of
+from components.launch_training.ownership import LEAST_MINUTES, followed_at, is_anothers, is_own
 from components.launch_training.phases import is_finished
 from components.shared.errors import NoCluster, SpecError
 from components.shared.step import Log, open_run, step_log

@@ -9,30 +9,28 @@ from typing import Any
 from components.prepare_dataset.assemble import LoggedProgress, assemble, encode_all, too_long_line
 from components.prepare_dataset.attempts import attempt
 from components.prepare_dataset.claim import Claimed, claim, digest_of
+from components.prepare_dataset.prompts import write_prompts
+from components.prepare_dataset.records import first_problems, problem_lines
 from components.prepare_dataset.source import Source, load_source
+from components.prepare_dataset.tokens import rendering_problems
 from components.shared.errors import DataError, HaganeError, RunFailed
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import DATASET, PLAN
 from components.shared.manifest import Manifest, Scalar, publish_folder, read_manifest
+from components.shared.patience import waits
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
-from components.shared.step import Log, claim_run, finished, open_run, step_log, work_folder
+from components.shared.step import Log, claim_run, failure_kept, finished, open_run, step_log, step_of_run, work_folder
 from components.shared.storage import Store
 
 _LOOKED_AT = 8
-
-
-def run_step(spec: RunSpec) -> Manifest:
-    """`prepare` as a process of its own: events on stdout, exit 2 on what the user can mend."""
-    with step_log("prepare_dataset") as log:
-        return prepare(spec, log)
 
 
 def kfp_claim(
     spec: dict[str, Any], overrides: dict[str, str | int], *, kfp_run: str, images: str, skip_if_unchanged: bool, notify_when: str
 ) -> Claimed:
     """`claim` as a process of its own, for KFP."""
-    with step_log("prepare_dataset") as log:
+    with step_log("prepare_dataset") as log, waits(log):
         return claim(spec, overrides, kfp_run=kfp_run, images=images, skip_if_unchanged=skip_if_unchanged, notify_when=notify_when, log=log)
 
 
@@ -42,7 +40,7 @@ def kfp_step(run: str, *, inputs: str, manifest_path: str, page_path: str, metri
     Raises:
         RunFailed: the data changed since the run was claimed, so that KFP's cache would know this dataset by the old one's digest.
     """
-    with step_log("prepare_dataset") as log:
+    with step_of_run("prepare_dataset", run) as log:
         _, spec = open_run(run)
         manifest = prepare(spec, log)
         if digest_of(manifest.inputs) != inputs:
@@ -74,6 +72,7 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
         "read",
         train=len(source.records.train),
         held_out=len(source.records.held_out),
+        format=", ".join(dict.fromkeys(source.records.forms)),
         template=source.model.encoder.template.name,
         model_revision=source.model.resolved.revision,
     )
@@ -81,6 +80,7 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
     shutil.rmtree(local)  # files of a try that broke off would be published too
     local.mkdir()
     facts, warnings = assemble(spec, source, local, progress=LoggedProgress(log.info))
+    write_prompts(source, local, row_tokens=spec.data.row_tokens)
     for warning in warnings:
         log.warning("quality", warning=warning)
     manifest = publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs=source.inputs, facts=facts)
@@ -91,16 +91,19 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
 def check(spec: RunSpec) -> list[str]:
     """Every problem of data, tokenizer and template that can be told in seconds; nothing is written.
 
-    Every record is read; of each set the first 8 and the 8 with most bytes are tokenised.
+    Every record is read and rendered; of each set the first 8 and the 8 with most bytes are tokenised.
     """
     errors: list[HaganeError] = []
     source = attempt(errors, lambda: load_source(spec, now=datetime.now()))
     if source is not None:
-        attempt(errors, lambda: _check_some(spec, source))
+        attempt(errors, lambda: _check_conversations(spec, source))
     return [problem for error in errors for problem in error.problems]
 
 
-def _check_some(spec: RunSpec, source: Source) -> None:
+def _check_conversations(spec: RunSpec, source: Source) -> None:
+    problems = rendering_problems(source.model.encoder, (*source.records.train, *source.records.held_out))
+    if problems:
+        raise DataError(*first_problems(problem_lines(problems)))
     some = []
     for part in (source.records.train, source.records.held_out):
         by_length = sorted(part[_LOOKED_AT:], key=lambda each: sum(len(message.content.encode()) for message in each.messages))
@@ -118,7 +121,7 @@ def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
         return
     names = {
         "spec": "the way hagane packs",
-        "train": spec.data.train,
+        "train": spec.data.train_name,
         "held_out": spec.data.held_out or "the held-out share",
         "tokenizer": str(source.model.encoder.tokenizer_file),
         "template": source.model.encoder.template.name,
@@ -146,12 +149,13 @@ def main() -> None:
     with step_log("prepare_dataset") as log:
         spec = load_spec(arguments.spec, arguments.set)
         if not arguments.check:
-            prepare(spec, log)
+            with waits(log), failure_kept("prepare_dataset", spec.run_uri, log):
+                prepare(spec, log)
             return
         problems = check(spec)
         if problems:
             raise HaganeError(*problems)
-        log.info("checked", train=spec.data.train, held_out=spec.data.held_out, problems=0)
+        log.info("checked", train=spec.data.train_name, held_out=spec.data.held_out, problems=0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Source -> the files of dataset/: train.parquet, held_out.parquet, quality.json, page.html.
+"""Source -> the files of dataset/: train.parquet, held_out.parquet, quality.json, tokenizer_sample.json, page.html.
 
 Tokens are held in memory, 4 bytes each, beside the text: 100 million tokens take about 1 GB.
 """
@@ -9,21 +9,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.prepare_dataset.cautions import data_cautions, token_cautions
+from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
+from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import copies, leaks
-from components.prepare_dataset.packing import pack
+from components.prepare_dataset.packing import one_a_row, pack
 from components.prepare_dataset.page import render_page
-from components.prepare_dataset.quality import Quality, examples, places, set_quality
-from components.prepare_dataset.records import Conversation, first_problems
+from components.prepare_dataset.quality import Quality, SetQuality, examples, places, set_quality
+from components.prepare_dataset.records import first_problems
 from components.prepare_dataset.rows import write_rows
+from components.prepare_dataset.samples import samples_of
 from components.prepare_dataset.source import Model, Records, Source
 from components.prepare_dataset.tokens import Encoded, Encoder, encode, problem_lines
 from components.shared.errors import DataError
 from components.shared.manifest import Scalar
+from components.shared.model_source import read_json_object
 from components.shared.spec import DataSpec, RunSpec
+from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, TokenizerSample
 
 CHUNK = 1000
 """Conversations tokenised in one call: enough to keep all cores busy, and progress comes every few tenths of a second."""
+
+_NUM_SAMPLE_TEXTS = 50
+_SAMPLE_CHARACTERS = 4000
 
 Progress = Callable[[int, int], None]
 """Is told (done, total) after each chunk."""
@@ -35,7 +42,8 @@ class PackedSet:
     """The conversations in the rows."""
     rows: tuple[tuple[int, ...], ...]
     """Indices into `encoded`."""
-    dropped: int
+    dropped_lengths: tuple[int, ...]
+    """Of what was too long for a row, in tokens."""
 
 
 def assemble(spec: RunSpec, source: Source, folder: Path, *, progress: Progress) -> tuple[dict[str, Scalar], tuple[str, ...]]:
@@ -44,30 +52,55 @@ def assemble(spec: RunSpec, source: Source, folder: Path, *, progress: Progress)
     Raises:
         DataError: conversations that the template or the tokenizer cannot take, or that are too long for a row.
     """
-    train, held_out = pack_sets(spec.data, source.records, source.model.encoder, progress=progress)
+    packed = source.model.packing.packed
+    train, held_out = pack_sets(spec.data, source.records, source.model.encoder, packed=packed, progress=progress)
     quality = _quality(spec, source.records, source.model, train, held_out)
     write_rows(folder / "train.parquet", train.rows, train.encoded)
     write_rows(folder / "held_out.parquet", held_out.rows, held_out.encoded)
     (folder / "quality.json").write_text(quality.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    sample = token_sample(source.model, train.encoded)
+    (folder / TOKENIZER_SAMPLE).write_text(sample.model_dump_json() + "\n", encoding="utf-8")
     (folder / "page.html").write_text(render_page(spec.name, spec.model.source, quality), encoding="utf-8")
     return _facts(spec, source, quality), quality.warnings
 
 
-def pack_sets(data: DataSpec, records: Records, encoder: Encoder, *, progress: Progress) -> tuple[PackedSet, PackedSet]:
-    """Training and held-out rows. Raises DataError with the problems of both."""
-    num_train = len(records.train)
+def pack_sets(data: DataSpec, records: Records, encoder: Encoder, *, packed: bool, progress: Progress) -> tuple[PackedSet, PackedSet]:
+    """Training and held-out rows: packed, or one conversation each. Raises DataError with the problems of both."""
     encoded = encode_all(encoder, (*records.train, *records.held_out), progress=progress)
-    kept = [[tokens for tokens in part if len(tokens.ids) <= data.row_tokens] for part in (encoded[:num_train], encoded[num_train:])]
+    trained = {id(conversation) for conversation in records.train}
+    parts: tuple[list[Encoded], list[Encoded]] = ([], [])
+    for tokens in encoded:
+        parts[id(tokens.source) not in trained].append(tokens)
     too_long = [tokens for tokens in encoded if len(tokens.ids) > data.row_tokens]
     if too_long and data.too_long == "refuse":
         raise DataError(too_long_line(too_long, len(encoded), data.row_tokens))
-    for name, part in zip(("data.train", "data.held_out"), kept, strict=True):
-        if not part:
+    train, held_out = (_kept_set(part, data.row_tokens, packed=packed) for part in parts)
+    for name, part in (("data.train", train), ("data.held_out", held_out)):
+        if not part.encoded:
             raise DataError(f"{name}: every conversation is longer than data.row_tokens {data.row_tokens}, none is left; raise it")
-    train, held_out = (tuple(part) for part in kept)
-    return (
-        PackedSet(train, _rows(train, data.row_tokens), num_train - len(train)),
-        PackedSet(held_out, _rows(held_out, data.row_tokens), len(encoded) - num_train - len(held_out)),
+    return train, held_out
+
+
+def _kept_set(encoded: list[Encoded], row_tokens: int, *, packed: bool) -> PackedSet:
+    kept = tuple(tokens for tokens in encoded if len(tokens.ids) <= row_tokens)
+    return PackedSet(
+        kept,
+        _rows(kept, row_tokens, packed=packed),
+        dropped_lengths=tuple(len(tokens.ids) for tokens in encoded if len(tokens.ids) > row_tokens),
+    )
+
+
+def token_sample(model: Model, encoded: Sequence[Encoded]) -> TokenizerSample:
+    """Up to 50 texts, evenly spaced, by which training and evaluation see that their tokenizer gives the same tokens."""
+    encoder = model.encoder
+    chosen = encoded[:: -(-len(encoded) // _NUM_SAMPLE_TEXTS)]
+    samples = (samples_of(encoder.template, tokens.source, encoder.end_tokens)[-1] for tokens in chosen)
+    texts = [sample.text[:_SAMPLE_CHARACTERS] for sample in samples]
+    encodings = encoder.tokenizer.encode_batch(texts, add_special_tokens=False)
+    settings = read_json_object(model.resolved.folder / "tokenizer_config.json")
+    return TokenizerSample(
+        tokenizer_class=settings.get("tokenizer_class"),
+        texts=tuple(SampleText(text=text, ids=tuple(each.ids)) for text, each in zip(texts, encodings, strict=True)),
     )
 
 
@@ -109,7 +142,9 @@ class LoggedProgress:
             self._last = now
 
 
-def _rows(encoded: Sequence[Encoded], row_tokens: int) -> tuple[tuple[int, ...], ...]:
+def _rows(encoded: Sequence[Encoded], row_tokens: int, *, packed: bool) -> tuple[tuple[int, ...], ...]:
+    if not packed:
+        return tuple(one_a_row(len(encoded)))
     return tuple(pack([len(tokens.ids) for tokens in encoded], row_tokens))
 
 
@@ -120,17 +155,23 @@ def _quality(spec: RunSpec, records: Records, model: Model, train: PackedSet, he
     everything = (*train.encoded, *held_out.encoded)
     return Quality(
         row_tokens=row_tokens,
+        packed=model.packing.packed,
         chat_template=model.encoder.template.name,
-        train=set_quality(train.encoded, num_rows=len(train.rows), row_tokens=row_tokens, dropped=train.dropped),
-        held_out=set_quality(held_out.encoded, num_rows=len(held_out.rows), row_tokens=row_tokens, dropped=held_out.dropped),
+        train=_set_quality(train, row_tokens),
+        held_out=_set_quality(held_out, row_tokens),
         copies=copied,
         leaks=leaked,
         warnings=(
-            *data_cautions(copied, leaked, dropped=train.dropped + held_out.dropped),
+            *data_cautions(records, copied, leaked),
+            *dropped_cautions((*train.dropped_lengths, *held_out.dropped_lengths), everything),
             *token_cautions(model.encoder, everything, model.resolved.folder, model.config),
         ),
         examples=examples(model.encoder.tokenizer, train.encoded),
     )
+
+
+def _set_quality(packed: PackedSet, row_tokens: int) -> SetQuality:
+    return set_quality(packed.encoded, num_rows=len(packed.rows), row_tokens=row_tokens, dropped_lengths=packed.dropped_lengths)
 
 
 def _facts(spec: RunSpec, source: Source, quality: Quality) -> dict[str, Scalar]:
@@ -143,6 +184,8 @@ def _facts(spec: RunSpec, source: Source, quality: Quality) -> dict[str, Scalar]
         "num_tokens": train.tokens,
         "num_trained_tokens": train.trained_tokens,
         "row_tokens": spec.data.row_tokens,
+        "packed": quality.packed,
+        "longest_conversation": max(train.lengths.max, held_out.lengths.max),
         "model_revision": source.model.resolved.revision,
         "train_sha256": source.records.train_sha256,
         "held_out_sha256": source.records.held_out_sha256,

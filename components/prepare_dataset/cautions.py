@@ -1,22 +1,46 @@
 """What is worth a look though nothing is wrong enough to stop: one line each, for the log and the quality report."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.prepare_dataset.chat_template import mark_trained
+from components.prepare_dataset.held_out import asked_in_both
 from components.prepare_dataset.quality import Places
+from components.prepare_dataset.samples import EMPTY_REASONING, ENDED_BY_EOS, HEADER_TRAINED, LEFT_OUT, REWRITTEN, samples_of
+from components.prepare_dataset.source import Records
 from components.prepare_dataset.tokens import Encoded, Encoder, begins_without_bos, control_tokens_in_text
 from components.shared.model_source import read_json_object
 
 
-def data_cautions(copies: Places, leaks: Places, *, dropped: int) -> Iterator[str]:
+def data_cautions(records: Records, copies: Places, leaks: Places) -> Iterator[str]:
     if copies.count:
         yield f"{copies.count} conversations stand more than once in data.train, such as {', '.join(copies.first[0][:2])}"
     if leaks.count:
         yield f"{leaks.count} held-out conversations are trained on too, such as {' and '.join(leaks.first[0])}: their loss flatters"
-    if dropped:
-        yield f"{dropped} conversations longer than data.row_tokens were left out"
+    asked = asked_in_both(records.train, records.held_out)
+    if len(asked) > leaks.count:
+        yield (
+            f"{len(asked)} of {len(records.held_out)} held-out conversations begin with a question that is trained on too, such as "
+            f"{' and '.join(asked[0])}: their loss flatters; data.held_out_by: prompt keeps equal first questions on one side, "
+            "where enough questions differ"
+        )
+    everything = (*records.train, *records.held_out)
+    empty = sum(conversation.num_empty_system for conversation in everything)
+    if empty:
+        yield f"{empty} system turns without text were left out"
+    unread = sorted({key for conversation in everything for key in conversation.unread})
+    if unread:
+        yield f"keys of turns that nothing reads: {', '.join(unread[:8])}"
+
+
+def dropped_cautions(dropped_lengths: Sequence[int], kept: Sequence[Encoded]) -> Iterator[str]:
+    if dropped_lengths:
+        tokens = sum(dropped_lengths) + sum(len(each.ids) for each in kept)
+        yield (
+            f"{len(dropped_lengths)} conversations longer than data.row_tokens were left out: "
+            f"{len(dropped_lengths) / (len(dropped_lengths) + len(kept)):.1%} of all, {sum(dropped_lengths) / tokens:.1%} of the tokens"
+        )
 
 
 def token_cautions(encoder: Encoder, encoded: Sequence[Encoded], folder: Path, config: dict[str, Any]) -> Iterator[str]:
@@ -24,7 +48,9 @@ def token_cautions(encoder: Encoder, encoded: Sequence[Encoded], folder: Path, c
     template = encoder.template
     if "strftime_now" in template.text:
         yield f"{template.name} writes today's date into conversations: on another day the same data gives other tokens"
-    if begins_without_bos(encoder, mark_trained(template, encoded[0].source.messages).text):
+    yield from _template_cautions(template.name, encoded)
+    first = samples_of(template, encoded[0].source, encoder.end_tokens)[0]
+    if begins_without_bos(encoder, first.text):
         yield f"{template.name} writes no bos token though the tokenizer begins a text with one; the model may expect it"
     inside = [tokens.source.where for tokens in encoded if tokens.starts_inside_token]
     if inside:
@@ -42,6 +68,39 @@ def token_cautions(encoder: Encoder, encoded: Sequence[Encoded], folder: Path, c
     if isinstance(limit, int) and longest > limit:
         yield f"the longest conversation has {longest} tokens, the model knows positions up to {limit} (max_position_embeddings)"
     yield from _stop_cautions(encoder, encoded, folder, config)
+
+
+def _template_cautions(name: str, encoded: Sequence[Encoded]) -> Iterator[str]:
+    """What samples.py noted, with the number of samples and the first place."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for tokens in encoded:
+        for note in tokens.notes:
+            places[note].append(tokens.source.where)
+    for note in sorted(places):
+        count, first = len(places[note]), places[note][0]
+        if note.startswith(LEFT_OUT):
+            role = note.removeprefix(LEFT_OUT)
+            yield f"{name} leaves out {role} turns, or words of them, in {count} conversations, such as {first}: the model never reads them"
+        elif note == EMPTY_REASONING:
+            yield (
+                f"{count} answers, such as in {first}, are trained with empty reasoning: the model learns not to think; "
+                "set data.template_args, such as {enable_thinking: false}, or give the answers their reasoning"
+            )
+        elif note == HEADER_TRAINED:
+            yield (
+                f"{name} does not answer to add_generation_prompt, so in {count} conversations, such as {first}, the header of the "
+                "answer is trained on: in use the model has to write it; add the generation prompt to a copy of the template"
+            )
+        elif note == ENDED_BY_EOS:
+            yield (
+                f"{name} ends {count} answers, such as in {first}, by no token: they are trained with eos behind them, so that the "
+                "model stops"
+            )
+        elif note == REWRITTEN:
+            yield (
+                f"{name} writes {count} answers, such as in {first}, otherwise than its prompt begins them: they are trained as they "
+                "are asked for, the prompt and then the answer"
+            )
 
 
 def _with_unknown_characters(encoder: Encoder, encoded: Sequence[Encoded]) -> list[str]:

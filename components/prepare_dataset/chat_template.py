@@ -1,12 +1,14 @@
-"""A model's chat template and a conversation -> its text, with the spans that the model learns to write.
+"""A model's chat template and turns -> their text, rendered as transformers 5 does (utils/chat_template_utils.py, 5.23).
 
-Renders as transformers 5 does (utils/chat_template_utils.py, 5.23), so that the text of training is the text of use.
+What of the text is trained on is found in samples.py.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,18 @@ import jinja2.parser
 import jinja2.sandbox
 import jinja2.utils
 
-from components.prepare_dataset.records import Message
+from components.prepare_dataset.conversations import Message
 from components.shared.errors import DataError, ModelError
 from components.shared.named_file import local_file
 
 # What a template's own expressions raise beside jinja2's errors, such as `message.content + 1`.
 _FAILURES = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+
+
+_LOOPS_OVER_PARTS = re.compile(r"for\s+\w+\s+in\s+\w+(\.content|\[['\"]content['\"]\])")
+
+# Around what `{% generation %}` encloses, while marks are asked for; no text of people has them.
+_MARK_OPENS, _MARK_CLOSES = "\x02generation\x03", "\x02endgeneration\x03"
 
 
 @dataclass(frozen=True)
@@ -33,24 +41,66 @@ class ChatTemplate:
     compiled: jinja2.Template
     special_tokens: Mapping[str, str]
     """bos_token, eos_token and the like, as the template may name them."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """`data.template_args`."""
 
-    def render(self, messages: tuple[Message, ...], *, add_generation_prompt: bool = False) -> str:
-        """The text of a conversation. Raises DataError when the template refuses it or fails."""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+    @cached_property
+    def has_marks(self) -> bool:
+        """Whether the template itself marks what an assistant writes, by `{% generation %}`."""
+        return re.search(r"\{%-?\s*generation\s*-?%\}", self.text) is not None
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether the template takes a turn's content as a list of parts alone, as those of vision models do."""
+        return _LOOPS_OVER_PARTS.search(self.text) is not None and " is string" not in self.text
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = False,
+    ) -> str:
+        """The text of the turns. Raises DataError when the template refuses them or fails."""
+        turns = [self.turn(message) for message in messages]
+        variables = {**self.special_tokens, **self.arguments}
         try:
-            return self.compiled.render(messages=turns, add_generation_prompt=add_generation_prompt, **self.special_tokens)
+            return self.compiled.render(
+                messages=turns, tools=tools, documents=None, add_generation_prompt=add_generation_prompt, **variables
+            )
         except _FAILURES as error:
             raise DataError(
                 f"{self.name} cannot render the first {len(turns)} turns: {_one_line(error)}; "
-                "mend the record or set data.chat_template to another template"
+                "correct the record, or set data.chat_template to another template"
             ) from None
 
+    def marks(self, messages: Sequence[Message], *, tools: list[dict[str, Any]] | None = None) -> list[tuple[int, int]]:
+        """[start, end) in characters of what the template marks in the text that `render` gives."""
+        environment = self.compiled.environment
+        _set_marking(environment, marking=True)
+        try:
+            marked = self.render(messages, tools=tools)
+        finally:
+            _set_marking(environment, marking=False)
+        return _marked_spans(marked)
 
-@dataclass(frozen=True)
-class MarkedText:
-    text: str
-    spans: tuple[tuple[int, int], ...]
-    """[start, end) in characters of what each assistant turn adds to its prompt, the end-of-turn token included."""
+    def turn(self, message: Message) -> dict[str, Any]:
+        """As the template gets it."""
+        content = [{"type": "text", "text": message.content}] if self.takes_parts else message.content
+        return {"role": message.role, "content": content, **(message.fields or {})}
+
+
+def _marked_spans(marked: str) -> list[tuple[int, int]]:
+    spans: list[tuple[int, int]] = []
+    position, start = 0, 0
+    for piece in re.split(f"({_MARK_OPENS}|{_MARK_CLOSES})", marked):
+        if piece == _MARK_OPENS:
+            start = position
+        elif piece == _MARK_CLOSES:
+            spans.append((start, position))
+        else:
+            position += len(piece)
+    return spans
 
 
 def read_template(folder: Path, chosen: str, tokenizer_config: Mapping[str, Any]) -> tuple[str, str]:
@@ -78,14 +128,21 @@ def read_template(folder: Path, chosen: str, tokenizer_config: Mapping[str, Any]
         found = named["default"]
     if not isinstance(found, str) or not found:
         raise ModelError(
-            f"{folder}: the model brings no chat template; "
-            "set data.chat_template to a Jinja file, such as specs/templates/plain.jinja for a base model"
+            f"{folder}: the model brings no chat template; set data.chat_template to a Jinja file: for a base model "
+            "specs/templates/plain.jinja, alpaca.jinja or alpaca-ja.jinja, for a chat model that of its makers, such as llama-2.jinja"
         )
     return str(config_file), found
 
 
-def compile_template(name: str, text: str, special_tokens: Mapping[str, str], *, now: datetime) -> ChatTemplate:
-    """The template, ready to render. `now` is what strftime_now tells: one moment for all conversations.
+def compile_template(
+    name: str,
+    text: str,
+    special_tokens: Mapping[str, str],
+    *,
+    now: datetime,
+    arguments: Mapping[str, Any] | None = None,
+) -> ChatTemplate:
+    """The template, ready to render. `now` is what strftime_now gives: one moment for all conversations.
 
     Raises:
         DataError: the text is no Jinja template.
@@ -94,48 +151,16 @@ def compile_template(name: str, text: str, special_tokens: Mapping[str, str], *,
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals.update(raise_exception=_raise_exception, strftime_now=now.strftime, dict=_PlainDict(), namespace=_GuardedNamespace)
+    environment.globals.update(
+        raise_exception=_raise_exception,
+        strftime_now=now.strftime,
+        dict=_PlainDict(),
+        namespace=_GuardedNamespace,
+    )
     try:
-        return ChatTemplate(name, text, environment.from_string(text), special_tokens)
+        return ChatTemplate(name, text, environment.from_string(text), special_tokens, arguments or {})
     except jinja2.TemplateSyntaxError as error:
         raise DataError(f"{name}:{error.lineno}: not a Jinja template: {_one_line(error)}") from None
-
-
-def mark_trained(template: ChatTemplate, messages: tuple[Message, ...]) -> MarkedText:
-    """The whole conversation's text, with the span of every assistant turn.
-
-    A turn's span runs from the end of its prompt (the turns before, with add_generation_prompt) to the end of the
-    turn, without white space that the template puts behind the end-of-turn token.
-
-    Raises:
-        DataError: the template refuses the conversation, writes a turn otherwise than its prompt promised (so that
-            what is trained would not be what is asked later), or leaves out part of an answer.
-    """
-    text = template.render(messages)
-    last = len(messages) - 1
-    spans: list[tuple[int, int]] = []
-    for index, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        prompt = template.render(messages[:index], add_generation_prompt=True)
-        through = (text if index == last else template.render(messages[: index + 1])).rstrip()
-        if not (text.startswith(through) and through.startswith(prompt)):
-            raise DataError(
-                f"{template.name} writes assistant turn messages[{index}] otherwise than its prompt begins, or than in the whole "
-                "conversation; set data.chat_template to a template that only ever adds text, such as specs/templates/plain.jinja"
-            )
-        if _letters(message.content) not in _letters(through[len(prompt) :]):
-            raise DataError(
-                f"{template.name} leaves out part of assistant turn messages[{index}], so it would not be learned; "
-                "set data.chat_template to a template that keeps it"
-            )
-        spans.append((len(prompt), len(through)))
-    return MarkedText(text, tuple(spans))
-
-
-def _letters(text: str) -> str:
-    """The text without white space, which templates trim and add at will."""
-    return "".join(text.split())
 
 
 def _read_file(path: Path) -> str:
@@ -161,13 +186,30 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separat
 
 
 class _GenerationBlock(jinja2.ext.Extension):
-    """`{% generation %}…{% endgeneration %}` renders what is inside; spans are found by prefixes instead, in any template."""
+    """`{% generation %}…{% endgeneration %}` renders what is inside, between marks while they are asked for."""
 
     tags = {"generation"}  # noqa: RUF012  jinja2's interface
 
+    def __init__(self, environment: jinja2.Environment) -> None:
+        super().__init__(environment)
+        environment.extend(marks_generation=False)
+
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
-        return jinja2.nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_enclosed"), [], [], body).set_lineno(line)
+
+    def _enclosed(self, caller: Callable[[], str]) -> str:
+        text = caller()
+        return f"{_MARK_OPENS}{text}{_MARK_CLOSES}" if _marking(self.environment) else text
+
+
+def _marking(environment: jinja2.Environment) -> bool:
+    return environment.__dict__["marks_generation"]
+
+
+def _set_marking(environment: jinja2.Environment, *, marking: bool) -> None:
+    environment.__dict__["marks_generation"] = marking
 
 
 class _PlainDict:

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 from components.prepare_dataset.attempts import all_of, attempt
 from components.prepare_dataset.source import load_source
 from components.shared.button import asked_spec, refuse_notify_when, series_of
-from components.shared.errors import HaganeError
+from components.shared.errors import ClusterError, HaganeError
 from components.shared.layout import DATASET, PLAN
 from components.shared.manifest import read_manifest
 from components.shared.newest import Asked, fingerprint_of, newest_run, note_asked
+from components.shared.permissions import JOBS, KFP_POD_PERMISSIONS, granted_by, launcher_permissions, refusals
+from components.shared.pod_account import missing_permissions, own_namespace
 from components.shared.spec import RunSpec
-from components.shared.step import Log, claim_run, open_run
+from components.shared.step import Log, claim_run, failure_kept, open_run
 from components.shared.storage import Store, open_store
 
 
@@ -54,10 +56,16 @@ def claim(
             is claimed; or the name belongs to a run that was begun with another spec.
     """
     spec = _asked(tree, overrides, kfp_run=kfp_run, notify_when=notify_when)
+    series = series_of(spec, str(overrides.get("override_run_name", "")))
+    with failure_kept("claim_run", spec.run_uri, log, kfp_run=kfp_run):
+        check_account(spec, log)
+        return _claim(spec, series, kfp_run=kfp_run, images=images, skip_if_unchanged=skip_if_unchanged, log=log)
+
+
+def _claim(spec: RunSpec, series: str, *, kfp_run: str, images: str, skip_if_unchanged: bool, log: Log) -> Claimed:
     source = load_source(spec, now=datetime.now())
     revision = source.model.resolved.revision
     fingerprint = fingerprint_of(spec, inputs=source.inputs, revision=revision, images=images)
-    series = series_of(spec, str(overrides.get("override_run_name", "")))
     if skip_if_unchanged and revision is None:
         log.info("not_skipped", why=f"model.source: {spec.model.source!r} is a folder, whose weights may have changed")
     newest = newest_run(open_store(spec.store), series) if skip_if_unchanged and revision is not None else None
@@ -68,6 +76,28 @@ def claim(
     note_asked(store, Asked(series=series, fingerprint=fingerprint, kfp_run=kfp_run))
     log.info("claimed", run=spec.run_uri)
     return _seen(store, spec, inputs=source.inputs, kfp_run=kfp_run)
+
+
+def check_account(spec: RunSpec, log: Log) -> None:
+    """In a pod of a cluster, its account may do what the run will need: known in the first second, not when training begins.
+
+    What KFP's own parts lack is said in the log alone: they name their objects otherwise where a site set them up otherwise.
+
+    Raises ClusterError with every permission that the launcher would lack, and the file that grants it.
+    """
+    own = own_namespace()
+    if own is None or spec.backend not in JOBS:
+        return
+    namespace = spec.cluster.namespace or own
+    try:
+        missing = missing_permissions(launcher_permissions(spec.backend), namespace)
+        for each in missing_permissions(KFP_POD_PERMISSIONS, own):
+            log.warning("kfp_may_not", what=str(each), namespace=own, granted_by=granted_by(each))
+    except OSError as error:
+        log.warning("account_not_checked", why=type(error).__name__)
+        return
+    if missing:
+        raise ClusterError(*refusals(missing, namespace))
 
 
 def _asked(tree: Mapping[str, Any], overrides: Mapping[str, str | int], *, kfp_run: str, notify_when: str) -> RunSpec:

@@ -29,6 +29,11 @@ def pack(lengths: Sequence[int], row_tokens: int) -> list[tuple[int, ...]]:
     return sorted((tuple(row) for row in rows), key=_order)
 
 
+def one_a_row(num_conversations: int) -> list[tuple[int, ...]]:
+    """Each conversation in a row of its own, in the order that `pack` gives to such rows."""
+    return sorted(((index,) for index in range(num_conversations)), key=_order)
+
+
 def _order(row: tuple[int, ...]) -> bytes:
     return hashlib.sha256(" ".join(map(str, row)).encode()).digest()
 

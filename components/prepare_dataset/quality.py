@@ -24,7 +24,7 @@ class Shares(FrozenModel):
 
 
 class Lengths(FrozenModel):
-    """Of conversations, in tokens: the least, the percentiles by nearest rank, the most."""
+    """Of samples in the rows, in tokens: the least, the percentiles by nearest rank, the most."""
 
     min: int
     p50: int
@@ -34,7 +34,7 @@ class Lengths(FrozenModel):
 
 
 class Bin(FrozenModel):
-    """Conversations with `start` <= tokens < `end`."""
+    """Samples with `start` <= tokens < `end`."""
 
     start: int
     end: int
@@ -45,7 +45,11 @@ class SetQuality(FrozenModel):
     """One of the two sets: training or held out."""
 
     conversations: int
+    samples: int
+    """Texts of these conversations: more than one each where the template writes earlier turns otherwise."""
     dropped: int
+    """Samples longer than a row."""
+    dropped_tokens: int
     rows: int
     tokens: int
     trained_tokens: int
@@ -54,6 +58,7 @@ class SetQuality(FrozenModel):
     trained_share: Shares
     lengths: Lengths
     histogram: tuple[Bin, ...]
+    """Of all samples, those left out as too long among them."""
 
 
 class Places(FrozenModel):
@@ -73,6 +78,8 @@ class Piece(FrozenModel):
 class Quality(FrozenModel):
     schema_version: int = 1
     row_tokens: int
+    packed: bool = True
+    """Whether conversations share rows; else each row is one."""
     chat_template: str
     train: SetQuality
     held_out: SetQuality
@@ -85,13 +92,21 @@ class Quality(FrozenModel):
     """The first conversations of the training data, decoded from their tokens."""
 
 
-def set_quality(encoded: Sequence[Encoded], *, num_rows: int, row_tokens: int, dropped: int) -> SetQuality:
-    """`encoded` are the conversations in the rows, at least one."""
+def set_quality(
+    encoded: Sequence[Encoded],
+    *,
+    num_rows: int,
+    row_tokens: int,
+    dropped_lengths: Sequence[int] = (),
+) -> SetQuality:
+    """`encoded` are the samples in the rows, at least one."""
     lengths = sorted(len(conversation.ids) for conversation in encoded)
     shares = sorted(round(conversation.num_trained / len(conversation.ids), 4) for conversation in encoded)
     return SetQuality(
-        conversations=len(encoded),
-        dropped=dropped,
+        conversations=len({id(tokens.source) for tokens in encoded}),
+        samples=len(encoded),
+        dropped=len(dropped_lengths),
+        dropped_tokens=sum(dropped_lengths),
         rows=num_rows,
         tokens=sum(lengths),
         trained_tokens=sum(conversation.num_trained for conversation in encoded),
@@ -104,7 +119,7 @@ def set_quality(encoded: Sequence[Encoded], *, num_rows: int, row_tokens: int, d
             p99=_nearest_rank(lengths, 99),
             max=lengths[-1],
         ),
-        histogram=_histogram(lengths),
+        histogram=_histogram(sorted((*lengths, *dropped_lengths))),
     )
 
 

@@ -1,77 +1,71 @@
-"""A JSONL file -> conversations, or every line that is none, each by `file:line`.
+"""Files of records -> conversations, or every record that is none, each by `file:line`.
 
 A conversation costs about 1 kB of memory beside its text; 100,000 of them are read and checked in about 2 s.
 """
 
+import codecs
 import hashlib
-import json
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.prepare_dataset.conversations import Conversation, Message, kind_of, read_conversation
+from components.prepare_dataset.forms import Form, form_named, missing_columns, recognised, unknown_form
+from components.prepare_dataset.readers import Place, read_places
+from components.prepare_dataset.source_files import files_of, kind_of_name, unpacked
 from components.shared.errors import DataError
 from components.shared.named_file import local_file
 
-ROLES = ("system", "user", "assistant")
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
+__all__ = ["Conversation", "Message", "RecordFile", "RecordSource", "first_problems", "problem_lines", "read_records"]
+
 _SHOWN = 20
-_BOM = b"\xef\xbb\xbf"
 _FORM = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    role: str
-    content: str
+@dataclass(frozen=True)
+class RecordSource:
+    """A file, folder, pattern or object, and how its records are read."""
 
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    where: str
-    """`file:line`, for messages to people."""
-    messages: tuple[Message, ...]
-    digest: bytes
-    """sha256 of the messages: equal for conversations that say the same."""
+    path: str
+    format: str = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    encoding: str = "utf-8"
 
 
 @dataclass(frozen=True)
 class RecordFile:
     conversations: tuple[Conversation, ...]
     sha256: str
-    """Of the file's bytes, in hex."""
+    """Of the file's bytes, in hex; of several files, of their digests."""
+    form: str = "messages"
+    """What its records were read as."""
 
 
-def read_records(*names: str) -> tuple[RecordFile, ...]:
-    """The conversations of each file or object, in its order; keys of a record beside `messages` are left unread.
+def read_records(*sources: RecordSource) -> tuple[RecordFile, ...]:
+    """The conversations of each file or object, in its order; keys of a record that its form does not name are left unread.
 
     Raises:
         StoreError: an object cannot be read.
-        DataError: a file cannot be read, is empty, or holds lines that are no conversation; the first 20 of all
-            files together are shown, and the number of the rest.
+        DataError: a file cannot be read, is empty, or holds records that are no conversation; equal problems are one
+            line, the first 20 lines of all files together are shown, and the number of the rest.
     """
     files: list[RecordFile] = []
-    problems: list[str] = []
-    for name in names:
-        sha256 = hashlib.sha256()
-        conversations: list[Conversation] = []
+    problems: dict[str, list[str]] = defaultdict(list)
+    lines: list[str] = []
+    for source in sources:
+        found: dict[str, list[str]] = defaultdict(list)
         try:
-            with local_file(name) as path:
-                for number, line in _numbered_lines(path, sha256):
-                    found = parse_record(line, f"{name}:{number}")
-                    if isinstance(found, Conversation):
-                        conversations.append(found)
-                    else:
-                        problems.extend(found)
+            files.append(_read_source(source, found))
         except OSError as error:
-            problems.append(_unreadable(Path(name), error))
-        else:
-            if not conversations and not any(problem.startswith(f"{name}:") for problem in problems):
-                problems.append(f"{name}: holds no record; write one conversation a line: {_FORM}")
-        files.append(RecordFile(tuple(conversations), sha256.hexdigest()))
-    if problems:
-        raise DataError(*first_problems(problems))
+            lines.append(_unreadable(Path(source.path), error))
+        except DataError as error:
+            lines.extend(error.problems)
+        for problem, places in found.items():
+            problems[problem].extend(places)
+    if problems or lines:
+        raise DataError(*first_problems([*problem_lines(problems), *lines]))
     return tuple(files)
 
 
@@ -81,83 +75,104 @@ def first_problems(problems: list[str]) -> list[str]:
     return problems if rest <= 0 else [*problems[:_SHOWN], f"and {rest} more of {len(problems)} problems"]
 
 
-def parse_record(line: bytes, where: str) -> Conversation | list[str]:
-    """The conversation on one line, or everything that is wrong with it."""
+def problem_lines(problems: Mapping[str, list[str]]) -> list[str]:
+    """One line a problem: the first place that has it, what it is, and how many others have it too."""
+    lines: list[str] = []
+    for problem, places in problems.items():
+        others = f" (the same in {len(places) - 1} others, next {places[1]})" if len(places) > 1 else ""
+        lines.append(f"{places[0]}: {problem}{others}")
+    return lines
+
+
+def _read_source(source: RecordSource, problems: dict[str, list[str]]) -> RecordFile:
+    """What could be read of the source's files; a problem's places are added to `problems`.
+
+    Raises:
+        StoreError, DataError, OSError: a file cannot be read.
+    """
+    _known_encoding(source)
+    files = [_read_file(source, name, problems) for name in files_of(source.path)]
+    conversations = tuple(conversation for file in files for conversation in file.conversations)
+    if not conversations and not problems:
+        raise DataError(f"{source.path}: holds no record; write one conversation a line: {_FORM}")
+    digests = [file.sha256 for file in files]
+    sha256 = digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+    return RecordFile(conversations, sha256, ", ".join(dict.fromkeys(file.form for file in files)))
+
+
+def _read_file(source: RecordSource, name: str, problems: dict[str, list[str]]) -> RecordFile:
+    with local_file(name) as path:
+        before = path.stat()
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        reader = _RecordReader(source, name, problems)
+        with unpacked(path, name) as plain:
+            places = read_places(plain, kind_of_name(name), source.encoding)
+            conversations = [each for place in places if (each := reader.read(place)) is not None]
+        after = path.stat()
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise DataError(f"{name}: changed while it was read; start again when it is written")
+    return RecordFile(tuple(conversations), sha256, reader.form.name if reader.form else source.format)
+
+
+def _known_encoding(source: RecordSource) -> None:
     try:
-        record = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        return [f"{where}: not UTF-8 (byte {line[error.start]:#04x} at offset {error.start}); save the file as UTF-8"]
-    except json.JSONDecodeError as error:
-        return [f"{where}: not JSON ({error.msg} at column {error.colno}); write one JSON object a line"]
-    except RecursionError:
-        return [f"{where}: not a record: nested too deeply; write {_FORM}"]
-    if not isinstance(record, dict):
-        return [f"{where}: found {_kind(record)}, must be an object a line, not one JSON list: {_FORM}"]
-    messages = record.get("messages")
-    if not isinstance(messages, list) or not messages:
-        found = f"found {_kind(messages)}" if "messages" in record else f"missing, found keys {', '.join(record) or 'none'}"
-        return [f"{where}: messages: {found}, must be a list of turns: {_FORM}"]
-    problems = [f"{where}: {problem}" for problem in (*_unread(record), *_turn_problems(messages))]
-    if problems:
-        return problems
-    turns = tuple(Message(turn["role"], turn["content"]) for turn in messages)
-    return Conversation(where=where, messages=turns, digest=_digest(turns))
+        codecs.lookup(source.encoding)
+    except LookupError:
+        raise DataError(f"data.encoding: found {source.encoding!r}, must be an encoding that Python knows, such as cp932") from None
 
 
-def _numbered_lines(path: Path, sha256: Any) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, numbered from 1, split at line feeds alone: JSON text may hold U+2028."""
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            sha256.update(line)
-            if not line.isspace():
-                yield number, (line.removeprefix(_BOM) if number == 1 else line).rstrip(b"\r\n")
+class _RecordReader:
+    """Reads records of one file as one form: that of the first record which has one."""
+
+    def __init__(self, source: RecordSource, name: str, problems: dict[str, list[str]]) -> None:
+        self._source, self._name, self._problems = source, name, problems
+        self.form: Form | None = None if source.format == "auto" else form_named(source.format)
+        if self.form is not None:
+            _known_columns(self.form, source.columns)
+
+    def read(self, place: Place) -> Conversation | None:
+        """The record's conversation; None, and its problems noted, where it is none."""
+        where = f"{self._name}:{place.line}"
+        found = [place.problem] if place.problem is not None else self._conversation(place.record, where)
+        if isinstance(found, Conversation):
+            return found
+        for problem in dict.fromkeys(found):
+            self._problems[problem].append(where)
+        return None
+
+    def _conversation(self, record: Any, where: str) -> Conversation | list[str]:
+        if not isinstance(record, dict):
+            return [f"found {kind_of(record)}, must be an object: {_FORM}"]
+        columns = self._source.columns
+        if self.form is None:
+            self.form = recognised(record, columns)
+        if self.form is None:
+            return [_no_form(record)]
+        missing = missing_columns(self.form, record, columns)
+        if missing is not None:
+            return [missing]
+        if record.get("documents"):
+            return ["documents: not supported; remove it from the record"]
+        said = self.form.read(self.form.values(record, columns))
+        return read_conversation(where, said.turns, said.tools)
 
 
-def _unread(record: dict[str, Any]) -> Iterable[str]:
-    """Keys that other tools give to the chat template: leaving them out would train on another text."""
-    return (f"{key}: not supported; remove it from the record" for key in ("tools", "functions", "documents") if record.get(key))
+def _no_form(record: dict[str, Any]) -> str:
+    if "messages" in record:
+        return f"messages: found {kind_of(record['messages'])}, must be a list of turns: {_FORM}"
+    return unknown_form(record)
 
 
-def _turn_problems(turns: list[Any]) -> Iterator[str]:
-    for index, turn in enumerate(turns):
-        for problem in _problems_of(turn, index):
-            yield f"messages[{index}]{problem}"
-    if not any(isinstance(turn, dict) and turn.get("role") == "assistant" for turn in turns):
-        yield "messages: no assistant turn, so nothing to learn; add one or remove the record"
-
-
-def _problems_of(turn: Any, index: int) -> Iterator[str]:
-    if not isinstance(turn, dict):
-        yield f": found {_kind(turn)}, must be an object with role and content"
-        return
-    role, content = turn.get("role"), turn.get("content")
-    if role not in ROLES:
-        yield f".role: found {role!r}, allowed: {', '.join(ROLES)}"
-    elif role == "system" and index > 0:
-        yield ".role: a system turn is allowed only first"
-    if not isinstance(content, str):
-        yield f".content: found {_kind(content)}, must be text"
-    elif not content.strip():
-        yield ".content: is empty; write it or remove the turn"
-    elif _HALF_PAIR.search(content):
-        yield ".content: holds half a surrogate pair (\\ud800 to \\udfff), which is no text; mend the escape"
-    for key in turn.keys() - {"role", "content"}:
-        yield f".{key}: unknown key, allowed: role, content"
-
-
-def _digest(turns: tuple[Message, ...]) -> bytes:
-    return hashlib.sha256(json.dumps([(turn.role, turn.content) for turn in turns]).encode()).digest()
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return f"an empty {'list' if value == [] else 'object'}" if value in ([], {}) else names.get(type(value), "null")
+def _known_columns(form: Form, columns: Mapping[str, str]) -> None:
+    unknown = [name for name in columns if name not in form.columns]
+    if unknown:
+        allowed = ", ".join(form.columns)
+        raise DataError(f"data.columns: found {', '.join(map(repr, unknown))}, allowed for {form.name}: {allowed}")
 
 
 def _unreadable(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        near = sorted(str(found) for found in path.parent.glob("*.jsonl"))
-        return f"{path}: no such file" + (f"; there are: {', '.join(near[:8])}" if near else "; name a JSONL file that is there")
-    if isinstance(error, IsADirectoryError):
-        return f"{path}: is a folder, must be one JSONL file"
+        near = sorted(str(found) for found in path.parent.glob("*.json*"))
+        return f"{path}: no such file" + (f"; there are: {', '.join(near[:8])}" if near else "; name a file of records that is there")
     return f"{path}: cannot be read: {error.strerror}"

@@ -9,13 +9,15 @@ from typing import Any
 
 from components.prepare_dataset.attempts import all_of, attempt
 from components.prepare_dataset.chat_template import read_template
+from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import set_aside
 from components.prepare_dataset.packing import ROW_ORDER_VERSION
-from components.prepare_dataset.records import Conversation, read_records
+from components.prepare_dataset.records import RecordSource, read_records
 from components.prepare_dataset.tokens import Encoder, load_encoder
 from components.shared.errors import HaganeError
 from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, read_config, resolve_model
-from components.shared.spec import DataSpec, ModelSpec, RunSpec
+from components.shared.row_packing import RowPacking, row_packing
+from components.shared.spec import DataSpec, ModelSpec, RunSpec, SourceSpec
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Records:
     train_sha256: str
     held_out_sha256: str | None
     """None where a share of the training file is held out."""
+    forms: tuple[str, ...] = ()
+    """What the records of each file were read as."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Model:
     resolved: ResolvedModel
     config: dict[str, Any]
     encoder: Encoder
+    packing: RowPacking
 
 
 @dataclass(frozen=True)
@@ -46,22 +51,44 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
     """Reads the records and the model's tokenizer; of a hub id, these small files are fetched.
 
     Raises:
-        HaganeError: the problems of the data, the tokenizer and the template, all at once.
+        HaganeError: the problems of the data, the model's type, the tokenizer and the template, all at once.
     """
     errors: list[HaganeError] = []
     records = attempt(errors, lambda: _load_records(spec.data))
     model = attempt(errors, lambda: _load_model(spec, now=now))
     if records is None or model is None:
         raise all_of(errors)
-    return Source(records, model, _inputs(spec, records, model.encoder))
+    return Source(records, model, _inputs(spec, records, model))
 
 
 def _load_records(data: DataSpec) -> Records:
-    files = read_records(*(name for name in (data.train, data.held_out) if name is not None))
-    if data.held_out is not None:
-        return Records(files[0].conversations, files[1].conversations, files[0].sha256, files[1].sha256)
-    train, held_out = set_aside(files[0].conversations, data.held_out_share)
-    return Records(train, held_out, files[0].sha256, None)
+    sources = [_record_source(data, source) for source in data.train_sources]
+    held_out_sources = [RecordSource(data.held_out, data.format, data.columns, data.encoding)] if data.held_out is not None else []
+    files = read_records(*sources, *held_out_sources)
+    forms = tuple(file.form for file in files)
+    read: list[tuple[Conversation, int]] = []
+    for source, file in zip(data.train_sources, files, strict=False):
+        read += [(conversation, source.repeat) for conversation in file.conversations]
+    sha256 = _of_all([file.sha256 for file in files[: len(sources)]])
+    if held_out_sources:
+        return Records(_repeated(read), files[-1].conversations, sha256, files[-1].sha256, forms)
+    split = set_aside(tuple(conversation for conversation, _ in read), data.held_out_share, by=data.held_out_by)
+    held_out = {id(conversation) for conversation in split.held_out}
+    return Records(_repeated([each for each in read if id(each[0]) not in held_out]), split.held_out, sha256, None, forms)
+
+
+def _record_source(data: DataSpec, source: SourceSpec) -> RecordSource:
+    """Of a source's own settings, or those of all."""
+    columns = data.columns if source.columns is None else source.columns
+    return RecordSource(source.path, source.format or data.format, columns, source.encoding or data.encoding)
+
+
+def _repeated(read: list[tuple[Conversation, int]]) -> tuple[Conversation, ...]:
+    return tuple(conversation for conversation, repeat in read for _ in range(repeat))
+
+
+def _of_all(digests: list[str]) -> str:
+    return digests[0] if len(digests) == 1 else _sha256(" ".join(digests).encode())
 
 
 def _load_model(spec: RunSpec, *, now: datetime) -> Model:
@@ -71,13 +98,20 @@ def _load_model(spec: RunSpec, *, now: datetime) -> Model:
         if spec.data.chat_template != "model":
             attempt(errors, lambda: read_template(Path(), spec.data.chat_template, {}))
         raise all_of(errors)
-    encoder = load_encoder(resolved.folder, spec.data.chat_template, now=now)
-    return Model(resolved, read_config(resolved.folder), encoder)
+    encoder = attempt(
+        errors, lambda: load_encoder(resolved.folder, spec.data.chat_template, now=now, template_args=spec.data.template_args)
+    )
+    config = attempt(errors, lambda: read_config(resolved.folder))
+    packing = None if config is None else attempt(errors, lambda: row_packing(spec.data.packing, config))
+    if encoder is None or config is None or packing is None:
+        raise all_of(errors)
+    return Model(resolved, config, encoder, packing)
 
 
-def _inputs(spec: RunSpec, records: Records, encoder: Encoder) -> dict[str, str]:
+def _inputs(spec: RunSpec, records: Records, model: Model) -> dict[str, str]:
+    encoder = model.encoder
     return {
-        "spec": _spec_digest(spec.model, spec.data),
+        "spec": _spec_digest(spec.model, spec.data, packed=model.packing.packed),
         "train": records.train_sha256,
         "held_out": records.held_out_sha256 or _sha256(f"share {spec.data.held_out_share} of train".encode()),
         "tokenizer": _sha256(encoder.tokenizer_file.read_bytes()),
@@ -85,9 +119,9 @@ def _inputs(spec: RunSpec, records: Records, encoder: Encoder) -> dict[str, str]
     }
 
 
-def _spec_digest(model: ModelSpec, data: DataSpec) -> str:
+def _spec_digest(model: ModelSpec, data: DataSpec, *, packed: bool) -> str:
     """The parts of the spec that decide the dataset, and the way this version of hagane packs."""
-    parts = {"model": model.model_dump(), "data": data.model_dump(), "row_order_version": ROW_ORDER_VERSION}
+    parts = {"model": model.model_dump(), "data": data.model_dump(), "packed": packed, "row_order_version": ROW_ORDER_VERSION}
     return _sha256(json.dumps(parts, sort_keys=True).encode())
 
 

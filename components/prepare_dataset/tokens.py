@@ -7,17 +7,20 @@ training what it never sees at use. Where no bos is written though the tokenizer
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
 from components.prepare_dataset.attempts import all_of, attempt
-from components.prepare_dataset.chat_template import ChatTemplate, MarkedText, compile_template, mark_trained, read_template
-from components.prepare_dataset.records import Conversation
+from components.prepare_dataset.chat_template import ChatTemplate, compile_template, read_template
+from components.prepare_dataset.conversations import Conversation
+from components.prepare_dataset.records import problem_lines as problem_lines
+from components.prepare_dataset.samples import Sample, samples_of
 from components.shared.errors import DataError, HaganeError, ModelError
 from components.shared.model_source import read_config, read_json_object
 
@@ -37,10 +40,17 @@ class Encoder:
     vocab_size: int
     """Rows of the model's embedding matrix."""
 
+    @cached_property
+    def end_tokens(self) -> tuple[str, ...]:
+        """The text of `end_ids`."""
+        tokens = self.tokenizer.get_added_tokens_decoder()
+        named = (tokens[index].content if index in tokens else self.tokenizer.id_to_token(index) for index in self.end_ids)
+        return tuple(sorted(token for token in named if token))
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One conversation as tokens."""
+    """One text of a conversation as tokens: the whole of it, or up to one of its turns (samples.py)."""
 
     source: Conversation
     ids: "array[int]"
@@ -48,13 +58,21 @@ class Encoded:
     """[start, end) in tokens of each assistant turn, its end-of-turn token included."""
     starts_inside_token: bool
     """A turn begins in the middle of a token, which then also holds the end of its prompt."""
+    notes: frozenset[str] = frozenset()
+    """Of the text, as samples.py names them."""
 
     @property
     def num_trained(self) -> int:
         return sum(end - start for start, end in self.trained)
 
 
-def load_encoder(folder: Path, chat_template: str, *, now: datetime) -> Encoder:
+def load_encoder(
+    folder: Path,
+    chat_template: str,
+    *,
+    now: datetime,
+    template_args: Mapping[str, Any] | None = None,
+) -> Encoder:
     """The tokenizer of a model's folder and the template that `data.chat_template` chose.
 
     Raises:
@@ -66,7 +84,10 @@ def load_encoder(folder: Path, chat_template: str, *, now: datetime) -> Encoder:
     tokenizer = attempt(errors, lambda: _read_tokenizer(tokenizer_file))
     settings = attempt(errors, lambda: read_json_object(folder / "tokenizer_config.json")) or {}
     special_tokens = _special_tokens(folder, settings)
-    template = attempt(errors, lambda: compile_template(*read_template(folder, chat_template, settings), special_tokens, now=now))
+    template = attempt(
+        errors,
+        lambda: compile_template(*read_template(folder, chat_template, settings), special_tokens, now=now, arguments=template_args),
+    )
     if vocab_size is None or tokenizer is None or template is None or errors:
         raise all_of(errors)
     special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
@@ -76,18 +97,20 @@ def load_encoder(folder: Path, chat_template: str, *, now: datetime) -> Encoder:
 
 
 def encode(encoder: Encoder, conversations: Sequence[Conversation]) -> tuple[list[Encoded], dict[str, list[str]]]:
-    """(tokens of every conversation that can be trained on, problem -> the places of all that have it)."""
-    marked: list[tuple[Conversation, MarkedText]] = []
+    """(tokens of every text that can be trained on, problem -> the places of all that have it)."""
+    marked: list[tuple[Conversation, Sample]] = []
     problems: dict[str, list[str]] = defaultdict(list)
     for conversation in conversations:
         try:
-            marked.append((conversation, mark_trained(encoder.template, conversation.messages)))
+            samples = samples_of(encoder.template, conversation, encoder.end_tokens)
         except DataError as error:
             problems[str(error)].append(conversation.where)
-    encodings = encoder.tokenizer.encode_batch([text.text for _, text in marked], add_special_tokens=False)
+        else:
+            marked += [(conversation, sample) for sample in samples]
+    encodings = encoder.tokenizer.encode_batch([sample.text for _, sample in marked], add_special_tokens=False)
     encoded: list[Encoded] = []
-    for (conversation, text), encoding in zip(marked, encodings, strict=True):
-        tokens = _with_ranges(conversation, text, encoding)
+    for (conversation, sample), encoding in zip(marked, encodings, strict=True):
+        tokens = _with_ranges(conversation, sample, encoding)
         problem = _problem(encoder, tokens)
         if problem is None:
             encoded.append(tokens)
@@ -96,12 +119,15 @@ def encode(encoder: Encoder, conversations: Sequence[Conversation]) -> tuple[lis
     return encoded, problems
 
 
-def problem_lines(problems: dict[str, list[str]]) -> list[str]:
-    """One line a problem: the first place that has it, what it is, and how many others have it too."""
-    return [
-        f"{places[0]}: {problem}" + (f" (the same in {len(places) - 1} others, next {places[1]})" if len(places) > 1 else "")
-        for problem, places in problems.items()
-    ]
+def rendering_problems(encoder: Encoder, conversations: Iterable[Conversation]) -> dict[str, list[str]]:
+    """Problem -> the places of all conversations that the template cannot write as training needs it; nothing is tokenised."""
+    problems: dict[str, list[str]] = defaultdict(list)
+    for conversation in conversations:
+        try:
+            samples_of(encoder.template, conversation, encoder.end_tokens)
+        except DataError as error:
+            problems[str(error)].append(conversation.where)
+    return problems
 
 
 def control_tokens_in_text(encoder: Encoder, conversations: Iterable[Conversation]) -> list[str]:
@@ -121,7 +147,7 @@ def begins_without_bos(encoder: Encoder, text: str) -> bool:
     return by_itself[:1] != as_trained[:1]
 
 
-def _with_ranges(conversation: Conversation, text: MarkedText, encoding: Encoding) -> Encoded:
+def _with_ranges(conversation: Conversation, text: Sample, encoding: Encoding) -> Encoded:
     trained: list[tuple[int, int]] = []
     starts_inside = False
     for start, end in text.spans:
@@ -132,7 +158,7 @@ def _with_ranges(conversation: Conversation, text: MarkedText, encoding: Encodin
         trained.append((first, last + 1))
         begin = encoding.token_to_chars(first)
         starts_inside |= begin is not None and begin[0] < start
-    return Encoded(conversation, array("i", encoding.ids), tuple(trained), starts_inside)
+    return Encoded(conversation, array("i", encoding.ids), tuple(trained), starts_inside, text.notes)
 
 
 def _first_token(encoding: Encoding, start: int, end: int) -> int | None:
@@ -149,7 +175,7 @@ def _problem(encoder: Encoder, tokens: Encoded) -> str | None:
         if last not in encoder.end_ids:
             return (
                 f"{encoder.template.name} ends assistant turns without an end-of-turn token, so the model would never stop; "
-                "end them with eos_token, as specs/templates/plain.jinja does"
+                "write {{ eos_token }} behind them in a copy of the template and name it in data.chat_template"
             )
     largest = max(tokens.ids)
     if largest >= encoder.vocab_size:

@@ -23,12 +23,12 @@ from components.shared.errors import HaganeError, SpecError
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import DATASET, PLAN, job_file
 from components.shared.machine import machine_flags
-from components.shared.manifest import Manifest, publish_folder, require_manifest
+from components.shared.manifest import Manifest, Scalar, publish_folder, require_manifest
 from components.shared.model_source import CONFIG_AND_TOKENIZER, read_config, resolve_model
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
-from components.shared.step import finished, open_run, step_log, work_folder
+from components.shared.step import Log, finished, open_run, step_log, step_of_run, work_folder
 from components.shared.storage import Store, open_store
 
 CONVERSION = 2.75
@@ -42,26 +42,30 @@ def run_step(run: str) -> Manifest:
     Raises:
         HaganeError: the dataset is not finished, or the spec asks for what the model cannot do; all problems at once.
     """
-    with step_log("render_config") as log:
-        store, spec = open_run(run)
-        dataset = require_manifest(store, DATASET)
-        inputs = {"dataset": dataset.digest, "spec": spec.digest}
-        done = finished(store, PLAN, inputs, log)
-        if done is not None:
-            return done
-        facts = dataset_facts(dataset)
-        model = spec.model.model_copy(update={"revision": facts.model_revision})  # a branch may have moved since
-        config = read_config(resolve_model(model, patterns=CONFIG_AND_TOKENIZER).folder)
-        plan = make_plan(spec, facts, config, machine=this_machine())
-        check_resumable(store, plan)
-        plan = with_room_to_convert(store, plan)
-        local = work_folder(run, PLAN)
-        shutil.rmtree(local)
-        write_plan(local, spec, plan, hidden_size=architecture_of(config).hidden_size)
-        steps = plan.steps
-        log.info("planned", steps_per_epoch=steps.steps_per_epoch, total_steps=steps.total_steps, save_steps=list(steps.save_steps))
-        told = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
-        return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=told)
+    with step_of_run("render_config", run) as log:
+        return _planned(run, log)
+
+
+def _planned(run: str, log: Log) -> Manifest:
+    store, spec = open_run(run)
+    dataset = require_manifest(store, DATASET)
+    inputs = {"dataset": dataset.digest, "spec": spec.digest}
+    done = finished(store, PLAN, inputs, log)
+    if done is not None:
+        return done
+    facts = dataset_facts(dataset)
+    model = spec.model.model_copy(update={"revision": facts.model_revision})  # a branch may have moved since
+    config = read_config(resolve_model(model, patterns=CONFIG_AND_TOKENIZER).folder)
+    plan = make_plan(spec, facts, config, machine=this_machine())
+    check_resumable(store, plan)
+    plan = with_room_to_convert(store, plan)
+    local = work_folder(run, PLAN)
+    shutil.rmtree(local)
+    write_plan(local, spec, plan, hidden_size=architecture_of(config).hidden_size)
+    steps = plan.steps
+    log.info("planned", steps_per_epoch=steps.steps_per_epoch, total_steps=steps.total_steps, save_steps=list(steps.save_steps))
+    told = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
+    return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=told)
 
 
 def check(spec: RunSpec) -> None:
@@ -130,8 +134,14 @@ def dataset_facts(dataset: Manifest) -> DatasetFacts:
         num_rows=int(facts["num_rows"] or 0),
         num_tokens=int(facts["num_tokens"] or 0),
         num_held_out=int(facts["held_out_rows"] or 0),
+        packed=bool(facts.get("packed", True)),
+        longest_conversation=_whole(facts.get("longest_conversation")),
         model_revision=None if revision is None else str(revision),
     )
+
+
+def _whole(fact: Scalar) -> int | None:
+    return None if fact is None else int(fact)
 
 
 def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> None:
@@ -153,10 +163,11 @@ def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> 
 def kfp_step(run: str, *, manifest_path: str, page_path: str, metrics: Metrics) -> tuple[str, str, str, str]:
     """`run_step` for KFP, which has its manifest, its page and its numbers too. Returns the manifest's digest, and what the pods of the
     later steps ask for: cores, memory to export, memory to evaluate."""
-    manifest = run_step(run)
-    plan = Plan.model_validate_json(open_store(run).read_bytes(f"{PLAN}/plan.json"))
-    tell_numbers(metrics, numbers_of(plan))
-    digest = hand_over(manifest, run=run, manifest_path=manifest_path, pages={"page.html": page_path})
+    with step_of_run("render_config", run) as log:
+        manifest = _planned(run, log)
+        plan = Plan.model_validate_json(open_store(run).read_bytes(f"{PLAN}/plan.json"))
+        tell_numbers(metrics, numbers_of(plan))
+        digest = hand_over(manifest, run=run, manifest_path=manifest_path, pages={"page.html": page_path})
     after = plan.after
     if after is None:
         return digest, "2", "8Gi", "8Gi"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from components.render_config.hardware import CORE_FP32, GIB, Hardware
 from components.render_config.shapes import Architecture
-from components.render_config.timing import CPU_SHARE, HOST_GB_S, MFU_LOW, forward_flops
+from components.render_config.timing import CPU_SHARE, HOST_GB_S, SLOWER, forward_flops
 from components.shared.figures import plain
 from components.shared.plan import EVALUATE_POD_HOURS, AfterPlan
 from components.shared.spec import RunSpec
@@ -23,11 +23,19 @@ LOGITS_COPIES = 3
 """The model's, the loss's without its last row, and their logarithms; measured with PROCESS_BYTES: tests/truth/test_after.py."""
 
 
-def plan_after(spec: RunSpec, architecture: Architecture, hardware: Hardware, *, num_held_out: int, num_cores: int) -> AfterPlan:
+def plan_after(
+    spec: RunSpec,
+    architecture: Architecture,
+    hardware: Hardware,
+    *,
+    num_held_out: int,
+    mean_row_tokens: float,
+    num_cores: int,
+) -> AfterPlan:
     """`num_cores`: of this machine, which counts when training is on it too."""
     cpus = num_cores if spec.backend == "local" else _pod_cpus(architecture)
     rate = _tflops(spec, hardware, cpus)
-    row_seconds = None if rate is None else 2 * forward_flops(architecture, spec.data.row_tokens) / (rate * 1e12)
+    row_seconds = None if rate is None else 2 * forward_flops(architecture, mean_row_tokens) / (rate * 1e12)
     affordable = num_held_out if row_seconds is None else max(LEAST_ROWS, int(AUTO_HOURS * 3600 / row_seconds))
     rows = min(num_held_out, affordable if spec.evaluation.rows == "auto" else spec.evaluation.rows)
     weights = 4 * architecture.num_parameters
@@ -49,7 +57,8 @@ def _tflops(spec: RunSpec, hardware: Hardware, cpus: int) -> float | None:
     """What evaluation reaches; None on a GPU whose speed is not known."""
     if spec.backend != "local" or hardware.gpu is None:
         return cpus * CORE_FP32 * CPU_SHARE
-    return None if hardware.device is None else hardware.device.half_tflops * MFU_LOW
+    device = hardware.device
+    return None if device is None else device.half_tflops * device.share * SLOWER
 
 
 def _answer_seconds(spec: RunSpec, architecture: Architecture) -> float:

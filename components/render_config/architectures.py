@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from components.render_config.families import FAMILIES
+from components.render_config.families import FAMILIES, canonical
 from components.render_config.shapes import Architecture, from_json
 from components.shared.errors import ModelError
 
@@ -42,7 +42,7 @@ def _architecture(text: str) -> Architecture:
     if count is None:
         return _walked(config)
     try:
-        return count(config)
+        return count(canonical(config))
     except KeyError as error:
         raise ModelError(f"model.source: config.json of a {model_type} model has no field {error}") from None
     except (TypeError, ValueError, ArithmeticError, AttributeError) as error:

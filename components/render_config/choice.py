@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 
 from components.render_config.fit import ORDER, Wish, cost_of, first_fit, fits, gib, job, option, sensible, shown
 from components.render_config.hardware import Hardware
-from components.render_config.memory import memory
+from components.render_config.memory import MANY_MICRO_BATCHES, memory, sums_in_fp32
 from components.render_config.shapes import Architecture
-from components.render_config.ways_out import refusal
+from components.render_config.suggestions import refusal
 from components.shared.errors import SpecError
 from components.shared.plan import Memory, ZeroOption, ZeroPlan
 from components.shared.spec import ZeroSpec
+
+SUMS_IN_FP32 = ZeroPlan(stage=2)
 
 
 @dataclass(frozen=True)
@@ -28,23 +30,60 @@ def choose(architecture: Architecture, wish: Wish, hardware: Hardware) -> Choice
     """The first of ORDER that the spec allows and the hardware holds, then the largest micro-batch that fits.
 
     Raises:
-        SpecError: nothing fits; a line for what is missing, and one for each of the three cheapest ways out.
+        SpecError: nothing fits; a line for what is missing, and one for each of the three cheapest changes.
     """
     smallest = wish.micro_batch or 1
     zero = first_fit(architecture, wish, hardware, smallest)
     if zero is None:
         raise SpecError(*refusal(architecture, wish, hardware))
     micro_batch = wish.micro_batch or _largest_fit(architecture, wish, hardware, zero)
+    why_zero = _why_zero(architecture, wish, hardware, zero, smallest)
+    if _gains_by_fp32_sums(architecture, wish, hardware, zero, micro_batch):
+        zero = SUMS_IN_FP32
+        micro_batch = wish.micro_batch or _largest_fit(architecture, wish, hardware, zero)
+        why_zero = f"{zero.name} sums gradients of many micro-batches in fp32, which no ZeRO and ZeRO-1 do not, and costs no more here"
     found = memory(architecture, job(architecture, wish, hardware, zero, micro_batch))
     return Choice(
         zero=zero,
         micro_batch=micro_batch,
         memory=found,
-        options=tuple(option(architecture, wish, hardware, each, smallest) for each in shown(wish, hardware)),
-        cautions=tuple(_cautions(architecture, wish, hardware, zero, found)),
-        why_zero=_why_zero(architecture, wish, hardware, zero, smallest),
+        options=tuple(_options(architecture, wish, hardware, zero, micro_batch)),
+        cautions=(*_cautions(architecture, wish, hardware, zero, found), *_sum_cautions(wish, hardware, zero, micro_batch)),
+        why_zero=why_zero,
         why_micro_batch=_why_micro_batch(wish, hardware, micro_batch),
     )
+
+
+def _options(architecture: Architecture, wish: Wish, hardware: Hardware, chosen: ZeroPlan, micro_batch: int) -> Iterator[ZeroOption]:
+    """Each option with its smallest micro-batch, but the chosen one as it is planned."""
+    for zero in shown(wish, hardware):
+        size = micro_batch if zero == chosen else wish.micro_batch or 1
+        yield option(architecture, wish, hardware, zero, size)
+
+
+def _sums_badly(wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int) -> bool:
+    """Many micro-batches' gradients are summed in 16 bits."""
+    grad_accum = wish.global_batch // (micro_batch * hardware.num_processes)
+    many = wish.weight_bytes == 2 and grad_accum >= MANY_MICRO_BATCHES
+    return many and not sums_in_fp32(zero, weight_bytes=wish.weight_bytes, grad_accum=grad_accum)
+
+
+def _gains_by_fp32_sums(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int) -> bool:
+    """The spec leaves ZeRO open, and ZeRO-2 fits at no cost worth counting: it reduces gradients in each micro-batch, which is nothing
+    in one process and little for LoRA."""
+    if wish.zero != ZeroSpec() or not _sums_badly(wish, hardware, zero, micro_batch):
+        return False
+    cheap = hardware.num_processes == 1 or not wish.full
+    return cheap and fits(memory(architecture, job(architecture, wish, hardware, SUMS_IN_FP32, micro_batch)), hardware)
+
+
+def _sum_cautions(wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int) -> Iterator[str]:
+    if _sums_badly(wish, hardware, zero, micro_batch):
+        grad_accum = wish.global_batch // (micro_batch * hardware.num_processes)
+        yield (
+            f"zero: with {zero.name}, gradients of {grad_accum} micro-batches are summed in 16 bits, with an error near 1 %; "
+            "zero.stage: 2 or 3 sums them in fp32"
+        )
 
 
 def _largest_fit(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan) -> int:

@@ -24,6 +24,31 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_key_value_heads": 4},
 }
 
+# Field -> the name that transformers 5.23 writes it under (attribute_map of models/<model type>/configuration_*.py). Both are read:
+# transformers 4 saved Qwen3-MoE with num_experts, transformers 5 saves it with num_local_experts.
+_EXPERTS = {"num_experts": "num_local_experts"}
+SPELLINGS: dict[str, dict[str, str]] = {
+    "gpt2": {
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    },
+    "gpt_oss": _EXPERTS,
+    "mixtral": _EXPERTS,
+    "qwen3_moe": _EXPERTS,
+}
+
+
+def canonical(config: Config) -> Config:
+    """The same config with each field under the name that transformers 5.23 writes."""
+    spellings = SPELLINGS.get(config["model_type"], {})
+    written = {name: value for name, value in config.items() if name not in spellings}
+    for other, name in spellings.items():
+        if other in config and name not in written:
+            written[name] = config[other]
+    return written
+
 
 class _Model:
     """Shapes in the making. `extra` are a block's parameters beside its linear layers and experts: norms and biases."""
@@ -222,7 +247,7 @@ def _qwen3_moe(config: Config) -> Architecture:
     bias = bool(config.get("attention_bias", False))
     model.add_llama_attention(qkv_bias=bias, out_bias=bias, qk_norm=True)
     only_mlp, step = config.get("mlp_only_layers") or [], config.get("decoder_sparse_step", 1)
-    num_experts = config.get("num_experts", 128)
+    num_experts = config.get("num_local_experts", 128)
     sparse = sum(index not in only_mlp and num_experts > 0 and (index + 1) % step == 0 for index in range(model.blocks))
     plain = 3 * model.hidden * config["intermediate_size"] if sparse < model.blocks else 0
     model.extra += (model.blocks - sparse) * plain
@@ -236,8 +261,8 @@ def _qwen3_moe(config: Config) -> Architecture:
     banks = sum(each.num_experts * each.num_inputs * each.num_outputs for each in model.experts) + num_experts * model.hidden
     small = (model.extra - sparse * num_experts * model.hidden - (model.blocks - sparse) * plain) // model.blocks
     finished = model.finish(last_norm=model.hidden, largest_block=common + max(plain, banks) + small)
-    names = ("lm_head", "mlp.down_proj", "mlp.gate_proj", "mlp.up_proj")
-    return Architecture(**{**vars(finished), "avoid": names})
+    names = ("mlp.down_proj", "mlp.gate_proj", "mlp.up_proj")
+    return Architecture(**{**vars(finished), "avoid": ("lm_head", *names), "unreachable": names})
 
 
 def _gpt_oss(config: Config) -> Architecture:
@@ -251,6 +276,7 @@ def _gpt_oss(config: Config) -> Architecture:
     return model.finish(last_norm=model.hidden)
 
 
+# Each takes a config as `canonical` gives it.
 FAMILIES: dict[str, Callable[[Config], Architecture]] = {
     "gemma": _gemma,
     "gemma2": _gemma2,

@@ -20,6 +20,7 @@ DEEPSPEED = {
     "bf16.enabled": "precision",
     "fp16.enabled": "precision; the scale of the loss is then found by DeepSpeed as it goes",
     "communication_data_type": "precision: gradients travel as they are, in no wider format",
+    "data_types.grad_accum_dtype": "fp32_gradient_sums",
     "zero_force_ds_cpu_optimizer": "DeepSpeed's own CPU Adam needs a compiler at run time; torch's fused AdamW does the same",
     "zero_optimization.stage": "zero",
     "zero_optimization.overlap_comm": "gradients are reduced while the backward pass goes on; costs a second bucket, which the plan counts",

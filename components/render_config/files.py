@@ -1,6 +1,5 @@
 """Spec + plan -> the files that the training libraries read. Every value is resolved; none is left as "auto"."""
 
-import re
 from typing import Any
 
 from components.render_config.memory import MAX_LIVE
@@ -12,6 +11,7 @@ def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, 
     """DeepSpeed 0.19's config (deepspeed.ai/docs/config-json). The three stage-3 sizes are transformers' own rule
     (integrations/deepspeed.py): reduce bucket h², prefetch 0.9 h², weights below 10 h stay whole on every process."""
     steps = plan.steps
+    sums = {"data_types": {"grad_accum_dtype": "fp32"}} if plan.fp32_gradient_sums else {}
     return {
         "train_batch_size": steps.global_batch,
         "train_micro_batch_size_per_gpu": steps.micro_batch,
@@ -22,6 +22,7 @@ def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, 
         "communication_data_type": plan.precision,
         # Without a GPU, DeepSpeed's own CPU Adam would need a compiler at run time; torch's fused AdamW is as fast there.
         "zero_force_ds_cpu_optimizer": False,
+        **sums,
         "zero_optimization": _zero_section(plan.zero, hidden_size),
     }
 
@@ -83,24 +84,8 @@ def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
 
 
 def lora_json(lora: LoraPlan) -> dict[str, Any]:
-    """Keyword arguments of peft's LoraConfig."""
-    optional: dict[str, Any] = {}
-    if lora.target_parameters:
-        optional["target_parameters"] = list(lora.target_parameters)
-    if lora.fan_in_fan_out:
-        optional["fan_in_fan_out"] = True
-    if lora.exclude_modules:
-        names = (re.escape(name).replace(r"\*", r"\d+") for name in lora.exclude_modules)
-        optional["exclude_modules"] = rf"(.*\.)?({'|'.join(names)})"  # PEFT takes text for a pattern of the whole name
-    return {
-        "r": lora.rank,
-        "lora_alpha": lora.alpha,
-        "lora_dropout": lora.dropout,
-        "target_modules": list(lora.target_modules),
-        "bias": "none",
-        "task_type": "CAUSAL_LM",
-        **optional,
-    }
+    """Keyword arguments of PEFT's LoraConfig."""
+    return lora.peft_config
 
 
 def lifecycle_json(spec: RunSpec) -> dict[str, Any] | None:

@@ -32,11 +32,28 @@ class Wish:
     rank: int
     weight_bytes: int
     row_tokens: int
+    """Of the longest row."""
+    mean_row_tokens: float
+    """The same where rows are packed; else of a row of one conversation, without padding."""
     global_batch: int
     micro_batch: int | None
     """None: the most that fits."""
     checkpointing: bool
     dataset_tokens: int
+    fp16: bool = False
+
+    @property
+    def lowest_stage(self) -> int:
+        """ZeRO stage that the plan takes without being asked to, at least.
+
+        Full training starts at stage 1, which costs no more than none, and whose checkpoints hold the fp32 weights. So does fp16:
+        without ZeRO, DeepSpeed 0.19 divides gradients by a loss scale that it never multiplied the loss by (engine.py, backward).
+        """
+        return 1 if self.full or self.fp16 else 0
+
+    def padded_tokens(self, micro_batch: int) -> float:
+        """Tokens of a row with its padding to the longest of its micro-batch; several are taken to hold the longest of all."""
+        return self.mean_row_tokens if micro_batch == 1 else self.row_tokens
 
     def num_trainable(self, architecture: Architecture) -> int:
         return architecture.num_parameters if self.full else num_lora_parameters(self.targets, self.rank)
@@ -64,10 +81,9 @@ def job(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPl
 
 
 def sensible(wish: Wish, hardware: Hardware) -> Iterator[ZeroPlan]:
-    """Options that make a difference: on a CPU, offload moves nothing. Full training starts at stage 1, which costs no more than
-    none, and whose checkpoints hold the fp32 weights."""
+    """Options that make a difference: on a CPU, offload moves nothing."""
     for zero in ORDER:
-        if (zero.stage or not wish.full) and (hardware.gpu_bytes is not None or not zero.offload_optimizer):
+        if zero.stage >= wish.lowest_stage and (hardware.gpu_bytes is not None or not zero.offload_optimizer):
             yield zero
 
 
@@ -83,7 +99,7 @@ def allowed(wish: Wish, hardware: Hardware) -> Iterator[ZeroPlan]:
     asked = wish.zero
     fixed = asked != ZeroSpec()
     for zero in ORDER if fixed else sensible(wish, hardware):
-        if asked.stage == "auto" and wish.full and not zero.stage:
+        if asked.stage == "auto" and zero.stage < wish.lowest_stage:
             continue
         offloads = {"auto": None, "none": False, "cpu": True}
         wanted = (None if asked.stage == "auto" else asked.stage, offloads[asked.offload_optimizer], offloads[asked.offload_parameters])
@@ -139,13 +155,16 @@ def traffic(architecture: Architecture, wish: Wish, hardware: Hardware, zero: Ze
     """ZeRO (arXiv 1910.02054) section 7: 2 x the gradients up to stage 2 (all-reduce = reduce-scatter + all-gather); stage 3 gathers
     all weights for the forward and again for the backward pass and reduces gradients once, 3 x in full training.
 
-    Offload moves gradients down and weights up once a step (ZeRO-Offload, arXiv 2101.06840, section 3), parameters twice a pass.
+    Offload moves gradients down and weights up (ZeRO-Offload, arXiv 2101.06840, section 3). With gradient
+    accumulation each micro-step after the first also brings the summed gradient back to the GPU (DeepSpeed
+    0.19.8, stage_1_and_2.py and stage3.py): 2g - 1 copies of it, and one of the weights. Offloaded parameters
+    move twice a micro-step.
     """
     n, w, trained = hardware.num_processes, wish.weight_bytes, wish.num_trainable(architecture)
     away = (n - 1) / n
     gathered = 2 * architecture.num_parameters * grad_accum + trained if zero.stage == 3 else 2 * trained
     network = away * w * gathered
-    pcie = 2.0 * w * trained / n if zero.offload_optimizer else 0.0
+    pcie = 2.0 * grad_accum * w * trained / n if zero.offload_optimizer else 0.0
     pcie += 2.0 * w * architecture.num_parameters / n * grad_accum if zero.offload_parameters else 0.0
     return Traffic(network, pcie)
 

@@ -4,52 +4,18 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.render_config.gpus import GPUS, OTHER_MAKERS, Device, other_device
 from components.shared.errors import SpecError
 from components.shared.machine import computes_bf16
 from components.shared.spec import HardwareSpec
 
 GIB = 2**30
+NETWORK_GBIT_S = 100
+"""Between nodes, where the spec does not say: the usual Ethernet of a GPU node."""
 UNNAMED_GPU = "gpu"
 """A GPU of which the spec tells only the memory."""
 
 
-@dataclass(frozen=True)
-class Device:
-    """Makers' data sheets: dense matrix products in TFLOP/s, memory and PCIe one way in GB/s. Memory is what `nvidia-smi` tells, in
-    GiB: error correction takes a sixteenth of GDDR memory where it is on, as it is when an A10, A40, L4 or L40S comes.
-
-    `half_tflops` is of bf16, or fp16 where there is no bf16, summed in fp32; `fp32_tflops` of plain fp32, since torch leaves TF32 off.
-    `link_gb_s` is what one GPU sends to the others of its node: NVLink's total divided by two, else PCIe.
-    """
-
-    memory_gib: float
-    half_tflops: float
-    fp32_tflops: float
-    memory_gb_s: float
-    pcie_gb_s: float
-    link_gb_s: float
-    bf16: bool = True
-    """Whether it computes bf16 (compute capability 8.0); V100 and T4 do not."""
-
-
-GPUS: dict[str, Device] = {
-    "t4": Device(15, 65, 8.1, 320, 16, 16, bf16=False),
-    "v100-16gb": Device(16, 125, 15.7, 900, 16, 150, bf16=False),
-    "v100-32gb": Device(32, 125, 15.7, 900, 16, 150, bf16=False),
-    "rtx3090": Device(24, 71, 35.6, 936, 32, 32),
-    "rtx4090": Device(24, 165, 82.6, 1008, 32, 32),
-    "rtx5090": Device(31.8, 210, 104.8, 1792, 64, 64),
-    "a10": Device(22.5, 125, 31.2, 600, 32, 32),
-    "a40": Device(45, 150, 37.4, 696, 32, 56),
-    "a6000": Device(48, 155, 38.7, 768, 32, 56),
-    "l4": Device(22.5, 121, 30.3, 300, 32, 32),
-    "l40s": Device(45, 362, 91.6, 864, 32, 32),
-    "a100-40gb": Device(40, 312, 19.5, 1555, 32, 300),
-    "a100-80gb": Device(80, 312, 19.5, 2039, 32, 300),
-    "h100-80gb": Device(79.6, 989, 67, 3350, 64, 450),
-    "h200": Device(140.4, 989, 67, 4800, 64, 450),
-    "b200": Device(178.3, 2250, 75, 7680, 64, 900),
-}
 # One core of a server processor in torch's plain matrix product, in TFLOP/s, measured: fp32 on a Zen 3 and with AVX-512, bf16 with
 # avx512_bf16 and, a number at a time, without such instructions (shared/machine.py).
 CORE_FP32, CORE_FP32_AVX512, CORE_BF16, CORE_SLOW_BF16 = 0.063, 0.105, 0.47, 0.0009
@@ -74,6 +40,8 @@ class Hardware:
     num_nodes: int
     processes_per_node: int
     margin: float
+    network_gb_s: float = NETWORK_GBIT_S / 8
+    """What a node sends to others at once, in GB/s."""
 
     @property
     def num_processes(self) -> int:
@@ -88,16 +56,10 @@ def hardware_of(spec: HardwareSpec, *, machine_bytes: int | None, has_gpu: bool)
     """`machine_bytes` is this machine's memory, which counts where it trains and no GPU and no host memory are stated.
 
     Raises:
-        SpecError: a GPU of a name that is not known; this machine has a GPU and the spec says nothing of it.
+        SpecError: a GPU of a name that is not known or of less memory than stated; a speed without its
+            memory; this machine has a GPU and the spec says nothing of it.
     """
-    if spec.gpu is not None and spec.gpu not in GPUS:
-        longer = [name for name in GPUS if name.startswith(spec.gpu.lower())]
-        near = longer or difflib.get_close_matches(spec.gpu.lower(), GPUS, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise SpecError(
-            f"hardware.gpu: {spec.gpu!r} is not known; {hint}known are: {', '.join(GPUS)}; or leave it out and set hardware.gpu_memory_gib"
-        )
-    device = GPUS[spec.gpu] if spec.gpu else None
+    device = _device(spec)
     gib = spec.gpu_memory_gib or (device.memory_gib if device else None)
     on_cpu = gib is None and not has_gpu
     if gib is None and has_gpu:
@@ -106,14 +68,52 @@ def hardware_of(spec: HardwareSpec, *, machine_bytes: int | None, has_gpu: bool)
         )
     host = int(spec.host_memory_gib * GIB) if spec.host_memory_gib else machine_bytes if on_cpu else None
     return Hardware(
-        gpu=None if on_cpu else spec.gpu or UNNAMED_GPU,
+        gpu=None if on_cpu else (spec.gpu or UNNAMED_GPU).lower(),
         device=device,
         gpu_bytes=None if gib is None else int(gib * GIB),
         host_bytes=host,
         num_nodes=spec.num_nodes,
         processes_per_node=spec.processes_per_node,
         margin=spec.memory_margin,
+        network_gb_s=(spec.network_gbit_s or NETWORK_GBIT_S) / 8,
     )
+
+
+def _device(spec: HardwareSpec) -> Device | None:
+    """What is known of the GPU that the spec names or describes."""
+    if spec.gpu is None:
+        return _described_device(spec)
+    name = spec.gpu.lower()
+    if spec.tflops is not None:
+        raise SpecError("hardware.tflops: only for a GPU without a name in the table; leave it out, or leave out hardware.gpu")
+    if name not in GPUS:
+        raise SpecError(_unknown_gpu(spec.gpu))
+    device = GPUS[name]
+    if spec.gpu_memory_gib is not None and spec.gpu_memory_gib > device.memory_gib:
+        raise SpecError(
+            f"hardware.gpu_memory_gib: found {spec.gpu_memory_gib:g}, but {spec.gpu} has {device.memory_gib:g} GiB. "
+            "Fix: leave it out, or name another hardware.gpu"
+        )
+    return device
+
+
+def _described_device(spec: HardwareSpec) -> Device | None:
+    if spec.tflops is None:
+        return None
+    if spec.gpu_memory_gib is None:
+        raise SpecError("hardware.tflops: needs hardware.gpu_memory_gib beside it")
+    return other_device(memory_gib=spec.gpu_memory_gib, tflops=spec.tflops)
+
+
+def _unknown_gpu(gpu: str) -> str:
+    by_hand = "set hardware.gpu_memory_gib and hardware.tflops (dense bf16, from its data sheet)"
+    name = gpu.lower()
+    if any(name.startswith(other) for other in OTHER_MAKERS):
+        return f"hardware.gpu: {gpu!r} is not an NVIDIA GPU, and the training image holds CUDA. Fix: for a plan alone {by_hand}"
+    longer = [known for known in GPUS if known.startswith(name)]
+    near = longer or difflib.get_close_matches(name, GPUS, n=2, cutoff=0.4)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f"hardware.gpu: {gpu!r} is not known; {hint}known are: {', '.join(GPUS)}. Fix: name one of them, or {by_hand}"
 
 
 def machine_memory() -> int | None:

@@ -1,12 +1,28 @@
-"""What a spec asks of its job in a cluster that no cluster can give: told on a laptop, before any cluster is asked."""
+"""What a spec asks of its job in a cluster that no cluster can give, or that its runtime does not keep: known before any cluster is
+asked."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from components.shared.errors import SpecError
 from components.shared.spec import RunSpec
-from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION, LEASE_LABELS, RUN_ANNOTATION, TRAINING_ANNOTATION
+from components.shared.training_job import (
+    AFTER_GRACE_S,
+    KFP_RUN_ANNOTATION,
+    LEASE_ANNOTATION,
+    LEASE_LABELS,
+    OF_RUNTIME,
+    OWN_RUNTIME,
+    OWN_RUNTIME_GRACE_S,
+    OWN_RUNTIME_RESTARTS,
+    PYTORCHJOB_CONTAINER,
+    RUN_ANNOTATION,
+    TRAINING_ANNOTATION,
+    TRAINJOB_CONTAINER,
+)
 
+TRAINJOB_NODES = 1000
+"""Beyond which a pod's name of a TrainJob would be no DNS label; see NAME_CHARACTERS in pod.py."""
 OWN_FIELDS = (
     ("apiVersion",),
     ("kind",),
@@ -36,11 +52,54 @@ def _problems(spec: RunSpec) -> Iterator[str]:
     for place in dict.fromkeys(each for each in changed if each is not None):
         where = ", set cluster.namespace instead" if place == "metadata.namespace" else ""
         yield f"cluster.patch: {place} must stay as hagane sets it, which finds the job by it; remove it{where}"
+    yield from _unknown_containers(spec)
     if spec.backend == "trainjob":
+        if nodes.num_nodes > TRAINJOB_NODES:
+            yield f"hardware.num_nodes: found {nodes.num_nodes}, a TrainJob takes at most {TRAINJOB_NODES}. Fix: use backend: pytorchjob"
         if cluster.priority_class is not None:
             yield "cluster.priority_class: a TrainJob has no place for it; set it in the runtime that cluster.runtime names, or remove it"
         if cluster.gang:
             yield "cluster.gang: a TrainJob leaves that to its runtime's podGroupPolicy; name such a one by cluster.runtime"
+        patched = cluster.pod_patch.get("spec") or {}
+        for name in OF_RUNTIME:
+            if name in patched:
+                yield f"cluster.pod_patch: spec.{name}: a TrainJob has no place for it; set it in the runtime that cluster.runtime names"
+
+
+def job_cautions(spec: RunSpec) -> Iterator[str]:
+    """What the runtime of a TrainJob, as it is shipped, does not keep of the spec."""
+    if spec.backend != "trainjob":
+        return
+    cluster, grace_s = spec.cluster, spec.checkpoints.grace_seconds + AFTER_GRACE_S
+    if cluster.runtime != OWN_RUNTIME:
+        yield (
+            f"cluster.runtime: {cluster.runtime} decides what follows a lost pod, whatever cluster.max_restarts says; Trainer's stock "
+            "runtimes end the job after 6 restarts of containers, counted over all pods (backoffLimit): with 8 nodes the first lost "
+            f"peer ends it. They give pods 30 s to end; this spec's need {grace_s}. cluster.runtime: {OWN_RUNTIME} keeps both"
+        )
+        return
+    if cluster.max_restarts > OWN_RUNTIME_RESTARTS:
+        yield (
+            f"cluster.max_restarts: {cluster.max_restarts}, but the runtime {OWN_RUNTIME} is shipped with maxRestarts "
+            f"{OWN_RUNTIME_RESTARTS}; raise it in k8s/overlays/trainjob"
+        )
+    if grace_s > OWN_RUNTIME_GRACE_S:
+        yield (
+            f"checkpoints.grace_seconds: pods need {grace_s} s to end, but the runtime {OWN_RUNTIME} is shipped with "
+            f"terminationGracePeriodSeconds {OWN_RUNTIME_GRACE_S}; raise it in k8s/overlays/trainjob"
+        )
+
+
+def _unknown_containers(spec: RunSpec) -> Iterator[str]:
+    """A container of the patch that the job has not is a new one, which no pod starts without an image."""
+    own = TRAINJOB_CONTAINER if spec.backend == "trainjob" else PYTORCHJOB_CONTAINER
+    containers = (spec.cluster.pod_patch.get("spec") or {}).get("containers") or []
+    for each in containers:
+        if isinstance(each, dict) and each.get("name") != own and "image" not in each:
+            yield (
+                f"cluster.pod_patch: spec.containers: found {each.get('name')!r} without an image, but the job's container is {own!r}. "
+                f"Fix: name it {own!r}, or give the new container an image"
+            )
 
 
 def _changed(patch: dict[str, Any], field: tuple[str, ...]) -> str | None:

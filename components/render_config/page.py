@@ -24,7 +24,7 @@ WHAT_IT_IS = {
     "model.largest_layer_parameters": "the largest single weight: what ZeRO-3 gathers at once",
     "zero.offload_optimizer": "as for zero.stage",
     "zero.offload_parameters": "as for zero.stage",
-    "steps.num_rows": "rows of data.row_tokens tokens that the conversations were packed into",
+    "steps.num_rows": "rows of the dataset that are trained on",
     "steps.num_processes": "hardware.num_nodes x hardware.processes_per_node",
     "steps.global_batch": "training.global_batch, as the spec asks",
     "steps.tokens_per_epoch": "of all rows, padding not counted",

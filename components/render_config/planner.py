@@ -13,7 +13,8 @@ from components.render_config.choice import Choice, choose
 from components.render_config.file_reasons import file_reasons, rendered_files
 from components.render_config.fit import Wish
 from components.render_config.hardware import Hardware, hardware_of
-from components.render_config.job_checks import check_job
+from components.render_config.job_checks import check_job, job_cautions
+from components.render_config.memory import sums_in_fp32
 from components.render_config.precision import WEIGHT_BYTES, choose_precision
 from components.render_config.shapes import Architecture
 from components.render_config.steps import Batching, grad_accum_steps, plan_steps
@@ -21,9 +22,10 @@ from components.render_config.targets import Targets, lora_targets
 from components.render_config.threads import threads_per_process, why_threads
 from components.render_config.timing import Work, estimate, step_time
 from components.render_config.words import model_cautions, reasons, verdict
-from components.shared.errors import HaganeError, ModelError
+from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.model_registry import KnownModel, ModelFamily, known_model
 from components.shared.plan import LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
+from components.shared.row_packing import RowPacking, row_packing, untrainable
 from components.shared.spec import HOW_NOT_WHAT, LoraSpec, RunSpec
 
 T = TypeVar("T")
@@ -39,7 +41,14 @@ class DatasetFacts:
     num_tokens: int
     model_revision: str | None
     num_held_out: int | None = None
-    """Packed held-out rows; None where there is no dataset yet."""
+    """Held-out rows; None where there is no dataset yet."""
+    packed: bool | None = None
+    """Whether conversations share rows; None where there is no dataset yet."""
+    longest_conversation: int | None = None
+    """Tokens of the longest conversation, training or held out; None where it is not known."""
+
+
+NO_DATASET = DatasetFacts(digest="", num_rows=0, num_tokens=0, model_revision=None)
 
 
 @dataclass(frozen=True)
@@ -62,40 +71,53 @@ class Decided:
     why_precision: str
     wish: Wish
     choice: Choice
+    asks_for_router_loss: bool
+    """config.json adds the router's auxiliary loss to the model's (`output_router_logits`)."""
+    packing: RowPacking
     known: tuple[ModelFamily, KnownModel] | None
     """What the registry tells of the model, by its source or by the name that its config.json was saved under."""
 
 
 def check_spec(spec: RunSpec, config: Mapping[str, Any], machine: Machine) -> None:
-    """Raises HaganeError with all that is wrong with model, LoRA targets, row length, batch sizes, job and hardware, or with what does not
-    fit it."""
-    decide(spec, config, machine, dataset_tokens=0)
+    """Raises HaganeError with all that is wrong with model, LoRA targets, row length, packing, batch sizes, job and hardware, or with
+    what does not fit it."""
+    decide(spec, config, machine, NO_DATASET)
 
 
-def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, *, dataset_tokens: int) -> Decided:
-    """Raises HaganeError as `check_spec`."""
+def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: DatasetFacts) -> Decided:
+    """Raises HaganeError as `check_spec`, or when the dataset's rows are not as the model needs them."""
     problems: list[str] = []
-    architecture = _collect(problems, lambda: architecture_of(config))
+    packing = _collect(problems, lambda: _packing(spec, config, dataset))
+    # A type that cannot be trained often cannot be built either, and building takes seconds.
+    architecture = None if untrainable(config) else _collect(problems, lambda: architecture_of(config))
     targets = None if architecture is None else _collect(problems, lambda: _targets(spec, architecture))
     _collect(problems, lambda: _check_row_tokens(spec, config))
     settings = _collect(problems, lambda: settle(spec, machine))
-    if problems or architecture is None or targets is None or settings is None:
+    if problems or architecture is None or targets is None or settings is None or packing is None:
         raise HaganeError(*problems)
     hardware, precision, why = settings
+    if precision == "fp16" and spec.zero.stage == 0:
+        raise SpecError(
+            "zero.stage: found 0, allowed 1, 2 or 3 in fp16, whose loss DeepSpeed scales only with ZeRO. Fix: set zero.stage: 1, or auto"
+        )
     wish = Wish(
         zero=spec.zero,
         full=spec.training.method == "full",
         targets=targets,
         rank=spec.lora.rank,
         weight_bytes=WEIGHT_BYTES[precision],
-        row_tokens=spec.data.row_tokens,
+        row_tokens=_longest_row(spec, dataset),
+        mean_row_tokens=_mean_row_tokens(spec, dataset),
         global_batch=spec.training.global_batch,
         micro_batch=None if spec.training.micro_batch == "auto" else spec.training.micro_batch,
         checkpointing=spec.training.gradient_checkpointing,
-        dataset_tokens=dataset_tokens,
+        dataset_tokens=dataset.num_tokens,
+        fp16=precision == "fp16",
     )
     known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
-    return Decided(architecture, hardware, precision, why, wish, choose(architecture, wish, hardware), known)
+    asks_for_router_loss = bool(architecture.experts) and bool(config.get("output_router_logits", False))
+    choice = choose(architecture, wish, hardware)
+    return Decided(architecture, hardware, precision, why, wish, choice, asks_for_router_loss, packing, known)
 
 
 def settle(spec: RunSpec, machine: Machine) -> tuple[Hardware, Precision, str]:
@@ -153,6 +175,29 @@ def _check_row_tokens(spec: RunSpec, config: Mapping[str, Any]) -> None:
         raise ModelError(f"data.row_tokens: got {spec.data.row_tokens}, the model's {name} allows at most {longest}")
 
 
+def _packing(spec: RunSpec, config: Mapping[str, Any], dataset: DatasetFacts) -> RowPacking:
+    """Raises ModelError as `row_packing`; DataError when the dataset's rows are of the other kind, as an older hagane made them."""
+    packing = row_packing(spec.data.packing, config)
+    if dataset.packed not in (None, packing.packed):
+        rows = "packed rows" if dataset.packed else "one conversation a row"
+        raise DataError(
+            f"dataset: found {rows}, allowed data.packing {str(packing.packed).lower()}, since {packing.reason}. Fix: prepare it again, "
+            "in a run of another name"
+        )
+    return packing
+
+
+def _longest_row(spec: RunSpec, dataset: DatasetFacts) -> int:
+    """Packed rows are taken to be full."""
+    if dataset.packed is False and dataset.longest_conversation is not None:
+        return dataset.longest_conversation
+    return spec.data.row_tokens
+
+
+def _mean_row_tokens(spec: RunSpec, dataset: DatasetFacts) -> float:
+    return dataset.num_tokens / dataset.num_rows if dataset.packed is False else spec.data.row_tokens
+
+
 def _num_processes(spec: RunSpec) -> int:
     return spec.hardware.num_nodes * spec.hardware.processes_per_node
 
@@ -163,7 +208,7 @@ def _grad_accum(spec: RunSpec, micro_batch: int) -> int:
 
 def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *, machine: Machine) -> Plan:
     """The whole plan. Raises HaganeError as `check_spec` does, or when `drop_last` leaves nothing to train."""
-    training, decided = spec.training, decide(spec, config, machine, dataset_tokens=dataset.num_tokens)
+    training, decided = spec.training, decide(spec, config, machine, dataset)
     architecture, choice = decided.architecture, decided.choice
     trains = machine_that_trains(spec, machine)
     num_cores = trains.num_cores
@@ -182,13 +227,23 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     step = step_time(work)
     checkpoints = plan_checkpoints(spec, choice.zero, steps, precision=decided.precision, num_trainable=num_trainable, step=step)
     num_held_out = held_out_rows(spec, dataset)
-    after = plan_after(spec, architecture, decided.hardware, num_held_out=num_held_out, num_cores=num_cores)
+    after = plan_after(
+        spec,
+        architecture,
+        decided.hardware,
+        num_held_out=num_held_out,
+        mean_row_tokens=decided.wish.mean_row_tokens,
+        num_cores=num_cores,
+    )
     price, upload = spec.hardware.price_per_gpu_hour, upload_seconds(checkpoints.node_bytes, spec)
     time = None if step is None else estimate(step, work, upload_seconds=upload, price_per_gpu_hour=price)
     plan = Plan(
         run=spec.name,
         method=training.method,
         precision=decided.precision,
+        fp32_gradient_sums=sums_in_fp32(choice.zero, weight_bytes=decided.wish.weight_bytes, grad_accum=steps.grad_accum),
+        router_loss="left out" if decided.asks_for_router_loss else "none",
+        packed=decided.packing.packed,
         num_trainable=num_trainable,
         training_digest=training_digest(spec, dataset, decided.precision),
         model=ModelPlan(
@@ -204,7 +259,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         lora=lora,
         checkpoints=checkpoints,
         verdict=verdict(spec, decided, steps, time),
-        cautions=(*choice.cautions, *model_cautions(spec, decided), *after_cautions(spec, after)),
+        cautions=(*choice.cautions, *job_cautions(spec), *model_cautions(spec, decided), *after_cautions(spec, after)),
         memory=MemoryPlan(
             gpu=choice.memory.gpu,
             host=choice.memory.host,
@@ -225,7 +280,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
 
 
 def held_out_rows(spec: RunSpec, dataset: DatasetFacts) -> int:
-    """Packed held-out rows; without a dataset, the share of all rows that is set aside."""
+    """Held-out rows; without a dataset, the share of all rows that is set aside."""
     share = spec.data.held_out_share
     return max(1, round(dataset.num_rows * share / (1 - share))) if dataset.num_held_out is None else dataset.num_held_out
 

@@ -7,6 +7,7 @@ from typing import Any
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.training_job import (
+    AFTER_GRACE_S,
     ENVIRONMENT_VARIABLE,
     LEASE_LABELS,
     RUN_ANNOTATION,
@@ -20,8 +21,10 @@ WORK, SHARED_MEMORY = "/hagane/work", "/dev/shm"  # noqa: S108 - the place itsel
 ENVIRONMENT = "/hagane/environment"
 LEAST_SHARED_MEMORY = 64 * 2**20
 """Bytes: what a container has of /dev/shm when nobody asks for more."""
-AFTER_GRACE_S = 5
-"""Seconds after the workers' own grace in which they leave before they are killed."""
+NAME_CHARACTERS = {"pytorchjob": 49, "trainjob": 46}
+"""Longest name of a job by backend, so that its pods' names are DNS labels of 63 characters: `<name>-worker-1023`, and of a
+TrainJob `<name>-node-0-999-x7k2p`, which JobSet's webhook counts for the number of nodes at hand (v0.12)."""
+DIGEST_CHARACTERS = 8
 
 
 def job_metadata(spec: RunSpec, plan: Plan) -> Fields:
@@ -35,8 +38,11 @@ def job_metadata(spec: RunSpec, plan: Plan) -> Fields:
 
 
 def job_name(spec: RunSpec) -> str:
-    """The same for each try of a run, so that a retried step finds its job; short enough for `<name>-worker-1023`, a DNS label."""
-    return f"{spec.name[:40].rstrip('-')}-{hashlib.sha256(spec.run_uri.encode()).hexdigest()[:8]}"
+    """The same for each try of a run, so that a retried step finds its job; its pods' names fit."""
+    digest = hashlib.sha256(spec.run_uri.encode()).hexdigest()[:DIGEST_CHARACTERS]
+    longest = NAME_CHARACTERS.get(spec.backend, min(NAME_CHARACTERS.values()))
+    kept = spec.name[: longest - DIGEST_CHARACTERS - 1]
+    return f"{kept.rstrip('-')}-{digest}"
 
 
 def merged(base: Any, patch: Any) -> Any:

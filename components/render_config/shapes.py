@@ -77,6 +77,8 @@ class Architecture:
     """Parameters outside the blocks: embeddings, head, last norm."""
     avoid: tuple[str, ...] = ()
     """Full names of linear layers that LoRA must leave alone: head, routers, what PEFT cannot pair with."""
+    unreachable: tuple[str, ...] = ()
+    """Of these, the layers of the blocks that LoRA would train if PEFT could pair with them."""
 
     @property
     def block_parameters(self) -> int:
@@ -103,5 +105,6 @@ def from_json(tree: dict[str, Any]) -> Architecture:
             "linears": tuple(Linear(**each) for each in tree["linears"]),
             "experts": tuple(Experts(**each) for each in tree["experts"]),
             "avoid": tuple(tree["avoid"]),
+            "unreachable": tuple(tree["unreachable"]),
         }
     )

@@ -8,18 +8,27 @@ from components.render_config.shapes import Architecture
 from components.shared.figures import plain
 from components.shared.plan import StepPlan, TimePlan, ZeroPlan
 
-# Share of the data sheet's TFLOP/s that training reaches: 0.4, from 0.25 (small models, short rows) to 0.55 (large ones, tuned).
-MFU, MFU_LOW, MFU_HIGH = 0.4, 0.25, 0.55
+# Of the share that a GPU of this type reaches (gpus.py), the worst and the best case: nine of ten published
+# runs lie between (benchmarks/published_speed.py).
+SLOWER, FASTER = 0.72, 1.3
+# Full training reaches more of it than LoRA, whose small matrices take time and few FLOPs (same runs).
+FULL_GAIN = 1.16
+# Seconds in which PyTorch launches the kernels of one block's passes, whatever their size, and with ZeRO-3's
+# gathering: Qwen-1.8B and 7B with 256 tokens on an A100 (benchmarks/published).
+GPU_BLOCK_S = (0.005, 0.005, 0.005, 0.011)
 # On CPU cores, of what a plain matrix product reaches there, by bytes a weight; beside it, in seconds: what a step takes, what its
 # exchanges take where processes are several, and what ZeRO's hooks take of each pass through a block, by stage. All measured, together
 # with how far single runs lie from it: benchmarks/time_truth.py.
 CPU_SHARES = {4: (0.55, 0.3, 0.9), 2: (0.33, 0.15, 0.5)}
 CPU_SHARE = CPU_SHARES[4][0]
 CPU_STEP_S, CPU_PEERS_S, CPU_BLOCK_S = 0.08, 0.12, (0.0, 0.009, 0.009, 0.026)
-# Between nodes: 100 Gbit/s. Adam reads and writes 28 B a parameter: on the host at 20 GB/s a process, else at the GPU's memory speed.
-NETWORK_GB_S, HOST_GB_S, ADAM_BYTES = 12.5, 20.0, 28
+# Adam reads and writes 28 B a parameter: on the host at 20 GB/s a process, else at the GPU's memory speed.
+HOST_GB_S, ADAM_BYTES = 20.0, 28
 FLOPS_SOURCE = "Kaplan et al. 2020 (arXiv 2001.08361) 2.1 for FLOPs"
-SOURCE = f"{FLOPS_SOURCE}; makers' data sheets (hardware.py); 25 to 55 % of them reached"
+SOURCE = (
+    f"{FLOPS_SOURCE}; makers' data sheets and the share of them that published runs reach (gpus.py); "
+    "80 of the 83 published runs that these were fitted to lie in the range (benchmarks/published_speed.py)"
+)
 CPU_SOURCE = f"{FLOPS_SOURCE}; matrix products measured on single cores (hardware.py), and trainings on CPUs (benchmarks/time_truth.py)"
 
 
@@ -53,10 +62,11 @@ def step_time(work: Work) -> StepTime | None:
     rate = _tflops(work)
     if rate is None:
         return None
-    mid, low, high = CPU_SHARES[work.wish.weight_bytes] if work.hardware.gpu is None else (MFU, MFU_LOW, MFU_HIGH)
+    mid, low, high = _shares(work)
     flops = flops_per_step(work) / work.hardware.num_processes
     compute = flops / (rate * 1e12)
-    memory, (network, host), fixed = _memory(work), _wires(work), _fixed(work)
+    memory, (network, host) = _memory(work), _wires(work)
+    fixed = _fixed(work, compute / mid + memory)
     # Half of the communication hides behind compute, where that lasts so long; in the best case all of it does and memory too, in
     # the worst nothing does. What is fixed is half as long or twice.
     seen = max(network / 2, network - compute / mid)
@@ -71,7 +81,7 @@ def step_time(work: Work) -> StepTime | None:
 
 def estimate(step: StepTime, work: Work, *, upload_seconds: float, price_per_gpu_hour: float | None) -> TimePlan:
     """Of the whole training: all steps, and the upload of the last checkpoint, beside which nothing is left to do."""
-    total = work.steps.total_steps
+    total = _whole_steps(work.steps)
     hours = (total * step.seconds + upload_seconds) / 3600
     return TimePlan(
         seconds_per_step=step.seconds,
@@ -88,20 +98,27 @@ def estimate(step: StepTime, work: Work, *, upload_seconds: float, price_per_gpu
     )
 
 
+def _whole_steps(steps: StepPlan) -> float:
+    """All steps, counted in steps of a full global batch: the last of an epoch may have fewer rows."""
+    rows_seen = steps.tokens_total * steps.num_rows / max(1, steps.tokens_per_epoch)
+    return min(steps.total_steps, rows_seen / steps.global_batch)
+
+
 def flops_per_step(work: Work) -> float:
     """Of all processes: 2 a parameter and token forward, as many for the gradients of activations, as many for those of weights in
     full training, and 2 again under gradient checkpointing; attention's scores and sums beside."""
     wish, passes = work.wish, _passes(work.wish)
-    row = _row_flops(work.architecture, wish.row_tokens, passes=passes, score_passes=passes if wish.full else passes + 2)
+    tokens = wish.padded_tokens(work.steps.micro_batch)
+    row = _row_flops(work.architecture, tokens, passes=passes, score_passes=passes if wish.full else passes + 2)
     return work.steps.global_batch * row
 
 
-def forward_flops(architecture: Architecture, row_tokens: int) -> float:
+def forward_flops(architecture: Architecture, row_tokens: float) -> float:
     """Of one row, its loss alone."""
     return _row_flops(architecture, row_tokens, passes=2, score_passes=2)
 
 
-def _row_flops(architecture: Architecture, row_tokens: int, *, passes: int, score_passes: int) -> float:
+def _row_flops(architecture: Architecture, row_tokens: float, *, passes: int, score_passes: int) -> float:
     lookup = (
         architecture.vocabulary * architecture.hidden_size
         if architecture.outside_parameters > 1.5 * architecture.vocabulary * architecture.hidden_size
@@ -127,11 +144,20 @@ def _tflops(work: Work) -> float | None:
     return device.fp32_tflops if work.wish.weight_bytes == 4 else device.half_tflops
 
 
-def _fixed(work: Work) -> float:
-    """Seconds of a step on CPUs that hang on no FLOP."""
-    if work.hardware.gpu is not None:
-        return 0.0
+def _shares(work: Work) -> tuple[float, float, float]:
+    """Of the device's TFLOP/s, what training reaches: the middle, the worst and the best case."""
+    device = work.hardware.device
+    if device is None:
+        return CPU_SHARES[work.wish.weight_bytes]
+    reached = device.share * FULL_GAIN if work.wish.full else device.share
+    return reached, reached * SLOWER, reached * FASTER
+
+
+def _fixed(work: Work, computed: float) -> float:
+    """Seconds of a step that hang on no FLOP: on GPUs what launching kernels takes longer than `computed`."""
     passes = work.architecture.num_blocks * work.steps.grad_accum
+    if work.hardware.gpu is not None:
+        return max(0.0, GPU_BLOCK_S[work.zero.stage] * passes - computed)
     return CPU_STEP_S + (CPU_PEERS_S if work.hardware.num_processes > 1 else 0.0) + CPU_BLOCK_S[work.zero.stage] * passes
 
 
@@ -151,7 +177,9 @@ def _wires(work: Work) -> tuple[float, float]:
     sent = traffic(work.architecture, work.wish, hardware, work.zero, work.steps.grad_accum)
     if hardware.device is None:
         return 0.0, 0.0
-    speed = NETWORK_GB_S / hardware.processes_per_node if hardware.num_nodes > 1 else hardware.device.link_gb_s
+    # A ring between nodes passes each network card once, whatever the number of GPUs in a node: its speed
+    # is that of all cards of a node together (NCCL's bus bandwidth, nccl-tests doc/PERFORMANCE.md).
+    speed = min(hardware.network_gb_s, hardware.device.link_gb_s) if hardware.num_nodes > 1 else hardware.device.link_gb_s
     adam = (
         ADAM_BYTES * work.wish.num_trainable(work.architecture) / hardware.num_processes / (HOST_GB_S * 1e9)
         if work.zero.offload_optimizer

@@ -1,8 +1,9 @@
 """Spec + plan -> the TrainJob (trainer.kubeflow.org/v1alpha1 of Kubeflow Trainer 2.2 and 2.3): every field that hagane sets of one,
 in this module and, of its pods, in pod.py.
 
-The pod is that of a PyTorchJob, told in two places: what a TrainJob has under `trainer`, and the rest as a patch of its runtime. Held
-against the CRD's own schema and a controller written by hand for the tests; it has never met the real Trainer. See docs/cluster.md.
+The pod is that of a PyTorchJob in two places: what a TrainJob has under `trainer`, and the rest as a patch of its runtime. Only fields
+that Trainer 2.2 and 2.3 both have are set: an older server drops the others, and Kueue's update of a TrainJob erases them.
+See docs/cluster.md.
 """
 
 from typing import Any
@@ -10,15 +11,18 @@ from typing import Any
 from components.render_config.pod import job_metadata, merged, pod_template
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
-from components.shared.training_job import KEEP_ANNOTATION, TRAINJOB_CONTAINER
+from components.shared.training_job import (
+    KEEP_ANNOTATION,
+    OF_RUNTIME,
+    OWN_RUNTIME,
+    TRAINJOB_CONTAINER,
+)
 
 Fields = dict[str, Any]
 MANAGER = "hagane.dev/launcher"
 """Owner of the patch: Kueue and others write patches of their own beside it."""
 OF_TRAINER = {"command": "command", "args": "args", "env": "env", "resources": "resourcesPerNode", "image": "image"}
 """Field of a container -> field of `trainer`; Trainer takes these from there alone."""
-OF_RUNTIME = ("automountServiceAccountToken", "enableServiceLinks")
-"""Fields of a pod that no TrainJob has a place for, and that hagane can do without: the runtime decides them."""
 
 
 def trainjob(spec: RunSpec, plan: Plan) -> Fields:
@@ -33,7 +37,7 @@ def trainjob(spec: RunSpec, plan: Plan) -> Fields:
     # A TrainJob does not remove itself: the reaper goes by this.
     metadata["annotations"][KEEP_ANNOTATION] = str(round(3600 * cluster.keep_finished_hours))
     job: Fields = {
-        "runtimeRef": {"name": cluster.runtime},
+        "runtimeRef": _runtime_ref(cluster.runtime),
         "trainer": {
             "numNodes": spec.hardware.num_nodes,
             "numProcPerNode": spec.hardware.processes_per_node,
@@ -46,6 +50,13 @@ def trainjob(spec: RunSpec, plan: Plan) -> Fields:
     if cluster.run_timeout_hours is not None:
         job["activeDeadlineSeconds"] = round(3600 * cluster.run_timeout_hours)
     return merged({"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": metadata, "spec": job}, cluster.patch)
+
+
+def _runtime_ref(name: str) -> Fields:
+    """Hagane's own runtime is one of the namespace, all others are the cluster's, which is what Trainer takes a name for."""
+    if name == OWN_RUNTIME:
+        return {"kind": "TrainingRuntime", "name": name}
+    return {"name": name}
 
 
 def _runtime_patch(pod: Fields) -> Fields:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from components.render_config.checkpoints import state_bytes
 from components.render_config.fit import gib
+from components.render_config.memory import MANY_MICRO_BATCHES
 from components.shared.figures import plain
 from components.shared.plan import LoraPlan, StepPlan, TimePlan
 from components.shared.spec import RunSpec
@@ -46,6 +47,11 @@ def _many(count: int, what: str) -> str:
 
 def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
     """What is known of the model by name or type that a person should hear before training."""
+    if spec.data.packing == "auto" and not decided.packing.packed:
+        yield (
+            f"data.packing: each row holds one conversation, since {decided.packing.reason}; training.global_batch "
+            f"{spec.training.global_batch} counts conversations"
+        )
     if decided.known is not None:
         family, model = decided.known
         if family.merge and spec.training.method == "lora":
@@ -57,22 +63,35 @@ def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
             "lora.targets: experts are trained too, and PEFT makes all their weights anew in each pass "
             "(lora.targets: attention leaves them out)"
         )
+        yield (
+            "serving: vLLM may drop an adapter of experts (PEFT's target_parameters) without an error (vllm-project/vllm#41384); "
+            "merge it, or compare answers before you serve it"
+        )
+    if decided.asks_for_router_loss:
+        yield (
+            "model: config.json adds the router's auxiliary loss (output_router_logits: true); training leaves it out, since it would "
+            "count once for each micro-batch and process"
+        )
 
 
 def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan | None) -> dict[str, str]:
     """Field of the plan, dotted -> why."""
     training, zero = spec.training, decided.choice.zero
     counted = "left out" if training.drop_last else "counted"
+    rows = "packed rows" if decided.packing.packed else "rows of one conversation"
     found = {
         "precision": decided.why_precision,
         "zero": decided.choice.why_zero,
         "steps.micro_batch": decided.choice.why_micro_batch,
         "steps.grad_accum": f"global_batch {steps.global_batch} / (micro_batch {steps.micro_batch} x "
         f"{_many(steps.num_processes, 'process')})",
-        "steps.steps_per_epoch": f"{steps.num_rows} packed rows in batches of {steps.global_batch}, a last short one {counted}",
+        "packed": decided.packing.reason,
+        "steps.steps_per_epoch": f"{steps.num_rows} {rows} in batches of {steps.global_batch}, a last short one {counted}",
         "steps.total_steps": f"{steps.steps_per_epoch} steps x {_epochs(training.epochs)}",
         "steps.save_steps": f"a checkpoint at the end of each epoch: every {steps.steps_per_epoch} steps",
         "steps.warmup_steps": f"{training.warmup_share:g} of {steps.total_steps} steps, rounded up",
+        "fp32_gradient_sums": _why_sums(decided, steps),
+        "router_loss": _why_router_loss(decided),
         "model.num_parameters": f"counted from the config of a {decided.architecture.model_type} model with "
         f"{decided.architecture.num_blocks} blocks",
     }
@@ -88,13 +107,35 @@ def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan |
     return found
 
 
+def _why_sums(decided: "Decided", steps: StepPlan) -> str:
+    made = f"a step sums {_many(steps.grad_accum, 'micro-batch')}"
+    if decided.wish.weight_bytes == 4:
+        return f"{made}; gradients are fp32 already"
+    return f"{made}; from {MANY_MICRO_BATCHES} on, ZeRO-2 and 3 sum gradients of 16 bits in fp32"
+
+
+def _why_router_loss(decided: "Decided") -> str:
+    if not decided.architecture.experts:
+        return "the model has no experts"
+    if not decided.asks_for_router_loss:
+        return "config.json does not ask for it (output_router_logits)"
+    return "config.json asks for it (output_router_logits); it would count once for each micro-batch and process"
+
+
 def _epochs(epochs: int) -> str:
     return f"{epochs} epoch" + ("s" if epochs != 1 else "")
 
 
+def _everything(decided: "Decided") -> str:
+    """What `auto` trains of this model, and which linear layers of its blocks it cannot."""
+    missed = decided.architecture.unreachable
+    but = f" but {', '.join(missed)}, which PEFT cannot reach" if missed else ""
+    return f"all linear layers of the blocks{but}, never the head or a router"
+
+
 def _lora_reasons(spec: RunSpec, decided: "Decided", lora: LoraPlan) -> dict[str, str]:
     architecture = decided.architecture
-    everything = "all linear layers of the blocks, never the head or a router"
+    everything = _everything(decided)
     words = {"auto": everything, "all": everything, "attention": "the layers of attention", "mlp": "the layers of the MLPs, never a router"}
     what = words.get(str(spec.lora.targets), "as the spec lists them")
     found = {

@@ -3,6 +3,7 @@
 A checkpoint is of the end of an epoch (`checkpoints/epoch-0001`) or of a step between two (`checkpoints/step-000123`).
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,9 @@ class Checkpoint:
 
     @property
     def held_out_loss(self) -> float | None:
+        """None between epochs, and where it is no number: such a checkpoint is never the best."""
         loss = self.manifest.facts["held_out_loss"]
-        return None if loss is None else float(loss)
+        return None if loss is None or math.isnan(float(loss)) else float(loss)
 
     @property
     def attempts(self) -> set[str]:

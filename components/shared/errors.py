@@ -4,6 +4,7 @@ HaganeError                 exit 2: the user can fix it, nothing was begun
 ├── SpecError               the spec, `--set`, a command line argument
 ├── DataError               a file of records, a record, a chat template
 ├── ModelError              model folder or hub id, its config, tokenizer, LoRA targets
+│   └── HubUnreachable      the hub did not answer, or broke off
 ├── SpaceError              free disk below what the plan needs
 ├── ClusterError            the cluster answered, and the answer is no
 │   ├── NoCluster           there is neither a pod's account nor a kubeconfig
@@ -57,6 +58,10 @@ class DataError(HaganeError):
 
 
 class ModelError(HaganeError):
+    pass
+
+
+class HubUnreachable(ModelError):
     pass
 
 

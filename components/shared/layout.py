@@ -1,7 +1,7 @@
 """The names of everything inside a run's folder; no other module spells one.
 
 <store>/<run name>/spec.yaml  dataset/  plan/  checkpoints/epoch-0001/ … step-000123/  adapter/ or model/  evaluation/  report/
-                                         asked.json  progress.json  logs/
+                                         asked.json  progress.json  logs/  failures/  ends/
 <store>/.newest/<series>.json
 """
 
@@ -11,6 +11,8 @@ SPEC = "spec.yaml"
 DATASET = "dataset"
 PLAN = "plan"
 CHECKPOINTS = "checkpoints"
+MERGED = "merged"
+"""The base with the adapter merged into it, beside adapter/ where `export.merge` says so."""
 EVALUATION = "evaluation"
 REPORT = "report"
 MANIFEST = "manifest.json"
@@ -20,6 +22,8 @@ PROGRESS = "progress.json"
 """How far a training in a cluster is, as its launcher last saw it. For people alone: nothing is decided by it."""
 LOGS = "logs"
 """What each pod of a training in a cluster printed: `logs/<pod>-<start of its uid>.log`."""
+FAILURES = "failures"
+"""Why steps of the run failed, one document each: see failures.py."""
 SET_ASIDE = "damaged.json"
 """A manifest that a resume found to be untrue, beside where it was: readers no longer see its checkpoint, people do."""
 
@@ -47,6 +51,15 @@ def step_checkpoint_folder(step: int) -> str:
 def newest_key(series: str) -> str:
     """In the store, beside the runs: which run of a series finished last. No run's name begins with a dot."""
     return f".newest/{series}.json"
+
+
+def failure_key(step: str) -> str:
+    return f"{FAILURES}/{step}.json"
+
+
+def end_key(kfp_run: str) -> str:
+    """What was said of the end of a run of KFP: see run_end.py."""
+    return f"ends/{kfp_run}.json"
 
 
 def manifest_key(folder: str) -> str:

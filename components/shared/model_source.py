@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.shared.errors import ModelError
+from components.shared.errors import HubUnreachable, ModelError
 from components.shared.machine import user_path
 from components.shared.model_folder import config_problems, weight_problems
+from components.shared.patience import patiently
 from components.shared.plan import Plan
 from components.shared.printable import cut
 from components.shared.spec import ModelSpec
@@ -21,6 +22,8 @@ CONFIG_AND_TOKENIZER = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+BUSY = (429, 500, 502, 503, 504)
+"""HTTP statuses of a hub that may answer the same request later."""
 MOST_JSON_BYTES = 32 * 1024 * 1024
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
@@ -58,7 +61,7 @@ def resolve_model(spec: ModelSpec, *, patterns: tuple[str, ...]) -> ResolvedMode
         raise ModelError(f"model.source: {spec.source!r} is a file; name the folder that holds config.json and the weights")
     if not is_hub_id(spec.source):
         raise ModelError(f"model.source: no folder {spec.source!r}{_neighbours(folder)}; make it, or name a hub id such as org/name")
-    snapshot = _download(spec, patterns)
+    snapshot = patiently(lambda: _download(spec, patterns), what="hub", may_pass=_may_come_back)
     return ResolvedModel(folder=snapshot, revision=snapshot.name)
 
 
@@ -120,6 +123,7 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
 
     at = f"{spec.source!r}" + (f" at revision {spec.revision!r}" if spec.revision else "")
     no_folder = "is no folder here"
+    kind = ModelError
     try:
         return Path(huggingface_hub.snapshot_download(spec.source, revision=spec.revision, allow_patterns=list(patterns)))
     except errors.GatedRepoError:
@@ -130,11 +134,21 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
         complaint = f"{at} {no_folder}, and no model of the hub that this HF_TOKEN (or none) may see; check the spelling"
     except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError) as error:
         complaint = f"{at} {no_folder}, and the hub did not give it ({_cause(error)}); check network, HF_ENDPOINT and HF_HUB_OFFLINE"
+        if not isinstance(error.__cause__, errors.OfflineModeIsEnabled):
+            kind = HubUnreachable
     except errors.HFValidationError:
         complaint = f"{at} {no_folder} and no possible hub id; name a folder or a hub id such as org/name"
     except (errors.HfHubHTTPError, HTTPError, OSError) as error:
         complaint = f"{at}: the download from the hub broke off ({_cause(error)}); run the same command again"
-    raise ModelError(f"model.source: {complaint}") from None
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        no_answer = status is None and isinstance(error, (HTTPError, ConnectionError, TimeoutError))
+        if no_answer or status in BUSY:
+            kind = HubUnreachable
+    raise kind(f"model.source: {complaint}") from None
+
+
+def _may_come_back(error: BaseException) -> bool:
+    return isinstance(error, HubUnreachable)
 
 
 def _cause(error: Exception) -> str:

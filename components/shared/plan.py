@@ -1,6 +1,7 @@
 """The plan: what the machine decided from the spec, the dataset and the model's config. Later steps only obey it."""
 
-from typing import Literal
+import re
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -21,7 +22,7 @@ class ModelPlan(FrozenModel):
 
 class StepPlan(FrozenModel):
     num_rows: int
-    """Packed training rows."""
+    """Training rows."""
     num_processes: int
     micro_batch: int
     """Rows per process in one forward pass."""
@@ -54,6 +55,28 @@ class LoraPlan(FrozenModel):
     fan_in_fan_out: bool = False
     """The targets are GPT-2's Conv1D, which stores its weight (inputs, outputs)."""
 
+    @property
+    def peft_config(self) -> dict[str, Any]:
+        """Keyword arguments of PEFT's LoraConfig: what training and export build the adapter from."""
+        optional: dict[str, Any] = {}
+        if self.target_parameters:
+            optional["target_parameters"] = list(self.target_parameters)
+        if self.fan_in_fan_out:
+            optional["fan_in_fan_out"] = True
+        if self.exclude_modules:
+            names = (re.escape(name).replace(r"\*", r"\d+") for name in self.exclude_modules)
+            # PEFT takes text for a pattern of the whole name.
+            optional["exclude_modules"] = rf"(.*\.)?({'|'.join(names)})"
+        return {
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+            "target_modules": list(self.target_modules),
+            "bias": "none",
+            "task_type": "CAUSAL_LM",
+            **optional,
+        }
+
 
 class ZeroPlan(FrozenModel):
     stage: Literal[0, 1, 2, 3]
@@ -82,7 +105,8 @@ class MemoryTerm(FrozenModel):
 
 
 class ZeroOption(FrozenModel):
-    """One way to divide and offload, for this model on this hardware, with one row a pass."""
+    """One way to divide and offload, for this model on this hardware: the chosen one with the plan's micro-batch,
+    others with one row per micro-batch."""
 
     zero: ZeroPlan
     gpu_bytes: int
@@ -184,6 +208,12 @@ class Plan(FrozenModel):
     method: Literal["lora", "full"]
     precision: Precision
     """Number format of weights and activations."""
+    fp32_gradient_sums: bool = False
+    """Whether gradients of 16 bits are summed over a step's micro-batches in fp32; else they are in `precision`."""
+    router_loss: Literal["none", "left out"] = "none"
+    """The auxiliary loss of a mixture's router: the model has none in its loss, or its config.json asks for it and it is left out."""
+    packed: bool = True
+    """Whether conversations share a row; else each row is one. Plans of hagane 0.1.0 are all packed."""
     num_trainable: int
     """Parameters that receive gradients."""
     training_digest: str

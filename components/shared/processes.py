@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+GIVEN_UP_AT = 3
+"""The Ctrl-C that gives up. The first asks for an orderly end, the second shows what is still going on."""
+
 
 def end_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
     """The kernel sends this process SIGTERM, or `how`, when the process that started it is gone: nothing keeps running alone.
@@ -21,10 +24,16 @@ def end_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
 
 
 @contextmanager
-def stop_passed_on(process: subprocess.Popen[str], send: Callable[[], object], *signals: signal.Signals) -> Iterator[set[signal.Signals]]:
+def stop_passed_on(
+    process: subprocess.Popen[str],
+    send: Callable[[], object],
+    *signals: signal.Signals,
+    still: Callable[[], object] = lambda: None,
+) -> Iterator[set[signal.Signals]]:
     """The first of these signals to this process inside the block calls `send`, which asks `process` to end; all are noted in the set.
 
-    A second SIGINT leaves the block by KeyboardInterrupt. However it is left, the process is gone after it.
+    Later ones do not disturb that end: a second SIGINT calls `still`, which says what is still going on, a third leaves the block by
+    KeyboardInterrupt. However it is left, the process is gone after it.
 
     A thread hears of the signals (signal.set_wakeup_fd): Python's own handlers run in the main thread alone, which does not notice a
     signal that comes just before it waits for the process's next line.
@@ -35,15 +44,19 @@ def stop_passed_on(process: subprocess.Popen[str], send: Callable[[], object], *
     def count(number: int, _: FrameType | None) -> None:
         nonlocal num_sigint
         num_sigint += number == signal.SIGINT
-        if num_sigint > 1:
+        if num_sigint == GIVEN_UP_AT:
             raise KeyboardInterrupt
 
     def pass_on() -> None:
+        interrupts = 0
         while number := os.read(heard, 1):
             first = not noted
             noted.add(signal.Signals(number[0]))
+            interrupts += number[0] == signal.SIGINT
             if first and process.poll() is None:
                 send()
+            elif number[0] == signal.SIGINT and interrupts < GIVEN_UP_AT:
+                still()
 
     heard, told = os.pipe()
     os.set_blocking(told, False)
@@ -69,14 +82,43 @@ def stop_passed_on(process: subprocess.Popen[str], send: Callable[[], object], *
 
 
 @contextmanager
-def left_by_sigterm() -> Iterator[None]:
-    """SIGTERM leaves the block as an exception does, so that what is to be done at its end is done; exit code 143."""
+def left_by_signal(*, ending: str, left: str) -> Iterator[None]:
+    """The first SIGTERM or Ctrl-C leaves the block as an exception does (SystemExit of code 143, KeyboardInterrupt), so that what is to
+    be done at its end is done.
 
-    def leave(signal_number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + signal_number)
+    Later ones do not disturb that. A second Ctrl-C prints `ending`, which says what is still going on. A third gives up: it prints
+    `left`, which says what may be left and what removes it, and raises KeyboardInterrupt wherever the end has come to. After the block a
+    process that was stopped hears no SIGTERM any more: all that it has yet to do is to say so.
+    """
+    num_signals = num_interrupts = 0
 
-    before = signal.signal(signal.SIGTERM, leave)
+    def hear(number: int, _: FrameType | None) -> None:
+        nonlocal num_signals, num_interrupts
+        num_signals += 1
+        num_interrupts += number == signal.SIGINT
+        if num_signals == 1:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            raise SystemExit(128 + number)
+        if number == signal.SIGINT:
+            gives_up = num_interrupts >= GIVEN_UP_AT
+            print_at_once(left if gives_up else f"{ending}; Ctrl-C again: give up")
+            if gives_up:
+                raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, hear) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        # Not SIG_IGN, which programs started from here would inherit.
+        signal.signal(signal.SIGTERM, _nothing if num_signals else before[signal.SIGTERM])
+
+
+def print_at_once(line: str) -> None:
+    """The line is on stderr: safe in a signal's handler, where Python's own streams may be busy."""
+    os.write(sys.stderr.fileno(), f"{line}\n".encode())
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """For a signal that is to change nothing."""

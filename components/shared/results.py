@@ -14,7 +14,9 @@ class StepLosses(FrozenModel):
     """Mean over the step's rows, nats per trained token."""
     lr: float
     grad_norm: float | None
-    """Before clipping. None without ZeRO in fp32, where DeepSpeed 0.19 clips and does not tell."""
+    """Before clipping. None for a step that fp16 skipped, and in fp32 without ZeRO in a run of hagane 0.1."""
+    trained_tokens: int | None = None
+    """Tokens with a label in the step, over all processes; None where the model's own loss does not count them."""
 
 
 class EpochLosses(FrozenModel):
@@ -22,7 +24,7 @@ class EpochLosses(FrozenModel):
     step: int
     """The epoch's last step."""
     loss: float
-    """Mean of the losses of the epoch's steps."""
+    """Mean per trained token over the epoch's steps, each measured before its update. Runs of hagane 0.1: mean of the steps' losses."""
     held_out_loss: float
 
 
@@ -40,8 +42,29 @@ class History(FrozenModel):
     """Most resident memory of a node: the peaks of its processes added up, since the job was last started."""
     peak_gpu_bytes: int | None = None
     """Most that torch held of one GPU; None on a CPU. CUDA's and NCCL's own are not in it."""
+    skipped_steps: int = 0
+    """Steps that fp16 skipped since the scaled gradient overflowed: they changed no weight."""
     epochs: tuple[EpochLosses, ...]
     steps: tuple[StepLosses, ...]
+
+
+class BaseModel(FrozenModel):
+    """base.json of an export: which model an adapter belongs to, or a full model began from."""
+
+    hub_id: str | None = None
+    commit: str | None = None
+    """Of the hub; names every byte."""
+    folder: str | None = None
+    """Name of a local folder, without its path."""
+    sha256: str | None = None
+    """Of that folder: what `sha256sum config.json *.safetensors tokenizer.json | sha256sum` prints in it."""
+
+    @property
+    def label(self) -> str:
+        """For people: hub id and commit, or folder and digest."""
+        if self.hub_id is not None:
+            return f"{self.hub_id} at commit {self.commit}"
+        return f"the folder {self.folder} with sha256 {self.sha256}"
 
 
 class Measured(FrozenModel):
@@ -68,6 +91,12 @@ class Verification(Measured):
     precision: Literal["bf16", "fp32"]
     """Number format that the judged logits were computed in."""
     num_tokens: int
+    """Positions compared, of all prompts."""
+    num_prompts: int = 1
+    num_ends: int = 0
+    """Prompts at whose end a turn should end."""
+    num_stops: int = 0
+    """Of those, prompts after which the export generated its end token and stopped."""
     vocabulary: int
     logits_std: float
     """Standard deviation of the probe's logits: the unit of every difference here."""

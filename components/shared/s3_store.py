@@ -13,11 +13,12 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -26,14 +27,19 @@ from botocore.exceptions import ClientError, FlexibleChecksumError
 from s3transfer.manager import TransferConfig, TransferManager
 
 from components.shared.errors import ObjectDamaged, ObjectExists, ObjectMissing, StoreError, StoreUnreachable
+from components.shared.patience import is_patient, patiently
 from components.shared.s3_errors import ALL_ERRORS, BROKEN_OFF, SET_KEYS, S3Place, error_code, store_error
 from components.shared.storage import StoredObject, Unfinished, checked_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 MAX_ATTEMPTS = 10
 """Rides out 50 s of 503 (botocore's `standard` mode, waits doubling up to 20 s); its default of 3 gives up after 1 s."""
+PATIENT_ATTEMPTS = 4
+"""In a process that waits for the store (patience.py): 4 s, then it is in the log and asked again for minutes."""
 CHECK_ATTEMPTS = 3
 """For `check` alone: someone waits for it, and a wrong endpoint should be told in a second."""
 READ_PAUSES_S = (0.1, 0.2, 0.4, 0.8)
@@ -45,11 +51,30 @@ TRANSFER = TransferConfig(multipart_threshold=32 * 2**20, multipart_chunksize=32
 TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
 
+def waited_for(
+    method: "Callable[Concatenate[S3Store, Given], Answer]",
+) -> "Callable[Concatenate[S3Store, Given], Answer]":
+    """The method, done again while the store is away, if it was opened to be waited for. Each of them may be done twice."""
+
+    @wraps(method)
+    def patient(self: "S3Store", *args: Given.args, **kwargs: Given.kwargs) -> Answer:
+        if not self.patient:
+            return method(self, *args, **kwargs)
+        return patiently(lambda: method(self, *args, **kwargs), what="store", may_pass=_is_away)
+
+    return patient
+
+
+def _is_away(error: BaseException) -> bool:
+    return isinstance(error, StoreUnreachable)
+
+
 class S3Store:
     """The objects of a bucket whose keys begin with `prefix`, by the rest of their keys."""
 
-    def __init__(self, client: "S3Client", bucket: str, prefix: str) -> None:
+    def __init__(self, client: "S3Client", bucket: str, prefix: str, *, patient: bool = False) -> None:
         self.client = client
+        self.patient = patient
         self.bucket = bucket
         self.prefix = prefix
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -68,11 +93,14 @@ class S3Store:
             raise StoreError(f"store: got {uri!r}, must be s3://bucket/prefix without user, key or query; {SET_KEYS}")
         if prefix:
             checked_key(prefix)
-        return cls(_client(bucket, max_attempts=MAX_ATTEMPTS), bucket, prefix)
+        patient = is_patient()
+        max_attempts = PATIENT_ATTEMPTS if patient else MAX_ATTEMPTS
+        return cls(_client(bucket, max_attempts=max_attempts), bucket, prefix, patient=patient)
 
     def at(self, prefix: str) -> "S3Store":
-        return S3Store(self.client, self.bucket, self._full(prefix))
+        return S3Store(self.client, self.bucket, self._full(prefix), patient=self.patient)
 
+    @waited_for
     def read_bytes(self, key: str) -> bytes:
         full = self._full(key)
         with self._errors_told(full):
@@ -83,6 +111,7 @@ class S3Store:
                 time.sleep(pause_s)
             return self.client.get_object(Bucket=self.bucket, Key=full)["Body"].read()
 
+    @waited_for
     def write_bytes(self, key: str, content: bytes, *, if_absent: bool = False) -> None:
         full = self._full(key)
         if not if_absent:
@@ -103,6 +132,7 @@ class S3Store:
             return
         raise StoreUnreachable(f"{self.uri}/{key}: met another writer in each of {len(CONFLICT_PAUSES_S)} tries; run the same again")
 
+    @waited_for
     def upload(self, path: Path, key: str) -> None:
         full = self._full(key)
         checksum = base64.b64encode(_crc32(path).to_bytes(4, "big")).decode()
@@ -117,6 +147,7 @@ class S3Store:
                 "the file changed meanwhile, try again"
             )
 
+    @waited_for
     def download(self, key: str, path: Path) -> None:
         """As Store says; boto3 does not compare checksums of objects over 8 MiB, so the caller must (`fetch_file` does)."""
         full = self._full(key)
@@ -125,6 +156,10 @@ class S3Store:
             transfers.download(self.bucket, full, str(path)).result()
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        return iter(self._listed(prefix))
+
+    @waited_for
+    def _listed(self, prefix: str) -> tuple[StoredObject, ...]:
         start = f"{self.prefix}/" if self.prefix else ""
         found: dict[str, StoredObject] = {}
         with self._errors_told(start + prefix):
@@ -132,24 +167,32 @@ class S3Store:
                 for told in page.get("Contents", []):
                     key = told.get("Key", "").removeprefix(start)
                     found[key] = StoredObject(key, told.get("Size", 0), told.get("LastModified", datetime.now(UTC)))
-        for key in sorted(found):  # AWS sends them so; SeaweedFS sends a/b before a-b
-            if not key.endswith("/"):  # what a web console makes for "new folder"
-                yield found[key]
+        # Sorted: AWS sends them so, SeaweedFS sends a/b before a-b. A key that ends with / is what a web console makes for "new folder".
+        return tuple(found[key] for key in sorted(found) if not key.endswith("/"))
 
+    @waited_for
     def delete(self, key: str) -> None:
         full = self._full(key)
         with self._errors_told(full):
             self.client.delete_object(Bucket=self.bucket, Key=full)
 
     def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        return iter(self._unfinished(prefix))
+
+    @waited_for
+    def _unfinished(self, prefix: str) -> tuple[Unfinished, ...]:
+        found: list[Unfinished] = []
         start = f"{self.prefix}/" if self.prefix else ""
         with self._errors_told(start + prefix):
             for page in self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=start + prefix):
                 for upload in page.get("Uploads", []):
                     key = upload.get("Key", "")
                     if key.startswith(start + prefix):
-                        yield Unfinished(key.removeprefix(start), upload.get("Initiated", datetime.now(UTC)), upload.get("UploadId", ""))
+                        begun = upload.get("Initiated", datetime.now(UTC))
+                        found.append(Unfinished(key.removeprefix(start), begun, upload.get("UploadId", "")))
+        return tuple(found)
 
+    @waited_for
     def discard(self, unfinished: Unfinished) -> None:
         full = self._full(unfinished.key)
         with self._errors_told(full):

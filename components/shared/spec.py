@@ -7,7 +7,7 @@ import hashlib
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from components.shared.printable import shown
 
@@ -48,6 +48,12 @@ def _auto_or_whole(value: object) -> object:
     raise ValueError(f"got {shown(value)}, must be auto or a whole number from 1 to {MOST_ROWS}")
 
 
+def _auto_or_bool(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError(f"got {shown(value)}, must be auto, true or false")
+
+
 def _auto_zero(value: object) -> object:
     """`zero: auto` stands for a section without fields."""
     return {} if value == "auto" else value
@@ -64,21 +70,78 @@ class ModelSpec(FrozenModel):
     """Hub commit, tag or branch. Only for a hub id; the commit it stands for is written into the dataset's manifest."""
 
 
+RecordForm = Literal["auto", "messages", "sharegpt", "oasst_tree", "alpaca", "ichikara", "prompt_completion"]
+"""How a record says its conversation; components/prepare_dataset/forms.py has the columns of each."""
+
+
+class SourceSpec(FrozenModel):
+    path: str = Field(min_length=1)
+    format: RecordForm | None = None
+    columns: dict[str, str] | None = None
+    encoding: str | None = None
+    repeat: int = Field(default=1, ge=1, le=100)
+
+
+def _path_or_sources(value: object) -> object:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, (list, tuple)) and value:
+        return tuple(_source(item, number) for number, item in enumerate(value, start=1))
+    raise ValueError(f"got {value!r}, must be a path, or a list of sources such as {{path: train.jsonl, format: alpaca, repeat: 2}}")
+
+
+def _source(value: object, number: int) -> SourceSpec:
+    try:
+        return SourceSpec.model_validate({"path": value} if isinstance(value, str) else value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        allowed = ", ".join(SourceSpec.model_fields)
+        raise ValueError(f"source {number}: {where}: got {first['input']!r}: {first['msg']}; fields: {allowed}") from None
+
+
 class DataSpec(FrozenModel):
-    train: str = Field(min_length=1)
-    """Training conversations: a JSONL file or object (`s3://bucket/train.jsonl`), one `{"messages": [{"role": …, "content": …}, …]}`
-    a line, each with an assistant turn."""
+    train: Annotated[str | tuple[SourceSpec, ...], BeforeValidator(_path_or_sources)]
+    """Training conversations: a file (JSONL, a JSON list, CSV, TSV, Parquet, Arrow; also .gz or .zst), a folder of such, a
+    pattern such as `data/*.jsonl`, or the same in a store (`s3://bucket/train.jsonl`). Or a list of `{path, format, columns,
+    encoding, repeat}`, where `repeat` trains on a source more than once an epoch."""
     held_out: str | None = None
     """Conversations never trained on, in the same form. Without it, `held_out_share` of `train` is set aside."""
     held_out_share: Number = Field(default=0.05, gt=0, lt=0.5)
-    """Share of `train` set aside when `held_out` is absent, chosen by a hash of each conversation: the same every time."""
+    """Share of `train` set aside when `held_out` is absent, chosen by a hash: the same every time."""
+    held_out_by: Literal["prompt", "conversation"] = "prompt"
+    """What the hash is of: `prompt` keeps conversations with the same first question on one side, so that no held-out
+    question is trained on."""
+    format: RecordForm = "auto"
+    """Form of the records. `auto` recognises it by the keys of the first record: `messages` (OpenAI), `sharegpt`, `alpaca`
+    (also dolly), `prompt_completion`, `ichikara`, `oasst_tree`."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Keys of the file under other names than the form's, such as `{prompt: title, completion: body}`."""
+    encoding: str = "utf-8"
+    """Character encoding of text files, such as `cp932`."""
     row_tokens: int = Field(default=1024, ge=16, le=1_048_576)
-    """Tokens in one packed row. Whole conversations are put side by side in a row; none is split, none sees another."""
+    """Most tokens in one row. A row holds whole conversations: none is split, none sees another. Training measures that on the loaded
+    model before its first step, and stops where it is not so."""
+    packing: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
+    """Whether conversations share a row. `auto`: wherever the model keeps them apart (docs/packing.md). Else, and with `false`, a row
+    is one conversation, padded to the longest of its micro-batch; `training.global_batch` then counts conversations."""
     chat_template: str = "model"
     """`model` takes the template that the tokenizer brings; anything else is the path or URI of a Jinja file, for models that
     bring none."""
+    template_args: dict[str, Any] = Field(default_factory=dict)
+    """Further variables of the chat template, such as `{enable_thinking: false}`."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """What becomes of a conversation longer than `row_tokens`: `refuse` stops before training, `drop` leaves it out and counts it."""
+
+    @property
+    def train_sources(self) -> tuple[SourceSpec, ...]:
+        """`train` in its long form."""
+        return (SourceSpec(path=self.train),) if isinstance(self.train, str) else self.train
+
+    @property
+    def train_name(self) -> str:
+        """`train` for messages: its paths."""
+        return ", ".join(source.path for source in self.train_sources)
 
 
 class TrainingSpec(FrozenModel):
@@ -100,9 +163,9 @@ class TrainingSpec(FrozenModel):
     lr_schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup_share: Number = Field(default=0.05, ge=0, lt=1)
-    """Share of all steps during which the learning rate rises from 0 to `lr_peak`."""
+    """Share of all steps during which the learning rate rises in equal parts to `lr_peak`. The first step trains, with one part."""
     weight_decay: Number = Field(default=0.0, ge=0, lt=1)
-    """AdamW's decoupled weight decay, per unit of learning rate."""
+    """AdamW's decoupled weight decay, per unit of learning rate. Norms, biases and the state of recurrent layers do not decay."""
     clip_norm: Number = Field(default=1.0, gt=0, le=1e9)
     """Largest norm of the gradient over all trainable parameters."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -130,7 +193,8 @@ class ZeroSpec(FrozenModel):
     """`zero: auto` leaves all three open: the plan takes the first that fits the hardware, in the order in which they slow training."""
 
     stage: Literal["auto", 0, 1, 2, 3] = "auto"
-    """DeepSpeed ZeRO stage: what is divided among processes. 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters."""
+    """DeepSpeed ZeRO stage: what is divided among processes. 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters.
+    fp16 needs 1 or higher."""
     offload_optimizer: Literal["auto", "none", "cpu"] = "auto"
     """Where optimizer state lives: `cpu` is host memory, and the step is computed there. Needs stage 1 or higher."""
     offload_parameters: Literal["auto", "none", "cpu"] = "auto"
@@ -160,6 +224,10 @@ class HardwareSpec(FrozenModel):
     """The GPU by name, such as `a100-80gb`: its memory and speed. Without it, and without `gpu_memory_gib`, training is on the CPU."""
     gpu_memory_gib: Number | None = Field(default=None, ge=0.001, le=1e9)
     """Memory of one GPU in GiB, where the name does not say it, or less of it is to be used."""
+    tflops: Number | None = Field(default=None, ge=0.001, le=1e9)
+    """Dense bf16 TFLOP/s of one GPU by its data sheet, for a GPU that the plan does not know by name; needs `gpu_memory_gib`."""
+    network_gbit_s: Number | None = Field(default=None, ge=0.001, le=1e9)
+    """What one node sends to others, in Gbit/s: all its network cards together. Without it, 100."""
     host_memory_gib: Number | None = Field(default=None, ge=0.001, le=1e9)
     """Memory of one node in GiB that the run may use: what CPU offload spends. GPUs offload, and a cluster's CPUs train, only with it."""
     memory_margin: Number = Field(default=0.1, ge=0, lt=0.9)
@@ -211,10 +279,16 @@ class EvaluationSpec(FrozenModel):
     answer_tokens: int = Field(default=64, ge=1, le=4096)
     """Longest answer, in tokens."""
     rows: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_whole)] = "auto"
-    """Packed held-out rows on which base and tuned model are measured, or all when there are fewer. `auto`: as many as the step's CPUs
+    """Held-out rows on which base and tuned model are measured, or all when there are fewer. `auto`: as many as the step's CPUs
     measure in about four hours. Training's own held-out loss is of all rows."""
     must_improve: bool = True
     """Fail the run when the tuned model's held-out loss is not below the base's."""
+
+
+class ExportSpec(FrozenModel):
+    merge: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
+    """Also export the base with the adapter merged into it, as `merged/`, verified like the adapter. `auto` does so where vLLM loads no
+    adapter of the architecture. Takes the base's size once more in the store. Experts' weights cannot be merged."""
 
 
 class ClusterSpec(FrozenModel):
@@ -249,8 +323,9 @@ class ClusterSpec(FrozenModel):
     """Kueue's LocalQueue: the job is made suspended and waits there."""
     gang: bool = False
     """Let a gang scheduler start all pods at once or none. A TrainJob leaves that to its runtime."""
-    runtime: str = "torch-distributed"
-    """Of a TrainJob: the ClusterTrainingRuntime that it goes by."""
+    runtime: str = "hagane"
+    """Of a TrainJob: its runtime. `hagane` is the namespace's TrainingRuntime of k8s/overlays/trainjob; any other name is a
+    ClusterTrainingRuntime, such as Trainer's torch-distributed, which does not keep `max_restarts`."""
     user: str | None = Field(default=None, pattern=USER_PATTERN)
     """Whose run it is: a label of job and pods, `hagane.dev/user`, of letters, digits, dots, hyphens, underscores."""
     labels: dict[str, str] = Field(default_factory=dict)
@@ -274,7 +349,7 @@ class ClusterSpec(FrozenModel):
     """The same for each pod's template."""
 
 
-HOW_NOT_WHAT = ("hardware", "zero", "checkpoints", "resume", "cluster", "training.micro_batch", "training.gradient_checkpointing")
+HOW_NOT_WHAT = ("hardware", "zero", "checkpoints", "resume", "cluster", "export", "training.micro_batch", "training.gradient_checkpointing")
 """Fields that say how a run is worked, not what comes of it: they may change while it is under way."""
 
 
@@ -295,6 +370,7 @@ class RunSpec(FrozenModel):
     checkpoints: CheckpointSpec = CheckpointSpec()
     resume: ResumeSpec = ResumeSpec()
     cluster: ClusterSpec = ClusterSpec()
+    export: ExportSpec = ExportSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
 
     @property

@@ -1,4 +1,4 @@
-"""What every step does alike: claim or open its run, tell errors, skip what is finished."""
+"""What every step does alike: claim or open its run, keep why it failed, skip what is finished."""
 
 import argparse
 import hashlib
@@ -6,14 +6,25 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
-from components.shared.errors import HaganeError, ObjectExists, ObjectMissing, SpecError
+from components.shared.errors import (
+    HaganeError,
+    ObjectExists,
+    ObjectMissing,
+    SpecError,
+    StoreUnreachable,
+)
+from components.shared.failures import failure_of, withdraw_failure, write_failure
 from components.shared.layout import PLAN, SPEC
-from components.shared.log import set_up_log
+from components.shared.log import recent_lines, set_up_log
 from components.shared.manifest import Manifest, read_manifest
+from components.shared.newest import asked_of
+from components.shared.patience import waits, waits_no_more
+from components.shared.run_end import RunEnd, end_of_resumed_run, end_taken_back
 from components.shared.spec import HOW_NOT_WHAT, RunSpec
 from components.shared.spec_file import spec_yaml, stored_spec
 from components.shared.storage import Store, open_store
@@ -30,6 +41,71 @@ def step_log(component: str) -> Iterator[Log]:
     except HaganeError as error:
         log.error("failed", exit_code=error.exit_code, problems=error.lines)
         sys.exit(error.exit_code)
+
+
+@contextmanager
+def step_of_run(step: str, run_uri: str) -> Iterator[Log]:
+    """`step_log` for a step of a claimed run, which waits for a store, a hub or an API server that is away.
+
+    When it fails, the run says why (failures.py); when it succeeds, it no longer does. A run whose end was said goes on (run_end.py).
+    """
+    with step_log(step) as log, waits(log), failure_kept(step, run_uri, log):
+        yield log
+
+
+@contextmanager
+def failure_kept(step: str, run_uri: str, log: Log, *, kfp_run: str = "") -> Iterator[None]:
+    """An error inside is in the run's folder, for whoever reads why; a block that passes takes back an earlier one of its own.
+
+    With `kfp_run` the step is the one that claims the run: it writes into a folder that nobody has claimed, and into no other run's.
+    """
+    ended: RunEnd | None = None
+    try:
+        store = open_store(run_uri)
+        ended = end_taken_back(store, step, kfp_run or _owner(store))
+        if ended is not None:
+            log.warning(
+                "goes_on", said_before=ended.title, why="a step runs after the end of the run was said; KFP has no exit task for it"
+            )
+        yield
+    except Exception as error:
+        _keep_failure(step, run_uri, error, ended, log, kfp_run)
+        raise
+    withdraw_failure(store, step)
+    if ended is not None:
+        end_of_resumed_run(store, ended, step, failed=False)
+
+
+def _keep_failure(step: str, run_uri: str, error: Exception, ended: RunEnd | None, log: Log, kfp_run: str) -> None:
+    """The failure is written, or the log says why not: the error itself is what counts."""
+    try:
+        with waits_no_more(isinstance(error, StoreUnreachable)):
+            store = open_store(run_uri)
+            owner = _owner(store)
+            if kfp_run and owner not in ("", kfp_run):
+                return
+            if not kfp_run and not _is_claimed(store):
+                return
+            failure = failure_of(step, error, recent_lines(), at=datetime.now(UTC), kfp_run=kfp_run or owner)
+            write_failure(store, failure)
+            if ended is not None:
+                end_of_resumed_run(store, ended, step, failed=True)
+    except HaganeError as problem:
+        log.warning("failure_not_kept", why=problem.problems[0])
+
+
+def _owner(store: Store) -> str:
+    """KFP's id of the run that claimed this one last; empty where none did."""
+    asked = asked_of(store)
+    return "" if asked is None else asked.kfp_run
+
+
+def _is_claimed(store: Store) -> bool:
+    try:
+        store.read_bytes(SPEC)
+    except ObjectMissing:
+        return False
+    return True
 
 
 def open_run(run_uri: str) -> tuple[Store, RunSpec]:

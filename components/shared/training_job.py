@@ -29,8 +29,20 @@ KFP_RUN_ANNOTATION = "hagane.dev/kfp-run"
 """Of a job that a run of Kubeflow Pipelines began: KFP's id of that run, which alone may end it."""
 KEEP_ANNOTATION = "hagane.dev/keep-finished-seconds"
 """Of a job of a kind that does not remove itself: how long it stays when it is over."""
+OWN_RUNTIME = "hagane"
+"""The namespace's TrainingRuntime of k8s/overlays/trainjob, made for `cluster.max_restarts`."""
+OWN_RUNTIME_GRACE_S, OWN_RUNTIME_RESTARTS = 125, 100
+"""Its terminationGracePeriodSeconds and maxRestarts, as the overlay has them."""
+OF_RUNTIME = ("automountServiceAccountToken", "enableServiceLinks", "terminationGracePeriodSeconds")
+"""Fields of a pod that a TrainJob's runtime decides: Trainer 2.2 has no place for them, and the last one, which 2.3 has, is erased
+by Kueue 0.17 to 0.19 when it admits the job, after which JobSet's webhook refuses to resume it."""
+AFTER_GRACE_S = 5
+"""Seconds after the workers' own grace in which they leave before they are killed."""
 ENVIRONMENT_VARIABLE = "HAGANE_ENVIRONMENT"
 """Folder of folders whose files are environment variables, each named as its file; set where a job cannot set them itself."""
+
+SOURCE = "HAGANE_SOURCE_"
+"""With a number after it: prefix under which a pod says which variables one ConfigMap or Secret brings."""
 
 
 class TrainingJob(FrozenModel):
@@ -64,6 +76,20 @@ def worker_environment(*, threads: int | None, grace_seconds: int, patience_minu
         "DEEPSPEED_TIMEOUT": str(patience_minutes),  # of every exchange among processes; 10 unless set (deepspeed/constants.py)
     }
     return settings if threads is None else {**settings, "OMP_NUM_THREADS": str(threads)}
+
+
+def environment_in(folder: Path) -> dict[str, str]:
+    """The files of its folders, each a variable; of one name the last folder's counts."""
+    return {name: value for source in sources_in(folder) for name, value in source.items()}
+
+
+def sources_in(folder: Path) -> list[dict[str, str]]:
+    """The variables that each of its folders brings, in order. Kubernetes' own links there begin with a dot."""
+    sources: list[dict[str, str]] = []
+    for source in sorted(folder.iterdir()):
+        files = [file for file in sorted(source.iterdir()) if not file.name.startswith(".")]
+        sources.append({file.name: file.read_text() for file in files})
+    return sources
 
 
 def jobs_folder() -> Path | None:

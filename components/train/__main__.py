@@ -21,20 +21,26 @@ from components.shared.errors import PeerLost, Preempted, RunFailed, SpaceError
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN
 from components.shared.manifest import fetch_folder
 from components.shared.model_source import resolve_planned_model
+from components.shared.patience import waits
 from components.shared.pickled import open_listed_classes_only
 from components.shared.plan import Plan
 from components.shared.processes import end_with_parent
+from components.shared.prompts import read_prompts
 from components.shared.spec import RunSpec
 from components.shared.step import Log, open_run, step_log, work_folder
 from components.shared.storage import Store
 from components.train.agreement import Agreement
+from components.train.apart import ProveRows, look_at
 from components.train.boundary import Sigterm, StepBoundary
 from components.train.commit import prune
+from components.train.engine import EngineSetup, SkippedSteps, build_without_a_step
+from components.train.finite import step_fault
 from components.train.model import load_model
-from components.train.results import PROBE_TOKENS, PeakMemory, history_json, peak_memory, probe_logits, publish_results
+from components.train.results import history_json, peak_memory, probe_logits, publish_results
 from components.train.resume import AfterResume, Resume, fetch_resume
-from components.train.rows import PackedRows, first_tokens
+from components.train.rows import PackedRows
 from components.train.saving import CheckpointSaver
+from components.train.tokens import check_tokens
 from components.train.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
 from components.train.uploader import BackgroundUploads
 
@@ -63,7 +69,7 @@ def main() -> None:
     run = parser.parse_args().run
     end_with_parent()
     open_listed_classes_only()
-    with step_log("train") as log:
+    with step_log("train") as log, waits(log):
         try:
             join_processes()
             train(prepare_job(run, log), log)
@@ -94,6 +100,7 @@ def join_processes() -> None:
     else:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         deepspeed.init_distributed(dist_backend="nccl", verbose=False)
+    build_without_a_step()
 
 
 def leave_processes(exit_code: int = 0) -> NoReturn:
@@ -117,6 +124,7 @@ def prepare_job(run: str, log: Log) -> Job:
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     check_device(plan)
     check_space(work, plan)
+    read_prompts(work / DATASET)  # needed at the end, so refused before training where it is not there
     if dist.get_world_size() != plan.steps.num_processes:
         raise RunFailed(f"training: {dist.get_world_size()} processes were started, the plan is for {plan.steps.num_processes}")
     resume = fetch_resume(store, plan, spec.resume, work / RESUME, log)
@@ -152,30 +160,54 @@ def train(job: Job, log: Log) -> None:
     sigterm = Sigterm(spec.checkpoints.grace_seconds) if plan.checkpoints.saves_on_sigterm else None
     arguments = training_arguments(job)
     base = resolve_planned_model(plan)
+    check_tokens(base.folder, job.work / DATASET)
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
-    trainer = HaganeTrainer(model, arguments, PackedRows(job.work / DATASET / "train.parquet"))
+    rows = PackedRows(job.work / DATASET / "train.parquet")
+    trainer = HaganeTrainer(model, arguments, rows)
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement)
     trainer.save = lambda: saver.save(trainer)
 
+    def engine() -> Any:
+        return trainer.model_wrapped
+
     def measure() -> float:
-        return held_out_loss(trainer.model_wrapped, held_out, agreement, process_rank=dist.get_rank(), num_processes=dist.get_world_size())
+        return held_out_loss(engine(), held_out, agreement, process_rank=dist.get_rank(), num_processes=dist.get_world_size())
 
     steps = plan.steps
-    boundary = StepBoundary(saver, plan, spec.checkpoints, sigterm=sigterm, agreement=agreement, log=log)
+    boundary = StepBoundary(
+        saver,
+        plan,
+        spec.checkpoints,
+        sigterm=sigterm,
+        agreement=agreement,
+        log=log,
+        fault=lambda: step_fault(trainer.record, engine()),
+        last_good=lambda: last_committed(job.store),
+    )
     if job.resume is not None:
-        trainer.add_callback(AfterResume(job.resume, lambda: trainer.model_wrapped, zero_stage=plan.zero.stage))
-    trainer.add_callback(HeldOutLoss(measure, log))
+        trainer.add_callback(AfterResume(job.resume, engine, zero_stage=plan.zero.stage))
+    trainer.add_callback(EngineSetup(engine, seed=spec.training.seed))
+    trainer.add_callback(SkippedSteps(engine, log))
+    trainer.add_callback(ProveRows(lambda: look_at(trainer, rows), plan, agreement, log))
+    trainer.add_callback(HeldOutLoss(measure, log, stop=boundary.stop))
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(boundary)
     trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume.folder))
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
-    probe = probe_logits(trainer.model_wrapped, first_tokens(held_out, PROBE_TOKENS))
+    probe = probe_logits(engine(), read_prompts(job.work / DATASET))
     boundary.finish(trainer.state)
     peak = peak_memory()
     if dist.get_rank() == 0:
-        publish(job, trainer.state.log_history, probe, peak)
+        history = history_json(trainer.state.log_history, plan, peak, num_skipped=engine().skipped_steps)
+        publish(job, history, probe)
+
+
+def last_committed(store: Store) -> str | None:
+    """The newest committed checkpoint, as people call it; None when there is none."""
+    committed = committed_checkpoints(store)
+    return committed[-1].told if committed else None
 
 
 def training_arguments(job: Job) -> TrainingArguments:
@@ -187,14 +219,14 @@ def training_arguments(job: Job) -> TrainingArguments:
     return TrainingArguments(output_dir=str(job.work / LOCAL_CHECKPOINTS), deepspeed=zero, use_cpu=not torch.cuda.is_available(), **planned)
 
 
-def publish(job: Job, history: list[dict[str, Any]], probe: dict[str, torch.Tensor], peak: PeakMemory) -> None:
+def publish(job: Job, history: dict[str, Any], probe: dict[str, torch.Tensor]) -> None:
     """checkpoints/ is finished. Raises RunFailed when the last epoch's checkpoint is not committed."""
     total_steps = job.plan.steps.total_steps
     if not any(checkpoint.step == total_steps for checkpoint in committed_checkpoints(job.store)):
         raise RunFailed(f"{CHECKPOINTS}: step {total_steps}, the last, is not in the store; the same command stores it again")
     prune(job.store, job.spec.checkpoints.keep)  # again, for an upload that was killed between commit and removal
     local = work_folder(job.run, "results")
-    publish_results(job.store, local, history=history_json(history, job.plan, peak), probe=probe, training=job.plan.training_digest)
+    publish_results(job.store, local, history=history, probe=probe, training=job.plan.training_digest)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -13,6 +14,7 @@ from components.shared.plan import Plan
 from components.shared.spec import CheckpointSpec
 from components.shared.step import Log
 from components.train.agreement import Agreement
+from components.train.finite import StepFault, fault_line, step_fault_text
 from components.train.saving import CheckpointSaver
 
 
@@ -35,13 +37,25 @@ class StepBoundary(TrainerCallback):
 
     Raises, in all processes at once:
         Preempted: after SIGTERM, when the checkpoint is in the store.
-        RunFailed: a save failed and `checkpoints.on_failure` is stop.
+        RunFailed: a step's loss or gradient is not finite; or a save failed and `checkpoints.on_failure` is stop.
     """
 
     def __init__(
-        self, saver: CheckpointSaver, plan: Plan, spec: CheckpointSpec, *, sigterm: Sigterm | None, agreement: Agreement, log: Log
+        self,
+        saver: CheckpointSaver,
+        plan: Plan,
+        spec: CheckpointSpec,
+        *,
+        sigterm: Sigterm | None,
+        agreement: Agreement,
+        log: Log,
+        fault: Callable[[], StepFault | None],
+        last_good: Callable[[], str | None],
     ) -> None:
+        """`fault` is what this process found wrong with the last step, `last_good` names the newest committed checkpoint."""
         self._saver = saver
+        self._fault = fault
+        self._last_good = last_good
         self._plan = plan
         self._spec = spec
         self._sigterm = sigterm
@@ -54,7 +68,11 @@ class StepBoundary(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._tell_held(state)
         received = self._sigterm is not None and self._sigterm.received
-        self._leaving, due, failed = self._agreement.anywhere(received, self._is_due(args), self._saver.problem is not None)
+        fault, has_problem = self._fault(), self._saver.problem is not None
+        flags = self._agreement.anywhere(received, self._is_due(args), has_problem, fault is not None)
+        self._leaving, due, failed, faulty = flags
+        if faulty:
+            self._stop_for(fault, state)
         if failed:
             self._tell_failure()
         if (self._leaving or due) and state.global_step not in self._plan.steps.save_steps:
@@ -72,6 +90,19 @@ class StepBoundary(TrainerCallback):
         self._tell_held(state)
         if self._agreement.anywhere(self._saver.problem is not None) == (True,):
             self._tell_failure()
+
+    def _stop_for(self, fault: StepFault | None, state: TrainerState) -> NoReturn:
+        faults: list[StepFault | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(faults, fault)
+        self.stop(step_fault_text(state.global_step, [each for each in faults if each is not None]), state)
+
+    def stop(self, what: str, state: TrainerState) -> NoReturn:
+        """Raises RunFailed, in all processes with the same line, when what was saved before is in the store. All must call this."""
+        self._saver.finish(self._log if state.is_world_process_zero else None)
+        dist.barrier()  # every upload has finished: the checkpoint is committed, or is none
+        line = [fault_line(what, self._last_good()) if state.is_world_process_zero else ""]
+        dist.broadcast_object_list(line, src=0)
+        raise RunFailed(*line)
 
     def _is_due(self, args: TrainingArguments) -> bool:
         minutes = self._spec.every_minutes

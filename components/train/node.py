@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
 from components.shared.errors import PeerLost
-from components.shared.training_job import ENVIRONMENT_VARIABLE
+from components.shared.training_job import ENVIRONMENT_VARIABLE, environment_in
 
 
 def main() -> None:
@@ -26,12 +26,6 @@ def main() -> None:
     if folder is not None:
         os.environ |= environment_in(Path(folder))
     sys.exit(run_node(sys.argv[1:]))
-
-
-def environment_in(folder: Path) -> dict[str, str]:
-    """The files of its folders, each a variable; of one name the last folder's counts. Kubernetes' own links there begin with a dot."""
-    files = (file for source in sorted(folder.iterdir()) for file in sorted(source.iterdir()))
-    return {file.name: file.read_text() for file in files if not file.name.startswith(".")}
 
 
 def run_node(arguments: list[str]) -> int:

@@ -1,6 +1,7 @@
 """The end of training -> checkpoints/: the history of losses, a probe of the trained model, and the folder's manifest."""
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +14,26 @@ from safetensors.torch import save_file
 from components.shared.layout import CHECKPOINTS
 from components.shared.manifest import Manifest, publish_folder
 from components.shared.plan import Plan
+from components.shared.prompts import PROBE_POSITIONS, Prompts
 from components.shared.storage import Store
 from components.train.trainer import LogHistory, epoch_loss, evaluating, held_out_loss_of, seconds_per_step, seconds_trained
 
-# Enough positions to tell a right export from a wrong one; at 50,000 tokens of vocabulary this is 3 MB.
-PROBE_TOKENS = 16
 
-
-def probe_logits(model: Any, tokens_1T: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The tokens [T] and the model's logits for them [T, V], fp32. Every process must call this under ZeRO-3."""
+def probe_logits(model: Any, prompts: Prompts) -> dict[str, torch.Tensor]:
+    """`tokens` of all prompts behind each other, their `lengths`, and the model's `logits` [K, V], fp32, at the last
+    PROBE_POSITIONS of each prompt. Every process must call this under ZeRO-3."""
     device = next(model.parameters()).device
+    logits_KV: list[torch.Tensor] = []
     with evaluating(model):
-        logits_1TV = model(input_ids=tokens_1T.to(device), use_cache=False).logits
-    return {"tokens": tokens_1T[0].contiguous(), "logits": logits_1TV[0].float().cpu().contiguous()}
+        for prompt in prompts.prompts:
+            tokens_1T = torch.tensor([prompt.probe_ids], device=device)
+            logits_1TV = model(input_ids=tokens_1T, use_cache=False).logits
+            logits_KV.append(logits_1TV[0, -PROBE_POSITIONS:].float().cpu())
+    return {
+        "tokens": torch.tensor([token for prompt in prompts.prompts for token in prompt.probe_ids]),
+        "lengths": torch.tensor([prompt.probe_length for prompt in prompts.prompts]),
+        "logits": torch.cat(logits_KV).contiguous(),
+    }
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,8 @@ def mapped_of_libraries(smaps: str) -> int:
     return total
 
 
-def history_json(history: LogHistory, plan: Plan, peak: PeakMemory) -> dict[str, Any]:
-    """Losses by step and by epoch, in the order of training; what it took."""
+def history_json(history: LogHistory, plan: Plan, peak: PeakMemory, *, num_skipped: int) -> dict[str, Any]:
+    """Losses by step and by epoch, in the order of training; what it took. `num_skipped` steps changed no weight."""
     steps_per_epoch = plan.steps.steps_per_epoch
     return {
         "start_held_out_loss": held_out_loss_of(history, 0),
@@ -81,6 +89,7 @@ def history_json(history: LogHistory, plan: Plan, peak: PeakMemory) -> dict[str,
         "peak_node_bytes": peak.node,
         "peak_gpu_bytes": peak.gpu,
         "tokens": plan.steps.tokens_total,
+        "skipped_steps": num_skipped,
         "epochs": [
             {
                 "epoch": epoch,
@@ -91,11 +100,22 @@ def history_json(history: LogHistory, plan: Plan, peak: PeakMemory) -> dict[str,
             for epoch, step in enumerate(plan.steps.save_steps, start=1)
         ],
         "steps": [
-            {"step": entry["step"], "loss": entry["loss"], "lr": entry["learning_rate"], "grad_norm": entry.get("grad_norm")}
+            {
+                "step": entry["step"],
+                "loss": entry["loss"],
+                "lr": entry["learning_rate"],
+                "grad_norm": _finite(entry.get("grad_norm")),
+                "trained_tokens": entry.get("trained_tokens"),
+            }
             for entry in history
             if "loss" in entry
         ],
     }
+
+
+def _finite(norm: float | None) -> float | None:
+    """None for the norm of a step that fp16 skipped, which is infinite."""
+    return norm if norm is not None and math.isfinite(norm) else None
 
 
 def publish_results(store: Store, local: Path, *, history: dict[str, Any], probe: dict[str, torch.Tensor], training: str) -> Manifest:

@@ -1,14 +1,19 @@
-"""Packed rows from parquet -> the tensors of one forward pass, in which no conversation sees another.
+"""Rows from parquet -> the tensors of one forward pass, in which no conversation sees another.
 
 Shapes: B rows of a micro-batch, T tokens of its longest row.
 
-transformers (5.23, masking_utils.py) builds the block-diagonal attention mask from position_ids that restart at 0, but
-only where no attention_mask is given and no cache is used; a mask of ones would silently let conversations mix.
+Packed rows: transformers (5.23, masking_utils.py) builds the block-diagonal attention mask from position_ids that restart at 0,
+but only where no attention_mask is given and no cache is used; a mask of ones would silently let conversations mix. Which model
+types keep conversations apart so is in components/shared/row_packing.py; apart.py proves it for the loaded model.
+
+One conversation a row: padding stands on the right, where no token of a causal model looks, so the model needs neither mask nor
+positions. Types that take no position_ids get none.
 """
 
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
@@ -25,7 +30,8 @@ class Row(TypedDict):
 class Batch(TypedDict):
     input_ids: torch.Tensor
     labels: torch.Tensor
-    position_ids: torch.Tensor
+    position_ids: NotRequired[torch.Tensor]
+    """Only where a row holds several conversations: they restart at 0 in each."""
 
 
 class PackedRows(Dataset[Row]):
@@ -37,12 +43,20 @@ class PackedRows(Dataset[Row]):
     def __len__(self) -> int:
         return self._table.num_rows
 
+    @property
+    def several(self) -> bool:
+        """Whether any row holds several conversations."""
+        return bool(pc.any(pc.greater(pc.list_value_length(self._table["lengths"]), 1)).as_py())  # pyright: ignore[reportAttributeAccessIssue]
+
     def __getitem__(self, index: int) -> Row:
         return {name: self._table[name][index].as_py() for name in ("input_ids", "labels", "lengths")}  # pyright: ignore[reportReturnType]
 
 
 def collate(rows: list[Row]) -> Batch:
-    """Rows as tensors [B, T], int64. Padding is one more conversation of token 0 on which nothing is trained."""
+    """Rows as tensors [B, T], int64, padded on the right with token 0, on which nothing is trained.
+
+    In packed rows padding is one more conversation.
+    """
     num_tokens = max(len(row["input_ids"]) for row in rows)
     input_ids_BT = torch.zeros(len(rows), num_tokens, dtype=torch.int64)
     labels_BT = torch.full((len(rows), num_tokens), NOT_TRAINED, dtype=torch.int64)
@@ -57,10 +71,14 @@ def collate(rows: list[Row]) -> Batch:
             # The token before is another conversation's: nothing may be learned across the seam.
             labels_BT[index, start : start + 1] = NOT_TRAINED
             start += length
+    if all(len(row["lengths"]) == 1 for row in rows):
+        return {"input_ids": input_ids_BT, "labels": labels_BT}
     return {"input_ids": input_ids_BT, "labels": labels_BT, "position_ids": position_ids_BT}
 
 
-def first_tokens(rows: PackedRows, most: int) -> torch.Tensor:
-    """Up to `most` tokens [1, T] from the start of the first row, all of one conversation."""
-    row = rows[0]
-    return torch.tensor([row["input_ids"][: min(most, row["lengths"][0])]])
+def inputs_of(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """What a model takes to give logits: all but the labels."""
+    inputs = {"input_ids": batch["input_ids"].to(device)}
+    if "position_ids" in batch:
+        inputs["position_ids"] = batch["position_ids"].to(device)
+    return inputs

@@ -13,6 +13,7 @@ from pathlib import Path
 from components.shared.errors import ObjectExists
 from components.shared.step import step_log
 from components.shared.storage import Store, open_store
+from components.shared.training_job import ENVIRONMENT_VARIABLE, SOURCE, environment_in, sources_in
 
 MULTIPART_BYTES = 33 * 2**20
 """One more MiB than S3Store uploads in one piece."""
@@ -57,6 +58,11 @@ def main() -> None:
         for prefix in asked.prefix:
             names = sorted(name.removeprefix(prefix) for name in os.environ if name.startswith(prefix))
             log.info("environment", prefix=prefix, names=names)
+        folder = os.environ.get(ENVIRONMENT_VARIABLE)
+        if folder is not None:  # a TrainJob's pod has them as files
+            for number, source in enumerate(sources_in(Path(folder))):
+                log.info("environment", prefix=f"{SOURCE}{number}_", names=sorted(source))
+            os.environ |= environment_in(Path(folder))
         if asked.store is not None:
             log.info("store_used", **use_store(open_store(asked.store)))
 

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import deepspeed
 import torch
@@ -19,9 +19,30 @@ from transformers.trainer_callback import PrinterCallback
 
 from components.shared.step import Log
 from components.train.agreement import Agreement
-from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate
+from components.train.finite import StepRecord
+from components.train.optimizer import decayed_parameters, warm_up_from_the_first_step
+from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate, inputs_of
 
 LogHistory = list[dict[str, Any]]
+
+
+class NumberedRows(Dataset[tuple[int, Row]]):
+    """Rows with their numbers, counted from 0."""
+
+    def __init__(self, rows: PackedRows) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Row]:
+        return index, self._rows[index]
+
+
+def collate_numbered(numbered: list[tuple[int, Row]]) -> dict[str, Any]:
+    """A batch as `collate` makes it, and `row_numbers` [B]."""
+    batch = collate([row for _, row in numbered])
+    return {**batch, "row_numbers": torch.tensor([number for number, _ in numbered])}
 
 
 class HaganeTrainer(Trainer):
@@ -29,9 +50,35 @@ class HaganeTrainer(Trainer):
 
     save: Callable[[], None]
 
-    def __init__(self, model: Any, args: TrainingArguments, rows: Dataset[Row]) -> None:
-        super().__init__(model=model, args=args, train_dataset=rows, data_collator=collate)  # pyright: ignore[reportArgumentType] - a TypedDict is a dict
+    def __init__(self, model: Any, args: TrainingArguments, rows: PackedRows) -> None:
+        super().__init__(model=model, args=args, train_dataset=NumberedRows(rows), data_collator=collate_numbered)  # pyright: ignore[reportArgumentType] - a TypedDict is a dict
         self.remove_callback(PrinterCallback)
+        self.record = StepRecord()
+        """Of the optimizer step in progress; until the next begins, of the last one."""
+        self._step_begins = True
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        return decayed_parameters(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        if self.lr_scheduler is None:
+            scheduler: Any = super().create_scheduler(num_training_steps, optimizer)
+            self.lr_scheduler = warm_up_from_the_first_step(scheduler, self.args.get_warmup_steps(num_training_steps))
+        return self.lr_scheduler
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        if self._step_begins:
+            self.record = StepRecord(num_trained_tokens=None if num_items_in_batch is None else int(num_items_in_batch))
+        self.record.row_numbers.append(inputs.pop("row_numbers"))
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.record.losses.append(loss.detach())
+        self._step_begins = self.accelerator.sync_gradients
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.record.num_trained_tokens is not None:
+            logs["trained_tokens"] = self.record.num_trained_tokens
+        super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.save()
@@ -85,7 +132,7 @@ def held_out_loss(model: Any, rows: PackedRows, agreement: Agreement, *, process
 
 def _loss_sum(model: Any, batch: Batch) -> tuple[float, int]:
     device = next(model.parameters()).device
-    logits_BTV = model(input_ids=batch["input_ids"].to(device), position_ids=batch["position_ids"].to(device), use_cache=False).logits
+    logits_BTV = model(**inputs_of(batch, device), use_cache=False).logits
     # Where the logits are: one row's would take 8 bytes a token and word of the vocabulary of the host, which nobody planned for.
     targets = batch["labels"][:, 1:].flatten().to(device)
     loss_sum = torch.nn.functional.cross_entropy(
@@ -95,10 +142,14 @@ def _loss_sum(model: Any, batch: Batch) -> tuple[float, int]:
 
 
 class HeldOutLoss(TrainerCallback):
-    """Appends `held_out_loss` to the log history at the start and at the end of each epoch, before its checkpoint is saved."""
+    """Appends `held_out_loss` to the log history at the start and at the end of each epoch, before its checkpoint is saved.
 
-    def __init__(self, measure: Callable[[], float], log: Log) -> None:
+    Of one that is not finite nothing is appended or saved: `stop` is called with what it is, and raises.
+    """
+
+    def __init__(self, measure: Callable[[], float], log: Log, *, stop: Callable[[str, TrainerState], NoReturn]) -> None:
         self._measure = measure
+        self._stop = stop
         self._log = log
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -110,6 +161,9 @@ class HeldOutLoss(TrainerCallback):
 
     def _append(self, state: TrainerState, *, epoch: int) -> None:
         loss = self._measure()
+        if not math.isfinite(loss):
+            when = f"after epoch {epoch} (step {state.global_step})" if epoch else "before training"
+            self._stop(f"the held-out loss {when} is {loss}", state)
         state.log_history.append({"held_out_loss": loss, "held_out_epoch": epoch, "step": state.global_step})
         if state.is_world_process_zero:
             self._log.info("held_out", epoch=epoch, step=state.global_step, loss=round(loss, 4))
@@ -165,10 +219,15 @@ def seconds_per_step(history: LogHistory) -> float | None:
 
 
 def epoch_loss(history: LogHistory, *, steps_per_epoch: int, epoch: int) -> float:
-    """Mean of the losses of those steps of an epoch, counted from 1, that were made."""
+    """Mean loss per trained token over those steps of an epoch, counted from 1, that were made; each step's by the weights before it.
+
+    Where a step's number of tokens is not known (a checkpoint of hagane 0.1), all its epoch's steps count alike.
+    """
     first = (epoch - 1) * steps_per_epoch
-    steps = [entry["loss"] for entry in history if "loss" in entry and first < entry["step"] <= first + steps_per_epoch]
-    return sum(steps) / len(steps)
+    steps = [entry for entry in history if "loss" in entry and first < entry["step"] <= first + steps_per_epoch]
+    known = all("trained_tokens" in entry for entry in steps)
+    weights = [entry["trained_tokens"] if known else 1 for entry in steps]
+    return sum(weight * entry["loss"] for weight, entry in zip(weights, steps, strict=True)) / sum(weights)
 
 
 def held_out_loss_of(history: LogHistory, epoch: int) -> float:

@@ -69,6 +69,7 @@ def walk(model: PreTrainedModel) -> Tree:
         "largest_block_parameters": max(block_sizes.values()),
         "outside_parameters": total - sum(block_sizes.values()),
         "avoid": sorted(avoided(model)),
+        "unreachable": sorted(unreachable(model)),
     }
 
 
@@ -134,6 +135,18 @@ def avoided(model: PreTrainedModel) -> set[str]:
         if is_linear(module) and place is None:
             found.add(re.sub(r"\.\d+(?=\.|$)", ".*", name))
         elif is_linear(module) and place is not None and not is_target(model, name, module):
+            found.add(place.path)
+    return found
+
+
+def unreachable(model: PreTrainedModel) -> set[str]:
+    """Of the linear layers in blocks those that LoRA belongs beside, but PEFT cannot put it there."""
+    lists, found = block_lists(model), set[str]()
+    for name, module in model.named_modules():
+        place = place_in_block(model, name, lists)
+        if place is None or not is_linear(module) or is_router(model, name, module):
+            continue
+        if not is_target(model, name, module):
             found.add(place.path)
     return found
 

@@ -3,7 +3,7 @@
 from components.shared.kfp_face import hand_over
 from components.shared.manifest import Manifest
 from components.shared.newest import note_finished
-from components.shared.step import open_run, run_argument, step_log
+from components.shared.step import open_run, run_argument, step_of_run
 from components.write_report.report import report_run
 
 
@@ -13,7 +13,7 @@ def run_step(run: str) -> Manifest:
     Raises:
         StoreError: a step before this one is not finished, or one of its files is damaged.
     """
-    with step_log("write_report") as log:
+    with step_of_run("write_report", run) as log:
         return report_run(run, log)
 
 
@@ -22,11 +22,11 @@ def kfp_step(run: str, *, manifest_path: str, page_path: str) -> str:
 
     As the last step it is reached only when every other passed: so the run is now the newest finished one of its series.
     """
-    manifest = run_step(run)
-    with step_log("write_report"):
+    with step_of_run("write_report", run) as log:
+        manifest = report_run(run, log)
         _, spec = open_run(run)
         note_finished(spec)
-    return hand_over(manifest, run=run, manifest_path=manifest_path, pages={"report.html": page_path})
+        return hand_over(manifest, run=run, manifest_path=manifest_path, pages={"report.html": page_path})
 
 
 def main() -> None:

@@ -39,6 +39,30 @@ def test_twenty_launchers_stopped_at_random_moments_leave_no_job_and_no_pod(
     run.wait_until_nothing_is_left()
 
 
+PAUSES_MS = (0, 1, 3, 10, 50, 200)
+"""Between two SIGTERMs: timeout(1) sends two within a few milliseconds, and so may whatever ends a process group."""
+TIMES_EACH = 10
+
+
+def test_a_second_sigterm_does_not_keep_a_launcher_from_deleting_its_job(
+    namespace: TestNamespace, claim: dict[str, str], s3: S3Server, tmp_path: Path, store_env: None
+) -> None:
+    run = ClusterRun(namespace, claim, s3, tmp_path, hardware={"num_nodes": 1}, cluster={"queue": "never", **QUICK})
+    for pause_ms in PAUSES_MS:
+        exit_codes: list[int] = []
+        for _ in range(TIMES_EACH):
+            with run.launcher() as launcher:
+                launcher.wait_for('"event":"job_created"')
+                launcher.process.terminate()
+                time.sleep(pause_ms / 1000)
+                launcher.process.terminate()
+                exit_codes.append(launcher.exit_code(NOTHING_STAYS_S))
+                assert "is deleted" in launcher.log
+        print(f"two SIGTERMs {pause_ms} ms apart: exit codes {exit_codes}, {len(namespace.jobs())} jobs left")
+        assert namespace.jobs() == []
+        assert set(exit_codes) <= {Preempted.exit_code, -15}  # -15: Python had given back its handlers, after all was said
+
+
 def test_the_end_of_a_pipeline_deletes_the_job_that_a_killed_launcher_left(
     namespace: TestNamespace, claim: dict[str, str], s3: S3Server, tmp_path: Path, store_env: None
 ) -> None:

@@ -57,9 +57,9 @@ def test_definitions_are_applied_in_order_then_unchanged_and_new_content_is_a_ne
     first = compiled(folder, "1.0.0", "--namespace", namespace)
     before = diff(folder)
     assert (before.exit_code, before.output.splitlines()[-1]) == (1, "2 differences")
-    assert apply(folder) == ["pipeline/hagane-finetune created", f"pipelineversion/{first} created"]
+    assert apply(folder) == ["pipeline/hagane-finetune created", f"pipelineversion/hagane-finetune-{first} created"]
     assert (diff(folder).exit_code, diff(folder).output) == (0, "0 differences\n")
-    assert apply(folder) == ["pipeline/hagane-finetune unchanged", f"pipelineversion/{first} unchanged"]
+    assert apply(folder) == ["pipeline/hagane-finetune unchanged", f"pipelineversion/hagane-finetune-{first} unchanged"]
 
     second = compiled(folder, "2.0.0")
     assert second != first
@@ -67,13 +67,16 @@ def test_definitions_are_applied_in_order_then_unchanged_and_new_content_is_a_ne
     assert shown.exit_code == 1
     assert f"+ version {second}: only in Git" in shown.output
     assert re.search(r"    \+ .*image: localhost/hagane/export:2\.0\.0", shown.output)
-    assert set(apply(folder)[1:]) == {f"pipelineversion/{first} unchanged", f"pipelineversion/{second} created"}
+    assert set(apply(folder)[1:]) == {
+        f"pipelineversion/hagane-finetune-{first} unchanged",
+        f"pipelineversion/hagane-finetune-{second} created",
+    }
     assert diff(folder).exit_code == 0
 
     kept = json.loads(kubectl("get", KINDS, "--namespace", namespace, "--output", "json"))["items"]
     assert [each["kind"] for each in kept] == ["Pipeline", "PipelineVersion", "PipelineVersion"]
     written = yaml.safe_load((folder / "versions" / f"{second}.yaml").read_text())
-    (there,) = (each for each in kept if each["metadata"]["name"] == second)
+    (there,) = (each for each in kept if each["spec"].get("versionName") == second)
     assert there["spec"] == written["spec"]  # the CRD keeps every field
 
 
@@ -82,7 +85,7 @@ def test_what_somebody_changed_in_the_cluster_is_told(namespace: str, tmp_path: 
     version = compiled(folder, "1.0.0", "--namespace", namespace)
     apply(folder)
     patch = json.dumps([{"op": "replace", "path": "/spec/pipelineSpec/pipelineInfo/name", "value": "something-else"}])
-    kubectl("patch", KINDS.partition(",")[2], version, "--namespace", namespace, "--type=json", "--patch", patch)
+    kubectl("patch", KINDS.partition(",")[2], f"hagane-finetune-{version}", "--namespace", namespace, "--type=json", "--patch", patch)
     kubectl(
         "patch",
         KINDS.partition(",")[0],

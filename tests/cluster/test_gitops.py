@@ -15,7 +15,7 @@ from pipelines.definitions import LABELS
 from tests.cluster.conftest import kubectl
 from tests.cluster.test_definitions import KINDS
 from tests.integration.test_kfp_tutorial import COMMANDS, tutorial_env
-from tests.kfp_server import kfp_server
+from tests.support.kfp import kfp_server
 from tests.tutorials import run_commands
 
 CONTROLLERS = {

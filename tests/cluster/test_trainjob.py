@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from components.launch_training.dropped_fields import dropped
 from components.launch_training.reap import reap_run
 from components.shared.checkpoints import committed_checkpoints
 from components.shared.step import step_log
 from tests.cluster.cluster_run import ClusterRun, kill_all
-from tests.cluster.conftest import TestNamespace
-from tests.cluster.trainer import JOBS, trainer
+from tests.cluster.conftest import ROOT, TestNamespace
+from tests.cluster.trainer import JOBS, crd_served, trainer
 from tests.s3_server import S3Server
 
 PODS = "jobset.sigs.k8s.io/jobset-name"
@@ -74,3 +76,14 @@ def test_a_field_that_no_trainjob_has_is_refused_and_a_left_job_is_reaped(
     with step_log("launch_training") as log:
         assert reap_run(run.uri, log) == [job["metadata"]["name"]]
     assert jobs(trained) == []
+
+
+def test_the_overlays_runtime_is_kept_whole_by_trainers_own_schema(namespace: TestNamespace) -> None:
+    runtime = yaml.safe_load((ROOT / "k8s" / "overlays" / "trainjob" / "runtime.yaml").read_text())
+    where = {**JOBS, "plural": "trainingruntimes", "namespace": namespace.name}
+    with crd_served("trainingruntimes"):
+        kept = namespace.objects.create_namespaced_custom_object(**where, body=runtime, dry_run="All")
+        assert list(dropped(runtime, kept)) == []
+        runtime["spec"]["template"]["spec"]["failurePolicy"]["maxRestart"] = 3
+        kept = namespace.objects.create_namespaced_custom_object(**where, body=runtime, dry_run="All")
+    assert list(dropped(runtime, kept)) == [("spec", "template", "spec", "failurePolicy", "maxRestart")]

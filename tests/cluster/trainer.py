@@ -6,31 +6,38 @@ container inside its pod (JobSet's OnFailure), conditions, suspension. Different
 between them, and the master is found by a Service of its own, for want of pods' own names in this DNS.
 """
 
+import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from tests.schemas import CRDS
-
 JOBS = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
 INDEX = "batch.kubernetes.io/job-completion-index"
 PORT = 29500
+CRDS_VARIABLE = "HAGANE_TEST_CRDS"
+"""Folder of CRDs as their projects publish them; none is kept here."""
 NOT_TAKEN = {"default", "x-kubernetes-validations", "x-kubernetes-list-map-keys", "x-kubernetes-list-type"}
 """Words of the CRD's schema; a list by keys needs defaults, which 1.20 refuses beside them."""
 TICK_S = 0.3
 
 
-def installable_crd() -> dict[str, Any]:
-    """Trainer's CRD as Kubernetes 1.20 takes it: its structure whole, without defaults and rules that came later."""
-    crd = yaml.safe_load((CRDS / "trainer.kubeflow.org_trainjobs.yaml").read_text())
+def installable_crd(plural: str = "trainjobs") -> dict[str, Any]:
+    """One of Trainer's CRDs as Kubernetes 1.20 takes it: its structure whole, without defaults and rules that came later."""
+    folder = os.environ.get(CRDS_VARIABLE)
+    if not folder:
+        pytest.skip(f"needs Trainer's CRD: set {CRDS_VARIABLE} to a folder with those of a release of Trainer")
+    crd = yaml.safe_load(Path(folder, f"trainer.kubeflow.org_{plural}.yaml").read_text())
     for version in crd["spec"]["versions"]:
         version["schema"] = _without(version["schema"], NOT_TAKEN)
     return crd
@@ -46,29 +53,38 @@ def _without(tree: Any, keys: set[str], *, names: bool = False) -> Any:
 
 
 @contextmanager
-def trainer(namespace: str) -> Iterator[None]:
-    """The CRD is there, and its controller runs, inside the block."""
+def crd_served(plural: str) -> Iterator[None]:
+    """One of Trainer's kinds is there inside the block, and gone after it."""
     extensions: Any = client.ApiextensionsV1Api()
-    crd = installable_crd()
-    name = crd["metadata"]["name"]
+    crd = installable_crd(plural)
     extensions.create_custom_resource_definition(crd)
-    over = threading.Event()
-    controller = threading.Thread(target=_control, args=(namespace, over), daemon=True)
     try:
-        while not _is_served(namespace):
-            over.wait(TICK_S)
-        controller.start()
+        while not _is_served(plural):
+            time.sleep(TICK_S)
         yield
     finally:
-        over.set()
-        if controller.ident is not None:
+        extensions.delete_custom_resource_definition(crd["metadata"]["name"])
+        while _is_served(plural):
+            time.sleep(TICK_S)
+
+
+@contextmanager
+def trainer(namespace: str) -> Iterator[None]:
+    """The CRD is there, and its controller runs, inside the block."""
+    over = threading.Event()
+    controller = threading.Thread(target=_control, args=(namespace, over), daemon=True)
+    with crd_served(JOBS["plural"]):
+        controller.start()
+        try:
+            yield
+        finally:
+            over.set()
             controller.join()
-        extensions.delete_custom_resource_definition(name)
 
 
-def _is_served(namespace: str) -> bool:
+def _is_served(plural: str) -> bool:
     with suppress(ApiException):
-        client.CustomObjectsApi().list_namespaced_custom_object(**JOBS, namespace=namespace)
+        client.CustomObjectsApi().list_cluster_custom_object(JOBS["group"], JOBS["version"], plural)
         return True
     return False
 

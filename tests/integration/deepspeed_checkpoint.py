@@ -2,8 +2,8 @@
 
     python -m tests.integration.deepspeed_checkpoint BASE OUT PRECISION STAGE
 
-OUT gets the checkpoint as DeepSpeed writes it, and beside it trained.safetensors (every weight, gathered, fp32) and
-probe.safetensors (tokens [T], logits [T, V] of the trained model), both taken from the live engine.
+OUT holds prompts.json. It gets the checkpoint as DeepSpeed writes it, and beside it trained.safetensors (every weight, gathered,
+fp32) and probe.safetensors (the trained model's logits for the prompts), both taken from the live engine.
 """
 
 import os
@@ -16,6 +16,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+from components.shared.prompts import read_prompts
+from components.train.results import probe_logits
 
 STEPS = 3
 
@@ -55,10 +58,7 @@ def main() -> None:
         engine.backward(engine(input_ids=tokens_1T, labels=tokens_1T, use_cache=False).loss)
         engine.step()
     engine.save_checkpoint(str(out), tag=f"global_step{STEPS}")
-    engine.eval()
-    with torch.no_grad():
-        logits_TV = engine(input_ids=tokens_1T, use_cache=False).logits[0].float()
-    save_file({"tokens": tokens_1T[0].contiguous(), "logits": logits_TV.contiguous()}, out / "probe.safetensors")
+    save_file(probe_logits(engine, read_prompts(out)), out / "probe.safetensors")
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
         weights = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
     save_file(weights, out / "trained.safetensors")

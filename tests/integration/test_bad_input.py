@@ -62,7 +62,7 @@ def test_rank_0_is_refused(spec: dict[str, Any], tmp_path: Path) -> None:
 def test_missing_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["data"]["train"] = "nowhere/train.jsonl"
     (line,) = run_refused(spec, tmp_path)
-    assert line == "nowhere/train.jsonl: no such file; name a JSONL file that is there"
+    assert line == "nowhere/train.jsonl: no such file; name a file of records that is there"
 
 
 def test_empty_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
@@ -157,6 +157,19 @@ def test_too_little_free_disk_is_told_before_training(spec: dict[str, Any], inpu
     told = [line for line in done.errors if "GB are free" in line]
     assert [line.split(": ")[1] for line in told] == ["HAGANE_WORK", "store"]
     assert not any((tmp_path / "store").rglob("epoch-*"))
+
+
+def test_a_plan_for_a_tokenizer_that_is_served_with_other_tokens_is_refused(spec: dict[str, Any], inputs: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(inputs / "model", tmp_path / "model")
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "GPTNeoXTokenizerFast"}))
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer | {"normalizer": {"type": "Lowercase"}}))
+    spec["model"] = {"source": str(model)}
+    done = hagane("plan", write_spec(tmp_path / "spec.yaml", spec), work=tmp_path / "work")
+    assert done.exit_code == 2
+    line = done.errors[-1]
+    assert line.startswith(f"error: {model}/tokenizer.json: AutoTokenizer (GPTNeoXTokenizerFast) gives other tokens than this file")
 
 
 def test_another_spec_under_the_name_of_a_begun_run_is_told_field_by_field(spec: dict[str, Any], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import Finished, hagane
-from tests.kfp_server import KfpServer, kfp_server
+from tests.support.kfp import KfpServer, kfp_server
 
 IMAGES = Path(__file__).parents[2] / "images" / "images.yaml"
 

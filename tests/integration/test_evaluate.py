@@ -55,7 +55,7 @@ def run_with_worse_adapter(folder: Path, copy: Path, *, must_improve: bool) -> s
     spec.write_text(spec.read_text().replace("must_improve: true", f"must_improve: {str(must_improve).lower()}"))
     local = shutil.copytree(checkpoint(str(run)), copy / "worse")
     weights = load_file(local / "adapter_model.safetensors")
-    save_file({name: -w if "lora_B" in name else w for name, w in weights.items()}, local / "adapter_model.safetensors")
+    save_file({name: -4 * w if "lora_B" in name else w for name, w in weights.items()}, local / "adapter_model.safetensors")
     publish_folder(LocalStore(run), "adapter", local, made_by="export_adapter", inputs={}, facts={})
     return str(run)
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from components.export_adapter.export import export_run
+from components.export_adapter.logits import prompt_logits
 from components.shared.checkpoints import committed_checkpoints
-from components.shared.errors import ModelError, ObjectDamaged, RunFailed, StoreError
-from components.shared.layout import CHECKPOINTS, manifest_key
+from components.shared.errors import HaganeError, ObjectDamaged, RunFailed, StoreError
+from components.shared.layout import CHECKPOINTS, DATASET, manifest_key
 from components.shared.manifest import Manifest, publish_folder, require_manifest
+from components.shared.prompts import read_prompts
+from components.shared.results import BaseModel, Verification
 from components.shared.storage import LocalStore
 from tests.trained_run import ATTEMPT, make_trained_run
 
@@ -67,10 +72,9 @@ def republish_adapter(run: str, change: Callable[[Weights], Weights]) -> None:
 
 
 def probe_logits(run: str, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """(logits of the model, logits of the trained model) for the probe's tokens."""
-    probe = load_file(Path(run, CHECKPOINTS, "probe.safetensors"))
-    with torch.no_grad():
-        return model.eval()(input_ids=probe["tokens"][None], use_cache=False).logits[0].float(), probe["logits"]
+    """(logits of the model, logits of the trained model) for the data's prompts."""
+    probe, prompts = load_file(Path(run, CHECKPOINTS, "probe.safetensors")), read_prompts(Path(run, DATASET))
+    return prompt_logits(model.eval(), prompts), probe["logits"]
 
 
 def test_exported_adapter_gives_the_trained_models_logits_and_names_its_base(exported: str, lora_run: str):
@@ -78,6 +82,10 @@ def test_exported_adapter_gives_the_trained_models_logits_and_names_its_base(exp
     found, expected = probe_logits(exported, PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), f"{exported}/adapter"))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert base == str(Path(lora_run).parents[1] / "base")
+    named = BaseModel.model_validate_json(Path(exported, "adapter/base.json").read_bytes())
+    command = "LC_ALL=C; export LC_ALL; sha256sum config.json *.safetensors tokenizer.json | sha256sum"
+    printed = subprocess.run(command, shell=True, cwd=base, capture_output=True, text=True, check=True).stdout
+    assert (named.folder, named.sha256) == ("base", printed.split()[0])
 
 
 def test_adapter_folder_holds_matrices_config_card_and_proof(exported: str):
@@ -86,25 +94,50 @@ def test_adapter_folder_holds_matrices_config_card_and_proof(exported: str):
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "base.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
         "verification.json",
     ]
     assert manifest.facts["max_difference"] == pytest.approx(0, abs=1e-4)
 
 
-def test_the_cards_five_lines_load_the_adapter(exported: str):
+def test_the_cards_code_answers_in_an_empty_folder_without_network(exported: str, tmp_path: Path):
+    base = json.loads(Path(exported, "adapter/adapter_config.json").read_bytes())["base_model_name_or_path"]
     card = Path(exported, "adapter/README.md").read_text(encoding="utf-8")
-    code = card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", f"{exported}/adapter")
-    names: dict[str, Any] = {}
-    exec(code, names)
-    found, expected = probe_logits(exported, names["model"])
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    assert len(code.strip().splitlines()) == 5
+    code = card.split("```python\n")[1].split("```")[0]
+    code = code.replace("path/to/this/folder", f"{exported}/adapter").replace("path/to/base", base)
+    (tmp_path / "empty").mkdir()
+    code += "import json; json.dump([prompt['input_ids'][0].tolist(), tokens[0].tolist()], open('told.json', 'w'))"
+    command = [sys.executable, "-I", "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path / "empty", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    prompt, tokens = json.loads((tmp_path / "empty/told.json").read_bytes())
+    model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), f"{exported}/adapter")
+    expected = model.generate(input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=200)
+    assert tokens == expected[0].tolist()
+    assert len(tokens) > len(prompt)
 
 
 def test_exporting_a_finished_run_again_changes_nothing(exported: str):
     before = {path: path.stat().st_mtime_ns for path in Path(exported).rglob("*")}
     assert export(exported) == require_manifest(LocalStore(Path(exported)), "adapter")
     assert {path: path.stat().st_mtime_ns for path in Path(exported).rglob("*")} == before
+
+
+def test_merged_model_is_exported_verified_and_equal_to_base_and_adapter(own_run: str):
+    spec = Path(own_run, "spec.yaml")
+    spec.write_text(spec.read_text().replace("merge: auto", "merge: true"))
+    export(own_run)
+    manifest = require_manifest(LocalStore(Path(own_run)), "merged")
+    verified = Verification.model_validate_json(Path(own_run, "merged/verification.json").read_bytes())
+    found, expected = probe_logits(own_run, AutoModelForCausalLM.from_pretrained(f"{own_run}/merged"))
+    assert {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"} <= {entry.name for entry in manifest.files}
+    assert verified.passed
+    assert verified.num_prompts == 4
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_adapter_that_is_not_the_trained_one_is_refused_and_nothing_published(own_run: str):
@@ -129,6 +162,78 @@ def test_unsound_adapter_is_refused_and_nothing_published(own_run: str, change: 
     assert not Path(own_run, "adapter").exists()
 
 
+def republish(run: str, folder: str, change: Callable[[Path], object]) -> None:
+    """The folder's files are changed, and its manifest says so."""
+    store, local = LocalStore(Path(run)), Path(run, folder)
+    manifest = require_manifest(store, folder)
+    change(local)
+    copy = Path(run).parent / "republished"
+    shutil.copytree(local, copy, ignore=shutil.ignore_patterns("epoch-*", "manifest.json"))
+    publish_folder(store, folder, copy, made_by=manifest.made_by, inputs=manifest.inputs, facts=manifest.facts)
+
+
+def exchange_ids(base: Path) -> None:
+    tokenizer = json.loads((base / "tokenizer.json").read_bytes())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["h"], vocabulary["e"] = vocabulary["e"], vocabulary["h"]
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def flip_a_bit_of_the_weights(base: Path) -> None:
+    """Of the last weight's highest byte: a sign."""
+    content = bytearray((base / "model.safetensors").read_bytes())
+    content[-1] ^= 0x80
+    (base / "model.safetensors").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (exchange_ids, "tokenizer.json: found sha256 .*, the data was prepared with"),
+        (lambda base: (base / "tokenizer.json").unlink(), "holds no tokenizer.json, the data was prepared with one"),
+        (flip_a_bit_of_the_weights, "standard deviations from the trained model's"),
+    ],
+)
+def test_run_whose_base_was_spoiled_is_refused_and_nothing_published(
+    own_run: str, lora_run: str, spoil: Callable[[Path], object], line: str
+):
+    base = Path(lora_run).parents[1] / "base"
+    kept = shutil.copytree(base, Path(own_run).parent / "kept")
+    try:
+        spoil(base)
+        with pytest.raises(HaganeError, match=line):
+            export(own_run)
+    finally:
+        shutil.copytree(kept, base, dirs_exist_ok=True)
+    assert not Path(own_run, "adapter").exists()
+
+
+def one_token(results: Path) -> None:
+    probe = load_file(results / "probe.safetensors")
+    cut = {"tokens": probe["tokens"][:1], "lengths": torch.tensor([1]), "logits": probe["logits"][:1]}
+    save_file({name: tensor.clone() for name, tensor in cut.items()}, results / "probe.safetensors")
+
+
+def one_prompt(dataset: Path) -> None:
+    prompts = json.loads((dataset / "prompts.json").read_bytes())
+    (dataset / "prompts.json").write_text(json.dumps(prompts | {"prompts": prompts["prompts"][:1]}))
+
+
+@pytest.mark.parametrize(
+    ("folder", "spoil", "line"),
+    [
+        (CHECKPOINTS, one_token, "checkpoints/probe.safetensors: holds 1 prompts, the data has 4"),
+        (DATASET, one_prompt, "plan: was made from another dataset"),
+        (DATASET, lambda dataset: (dataset / "prompts.json").unlink(), "dataset/prompts.json: found no such file"),
+    ],
+)
+def test_run_whose_prompts_or_probe_were_spoiled_is_refused(own_run: str, folder: str, spoil: Callable[[Path], object], line: str):
+    republish(own_run, folder, spoil)
+    with pytest.raises(HaganeError, match=line):
+        export(own_run)
+    assert not Path(own_run, "adapter").exists()
+
+
 def test_damaged_object_of_the_checkpoint_is_named(own_run: str):
     path = Path(own_run, EPOCH, ATTEMPT, "adapter_model.safetensors")
     content = bytearray(path.read_bytes())
@@ -142,17 +247,6 @@ def test_training_whose_last_checkpoint_is_gone_is_refused(own_run: str):
     Path(own_run, manifest_key(EPOCH)).unlink()
     assert committed_checkpoints(LocalStore(Path(own_run))) == []
     with pytest.raises(StoreError, match="training ended with epoch 1, the last checkpoint there is of epoch none"):
-        export(own_run)
-
-
-def test_base_of_another_vocabulary_is_refused(own_run: str):
-    store, results = LocalStore(Path(own_run)), Path(own_run, CHECKPOINTS)
-    probe = load_file(results / "probe.safetensors")
-    local = results.parent / "local"
-    shutil.copytree(results, local, ignore=shutil.ignore_patterns("epoch-*", "manifest.json"))
-    save_file(probe | {"logits": torch.zeros(16, 401)}, local / "probe.safetensors")
-    publish_folder(store, CHECKPOINTS, local, made_by="train", inputs={}, facts={"num_epochs": 1})
-    with pytest.raises(ModelError, match="has a vocabulary of 400 tokens, the trained model has 401"):
         export(own_run)
 
 

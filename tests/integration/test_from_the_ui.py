@@ -13,8 +13,8 @@ import pytest
 from components.shared.images import IN_THE_REPOSITORY, read_images
 from components.shared.storage import open_store
 from images.push import write_digests
-from tests.kfp_server import KfpServer, kfp_server
 from tests.s3_server import S3Server
+from tests.support.kfp import KfpServer, kfp_server
 from tests.tiny_models import make_model
 from tests.ui_frame import find_browser, screenshot
 

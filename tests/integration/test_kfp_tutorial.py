@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pipelines.definitions import FOLDERS
-from tests.kfp_server import kfp_server
+from tests.support.kfp import kfp_server
 from tests.tutorials import ROOT, Command, commands_of, run_commands
 
 GITOPS = ROOT / "k8s" / "gitops"

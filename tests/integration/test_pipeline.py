@@ -12,7 +12,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from components.export_adapter.logits import prompt_logits
 from components.shared.checkpoints import committed_checkpoints
+from components.shared.prompts import read_prompts
 from components.shared.spec_file import load_spec
 from components.shared.storage import LocalStore, Store
 from tests.command_line import environment, hagane, write_spec
@@ -108,9 +110,10 @@ def test_the_adapter_in_plain_peft_gives_the_trained_models_logits(compiled_run:
     run = compiled_run / "store/tiny"
     base = AutoModelForCausalLM.from_pretrained(compiled_run / "model", dtype=torch.float32)
     probe = load_file(run / "checkpoints/probe.safetensors")
-    with torch.no_grad():
-        untuned = base(input_ids=probe["tokens"][None], use_cache=False).logits[0]
-        tuned = PeftModel.from_pretrained(base, run / "adapter")(input_ids=probe["tokens"][None], use_cache=False).logits[0]
+    prompts = read_prompts(run / "dataset")
+    untuned = prompt_logits(base, prompts)
+    tuned = prompt_logits(PeftModel.from_pretrained(base, run / "adapter").eval(), prompts)
+    assert len(prompts.prompts) == 4
     # fp32 on both sides; only the order of sums differs between DeepSpeed's and plain layers: some units of 1e-7 x |logit|.
     assert torch.allclose(tuned, probe["logits"], atol=1e-4)
     assert not torch.allclose(untuned, probe["logits"], atol=1e-2)

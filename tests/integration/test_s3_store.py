@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from components.shared import patience
 from components.shared.errors import (
     ObjectDamaged,
     ObjectExists,
@@ -15,6 +16,8 @@ from components.shared.errors import (
     StoreMissing,
     StoreUnreachable,
 )
+from components.shared.log import set_up_log
+from components.shared.patience import waits, waits_no_more
 from components.shared.s3_store import S3Store
 from components.shared.storage import open_store
 from tests.faulty_proxy import FaultyProxy, faulty_proxy
@@ -186,3 +189,21 @@ def test_upload_with_a_flipped_bit_is_refused_and_leaves_nothing(s3: S3Server, p
         store.upload(tmp_path / "file", "a")
     with pytest.raises(ObjectMissing):
         store.read_bytes("a")
+
+
+def test_a_store_opened_by_a_step_waits_and_one_that_was_not_does_not(
+    s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.1)
+    with waits(set_up_log("evaluate")):
+        store = open_store(s3.fresh_uri())
+        store.write_bytes("folder/a", b"x")
+        proxy.faults["GET"] = ["cut_answer"] * 6  # one more than a store of its own asks
+        assert store.at("folder").read_bytes("a") == b"x"
+        assert "event=waiting component=evaluate what=store" in capsys.readouterr().out
+        with waits_no_more(when=True):
+            for_people = open_store(store.uri)
+        proxy.faults["GET"] = ["cut_answer"] * 6
+        with pytest.raises(StoreUnreachable):
+            for_people.read_bytes("folder/a")
+    assert "event=waiting" not in capsys.readouterr().out

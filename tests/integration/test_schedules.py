@@ -4,6 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ from pipelines.reconciler import Reconciler
 from pipelines.schedule_file import load_schedules
 from pipelines.schedules import Change, changes, owned_schedules
 from tests.command_line import Finished, hagane
-from tests.kfp_server import KfpServer, kfp_server
+from tests.support.kfp import KfpServer, kfp_server
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 UI_SPEC = Path(__file__).parents[2] / "specs" / "from-the-ui.yaml"
 WEEKLY = {"name": "weekly", "cron": "0 3 * * 1", "spec": "spec.yaml"}
 NIGHTLY = {
     **{"name": "nightly", "cron": "0 30 1 * * *", "time_zone": "Asia/Tokyo", "spec": "spec.yaml", "concurrency": 2, "catch_up": True},
-    **{"overrides": {"training.epochs": 5}, "skip_if_unchanged": True, "notify": "always", "service_account": "pipeline-runner"},
+    **{"overrides": {"training.epochs": 5}, "skip_if_unchanged": True, "notify": "always", "service_account": "hagane-launcher"},
 }
 
 
@@ -62,11 +63,12 @@ class Git:
         wanted = load_schedules(self.file)
         return changes(wanted, owned_schedules(self._client(), wanted.owner), version=version or self.pipeline.version_name, prune=prune)
 
-    def apply(self, *, prune: bool = False, wait_s: float = 0.0) -> list[str]:
+    def apply(self, *, prune: bool = False, wait_s: float = 0.0, no_catch_up: bool = False, now: datetime | None = None) -> list[str]:
         """What was told."""
         wanted, kfp = load_schedules(self.file), self._client()
         version = self.pipeline.version_name
-        needed = changes(wanted, owned_schedules(kfp, wanted.owner), version=version, prune=prune)
+        owned = owned_schedules(kfp, wanted.owner)
+        needed = changes(wanted, owned, version=version, prune=prune, no_catch_up=no_catch_up, now=now)
         self.told = []
         Reconciler(kfp, wanted, ensure=lambda: ensure_version(kfp, self.pipeline), version=version, tell=self.told.append).apply(
             needed, wait_s=wait_s
@@ -96,8 +98,8 @@ def test_what_the_file_says_is_what_kfp_has(git: Git, server: KfpServer) -> None
     weekly, nightly = by_name(server)["weekly"], by_name(server)["nightly"]
     assert weekly["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
     assert nightly["trigger"]["cron_schedule"]["cron"] == "0 30 16 * * *"
-    assert (weekly["max_concurrency"], weekly["no_catchup"], weekly.get("service_account")) == ("1", True, None)
-    assert (nightly["max_concurrency"], nightly.get("no_catchup", False), nightly["service_account"]) == ("2", False, "pipeline-runner")
+    assert (weekly["max_concurrency"], weekly["no_catchup"], weekly["service_account"]) == ("1", True, "pipeline-runner")
+    assert (nightly["max_concurrency"], nightly.get("no_catchup", False), nightly["service_account"]) == ("2", False, "hagane-launcher")
     parameters = nightly["runtime_config"]["parameters"]
     assert parameters["spec"]["training"]["epochs"] == 5
     assert {name: value for name, value in parameters.items() if name != "spec"} == {
@@ -130,6 +132,17 @@ def test_an_edited_cron_replaces_that_schedule_alone_and_the_plan_says_exactly_h
     assert by_name(server)["weekly"]["status"] == "ENABLED"
 
 
+@pytest.mark.parametrize(("tag", "warned"), [("2.15.2", True), ("2.16.0", False), ("unknown", False)])
+def test_a_server_that_deletes_workflows_with_their_schedule_is_warned_of(tag: str, warned: bool, git: Git, server: KfpServer) -> None:
+    git.apply()
+    server.tag_name = tag
+    git.write({**WEEKLY, "cron": "0 4 * * 1"}, NIGHTLY)
+    told = git.apply()
+    assert told[-1] == "replaced  weekly"
+    warning = "warning   weekly: KFP 2.15.2 deletes its finished workflows and their logs with it; 2.16 and newer keep them"
+    assert told[:-1] == ([warning] if warned else [])
+
+
 def test_a_changed_spec_and_a_new_version_of_the_pipeline_are_told(git: Git, tmp_path: Path) -> None:
     git.apply()
     spec = tmp_path / "spec.yaml"
@@ -149,6 +162,37 @@ def test_turning_off_and_on_keeps_the_recurring_run(git: Git, server: KfpServer)
     git.write(WEEKLY, NIGHTLY)
     assert git.apply() == ["enabled   weekly"]
     assert by_name(server)["weekly"]["recurring_run_id"] == before
+
+
+@pytest.mark.parametrize("catch_up", [False, True])
+def test_a_schedule_that_is_turned_on_says_which_missed_run_starts_at_once(catch_up: bool, git: Git, server: KfpServer) -> None:
+    schedule = {**WEEKLY, "cron": "0 3 * * *", "catch_up": catch_up}
+    git.write({**schedule, "enabled": False})
+    git.apply()
+    server.tick(by_name(server)["weekly"]["recurring_run_id"])
+    git.write(schedule)
+    missed = (datetime.now(UTC) + timedelta(days=3)).replace(hour=3, minute=0)
+    which = "every run that it missed, the last of" if catch_up else "the run of"
+    (kept, line) = git.apply(now=missed + timedelta(minutes=5))
+    assert kept == "enabled   weekly"
+    assert line.strip().startswith(f"KFP starts at once {which} {missed:%Y-%m-%d} 03:00 UTC")
+    assert line.endswith("leaves them out" if catch_up else "leaves it out")
+    assert len(server.runs) == 1
+
+
+def test_with_no_catch_up_a_schedule_is_turned_on_without_the_run_that_it_missed(git: Git, server: KfpServer) -> None:
+    git.write({**WEEKLY, "enabled": False})
+    git.apply()
+    before = by_name(server)["weekly"]["recurring_run_id"]
+    server.tick(before)
+    git.write(WEEKLY)
+    assert git.apply(no_catch_up=True, now=datetime.now(UTC) + timedelta(days=8)) == ["replaced  weekly"]
+    assert by_name(server)["weekly"]["recurring_run_id"] != before
+    assert (by_name(server)["weekly"]["status"], server.runs) == ("ENABLED", {})
+    git.write({**WEEKLY, "enabled": False})
+    git.apply()
+    git.write(WEEKLY)
+    assert git.apply(no_catch_up=True) == ["enabled   weekly"]  # nothing was missed
 
 
 def test_what_is_gone_from_the_file_goes_only_with_prune(git: Git, server: KfpServer) -> None:

@@ -49,3 +49,20 @@ def test_the_program_tells_names_of_variables_and_never_a_value(s3: S3Server) ->
     assert [event.get("names") for event in events] == [["AWS_SECRET_ACCESS_KEY", "B"], [], None]
     assert events[-1]["if_absent"] is True
     assert "do-not-tell" not in done.stdout + done.stderr
+
+
+def test_where_settings_are_files_the_program_has_them_and_tells_names_by_source(s3: S3Server, tmp_path: Path) -> None:
+    """As in the pod of a TrainJob, which has no environment from ConfigMaps and Secrets."""
+    for folder, values in (("00", {"AWS_REGION": "us-east-1"}), ("01", s3.env)):
+        (tmp_path / folder).mkdir()
+        for name, value in values.items():
+            (tmp_path / folder / name).write_text(value)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    env = {**kept, "HAGANE_ENVIRONMENT": str(tmp_path), "HAGANE_LOG": "json"}
+    command = [sys.executable, "-m", "components.train.store_check", "--store", s3.fresh_uri()]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    events = [event for line in done.stdout.splitlines() if (event := event_of(line))]
+    assert [event.get("prefix") for event in events] == ["HAGANE_SOURCE_0_", "HAGANE_SOURCE_1_", None]
+    assert events[0]["names"] == ["AWS_REGION"]
+    assert events[1]["names"] == sorted(s3.env)
+    assert s3.env["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr

@@ -6,21 +6,22 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from components.shared.errors import DataError
+from components.shared.failures import failure_of, write_failure
 from components.shared.storage import open_store
-from pipelines.finetune import STEPS
 from tests.command_line import HAGANE, Finished, environment, hagane, write_spec
-from tests.kfp_server import KfpServer, kfp_server
 from tests.s3_server import S3Server
+from tests.support.kfp import KfpServer, kfp_server, nodes
 from tests.tiny_models import make_model, write_conversations
 
 IMAGES = Path(__file__).parents[2] / "images" / "images.yaml"
-TASKS = [step.replace("_", "-") for step in STEPS]
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +64,6 @@ def submit(tree: dict[str, Any], folder: Path, env: dict[str, str], *more: str) 
     return hagane("submit", write_spec(folder / "spec.yaml", tree), *more, work=folder / "work", env=env)
 
 
-def running(**states: str) -> dict[str, str]:
-    return {name.replace("_", "-"): state for name, state in states.items()}
-
-
 def test_from_an_empty_server_a_run_is_submitted_listed_and_looked_at(
     server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
 ) -> None:
@@ -85,11 +82,12 @@ def test_from_an_empty_server_a_run_is_submitted_listed_and_looked_at(
     assert re.fullmatch("hagane-finetune-[0-9a-f]{12}", version["name"])
     assert run["runtime_config"]["parameters"]["spec"]["training"]["epochs"] == 2
     assert server.experiments[run["experiment_id"]]["display_name"] == "hagane"
-    server.advance(run["run_id"], "RUNNING", tasks=running(prepare_dataset="SUCCEEDED", render_config="RUNNING"))
+    assert re.search(r"tiny +waiting +- ", hagane("runs", work=tmp_path, env=told).output)  # a run just created has no state
+    server.advance(run["run_id"], "RUNNING", steps={"prepare_dataset": "SUCCEEDED", "render_config": "DRIVER"})
     listed = hagane("runs", work=tmp_path, env=told)
-    assert re.search(rf"tiny +RUNNING +render_config +\d{{4}}.* - +{re.escape(tree['store'])}/tiny +{run['run_id']}", listed.output)
+    assert re.search(rf"tiny +running +render_config +\d{{4}}.* - +{re.escape(tree['store'])}/tiny +{run['run_id']}", listed.output)
     one = hagane("runs", run["run_id"], work=tmp_path, env=told)
-    assert re.search(r"prepare_dataset +SUCCEEDED", one.output)
+    assert re.search(r"prepare_dataset +succeeded", one.output)
     assert link in one.output
     assert not (tmp_path / ".config").exists()  # where kfp.Client would write
 
@@ -115,81 +113,121 @@ def test_a_second_run_of_a_folder_is_refused_with_the_link_of_the_active_one(
 ) -> None:
     assert submit(tree, tmp_path, told, "--no-plan").exit_code == 0
     (first,) = server.runs
-    server.advance(first, "RUNNING")
     (tmp_path / "images.yaml").write_text(re.sub(r"(?m)^tag: .*$", "tag: 9.9.9", IMAGES.read_text()))
-    again = submit(tree, tmp_path, told | {"HAGANE_IMAGES": str(tmp_path / "images.yaml")}, "--no-plan", "--run-name", "again")
-    assert again.exit_code == 2
-    assert again.errors[-1] == (
-        f"error: run 'tiny' is RUNNING and writes to {tree['store']}/tiny too: {server.endpoint}/#/runs/details/{first}; wait for its "
-        "end, terminate it on its page, or set another name"
-    )
+    for state in ("waiting", "running"):  # just created it has no state, and no filter of the server finds it
+        again = submit(tree, tmp_path, told | {"HAGANE_IMAGES": str(tmp_path / "images.yaml")}, "--no-plan", "--run-name", "again")
+        assert again.exit_code == 2
+        assert again.errors[-1] == (
+            f"error: run 'tiny' is {state} and writes to {tree['store']}/tiny too: {server.endpoint}/#/runs/details/{first}; "
+            f"wait for its end, cancel it (hagane runs {first} --cancel), or set another name"
+        )
+        server.advance(first, "RUNNING")
     assert (len(server.runs), len(server.versions)) == (1, 1)
     assert submit(tree, tmp_path, told, "--no-plan", "--set", "name=other").exit_code == 0
 
 
-def test_waiting_shows_steps_progress_and_checkpoints_and_ends_as_the_run_does(
+def test_waiting_shows_steps_in_order_progress_once_and_every_restart(
     server: KfpServer, tree: dict[str, Any], told: dict[str, str], s3_env: S3Server, tmp_path: Path
 ) -> None:
-    progress = {"phase": "running", "detail": "", "done": 3, "total": 10, "loss": 2.5, "tokens_s": 80, "left_s": 90.0}
-    open_store(f"{tree['store']}/tiny").write_bytes("progress.json", json.dumps(progress).encode())
-    server.course = [
-        {"state": "PENDING"},
-        {"state": "RUNNING", "tasks": running(prepare_dataset="RUNNING")},
-        {"state": "RUNNING", "tasks": running(prepare_dataset="SUCCEEDED", render_config="SUCCEEDED", launch_training="RUNNING")},
-        {"state": "SUCCEEDED", "tasks": dict.fromkeys(TASKS, "SUCCEEDED")},
-    ]
-    done = submit(tree, tmp_path, told, "--no-plan", "--wait")
-    assert done.exit_code == 0, done.errors
-    for part in (
+    store = open_store(f"{tree['store']}/tiny")
+    starting = {"phase": "starting", "detail": "all pods run; the processes meet", "restarts": 0}
+    training = {"phase": "running", "detail": "", "restarts": 1, "done": 3, "total": 10, "loss": 2.5, "tokens_s": 80, "left_s": 90.0}
+    written = [starting | {"at": "1"}, starting | {"at": "2"}, training | {"at": "3"}, training | {"at": "4"}]
+    done: dict[str, nodes.StepState] = {"claim_run": "SUCCEEDED", "prepare_dataset": "CACHED", "render_config": "SUCCEEDED"}
+    server.course = [{"state": "PENDING"}, {"state": "RUNNING", "steps": {"prepare_dataset": "RUNNING"}}]
+    server.course += [{"state": "RUNNING", "steps": {**done, "launch_training": "RUNNING"}} for _ in range(4)]
+    server.course += [{"state": "SUCCEEDED"}]
+
+    def write_progress(_: str) -> None:
+        if written and len(server.course) < 5:
+            store.write_bytes("progress.json", json.dumps(written.pop(0)).encode())
+
+    server.on_look = write_progress
+    ended = submit(tree, tmp_path, told, "--no-plan", "--wait")
+    assert ended.exit_code == 0, ended.errors
+    lines = [" ".join(line.split()) for line in ended.output.splitlines()]
+    shown = [line for line in lines if re.match(r"\d/\d|training:|waits|was done|3/10", line)]
+    assert shown == [
         "waits to be started",
-        "1/6   prepare_dataset",
-        "finished after",
-        "3/6   launch_training",
-        "3/10 steps  loss 2.500",
-        "6/6",
-    ):
-        assert part in done.output, done.output
-    assert f"its report is {tree['store']}/tiny/report, which cannot be read from here" in " ".join(done.output.split())
+        "1/6 prepare_dataset",
+        "was done before",
+        "2/6 render_config",
+        "3/6 launch_training",
+        "training: starting: all pods run; the processes meet",
+        "training: the job's pods were started anew (1 time so far)",
+        "3/10 steps loss 2.500 80 tokens/s 90 s left",
+        "4/6 export_adapter",
+        "5/6 evaluate",
+        "6/6 write_report",
+    ]
+    assert f"its report is {tree['store']}/tiny/report, which cannot be read from here" in " ".join(lines)
 
 
-def test_a_failed_run_is_exit_code_1_with_the_steps_error(
+def test_a_failed_run_is_exit_code_1_with_the_reason_that_its_step_left_in_the_store(
+    server: KfpServer, tree: dict[str, Any], told: dict[str, str], s3_env: S3Server, tmp_path: Path
+) -> None:
+    server.course = [{"state": "RUNNING"}, {"state": "FAILED", "steps": {"claim_run": "SUCCEEDED", "prepare_dataset": "FAILED"}}]
+    error = DataError("data.train: no such object", "data.held_out: no such object")
+
+    def fail(run_id: str) -> None:
+        write_failure(open_store(f"{tree['store']}/tiny"), failure_of("prepare_dataset", error, [], at=datetime.now(UTC), kfp_run=run_id))
+
+    server.on_look = fail
+    done = submit(tree, tmp_path, told, "--no-plan", "--wait")
+    reason = ["prepare_dataset: data.train: no such object", "prepare_dataset: data.held_out: no such object"]
+    assert (done.exit_code, done.errors[-3:-1]) == (1, [f"error: {line}" for line in reason])
+    (run,) = server.runs
+    assert "\n".join(reason) in hagane("runs", run, work=tmp_path, env=told).output
+
+
+@pytest.mark.parametrize("in_pods_own_node", [True, False])
+def test_a_step_that_left_no_reason_in_the_store_has_one_in_its_log_that_the_server_keeps(
+    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path, in_pods_own_node: bool
+) -> None:
+    problems = """problems="['override_epochs=-1: must be \\"1\\"']" level=error"""
+    log = f"event=claimed component=claim_run\nevent=failed component=claim_run exit_code=2 {problems}\n"
+    server.on_look = lambda run: server.print_log(run, "claim_run", log, in_pods_own_node=in_pods_own_node)
+    server.course = [{"state": "FAILED", "steps": {"claim_run": "FAILED"}}]
+    done = submit(tree, tmp_path, told, "--no-plan", "--wait")
+    assert (done.exit_code, done.errors[-2]) == (1, 'error: claim_run: override_epochs=-1: must be "1"')
+    (run,) = server.runs
+    shown = hagane("runs", run, work=tmp_path, env=told).output
+    assert 'claim_run: override_epochs=-1: must be "1"' in shown
+    assert re.search(r"claim_run +failed", shown)
+    assert re.search(r"prepare_dataset +not run +- +-", shown)
+
+
+def test_a_run_that_somebody_terminated_was_cancelled(
     server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
 ) -> None:
-    by_display_name = {"Claim the run": "SUCCEEDED", "Prepare the dataset": "FAILED"}
-    server.course = [{"state": "FAILED", "tasks": by_display_name, "error": "data.train: no such object"}]
+    server.course = [{"state": "RUNNING", "steps": {"launch_training": "RUNNING"}}, {"state": "CANCELING"}, {"state": "FAILED"}]
     done = submit(tree, tmp_path, told, "--no-plan", "--wait")
-    assert (done.exit_code, done.errors[-2]) == (1, "error: prepare_dataset: data.train: no such object")
-    server.course = [{"state": "CANCELED"}]
+    assert "is being cancelled" in done.output
+    assert done.exit_code == 1
+    assert done.errors[-2].startswith("error: run 'tiny' was cancelled at 20")
+    (run,) = server.runs
+    assert re.search(r"launch_training +cancelled", hagane("runs", run, work=tmp_path, env=told).output)
+
+
+def test_a_run_whose_exit_task_failed_is_no_success(server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path) -> None:
+    server.course = [{"state": "SUCCEEDED", "steps": {"end_run": "FAILED"}}]
+    server.on_look = lambda run: server.print_log(run, "end_run", "cannot reach the cluster\n")
     done = submit(tree, tmp_path, told, "--no-plan", "--wait")
-    assert (done.exit_code, done.errors[-2]) == (1, "error: run 'tiny' was terminated")
+    left = "end_run failed, so a training job may be left"
+    assert (done.exit_code, done.errors[-3:-1]) == (1, ["error: end_run: cannot reach the cluster", f"error: {left}; see `hagane reap`"])
+    assert re.search(rf"tiny +succeeded, {left}", " ".join(hagane("runs", work=tmp_path, env=told | {"COLUMNS": "250"}).output.split()))
 
 
 def test_a_wait_that_cannot_open_the_store_from_here_follows_kfp_alone_and_ends_as_the_run_does(
     server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
 ) -> None:
-    server.course = [{"state": "RUNNING", "tasks": running(launch_training="RUNNING")}, {"state": "SUCCEEDED"}]
+    server.course = [{"state": "RUNNING", "steps": {"launch_training": "RUNNING"}}, {"state": "SUCCEEDED"}]
     done = submit(tree, tmp_path, told | {"AWS_PROFILE": "no-such-profile"}, "--no-plan", "--wait")
     assert done.exit_code == 0, done.errors
     output = " ".join(done.output.split())
     assert output.count("the store cannot be read from here, so steps made and losses are not shown") == 1
     assert "3/6 launch_training" in output
     assert "which cannot be read from here" in output
-
-
-@pytest.mark.parametrize(("task", "display_name"), [("claim_run", "Claim the run"), ("end_run", "How it ended")])
-def test_a_task_before_or_after_the_steps_is_named_when_it_fails(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path, task: str, display_name: str
-) -> None:
-    server.course = [{"state": "RUNNING", "tasks": {display_name: "RUNNING"}}]
-    server.course += [{"state": "FAILED", "tasks": {display_name: "FAILED"}, "error": "store: bucket is not there"}]
-    done = submit(tree, tmp_path, told, "--no-plan", "--wait")
-    assert (done.exit_code, done.errors[-2]) == (1, f"error: {task}: store: bucket is not there")
-    (run,) = server.runs
-    shown = hagane("runs", run, work=tmp_path, env=told).output
-    assert f"{task}: store: bucket is not there" in shown
-    assert re.search(rf"{task} +FAILED", shown)
-    server.advance(run, "RUNNING", tasks={display_name: "RUNNING"})
-    assert re.search(rf"tiny +RUNNING +{task} ", hagane("runs", work=tmp_path, env=told).output)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -209,7 +247,7 @@ def test_ctrl_c_leaves_the_run_and_says_so(
     assert last.startswith("error: no longer followed; the run goes on")
     assert last.endswith(run["run_id"])
     assert not server.called(":terminate")
-    assert run["state"] == "PENDING"
+    assert "state" not in run
 
 
 def test_a_server_that_fails_while_it_is_asked_again_and_again_does_not_end_the_wait(
@@ -295,6 +333,22 @@ def test_what_a_cluster_does_not_see_is_refused_field_by_field(
         "model.source",
     ]
     assert server.asked == []
+
+
+def test_what_kfp_or_argo_would_not_take_as_it_is_is_refused_before_anything_is_sent(
+    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+) -> None:
+    done = submit(tree, tmp_path, told, "--no-plan", "--run-name", "n" * 256, "--service-account", "A", "--experiment", "")
+    assert (done.exit_code, server.asked) == (2, [])
+    assert [line.split(": ")[1] for line in done.errors if line.startswith("error: ")] == [
+        "--run-name",
+        "--experiment",
+        "--service-account",
+    ]
+    tree["evaluation"] = {"questions": ["Who is {{user}}?"]}
+    done = submit(tree, tmp_path, told, "--no-plan")
+    assert (done.exit_code, server.asked) == (2, [])
+    assert done.errors[0].startswith("error: evaluation.questions.0: found 'Who is {{user}}?', allowed text without '{{'")
 
 
 @pytest.mark.parametrize("address", ["https://example.com/train.jsonl", "gs://bucket/train.jsonl"])

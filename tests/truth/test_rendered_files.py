@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from components.render_config.architectures import architecture_of
 from components.render_config.files import deepspeed_json, lora_json, training_args_json
-from components.render_config.hardware import GPUS
+from components.render_config.gpus import GPUS
 from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.spec_file import spec_from_parameter
 from components.train.walk import build

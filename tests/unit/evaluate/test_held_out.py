@@ -5,7 +5,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from components.evaluate.held_out import PackedRow, measure, perplexity, positions, row_loss
+from components.evaluate.evaluation import refuse_mixed
+from components.evaluate.held_out import MOVE_ALLOWED, PackedRow, measure, others_move, perplexity, positions, row_loss
+from components.shared.errors import RunFailed
+from tests.small_models import small_model
 from tests.tiny_models import make_model
 
 NOT_TRAINED = -100
@@ -68,3 +71,26 @@ def test_positions_restart_at_each_conversation():
 def test_perplexity_is_e_to_the_loss_and_never_overflows():
     assert perplexity(2.0) == pytest.approx(7.389056)
     assert perplexity(1e4) == float("inf")
+
+
+@pytest.mark.parametrize(("model_type", "mixes"), [("llama", False), ("gpt_neox", False), ("bloom", True), ("qwen3_next", True)])
+def test_conversations_that_see_each_other_are_found_before_a_loss_is_reported(model_type: str, mixes: bool) -> None:
+    row = PackedRow(list(range(3, 53)), list(range(3, 53)), [30, 20])
+    moved = others_move(small_model(model_type), [row])
+    assert (moved > MOVE_ALLOWED[torch.float32]) == mixes
+    if mixes:
+        with pytest.raises(RunFailed, match=r"see each other.*Fix: set data\.packing: false"):
+            refuse_mixed(moved, torch.float32)
+    else:
+        refuse_mixed(moved, torch.float32)
+
+
+@pytest.mark.parametrize("model_type", ["gpt_oss", "bloom", "mamba2"])
+def test_a_row_of_one_conversation_has_the_loss_that_the_model_itself_gives(model_type: str) -> None:
+    model, tokens = small_model(model_type), list(range(3, 30))
+    loss_sum, num_tokens = row_loss(model, PackedRow(tokens, tokens, [len(tokens)]))
+    with torch.no_grad():
+        own = model(input_ids=torch.tensor([tokens]), labels=torch.tensor([tokens])).loss
+    assert num_tokens == len(tokens) - 1
+    assert loss_sum / num_tokens == pytest.approx(float(own), rel=1e-5)
+    assert others_move(model, [PackedRow(tokens, tokens, [len(tokens)])]) == 0

@@ -1,4 +1,6 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -7,7 +9,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from components.export_adapter.adapter import adapter_problems, expected_shapes
+from components.render_config.architectures import architecture_of
+from components.render_config.planner import lora_plan
+from components.render_config.targets import lora_targets
 from components.shared.plan import LoraPlan
+from components.shared.spec import LoraSpec
 from tests.tiny_models import make_model
 
 # peft 0.21.2 asks transformers 5.23 by an old name
@@ -65,3 +71,15 @@ def test_expected_shapes_are_those_that_peft_saves(tmp_path: Path, architecture,
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(str(tmp_path / "adapter"))
     saved = {name: tuple(tensor.shape) for name, tensor in load_file(tmp_path / "adapter" / "adapter_model.safetensors").items()}
     assert expected_shapes(base, LoraPlan(rank=3, alpha=6.0, dropout=0.0, target_modules=(target,))) == saved
+
+
+@pytest.mark.parametrize("asked", ["auto", "attention", "mlp"])
+@pytest.mark.parametrize("architecture", ["qwen3_moe", "mixtral", "gpt_oss"])
+def test_the_matrices_of_experts_are_expected_as_peft_saves_them(tmp_path: Path, architecture: Any, asked: str):
+    base = make_model(tmp_path / "base", architecture=architecture)
+    shapes = architecture_of(json.loads((base / "config.json").read_bytes()))
+    lora = lora_plan(LoraSpec(rank=2), lora_targets(asked, shapes))
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**lora.peft_config)).save_pretrained(str(tmp_path / "adapter"))
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert adapter_problems({name: torch.ones_like(tensor) for name, tensor in saved.items()}, expected_shapes(base, lora)) == []
+    assert any("experts" in name for name in saved) == (asked != "attention")

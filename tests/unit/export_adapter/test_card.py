@@ -2,7 +2,8 @@ import pytest
 import yaml
 
 from components.export_adapter.card import CardFacts, model_card
-from components.shared.results import Difference, EpochLosses, History, StepLosses, Verification
+from components.shared.prompts import Prompt, Prompts
+from components.shared.results import BaseModel, Difference, EpochLosses, History, StepLosses, Verification
 from components.shared.spec_file import parse_spec
 from tests.made_plan import make_plan
 
@@ -12,6 +13,9 @@ VERIFICATION = Verification(
     problems=(),
     precision="bf16",
     num_tokens=16,
+    num_prompts=4,
+    num_ends=4,
+    num_stops=3,
     vocabulary=400,
     logits_std=3.0,
     tolerance_max=0.3,
@@ -37,7 +41,17 @@ DATASET = {
 }
 
 
-def card_of(method: str, revision: str | None = None) -> str:
+HUB = BaseModel(hub_id="org/base", commit="abc123")
+FOLDER = BaseModel(folder="base", sha256="5" * 64)
+PROMPTS = Prompts(
+    chat_template="{{ messages }}",
+    end_token_ids=(3,),
+    base_files=(),
+    prompts=(Prompt(messages=({"role": "user", "content": 'Say "hi"'},), text="x", token_ids=(1, 3), probe_length=2, ends_turn=True),),
+)
+
+
+def card_of(method: str, base: BaseModel = HUB) -> str:
     spec = parse_spec(
         {
             "name": "demo",
@@ -47,13 +61,14 @@ def card_of(method: str, revision: str | None = None) -> str:
             "training": {"method": method, "epochs": 1},
         }
     )
-    plan = make_plan(spec, num_rows=32, revision=revision)
-    return model_card(CardFacts(spec=spec, plan=plan, history=HISTORY, verification=VERIFICATION, dataset=DATASET))
+    plan = make_plan(spec, num_rows=32, revision=base.commit)
+    facts = CardFacts(spec=spec, plan=plan, history=HISTORY, verification=VERIFICATION, base=base, prompts=PROMPTS, dataset=DATASET)
+    return model_card(facts)
 
 
 @pytest.mark.parametrize(("method", "library", "relation"), [("lora", "peft", "adapter"), ("full", "transformers", "finetune")])
 def test_front_matter_names_base_library_and_relation(method: str, library: str, relation: str):
-    _, front, _ = card_of(method, revision="abc123").split("---\n", 2)
+    _, front, _ = card_of(method).split("---\n", 2)
     found = yaml.safe_load(front)
     assert found["base_model"] == "org/base"
     assert found["base_model_revision"] == "abc123"
@@ -68,12 +83,25 @@ def test_card_tells_data_losses_proof_and_licence():
         "60 held-out conversations (`kept.jsonl`)",
         "| before | 0 | | 3.2000 |",
         "| 1 | 4 | 2.5000 | 2.2500 |",
+        "give the token ids of training for 4 prompts of the data",
         "within 0.02 standard deviations of the trained model's (allowed: 0.3); the base model's are 2.5 away",
+        "it stops at 3 of 4 turn ends",
         "see the base model",
     ):
         assert told in card
 
 
-def test_loading_code_of_an_adapter_pins_the_bases_revision():
-    assert "AutoModelForCausalLM.from_pretrained('org/base', revision='abc123')" in card_of("lora", revision="abc123")
-    assert "revision=" not in card_of("lora")
+def test_loading_code_names_the_base_by_hub_id_and_commit_or_by_folder_and_digest():
+    hub, folder = card_of("lora"), card_of("lora", base=FOLDER)
+    assert "The base model is `org/base at commit abc123`." in hub
+    assert 'base = "org/base"\nmodel = AutoModelForCausalLM.from_pretrained(base, revision=\'abc123\', dtype="auto")' in hub
+    assert f"The base model is `the folder base with sha256 {'5' * 64}`." in folder
+    assert 'base = "path/to/base"\nmodel = AutoModelForCausalLM.from_pretrained(base, dtype="auto")' in folder
+    assert "base_model:" not in folder
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_cards_code_is_python_and_asks_a_question_of_the_data(method: str):
+    code = card_of(method).split("```python\n")[1].split("```")[0]
+    compile(code, "card", "exec")
+    assert '"content": "Say \\"hi\\""' in code

@@ -129,7 +129,7 @@ def test_a_busy_api_server_is_asked_again_and_a_refusal_is_told(tmp_path: Path, 
     with running(ApiStandIn(lambda *_: answers.pop(0))) as server:
         cluster = cluster_at(server, tmp_path, monkeypatch)
         assert cluster.job("j") == {"metadata": {"name": "j"}}
-        with pytest.raises(ClusterError, match=r"not allowed \(403\); the launcher's account needs the Role of k8s/base"):
+        with pytest.raises(ClusterError, match=r"the launcher's account needs the Role of k8s/base/launcher-role.yaml"):
             cluster.job("j")
 
 
@@ -193,3 +193,54 @@ def test_a_namespace_that_is_not_there_is_told_from_a_kind_that_is_not(tmp_path:
             cluster.job("j")
         with pytest.raises(ClusterError, match="there is no PyTorchJob in this cluster"):
             cluster.job("j")
+
+
+NO_RUNTIME = 'admission webhook "vtrainjob.kb.io" denied the request: TrainingRuntime.trainer.kubeflow.org "hagane" not found'
+NO_QUOTA = 'pytorchjobs.kubeflow.org "j" is forbidden: exceeded quota: q, requested: count/pytorchjobs.kubeflow.org=1, used: 1, limited: 1'
+NO_RIGHT = 'pytorchjobs.kubeflow.org is forbidden: User "u" cannot create resource "pytorchjobs" in API group "kubeflow.org"'
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (NO_RUNTIME, f"{NO_RUNTIME}. Fix: kubectl apply -k k8s/overlays/trainjob"),
+        (NO_QUOTA, f"{NO_QUOTA}. Fix: wait until other jobs end"),
+        ('admission webhook "policy" denied the request: team label missing', "denied the request: team label missing"),
+        (NO_RIGHT, "not allowed (403); the launcher's account needs the Role of k8s/base"),
+    ],
+)
+def test_what_refuses_a_job_is_shown_as_it_stands_and_only_a_missing_right_as_one(
+    message: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(ApiStandIn(lambda *_: (200, {}), lambda *_: (403, {"message": message}))) as server:
+        cluster = cluster_at(server, tmp_path, monkeypatch)
+        with pytest.raises(ClusterError) as caught:
+            cluster.create({"metadata": {"name": "j"}})
+    assert expected in caught.value.problems[0]
+    assert ("needs the Role" in caught.value.problems[0]) is (message is NO_RIGHT)
+
+
+def test_a_job_whose_creation_was_broken_off_is_deleted_when_it_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [False, False, True]
+    deleted: list[str] = []
+
+    def change(verb: str, path: str, *_: object) -> tuple[int, dict[str, Any]]:
+        if verb == "POST":
+            return 200, {}
+        if not there.pop(0):
+            return 404, {"message": "pytorchjobs not found"}
+        deleted.append(path)
+        return 200, {}
+
+    with running(ApiStandIn(lambda *_: (200, {}), change)) as server:
+        cluster = cluster_at(server, tmp_path, monkeypatch)
+
+        def broken_off(*_: object) -> None:
+            raise SystemExit(143)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cluster, "_ask", broken_off)
+            with pytest.raises(SystemExit):
+                cluster.create({"metadata": {"name": "j"}})
+        cluster.delete("j")
+    assert len(deleted) == 1

@@ -6,21 +6,41 @@ from typing import Any
 import pytest
 import yaml
 
-from components.launch_training.access import Permission, beyond, in_words, needed, shortened
+from components.launch_training.access import beyond, in_words, needed, shipped, shortened
+from components.launch_training.cluster_facts import quantities
 from components.launch_training.diagnosis import (
     excess_finding,
     image_finding,
+    kfp_permissions_finding,
     kind_finding,
+    permissions_finding,
     pod_finding,
     queue_finding,
+    retries_finding,
     source_findings,
     store_findings,
 )
 from components.launch_training.fitting import GIB, NodeFacts, node_finding
-from components.launch_training.kinds import PYTORCHJOB, TRAINJOB
-from components.launch_training.probe import Probed, Sources, ended_early, heard, probe_job, probe_pod, still_waiting
+from components.launch_training.kinds import PYTORCHJOB, TRAINJOB, JobKind
+from components.launch_training.probe import (
+    Probed,
+    Sources,
+    ended_early,
+    heard,
+    probe_job,
+    probe_pod,
+    queued_probe,
+    still_waiting,
+)
+from components.launch_training.queue_checks import default_queue_finding, effect_finding, quota_finding
+from components.launch_training.runtime_policy import runtime_finding
+from components.launch_training.worker_pod import worker_template
+from components.launch_training.workload import Queueing
+from components.shared.permissions import KFP_POD_PERMISSIONS, OF_QUEUES, Permission
+from components.shared.spec_file import spec_from_parameter
 from tests.example_jobs import JOBS, job_text
 from tests.example_plans import ROOT
+from tests.example_trainjob import example_trainjob
 from tests.schemas import schema_problems
 
 SOURCES = Sources(config_maps=("hagane",), secrets=("hagane-s3",))
@@ -31,19 +51,21 @@ def granted(*files: str) -> set[Permission]:
     """What the Roles in files of k8s/ grant."""
     objects = [each for file in files for each in yaml.safe_load_all((ROOT / "k8s" / file).read_text())]
     return {
-        Permission(verb, group, resource)
+        Permission(verb, group, resource, name)
         for role in objects
         for rule in role.get("rules", [])
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
     }
 
 
 def test_the_roles_grant_just_what_a_launcher_needs() -> None:
-    assert granted("base/launcher-role.yaml") == set(needed(PYTORCHJOB))
+    assert granted("base/launcher-role.yaml") == {*needed(PYTORCHJOB), *OF_QUEUES}
+    assert granted("base/kfp-pod-role.yaml") == set(KFP_POD_PERMISSIONS)
     both = granted("base/launcher-role.yaml", "overlays/trainjob/launcher-role.yaml")
-    assert both == {*needed(PYTORCHJOB), *needed(TRAINJOB)}
+    assert both == {*needed(PYTORCHJOB), *needed(TRAINJOB), *OF_QUEUES} == set(shipped())
 
 
 def test_rules_beyond_what_is_needed_are_told_and_those_of_everyone_are_not() -> None:
@@ -53,9 +75,49 @@ def test_rules_beyond_what_is_needed_are_told_and_those_of_everyone_are_not() ->
         {"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["hagane-s3"]},
         {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
     ]
-    assert beyond(rules, needed(PYTORCHJOB)) == ["* *.*", "get secrets (hagane-s3)"]
+    assert beyond(rules, needed(PYTORCHJOB)) == ["* *.*", "get secrets hagane-s3"]
     assert excess_finding("a", ["get secrets"], ["create pods in namespace default"]).state == "warning"
     assert excess_finding("a", [], []).state == "ok"
+
+
+def test_what_kfps_parts_need_and_its_public_config_map_are_not_beyond() -> None:
+    kfp = [{"verbs": [each.verb], "apiGroups": [each.group], "resources": [each.resource]} for each in KFP_POD_PERMISSIONS]
+    for rule, each in zip(kfp, KFP_POD_PERMISSIONS, strict=True):
+        rule["resourceNames"] = [each.name] if each.name else []
+    public = {"verbs": ["get"], "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["kubeflow-pipelines-public"]}
+    assert beyond([*kfp, public], KFP_POD_PERMISSIONS) == []
+    assert beyond(kfp, needed(PYTORCHJOB)) != []
+
+
+def test_kfps_own_account_is_not_judged_by_what_more_it_may() -> None:
+    for account in ("pipeline-runner", "default-editor"):
+        assert excess_finding(account, ["* pods"], ["get secrets in namespace default"]).state == "ok"
+
+
+def test_a_missing_right_of_either_list_is_named_with_the_file_that_grants_it() -> None:
+    events = permissions_finding("pipeline-runner", [Permission("list", "", "events"), Permission("watch", "", "events")], 11)
+    assert events.found == "pipeline-runner may not list, watch events"
+    assert events.mend.startswith("k8s/base/launcher-role.yaml grants it: kubectl apply -k k8s/overlays/kfp-single-user")
+    results = kfp_permissions_finding("hagane-launcher", list(KFP_POD_PERMISSIONS[1:]), 4)
+    assert results.found == ("hagane-launcher may not get secrets mlpipeline-minio-artifact; create, patch workflowtaskresults.argoproj.io")
+    assert results.mend.startswith("k8s/base/kfp-pod-role.yaml grants it")
+    assert kfp_permissions_finding("a", [], 4).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("defaults", "state", "said"),
+    [
+        (None, "skipped", "no workflow-controller-configmap"),
+        ({}, "warning", "a pod whose node is lost is not"),
+        ({"retryStrategy": {"limit": "2", "retryPolicy": "OnError"}}, "ok", "a step that failed is not, whatever its retries say"),
+        ({"retryStrategy": {"limit": "2", "retryPolicy": "Always"}}, "ok", "a step that failed and a pod that is lost"),
+        ({"retryStrategy": {"limit": "2"}}, "warning", "OnFailure"),
+    ],
+)
+def test_what_the_sites_retry_policy_does_to_a_run_is_said(defaults: Any, state: str, said: str) -> None:
+    finding = retries_finding(defaults)
+    assert finding.state == state
+    assert said in finding.found
 
 
 def test_permissions_are_told_by_resource_and_long_lists_are_cut() -> None:
@@ -108,32 +170,164 @@ def test_pods_may_share_a_node_that_has_room_for_both_and_bear_its_taint(tolerat
     assert node_finding([node("a", gpus=8, taints=[SPOT])], NEEDS, 2, {"tolerations": [toleration]}).state == "ok"
 
 
-def probe_of(name: str) -> dict[str, Any]:
-    manifest = yaml.safe_load(job_text(name))
-    return probe_job(manifest, "hagane-doctor-0", image="i", sources=SOURCES, store="s3://b/r", seconds=60)
+PROBE: dict[str, Any] = {"image": "i", "sources": SOURCES, "store": "s3://b/r", "seconds": 60}
 
 
+def job_of(name: str, kind: JobKind) -> dict[str, Any]:
+    return example_trainjob(name) if kind is TRAINJOB else yaml.safe_load(job_text(name))
+
+
+def probe_of(name: str, kind: JobKind = PYTORCHJOB) -> dict[str, Any]:
+    return probe_job(job_of(name, kind), kind, "hagane-doctor-0", **PROBE)
+
+
+def pod_probe_of(name: str, kind: JobKind = PYTORCHJOB) -> dict[str, Any]:
+    return probe_pod(job_of(name, kind), kind, "hagane-doctor-0", **PROBE)
+
+
+@pytest.mark.parametrize("kind", [PYTORCHJOB, TRAINJOB], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("name", JOBS)
-def test_the_probe_is_a_job_and_a_pod_that_schemas_know_small_and_in_no_queue(name: str) -> None:
-    job = probe_of(name)
+def test_the_probe_is_a_job_and_a_pod_that_schemas_know_small_and_in_no_queue(name: str, kind: JobKind) -> None:
+    job, pod = probe_of(name, kind), pod_probe_of(name, kind)
+    assert job["kind"] == kind.name
     assert schema_problems(job) == []
-    assert schema_problems(probe_pod(job)) == []
+    assert schema_problems(pod) == []
     assert not [label for label in job["metadata"]["labels"] if "kueue" in label]
-    assert "suspend" not in job["spec"]["runPolicy"]
-    (container,) = probe_pod(job)["spec"]["containers"]
-    assert container["resources"]["limits"]["memory"] == "384Mi"
-    assert not [resource for resource in container["resources"]["limits"] if "/" in resource]
+    assert not kind.is_suspended(job)
+    assert kind.num_pods(job) == 1
+    for each in (pod["spec"], worker_template(job, kind)["spec"]):
+        (container,) = each["containers"]
+        assert container["resources"]["limits"]["memory"] == "384Mi"
+        assert not [resource for resource in container["resources"]["limits"] if "/" in resource]
+        assert container["command"][-1] == "components.train.store_check"
+    assert dict(each.split("=") for each in kind.pods("hagane-doctor-0").split(",")).items() <= pod["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("kind", [PYTORCHJOB, TRAINJOB], ids=lambda kind: kind.name)
+def test_the_probe_of_a_queue_is_suspended_in_it(kind: JobKind) -> None:
+    job = queued_probe(probe_of("spot-in-a-queue", kind), kind, "spot")
+    assert schema_problems(job) == []
+    assert kind.is_suspended(job)
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "spot"
 
 
 def test_the_probe_has_the_workers_account_environment_volumes_and_security() -> None:
     worker = yaml.safe_load(job_text("patched-with-claims"))["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
-    probe = probe_pod(probe_of("patched-with-claims"))["spec"]
+    probe = pod_probe_of("patched-with-claims")["spec"]
     for key in ("serviceAccountName", "volumes", "securityContext", "automountServiceAccountToken", "schedulerName"):
         assert probe[key] == worker[key], key
     ours, theirs = probe["containers"][0], worker["containers"][0]
     for key in ("env", "volumeMounts", "securityContext"):
         assert ours[key] == theirs[key], key
     assert ours["envFrom"][: len(theirs["envFrom"])] == theirs["envFrom"]
+    trainjob = example_trainjob("patched-with-claims")
+    theirs, ours = (worker_template(each, TRAINJOB)["spec"] for each in (trainjob, probe_of("patched-with-claims", TRAINJOB)))
+    for key in ("serviceAccountName", "volumes", "securityContext"):
+        assert ours[key] == theirs[key], key
+
+
+def runtime_of(**changes: Any) -> dict[str, Any]:
+    """The overlay's runtime, with these fields of its JobSet, Job and pod."""
+    runtime = yaml.safe_load((ROOT / "k8s" / "overlays" / "trainjob" / "runtime.yaml").read_text())
+    jobset = runtime["spec"]["template"]["spec"]
+    job = jobset["replicatedJobs"][0]["template"]["spec"]
+    places = {"jobset": jobset, "job": job, "pod": job["template"]["spec"]}
+    for name, value in changes.items():
+        where, _, field = name.partition("_")
+        if value is None:
+            del places[where][field]
+        else:
+            places[where][field] = value
+    return runtime
+
+
+STOCK = {
+    "jobset_failurePolicy": None, "job_backoffLimit": None, "job_podFailurePolicy": None, "pod_restartPolicy": "OnFailure",
+    "pod_terminationGracePeriodSeconds": None, "pod_automountServiceAccountToken": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("runtime", "cluster", "state", "found"),
+    [
+        (runtime_of(), {}, "ok", ["TrainingRuntime hagane keeps max_restarts 10 and grace_seconds 30"]),
+        (runtime_of(), {"max_restarts": 200}, "warning", ["maxRestarts 100 is below cluster.max_restarts 200"]),
+        (
+            runtime_of(**STOCK),
+            {"runtime": "torch-distributed"},
+            "warning",
+            [
+                "backoffLimit 6, counted over all pods, ends the job",
+                "pods have 30 s to end, checkpoints.grace_seconds needs 35",
+                "get the token",
+            ],
+        ),
+        (None, {}, "failed", ["no TrainingRuntime hagane"]),
+        (runtime_of(jobset_replicatedJobs=[]), {}, "failed", ["no replicated job and container 'node'"]),
+    ],
+)
+def test_what_a_runtime_does_not_keep_is_named(runtime: Any, cluster: Any, state: str, found: list[str]) -> None:
+    tree = {"name": "t", "store": "s3://b/r", "backend": "trainjob", "model": {"source": "m"}, "data": {"train": "d"}, "cluster": cluster}
+    finding = runtime_finding(spec_from_parameter(tree), "TrainingRuntime", runtime)
+    assert finding.state == state
+    assert all(each in finding.found for each in found), finding.found
+    assert bool(finding.mend) is (state != "ok")
+
+
+def cluster_queue(**changes: Any) -> dict[str, Any]:
+    objects = yaml.safe_load_all((ROOT / "k8s" / "examples" / "kueue.yaml").read_text())
+    queue = next(each for each in objects if each["kind"] == "ClusterQueue")
+    return {**queue, "spec": {**queue["spec"], **changes}}
+
+
+MEMORY_AND_DISK = {"memory": Decimal(2**30), "ephemeral-storage": Decimal(2**30)}
+
+
+@pytest.mark.parametrize(
+    ("queue", "needs", "state", "found"),
+    [
+        (cluster_queue(), MEMORY_AND_DISK, "ok", "covers ephemeral-storage, memory"),
+        (cluster_queue(), {"amd.com/gpu": Decimal(1)}, "failed", "does not cover amd.com/gpu"),
+        (cluster_queue(), {"nvidia.com/gpu": Decimal(12)}, "failed", "is too small for the job: nvidia.com/gpu 24 of 16"),
+        (cluster_queue(cohortName="all"), {"nvidia.com/gpu": Decimal(12)}, "warning", "is too small"),
+        (cluster_queue(stopPolicy="Hold"), MEMORY_AND_DISK, "failed", "is held (stopPolicy Hold)"),
+        (None, MEMORY_AND_DISK, "failed", "no ClusterQueue hagane"),
+    ],
+)
+def test_a_cluster_queue_that_can_never_admit_the_job_is_named(queue: Any, needs: Any, state: str, found: str) -> None:
+    finding = quota_finding("hagane", queue, needs, 2, quantities)
+    assert (finding.state, found in finding.found) == (state, True), finding.found
+    assert bool(finding.mend) is (state != "ok")
+
+
+@pytest.mark.parametrize(
+    ("queueing", "state", "found"),
+    [
+        (Queueing(), "failed", "Kueue made no Workload for a PyTorchJob within 15 s"),
+        (Queueing(unread="the launcher's account may not list"), "skipped", "may not list"),
+        (
+            Queueing(
+                workload={"status": {"conditions": [{"type": "QuotaReserved", "status": "False", "message": "LocalQueue q doesn't exist"}]}}
+            ),
+            "failed",
+            "LocalQueue q doesn't exist",
+        ),
+        (
+            Queueing(workload={"status": {"conditions": [{"type": "QuotaReserved", "status": "True"}]}}),
+            "ok",
+            "Kueue makes a Workload for a PyTorchJob in queue q",
+        ),
+    ],
+)
+def test_whether_kueue_looks_at_this_kind_of_job_is_seen_by_its_workload(queueing: Queueing, state: str, found: str) -> None:
+    finding = effect_finding(PYTORCHJOB, "q", queueing, waited_s=15)
+    assert (finding.state, found in finding.found) == (state, True), finding.found
+
+
+def test_a_default_queue_that_the_spec_does_not_name_is_warned_of() -> None:
+    finding = default_queue_finding("n")
+    assert finding.state == "warning"
+    assert "cluster.queue: default" in finding.mend
 
 
 def pod(**status: Any) -> dict[str, Any]:
@@ -145,9 +339,9 @@ def waiting(reason: str) -> dict[str, Any]:
 
 
 def test_a_pod_that_will_never_run_is_given_up_at_once_and_one_on_its_way_is_not() -> None:
-    assert ended_early(waiting("ImagePullBackOff")) == Probed("no image", "ImagePullBackOff: why")
-    assert ended_early(waiting("CreateContainerConfigError")) == Probed("not started", "CreateContainerConfigError: why")
-    assert ended_early(waiting("ContainerCreating")) is None
+    assert ended_early(PYTORCHJOB, waiting("ImagePullBackOff")) == Probed("no image", "ImagePullBackOff: why")
+    assert ended_early(PYTORCHJOB, waiting("CreateContainerConfigError")) == Probed("not started", "CreateContainerConfigError: why")
+    assert ended_early(PYTORCHJOB, waiting("ContainerCreating")) is None
 
 
 def test_what_a_pod_waited_for_is_told() -> None:
@@ -162,14 +356,14 @@ def ended(code: int) -> dict[str, Any]:
 
 def test_what_the_probe_printed_is_heard() -> None:
     lines = [f'{{"event":"environment","prefix":"{KEYS}","names":["K"]}}', '{"event":"store_used","if_absent":true}']
-    assert heard(lines, ended(0)) == Probed("ran", environment={KEYS: ("K",)}, store={"if_absent": True})
+    assert heard(PYTORCHJOB, lines, ended(0)) == Probed("ran", environment={KEYS: ("K",)}, store={"if_absent": True})
     failed = '{"event":"failed","problems":["s3://b/r: no"],"exit_code":2}'
-    assert heard([failed], ended(2)) == Probed("ran", problems=("s3://b/r: no",))
-    assert heard(["Traceback", "ModuleNotFoundError: x"], ended(1)).detail == "Error, exit code 1: ModuleNotFoundError: x"
+    assert heard(PYTORCHJOB, [failed], ended(2)) == Probed("ran", problems=("s3://b/r: no",))
+    assert heard(PYTORCHJOB, ["Traceback", "ModuleNotFoundError: x"], ended(1)).detail == "Error, exit code 1: ModuleNotFoundError: x"
 
 
 def test_a_probe_whose_log_cannot_be_read_is_not_called_well() -> None:
-    probed = heard([], ended(0))
+    probed = heard(PYTORCHJOB, [], ended(0))
     finding = pod_finding(probed, "hagane-worker")
     assert (finding.state, "its log could not be read" in finding.found) == ("failed", True)
     image = image_finding("train:1", probed)

@@ -1,18 +1,20 @@
 import json
+import os
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.launch_training import end as module
 from components.launch_training import reap
 from components.launch_training.__main__ import kfp_end
 from components.launch_training.end import Ended, end
 from components.launch_training.notify import NOTIFY_VARIABLE
-from components.shared.errors import ClusterError, StoreDenied, StoreUnreachable
+from components.shared.errors import ClusterError, DataError, StoreDenied
+from components.shared.failures import failure_of, read_failures, write_failure
 from components.shared.layout import REPORT, newest_key
 from components.shared.links import LINK_VARIABLE, store_link
 from components.shared.log import set_up_log
@@ -53,14 +55,6 @@ def reaped(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     return runs
 
 
-@pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long it waited before each further look; a test waits for none."""
-    waited: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", waited.append)
-    return waited
-
-
 @pytest.mark.parametrize("state", ["CANCELLED", "CANCELED"])
 def test_the_job_of_a_run_that_was_stopped_goes_and_the_page_says_what_is_safe(
     state: str, tree: dict[str, Any], reaped: list[tuple[str, bool]]
@@ -99,7 +93,6 @@ def test_a_job_that_could_not_be_deleted_fails_the_task_after_all_was_told_once(
     tree: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     address: list[dict[str, Any]],
-    pauses: list[float],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -114,11 +107,15 @@ def test_a_job_that_could_not_be_deleted_fails_the_task_after_all_was_told_once(
         kfp_end(tree, {}, kfp_run="mine", notify_when="failure", state="COMPLETE", error_message=None, summary_path=str(page))
     assert ended.value.code == 2
     assert [(each["title"], each["state"]) for each in address] == [("Run r finished", "COMPLETE")]
-    assert "- cluster: not allowed (403)\n- a job may still be at work" in address[0]["text"]
+    assert "- cluster: not allowed (403)\n- a job may still be running" in address[0]["text"]
     assert "not allowed (403)" in page.read_text()
     assert "No checkpoint is committed yet" in page.read_text()
+    (failure,) = read_failures(LocalStore(Path(parse_spec(tree).run_uri)), "mine")
+    assert (failure.step, failure.message.splitlines()[0]) == ("end_run", "cluster: not allowed (403)")
+    monkeypatch.setattr(reap, "reap_run", lambda *_, **__: [])
+    _end(tree, state="COMPLETE")
+    assert read_failures(LocalStore(Path(parse_spec(tree).run_uri))) == ()
     assert page.read_text() in capsys.readouterr().out
-    assert len(pauses) == 3
 
 
 def test_a_pipeline_that_found_nothing_new_says_whose_work_it_left_as_it_is(
@@ -139,41 +136,57 @@ def _report_digest(store: LocalStore, folder: Path) -> str:
     return publish_folder(store, REPORT, folder / "report", made_by="write_report", inputs={}, facts={}).digest
 
 
-@pytest.mark.parametrize(
-    ("error", "num_looks"), [(StoreUnreachable("store: no answer"), 4), (StoreDenied("store: wrong key"), 1)], ids=["no answer", "denied"]
-)
-def test_a_store_that_cannot_be_read_is_looked_at_again_if_that_may_pass_and_then_fails_the_task(
-    error: Exception, num_looks: int, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch, address: list[dict[str, Any]]
+def test_a_store_that_cannot_be_read_fails_the_task_and_is_notified(
+    tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch, address: list[dict[str, Any]]
 ) -> None:
-    looks: list[str] = []
-
     def refuse(store: object, key: str) -> bytes:
-        looks.append(key)
-        raise error
+        raise StoreDenied("store: wrong key")
 
     _claimed_by(tree, "mine")
     monkeypatch.setattr(LocalStore, "read_bytes", refuse)
     ended = _end(tree, state="COMPLETE")
-    assert len(looks) == num_looks
-    assert ended.problems[0] == f"what is stored could not be read: {error}"
+    assert ended.problems[0] == "what is stored could not be read: store: wrong key"
     assert ended.problems[1].endswith(f"hagane reap {parse_spec(tree).run_uri}")
     assert len(address) == 1
 
 
-def test_a_store_that_answers_again_is_no_problem_and_the_job_goes(
-    tree: dict[str, Any], reaped: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+def test_an_exit_task_that_runs_twice_notifies_once_and_shows_the_same_page(
+    tree: dict[str, Any], reaped: list[tuple[str, bool]], address: list[dict[str, Any]]
 ) -> None:
     _claimed_by(tree, "mine")
-    read, asked = LocalStore.read_bytes, iter(["no answer", "no answer"])
+    first, second = _end(tree), _end(tree)
+    assert len(address) == 1
+    assert first == second
+    assert len(reaped) == 2
 
-    def answer_later(store: LocalStore, key: str) -> bytes:
-        if next(asked, None) is not None:
-            raise StoreUnreachable("store: no answer")
-        return read(store, key)
 
-    monkeypatch.setattr(LocalStore, "read_bytes", answer_later)
-    assert _end(tree, state="COMPLETE").problems == ()
-    assert (len(reaped), len(pauses)) == (1, 2)
+def test_a_notification_that_was_refused_is_sent_again_by_the_second_try(
+    tree: dict[str, Any], reaped: list[tuple[str, bool]], address: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _claimed_by(tree, "mine")
+    url = os.environ[NOTIFY_VARIABLE]
+    monkeypatch.setenv(NOTIFY_VARIABLE, url.replace("hook", "refuse"))
+    _end(tree)
+    monkeypatch.setenv(NOTIFY_VARIABLE, url)
+    _end(tree)
+    assert len(address) == 2
+
+
+def test_why_a_step_failed_is_in_the_page_and_in_the_notification(
+    tree: dict[str, Any], reaped: list[tuple[str, bool]], address: list[dict[str, Any]]
+) -> None:
+    _claimed_by(tree, "mine")
+    run = parse_spec(tree).run_uri
+    for step, kfp_run in (("evaluate", "mine"), ("export_adapter", "earlier")):
+        failure = failure_of(step, DataError("rows: none; add some"), ["event=begun"], at=datetime.now(UTC), kfp_run=kfp_run)
+        write_failure(LocalStore(Path(run)), failure)
+    page = _end(tree, error="said by KFP").page
+    assert "evaluate: rows: none; add some" in page
+    assert "event=begun" in page
+    assert "evaluate: rows: none; add some" in address[0]["text"]
+    assert "export_adapter" not in page
+    assert "said by KFP" not in page
+    assert f"{run}/ends/mine.json" in page
 
 
 @pytest.fixture
@@ -249,10 +262,17 @@ def test_an_address_that_does_not_answer_fails_nothing_and_is_never_shown(
     assert "passwd" not in told
 
 
-def test_a_place_in_s3_is_a_link_that_the_ui_serves_or_that_the_site_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert store_link("s3://b/runs/r/report/report.html") == (
-        "[s3://b/runs/r/report/report.html](artifacts/get?source=s3&bucket=b&key=runs/r/report/report.html)"
-    )
+def test_a_place_in_s3_is_a_link_where_a_click_opens_it_and_else_a_plain_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "s3://b/runs/r/report/report.html"
+    for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", LINK_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    assert store_link(place) == f"`{place}`"  # a stock UI server cannot read Amazon's
+    for elsewhere in ("https://minio.example.com", "http://minio-service.example.com:9000"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", elsewhere)
+        assert store_link(place) == f"`{place}`"
+    for own in ("http://minio-service.kubeflow:9000", "http://seaweedfs.kubeflow.svc.cluster.local:8333", "http://minio-service:9000"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", own)
+        assert store_link(place) == f"[{place}](artifacts/get?source=minio&bucket=b&key=runs/r/report/report.html)"
     monkeypatch.setenv(LINK_VARIABLE, "https://console.example.com/{bucket}?prefix={key}")
     assert store_link("s3://b/a key") == "[s3://b/a key](https://console.example.com/b?prefix=a%20key)"
     assert store_link("/folder/r") == "`/folder/r`"

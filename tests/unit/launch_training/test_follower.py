@@ -338,7 +338,7 @@ def test_a_job_found_again_is_marked_at_once_and_its_log_goes_on(world: World, t
 def test_a_retried_launcher_finds_its_job_though_a_quota_lets_no_other_be_made(world: World) -> None:
     world.refuses.add("POST")
     manifest: Any = {"metadata": {"name": "j", "annotations": {"hagane.dev/training": "7"}}}
-    assert begin(Cluster(), manifest, world.log)
+    assert begin(Cluster(), manifest, ClusterSpec(), world.log)
     world.job = None
     with pytest.raises(ClusterError, match="cannot create pytorchjobs"):
-        begin(Cluster(), manifest, world.log)
+        begin(Cluster(), manifest, ClusterSpec(), world.log)

@@ -16,6 +16,7 @@ from components.launch_training.reap import reap_run
 from components.shared.errors import Preempted
 from components.shared.log import set_up_log
 from components.shared.plan import Plan
+from components.shared.run_end import RunEnd, write_end
 from components.shared.spec import RunSpec
 from components.shared.spec_file import spec_from_parameter
 from components.shared.step import claim_run
@@ -125,3 +126,14 @@ def test_the_end_of_a_pipeline_deletes_its_own_job_alone(
     launch(owner, killed=True)
     reaped = reap_run(spec.run_uri, LOG, kfp_run=ended_by, only_own=only_own)
     assert (len(reaped), len(keeper.jobs)) == (1 - left, left)
+
+
+def test_after_an_error_the_exit_task_has_the_job_and_without_one_it_is_deleted_at_once(
+    launch: Any, keeper: JobKeeper, spec: RunSpec
+) -> None:
+    launch("first", killed=True)
+    assert keeper.owners == ["first"]
+    at = datetime.now(UTC)
+    write_end(open_store(spec.run_uri), RunEnd(kfp_run="first", state="RUNNING", title="goes on", resumed_by="launch_training", at=at))
+    launch("first", killed=True)
+    assert keeper.jobs == {}

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipelines.cron import kfp_cron, six_fields
+from pipelines.cron import kfp_cron, last_moment, six_fields
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
@@ -59,3 +59,27 @@ def test_what_cannot_be_said_in_the_servers_zone_is_refused(cron: str, time_zone
 def test_what_is_no_cron_expression_is_told_by_field(cron: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         six_fields(cron)
+
+
+@pytest.mark.parametrize(
+    ("cron", "zone", "last"),
+    [
+        ("0 0 3 * * *", "UTC", datetime(2026, 11, 25, 3, tzinfo=UTC)),
+        ("0 0 3 * * *", "Asia/Tokyo", datetime(2026, 11, 24, 18, tzinfo=UTC)),
+        ("30 */15 * * * *", "UTC", datetime(2026, 11, 25, 11, 45, 30, tzinfo=UTC)),
+        ("0 0 12 25 * *", "UTC", datetime(2026, 11, 25, 12, tzinfo=UTC)),
+        ("1 0 12 25 * *", "UTC", datetime(2026, 10, 25, 12, 0, 1, tzinfo=UTC)),
+        ("0 0 3 * * mon", "UTC", datetime(2026, 11, 23, 3, tzinfo=UTC)),
+        ("0 0 3 20 * mon", "UTC", datetime(2026, 11, 23, 3, tzinfo=UTC)),  # one of the two, as neither is *
+        ("0 0 3 29 2 *", "UTC", None),
+    ],
+)
+def test_the_last_moment_is_the_one_that_the_controller_would_start_a_run_for(cron: str, zone: str, last: datetime | None) -> None:
+    since, now = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 11, 25, 12, tzinfo=UTC)
+    assert last_moment(cron, zone, after=since, until=now) == last
+
+
+def test_a_moment_that_is_not_after_the_beginning_was_not_missed() -> None:
+    now = datetime(2026, 11, 25, 12, tzinfo=UTC)
+    begun = datetime(2026, 11, 25, 3, tzinfo=UTC)
+    assert last_moment("0 0 3 * * *", "UTC", after=begun, until=now) is None

@@ -11,7 +11,7 @@ from pipelines.screens import open_console
 from tests.command_line import hagane
 from tests.example_plans import ROOT
 from tests.free_port import free_port
-from tests.kfp_server import kfp_server
+from tests.support.kfp import kfp_server
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +24,13 @@ def test_kfps_answer_is_told_with_its_mode(multi_user: bool, mode: str) -> None:
     with kfp_server(multi_user=multi_user) as server:
         finding = kfp_finding(Asked(endpoint=server.endpoint))
     assert (finding.state, finding.found) == ("ok", f"{server.endpoint} answers, {mode}, pipelines kept in database")
+
+
+def test_through_the_uis_address_nothing_of_the_answer_is_lost() -> None:
+    with kfp_server() as server:
+        server.through_ui = True
+        finding = kfp_finding(Asked(endpoint=server.endpoint))
+    assert finding.found == f"{server.endpoint} answers, single-user, pipelines kept in database"
 
 
 def test_a_page_to_log_in_and_a_server_that_is_not_there_are_failures() -> None:

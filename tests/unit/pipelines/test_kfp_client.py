@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from components.shared.errors import HaganeError, KfpError, KfpExists, KfpMissing, KfpUnreachable, SpecError
-from pipelines.kfp_client import KfpClient
+from pipelines.active_runs import active_runs
+from pipelines.kfp_client import Health, KfpClient
 from pipelines.kfp_connection import Asked, Connection, find_connection
-from pipelines.kfp_versions import find_pipeline
+from pipelines.kfp_versions import find_pipeline, upload_version
 from tests.free_port import free_port
-from tests.kfp_server import KfpServer, kfp_server
+from tests.support.kfp import KfpServer, kfp_server
+from tests.support.kfp.runs import add_run
 
 TOKEN = "quite-a-secret"
 
@@ -135,6 +137,49 @@ class _Redirecting(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None: ...
+
+
+def test_active_runs_past_a_page_are_all_found_and_those_without_a_state_yet_too(server: KfpServer) -> None:
+    runs = [add_run(server, {"display_name": f"r{number}", "pipeline_spec": {"root": {}}})["run_id"] for number in range(450)]
+    for run in runs[:-5]:
+        server.runs[run]["state"] = "RUNNING"
+        server.runs[run]["created_at"] = "2026-01-01T00:00:00Z"
+    for run in runs[:7]:
+        server.runs[run]["state"] = "FAILED"
+    found = [run.run_id for run in active_runs(client(server.endpoint))]
+    assert (len(found), set(found)) == (443, set(runs[7:]))
+    assert server.called("GET /runs")[-1].query.keys() == {"page_size", "page_token"}
+
+
+@pytest.mark.parametrize("through_ui", [False, True])
+def test_health_is_read_in_the_spelling_of_the_api_and_of_the_ui(server: KfpServer, through_ui: bool) -> None:
+    server.through_ui, server.tag_name = through_ui, "2.17.0"
+    assert client(server.endpoint).health == Health(multi_user=False, pipeline_store="database", tag_name="2.17.0")
+
+
+@pytest.mark.parametrize("through_ui", [False, True])
+def test_a_server_older_than_the_pipeline_needs_is_refused_with_what_would_fail(server: KfpServer, through_ui: bool) -> None:
+    server.through_ui, server.tag_name = through_ui, "2.5.0"
+    told = str(refused(client(server.endpoint)))
+    assert "found version 2.5.0, allowed 2.14 or newer" in told
+    assert "its first step fails" in told
+    for taken in ("2.14.0", "v2.17.3", "3.0.0", "unknown", ""):
+        server.tag_name = taken
+        assert list_runs(client(server.endpoint)) == []
+
+
+def test_the_sentence_of_a_fault_is_shown_where_the_details_hold_none(server: KfpServer) -> None:
+    server.fail("GET /runs", 500)
+    assert "told to answer 500 (500)" in str(refused(client(server.endpoint)))
+
+
+def test_an_upload_that_kfp_gives_no_reason_for_says_what_it_may_be(server: KfpServer) -> None:
+    kfp = client(server.endpoint)
+    with pytest.raises(KfpError) as error:
+        upload_version(kfp, "no-such-pipeline", "v1", b"a: 1", description="")
+    assert "Failed to create a pipeline version (400); KFP gives no reason: you may not upload here, or the pipeline is gone" in str(
+        error.value
+    )
 
 
 def test_a_redirect_to_a_login_is_not_followed() -> None:

@@ -94,3 +94,21 @@ schedules:
 def test_what_is_no_file_of_schedules_is_told(text: str, line: str, tmp_path: Path) -> None:
     (told,) = problems(tmp_path, text)
     assert told.startswith(line)
+
+
+def test_what_kfp_or_argo_would_not_take_as_it_is_is_refused_with_its_line(tmp_path: Path) -> None:
+    name, account, braces = problems(
+        tmp_path,
+        f"""\
+experiment: {"e" * 129}
+schedules:
+  - name: a
+    cron: "0 3 * * *"
+    spec: spec.yaml
+    service_account: My Account
+    overrides: {{evaluation.questions: ["Who is {{{{user}}}}?"]}}
+""",
+    )
+    assert name.startswith("schedules.yaml:1: experiment: found a name of 129 bytes, allowed 128 in KFP")
+    assert account.startswith("schedules.yaml:6: a: service_account: found 'My Account', allowed small letters")
+    assert braces.startswith("schedules.yaml:5: a: evaluation.questions.0: found 'Who is {{user}}?', allowed text without '{{'")

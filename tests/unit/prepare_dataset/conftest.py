@@ -1,11 +1,10 @@
-import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from components.prepare_dataset.records import Conversation, parse_record
+from components.prepare_dataset.conversations import Conversation, read_conversation
 from components.prepare_dataset.tokens import Encoder, load_encoder
 from tests.tiny_models import make_tokenizer
 
@@ -17,7 +16,7 @@ def conversation(*contents: str, where: str = "x.jsonl:1", system: str | None = 
     turns = [{"role": ("user", "assistant")[index % 2], "content": content} for index, content in enumerate(contents)]
     if system is not None:
         turns.insert(0, {"role": "system", "content": system})
-    found = parse_record(json.dumps({"messages": turns}).encode(), where)
+    found = read_conversation(where, turns)
     assert isinstance(found, Conversation)
     return found
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from components.prepare_dataset.chat_template import ChatTemplate, MarkedText, compile_template, mark_trained, read_template
-from components.prepare_dataset.records import Message
+from components.prepare_dataset.chat_template import ChatTemplate, compile_template, read_template
+from components.prepare_dataset.conversations import Message
 from components.prepare_dataset.tokens import load_encoder
 from components.shared.errors import DataError, ModelError
 from tests.tiny_models import BOS, CHATML, END, make_tokenizer
@@ -47,10 +47,6 @@ def _template(text: str) -> ChatTemplate:
     return compile_template("t.jinja", text, TOKENS, now=NOW)
 
 
-def _trained(marked: MarkedText) -> list[str]:
-    return [marked.text[start:end] for start, end in marked.spans]
-
-
 @pytest.mark.parametrize("text", [CHATML, BUSY, PLAIN.read_text()], ids=["chatml", "busy", "plain"])
 @pytest.mark.parametrize("talk", CONVERSATIONS)
 @pytest.mark.parametrize("prompt", [False, True])
@@ -76,38 +72,8 @@ def _same_as_transformers(folder: Path, messages: tuple[Message, ...], *, prompt
     assert ids == theirs.apply_chat_template(turns, add_generation_prompt=prompt)["input_ids"]
 
 
-def test_the_plain_template_reads_as_promised() -> None:
-    marked = mark_trained(_template(PLAIN.read_text()), conversation("1+1?", "2", "2+2?", "4", system="Count.").messages)
-    assert marked.text == f"{BOS}Count.\n\nUser: 1+1?\nAssistant: 2{END}\nUser: 2+2?\nAssistant: 4{END}\n"
-    assert _trained(marked) == [f" 2{END}", f" 4{END}"]
-
-
-def test_an_answer_is_marked_with_its_end_token_and_without_the_white_space_behind() -> None:
-    marked = mark_trained(_template(CHATML), conversation("q", "a\n", "q2", "a2", "left open").messages)
-    assert _trained(marked) == [f"a\n{END}", f"a2{END}"]
-
-
 def test_what_strftime_now_tells_is_the_moment_that_was_given() -> None:
     assert _template("{{ strftime_now('%d %b %Y') }}").render(()) == "24 Nov 2026"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{% for m in messages %}{{ m.content }}{% if loop.last %}{{ eos_token }}{% endif %}{% endfor %}",
-        "{% for m in messages %}{{ m.role + m.content + eos_token }}{% endfor %}{% if add_generation_prompt %}<answer>{% endif %}",
-    ],
-    ids=["end only at the very end", "prompt that no answer begins with"],
-)
-def test_a_template_whose_prompt_is_no_prefix_is_refused_by_name(text: str) -> None:
-    with pytest.raises(DataError, match=r"t.jinja writes assistant turn messages\[1\] otherwise"):
-        mark_trained(_template(text), conversation("q", "a", "q", "b").messages)
-
-
-def test_a_template_that_cuts_reasoning_out_of_an_answer_is_refused() -> None:
-    text = "{% for m in messages %}{{ m.content.split('</think>')[-1] + eos_token }}{% endfor %}"
-    with pytest.raises(DataError, match=r"t.jinja leaves out part of assistant turn messages\[1\]"):
-        mark_trained(_template(text), conversation("q", "<think>hm</think>a").messages)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +91,7 @@ def test_a_template_that_cuts_reasoning_out_of_an_answer_is_refused() -> None:
 )
 def test_what_a_template_refuses_or_gets_wrong_is_one_line_naming_it(text: str, told: str) -> None:
     with pytest.raises(DataError) as raised:
-        mark_trained(_template(text), conversation("q", "a").messages)
+        _template(text).render(conversation("q", "a").messages)
     (problem,) = raised.value.problems
     assert problem.startswith("t.jinja cannot render the first 2 turns: ")
     assert told in problem
@@ -150,7 +116,7 @@ def test_of_several_named_templates_default_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_model_without_template_is_told_which_file_to_set(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"set data.chat_template to a Jinja file, such as specs/templates/plain.jinja"):
+    with pytest.raises(ModelError, match=r"set data.chat_template to a Jinja file: for a base model specs/templates/plain.jinja"):
         read_template(tmp_path, "model", json.loads("{}"))
 
 

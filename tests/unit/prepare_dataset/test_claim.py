@@ -2,18 +2,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import certifi
 import huggingface_hub.constants
 import pytest
 
 from components.prepare_dataset.__main__ import kfp_step, prepare
-from components.prepare_dataset.claim import Claimed, claim
-from components.shared.errors import SpecError
+from components.prepare_dataset.claim import Claimed, check_account, claim
+from components.shared import pod_account
+from components.shared.errors import DataError, SpecError
+from components.shared.failures import read_failures
 from components.shared.layout import REPORT
 from components.shared.log import set_up_log
 from components.shared.manifest import publish_folder
 from components.shared.newest import note_finished
 from components.shared.spec_file import parse_spec
 from components.shared.step import open_run
+from components.shared.storage import LocalStore
 from tests.tiny_models import write_conversations
 from tests.unit.prepare_dataset.conftest import Shown
 
@@ -142,3 +146,33 @@ def test_nothing_is_claimed_when_what_is_set_is_wrong_and_the_lines_name_it(tree
 def test_no_override_leaves_the_spec_as_it_is(tree: dict[str, Any]) -> None:
     claimed = _claim(tree, "k", override_run_name="", override_model="", override_data="", override_epochs=0, override_store="")
     assert open_run(claimed.run)[1] == parse_spec(tree)
+
+
+def test_an_api_server_that_does_not_answer_leaves_the_account_unchecked_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("token", "namespace"):
+        (tmp_path / name).write_text("kubeflow")
+    shutil.copy(certifi.where(), tmp_path / "ca.crt")
+    monkeypatch.setattr(pod_account, "ACCOUNT", tmp_path)
+    spec = parse_spec({"name": "r", "store": "s3://b/r", "model": {"source": "m"}, "data": {"train": "d"}, "backend": "pytorchjob"})
+    check_account(spec, set_up_log("claim"))
+    assert capsys.readouterr().out == ""  # no pod, nothing to ask
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "9")
+    check_account(spec, set_up_log("claim"))
+    assert "event=account_not_checked component=claim why=URLError" in capsys.readouterr().out
+
+
+def test_why_a_run_was_not_claimed_is_in_its_folder_until_it_is(tree: dict[str, Any], tmp_path: Path) -> None:
+    data = tmp_path / "train.jsonl"
+    there = data.read_bytes()
+    data.unlink()
+    with pytest.raises(DataError):
+        _claim(tree, "mine")
+    store = LocalStore(tmp_path / "store/weekly")
+    (failure,) = read_failures(store)
+    assert (failure.step, "train.jsonl" in failure.message) == ("claim_run", True)
+    data.write_bytes(there)
+    _claim(tree, "mine")
+    assert read_failures(store) == ()

@@ -1,6 +1,8 @@
 import json
+import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,15 +12,17 @@ import yaml
 from components.prepare_dataset.__main__ import check, kfp_step, prepare
 from components.prepare_dataset.assemble import LoggedProgress
 from components.prepare_dataset.claim import digest_of
-from components.shared.errors import DataError, HaganeError, ModelError
+from components.prepare_dataset.source import load_source
+from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.layout import DATASET, PLAN
 from components.shared.log import set_up_log
 from components.shared.manifest import Manifest, publish_folder
 from components.shared.spec import RunSpec
-from components.shared.spec_file import parse_spec
+from components.shared.spec_file import parse_spec, spec_from_parameter
 from components.shared.storage import LocalStore, open_store
 from tests.s3_server import S3Server
-from tests.tiny_models import write_conversations
+from tests.tiny_models import CHATML, write_conversations
+from tests.unit.prepare_dataset.chat_templates import HISTORY_WITHOUT_REASONING
 from tests.unit.prepare_dataset.conftest import Shown
 
 
@@ -44,6 +48,68 @@ def _rows(spec: RunSpec, name: str) -> list[dict[str, list[int]]]:
     return pq.read_table(Path(spec.run_uri) / DATASET / name).to_pylist()
 
 
+def _with_records(spec: RunSpec, *records: list[tuple[str, str]], template: str = "", **data: object) -> RunSpec:
+    """The spec with a training file of these turns, a tenth of them held out, and this template, if any."""
+    path = Path(spec.data.train_name)
+    turns = [[{"role": role, "content": content} for role, content in record] for record in records]
+    path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns), encoding="utf-8")
+    if template:
+        path.with_suffix(".jinja").write_text(template)
+        data["chat_template"] = str(path.with_suffix(".jinja"))
+    return _changed(spec, held_out=None, held_out_share=0.1, **data)
+
+
+def _warnings(spec: RunSpec) -> list[str]:
+    _prepare(spec)
+    return json.loads((Path(spec.run_uri) / DATASET / "quality.json").read_text())["warnings"]
+
+
+def test_one_question_with_many_answers_warns_that_held_out_loss_flatters(spec: RunSpec) -> None:
+    (warning,) = _warnings(_with_records(spec, *([("user", "q"), ("assistant", f"answer {n}")] for n in range(40))))
+    held_out = warning.split()[0]
+    assert warning.startswith(f"{held_out} of {held_out} held-out conversations begin with a question that is trained on too")
+    assert "data.held_out_by: prompt" in warning
+
+
+def test_equal_questions_are_on_one_side_unless_asked_otherwise(spec: RunSpec) -> None:
+    records = [[("user", f"q{n % 20}"), ("assistant", f"answer {n}")] for n in range(80)]
+    assert not _warnings(_with_records(spec, *records))
+    assert _warnings(_with_records(spec, *records, held_out_by="conversation"))
+
+
+def test_a_template_that_leaves_out_system_turns_is_warned_of_with_their_number(spec: RunSpec) -> None:
+    template = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}" + CHATML
+    records = [[("system", "Answer in French."), ("user", f"q{n}"), ("assistant", "Oui.")] for n in range(6)]
+    (warning,) = _warnings(_with_records(spec, *records, template=template))
+    assert "leaves out system turns, or words of them, in 6 conversations" in warning
+
+
+def test_a_template_without_generation_prompt_is_warned_of(spec: RunSpec) -> None:
+    template = CHATML.split("{% if add_generation_prompt %}")[0]
+    (warning,) = _warnings(_with_records(spec, *([("user", f"q{n}"), ("assistant", "a")] for n in range(6)), template=template))
+    assert "does not answer to add_generation_prompt, so in 6 conversations" in warning
+
+
+def test_what_is_dropped_is_told_as_a_share_of_the_tokens(spec: RunSpec) -> None:
+    records = [[("user", f"q{n}"), ("assistant", "42 " * (2000 if n % 20 == 0 else 1))] for n in range(100)]
+    (warning,) = _warnings(_with_records(spec, *records, too_long="drop"))
+    assert warning.startswith("5 conversations longer than data.row_tokens were left out: 5.0% of all, ")
+    assert 60 < float(warning.split(", ")[1].split("%")[0]) < 99
+
+
+def test_system_turns_without_text_are_left_out_and_counted(spec: RunSpec) -> None:
+    records = [[("system", ""), ("user", f"q{n}"), ("assistant", "a")] for n in range(6)]
+    assert _warnings(_with_records(spec, *records)) == ["6 system turns without text were left out"]
+
+
+def test_reasoning_that_history_leaves_out_gives_more_samples_than_conversations(spec: RunSpec) -> None:
+    talk = [("user", "q"), ("assistant", "<think>\nr\n</think>\n\na"), ("user", "s"), ("assistant", "<think>\nt\n</think>\n\nb")]
+    asked = _with_records(spec, *([("user", f"q{n}"), *talk[1:]] for n in range(10)), template=HISTORY_WITHOUT_REASONING)
+    facts = _prepare(asked).facts
+    quality = json.loads((Path(spec.run_uri) / DATASET / "quality.json").read_text())
+    assert quality["train"]["samples"] == 2 * quality["train"]["conversations"] == 2 * int(facts["num_conversations"] or 0)
+
+
 def test_a_dataset_holds_what_its_manifest_counts(spec: RunSpec) -> None:
     facts = _prepare(spec).facts
     rows, held_out = _rows(spec, "train.parquet"), _rows(spec, "held_out.parquet")
@@ -56,9 +122,40 @@ def test_a_dataset_holds_what_its_manifest_counts(spec: RunSpec) -> None:
     assert all(sum(row["lengths"]) == len(row["input_ids"]) <= 256 for row in rows)
 
 
+def _of_type(spec: RunSpec, model_type: str, tmp_path: Path) -> RunSpec:
+    """The same spec for a model of another type."""
+    folder = shutil.copytree(spec.model.source, tmp_path / model_type)
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type, "vocab_size": 400}))
+    return parse_spec({**spec.model_dump(mode="json"), "model": {"source": str(folder)}})
+
+
+def test_a_model_that_would_mix_conversations_gets_one_a_row(spec: RunSpec, tmp_path: Path) -> None:
+    facts = _prepare(_of_type(spec, "gpt_oss", tmp_path)).facts
+    rows, held_out = _rows(spec, "train.parquet"), _rows(spec, "held_out.parquet")
+    assert (facts["packed"], facts["num_rows"], facts["held_out_rows"]) == (False, 40, 8) == (False, len(rows), len(held_out))
+    assert all(row["lengths"] == [len(row["input_ids"])] for row in (*rows, *held_out))
+    assert facts["longest_conversation"] == max(len(row["input_ids"]) for row in (*rows, *held_out))
+
+
+def test_packing_can_be_switched_off_and_asks_for_a_new_dataset(spec: RunSpec) -> None:
+    packed, apart = _prepare(spec), load_source(_changed(spec, packing=False), now=datetime(2026, 1, 1))
+    assert packed.facts["packed"]
+    assert not apart.model.packing.packed
+    assert apart.inputs["spec"] != packed.inputs["spec"]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "trocr", "t5"])
+def test_a_type_that_cannot_be_trained_is_refused_before_the_run_is_claimed(spec: RunSpec, model_type: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.source: found"):
+        _prepare(_of_type(spec, model_type, tmp_path))
+    assert not (tmp_path / "store").exists()
+
+
 def test_the_folder_is_finished_and_tells_what_it_was_made_from(spec: RunSpec) -> None:
     manifest = _prepare(spec)
-    assert [file.name for file in manifest.files] == ["held_out.parquet", "page.html", "quality.json", "train.parquet"]
+    assert [file.name for file in manifest.files] == [
+        "held_out.parquet", "page.html", "prompts.json", "quality.json", "tokenizer_sample.json", "train.parquet",
+    ]  # fmt: skip
     assert set(manifest.inputs) == {"spec", "train", "held_out", "tokenizer", "template"}
     assert manifest.facts["train_sha256"] == manifest.inputs["train"]
     assert manifest.facts["model_revision"] is None
@@ -80,7 +177,7 @@ def test_preparing_again_changes_nothing(spec: RunSpec, capsys: pytest.CaptureFi
 
 def test_other_data_is_prepared_anew_as_long_as_no_plan_was_made(spec: RunSpec) -> None:
     first = _prepare(spec)
-    write_conversations(Path(spec.data.train), 39, seed=1)
+    write_conversations(Path(spec.data.train_name), 39, seed=1)
     assert _prepare(spec).facts["num_conversations"] == 39 != first.facts["num_conversations"]
 
 
@@ -88,11 +185,11 @@ def test_data_that_changes_after_planning_is_refused(spec: RunSpec, tmp_path: Pa
     first = _prepare(spec)
     (tmp_path / "plan").mkdir()
     publish_folder(LocalStore(Path(spec.run_uri)), PLAN, tmp_path / "plan", made_by="test", inputs={"dataset": first.digest}, facts={})
-    original = Path(spec.data.train).read_bytes()
-    write_conversations(Path(spec.data.train), 39, seed=1)
+    original = Path(spec.data.train_name).read_bytes()
+    write_conversations(Path(spec.data.train_name), 39, seed=1)
     with pytest.raises(DataError, match=r"train.jsonl: changed since run 'r' was prepared and planned; put it back, or set another name"):
         _prepare(spec)
-    Path(spec.data.train).write_bytes(original)
+    Path(spec.data.train_name).write_bytes(original)
     assert _prepare(spec) == first
 
 
@@ -103,6 +200,30 @@ def test_without_a_held_out_file_a_share_of_train_is_kept_from_training(spec: Ru
     assert facts["held_out_sha256"] is None
     trained = {tuple(row["input_ids"]) for row in _rows(shared, "train.parquet")}
     assert not trained & {tuple(row["input_ids"]) for row in _rows(shared, "held_out.parquet")}
+
+
+def test_a_list_of_sources_is_one_training_set_and_repeats_only_what_is_trained_on(spec: RunSpec, tmp_path: Path) -> None:
+    (tmp_path / "alpaca.json").write_text(json.dumps([{"instruction": f"q{n}", "output": f"a{n}"} for n in range(5)]))
+    sources = [spec.data.train_name, {"path": str(tmp_path / "alpaca.json"), "format": "alpaca", "repeat": 3}]
+    mixed = _changed(spec, train=sources)
+    facts = _prepare(mixed).facts
+    assert facts["num_conversations"] == 45
+    assert sum(len(row["lengths"]) for row in _rows(mixed, "train.parquet")) == 40 + 3 * 5
+    assert "stand more than once" not in (Path(mixed.run_uri) / DATASET / "quality.json").read_text()
+
+
+def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None:
+    tree = spec.model_dump(mode="json")
+    for train, told in (
+        ([{"path": "a", "formt": "x"}], "source 1: formt: got 'x'"),
+        ([], "got [], must be a path, or a list"),
+        (3, "got 3"),
+    ):
+        with pytest.raises(SpecError) as raised:
+            spec_from_parameter({**tree, "data": {"train": train}})
+        (problem,) = raised.value.problems
+        assert problem.startswith("spec: data.train: ")
+        assert told in problem
 
 
 def test_conversations_too_long_for_a_row_are_refused_with_both_ways_out(spec: RunSpec) -> None:
@@ -131,7 +252,7 @@ def test_dropping_everything_is_refused(spec: RunSpec) -> None:
 
 
 def test_problems_of_data_and_model_come_together_and_claim_nothing(spec: RunSpec, tmp_path: Path) -> None:
-    Path(spec.data.train).write_text("{}\n")
+    Path(spec.data.train_name).write_text('{"messages": 3}\n')
     broken = spec.model_copy(update={"model": spec.model.model_copy(update={"source": "./nowhere"})})
     with pytest.raises(HaganeError) as raised:
         _prepare(broken)
@@ -158,15 +279,24 @@ def test_a_model_without_template_prepares_with_the_plain_one(spec: RunSpec, mod
 
 def test_checking_tells_every_problem_and_writes_nothing(spec: RunSpec, tmp_path: Path) -> None:
     assert check(spec) == []
-    with Path(spec.data.train).open("a") as stream:
+    with Path(spec.data.train_name).open("a") as stream:
         stream.write("{}\n[]\n")
     assert len(check(_changed(spec, chat_template="nope.jinja"))) == 3
     assert not (tmp_path / "store").exists()
 
 
+def test_checking_renders_every_conversation(spec: RunSpec) -> None:
+    records = [[("user", f"q{n}"), ("assistant", "a" * 30)] for n in range(600)]
+    records[300] = [("user", "q"), ("user", "twice"), ("assistant", "a")]
+    alternating = "{% if messages[1:] and messages[1].role == 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    (line,) = check(_with_records(spec, *records, template=alternating + CHATML))
+    assert "train.jsonl:301: " in line
+    assert "roles must alternate" in line
+
+
 def test_checking_finds_a_long_conversation_among_the_last(spec: RunSpec) -> None:
     talk = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "とても長い。" * 100}]}
-    with Path(spec.data.train).open("a") as stream:
+    with Path(spec.data.train_name).open("a") as stream:
         stream.write(json.dumps(talk) + "\n")
     (line,) = check(spec)
     assert "conversations looked at have more than 256 tokens, the longest" in line
@@ -184,15 +314,15 @@ def test_kfp_gets_the_manifest_the_page_the_numbers_and_the_digest(spec: RunSpec
 
 def test_data_and_template_may_be_objects_of_a_store_and_are_told_by_their_uri(spec: RunSpec, s3_env: S3Server) -> None:
     store = open_store(s3_env.fresh_uri())
-    store.upload(Path(spec.data.train), "in/train.jsonl")
+    store.upload(Path(spec.data.train_name), "in/train.jsonl")
     store.upload(Path("specs/templates/plain.jinja"), "plain.jinja")
     uris = {"train": f"{store.uri}/in/train.jsonl", "chat_template": f"{store.uri}/plain.jinja"}
     local = _prepare(_changed(spec, chat_template="specs/templates/plain.jinja"))
     remote = _prepare(_changed(spec, **uris))
     assert {name: remote.inputs[name] for name in ("train", "template")} == {name: local.inputs[name] for name in ("train", "template")}
-    store.write_bytes("bad.jsonl", b"{}\n")
+    store.write_bytes("bad.jsonl", b'{"messages": 3}\n')
     told = check(_changed(spec, train=f"{store.uri}/bad.jsonl", chat_template=f"{store.uri}/none.jinja"))
-    assert told[0].startswith(f"{store.uri}/bad.jsonl:1: messages: missing")
+    assert told[0].startswith(f"{store.uri}/bad.jsonl:1: messages: found a number")
     assert told[1].startswith(f"{store.uri}/none.jinja: no such object")
 
 

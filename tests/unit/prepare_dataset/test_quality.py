@@ -4,16 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from components.prepare_dataset.cautions import data_cautions, token_cautions
+from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
 from components.prepare_dataset.chat_template import compile_template
+from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.page import HEIGHT, WIDTH, bars, render_page
 from components.prepare_dataset.quality import Quality, SetQuality, pieces, places, set_quality
-from components.prepare_dataset.records import Conversation
+from components.prepare_dataset.source import Records
 from components.prepare_dataset.tokens import Encoded, Encoder, encode
 from tests.tiny_models import BOS, CHATML, END
 from tests.unit.prepare_dataset.conftest import NOW, conversation
 from tests.unit.prepare_dataset.sentencepiece import like_a_japanese_sentencepiece
 
+NO_RECORDS = Records((), (), "", None)
 STOPS_AT_END: dict[str, object] = {"eos_token_id": 3, "max_position_embeddings": 512}
 
 
@@ -33,7 +35,7 @@ def _cautions(encoder: Encoder, *talks: Conversation, config: dict[str, object] 
 
 def _ten(encoder: Encoder) -> SetQuality:
     talks = [conversation("q", "12" * n, where=f"x:{n}") for n in range(1, 11)]
-    return set_quality(_encoded(encoder, *talks), num_rows=2, row_tokens=1000, dropped=1)
+    return set_quality(_encoded(encoder, *talks), num_rows=2, row_tokens=1000, dropped_lengths=[2000])
 
 
 def test_numbers_of_a_set_add_up(encoder: Encoder) -> None:
@@ -45,7 +47,8 @@ def test_numbers_of_a_set_add_up(encoder: Encoder) -> None:
     assert quality.packing_efficiency == round(sum(lengths) / 2000, 4)
     assert (quality.lengths.min, quality.lengths.p50, quality.lengths.p90, quality.lengths.max) == tuple(lengths[n] for n in (0, 4, 8, 9))
     assert 0 < quality.trained_share.min < quality.trained_share.median < quality.trained_share.max < 1
-    assert sum(each.conversations for each in quality.histogram) == 10
+    assert sum(each.conversations for each in quality.histogram) == 11
+    assert quality.dropped_tokens == 2000
 
 
 def test_pieces_say_what_is_trained_on_and_together_are_the_whole_text(encoder: Encoder) -> None:
@@ -57,14 +60,17 @@ def test_pieces_say_what_is_trained_on_and_together_are_the_whole_text(encoder: 
 
 def test_good_data_causes_no_caution(encoder: Encoder) -> None:
     assert _cautions(encoder, conversation("q", "a"), conversation("12たす7は？", "19です。")) == []
-    assert not list(data_cautions(places([]), places([]), dropped=0))
+    assert not list(data_cautions(NO_RECORDS, places([]), places([])))
+    assert not list(dropped_cautions([], []))
 
 
-def test_copies_leaks_and_dropped_conversations_are_cautioned_about() -> None:
-    lines = list(data_cautions(places([("x:1", "x:7", "x:9")]), places([("x:1", "y:2")]), dropped=3))
+def test_copies_leaks_and_dropped_conversations_are_cautioned_about(encoder: Encoder) -> None:
+    lines = list(data_cautions(NO_RECORDS, places([("x:1", "x:7", "x:9")]), places([("x:1", "y:2")])))
     assert lines[0] == "1 conversations stand more than once in data.train, such as x:1, x:7"
     assert lines[1] == "1 held-out conversations are trained on too, such as x:1 and y:2: their loss flatters"
-    assert lines[2] == "3 conversations longer than data.row_tokens were left out"
+    kept = _encoded(encoder, conversation("q", "a"))
+    (line,) = dropped_cautions([9 * len(kept[0].ids)], kept)
+    assert line == "1 conversations longer than data.row_tokens were left out: 50.0% of all, 90.0% of the tokens"
 
 
 @pytest.mark.parametrize(

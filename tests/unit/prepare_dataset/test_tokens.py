@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -38,11 +39,12 @@ def test_labels_are_exactly_the_answers_and_their_end_tokens(encoder: Encoder, t
 
 @settings(deadline=None)
 @given(turns=st.lists(WORDS, min_size=2, max_size=4))
-def test_a_conversation_begins_with_one_bos_and_decodes_to_its_text(encoder: Encoder, turns: list[str]) -> None:
+def test_a_conversation_begins_with_one_bos_and_decodes_to_its_text_up_to_its_last_answer(encoder: Encoder, turns: list[str]) -> None:
     talk = conversation(*turns)
+    answered = talk.messages[: len(turns) // 2 * 2]
     (tokens,), _ = encode(encoder, [talk])
     assert [encoder.tokenizer.id_to_token(token) for token in tokens.ids].count(BOS) == 1
-    assert encoder.tokenizer.decode(list(tokens.ids), skip_special_tokens=False) == encoder.template.render(talk.messages)
+    assert encoder.tokenizer.decode(list(tokens.ids), skip_special_tokens=False) == encoder.template.render(answered)
 
 
 @pytest.mark.parametrize("kind", [like_llama_2, like_a_japanese_sentencepiece])
@@ -65,8 +67,19 @@ def test_an_answer_that_begins_inside_a_token_is_trained_on_with_it_and_noted(en
     assert encoder.tokenizer.decode(list(tokens.ids[start:end]), skip_special_tokens=False) == f" the answer{END}"
 
 
+ENDLESS = "{% for m in messages %}{{ m.content + '\n' }}{% endfor %}"
+
+
+def test_turns_without_an_end_token_are_trained_with_eos_behind_each(encoder: Encoder) -> None:
+    encoded, problems = encode(_with(encoder, ENDLESS), [conversation("q", "a", "r", "b")])
+    decoded = [encoder.tokenizer.decode(list(tokens.ids), skip_special_tokens=False) for tokens in encoded]
+    assert not problems
+    assert decoded == [f"q\na{END}", f"q\na\nr\nb{END}"]
+
+
 def test_turns_without_an_end_token_are_refused_once_with_their_number(encoder: Encoder) -> None:
-    endless = _with(encoder, "{% for m in messages %}{{ m.content + '\n' }}{% endfor %}")
+    template = compile_template("t.jinja", ENDLESS, {}, now=NOW)
+    endless = dataclasses.replace(encoder, template=template)
     encoded, problems = encode(endless, [conversation("q", "a", where=f"x:{line}") for line in (1, 2, 3)])
     (line,) = problem_lines(problems)
     assert encoded == []

@@ -1,13 +1,16 @@
 """The arithmetic of families.py, held against transformers' own models built without weights and walked."""
 
 import dataclasses
+import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from components.render_config.architectures import architecture_of
-from components.render_config.families import FAMILIES
+from components.render_config.families import FAMILIES, SPELLINGS
 from components.render_config.shapes import from_json
 from components.shared.errors import ModelError
 
@@ -62,6 +65,26 @@ def comparable(architecture: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config["model_type"])
 def test_counting_and_walking_the_real_model_give_the_same_shapes(config: dict[str, Any]) -> None:
     assert comparable(architecture_of(config)) == walked(config)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config["model_type"])
+def test_a_config_saved_by_transformers_counts_as_the_built_model(config: dict[str, Any], tmp_path: Path) -> None:
+    """As transformers 5 writes it, and with every field that it has renamed under its other name."""
+    from components.train.walk import build
+
+    fields = {name: value for name, value in config.items() if name != "model_type"}
+    AutoConfig.for_model(config["model_type"], **fields).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_bytes())
+    built = sum(weight.numel() for weight in build(config).parameters())
+    assert architecture_of(saved).num_parameters == built
+    others = {name: other for other, name in SPELLINGS.get(config["model_type"], {}).items()}
+    respelled = {others.get(name, name): value for name, value in saved.items()}
+    assert architecture_of(respelled).num_parameters == built
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_the_other_spellings_of_a_family_are_those_of_transformers(model_type: str) -> None:
+    assert SPELLINGS.get(model_type, {}) == type(AutoConfig.for_model(model_type)).attribute_map
 
 
 def test_every_counted_family_is_held_against_its_model() -> None:

@@ -3,7 +3,7 @@ import pytest
 from components.render_config.choice import choose
 from components.render_config.fit import ORDER, fits, job
 from components.render_config.memory import memory
-from components.render_config.planner import Machine, decide
+from components.render_config.planner import NO_DATASET, Machine, decide
 from components.shared.errors import HaganeError, SpecError
 from components.shared.plan import Plan, ZeroPlan
 from components.shared.spec_file import load_spec
@@ -17,7 +17,7 @@ def planned(name: str, *overrides: str) -> Plan:
 def test_the_largest_micro_batch_that_fits_is_taken_and_the_next_would_not_fit() -> None:
     spec = load_spec(ROOT / "specs/plans/elyza-7b-lora-1x24gb.yaml")
     config = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
-    decided = decide(spec, {**config, "vocab_size": 32000}, Machine(), dataset_tokens=0)
+    decided = decide(spec, {**config, "vocab_size": 32000}, Machine(), NO_DATASET)
     parts = (decided.architecture, decided.wish, decided.hardware)
     chosen = choose(*parts)
     assert (chosen.zero, chosen.micro_batch) == (ZeroPlan(stage=0), 4)
@@ -26,7 +26,9 @@ def test_the_largest_micro_batch_that_fits_is_taken_and_the_next_would_not_fit()
 
 
 def test_less_memory_steps_down_in_the_order_of_slowing() -> None:
-    chosen = [planned("rinna-3-6b-full-4x24gb", f"hardware.gpu_memory_gib={gib}").zero for gib in (80, 27, 24, 20, 16, 8)]
+    chosen = [
+        planned("rinna-3-6b-full-4x24gb", "hardware.gpu=null", f"hardware.gpu_memory_gib={gib}").zero for gib in (80, 27, 24, 20, 16, 8)
+    ]
     places = [ORDER.index(zero) for zero in chosen]
     assert places == sorted(places)
     assert places[0] == ORDER.index(ZeroPlan(stage=1))
@@ -41,17 +43,18 @@ def test_what_the_spec_fixes_is_obeyed_and_cautioned_about_when_wasteful() -> No
 
 
 def test_full_training_gets_no_stage_0_unless_that_is_asked_for() -> None:
-    assert planned("rinna-3-6b-full-4x24gb", "hardware.gpu_memory_gib=80", "zero={offload_optimizer: none}").zero == ZeroPlan(stage=1)
-    assert planned("rinna-3-6b-full-4x24gb", "hardware.gpu_memory_gib=80", "zero={stage: 0}").zero == ZeroPlan(stage=0)
+    name, large = "rinna-3-6b-full-4x24gb", "hardware.gpu=a100-80gb"
+    assert planned(name, large, "zero={offload_optimizer: none}").zero == ZeroPlan(stage=1)
+    assert planned(name, large, "zero={stage: 0}").zero == ZeroPlan(stage=0)
 
 
-def test_a_training_that_does_not_fit_is_refused_with_three_ways_out_that_do() -> None:
+def test_a_training_that_does_not_fit_is_refused_with_three_changes_that_fit() -> None:
     with pytest.raises(SpecError) as caught:
         planned("swallow-70b-full-8x80gb")
-    first, *ways = caught.value.problems
+    first, *changes = caught.value.problems
     assert "does not fit" in first
-    assert len(ways) == 3
-    assert all(way.startswith("hardware: way out: ") and "GiB" in way for way in ways)
+    assert len(changes) == 3
+    assert all(line.startswith("hardware: fix: ") and "GiB" in line for line in changes)
     assert planned("swallow-70b-full-8x80gb", "hardware.num_nodes=2", "training.global_batch=64").zero.stage == 3
 
 
@@ -96,3 +99,11 @@ def test_the_picture_has_every_stage_and_what_each_bar_is_made_of(name: str) -> 
     for option in plan.memory.options:
         assert sum(option.gpu_kinds.values()) == option.gpu_bytes
         assert sum(option.host_kinds.values()) == option.host_bytes
+
+
+@pytest.mark.parametrize("name", ["elyza-7b-lora-offload-asked", "elyza-7b-full-8x80gb", "elyza-7b-lora-1x24gb"])
+def test_the_bar_of_the_chosen_option_is_as_long_as_the_verdict_says(name: str) -> None:
+    plan = planned(name)
+    assert plan.memory is not None
+    (chosen,) = [each for each in plan.memory.options if each.zero == plan.zero]
+    assert (chosen.gpu_bytes, chosen.host_bytes) == (plan.memory.gpu_bytes, plan.memory.host_bytes)

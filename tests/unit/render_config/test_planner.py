@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,3 +83,33 @@ def test_lora_checkpoints_promise_sixteen_bytes_a_trainable_parameter() -> None:
 )
 def test_precision_is_what_the_machine_computes_fast_unless_asked(asked: Any, flags: set[str], chosen: str) -> None:
     assert choose_precision(asked, frozenset(flags))[0] == chosen
+
+
+GPT_OSS = CONFIG | {"model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 2}
+APART = replace(DATASET, num_rows=200, num_tokens=8_000, num_held_out=10, packed=False, longest_conversation=48)
+
+
+def test_one_conversation_a_row_is_counted_in_steps_memory_and_time() -> None:
+    spec = spec_with(training={"epochs": 1, "global_batch": 8, "micro_batch": 1})
+    full = make_plan(spec, replace(DATASET, num_rows=200, num_tokens=12_800), CONFIG, machine=Machine())
+    plan = make_plan(spec, APART, GPT_OSS, machine=Machine())
+    assert (plan.packed, plan.steps.steps_per_epoch, plan.steps.tokens_per_epoch) == (False, 25, 8_000)
+    assert plan.reasons["packed"].startswith("in a gpt_oss model conversations of a row would see each other")
+    assert plan.reasons["steps.steps_per_epoch"].startswith("200 rows of one conversation in batches of 8")
+    assert any(caution.startswith("data.packing: each row holds one conversation") for caution in plan.cautions)
+    assert full.packed
+    assert not any("data.packing" in caution for caution in full.cautions)
+    assert plan.memory is not None
+    assert any("1 x 48 tokens" in term.formula for term in (*plan.memory.host, *plan.memory.gpu))
+
+
+def test_rows_of_the_other_kind_than_the_model_needs_are_refused() -> None:
+    with pytest.raises(HaganeError, match=r"dataset: found packed rows, allowed data.packing false, since in a gpt_oss model"):
+        make_plan(spec_with(), replace(APART, packed=True), GPT_OSS, machine=Machine())
+
+
+@pytest.mark.parametrize(("model_type", "why"), [("bert", "see the future"), ("trocr", "is not that of the next token"), ("t5", "causal")])
+def test_a_type_that_cannot_be_trained_right_is_refused_in_one_line(model_type: str, why: str) -> None:
+    with pytest.raises(HaganeError, match=why) as caught:
+        check_spec(spec_with(), CONFIG | {"model_type": model_type}, Machine())
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["model.source"]

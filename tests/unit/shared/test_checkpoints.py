@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ def test_each_that_stays_says_why() -> None:
     why = reasons_to_keep(EPOCHS, KeepSpec(last=1, best=2, every=2))
     assert why["checkpoints/epoch-0002"] == "best 2, every 2"
     assert why["checkpoints/epoch-0005"] == "last 1, newest"
+
+
+def test_a_held_out_loss_that_is_no_number_is_never_the_best() -> None:
+    losses = (2.0, math.nan, 1.0, 3.0)
+    epochs = [checkpoint(epoch, 10 * epoch, loss) for epoch, loss in enumerate(losses, start=1)]
+    assert sorted(reasons_to_keep(epochs, KeepSpec(best=1))) == ["checkpoints/epoch-0003", "checkpoints/epoch-0004"]
+    assert sorted(reasons_to_keep(epochs, KeepSpec(best=3))) == [f"checkpoints/epoch-{epoch:04d}" for epoch in (1, 3, 4)]
 
 
 def test_a_checkpoint_between_epochs_stays_only_while_it_is_the_newest() -> None:

@@ -10,8 +10,11 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
+from components.shared import patience
 from components.shared.errors import ModelError
+from components.shared.log import set_up_log
 from components.shared.model_source import CONFIG_AND_TOKENIZER, WEIGHTS, has_weights, read_config, resolve_model
+from components.shared.patience import waits
 from components.shared.spec import ModelSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -156,6 +159,28 @@ def test_offline_mode_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     assert "(OfflineModeIsEnabled); check network, HF_ENDPOINT and HF_HUB_OFFLINE" in _complaint("org/tiny")
+
+
+@pytest.mark.parametrize(("offline", "num_waits"), [(False, 1), (True, 0)], ids=["no answer", "offline"])
+def test_a_step_waits_for_a_hub_that_is_away_and_not_for_one_that_may_not_be_asked(
+    offline: bool, num_waits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(patience, "DEADLINE_S", 0.2)
+    with waits(set_up_log("export_adapter")):
+        _complaint("org/tiny")
+    waited = capsys.readouterr().out.count("event=waiting component=export_adapter what=hub")
+    assert min(waited, 1) == num_waits
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("source", ["gated/tiny", "missing/tiny", "broken/tiny"])
+def test_what_the_hub_refuses_is_not_asked_again(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with waits(set_up_log("export_adapter")):
+        _complaint(source)
+    assert "event=waiting" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("content", "told"), [(None, "no such file"), ("{", "cannot be read as JSON"), ("[]", "found list")])

@@ -1,17 +1,21 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from components.shared.processes import left_by_signal
 
 PARENT = """
 import signal, subprocess, sys
 from components.shared.processes import end_with_parent, stop_passed_on
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent)
 up = child.stdout.readline()
-with stop_passed_on(child, child.terminate, signal.SIGTERM, signal.SIGINT) as noted:
+still = lambda: print("still stopping", flush=True)
+with stop_passed_on(child, child.terminate, signal.SIGTERM, signal.SIGINT, still=still) as noted:
     print(child.pid, up, end="", flush=True)
     print(child.stdout.read(), end="", flush=True)
     child.wait()
@@ -53,12 +57,65 @@ def test_what_a_child_says_while_it_ends_is_still_read_and_the_signal_reaches_it
     assert parent.returncode == 0
 
 
-def test_a_second_ctrl_c_ends_a_child_that_does_not_listen() -> None:
+def test_a_second_ctrl_c_disturbs_nothing_and_a_third_ends_a_child_that_does_not_listen() -> None:
     parent, child = begin(STUBBORN)
+    for _ in range(2):
+        parent.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            parent.wait(timeout=0.5)
     parent.send_signal(signal.SIGINT)
-    with pytest.raises(subprocess.TimeoutExpired):
-        parent.wait(timeout=0.5)
-    parent.send_signal(signal.SIGINT)
-    parent.communicate(timeout=20)
+    output, _ = parent.communicate(timeout=20)
+    assert output == "still stopping\n"
     assert parent.returncode == -signal.SIGINT
     assert not child.is_running()
+
+
+LEFT = """
+import time
+from components.shared.processes import left_by_signal
+with left_by_signal(ending="job j is being deleted", left="job j may be left"):
+    try:
+        print("up", flush=True)
+        time.sleep(60)
+    except BaseException as error:
+        print(type(error).__name__, flush=True)
+        try:
+            time.sleep(1.5)
+            print("deleted", flush=True)
+        except KeyboardInterrupt:
+            print("given up", flush=True)
+        raise SystemExit(7)
+"""
+
+
+def leave(*signals: signal.Signals, pause_s: float = 0.3) -> tuple[int, list[str], str]:
+    """How a process ended that got these signals, and what it printed on each stream."""
+    process = subprocess.Popen([sys.executable, "-c", LEFT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    for each in signals:
+        process.send_signal(each)
+        time.sleep(pause_s)
+    output, errors = process.communicate(timeout=20)
+    return process.returncode, output.splitlines(), errors
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.001, 0.003, 0.01, 0.05])
+def test_only_the_first_sigterm_is_heard_whenever_the_others_come(pause_s: float) -> None:
+    terms = [signal.SIGTERM] * 5
+    assert leave(*terms, pause_s=pause_s) == (7, ["SystemExit", "deleted"], "")
+
+
+def test_a_second_ctrl_c_says_what_goes_on_and_a_third_gives_up() -> None:
+    going_on = "job j is being deleted; Ctrl-C again: give up\n"
+    assert leave(signal.SIGINT, signal.SIGINT) == (7, ["KeyboardInterrupt", "deleted"], going_on)
+    three = [signal.SIGINT] * 3
+    assert leave(*three) == (7, ["KeyboardInterrupt", "given up"], f"{going_on}job j may be left\n")
+    assert leave(signal.SIGTERM, signal.SIGINT) == (7, ["SystemExit", "deleted"], going_on)
+
+
+def test_a_block_that_no_signal_left_leaves_the_handlers_as_they_were() -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with left_by_signal(ending="", left=""):
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

@@ -1,12 +1,11 @@
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from components.train.rows import NOT_TRAINED, PackedRows, Row, collate, first_tokens
+from components.train.rows import NOT_TRAINED, Row, collate, inputs_of
+from tests.small_models import small_model
 from tests.tiny_models import make_model
 
 ROWS: list[Row] = [
@@ -17,6 +16,7 @@ ROWS: list[Row] = [
 
 def test_positions_restart_at_each_conversation_and_at_padding() -> None:
     batch = collate(ROWS)
+    assert "position_ids" in batch
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]]
 
 
@@ -25,21 +25,29 @@ def test_nothing_is_learned_at_a_seam_or_on_padding() -> None:
     assert labels == [[NOT_TRAINED, 6, 7, NOT_TRAINED, 9], [NOT_TRAINED, 3, NOT_TRAINED, NOT_TRAINED, NOT_TRAINED]]
 
 
+def test_rows_of_one_conversation_need_no_positions() -> None:
+    batch = collate([ROWS[1], {"input_ids": [5, 6, 7], "labels": [5, 6, 7], "lengths": [3]}])
+    assert batch.keys() == {"input_ids", "labels"}
+    assert batch["input_ids"].tolist() == [[4, 3, 0], [5, 6, 7]]
+    assert batch["labels"].tolist() == [[NOT_TRAINED, 3, NOT_TRAINED], [NOT_TRAINED, 6, 7]]
+
+
+@pytest.mark.parametrize("model_type", ["gpt_oss", "bloom", "mamba2", "qwen3_next", "opt"])
+def test_a_padded_conversation_gets_the_logits_it_gets_alone(model_type: str) -> None:
+    model = small_model(model_type)
+    batch = collate([{"input_ids": list(range(3, 30)), "labels": list(range(3, 30)), "lengths": [27]}, ROWS[1]])
+    with torch.no_grad():
+        padded = model(**inputs_of(batch, torch.device("cpu"))).logits[1, :2]
+        alone = model(input_ids=torch.tensor([ROWS[1]["input_ids"]])).logits[0]
+    assert torch.allclose(padded, alone, atol=1e-5)
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
 def test_a_packed_conversation_gets_the_logits_it_gets_alone(architecture, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(make_model(tmp_path, architecture=architecture))
     batch = collate(ROWS)
     with torch.no_grad():
-        packed = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+        packed = model(**inputs_of(batch, torch.device("cpu")), use_cache=False).logits
         alone = model(input_ids=torch.tensor([[8, 9]]), use_cache=False).logits
     # fp32 sums in another order: a few units in the last place of logits near 1.
     assert torch.allclose(packed[0, 3:5], alone[0], atol=1e-5)
-
-
-def test_the_probe_is_one_conversation_from_the_first_row(tmp_path: Path) -> None:
-    columns = {name: [row[name] for row in ROWS] for name in ("input_ids", "labels", "lengths")}
-    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
-    rows = PackedRows(tmp_path / "rows.parquet")
-    assert len(rows) == 2
-    assert first_tokens(rows, 16).tolist() == [[5, 6, 7]]
-    assert first_tokens(rows, 2).tolist() == [[5, 6]]

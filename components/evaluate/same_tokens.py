@@ -1,0 +1,40 @@
+"""Does AutoTokenizer give the tokens that a dataset has? Asked before a run is paid for, where transformers is installed.
+
+python -m components.evaluate.same_tokens --run RUN
+"""
+
+from pathlib import Path
+
+from components.shared.layout import DATASET, PLAN
+from components.shared.manifest import fetch_folder
+from components.shared.model_source import CONFIG_AND_TOKENIZER, resolve_model
+from components.shared.plan import Plan
+from components.shared.spec import ModelSpec
+from components.shared.step import open_run, run_argument, step_log, work_folder
+from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, read_tokenizer_sample, refuse_other_tokens
+
+
+def check_tokens(folder: Path, dataset: Path) -> None:
+    """The model's tokenizer gives the tokens of the dataset. Raises ModelError where it does not."""
+    from transformers import AutoTokenizer  # costs seconds, and most tokenizers need no look
+
+    sample = read_tokenizer_sample(dataset)
+    if sample.may_differ:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        refuse_other_tokens(sample, folder, lambda text: tokenizer.encode(text, add_special_tokens=False))
+
+
+def main() -> None:
+    run = run_argument("evaluate.same_tokens", __doc__, must_be_finished="plan")
+    with step_log("evaluate") as log:
+        store, _ = open_run(run)
+        work = work_folder(run, "same_tokens")
+        fetch_folder(store, DATASET, work / DATASET, names=(TOKENIZER_SAMPLE,))
+        plan = Plan.model_validate_json(store.read_bytes(f"{PLAN}/plan.json"))
+        source = ModelSpec(source=plan.model.source, revision=plan.model.revision)
+        check_tokens(resolve_model(source, patterns=CONFIG_AND_TOKENIZER).folder, work / DATASET)
+        log.info("same_tokens", model=plan.model.source)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The base model of an export, named so that it can be found again anywhere -> base.json."""
+
+import hashlib
+from pathlib import Path
+
+from components.shared.manifest import file_entry
+from components.shared.plan import ModelPlan
+from components.shared.results import BaseModel
+
+BASE = "base.json"
+_DIGESTED = ("config.json", "*.safetensors", "tokenizer.json")
+
+
+def base_model(planned: ModelPlan, folder: Path) -> BaseModel:
+    """Hub id and commit; of a folder its name and the digest of its files, all of which are read."""
+    if planned.revision is not None:
+        return BaseModel(hub_id=planned.source, commit=planned.revision)
+    return BaseModel(folder=folder.absolute().name, sha256=folder_digest(folder))
+
+
+def adapters_base(planned: ModelPlan, folder: Path) -> str:
+    """What adapter_config.json names: the hub id, or the folder by its whole path on this machine."""
+    return planned.source if planned.revision is not None else str(folder.absolute())
+
+
+def folder_digest(folder: Path) -> str:
+    """What `sha256sum config.json *.safetensors tokenizer.json | sha256sum` prints in the folder (LC_ALL=C)."""
+    paths = [path for pattern in _DIGESTED for path in sorted(folder.glob(pattern))]
+    lines = [f"{file_entry(path, path.name).sha256}  {path.name}\n" for path in paths]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,0 +1,78 @@
+"""Held-out conversations -> prompts.json: a few of different lengths, by which training and export are compared later."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from components.prepare_dataset.conversations import Conversation
+from components.prepare_dataset.samples import samples_of
+from components.prepare_dataset.source import Source
+from components.prepare_dataset.tokens import Encoded, Encoder, encode
+from components.shared.prompts import PROBE_TOKENS, PROMPTS, Prompt, Prompts, base_files
+
+Item = TypeVar("Item")
+
+NUM_PROMPTS = 4
+NUM_CANDIDATES = 16
+"""Conversations that are tokenised to choose from."""
+
+
+def write_prompts(source: Source, folder: Path, *, row_tokens: int) -> None:
+    """prompts.json is in the folder, and names at least one conversation that fits a row."""
+    conversations = source.records.held_out or source.records.train
+    encoder = source.model.encoder
+    chosen = chosen_conversations(encoder, conversations, row_tokens=row_tokens)
+    prompts = Prompts(
+        chat_template=encoder.template.text,
+        template_args=dict(encoder.template.arguments),
+        end_token_ids=tuple(sorted({each.ids[end - 1] for each in chosen for _, end in each.trained})),
+        base_files=base_files(source.model.resolved.folder),
+        prompts=tuple(prompt_of(encoder, each) for each in chosen),
+    )
+    (folder / PROMPTS).write_text(prompts.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def chosen_conversations(encoder: Encoder, conversations: Sequence[Conversation], *, row_tokens: int) -> list[Encoded]:
+    """Up to four that fit a row, from the shortest to the longest of those looked at."""
+    by_length = sorted(conversations, key=_num_characters)
+    candidates = spread(by_length, NUM_CANDIDATES)
+    fitting = _fitting(encoder, candidates, row_tokens) or _fitting(encoder, by_length, row_tokens)
+    return spread(sorted(fitting, key=lambda each: len(each.ids)), NUM_PROMPTS)
+
+
+def prompt_of(encoder: Encoder, encoded: Encoded) -> Prompt:
+    """The text, cut for the model behind the last trained turn that ends within PROBE_TOKENS."""
+    ends = [end for _, end in encoded.trained if end <= PROBE_TOKENS]
+    text, source, template = _text_of(encoder, encoded), encoded.source, encoder.template
+    whole = template.render(source.messages, tools=source.tools) == text
+    return Prompt(
+        messages=tuple(template.turn(each) for each in source.messages) if whole else (),
+        tools=None if source.tools is None else tuple(source.tools),
+        text=text,
+        token_ids=tuple(encoded.ids),
+        probe_length=max(ends, default=min(len(encoded.ids), PROBE_TOKENS)),
+        ends_turn=bool(ends),
+    )
+
+
+def _text_of(encoder: Encoder, encoded: Encoded) -> str:
+    """The text of the conversation, or of its part, that has these token ids."""
+    texts = [each.text for each in samples_of(encoder.template, encoded.source, encoder.end_tokens)]
+    found = [text for text in texts if encoder.tokenizer.encode(text, add_special_tokens=False).ids == list(encoded.ids)]
+    return found[0]
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of the items, evenly spaced, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[index * (len(items) - 1) // (most - 1)] for index in range(most)]
+
+
+def _num_characters(conversation: Conversation) -> int:
+    return sum(len(message.content) for message in conversation.messages)
+
+
+def _fitting(encoder: Encoder, conversations: Sequence[Conversation], row_tokens: int) -> list[Encoded]:
+    encoded, _ = encode(encoder, conversations)
+    return [each for each in encoded if len(each.ids) <= row_tokens]

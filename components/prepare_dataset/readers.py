@@ -1,0 +1,268 @@
+"""A file -> its records as plain data, each with its place, or what is wrong with it.
+
+JSONL and CSV are read a line at a time, Parquet and Arrow a batch at a time. A JSON list is held in memory as a whole.
+"""
+
+import codecs
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc as ipc
+import pyarrow.parquet as pq
+
+_BOM = codecs.BOM_UTF8
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_PARQUET, _ARROW_FILE = b"PAR1", b"ARROW1"
+_ROWS_AT_ONCE = 1000
+_LONGEST_CELL = 1 << 30
+_GUESSES = ("cp932", "euc_jp")
+"""Encodings in which Japanese text still comes; Windows' Shift-JIS first."""
+_JAPANESE = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+_LONGEST_INTEGER = 4300
+"""Digits that Python reads as an integer (sys.int_info.default_max_str_digits)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One record of a file."""
+
+    line: int
+    record: Any = None
+    problem: str | None = None
+    """Why it could not be read, in words that are the same for equal problems."""
+
+
+def read_places(path: Path, kind: str, encoding: str = "utf-8") -> Iterator[Place]:
+    """Every record of the file, in order; blank lines are none. `kind` is the suffix of its name, such as `.csv`.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(4096)
+    if start.startswith(_PARQUET):
+        return _batches(path, _parquet_batches)
+    if start.startswith(_ARROW_FILE) or kind == ".arrow":
+        return _batches(path, _arrow_batches)
+    if codecs.lookup(encoding).name == "utf-8" and start.startswith(_UTF16):
+        return iter([Place(1, problem=_wrong_encoding(start, 0))])
+    if kind in (".csv", ".tsv"):
+        return _table_rows(path, "\t" if kind == ".tsv" else _delimiter(start), encoding)
+    if start.removeprefix(_BOM).lstrip().startswith(b"[") and _is_list(path):
+        return _listed(path, encoding)
+    return _json_lines(path, encoding)
+
+
+def _json_lines(path: Path, encoding: str) -> Iterator[Place]:
+    for number, line in _numbered_lines(path, encoding):
+        place = _parsed(line, number)
+        yield place
+        if place.problem is not None and "it reads as" in place.problem:
+            return  # every other line would be the same problem
+
+
+def _batches(path: Path, batches: Callable[[Path], Iterator[pa.RecordBatch]]) -> Iterator[Place]:
+    """Rows, numbered from 1. A struct has every key that any row has: null ones are left out at every depth."""
+    number = 0
+    try:
+        for batch in batches(path):
+            for record in batch.to_pylist():
+                number += 1
+                yield Place(number, _without_nulls(record))
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        yield Place(number + 1, problem=f"cannot be read on ({' '.join(str(error).split())[:200]}); make or fetch the file again")
+
+
+def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=_ROWS_AT_ONCE)
+
+
+def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Of an Arrow file, or of an Arrow stream, as `datasets` saves it."""
+    with pa.memory_map(str(path)) as source:
+        if source.read(len(_ARROW_FILE)) == _ARROW_FILE:
+            source.seek(0)
+            reader = ipc.open_file(source)
+            yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+            return
+        source.seek(0)
+        yield from ipc.open_stream(source)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _delimiter(start: bytes) -> str:
+    """Of a CSV file, by its first line: the most frequent of comma, semicolon and tab."""
+    header = start.split(b"\n", 1)[0]
+    return max(",;\t", key=lambda char: header.count(char.encode()))
+
+
+def _table_rows(path: Path, delimiter: str, encoding: str) -> Iterator[Place]:
+    """Rows of CSV or TSV as records of text, numbered by the line on which they end; cells that are JSON lists are lists."""
+    csv.field_size_limit(_LONGEST_CELL)
+    with path.open(encoding="utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding, newline="") as text:
+        rows = csv.DictReader(text, delimiter=delimiter, strict=True)
+        try:
+            names = rows.fieldnames or ()
+            if len(set(names)) < len(names):
+                yield Place(1, problem=f"the header names a column twice: {', '.join(names)}; rename one")
+                return
+            for row in rows:
+                yield _table_row(row, rows.line_num, num_fields=len(names))
+        except UnicodeDecodeError as error:
+            yield Place(rows.line_num + 1, problem=_wrong_encoding(error.object, error.start))
+        except csv.Error as error:
+            yield Place(rows.reader.line_num, problem=f"not CSV ({error}); correct the file")
+
+
+def _table_row(row: dict[Any, Any], line: int, *, num_fields: int) -> Place:
+    if None in row or None in row.values():
+        return Place(line, problem=f"has other than {num_fields} fields, as the header has; quote text that holds a delimiter")
+    return Place(line, {key: _cell(value) for key, value in row.items()})
+
+
+def _cell(value: str) -> Any:
+    """A column of turns can stand in CSV only as JSON text."""
+    if not value.startswith("[{"):
+        return value
+    try:
+        found = loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, list) else value
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a file that begins with a bracket is one JSON list: its first line alone is no JSON, or there is no other."""
+    with path.open("rb") as stream:
+        first = next((line for line in stream if line.removeprefix(_BOM).strip()), b"")
+        others = any(line.strip() for line in stream)
+    return not others or _parsed(first.removeprefix(_BOM), 1).problem is not None
+
+
+def _numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, bytes]]:
+    """Lines in UTF-8 that are not blank, numbered from 1, split at line feeds alone: JSON text may hold U+2028."""
+    if codecs.lookup(encoding).name != "utf-8":
+        with path.open(encoding=encoding, newline="\n") as text:
+            for number, line in enumerate(text, start=1):
+                if not line.isspace():
+                    yield number, line.removeprefix("\ufeff").rstrip("\r\n").encode()
+        return
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            content = line.removeprefix(_BOM) if number == 1 else line
+            if content and not content.isspace():
+                yield number, content.rstrip(b"\r\n")
+
+
+def _parsed(line: bytes, number: int) -> Place:
+    try:
+        return Place(number, loads(line.decode()))
+    except UnicodeDecodeError as error:
+        return Place(number, problem=_wrong_encoding(line, error.start))
+    except json.JSONDecodeError as error:
+        return Place(number, problem=f"not JSON ({error.msg} at column {error.colno}); write one JSON object a line")
+    except DuplicateKeyError as error:
+        return Place(number, problem=str(error))
+    except RecursionError:
+        return Place(number, problem="not a record: nested too deeply")
+
+
+def _listed(path: Path, encoding: str) -> Iterator[Place]:
+    """The records of a JSON list, each with the line on which it begins."""
+    content = path.read_bytes().removeprefix(_BOM)
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        yield Place(content.count(b"\n", 0, error.start) + 1, problem=_wrong_encoding(content, error.start))
+        return
+    decoder = _decoder()
+    position, line = text.index("[") + 1, 1
+    counted = 0
+    while True:
+        position = _next_value(text, position)
+        line += text.count("\n", counted, position)
+        counted = position
+        if text[position : position + 1] == "]":
+            return
+        try:
+            record, position = decoder.raw_decode(text, position)
+        except (json.JSONDecodeError, DuplicateKeyError, RecursionError) as error:
+            yield Place(*_list_problem(error, line))
+            return
+        yield Place(line, record)
+
+
+def _next_value(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n,":
+        position += 1
+    return position
+
+
+def _list_problem(error: Exception, line: int) -> tuple[int, None, str]:
+    if isinstance(error, json.JSONDecodeError):
+        return error.lineno, None, f"the JSON list cannot be read on ({error.msg} at column {error.colno}); correct the file"
+    problem = str(error) if isinstance(error, DuplicateKeyError) else "not a record: nested too deeply"
+    return line, None, problem
+
+
+class DuplicateKeyError(ValueError):
+    """An object has one key twice, so that one of the values would be lost."""
+
+
+def loads(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+
+
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DuplicateKeyError(f"key {twice!r} is given twice in one object; remove one")
+    return found
+
+
+def _integer(digits: str) -> int | str:
+    """Longer numbers than Python reads as integers stay text: nothing of a conversation is a number."""
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else digits
+
+
+def _wrong_encoding(content: bytes, offset: int) -> str:
+    found = f"not UTF-8 (byte {content[offset]:#04x} at offset {offset})"
+    guess = _guessed_encoding(content)
+    if guess is None:
+        return f"{found}; save the file as UTF-8"
+    return f"{found}, it reads as {guess}; save the file as UTF-8, or set data.encoding: {guess}"
+
+
+def _guessed_encoding(content: bytes) -> str | None:
+    if content.startswith(_UTF16):
+        return "utf-16"
+    for name in _GUESSES:
+        try:
+            text = content.decode(name)
+        except UnicodeDecodeError:
+            continue
+        if _JAPANESE.search(text):
+            return name
+    return None

@@ -1,0 +1,119 @@
+"""What a source names -> its files, each as plain bytes on this machine.
+
+A source is a file, a folder, a pattern with `*`, or the same below an S3 prefix. gzip and zstd are unpacked into a
+temporary file, so that every reader, Parquet's too, has a file to seek in. pyarrow unpacks both and is here anyway.
+"""
+
+import fnmatch
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from components.shared.errors import DataError
+from components.shared.storage import open_store
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+"""Of files that are taken from a folder; each also with .gz or .zst behind."""
+
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes (RFC 1952, RFC 8878) -> pyarrow's name of the codec."""
+_DESCRIPTIONS = ("dataset_info.json", "dataset_dict.json", "state.json")
+"""What `datasets` writes beside the Arrow files of `save_to_disk`."""
+
+
+def files_of(source: str) -> list[str]:
+    """The files that a source names, sorted by name.
+
+    Raises:
+        StoreError: the store cannot be listed. DataError: no file is there, or the address is of another kind.
+    """
+    if "://" in source:
+        return _objects_of(source)
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [source]
+    if _is_pattern(source):
+        root = Path(path.anchor) if path.is_absolute() else Path()
+        found = [each for each in root.glob(str(path.relative_to(root))) if each.is_file()]
+    elif path.is_dir():
+        found = [each for each in path.rglob("*") if each.is_file() and is_records(each.name)]
+    else:
+        return [source]
+    if not found:
+        raise DataError(f"{source}: holds no file of records; allowed: {', '.join(SUFFIXES)}, each also .gz or .zst")
+    return sorted(map(str, found))
+
+
+def is_records(name: str) -> bool:
+    """Whether a file of a folder is one of records, by its name."""
+    return name not in _DESCRIPTIONS and not name.startswith((".", "_")) and kind_of_name(name) in SUFFIXES
+
+
+def kind_of_name(name: str) -> str:
+    """The suffix that says what is in the file: `.csv` of `a.csv.gz`."""
+    return Path(name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
+
+
+@contextmanager
+def unpacked(path: Path, name: str) -> Iterator[Path]:
+    """A path by which the file can be read inside the block, gzip and zstd taken off. `name` is for messages.
+
+    Raises:
+        OSError: the file cannot be read. DataError: it is cut off or damaged.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    codec = next((codec for magic, codec in _PACKED.items() if start.startswith(magic)), None)
+    if codec is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain"
+        _unpack(name, path, plain, codec)
+        yield plain
+
+
+def _unpack(name: str, path: Path, plain: Path, codec: str) -> None:
+    try:
+        with pa.OSFile(str(path)) as packed, pa.CompressedInputStream(packed, codec) as stream, plain.open("wb") as target:
+            shutil.copyfileobj(stream, target, 1 << 20)
+    except OSError as error:
+        if error.errno is not None:  # of the disk, not of the content
+            raise
+        raise DataError(f"{name}: {codec} that cannot be unpacked ({' '.join(str(error).split())}); make or fetch the file again") from None
+
+
+def _is_pattern(source: str) -> bool:
+    return any(char in source for char in "*?[")
+
+
+def _objects_of(source: str) -> list[str]:
+    scheme, _, place = source.partition("://")
+    if scheme == "hf":
+        raise DataError(
+            f"{source}: data sets of the hub are not read directly. Fix: hf download --repo-type dataset {place.partition('@')[0]} "
+            "--local-dir FOLDER, and name the folder"
+        )
+    if scheme != "s3":
+        raise DataError(f"{source}: found {scheme}://, allowed: a path, or s3://bucket/…; download the file and name it by its path")
+    if not (source.endswith("/") or _is_pattern(place)):
+        return [source]
+    prefix = source if source.endswith("/") else _before_pattern(source)
+    keys = [f"{prefix}{each.key}" for each in open_store(prefix.rstrip("/")).list()]
+    if _is_pattern(place):
+        found = [key for key in keys if fnmatch.fnmatchcase(key, source)]
+    else:
+        found = [key for key in keys if is_records(key.rpartition("/")[2])]
+    if not found:
+        raise DataError(f"{source}: no object of records is there; allowed: {', '.join(SUFFIXES)}, each also .gz or .zst")
+    return sorted(found)
+
+
+def _before_pattern(source: str) -> str:
+    """The prefix, up to a slash, that all objects of the pattern have."""
+    first = min(source.index(char) for char in "*?[" if char in source)
+    return source[: source.rindex("/", 0, first) + 1]

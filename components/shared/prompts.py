@@ -1,0 +1,86 @@
+"""prompts.json of dataset/: a few conversations of the data, as text and as token ids, and the base files that made the ids.
+
+Training records the trained model's logits for them, and the export must give the same ids and logits.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from components.shared.errors import DataError
+from components.shared.model_source import CONFIG_AND_TOKENIZER
+from components.shared.spec import FrozenModel
+
+PROMPTS: Final = "prompts.json"
+PROBE_TOKENS: Final = 256
+"""Most tokens of a prompt that pass through the model."""
+PROBE_POSITIONS: Final = 8
+"""Last positions of a prompt whose logits are kept. Each depends on all tokens before it, so that a long prompt is tested as
+a whole; four prompts of a vocabulary of 150,000 tokens are 19 MB."""
+
+
+class Prompt(FrozenModel):
+    """One text of the data: a conversation, or the part of one that is trained on at once."""
+
+    messages: tuple[dict[str, Any], ...] = ()
+    """Of a whole conversation, its turns as the chat template gets them; none for a part of one."""
+    tools: tuple[dict[str, Any], ...] | None = None
+    text: str
+    """As it was encoded."""
+    token_ids: tuple[int, ...]
+    """Of `text`, without special tokens that the tokenizer would add by itself."""
+    probe_length: int
+    """Leading token ids that pass through the model."""
+    ends_turn: bool
+    """The last of those is the end token of an assistant turn."""
+
+    @property
+    def probe_ids(self) -> tuple[int, ...]:
+        return self.token_ids[: self.probe_length]
+
+
+class BaseFile(FrozenModel):
+    """A small file of the base model: config, tokenizer, chat template."""
+
+    name: str
+    sha256: str
+
+
+class Prompts(FrozenModel):
+    schema_version: Literal[1] = 1
+    chat_template: str
+    """The Jinja text that wrote the training data."""
+    template_args: dict[str, Any] = Field(default_factory=dict)
+    """What else it was given: `data.template_args`."""
+    end_token_ids: tuple[int, ...]
+    """Tokens with which the assistant turns of these conversations end."""
+    base_files: tuple[BaseFile, ...]
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def dated(self) -> bool:
+        """The template writes the day's date, so that another day gives another text."""
+        return "strftime_now" in self.chat_template
+
+
+def base_files(folder: Path) -> tuple[BaseFile, ...]:
+    """The small files that decide token ids and shapes, as far as the base model has them."""
+    present = (folder / name for name in CONFIG_AND_TOKENIZER)
+    return tuple(BaseFile(name=path.name, sha256=_sha256(path)) for path in present if path.is_file())
+
+
+def read_prompts(dataset: Path) -> Prompts:
+    """Of a fetched dataset/. Raises DataError where it has none."""
+    path = dataset / PROMPTS
+    if not path.is_file():
+        raise DataError(
+            f"dataset/{PROMPTS}: found no such file, needed to verify the export. "
+            "Fix: an earlier version of hagane prepared this run, so start it again under another name"
+        )
+    return Prompts.model_validate_json(path.read_bytes())
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,48 @@
+"""A run in KFP -> cancelled, and its training job gone."""
+
+import time
+from collections.abc import Callable
+
+from components.shared.errors import RunFailed
+from pipelines.failure_reasons import reasons
+from pipelines.kfp_client import KfpClient
+from pipelines.kfp_following import LEFT_A_JOB
+from pipelines.run_view import EXIT, RunView
+
+POLL_S = 2.0
+PATIENCE_S = 900.0
+"""As long as a training may take to save a checkpoint, end, and the exit task to look for its job."""
+
+
+def cancel_run(kfp: KfpClient, look: Callable[[], RunView], run_uri: str | None, *, tell: Callable[[str], None]) -> None:
+    """The run is over, and its exit task has seen that no training job of it is left.
+
+    A run that is over already stays as it is. `look`: the run as it is now.
+
+    Raises:
+        RunFailed: the exit task failed or did not run after a training began, so that a job may be left; or the run did not
+            end within PATIENCE_S.
+    """
+    view = look()
+    if view.is_over:
+        tell(f"run {view.name} is {view.state} already; nothing to cancel")
+        return
+    started = time.monotonic()
+    kfp.ask(f"cancel run {view.name!r}", kfp.runs.run_service_terminate_run, view.id)
+    tell(f"run {view.name} is being cancelled; its training stores a checkpoint first")
+    while not (view := look()).is_over:
+        if time.monotonic() - started > PATIENCE_S:
+            at = ", ".join(view.at_step) or "no step"
+            raise RunFailed(f"run {view.name!r}: still {view.state} after {PATIENCE_S:.0f} s, at {at}; see {kfp.run_link(view.id)}")
+        time.sleep(POLL_S)
+    tell(f"run {view.name} is {view.state} after {time.monotonic() - started:.0f} s: {_job_is_gone(kfp, view, run_uri)}")
+
+
+def _job_is_gone(kfp: KfpClient, view: RunView, run_uri: str | None) -> str:
+    """Why it is known that no training job is left."""
+    if view.step(EXIT).state == "succeeded":
+        return "no training job of it is left"
+    if view.step("launch_training").started is None:
+        return "it had begun no training"
+    why = reasons(kfp, view, run_uri) if view.step(EXIT).state == "failed" else []
+    raise RunFailed(*why, f"{view.name}: {LEFT_A_JOB}; see `hagane reap`")

@@ -1,0 +1,408 @@
+"""What the launcher makes of objects as real controllers wrote them (tests/data/job_objects): each stage is served by a stand-in for the
+API server, and read by the real follower."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from kubernetes import client
+
+from components.launch_training import cluster as cluster_module
+from components.launch_training import cluster_watch, follower, job_events, workload
+from components.launch_training.cluster import Cluster
+from components.launch_training.deadlines import clock_of
+from components.launch_training.follower import Follower
+from components.launch_training.job_events import event_time, job_warnings, newest_message
+from components.launch_training.kinds import PYTORCHJOB, TRAINJOB, JobKind
+from components.launch_training.phases import Phase
+from components.shared.errors import ClusterError, HaganeError, RunFailed
+from components.shared.spec import ClusterSpec
+from components.shared.spec_file import spec_from_parameter
+from components.shared.step import Log
+from components.shared.storage import LocalStore
+from tests.made_plan import make_plan
+from tests.unit.launch_training.api_stand_in import ApiStandIn, kubeconfig, running
+
+OBJECTS = Path(__file__).parents[2] / "data" / "job_objects"
+SPEC = spec_from_parameter({"name": "t", "store": "s", "backend": "trainjob", "model": {"source": "m"}, "data": {"train": "d"}})
+PLAN = make_plan(SPEC)
+Fields = dict[str, Any]
+KUEUE = {
+    "name": "kueue.x-k8s.io",
+    "versions": [{"groupVersion": "kueue.x-k8s.io/v1beta2", "version": "v1beta2"}],
+    "preferredVersion": {"groupVersion": "kueue.x-k8s.io/v1beta2", "version": "v1beta2"},
+}
+LOOKS = 3
+"""Of each kind, after which the follower has heard of all of a stage."""
+HEARD_S = 0.3
+"""After which it has said what it makes of that."""
+
+
+def stage(name: str) -> Fields:
+    return json.loads((OBJECTS / f"{name}.json").read_text())
+
+
+@dataclass
+class Recorded:
+    """One stage, as the API server has it; gone once the follower has looked at it."""
+
+    found: Fields
+    groups: list[Fields] = field(default_factory=lambda: [KUEUE])
+    stays: bool = False
+    looks: Counter[str] = field(default_factory=Counter)
+    said: list[tuple[str, Fields]] = field(default_factory=list)
+    deleted: bool = False
+    may_read_workloads: bool = True
+    hears: Callable[[str, Fields], None] = lambda *_: None
+    seen_at: float | None = None
+    """When the follower had asked for everything."""
+
+    @property
+    def kind(self) -> JobKind:
+        return TRAINJOB if self.found["job"]["kind"] == "TrainJob" else PYTORCHJOB
+
+    @property
+    def is_over(self) -> bool:
+        if not self.stays and self.seen_at is None and all(self.looks[each] >= LOOKS for each in ("job", "pods", "events", "queue")):
+            self.seen_at = time.monotonic()
+        return self.deleted or (self.seen_at is not None and time.monotonic() - self.seen_at > HEARD_S)
+
+    def answer(self, path: str, parameters: dict[str, str]) -> tuple[int, Fields | Iterable[str]]:
+        what = path.rpartition("/")[2]
+        if "watch" in parameters:
+            return 200, []
+        if path.rstrip("/") == "/apis":
+            self.looks["queue"] += 1
+            return 200, {"kind": "APIGroupList", "groups": self.groups}
+        if what == self.kind.plural:
+            self.looks["job"] += 1
+            return 200, _list([] if self.is_over else [self.found["job"]])
+        if what == "workloads" and not self.may_read_workloads:
+            return 403, {"message": "workloads.kueue.x-k8s.io is forbidden"}
+        if what == "workloads":
+            wanted = parameters["labelSelector"].partition("=")[2]
+            given = self.found["workload"]
+            fits = given is not None and given["metadata"]["labels"][workload.JOB_UID_LABEL] == wanted
+            return 200, _list([cast(Fields, given)] if fits else [])
+        if what == "events":
+            self.looks["events"] += 1
+            return 200, _list([each for each in self.found["events"] if _selected(each, parameters["fieldSelector"])])
+        self.looks[what] += 1
+        return 200, _list(self.found["pods"] if what == "pods" else [])
+
+    def change(self, verb: str, path: str, *_: Fields) -> tuple[int, Fields]:
+        self.deleted |= verb == "DELETE"
+        return 200, {}
+
+    def info(self, name: str, **fields: Any) -> None:
+        self.said.append((name, fields))
+        self.hears(name, fields)
+        if "queue" not in self.looks and workload.queue_of(self.found["job"]) is None:
+            self.looks["queue"] = LOOKS
+
+    warning = error = info
+
+    @property
+    def phase(self) -> Phase:
+        fields = next(fields for name, fields in reversed(self.said) if name == "phase")
+        return Phase(fields["phase"], fields["detail"])
+
+
+def _list(items: list[Fields]) -> Fields:
+    return {"kind": "List", "items": items, "metadata": {"resourceVersion": "5"}}
+
+
+def _selected(event: Fields, selector: str) -> bool:
+    wanted = dict(each.split("=") for each in selector.split(","))
+    found = {"involvedObject.name": event["involvedObject"]["name"], "involvedObject.kind": event["involvedObject"]["kind"]}
+    return (found | {"type": event["type"]}).items() >= wanted.items()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in (cluster_module, cluster_watch):
+        monkeypatch.setattr(each, "RELIST_PAUSE_S", 0.02)
+    monkeypatch.setattr(cluster_watch, "WORKLOAD_S", 0.02)
+    monkeypatch.setattr(follower, "TICK_S", 0.02)
+    monkeypatch.setattr(follower, "LOGS_END_S", 0.2)
+    monkeypatch.setattr(client.Configuration, "_default", None)
+
+
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that has a stage read by the follower, and returns how it ended."""
+
+    def read(recorded: Recorded, *, attached: bool = False, **spec: Any) -> HaganeError | None:
+        with running(ApiStandIn(recorded.answer, recorded.change)) as server:
+            file = str(kubeconfig(server, tmp_path))
+            monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", file)
+            name, store = recorded.found["job"]["metadata"]["name"], LocalStore(tmp_path / "run")
+            reader = Follower(
+                Cluster(None, recorded.kind), name, PLAN, ClusterSpec(**spec), store, tmp_path / "work", cast(Log, recorded),
+                kfp_run="", attached=attached,
+            )  # fmt: skip
+            try:
+                reader.follow()
+            except HaganeError as error:
+                return error
+        return None
+
+    return read
+
+
+HELD = "The ClusterQueue is stopped; ClusterQueue hagane is inactive"
+STAGES = {
+    "01-running": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
+    "02-failed-backoff": ("failed", "jobset failed due to one or more job failures", ""),
+    "03-jobset-refused": ("queued", 'admission webhook "vjobset.kb.io" denied the request', "queue_timeout_minutes"),
+    "04-eight-failed": ("failed", "jobset failed due to one or more job failures", ""),
+    "05-succeeded": ("succeeded", "", ""),
+    "06-deadline": ("failed", "TrainJob exceeded its active deadline", ""),
+    "07-lostpod": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
+    "10-kueue-inadmissible": (
+        "queued",
+        "queue hagane: couldn't assign flavors to pod set node: resource ephemeral-storage unavailable in ClusterQueue",
+        "queue_timeout_minutes",
+    ),
+    "11-kueue-admitted-jobset-still-suspended": (
+        "admitted", 'admission webhook "vjobset.kb.io" denied the request', "start_timeout_minutes",
+    ),
+    "12-kueue-admitted-running": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
+    "13-kueue-evicting": ("evicted", HELD, "queue_timeout_minutes"),
+    "14-kueue-evicted": ("evicted", HELD, "queue_timeout_minutes"),
+    "15-kueue-readmitted": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
+    "16-kueue-finished": ("succeeded", "", ""),
+    "20-pytorchjob-no-workload": ("queued", "suspended until queue hagane admits it", "queue_timeout_minutes"),
+    "21-pytorchjob-workload": ("admitted", "by queue hagane; the job is not resumed yet", "start_timeout_minutes"),
+    "30-unschedulable": (
+        "scheduling", "node-0: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.", "queue_timeout_minutes",
+    ),
+    "31-imagepull": ("pulling", "ImagePullBackOff: Back-off pulling image", "start_timeout_minutes"),
+    "40-jobset-restarted": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
+    "50-trainer221-kueue-running": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
+    "60-kueue-preempted": (
+        "requeued", "insufficient unused quota for cpu in flavor pool, 1 more needed; before that: Preempted to accommodate",
+        "queue_timeout_minutes",
+    ),
+}  # fmt: skip
+"""Stage -> its phase, what stands in its reason, and the setting that ends it."""
+
+
+def test_every_recorded_stage_is_read() -> None:
+    assert {path.stem for path in OBJECTS.glob("*.json")} == STAGES.keys() | {"events"}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_is_shown_with_its_phase_reason_and_clock(name: str, read: Any) -> None:
+    recorded = Recorded(stage(name))
+    read(recorded)
+    phase, reason, clock = STAGES[name]
+    print(f"{name} | {recorded.phase.name} | {recorded.phase.detail} | {clock_of(recorded.phase)}")
+    assert recorded.phase.name == phase
+    assert reason in recorded.phase.detail
+    assert clock_of(recorded.phase) == clock
+
+
+def test_a_limit_that_ended_a_job_is_named(read: Any) -> None:
+    found = stage("02-failed-backoff")
+    (limit,) = [each for each in events() if each["reason"] == "BackoffLimitExceeded"]
+    found["job"]["metadata"] |= {"name": "again-009272d3", "creationTimestamp": "2026-11-29T23:01:10Z"}
+    found["events"] = [limit]
+    recorded, conditions = Recorded(found), found["job"]["status"].pop("conditions")
+
+    def fails(name: str, fields: Fields) -> None:
+        if name == "phase" and "backoff limit" in fields["detail"]:
+            found["job"]["status"]["conditions"] = conditions
+
+    recorded.hears = fails
+    error = read(recorded)
+    assert isinstance(error, RunFailed)
+    assert "(the Job's backoffLimit ended it)" in str(error)
+    assert "(activeDeadlineSeconds (cluster.run_timeout_hours) ended it)" in str(read(Recorded(stage("06-deadline"))))
+
+
+def events() -> list[Fields]:
+    return json.loads((OBJECTS / "events.json").read_text())
+
+
+def test_of_a_rerun_no_event_of_the_earlier_job_is_shown() -> None:
+    again = [each for each in events() if each["involvedObject"]["name"].startswith("again-009272d3")]
+    assert {each["involvedObject"]["kind"] for each in again} == {"Job", "JobSet"}
+    job = stage("02-failed-backoff")["job"]
+    job["metadata"] |= {"name": "again-009272d3", "creationTimestamp": "2026-11-29T23:01:10Z"}
+    assert newest_message(job_warnings(TRAINJOB, job, [], again)).startswith("jobset failed")
+    job["metadata"]["creationTimestamp"] = "2026-11-29T23:01:37Z"  # in the second in which the earlier one ended
+    assert [each["reason"] for each in job_warnings(TRAINJOB, job, [], again)] == ["FailedJobs"]
+    job["metadata"]["creationTimestamp"] = "2026-11-29T23:01:38Z"
+    assert job_warnings(TRAINJOB, job, [], again) == []
+
+
+def test_events_of_another_jobs_uid_or_pod_are_not_this_ones() -> None:
+    found = stage("03-jobset-refused")
+    assert len(job_warnings(TRAINJOB, found["job"], [], found["events"])) == 1
+    found["job"]["metadata"]["uid"] = "another"
+    assert job_warnings(TRAINJOB, found["job"], [], found["events"]) == []
+    pod = {"kind": "Pod", "name": "p", "uid": "of-another-job"}
+    of_pod = {**found["events"][0], "involvedObject": pod}
+    assert job_warnings(TRAINJOB, found["job"], [], [of_pod]) == []
+    assert job_warnings(TRAINJOB, found["job"], [{"metadata": {"uid": "of-another-job"}}], [of_pod]) == [of_pod]
+
+
+def test_events_of_both_apis_are_in_the_order_in_which_they_were_last_seen() -> None:
+    refused = stage("03-jobset-refused")["events"][0]
+    assert refused["lastTimestamp"] is None
+    assert event_time(refused).isoformat() == "2026-11-29T22:53:18.569693+00:00"
+    (quota,) = [each for each in events() if each["reason"] == "FailedCreate"]
+    assert event_time(quota).isoformat() == "2026-11-29T23:01:01+00:00"
+
+
+def test_a_full_quota_is_one_message_however_often_a_pod_is_tried() -> None:
+    (quota,) = [each for each in events() if each["reason"] == "FailedCreate"]
+    retried = {**quota, "message": quota["message"].replace("lk9f8", "x2b4c")}
+    assert newest_message([quota]) == newest_message([retried])
+    assert 'pods "quota-ed8af82d-node-0-1-…" is forbidden: exceeded quota: q, requested: limits.memory=1848Mi' in newest_message([quota])
+
+
+def test_a_whole_object_in_a_webhooks_denial_is_left_out() -> None:
+    (denied,) = stage("11-kueue-admitted-jobset-still-suspended")["events"]
+    assert newest_message([denied]).endswith('"q-one-013d3bfb" is invalid: spec.replicatedJobs: Invalid value: …')
+    longer = {**denied, "message": denied["message"].removesuffix(" ...") + "}]: field is immutable"}
+    assert newest_message([longer]).endswith("Invalid value: …: field is immutable")
+
+
+def test_a_pod_lost_from_a_complete_job_is_restarting_on_the_restarts_clock(read: Any) -> None:
+    recorded = Recorded(stage("07-lostpod"))
+
+    def loses(name: str, fields: Fields) -> None:
+        if name == "phase" and fields["phase"] == "starting":
+            recorded.found["pods"] = recorded.found["pods"][:1]
+
+    recorded.hears = loses
+    read(recorded)
+    assert recorded.phase == Phase("restarting", "1 of 2 pods are there")
+    assert clock_of(recorded.phase) == "start_timeout_minutes"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, "Kueue made no Workload for the job within"),
+        ({"groups": []}, "this cluster has no Kueue"),
+    ],
+)
+def test_a_job_that_nobody_admits_is_deleted_with_the_fix(change: Fields, problem: str, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "NO_WORKLOAD_S", 0.3)
+    monkeypatch.setattr(workload, "HOPELESS_S", 0.3)
+    recorded = Recorded(stage("20-pytorchjob-no-workload"), stays=True, **change)
+    error = read(recorded)
+    assert isinstance(error, ClusterError)
+    assert error.exit_code == 2
+    assert error.problems[0].startswith(f"cluster.queue: {problem}")
+    assert "Fix: " in error.problems[0]
+    assert recorded.deleted
+    if not change:
+        assert "kubeflow.org/pytorchjob under integrations.frameworks" in error.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "fix"),
+    [
+        ("LocalQueue nosuch doesn't exist", "Inadmissible", "name a LocalQueue of this namespace"),
+        ("ClusterQueue hagane is inactive", "Inadmissible", "a stopPolicy holds it"),
+        ("couldn't assign flavors to pod set node: resource ephemeral-storage unavailable in ClusterQueue", "Pending", "coveredResources"),
+        ("insufficient quota for cpu in flavor pool, request (130) > maximum capacity (64)", "Pending", "nominalQuota"),
+        ("insufficient unused quota for cpu in flavor pool, 1 more needed", "Pending", None),
+    ],
+)
+def test_a_new_job_that_its_queue_never_admits_is_deleted_and_one_that_only_waits_is_not(
+    message: str, reason: str, fix: str | None, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workload, "HOPELESS_S", 0.2)
+    found = stage("10-kueue-inadmissible")
+    found["workload"]["status"]["conditions"] = [{"type": "QuotaReserved", "status": "False", "reason": reason, "message": message}]
+    recorded = Recorded(found, stays=fix is not None)
+    if fix is None:
+        recorded.looks["events"] = -60  # it is looked at for longer than that
+    error = read(recorded)
+    assert isinstance(error, RunFailed if fix is None else ClusterError)
+    assert recorded.deleted is (fix is not None)
+    if fix is not None:
+        assert message in error.problems[0]
+        assert fix in error.problems[0]
+
+
+def test_a_job_found_again_waits_though_its_queue_is_held(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "HOPELESS_S", 0.1)
+    recorded = Recorded(stage("10-kueue-inadmissible"))
+    recorded.looks["events"] = -40
+    began = time.monotonic()
+    assert isinstance(read(recorded, attached=True), RunFailed)
+    assert time.monotonic() - began > 0.1
+    assert not recorded.deleted
+
+
+def test_a_launcher_that_may_not_read_workloads_waits_and_says_so(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "NO_WORKLOAD_S", 0.1)
+    recorded = Recorded(stage("10-kueue-inadmissible"), may_read_workloads=False)
+    assert isinstance(read(recorded), RunFailed)
+    assert recorded.phase.name == "queued"
+    assert "may not list workloads.kueue.x-k8s.io (k8s/base)" in recorded.phase.detail
+
+
+def of_reason(reason: str, job: Fields, kind: str) -> Fields:
+    """The recorded event of this reason, as one of this job."""
+    event = next(each for each in events() if each["reason"] == reason)
+    about = {"kind": kind, "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
+    return {**event, "involvedObject": about, "eventTime": job["metadata"]["creationTimestamp"], "lastTimestamp": None, "series": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "message", "words", "fix"),
+    [
+        ("03-jobset-refused", None, None, 'JobSet.jobset.x-k8s.io "swallow-70b-instruct', ""),
+        ("11-kueue-admitted-jobset-still-suspended", None, None, 'admission webhook "vjobset.kb.io" denied', "cluster.runtime: hagane"),
+        ("01-running", "JobCreationFailed", None, "containers[1].image: Required value", "cluster.pod_patch names a container"),
+        (
+            "01-running",
+            "TrainJobResourcesCreationFailed",
+            'TrainJob resources reconciliation failed: no matches for kind "JobSet" in version "jobset.x-k8s.io/v1alpha2"',
+            "no matches for kind",
+            "install JobSet",
+        ),
+        (
+            "01-running",
+            "FailedCreate",
+            'pods "j-0" is forbidden: violates PodSecurity "restricted:latest"',
+            "violates",
+            "PodSecurity level",
+        ),
+        ("01-running", "FailedCreate", None, "exceeded quota", None),
+    ],
+)
+def test_a_job_whose_pods_can_never_be_made_is_deleted_with_the_clusters_words(
+    name: str, reason: str | None, message: str | None, words: str, fix: str | None, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_events, "REFUSED_S", 0.2)
+    found = stage(name)
+    found["pods"] = []
+    if reason is not None:
+        event = of_reason(reason, found["job"], "TrainJob")
+        found["events"] = [event if message is None else {**event, "message": message}]
+    recorded = Recorded(found, stays=fix is not None)
+    if fix is None:
+        recorded.looks["events"] = -40  # it is looked at for longer than that
+    error = read(recorded)
+    assert recorded.deleted is (fix is not None)
+    if fix is None:
+        assert isinstance(error, RunFailed)
+        assert words in recorded.phase.detail
+        return
+    assert isinstance(error, ClusterError)
+    assert error.exit_code == 2
+    assert words in error.problems[0]
+    assert fix in error.problems[0]

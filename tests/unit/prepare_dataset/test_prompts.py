@@ -1,0 +1,59 @@
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from components.prepare_dataset.prompts import chosen_conversations, spread, write_prompts
+from components.prepare_dataset.source import Source, load_source
+from components.shared.errors import DataError
+from components.shared.prompts import PROBE_TOKENS, read_prompts
+from components.shared.spec_file import parse_spec
+from tests.tiny_models import END, write_conversations
+
+
+@pytest.fixture
+def source(model_folder: Path, tmp_path: Path) -> Source:
+    train = write_conversations(tmp_path / "train.jsonl", 40)
+    held_out = write_conversations(tmp_path / "held_out.jsonl", 30, seed=1)
+    data = {"train": str(train), "held_out": str(held_out), "row_tokens": 256}
+    spec = parse_spec({"name": "r", "store": str(tmp_path), "model": {"source": str(model_folder)}, "data": data})
+    return load_source(spec, now=datetime(2026, 1, 1))
+
+
+def test_prompts_are_four_held_out_conversations_of_different_length(source: Source, tmp_path: Path) -> None:
+    write_prompts(source, tmp_path, row_tokens=256)
+    found = read_prompts(tmp_path)
+    lengths = [len(prompt.token_ids) for prompt in found.prompts]
+    held_out = {tuple(message.content for message in each.messages) for each in source.records.held_out}
+    assert len(lengths) == 4
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1]
+    assert all(tuple(message["content"] for message in prompt.messages) in held_out for prompt in found.prompts)
+
+
+def test_a_prompt_ends_at_the_end_token_of_its_last_turn(source: Source, tmp_path: Path) -> None:
+    write_prompts(source, tmp_path, row_tokens=256)
+    found, tokenizer = read_prompts(tmp_path), source.model.encoder.tokenizer
+    assert found.end_token_ids == (tokenizer.token_to_id(END),)
+    for prompt in found.prompts:
+        assert prompt.ends_turn
+        assert prompt.probe_length <= PROBE_TOKENS
+        assert prompt.probe_ids[-1] in found.end_token_ids
+        assert list(prompt.token_ids) == tokenizer.encode(prompt.text, add_special_tokens=False).ids
+
+
+def test_conversations_longer_than_a_row_are_no_prompts(source: Source) -> None:
+    records, encoder = source.records.held_out, source.model.encoder
+    lengths = sorted(len(each.ids) for each in chosen_conversations(encoder, records, row_tokens=10_000))
+    chosen = chosen_conversations(encoder, records, row_tokens=lengths[0])
+    assert {len(each.ids) for each in chosen} == {lengths[0]}
+
+
+def test_spread_takes_the_first_and_the_last() -> None:
+    assert spread(range(10), 4) == [0, 3, 6, 9]
+    assert spread(range(3), 4) == [0, 1, 2]
+
+
+def test_a_dataset_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"dataset/prompts.json: found no such file.* start it again under another name"):
+        read_prompts(tmp_path)

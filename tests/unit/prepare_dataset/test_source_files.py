@@ -1,0 +1,181 @@
+"""Every kind of file, folder and address that `data.train` may name."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.prepare_dataset.records import RecordFile, RecordSource, read_records
+from components.prepare_dataset.source_files import files_of
+from components.shared.errors import DataError
+from components.shared.storage import open_store
+from tests.s3_server import S3Server
+
+RECORDS = [{"instruction": f"港{n}は？", "input": "", "output": f'青{n}, です。\n"以上"'} for n in range(3)]
+TALKS = [
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 1}], "id": 1},
+    {"messages": [{"role": "user", "content": "r"}, {"role": "assistant", "content": "b"}], "id": None},
+]
+
+
+def _table(delimiter: str) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, RECORDS[0], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(RECORDS)
+    return text.getvalue().encode()
+
+
+def _parquet(records: list[dict[str, Any]] = RECORDS) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(records), sink)
+    return sink.getvalue()
+
+
+def _arrow(new: Callable[..., Any]) -> bytes:
+    sink = io.BytesIO()
+    table = pa.Table.from_pylist(RECORDS)
+    with new(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+LINES = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in RECORDS).encode()
+KINDS: dict[str, bytes] = {
+    "a.jsonl": LINES,
+    "a.ndjson": LINES,
+    "bom.jsonl": b"\xef\xbb\xbf" + LINES,
+    "a.json": json.dumps(RECORDS, indent=1).encode(),
+    "a.csv": _table(","),
+    "semicolons.csv": _table(";"),
+    "bom.csv": b"\xef\xbb\xbf" + _table(","),
+    "a.tsv": _table("\t"),
+    "a.parquet": _parquet(),
+    "file.arrow": _arrow(pa.ipc.new_file),
+    "stream.arrow": _arrow(pa.ipc.new_stream),
+}
+
+
+def _packed(name: str, content: bytes) -> bytes:
+    if name.endswith(".gz"):
+        return gzip.compress(content)
+    return pa.compress(content, codec="zstd", asbytes=True) if name.endswith(".zst") else content
+
+
+def _read(path: Path, content: bytes | None = None, **how: Any) -> RecordFile:
+    if content is not None:
+        path.write_bytes(content)
+    (file,) = read_records(RecordSource(str(path), **how))
+    return file
+
+
+def _problem(path: Path, content: bytes) -> str:
+    with pytest.raises(DataError) as raised:
+        _read(path, content)
+    (problem,) = raised.value.problems
+    return problem.removeprefix(f"{path.parent}/")
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_of_any_kind_gives_the_same_conversations(tmp_path: Path, name: str, packed: str) -> None:
+    file = _read(tmp_path / f"{name}{packed}", _packed(packed, KINDS[name]))
+    assert [found.messages[0].content for found in file.conversations] == [record["instruction"] for record in RECORDS]
+    assert [found.messages[1].content for found in file.conversations] == [record["output"] for record in RECORDS]
+    assert file.form == "alpaca"
+
+
+def test_a_struct_of_parquet_has_only_the_keys_that_are_not_null(tmp_path: Path) -> None:
+    file = _read(tmp_path / "a.parquet", _parquet(TALKS))
+    assert [[message.content for message in found.messages] for found in file.conversations] == [["q", "a"], ["r", "b"]]
+    assert [found.where for found in file.conversations] == [f"{tmp_path}/a.parquet:1", f"{tmp_path}/a.parquet:2"]
+
+
+def test_turns_in_a_cell_are_json(tmp_path: Path) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerows([["messages"], [json.dumps(TALKS[0]["messages"])]])
+    assert [message.content for message in _read(tmp_path / "a.csv", text.getvalue().encode()).conversations[0].messages] == ["q", "a"]
+
+
+def test_cp932_tables_are_read_when_the_encoding_is_named(tmp_path: Path) -> None:
+    content = _table(",").decode().encode("cp932")
+    assert "it reads as cp932" in _problem(tmp_path / "a.csv", content)
+    assert len(_read(tmp_path / "a.csv", encoding="cp932").conversations) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.jsonl.gz", gzip.compress(LINES * 1000)[:-40], "a.jsonl.gz: gzip that cannot be unpacked (Truncated compressed stream)"),
+        ("a.jsonl.zst", _packed(".zst", LINES * 1000)[:-9], "a.jsonl.zst: zstd that cannot be unpacked"),
+        ("a.parquet", _parquet()[:-30], "a.parquet:1: cannot be read on ("),
+        ("a.arrow", KINDS["stream.arrow"][:-300], "a.arrow:1: cannot be read on ("),
+        ("a.csv", b"prompt,completion\nq,a,b\n", "a.csv:2: has other than 2 fields, as the header has"),
+        ("a.csv", b"prompt,prompt\nq,a\n", "a.csv:1: the header names a column twice"),
+        ("a.csv", b'prompt,completion\n"q,a\n', "a.csv:2: not CSV ("),
+        ("a.csv", b"prompt,completion\n", "a.csv: holds no record"),
+    ],
+)
+def test_a_damaged_file_is_one_problem_with_its_place(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    assert _problem(tmp_path / name, content).startswith(told)
+
+
+def test_a_folder_gives_its_files_of_records_by_name(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("b.jsonl", "deep/a.csv.gz", "README.md", "dataset_info.json", "state.json", ".hidden.jsonl"):
+        (tmp_path / name).write_bytes(_packed(name, KINDS["a.csv"] if ".csv" in name else LINES))
+    assert files_of(str(tmp_path)) == [f"{tmp_path}/b.jsonl", f"{tmp_path}/deep/a.csv.gz"]
+    file = _read(tmp_path)
+    assert [found.where.removeprefix(f"{tmp_path}/") for found in file.conversations[:1]] == ["b.jsonl:1"]
+    assert len(file.conversations) == 6
+
+
+def test_a_pattern_gives_the_files_that_fit_it(tmp_path: Path) -> None:
+    for name in ("a-1.jsonl", "a-2.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes(LINES)
+    assert files_of(f"{tmp_path}/a-*.jsonl") == [f"{tmp_path}/a-1.jsonl", f"{tmp_path}/a-2.jsonl"]
+    assert files_of(str(tmp_path / "a-1.jsonl")) == [str(tmp_path / "a-1.jsonl")]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    assert len(_read(tmp_path / "a[1].jsonl", LINES).conversations) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("hf://owner/name@main", "Fix: hf download --repo-type dataset owner/name --local-dir FOLDER"),
+        ("https://example.com/a.jsonl", "found https://, allowed: a path, or s3://bucket/"),
+        ("gs://bucket/a.jsonl", "found gs://, allowed"),
+    ],
+)
+def test_another_address_is_refused_with_what_to_do(source: str, told: str) -> None:
+    with pytest.raises(DataError) as raised:
+        files_of(source)
+    assert told in str(raised.value)
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").touch()
+    with pytest.raises(DataError, match=r"holds no file of records; allowed: .jsonl, .ndjson, .json, .csv"):
+        files_of(str(tmp_path))
+
+
+def test_prefixes_and_patterns_of_a_store_give_their_objects(s3_env: S3Server) -> None:
+    store = open_store(s3_env.fresh_uri())
+    for name in ("in/a.jsonl", "in/b.csv", "in/README.md", "other.jsonl"):
+        store.write_bytes(name, KINDS["a.csv"] if name.endswith("csv") else LINES)
+    assert files_of(f"{store.uri}/in/") == [f"{store.uri}/in/a.jsonl", f"{store.uri}/in/b.csv"]
+    assert files_of(f"{store.uri}/in/*.jsonl") == [f"{store.uri}/in/a.jsonl"]
+    (file,) = read_records(RecordSource(f"{store.uri}/in/"))
+    assert len(file.conversations) == 6
+    with pytest.raises(DataError, match="no object of records is there"):
+        files_of(f"{store.uri}/nothing/")

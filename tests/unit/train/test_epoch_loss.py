@@ -1,0 +1,43 @@
+import math
+
+import pytest
+
+from components.shared.plan import Plan
+from components.shared.spec_file import spec_from_parameter
+from components.train.results import PeakMemory, history_json
+from components.train.trainer import LogHistory, epoch_loss
+from tests.made_plan import make_plan
+
+
+def step(number: int, loss: float, **fields: float) -> dict[str, float]:
+    return {"step": number, "loss": loss, "learning_rate": 0.1, **fields}
+
+
+HISTORY: LogHistory = [
+    {"held_out_loss": 9.0, "held_out_epoch": 0, "step": 0},
+    step(1, 6.0, trained_tokens=300, grad_norm=2.0),
+    step(2, 4.0, trained_tokens=100, grad_norm=math.inf),
+    {"held_out_loss": 4.0, "held_out_epoch": 1, "step": 2},
+    step(3, 3.0, trained_tokens=300, grad_norm=1.0),
+]
+
+
+def test_the_loss_of_an_epoch_is_a_mean_over_tokens() -> None:
+    assert epoch_loss(HISTORY, steps_per_epoch=2, epoch=1) == pytest.approx((300 * 6 + 100 * 4) / 400)
+    assert epoch_loss(HISTORY, steps_per_epoch=2, epoch=2) == 3.0
+
+
+def test_steps_of_which_the_tokens_are_not_known_count_alike() -> None:
+    assert epoch_loss([step(1, 6.0), step(2, 4.0, trained_tokens=100)], steps_per_epoch=2, epoch=1) == 5.0
+
+
+def plan_of_one_epoch() -> Plan:
+    tree = {"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d"}, "training": {"epochs": 1, "global_batch": 4}}
+    return make_plan(spec_from_parameter(tree), num_rows=8)
+
+
+def test_a_step_that_fp16_skipped_has_no_norm_and_is_counted() -> None:
+    made = history_json(HISTORY[:4], plan_of_one_epoch(), PeakMemory(None, None), num_skipped=1)
+    assert [each["grad_norm"] for each in made["steps"]] == [2.0, None]
+    assert [each["trained_tokens"] for each in made["steps"]] == [300, 100]
+    assert made["skipped_steps"] == 1
