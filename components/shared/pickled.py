@@ -8,10 +8,12 @@ further classes by name only (pytorch.org/docs/stable/notes/serialization.html).
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from components.shared.errors import RunFailed
 from components.shared.printable import shown
@@ -54,9 +56,10 @@ _CHANGED = "training never wrote such a file: someone has changed the store; loo
 
 
 def _refuse_foreign(path: Path, load: Callable[..., Any]) -> None:
-    with import_module("torch").serialization.safe_globals(_of_generators()):
+    with import_module("torch").serialization.safe_globals(_of_generators()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickles of another protocol, which are refused all the same
         try:
-            load(path, map_location="cpu", weights_only=True, mmap=True)  # tensors stay on the disk
+            load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))  # where it can, tensors stay on the disk
         except pickle.UnpicklingError as error:
             named = _NAMED.search(str(error))
             what = "is no checkpoint file" if named is None else f"asks for {named[1] or named[2]}"

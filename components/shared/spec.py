@@ -51,7 +51,7 @@ def _auto_or_whole(value: object) -> object:
 def _auto_or_bool(value: object) -> object:
     if value == "auto" or isinstance(value, bool):
         return value
-    raise ValueError(f"got {value!r}, must be auto, true or false")
+    raise ValueError(f"got {shown(value)}, must be auto, true or false")
 
 
 def _auto_zero(value: object) -> object:

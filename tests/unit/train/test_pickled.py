@@ -66,6 +66,15 @@ def test_a_latest_that_leads_elsewhere_is_refused(tmp_path: Path, latest: str) -
         refuse_foreign_pickles(tmp_path)
 
 
+def test_torchs_older_form_of_file_is_read_with_the_same_rules(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    refuse_foreign_pickles(tmp_path)
+    torch.save(CallsWhenOpened(tmp_path / "called"), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(RunFailed, match=r"old\.pt: asks for posix\.system"):
+        refuse_foreign_pickles(tmp_path)
+    assert not (tmp_path / "called").exists()
+
+
 def test_what_deepspeed_and_transformers_save_is_opened(tmp_path: Path) -> None:
     import numpy
 
