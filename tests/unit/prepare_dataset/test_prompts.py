@@ -1,14 +1,20 @@
+import json
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken
+from transformers import AutoTokenizer
 
+from components.export_adapter.text_checks import template_problems, token_id_problems
 from components.prepare_dataset.prompts import chosen_conversations, spread, write_prompts
 from components.prepare_dataset.source import Source, load_source
 from components.shared.errors import DataError
 from components.shared.prompts import PROBE_TOKENS, read_prompts
 from components.shared.spec_file import parse_spec
-from tests.tiny_models import END, write_conversations
+from tests.tiny_models import END, make_model, write_conversations
+from tests.unit.prepare_dataset.chat_templates import ALL, EOS, RENAMED_ROLE, SPECIAL_TOKENS
+from tests.unit.prepare_dataset.test_samples import TALKS
 
 
 @pytest.fixture
@@ -57,3 +63,33 @@ def test_spread_takes_the_first_and_the_last() -> None:
 def test_a_dataset_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset/prompts.json: found no such file.* start it again under another name"):
         read_prompts(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def many_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's folder whose tokenizer has the special tokens of all templates."""
+    folder = make_model(tmp_path_factory.mktemp("model") / "base")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(token, special=True) for token in SPECIAL_TOKENS]})
+    tokenizer.bos_token, tokenizer.eos_token = "<s>", EOS
+    tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": len(tokenizer)}))
+    return folder
+
+
+@pytest.mark.parametrize("template", [text for text in ALL.values() if text != RENAMED_ROLE])
+def test_prompts_of_each_kind_of_template_are_what_transformers_writes(many_tokens: Path, tmp_path: Path, template: str) -> None:
+    (tmp_path / "template.jinja").write_text(template)
+    lines = [json.dumps({"messages": turns}, ensure_ascii=False) for turns in TALKS.values()]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines * 2) + "\n", encoding="utf-8")
+    data = {"train": str(tmp_path / "train.jsonl"), "held_out": str(tmp_path / "train.jsonl")}
+    data |= {"chat_template": str(tmp_path / "template.jinja")}
+    spec = parse_spec({"name": "r", "store": str(tmp_path), "model": {"source": str(many_tokens)}, "data": data})
+    write_prompts(load_source(spec, now=datetime(2026, 1, 1)), tmp_path, row_tokens=1024)
+    found, tokenizer = read_prompts(tmp_path), AutoTokenizer.from_pretrained(many_tokens)
+    tokenizer.chat_template = found.chat_template
+    assert len(found.prompts) == 4
+    assert template not in (ALL["chatml"], ALL["marked"]) or any(prompt.messages for prompt in found.prompts)
+    assert token_id_problems(tokenizer, found) == []
+    assert template_problems(tokenizer, found) == []
