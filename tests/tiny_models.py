@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-Architecture = Literal["llama", "gpt_neox", "qwen3_moe", "mixtral", "gpt_oss"]
+Architecture = Literal["llama", "gpt_neox", "qwen3_moe", "mixtral", "gpt_oss", "bloom", "mamba"]
 BOS, PAD, TURN, END = "<|bos|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 
 CHATML = """{{ bos_token }}{% if messages[0]['role'] != 'system' %}<|im_start|>system
@@ -100,8 +100,10 @@ def make_model(
 
 def _own_fields(architecture: Architecture) -> dict[str, Any]:
     """What makes a tiny model of this type: its key heads, and four small experts of which a token takes two."""
-    if architecture == "gpt_neox":
+    if architecture in ("gpt_neox", "bloom"):
         return {}
+    if architecture == "mamba":
+        return {"state_size": 8}
     grouped = {"num_key_value_heads": 2}
     if architecture == "llama":
         return grouped
