@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-memory bench-time bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-memory bench-time bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -41,6 +41,8 @@ test-unit: .venv/dev  ## Run the fast tests alone, a process per core
 	$(BIN)/pytest -n auto tests/contracts tests/unit
 test-runs: .venv/dev  ## Run the pipeline once for each kind of run, some killed, and as the KFP UI runs it; ten minutes
 	$(BIN)/pytest tests/runs
+test-matrix: .venv/dev  ## Run the pipeline for each mixture of experts, ZeRO stage and number of processes; a quarter of an hour
+	$(BIN)/pytest tests/matrix
 test-crash: .venv/dev  ## Kill training and uploads at every write, break network, disk and files; half an hour
 	$(BIN)/pytest tests/crash --least-kills 200
 test-hostile: .venv/dev  ## Read 10,000 damaged specs, and what else comes from outside; two minutes

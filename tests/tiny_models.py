@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-Architecture = Literal["llama", "gpt_neox", "qwen3_moe", "mixtral", "gpt_oss", "bloom", "mamba2", "qwen3_next"]
+Architecture = Literal["llama", "gpt_neox", "qwen3_moe", "mixtral", "gpt_oss", "bloom", "mamba2", "qwen3_next", "mamba"]
 BOS, PAD, TURN, END = "<|bos|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 
 CHATML = """{{ bos_token }}{% if messages[0]['role'] != 'system' %}<|im_start|>system
@@ -104,6 +104,8 @@ def _own_fields(architecture: Architecture) -> dict[str, Any]:
         return {}
     if architecture == "mamba2":
         return {"expand": 2, "num_heads": 8, "head_dim": 16, "n_groups": 1, "state_size": 16, "chunk_size": 32}
+    if architecture == "mamba":
+        return {"state_size": 8}
     grouped = {"num_key_value_heads": 2}
     if architecture == "llama":
         return grouped

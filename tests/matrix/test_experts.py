@@ -1,4 +1,4 @@
-"""LoRA of a mixture of experts, from data to evaluation: minutes, so `make test-runs` runs it."""
+"""LoRA of a mixture of experts, from data to evaluation, by type, targets, ZeRO stage and number of processes: `make test-matrix`."""
 
 import json
 import shutil
