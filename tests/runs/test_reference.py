@@ -34,7 +34,10 @@ FP32: dict[str, dict[str, Any]] = {
     "LoRA, checkpointing": {"zero": {"stage": 0}, "training": {**LORA, "gradient_checkpointing": True}},
     "LoRA of experts, ZeRO-0": {"architecture": "qwen3_moe", "zero": {"stage": 0}, "training": LORA},
     "LoRA of experts, ZeRO-3, two processes": {"architecture": "mixtral", "zero": {"stage": 3}, "num_processes": 2, "training": LORA},
-    # Each row is one conversation: a recurrent state carries over.
+    # Of these types each row is one conversation: their attention ignores positions, or a state carries over.
+    "full, BLOOM, micro-batch 2": {
+        "architecture": "bloom", "zero": {"stage": 2}, "num_conversations": 13, "training": {"micro_batch": 2},
+    },
     "full, Mamba": {"architecture": "mamba", "zero": {"stage": 2}, "num_conversations": 13},
     "router loss asked for": {"architecture": "mixtral", "zero": {"stage": 2}, "config": ROUTER_LOSS},
 }
