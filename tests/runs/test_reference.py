@@ -35,6 +35,7 @@ FP32: dict[str, dict[str, Any]] = {
     "LoRA of experts, ZeRO-0": {"architecture": "qwen3_moe", "zero": {"stage": 0}, "training": LORA},
     "LoRA of experts, ZeRO-3, two processes": {"architecture": "mixtral", "zero": {"stage": 3}, "num_processes": 2, "training": LORA},
     # Of these types each row is one conversation: their attention ignores positions, or a state carries over.
+    "full, GPT-OSS": {"architecture": "gpt_oss", "zero": {"stage": 2}, "num_conversations": 13},
     "full, BLOOM, micro-batch 2": {
         "architecture": "bloom", "zero": {"stage": 2}, "num_conversations": 13, "training": {"micro_batch": 2},
     },
