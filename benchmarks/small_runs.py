@@ -17,6 +17,7 @@ from components.shared.prompts import PROMPTS, Prompt, Prompts
 from components.shared.spec import RunSpec
 from components.shared.spec_file import parse_spec, spec_yaml
 from components.shared.storage import LocalStore
+from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, TokenizerSample
 
 VOCABULARY = 32_000
 SHAPES: dict[str, dict[str, Any]] = {
@@ -106,6 +107,8 @@ def make_run(folder: Path, base: Path, case: Case, *, num_steps: int) -> tuple[s
     local.mkdir()
     pq.write_table(table, local / "train.parquet")
     pq.write_table(table.slice(0, 1), local / "held_out.parquet")
+    sample = TokenizerSample(tokenizer_class="PreTrainedTokenizerFast", texts=())
+    (local / TOKENIZER_SAMPLE).write_text(sample.model_dump_json())
     (local / PROMPTS).write_text(prompts_of(made[0]["input_ids"]).model_dump_json())
     facts = {
         "num_rows": rows,

@@ -16,6 +16,7 @@ from components.shared.plan import Plan
 from components.shared.prompts import PROBE_POSITIONS, PROMPTS, Prompt, Prompts, base_files
 from components.shared.spec_file import parse_spec, spec_yaml
 from components.shared.storage import LocalStore
+from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, TokenizerSample
 from tests.made_plan import make_plan
 from tests.tiny_models import make_model, write_conversations
 
@@ -112,6 +113,9 @@ def dataset_inputs(prompts: Prompts) -> dict[str, str]:
 def write_dataset(store: LocalStore, local: Path, *, train: list[Row], held_out: list[Row], prompts: Prompts) -> None:
     local.mkdir()
     (local / PROMPTS).write_text(prompts.model_dump_json())
+    texts = tuple(SampleText(text=each.text, ids=each.token_ids) for each in prompts.prompts)
+    sample = TokenizerSample(tokenizer_class="PreTrainedTokenizerFast", texts=texts)
+    (local / TOKENIZER_SAMPLE).write_text(sample.model_dump_json())
     for name, rows in (("train", train), ("held_out", held_out)):
         pq.write_table(pa.Table.from_pylist(rows), local / f"{name}.parquet")
     facts = {
