@@ -98,6 +98,7 @@ def planned_step(run: Mapping[str, str]) -> StepTime:
         rank=RANK,
         weight_bytes=2,
         row_tokens=int(run["row_tokens"]),
+        mean_row_tokens=float(run["row_tokens"]),
         global_batch=batching.global_batch,
         micro_batch=batching.micro_batch,
         checkpointing=run["gradient_checkpointing"] == "true",

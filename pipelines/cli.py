@@ -9,7 +9,7 @@ import typer
 
 from components.shared.errors import HaganeError
 from components.shared.printable import printable
-from pipelines import cluster_commands, kfp_commands, schedule_commands
+from pipelines import cluster_commands, data_commands, kfp_commands, schedule_commands
 from pipelines.options import Overrides, RunPlace, SpecPath, run_uri
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
@@ -231,6 +231,7 @@ def compile(
             print(f"{change:9}  {manifests / path}")
 
 
+app.command()(data_commands.data)
 app.command()(cluster_commands.doctor)
 app.command()(cluster_commands.reap)
 kfp_commands.add_to(app)

@@ -78,6 +78,7 @@ def compare(
             "train": str(write_conversations(folder / "train.jsonl", num_conversations, seed=1)),
             "held_out": str(write_conversations(folder / "held_out.jsonl", 8, seed=2)),
             "row_tokens": 256,
+            **settings.pop("data", {}),
         },
         "training": {
             "method": "full", "epochs": 2, "global_batch": 6, "micro_batch": 1, "lr_peak": 0.005, "seed": 3, "weight_decay": 0.1,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-Architecture = Literal["llama", "gpt_neox", "qwen3_moe", "mixtral", "gpt_oss"]
+Architecture = Literal["llama", "gpt_neox", "qwen3_moe", "mixtral", "gpt_oss", "bloom", "mamba2", "qwen3_next"]
 BOS, PAD, TURN, END = "<|bos|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 
 CHATML = """{{ bos_token }}{% if messages[0]['role'] != 'system' %}<|im_start|>system
@@ -100,8 +100,10 @@ def make_model(
 
 def _own_fields(architecture: Architecture) -> dict[str, Any]:
     """What makes a tiny model of this type: its key heads, and four small experts of which a token takes two."""
-    if architecture == "gpt_neox":
+    if architecture in ("gpt_neox", "bloom"):
         return {}
+    if architecture == "mamba2":
+        return {"expand": 2, "num_heads": 8, "head_dim": 16, "n_groups": 1, "state_size": 16, "chunk_size": 32}
     grouped = {"num_key_value_heads": 2}
     if architecture == "llama":
         return grouped
@@ -110,7 +112,12 @@ def _own_fields(architecture: Architecture) -> dict[str, Any]:
         return grouped | experts
     if architecture == "gpt_oss":
         return grouped | experts | {"head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]}
-    return grouped | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
+    qwen_experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
+    if architecture == "qwen3_next":
+        linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
+        layers = {"layer_types": ["linear_attention", "full_attention"], "shared_expert_intermediate_size": 32}
+        return grouped | qwen_experts | linear | layers
+    return grouped | qwen_experts
 
 
 def write_conversations(path: Path, n: int, seed: int = 0) -> Path:

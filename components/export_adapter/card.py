@@ -56,9 +56,8 @@ def _headline(facts: CardFacts) -> str:
     if plan.lora is not None:
         adapter = f"A LoRA adapter (rank {plan.lora.rank})"
         what = f"{adapter} merged into its base model," if facts.merged else adapter
-    return (
-        f"# {plan.run}\n\n{what} of {markdown_code(facts.base.label)}, made by hagane from the run {markdown_code(facts.spec.run_uri)}.\n"
-    )
+    base, run = facts.base.label, markdown_code(facts.spec.run_uri)
+    return f"# {plan.run}\n\n{what} of {base}, made by hagane from the run {run}.\n"
 
 
 def _data(facts: CardFacts) -> str:
@@ -121,7 +120,7 @@ def _loading(facts: CardFacts) -> str:
     turns = facts.prompts.prompts[0].messages
     question = next((each["content"] for each in turns if each["role"] == "user"), "Hello")
     code = "\n".join(lines).replace("QUESTION", json.dumps(question, ensure_ascii=False))
-    note = f"The base model is {markdown_code(facts.base.label)}.\n\n" if facts.is_adapter else ""
+    note = f"The base model is {facts.base.label}.\n\n" if facts.is_adapter else ""
     return f"## Use\n\n{note}```python\n{code}\n```\n"
 
 

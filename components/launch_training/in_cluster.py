@@ -45,7 +45,7 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
     follower: Follower | None = None
     no_exit_task = was_resumed(store, kfp_run)
     with waits_no_more(when=True):
-        for_people = open_store(spec.run_uri)  # progress and logs: a launcher that waited for them would not mark its job
+        for_people = open_store(store.uri)  # progress and logs: a launcher that waited for them would not mark its job
     stop = left_by_signal(
         ending=f"training: job {name} is being deleted", left=f"training: job {name} may still run: {cluster.deleted_by_hand(name)}"
     )

@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
+from components.launch_training.fitting import amounts
 from components.launch_training.kinds import JobKind
 from components.launch_training.workload import Queueing, why_never
 from components.shared.findings import Finding
@@ -38,7 +39,9 @@ def quota_finding(name: str, queue: Fields | None, needs: dict[str, Decimal], nu
     largest = _largest(queue, quantities)
     short = [each for each in sorted(needs) if num_pods * needs[each] > largest.get(each, Decimal(0))]
     if short:
-        asked = ", ".join(f"{each} {num_pods * needs[each]:f} of {largest.get(each, Decimal(0)):f}" for each in short)
+        wanted = {each: num_pods * needs[each] for each in short}
+        has = {each: largest.get(each, Decimal(0)) for each in short}
+        asked = f"{amounts(wanted)}, of {amounts(has)}"
         mend = "raise its nominalQuota or borrowing, or ask for fewer nodes"
         state = "warning" if queue["spec"].get("cohortName") or queue["spec"].get("cohort") else "failed"
         return Finding(check=check, state=state, found=f"ClusterQueue {name} is too small for the job: {asked}", mend=mend)

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from components.prepare_dataset.assemble import LoggedProgress, assemble, encode_all, too_long_line
 from components.prepare_dataset.attempts import attempt
 from components.prepare_dataset.claim import Claimed, claim, digest_of
+from components.prepare_dataset.look import dataset_lines, file_lines, is_spec
 from components.prepare_dataset.prompts import write_prompts
-from components.prepare_dataset.records import first_problems, problem_lines
+from components.prepare_dataset.records import RecordSource, first_problems, problem_lines, read_records
 from components.prepare_dataset.source import Source, load_source
 from components.prepare_dataset.tokens import rendering_problems
 from components.shared.errors import DataError, HaganeError, RunFailed
@@ -100,6 +102,16 @@ def check(spec: RunSpec) -> list[str]:
     return [problem for error in errors for problem in error.problems]
 
 
+def look(place: str, overrides: list[str]) -> Iterator[str]:
+    """Lines that say what the data of a spec, or a file of records, is. Raises HaganeError where it cannot be read."""
+    if is_spec(Path(place)):
+        spec = load_spec(Path(place), overrides)
+        return dataset_lines(load_source(spec, now=datetime.now()), spec.data.row_tokens)
+    if overrides:
+        raise DataError(f"--set: sets a field of a spec, and {place!r} is a file of records; name a spec, a YAML file")
+    return file_lines(read_records(RecordSource(place))[0])
+
+
 def _check_conversations(spec: RunSpec, source: Source) -> None:
     problems = rendering_problems(source.model.encoder, (*source.records.train, *source.records.held_out))
     if problems:
@@ -136,9 +148,9 @@ def main() -> None:
         description=__doc__,
         epilog="example: python -m components.prepare_dataset --spec specs/demo.yaml --set data.row_tokens=512 --check",
     )
-    parser.add_argument(
-        "--spec", metavar="FILE", type=Path, required=True, help="the run spec, a YAML file; its store and name say where dataset/ goes"
-    )
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--spec", metavar="FILE", type=Path, help="the run spec, a YAML file; its store and name say where dataset/ goes")
+    chosen.add_argument("--look", metavar="SPEC|FILE", help="print what the data of a spec, or a file of records, is; writes nothing")
     parser.add_argument(
         "--set", metavar="A.B=VALUE", action="append", default=[], help="overrides one field of the spec; may be given many times"
     )
@@ -147,6 +159,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     with step_log("prepare_dataset") as log:
+        if arguments.look is not None:
+            for line in look(arguments.look, arguments.set):
+                print(line)
+            return
         spec = load_spec(arguments.spec, arguments.set)
         if not arguments.check:
             with waits(log), failure_kept("prepare_dataset", spec.run_uri, log):

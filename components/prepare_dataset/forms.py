@@ -4,6 +4,7 @@ A form names its columns, and for each column the keys under which published dat
 another key. The first form of the list whose needed columns a record has is the one it is read as.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from components.prepare_dataset.conversations import kind_of
 
 Values = Mapping[str, Any]
 """Column of the form -> its value in a record; null, empty text and empty lists are left out."""
+
+_MESSAGES = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
 
 _SPEAKERS = {
     "human": "user",
@@ -91,8 +94,6 @@ def _spoken(turn: Mapping[str, Any]) -> dict[str, Any]:
 
 def _written_calls(text: Any) -> Any:
     """ShareGPT's `function_call` turns hold one call, or a list of them, as JSON text."""
-    import json
-
     try:
         found = json.loads(text)
     except (TypeError, ValueError, RecursionError):
@@ -197,15 +198,23 @@ def unknown_form(record: Mapping[str, Any]) -> str:
     if not record:
         return "an object without keys is no conversation"
     found = ", ".join(f"{str(key)[:40]!r} ({kind_of(value)})" for key, value in list(record.items())[:12])
+    return f"unknown form: the record has {found}. Fix: {_advice(record)}"
+
+
+def _advice(record: Mapping[str, Any]) -> str:
+    if "parent_id" in record and "text" in record:
+        return "these are single messages of OpenAssistant's trees; take the published trees, whose records have prompt and replies"
     turns = next((key for key, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict)), None)
-    texts = [key for key, value in record.items() if isinstance(value, str)]
     if turns is not None:
-        advice = f"data: {{format: messages, columns: {{messages: {turns}}}}}"
-    elif len(texts) >= 2:
-        advice = f"data: {{format: prompt_completion, columns: {{prompt: {texts[0]}, completion: {texts[1]}}}}}"
-    else:
-        advice = 'records such as {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
-    return f"unknown form: the record has {found}. Fix: write, with the right keys, {advice}"
+        return f"write, with the right key, data: {{format: messages, columns: {{messages: {turns}}}}}"
+    texts = [key for key, value in record.items() if isinstance(value, str)]
+    longest = sorted(texts, key=lambda key: -len(record[key]))[:2]
+    if len(longest) == 2:
+        prompt, completion = (key for key in texts if key in longest)
+        return f"write, with the right keys, data: {{format: prompt_completion, columns: {{prompt: {prompt}, completion: {completion}}}}}"
+    if texts:
+        return f"text without turns cannot be trained on; write records with a prompt and a completion, or with messages: {_MESSAGES}"
+    return f"write records such as {_MESSAGES}"
 
 
 def missing_columns(form: Form, record: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:

@@ -55,10 +55,10 @@ def _split(
 
 def copies(conversations: Iterable[Conversation]) -> list[tuple[str, ...]]:
     """Where the same conversation stands more than once: the places of each, in order. `repeat` of a source makes no copies."""
-    places: dict[bytes, dict[str, None]] = defaultdict(dict)
+    places: dict[bytes, dict[int, str]] = defaultdict(dict)
     for conversation in conversations:
-        places[conversation.digest][conversation.where] = None
-    return [tuple(found) for found in places.values() if len(found) > 1]
+        places[conversation.digest][id(conversation)] = conversation.where
+    return [tuple(found.values()) for found in places.values() if len(found) > 1]
 
 
 def leaks(train: Iterable[Conversation], held_out: Iterable[Conversation]) -> list[tuple[str, str]]:

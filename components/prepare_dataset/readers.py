@@ -36,6 +36,8 @@ class Place:
     record: Any = None
     problem: str | None = None
     """Why it could not be read, in words that are the same for equal problems."""
+    number: int | None = None
+    """Of a list, which may have many records on one line: which of them, from 1."""
 
 
 def read_places(path: Path, kind: str, encoding: str = "utf-8") -> Iterator[Place]:
@@ -192,7 +194,7 @@ def _listed(path: Path, encoding: str) -> Iterator[Place]:
         yield Place(content.count(b"\n", 0, error.start) + 1, problem=_wrong_encoding(content, error.start))
         return
     decoder = _decoder()
-    position, line = text.index("[") + 1, 1
+    position, line, number = text.index("[") + 1, 1, 0
     counted = 0
     while True:
         position = _next_value(text, position)
@@ -205,7 +207,8 @@ def _listed(path: Path, encoding: str) -> Iterator[Place]:
         except (json.JSONDecodeError, DuplicateKeyError, RecursionError) as error:
             yield Place(*_list_problem(error, line))
             return
-        yield Place(line, record)
+        number += 1
+        yield Place(line, record, number=number)
 
 
 def _next_value(text: str, position: int) -> int:

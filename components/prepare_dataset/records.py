@@ -133,7 +133,8 @@ class _RecordReader:
 
     def read(self, place: Place) -> Conversation | None:
         """The record's conversation; None, and its problems noted, where it is none."""
-        where = f"{self._name}:{place.line}"
+        number = "" if place.number is None else f" (record {place.number})"
+        where = f"{self._name}:{place.line}{number}"
         found = [place.problem] if place.problem is not None else self._conversation(place.record, where)
         if isinstance(found, Conversation):
             return found

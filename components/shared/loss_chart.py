@@ -42,10 +42,10 @@ def loss_chart(history: History, *, width: int, height: int) -> str:
     losses = ticks(min(y for _, y in (*training, *held_out)), max(y for _, y in (*training, *held_out)), most=height // 50)
     scale = Scale(width, height, last_step=history.epochs[-1].step, low=losses[0], high=losses[-1])
     parts = [
-        *_grid(scale, losses),
-        *_epochs(scale, [epoch.step for epoch in history.epochs]),
-        _line("training", scale, training),
-        _line("held-out", scale, held_out),
+        *grid(scale, losses),
+        *epoch_marks(scale, [epoch.step for epoch in history.epochs]),
+        line("training", scale, training),
+        line("held-out", scale, held_out),
         *(f'<circle class="held-out" cx="{scale.x(step)}" cy="{scale.y(loss)}" r="4.5"/>' for step, loss in held_out),
         *_labels(scale, held_out),
     ]
@@ -69,7 +69,7 @@ def ticks(low: float, high: float, *, most: int) -> list[float]:
     return [round(index * step, 10) for index in range(first, last + 1)]
 
 
-def _grid(scale: Scale, losses: list[float]) -> Iterable[str]:
+def grid(scale: Scale, losses: list[float]) -> Iterable[str]:
     right, bottom = scale.width - RIGHT, scale.height - BOTTOM
     for loss in losses:
         yield f'<line class="grid" x1="{LEFT}" y1="{scale.y(loss)}" x2="{right}" y2="{scale.y(loss)}"/>'
@@ -80,7 +80,7 @@ def _grid(scale: Scale, losses: list[float]) -> Iterable[str]:
     yield f'<text class="tick" x="{(LEFT + right) / 2}" y="{scale.height - 4}" text-anchor="middle">optimizer step</text>'
 
 
-def _epochs(scale: Scale, last_steps: list[int]) -> Iterable[str]:
+def epoch_marks(scale: Scale, last_steps: list[int]) -> Iterable[str]:
     """A broken line at the end of each epoch; names only as many as there is room for."""
     every = -(-len(last_steps) * 62 // (scale.width - LEFT - RIGHT))
     for epoch, step in enumerate(last_steps, start=1):
@@ -90,7 +90,7 @@ def _epochs(scale: Scale, last_steps: list[int]) -> Iterable[str]:
             yield f'<text class="tick" x="{x}" y="{TOP - 13}" text-anchor="end">epoch {epoch}</text>'
 
 
-def _line(name: str, scale: Scale, points: list[Point]) -> str:
+def line(name: str, scale: Scale, points: list[Point]) -> str:
     places = " ".join(f"{scale.x(step)},{scale.y(loss)}" for step, loss in points)
     return f'<polyline class="{name}" points="{places}"/>'
 

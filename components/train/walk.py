@@ -31,6 +31,11 @@ MAMBA_TYPES = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
 MAMBA_FUSED = ("out_proj", "conv1d")
 
 
+def special_float(tree: Tree) -> Any:
+    """transformers 5 writes Infinity and NaN as `{"__float__": "Infinity"}` (configuration_utils.py); Mamba-2 has one."""
+    return float(tree["__float__"]) if tree.keys() == {"__float__"} else tree
+
+
 def build(config: Tree) -> PreTrainedModel:
     """The causal language model that the config stands for, on the meta device."""
     fields = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype", "quantization_config")}
@@ -226,7 +231,7 @@ def first_of(config: Any, *names: str, default: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.train.walk", description=__doc__)
     parser.add_argument("config", metavar="CONFIG", type=Path, help="a config.json")
-    config = json.loads(parser.parse_args().config.read_text())
+    config = json.loads(parser.parse_args().config.read_text(), object_hook=special_float)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     transformers.logging.set_verbosity_error()

@@ -14,6 +14,7 @@ from components.shared.results import Verification
 from components.shared.spec_file import spec_yaml
 from components.write_report import words
 from components.write_report.against_plan import against_plan, told
+from components.write_report.curves import curves
 from components.write_report.gather import RunFound
 
 WIDE, NARROW = (760, 300), (380, 260)
@@ -58,6 +59,7 @@ def render_page(found: RunFound) -> str:
         verdict=verdict(found),
         chart=Markup(loss_chart(found.history, width=WIDE[0], height=WIDE[1])),  # noqa: S704 - numbers only
         small_chart=Markup(loss_chart(found.history, width=NARROW[0], height=NARROW[1])),  # noqa: S704 - numbers only
+        curves=curves(found.history),
         plan_rows=plan_rows(found.plan),
         against_plan=[told(figure) for figure in against_plan(found)],
         checkpoint_bytes={checkpoint.epoch: checkpoint.num_bytes for checkpoint in found.checkpoints},

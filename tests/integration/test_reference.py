@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.reference_run import ALL_CLOSE, compare
+from tests.tiny_models import Architecture
 
 # peft 0.21.2 asks transformers 5.23 by an old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -18,6 +19,13 @@ def test_full_training_is_that_of_plain_torch(tmp_path: Path) -> None:
 
 def test_lora_without_zero_is_that_of_plain_torch(tmp_path: Path) -> None:
     found = compare(tmp_path, training={"method": "lora", "max_steps": 3}, zero={"stage": 0})
+    assert found.differences <= ALL_CLOSE
+
+
+@pytest.mark.parametrize("architecture", ["gpt_oss", "bloom", "mamba2"])
+def test_a_model_that_would_mix_packed_conversations_is_trained_on_each_alone(architecture: Architecture, tmp_path: Path) -> None:
+    found = compare(tmp_path, architecture=architecture, num_conversations=13, training={"micro_batch": 3}, zero={"stage": 2})
+    assert (found.num_rows, found.plan["packed"]) == (13, False)
     assert found.differences <= ALL_CLOSE
 
 

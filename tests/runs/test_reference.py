@@ -16,6 +16,7 @@ pytestmark = [
 LORA = {"method": "lora"}
 OFFLOADED = {"offload_optimizer": "cpu"}
 ROUTER_LOSS = {"output_router_logits": True, "router_aux_loss_coef": 0.02}
+APART = {"num_conversations": 13}
 FP32: dict[str, dict[str, Any]] = {
     "full, ZeRO-0": {"zero": {"stage": 0}},
     "full, ZeRO-0, two processes": {"zero": {"stage": 0}, "num_processes": 2},
@@ -33,6 +34,21 @@ FP32: dict[str, dict[str, Any]] = {
     "LoRA, checkpointing": {"zero": {"stage": 0}, "training": {**LORA, "gradient_checkpointing": True}},
     "LoRA of experts, ZeRO-0": {"architecture": "qwen3_moe", "zero": {"stage": 0}, "training": LORA},
     "LoRA of experts, ZeRO-3, two processes": {"architecture": "mixtral", "zero": {"stage": 3}, "num_processes": 2, "training": LORA},
+    "GPT-OSS, one conversation a row, ZeRO-3, two processes": {
+        **APART,
+        "architecture": "gpt_oss",
+        "zero": {"stage": 3},
+        "num_processes": 2,
+    },
+    "BLOOM, one conversation a row": {**APART, "architecture": "bloom", "zero": {"stage": 2}, "training": {"micro_batch": 2}},
+    "Mamba-2, one conversation a row": {**APART, "architecture": "mamba2", "zero": {"stage": 2}, "training": {"micro_batch": 3}},
+    "Qwen3-Next, one conversation a row, ZeRO-3": {**APART, "architecture": "qwen3_next", "zero": {"stage": 3}},
+    "Llama, data.packing: false": {
+        "num_conversations": 13,
+        "data": {"packing": False},
+        "zero": {"stage": 2},
+        "training": {"micro_batch": 3},
+    },
     "router loss asked for": {"architecture": "mixtral", "zero": {"stage": 2}, "config": ROUTER_LOSS},
 }
 # bf16 keeps 8 bits: a loss near 6 and a norm near 2 are known to some 0.02. Held-out losses after four steps are the tight ones: with

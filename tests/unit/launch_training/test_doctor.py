@@ -288,7 +288,7 @@ MEMORY_AND_DISK = {"memory": Decimal(2**30), "ephemeral-storage": Decimal(2**30)
     [
         (cluster_queue(), MEMORY_AND_DISK, "ok", "covers ephemeral-storage, memory"),
         (cluster_queue(), {"amd.com/gpu": Decimal(1)}, "failed", "does not cover amd.com/gpu"),
-        (cluster_queue(), {"nvidia.com/gpu": Decimal(12)}, "failed", "is too small for the job: nvidia.com/gpu 24 of 16"),
+        (cluster_queue(), {"nvidia.com/gpu": Decimal(12)}, "failed", "is too small for the job: 24 nvidia.com/gpu, of 16 nvidia.com/gpu"),
         (cluster_queue(cohortName="all"), {"nvidia.com/gpu": Decimal(12)}, "warning", "is too small"),
         (cluster_queue(stopPolicy="Hold"), MEMORY_AND_DISK, "failed", "is held (stopPolicy Hold)"),
         (None, MEMORY_AND_DISK, "failed", "no ClusterQueue hagane"),

@@ -38,9 +38,7 @@ KUEUE = {
     "preferredVersion": {"groupVersion": "kueue.x-k8s.io/v1beta2", "version": "v1beta2"},
 }
 LOOKS = 3
-"""Of each kind, after which the follower has heard of all of a stage."""
-HEARD_S = 0.3
-"""After which it has said what it makes of that."""
+"""Of each kind: the third is asked for when the second answer was heard of."""
 
 
 def stage(name: str) -> Fields:
@@ -59,8 +57,12 @@ class Recorded:
     deleted: bool = False
     may_read_workloads: bool = True
     hears: Callable[[str, Fields], None] = lambda *_: None
-    seen_at: float | None = None
-    """When the follower had asked for everything."""
+    num_told: int = 0
+    """How often the follower has said what it makes of the stage."""
+    told_when_read: int | None = None
+    """That number when it had heard of everything."""
+    ticks: int = 3
+    """How often it looks after that."""
 
     @property
     def kind(self) -> JobKind:
@@ -68,9 +70,13 @@ class Recorded:
 
     @property
     def is_over(self) -> bool:
-        if not self.stays and self.seen_at is None and all(self.looks[each] >= LOOKS for each in ("job", "pods", "events", "queue")):
-            self.seen_at = time.monotonic()
-        return self.deleted or (self.seen_at is not None and time.monotonic() - self.seen_at > HEARD_S)
+        of_events = [num for what, num in self.looks.items() if what.startswith("involvedObject")]
+        looked = [self.looks["job"], self.looks["pods"], self.looks["queue"], *of_events]
+        is_read = len(of_events) == len(self.kind.makers("")) + 1 and min(looked) >= LOOKS
+        if is_read and self.told_when_read is None:
+            self.told_when_read = self.num_told
+        is_said = self.told_when_read is not None and self.num_told >= self.told_when_read + self.ticks
+        return self.deleted or (is_said and not self.stays)
 
     def answer(self, path: str, parameters: dict[str, str]) -> tuple[int, Fields | Iterable[str]]:
         what = path.rpartition("/")[2]
@@ -90,7 +96,7 @@ class Recorded:
             fits = given is not None and given["metadata"]["labels"][workload.JOB_UID_LABEL] == wanted
             return 200, _list([cast(Fields, given)] if fits else [])
         if what == "events":
-            self.looks["events"] += 1
+            self.looks[parameters["fieldSelector"]] += 1
             return 200, _list([each for each in self.found["events"] if _selected(each, parameters["fieldSelector"])])
         self.looks[what] += 1
         return 200, _list(self.found["pods"] if what == "pods" else [])
@@ -146,6 +152,13 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 Cluster(None, recorded.kind), name, PLAN, ClusterSpec(**spec), store, tmp_path / "work", cast(Log, recorded),
                 kfp_run="", attached=attached,
             )  # fmt: skip
+            tell = reader._tell
+
+            def count(phase: Phase) -> None:
+                tell(phase)
+                recorded.num_told += 1
+
+            monkeypatch.setattr(reader, "_tell", count)
             try:
                 reader.follow()
             except HaganeError as error:
@@ -327,7 +340,7 @@ def test_a_new_job_that_its_queue_never_admits_is_deleted_and_one_that_only_wait
     found["workload"]["status"]["conditions"] = [{"type": "QuotaReserved", "status": "False", "reason": reason, "message": message}]
     recorded = Recorded(found, stays=fix is not None)
     if fix is None:
-        recorded.looks["events"] = -60  # it is looked at for longer than that
+        recorded.ticks = 60  # it is looked at for longer than that
     error = read(recorded)
     assert isinstance(error, RunFailed if fix is None else ClusterError)
     assert recorded.deleted is (fix is not None)
@@ -339,7 +352,7 @@ def test_a_new_job_that_its_queue_never_admits_is_deleted_and_one_that_only_wait
 def test_a_job_found_again_waits_though_its_queue_is_held(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workload, "HOPELESS_S", 0.1)
     recorded = Recorded(stage("10-kueue-inadmissible"))
-    recorded.looks["events"] = -40
+    recorded.ticks = 60
     began = time.monotonic()
     assert isinstance(read(recorded, attached=True), RunFailed)
     assert time.monotonic() - began > 0.1
@@ -395,7 +408,7 @@ def test_a_job_whose_pods_can_never_be_made_is_deleted_with_the_clusters_words(
         found["events"] = [event if message is None else {**event, "message": message}]
     recorded = Recorded(found, stays=fix is not None)
     if fix is None:
-        recorded.looks["events"] = -40  # it is looked at for longer than that
+        recorded.ticks = 60  # it is looked at for longer than that
     error = read(recorded)
     assert recorded.deleted is (fix is not None)
     if fix is None:

@@ -106,10 +106,10 @@ def test_a_form_is_recognised_in_lines_and_lists(
     assert len(file.conversations) == (1 if kind == "lines" else 2)
 
 
-def test_records_of_a_list_have_the_line_on_which_they_begin(tmp_path: Path) -> None:
+def test_records_of_a_list_have_their_number_and_the_line_on_which_they_begin(tmp_path: Path) -> None:
     record = json.dumps(FORMS["Alpaca"][1], indent=1)
     file = _read(tmp_path / "data.json", f"\n[\n{record},\n{record}\n]\n")
-    assert [found.where.rpartition(":")[2] for found in file.conversations] == ["3", "8"]
+    assert [found.where.rpartition(":")[2] for found in file.conversations] == ["3 (record 1)", "8 (record 2)"]
 
 
 def test_a_list_that_breaks_off_is_one_problem_with_its_line(tmp_path: Path) -> None:
@@ -183,9 +183,22 @@ def test_columns_name_the_keys_of_a_form(tmp_path: Path) -> None:
 
 
 def test_an_unknown_form_is_one_message_with_the_yaml_to_write(tmp_path: Path) -> None:
-    problem = _problem(tmp_path / "data.jsonl", json.dumps({"title": "q", "body": "a", "n": 1}) + "\n" + json.dumps({"title": "r"}) * 0)
+    problem = _problem(tmp_path / "data.jsonl", json.dumps({"title": "q", "body": "a", "n": 1}))
     assert problem.startswith("data.jsonl:1: unknown form: the record has 'title' (text), 'body' (text), 'n' (a number). Fix: ")
     assert problem.endswith("data: {format: prompt_completion, columns: {prompt: title, completion: body}}")
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"id": "x1", "question_ja": "long question", "answer_ja": "long answer"}, "{prompt: question_ja, completion: answer_ja}"),
+        ({"message_id": "1", "parent_id": None, "text": "q", "role": "prompter"}, "single messages of OpenAssistant's trees"),
+        ({"text": "only text"}, "text without turns cannot be trained on"),
+        ({"input_ids": [1], "labels": [1]}, "write records such as"),
+    ],
+)
+def test_the_advice_for_an_unknown_form_fits_it(tmp_path: Path, record: dict[str, Any], told: str) -> None:
+    assert told in _problem(tmp_path / "data.jsonl", json.dumps(record))
 
 
 def test_preferences_are_advised_to_name_the_chosen_turns(tmp_path: Path) -> None:

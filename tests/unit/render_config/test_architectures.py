@@ -77,7 +77,7 @@ def test_a_config_saved_by_transformers_counts_as_the_built_model(config: dict[s
     saved = json.loads((tmp_path / "config.json").read_bytes())
     built = sum(weight.numel() for weight in build(config).parameters())
     assert architecture_of(saved).num_parameters == built
-    others = {name: other for other, name in SPELLINGS.get(config["model_type"], {}).items()}
+    others: dict[str, str] = {name: str(other) for other, name in SPELLINGS.get(config["model_type"], {}).items()}
     respelled = {others.get(name, name): value for name, value in saved.items()}
     assert architecture_of(respelled).num_parameters == built
 

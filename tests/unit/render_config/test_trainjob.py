@@ -155,5 +155,5 @@ def test_more_nodes_than_pods_names_have_room_for_are_refused() -> None:
         check_job(spec_with(backend="trainjob", store="s3://b/r", hardware=hardware, training={"global_batch": 1024}))
 
     check(1000)
-    with pytest.raises(HaganeError, match=r"hardware.num_nodes: found 1001, a TrainJob takes at most 1000"):
+    with pytest.raises(HaganeError, match=r"hardware\.num_nodes: found 1001, a TrainJob takes at most 1000"):
         check(1001)

@@ -53,14 +53,17 @@ VERIFICATION = Verification(
     passed=True,
     problems=(),
     precision="fp32",
-    num_tokens=16,
+    num_tokens=32,
+    num_prompts=4,
+    num_ends=4,
+    num_stops=4,
     vocabulary=49152,
     logits_std=6.5236,
     tolerance_max=1e-4,
     tolerance_rms=1e-4,
     tolerance_reason="fp32: another order of sums moves logits by a few 1e-6; 1e-4 leaves room for other hardware",
-    exported=Difference(max=2.4e-6, rms=3.1e-7, same_choice=16),
-    exported_fp32=Difference(max=2.4e-6, rms=3.1e-7, same_choice=16),
+    exported=Difference(max=2.4e-6, rms=3.1e-7, same_choice=32),
+    exported_fp32=Difference(max=2.4e-6, rms=3.1e-7, same_choice=32),
     base=Difference(max=3.6261, rms=0.941, same_choice=4),
 )
 
@@ -115,6 +118,13 @@ def _plan(spec: RunSpec) -> Plan:
     return plan.model_copy(update={"time": TIME, "memory": MEMORY})
 
 
+def _cosine(step: int, *, of: int) -> float:
+    """Of ASKED: up to 2e-3 in 9 steps, then down along a cosine."""
+    if step <= 9:
+        return 2e-3 * step / 9
+    return round(1e-3 * (1 + math.cos(math.pi * (step - 9) / (of - 9))), 9)
+
+
 def _history() -> History:
     """Losses that fall as real ones do: fast, then slowly, with noise that a seed decides."""
     noise, last = random.Random(0), 3 * STEPS_PER_EPOCH
@@ -129,7 +139,10 @@ def _history() -> History:
         )
         for epoch in (1, 2, 3)
     )
-    steps = tuple(StepLosses(step=step, loss=loss, lr=1e-3, grad_norm=1.0) for step, loss in enumerate(losses, start=1))
+    steps = tuple(
+        StepLosses(step=step, loss=loss, lr=_cosine(step, of=len(losses)), grad_norm=round(0.4 * loss + 0.2, 4))
+        for step, loss in enumerate(losses, start=1)
+    )
     took = {"seconds": 500.3, "seconds_per_step": 5.214, "peak_node_bytes": 2_047_000_000}
     return History(start_held_out_loss=4.7673, tokens=3 * 59_730, epochs=epochs, steps=steps, **took)
 
