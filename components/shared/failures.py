@@ -64,7 +64,7 @@ def failure_of(step: str, error: BaseException, log_tail: Iterable[str], *, at: 
     if isinstance(error, HaganeError):
         message, hint = "\n".join(error.problems), _fix_of(error.problems)
     else:
-        message = f"{step}: crashed: {type(error).__name__}: {error}".rstrip(": ")
+        message = f"crashed: {type(error).__name__}: {error}".rstrip(": ")
         hint = "read the step's log; if no setting explains it, this is a fault of hagane"
         lines += "".join(traceback.format_exception(error)).splitlines()
     tail = tuple(without_secrets(line)[:MAX_LINE] for line in lines[-NUM_LOG_LINES:])

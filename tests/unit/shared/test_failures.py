@@ -65,7 +65,7 @@ def test_the_hint_is_what_the_message_proposes(problem: str, hint: str) -> None:
 
 def test_a_crash_has_the_end_of_its_traceback() -> None:
     made = failure_of("evaluate", KeyError("rows"), [f"line {i}" for i in range(100)], at=NOW)
-    assert made.message == "evaluate: crashed: KeyError: 'rows'"
+    assert made.message == "crashed: KeyError: 'rows'"
     assert made.log_tail[-1] == "KeyError: 'rows'"
     assert len(made.log_tail) == NUM_LOG_LINES
 

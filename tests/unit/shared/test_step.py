@@ -57,7 +57,7 @@ def test_a_crash_is_kept_with_its_traceback_and_stays_a_crash(store: LocalStore)
     with pytest.raises(ZeroDivisionError), step_of_run("evaluate", store.uri):
         _ = 1 / 0
     (failure,) = read_failures(store)
-    assert failure.message == "evaluate: crashed: ZeroDivisionError: division by zero"
+    assert failure.message == "crashed: ZeroDivisionError: division by zero"
     assert failure.log_tail[-1] == "ZeroDivisionError: division by zero"
 
 
