@@ -14,7 +14,7 @@ def needed(kind: JobKind) -> tuple[Permission, ...]:
 
 
 def shipped() -> tuple[Permission, ...]:
-    """All that the Roles of k8s/base and k8s/overlays/trainjob grant."""
+    """All that the Role of k8s/base grants."""
     return tuple(dict.fromkeys((*needed(PYTORCHJOB), *needed(TRAINJOB), *OF_QUEUES)))
 
 

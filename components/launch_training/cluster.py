@@ -256,7 +256,7 @@ def _answer(error: ApiException, verb: str, kind: JobKind) -> str:
 def _admission_fix(message: str) -> str:
     if RUNTIME_MISSING.search(message):
         return (
-            ". Fix: kubectl apply -k k8s/overlays/trainjob in the job's namespace, or set cluster.runtime to a ClusterTrainingRuntime that "
+            ". Fix: kubectl apply -n NAMESPACE -f k8s/overlays/trainjob/runtime.yaml, or set cluster.runtime to a ClusterTrainingRuntime that "
             "is there"
         )
     if "exceeded quota" in message:

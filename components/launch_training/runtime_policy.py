@@ -10,7 +10,7 @@ from components.shared.training_job import AFTER_GRACE_S, OWN_RUNTIME, TRAINJOB_
 Fields = dict[str, Any]
 KUBERNETES_GRACE_S, KUBERNETES_BACKOFF = 30, 6
 """What Kubernetes takes where a pod names no grace period, and a Job no backoffLimit."""
-APPLY = "kubectl apply -k k8s/overlays/trainjob"
+APPLY = "kubectl apply -n NAMESPACE -f k8s/overlays/trainjob/runtime.yaml"
 
 
 def runtime_finding(spec: RunSpec, kind: str, runtime: Fields | None) -> Finding:

@@ -62,8 +62,6 @@ def granted_by(permission: Permission) -> str:
     """The file of k8s/ whose Role grants it."""
     if permission in KFP_POD_PERMISSIONS:
         return "k8s/base/kfp-pod-role.yaml"
-    if permission.group == TRAINJOBS[0]:
-        return "k8s/overlays/trainjob/launcher-role.yaml"
     return "k8s/base/launcher-role.yaml"
 
 

@@ -81,7 +81,7 @@ def with_account(namespace: TestNamespace, account: str, overlay: str) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_is_enough_for_hagane_and_for_kfp(overlay: str, empty: TestNamespace) -> None:
     with_account(empty, "hagane-launcher", overlay)
-    backends = ("pytorchjob", "trainjob") if overlay == "trainjob" else ("pytorchjob",)
+    backends = ("pytorchjob", "trainjob")
     needed = {each for backend in backends for each in (*launcher_permissions(backend), *KFP_POD_PERMISSIONS)}
     known = {each for each in needed if each.group != "trainer.kubeflow.org"}  # can-i looks a kind up, and TrainJob is not served here
     assert {str(each) for each in known if not may("hagane-launcher", each, empty.name)} == set()

@@ -120,11 +120,6 @@ class Site:
 
 @pytest.fixture
 def patient(namespace: TestNamespace, s3: S3Server, tmp_path: Path) -> Patient:
-    kubectl("-n", namespace.name, "apply", "-f", str(ROOT / "k8s" / "overlays" / "trainjob" / "launcher-role.yaml"))
-    kubectl(
-        "-n", namespace.name, "patch", "rolebinding", "hagane-launcher-trainjobs", "--type=json",
-        "-p", json.dumps([{"op": "add", "path": "/subjects/0/namespace", "value": namespace.name}]),
-    )  # fmt: skip
     return Patient(namespace, s3, tmp_path)
 
 

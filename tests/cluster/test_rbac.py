@@ -29,7 +29,8 @@ VERBS = [
     for group in rule["apiGroups"]
     for resource in rule["resources"]
     for verb in rule["verbs"]
-    if Permission(verb, group, resource) not in OF_QUEUES  # without it a job is followed all the same
+    # Without a right on queues a job is followed all the same, and TrainJobs are not served here.
+    if Permission(verb, group, resource) not in OF_QUEUES and group != "trainer.kubeflow.org"
 ]
 JOBS = {"group": "kubeflow.org", "version": "v1", "plural": "pytorchjobs"}
 

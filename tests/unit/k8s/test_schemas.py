@@ -74,9 +74,7 @@ def granted_to(account: str, objects: list[dict[str, Any]]) -> set[Permission]:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_grants_each_account_just_what_hagane_and_kfp_need(overlay: str) -> None:
     objects = rendered(overlay)
-    jobs = {*launcher_permissions("pytorchjob"), *OF_QUEUES}
-    if overlay == "trainjob":
-        jobs |= set(launcher_permissions("trainjob"))
+    jobs = {*launcher_permissions("pytorchjob"), *launcher_permissions("trainjob"), *OF_QUEUES}
     for account in ACCOUNTS.get(overlay, ("hagane-launcher",)):
         assert granted_to(account, objects) == (jobs | set(KFP_POD_PERMISSIONS)) - BY_KFP.get(account, set())
     assert granted_to("hagane-worker", objects) == set()

@@ -203,7 +203,7 @@ NO_RIGHT = 'pytorchjobs.kubeflow.org is forbidden: User "u" cannot create resour
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        (NO_RUNTIME, f"{NO_RUNTIME}. Fix: kubectl apply -k k8s/overlays/trainjob"),
+        (NO_RUNTIME, f"{NO_RUNTIME}. Fix: kubectl apply -n NAMESPACE -f k8s/overlays/trainjob/runtime.yaml"),
         (NO_QUOTA, f"{NO_QUOTA}. Fix: wait until other jobs end"),
         ('admission webhook "policy" denied the request: team label missing', "denied the request: team label missing"),
         (NO_RIGHT, "not allowed (403); the launcher's account needs the Role of k8s/base"),
