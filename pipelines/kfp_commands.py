@@ -138,26 +138,28 @@ def _check_options(run: str | None, *, log: str | None, follow: bool, cancel: bo
 
 
 def _print_log(kfp: "KfpClient", run_id: str, step: str, *, follow: bool) -> None:
+    from components.shared.printable import printable_lines
     from pipelines.kfp_runs import check_step, look_at_run
     from pipelines.step_log import follow_step_log, step_log
 
     _, view = look_at_run(kfp, run_id)
     check_step(step, view)
     if not follow:
-        print(step_log(kfp, view, step), end="")
+        print(printable_lines(step_log(kfp, view, step)), end="")
         return
     for piece in follow_step_log(kfp, lambda: look_at_run(kfp, run_id)[1], step):
-        print(piece, end="", flush=True)
+        print(printable_lines(piece), end="", flush=True)
 
 
 def _cancel(kfp: "KfpClient", run_id: str) -> None:
+    from components.shared.printable import printable
     from pipelines.active_runs import NO_FOLDER, folder_of
     from pipelines.cancelling import cancel_run
     from pipelines.kfp_runs import look_at_run
 
     folder = folder_of(look_at_run(kfp, run_id)[0])
     run_uri = None if folder == NO_FOLDER else folder
-    cancel_run(kfp, lambda: look_at_run(kfp, run_id)[1], run_uri, tell=print)
+    cancel_run(kfp, lambda: look_at_run(kfp, run_id)[1], run_uri, tell=lambda line: print(printable(line)))
 
 
 Definitions = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `hagane compile --manifests DIR` writes.")]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from types import FrameType
 from typing import Any
 
@@ -166,7 +167,9 @@ class _Follower:
         self._screen.enter(step.name)
         try:
             self._show_checkpoints(self._store)
-            self._show_progress(json.loads(self._store.read_bytes(PROGRESS)))
+            progress = json.loads(self._store.read_bytes(PROGRESS))
+            if not is_of_an_earlier_try(progress, step):
+                self._show_progress(progress)
         except ObjectMissing:
             return
         except (StoreError, ValueError) as error:
@@ -221,3 +224,9 @@ def _left_by_signals(kfp: KfpClient, run_id: str) -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def is_of_an_earlier_try(progress: dict[str, Any], step: StepView) -> bool:
+    """Whether the progress was written before this try of the step began: a run that is started again still has it."""
+    written = progress.get("at")
+    return step.started is not None and isinstance(written, str) and datetime.fromisoformat(written) < step.started

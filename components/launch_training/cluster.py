@@ -256,8 +256,8 @@ def _answer(error: ApiException, verb: str, kind: JobKind) -> str:
 def _admission_fix(message: str) -> str:
     if RUNTIME_MISSING.search(message):
         return (
-            ". Fix: kubectl apply -n NAMESPACE -f k8s/overlays/trainjob/runtime.yaml, or set cluster.runtime to a ClusterTrainingRuntime that "
-            "is there"
+            ". Fix: kubectl apply -n NAMESPACE -f k8s/overlays/trainjob/runtime.yaml, "
+            "or set cluster.runtime to a ClusterTrainingRuntime that is there"
         )
     if "exceeded quota" in message:
         return ". Fix: wait until other jobs end, or have the ResourceQuota raised"
