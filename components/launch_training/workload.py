@@ -22,6 +22,9 @@ FIXES = (
     ("inactive", "look why: kubectl describe clusterqueue; a stopPolicy holds it, or its flavor is not there"),
 )
 """What a message of Kueue's has in it -> what to do."""
+PASSES_MESSAGE, PASSES_REASON = "insufficient unused quota", "WaitingForQuota"
+"""What a message has in it, or its reason is, when other jobs' end is all that is waited for. One message has the words of all flavors:
+of a job too large for one and waiting for another it says `maximum capacity` too."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def why_never(kind: JobKind, queue: str, queueing: Queueing, *, waited_s: float,
     if not is_new or "Evicted" in conditions or reserved.get("status") != "False" or waited_s < HOPELESS_S:
         return None
     message = reserved.get("message", "")
+    if PASSES_MESSAGE in message or reserved.get("reason") == PASSES_REASON:
+        return None
     fix = next((fix for words, fix in FIXES if words in message), None)
     if fix is None and reserved.get("reason") == "Inadmissible":
         fix = f"kubectl describe localqueue {queue}"

@@ -322,6 +322,13 @@ def test_a_job_that_nobody_admits_is_deleted_with_the_fix(change: Fields, proble
         assert "kubeflow.org/pytorchjob under integrations.frameworks" in error.problems[0]
 
 
+OF_TWO_FLAVORS = (
+    "couldn't assign flavors to pod set node: insufficient quota for nvidia.com/gpu in flavor spot, previously considered podsets "
+    "requests (0) + current podset request (8) > maximum capacity (4), insufficient unused quota for nvidia.com/gpu in flavor "
+    "on-demand, 8 more needed"
+)
+
+
 @pytest.mark.parametrize(
     ("message", "reason", "fix"),
     [
@@ -330,6 +337,8 @@ def test_a_job_that_nobody_admits_is_deleted_with_the_fix(change: Fields, proble
         ("couldn't assign flavors to pod set node: resource ephemeral-storage unavailable in ClusterQueue", "Pending", "coveredResources"),
         ("insufficient quota for cpu in flavor pool, request (130) > maximum capacity (64)", "Pending", "nominalQuota"),
         ("insufficient unused quota for cpu in flavor pool, 1 more needed", "Pending", None),
+        (OF_TWO_FLAVORS, "Pending", None),
+        ("insufficient quota for cpu in flavor pool, request (130) > maximum capacity (64)", "WaitingForQuota", None),
     ],
 )
 def test_a_new_job_that_its_queue_never_admits_is_deleted_and_one_that_only_waits_is_not(
