@@ -35,8 +35,8 @@ push: .venv/dev  ## Push the images to REGISTRY=…, and write their digests to 
 	$(BIN)/python -m images.push $(REGISTRY)
 
 ## Develop
-test: .venv/dev  ## Run all tests but the slow suites below
-	$(BIN)/pytest
+test: .venv/dev test-unit  ## Run all tests but the slow suites below
+	$(BIN)/pytest tests/integration
 test-unit: .venv/dev  ## Run the fast tests alone, a process per core
 	$(BIN)/pytest -n auto tests/contracts tests/unit
 test-runs: .venv/dev  ## Run the pipeline once for each kind of run, some killed, and as the KFP UI runs it; ten minutes
