@@ -72,18 +72,44 @@ def resolve_planned_model(plan: Plan) -> ResolvedModel:
     """
     source = ModelSpec(source=plan.model.source, revision=plan.model.revision)
     resolved = resolve_model(source, patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS))
-    read_config(resolved.folder)
+    _config_with_weights(resolved.folder)
     return resolved
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The model's config.json. Raises ModelError where it is missing or stands for no model, or weights beside it cannot be loaded."""
+    """A model's config.json. Raises ModelError where it is missing or stands for no model."""
     config = read_json_object(folder / "config.json")
-    problems = [f"{folder}/config.json: {problem}" for problem in config_problems(config)]
-    problems += [f"model.source: {folder}: {problem}" for problem in weight_problems(folder)]
+    problems = config_problems(config)
+    if problems:
+        raise ModelError(*_config_lines(folder, problems))
+    return config
+
+
+def planned_config(model: ResolvedModel) -> dict[str, Any]:
+    """The model's config.json, before its weights are fetched.
+
+    The weights of a folder that the user named are judged too. Those of a hub model are not: an interrupted download
+    leaves an index without its files, and the next one brings them.
+
+    Raises:
+        ModelError: as `read_config`, or weights of the user's folder cannot be loaded.
+    """
+    if model.revision is None:
+        return _config_with_weights(model.folder)
+    return read_config(model.folder)
+
+
+def _config_with_weights(folder: Path) -> dict[str, Any]:
+    config = read_json_object(folder / "config.json")
+    weights = [f"model.source: {folder}: {problem}" for problem in weight_problems(folder)]
+    problems = [*_config_lines(folder, config_problems(config)), *weights]
     if problems:
         raise ModelError(*problems)
     return config
+
+
+def _config_lines(folder: Path, problems: list[str]) -> list[str]:
+    return [f"{folder}/config.json: {problem}" for problem in problems]
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import huggingface_hub.constants
 import pytest
@@ -13,8 +15,18 @@ import pytest
 from components.shared import patience
 from components.shared.errors import ModelError
 from components.shared.log import set_up_log
-from components.shared.model_source import CONFIG_AND_TOKENIZER, WEIGHTS, has_weights, read_config, resolve_model
+from components.shared.model_source import (
+    CONFIG_AND_TOKENIZER,
+    WEIGHTS,
+    ResolvedModel,
+    has_weights,
+    planned_config,
+    read_config,
+    resolve_model,
+    resolve_planned_model,
+)
 from components.shared.patience import waits
+from components.shared.plan import Plan
 from components.shared.spec import ModelSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -125,6 +137,23 @@ def test_a_hub_id_gives_the_wanted_files_and_the_commit_of_its_branch() -> None:
     assert sorted(path.name for path in model.folder.iterdir()) == ["config.json", "tokenizer.json"]
     assert not has_weights(model.folder)
     assert read_config(model.folder) == {"model_type": "llama"}
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_download_of_weights_that_was_interrupted_stops_no_later_plan() -> None:
+    spec = ModelSpec(source="org/tiny", revision=COMMIT)
+    cached = resolve_model(spec, patterns=CONFIG_AND_TOKENIZER)
+    (cached.folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    assert planned_config(resolve_model(spec, patterns=CONFIG_AND_TOKENIZER)) == {"model_type": "llama"}
+    with pytest.raises(ModelError, match=r"names files that are not there: 'model-1.safetensors'"):
+        planned_config(ResolvedModel(cached.folder, revision=None))
+
+
+@pytest.mark.usefixtures("hub")
+def test_weights_of_the_hub_are_judged_when_they_were_fetched() -> None:
+    model = SimpleNamespace(source="org/tiny", revision=COMMIT)
+    with pytest.raises(ModelError, match=r"model\.safetensors: is no whole safetensors file"):
+        resolve_planned_model(cast(Plan, SimpleNamespace(model=model)))
 
 
 @pytest.mark.usefixtures("hub")
