@@ -160,13 +160,17 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
         complaint = f"{at} {no_folder}, and no model of the hub that this HF_TOKEN (or none) may see; check the spelling"
     except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError) as error:
         complaint = f"{at} {no_folder}, and the hub did not give it ({_cause(error)}); check network, HF_ENDPOINT and HF_HUB_OFFLINE"
-        if not isinstance(error.__cause__, errors.OfflineModeIsEnabled):
+        status = _status(error.__cause__)
+        may_not_ask = isinstance(error.__cause__, errors.OfflineModeIsEnabled)
+        if status in BUSY or (status is None and not may_not_ask):
             kind = HubUnreachable
+        elif status is not None:
+            complaint = f"{at} {no_folder}, and the hub refused it with HTTP status {status}; check HF_ENDPOINT and HF_TOKEN"
     except errors.HFValidationError:
         complaint = f"{at} {no_folder} and no possible hub id; name a folder or a hub id such as org/name"
     except (errors.HfHubHTTPError, HTTPError, OSError) as error:
         complaint = f"{at}: the download from the hub broke off ({_cause(error)}); run the same command again"
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        status = _status(error)
         no_answer = status is None and isinstance(error, (HTTPError, ConnectionError, TimeoutError))
         if no_answer or status in BUSY:
             kind = HubUnreachable
@@ -175,6 +179,11 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
 
 def _may_come_back(error: BaseException) -> bool:
     return isinstance(error, HubUnreachable)
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status that the hub answered with; None without an answer."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _cause(error: Exception) -> str:

@@ -52,6 +52,8 @@ class _Hub(BaseHTTPRequestHandler):
             return self._send(404, b"{}", with_body, {"X-Error-Code": "RepoNotFound"})
         if "/gated/" in path:
             return self._send(403, b"{}", with_body, {"X-Error-Code": "GatedRepo"})
+        if "/status-" in path:
+            return self._send(int(path.partition("/status-")[2][:3]), b"{}", with_body, {})
         if "/broken/" in path and "/resolve/" in path and with_body:
             return self._send(403, b"{}", with_body, {})
         if "/api/" in path and "/revision/" in path:
@@ -170,6 +172,7 @@ def test_the_commit_gives_the_same_folder_with_its_weights() -> None:
         ("gated/tiny", None, "gated on the hub; accept its terms"),
         ("org/tiny", "v9", "'v9': the hub has the model, not the revision"),
         ("broken/tiny", None, "run the same command again"),
+        ("status-403/tiny", None, "the hub refused it with HTTP status 403; check HF_ENDPOINT and HF_TOKEN"),
         ("a--b/c..d", None, "no possible hub id"),
     ],
 )
@@ -205,11 +208,21 @@ def test_a_step_waits_for_a_hub_that_is_away_and_not_for_one_that_may_not_be_ask
 
 
 @pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize("source", ["gated/tiny", "missing/tiny", "broken/tiny"])
+@pytest.mark.parametrize("source", ["gated/tiny", "missing/tiny", "broken/tiny", "status-403/tiny", "status-400/tiny"])
 def test_what_the_hub_refuses_is_not_asked_again(source: str, capsys: pytest.CaptureFixture[str]) -> None:
     with waits(set_up_log("export_adapter")):
         _complaint(source)
     assert "event=waiting" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(patience, "DEADLINE_S", 0.2)
+    with waits(set_up_log("export_adapter")):
+        _complaint("status-501/tiny")
+        assert "event=waiting" not in capsys.readouterr().out
+        _complaint("status-500/tiny")
+    assert "event=waiting" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("content", "told"), [(None, "no such file"), ("{", "cannot be read as JSON"), ("[]", "found list")])
