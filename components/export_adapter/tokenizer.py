@@ -5,24 +5,44 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from components.shared.model_source import CONFIG_AND_TOKENIZER, read_json_object
 from components.shared.prompts import Prompts
+from components.shared.tokenizer_sample import AS_WRITTEN
 
 TEMPLATE = "chat_template.jinja"
 GENERATION = "generation_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_AND_TOKENIZER = tuple(name for name in CONFIG_AND_TOKENIZER if name != "config.json")
 _NOT_TOKENIZER = ("config.json", GENERATION, TEMPLATE)
 
 
 def write_tokenizer(base: Path, prompts: Prompts, local: Path) -> None:
     """`local` encodes text as the training data was encoded: transformers reads chat_template.jinja before any template
-    in tokenizer_config.json."""
+    in tokenizer_config.json. AutoTokenizer loads it without code of the model's."""
     for name in CONFIG_AND_TOKENIZER:
         if name not in _NOT_TOKENIZER and (base / name).is_file():
             shutil.copyfile(base / name, local / name)
     (local / TEMPLATE).write_text(prompts.chat_template, encoding="utf-8")
+    if not _has_class(local):
+        _name_plain_class(local / TOKENIZER_CONFIG)
+
+
+def _has_class(local: Path) -> bool:
+    """Whether transformers itself has the tokenizer's class. Code that came with the model is in no export."""
+    try:
+        AutoTokenizer.from_pretrained(local, trust_remote_code=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _name_plain_class(file: Path) -> None:
+    """The class is that which takes tokenizer.json as it is written, as the data was encoded."""
+    settings = read_json_object(file) | {"tokenizer_class": AS_WRITTEN[0]}
+    settings.pop("auto_map", None)
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_generation_config(base: Path, prompts: Prompts, local: Path) -> None:

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
-from components.export_adapter.tokenizer import write_generation_config
+from components.export_adapter.tokenizer import write_generation_config, write_tokenizer
 from components.shared.prompts import Prompts
+from tests.tiny_models import make_tokenizer
 
 SAMPLING = {"temperature": 0.6, "top_p": 0.9, "top_k": 20}
 PROMPTS = Prompts(chat_template="{{ messages }}", end_token_ids=(3,), base_files=(), prompts=())
@@ -33,3 +34,16 @@ def test_a_base_without_generation_config_gets_that_of_its_config(tmp_path: Path
     write_generation_config(tmp_path, PROMPTS, tmp_path / "export")
     loaded = GenerationConfig.from_pretrained(tmp_path / "export")
     assert (loaded.eos_token_id, loaded.pad_token_id) == ([2, 3, 7], 1)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "deepseek_v3"])
+def test_an_export_needs_no_tokenizer_class_of_the_bases_code(tmp_path: Path, model_type: str) -> None:
+    base, local = make_tokenizer(tmp_path / "base"), tmp_path / "export"
+    expected = AutoTokenizer.from_pretrained(base)("12 plus 7")["input_ids"]
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    foreign = {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.EvilTokenizer", None]}}
+    (base / "tokenizer_config.json").write_text(json.dumps(settings | foreign))
+    local.mkdir()
+    (local / "config.json").write_text(json.dumps({"model_type": model_type}))
+    write_tokenizer(base, PROMPTS, local)
+    assert AutoTokenizer.from_pretrained(local)("12 plus 7")["input_ids"] == expected

@@ -69,3 +69,31 @@ def test_with_the_class_that_the_message_names_the_tokens_are_the_same(tmp_path:
     sample = TokenizerSample.model_validate_json((folder / TOKENIZER_SAMPLE).read_bytes())
     theirs = AutoTokenizer.from_pretrained(folder)
     assert [tuple(theirs.encode(each.text, add_special_tokens=False)) for each in sample.texts] == [each.ids for each in sample.texts]
+
+
+FOREIGN = {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.EvilTokenizer", None]}}
+
+
+def _with_settings(folder: Path, **changed: object) -> None:
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+
+
+@pytest.mark.parametrize("check", [check_tokens, same_tokens.check_tokens], ids=["train", "evaluate"])
+@pytest.mark.parametrize("model_type", ["llama", "deepseek_v3"])
+def test_a_class_that_only_the_models_code_has_is_read_by_its_file(tmp_path: Path, model_type: str, check) -> None:
+    folder = _like_open_calm(tmp_path, "EvilTokenizer")
+    _with_settings(folder, **FOREIGN)
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    check(folder, folder)
+
+
+@pytest.mark.parametrize("check", [check_tokens, same_tokens.check_tokens], ids=["train", "evaluate"])
+def test_a_class_that_cannot_be_loaded_is_one_line(tmp_path: Path, check) -> None:
+    folder = _like_open_calm(tmp_path, "BertJapaneseTokenizer")
+    with pytest.raises(ModelError) as raised:
+        check(folder, folder)
+    (problem,) = raised.value.problems
+    assert problem.startswith(f"{folder}/tokenizer_config.json: tokenizer_class: AutoTokenizer cannot load it: ")
+    assert "set tokenizer_class: PreTrainedTokenizerFast" in problem
+    assert "\n" not in problem
