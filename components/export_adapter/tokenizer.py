@@ -24,9 +24,14 @@ def write_tokenizer(base: Path, prompts: Prompts, local: Path) -> None:
     for name in CONFIG_AND_TOKENIZER:
         if name not in _NOT_TOKENIZER and (base / name).is_file():
             shutil.copyfile(base / name, local / name)
-    (local / TEMPLATE).write_text(prompts.chat_template, encoding="utf-8")
+    (local / TEMPLATE).write_text(unix_lines(prompts.chat_template), encoding="utf-8")
     if not _has_class(local):
         _name_plain_class(local / TOKENIZER_CONFIG)
+
+
+def unix_lines(text: str) -> str:
+    """The text as transformers reads it from a file. Jinja renders \\r\\n, \\r and \\n of a template alike."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _has_class(local: Path) -> bool:

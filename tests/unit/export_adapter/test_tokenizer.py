@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, GenerationConfig
 
+from components.export_adapter.text_checks import text_problems
 from components.export_adapter.tokenizer import write_generation_config, write_tokenizer
 from components.shared.prompts import Prompts
-from tests.tiny_models import make_tokenizer
+from tests.tiny_models import CHATML, make_tokenizer, write_conversations
+from tests.trained_run import made_prompts
 
 SAMPLING = {"temperature": 0.6, "top_p": 0.9, "top_k": 20}
 PROMPTS = Prompts(chat_template="{{ messages }}", end_token_ids=(3,), base_files=(), prompts=())
@@ -47,3 +49,14 @@ def test_an_export_needs_no_tokenizer_class_of_the_bases_code(tmp_path: Path, mo
     (local / "config.json").write_text(json.dumps({"model_type": model_type}))
     write_tokenizer(base, PROMPTS, local)
     assert AutoTokenizer.from_pretrained(local)("12 plus 7")["input_ids"] == expected
+
+
+def test_line_ends_of_another_system_in_the_template_are_no_difference(tmp_path: Path) -> None:
+    base = make_tokenizer(tmp_path / "base", chat_template=CHATML.replace("\n", "\r\n"))
+    (base / "generation_config.json").write_text("{}")
+    prompts, local = made_prompts(base, write_conversations(tmp_path / "all.jsonl", 24)), tmp_path / "export"
+    assert "\r\n" in prompts.chat_template
+    local.mkdir()
+    write_tokenizer(base, prompts, local)
+    write_generation_config(base, prompts, local)
+    assert text_problems(local, prompts) == []

@@ -9,7 +9,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from components.evaluate import same_tokens
 from components.shared.errors import ModelError
 from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, TokenizerSample
-from components.train.tokens import check_tokens
+from components.train.tokens import check_template, check_tokens
+from tests.tiny_models import make_tokenizer, write_conversations
+from tests.trained_run import made_prompts
 
 TEXTS = ("What is 12?", "<s>[INST] 12 [/INST] \uff8a\uff9d\uff76\uff78</s>")
 
@@ -97,3 +99,26 @@ def test_a_class_that_cannot_be_loaded_is_one_line(tmp_path: Path, check) -> Non
     assert problem.startswith(f"{folder}/tokenizer_config.json: tokenizer_class: AutoTokenizer cannot load it: ")
     assert "set tokenizer_class: PreTrainedTokenizerFast" in problem
     assert "\n" not in problem
+
+
+def test_a_template_that_transformers_renders_as_the_dataset_was_written_passes(tmp_path: Path) -> None:
+    folder = make_tokenizer(tmp_path / "model")
+    check_template(folder, made_prompts(folder, write_conversations(tmp_path / "all.jsonl", 24)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"chat_template": "{{ messages[0]['content'] }}"}, "writes 4 of 4 prompts of the dataset differently"),
+        ({"template_args": {"add_generation_prompt": True}}, "writes 4 of 4 prompts of the dataset differently"),
+        ({"template_args": {"conversation": "x"}}, "cannot render it: "),
+    ],
+)
+def test_a_template_that_transformers_renders_otherwise_is_refused_before_training(tmp_path: Path, changed: dict, told: str) -> None:
+    folder = make_tokenizer(tmp_path / "model")
+    prompts = made_prompts(folder, write_conversations(tmp_path / "all.jsonl", 24))
+    with pytest.raises(ModelError) as raised:
+        check_template(folder, prompts.model_copy(update=changed))
+    (problem,) = raised.value.problems
+    assert problem.startswith("data.chat_template: transformers, by which the model will be served, ")
+    assert told in problem
