@@ -7,11 +7,16 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 
 from components.shared.errors import DataError
 from components.shared.named_file import local_file
+from components.shared.tokenizer_class import by_class_or_file
 
 
 def load_tokenizer(folder: Path, chat_template: str) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer with the template that `data.chat_template` chose. Raises DataError where that file is missing."""
-    tokenizer = _tokenizer(folder)
+    """The folder's tokenizer with the template that `data.chat_template` chose.
+
+    Raises:
+        DataError: that file is missing. ModelError: the tokenizer cannot be loaded.
+    """
+    tokenizer: PreTrainedTokenizerBase = by_class_or_file(folder, AutoTokenizer.from_pretrained, PreTrainedTokenizerFast.from_pretrained)
     if chat_template != "model":
         try:
             with local_file(chat_template) as path:
@@ -19,14 +24,6 @@ def load_tokenizer(folder: Path, chat_template: str) -> PreTrainedTokenizerBase:
         except OSError as error:
             raise DataError(f"data.chat_template: {chat_template!r} cannot be read: {error.strerror}") from None
     return tokenizer
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """By its class; where transformers has no such class, and code that came with the model would, by tokenizer.json alone."""
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except ValueError:
-        return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def answer(model: Any, tokenizer: Any, question: str, *, answer_tokens: int) -> str:

@@ -11,16 +11,17 @@ from components.shared.model_source import CONFIG_AND_TOKENIZER, resolve_model
 from components.shared.plan import Plan
 from components.shared.spec import ModelSpec
 from components.shared.step import open_run, run_argument, step_log, work_folder
+from components.shared.tokenizer_class import by_class_or_file
 from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, read_tokenizer_sample, refuse_other_tokens
 
 
 def check_tokens(folder: Path, dataset: Path) -> None:
-    """The model's tokenizer gives the tokens of the dataset. Raises ModelError where it does not."""
-    from transformers import AutoTokenizer  # costs seconds, and most tokenizers need no look
+    """The model's tokenizer gives the tokens of the dataset. Raises ModelError where it does not or cannot be loaded."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast  # costs seconds, and most tokenizers need no look
 
     sample = read_tokenizer_sample(dataset)
     if sample.may_differ:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = by_class_or_file(folder, AutoTokenizer.from_pretrained, PreTrainedTokenizerFast.from_pretrained)
         refuse_other_tokens(sample, folder, lambda text: tokenizer.encode(text, add_special_tokens=False))
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import AutoTokenizer, GenerationConfig
 
-from components.export_adapter.tokenizer import end_tokens
-from components.shared.prompts import Prompt, Prompts
+from components.export_adapter.tokenizer import end_tokens, unix_lines
+from components.shared.prompts import Prompt, Prompts, rendered_otherwise
 
 
 def text_problems(folder: Path, prompts: Prompts) -> list[str]:
@@ -45,18 +45,10 @@ def token_id_problems(tokenizer: Any, prompts: Prompts) -> list[str]:
 
 def template_problems(tokenizer: Any, prompts: Prompts) -> list[str]:
     """Whether its chat template writes the text that was trained on. A template that writes the date is not rendered."""
-    if tokenizer.chat_template != prompts.chat_template:
+    if tokenizer.chat_template != unix_lines(prompts.chat_template):
         return ["its chat template is not the one that wrote the training data"]
-    if prompts.dated:
-        return []
-    whole = [prompt for prompt in prompts.prompts if prompt.messages]
-    wrong = sum(_rendered(tokenizer, prompt, prompts) != prompt.text for prompt in whole)
-    return [f"its chat template writes {wrong} of {len(whole)} prompts differently"] if wrong else []
-
-
-def _rendered(tokenizer: Any, prompt: Prompt, prompts: Prompts) -> str:
-    tools = None if prompt.tools is None else list(prompt.tools)
-    return tokenizer.apply_chat_template(list(prompt.messages), tools=tools, tokenize=False, **prompts.template_args)
+    wrong, num_rendered = rendered_otherwise(tokenizer, prompts)
+    return [f"its chat template writes {wrong} of {num_rendered} prompts differently"] if wrong else []
 
 
 def end_problems(generation: GenerationConfig, prompts: Prompts) -> list[str]:

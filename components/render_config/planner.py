@@ -159,12 +159,23 @@ def _collect(problems: list[str], check: Callable[[], T]) -> T | None:
 
 
 def _targets(spec: RunSpec, architecture: Architecture) -> Targets:
+    """Raises ModelError as `lora_targets`, or with all that LoRA of experts does not allow."""
     targets = lora_targets(spec.lora.targets, architecture)
-    if spec.training.method == "lora" and targets.parameters and spec.lora.dropout:
-        raise ModelError(
+    if spec.training.method != "lora" or not targets.parameters:
+        return targets
+    problems: list[str] = []
+    if spec.lora.dropout:
+        problems.append(
             f"lora.dropout: got {spec.lora.dropout}, must be 0 where experts are trained, as PEFT has none for 3-D parameters; "
             "set lora.dropout: 0, or lora.targets: attention"
         )
+    if spec.export.merge is True:
+        problems.append(
+            "export.merge: found true, allowed auto or false where experts are trained, whose adapter cannot be merged. "
+            "Fix: set export.merge: false, or lora.targets: attention"
+        )
+    if problems:
+        raise ModelError(*problems)
     return targets
 
 

@@ -65,7 +65,7 @@ def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
         )
         yield (
             "serving: vLLM may drop an adapter of experts (PEFT's target_parameters) without an error (vllm-project/vllm#41384); "
-            "merge it, or compare answers before you serve it"
+            "compare answers before you serve it"
         )
     if decided.asks_for_router_loss:
         yield (

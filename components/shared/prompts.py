@@ -64,6 +64,11 @@ class Prompts(FrozenModel):
         """The template writes the day's date, so that another day gives another text."""
         return "strftime_now" in self.chat_template
 
+    @property
+    def rendered(self) -> tuple[Prompt, ...]:
+        """Whole conversations, whose text the template writes the same on any day."""
+        return () if self.dated else tuple(prompt for prompt in self.prompts if prompt.messages)
+
 
 def base_files(folder: Path) -> tuple[BaseFile, ...]:
     """The small files that decide token ids and shapes, as far as the base model has them."""
@@ -80,6 +85,20 @@ def read_prompts(dataset: Path) -> Prompts:
             "Fix: an earlier version of hagane prepared this run, so start it again under another name"
         )
     return Prompts.model_validate_json(path.read_bytes())
+
+
+def rendered_otherwise(tokenizer: Any, prompts: Prompts) -> tuple[int, int]:
+    """(prompts that the tokenizer's chat template writes otherwise than training's text, prompts that it wrote).
+
+    `tokenizer` is one of transformers.
+    """
+    wrong = sum(_rendered(tokenizer, prompt, prompts.template_args) != prompt.text for prompt in prompts.rendered)
+    return wrong, len(prompts.rendered)
+
+
+def _rendered(tokenizer: Any, prompt: Prompt, template_args: dict[str, Any]) -> str:
+    tools = None if prompt.tools is None else list(prompt.tools)
+    return tokenizer.apply_chat_template(list(prompt.messages), tools=tools, tokenize=False, **template_args)
 
 
 def _sha256(path: Path) -> str:

@@ -40,7 +40,7 @@ from components.train.results import history_json, peak_memory, probe_logits, pu
 from components.train.resume import AfterResume, Resume, fetch_resume
 from components.train.rows import PackedRows
 from components.train.saving import CheckpointSaver
-from components.train.tokens import check_tokens
+from components.train.tokens import check_template, check_tokens
 from components.train.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
 from components.train.uploader import BackgroundUploads
 
@@ -161,6 +161,7 @@ def train(job: Job, log: Log) -> None:
     arguments = training_arguments(job)
     base = resolve_planned_model(plan)
     check_tokens(base.folder, job.work / DATASET)
+    check_template(base.folder, read_prompts(job.work / DATASET))
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
     rows = PackedRows(job.work / DATASET / "train.parquet")

@@ -113,3 +113,20 @@ def test_a_type_that_cannot_be_trained_right_is_refused_in_one_line(model_type: 
     with pytest.raises(HaganeError, match=why) as caught:
         check_spec(spec_with(), CONFIG | {"model_type": model_type}, Machine())
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["model.source"]
+
+
+def test_a_merged_export_of_experts_is_refused_before_training_with_all_that_they_do_not_allow() -> None:
+    spec = spec_with(export={"merge": True}, lora={"dropout": 0.1})
+    with pytest.raises(HaganeError) as caught:
+        check_spec(spec, GPT_OSS, Machine())
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["lora.dropout", "export.merge"]
+    assert "set export.merge: false, or lora.targets: attention" in caught.value.problems[1]
+    check_spec(spec_with(export={"merge": True}, lora={"targets": "attention"}), GPT_OSS, Machine())
+    check_spec(spec_with(export={"merge": True}, training={"method": "full"}), GPT_OSS, Machine())
+
+
+def test_nobody_is_asked_to_merge_an_adapter_of_experts() -> None:
+    plan = make_plan(spec_with(), APART, GPT_OSS, machine=Machine())
+    (serving,) = (caution for caution in plan.cautions if caution.startswith("serving:"))
+    assert "compare answers" in serving
+    assert "merge it" not in serving

@@ -9,7 +9,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from components.evaluate import same_tokens
 from components.shared.errors import ModelError
 from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, TokenizerSample
-from components.train.tokens import check_tokens
+from components.train.tokens import check_template, check_tokens
+from tests.tiny_models import make_tokenizer, write_conversations
+from tests.trained_run import made_prompts
 
 TEXTS = ("What is 12?", "<s>[INST] 12 [/INST] \uff8a\uff9d\uff76\uff78</s>")
 
@@ -69,3 +71,54 @@ def test_with_the_class_that_the_message_names_the_tokens_are_the_same(tmp_path:
     sample = TokenizerSample.model_validate_json((folder / TOKENIZER_SAMPLE).read_bytes())
     theirs = AutoTokenizer.from_pretrained(folder)
     assert [tuple(theirs.encode(each.text, add_special_tokens=False)) for each in sample.texts] == [each.ids for each in sample.texts]
+
+
+FOREIGN = {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.EvilTokenizer", None]}}
+
+
+def _with_settings(folder: Path, **changed: object) -> None:
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+
+
+@pytest.mark.parametrize("check", [check_tokens, same_tokens.check_tokens], ids=["train", "evaluate"])
+@pytest.mark.parametrize("model_type", ["llama", "deepseek_v3"])
+def test_a_class_that_only_the_models_code_has_is_read_by_its_file(tmp_path: Path, model_type: str, check) -> None:
+    folder = _like_open_calm(tmp_path, "EvilTokenizer")
+    _with_settings(folder, **FOREIGN)
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    check(folder, folder)
+
+
+@pytest.mark.parametrize("check", [check_tokens, same_tokens.check_tokens], ids=["train", "evaluate"])
+def test_a_class_that_cannot_be_loaded_is_one_line(tmp_path: Path, check) -> None:
+    folder = _like_open_calm(tmp_path, "BertJapaneseTokenizer")
+    with pytest.raises(ModelError) as raised:
+        check(folder, folder)
+    (problem,) = raised.value.problems
+    assert problem.startswith(f"{folder}/tokenizer_config.json: tokenizer_class: AutoTokenizer cannot load it: ")
+    assert "set tokenizer_class: PreTrainedTokenizerFast" in problem
+    assert "\n" not in problem
+
+
+def test_a_template_that_transformers_renders_as_the_dataset_was_written_passes(tmp_path: Path) -> None:
+    folder = make_tokenizer(tmp_path / "model")
+    check_template(folder, made_prompts(folder, write_conversations(tmp_path / "all.jsonl", 24)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"chat_template": "{{ messages[0]['content'] }}"}, "writes 4 of 4 prompts of the dataset differently"),
+        ({"template_args": {"add_generation_prompt": True}}, "writes 4 of 4 prompts of the dataset differently"),
+        ({"template_args": {"conversation": "x"}}, "cannot render it: "),
+    ],
+)
+def test_a_template_that_transformers_renders_otherwise_is_refused_before_training(tmp_path: Path, changed: dict, told: str) -> None:
+    folder = make_tokenizer(tmp_path / "model")
+    prompts = made_prompts(folder, write_conversations(tmp_path / "all.jsonl", 24))
+    with pytest.raises(ModelError) as raised:
+        check_template(folder, prompts.model_copy(update=changed))
+    (problem,) = raised.value.problems
+    assert problem.startswith("data.chat_template: transformers, by which the model will be served, ")
+    assert told in problem
