@@ -153,7 +153,8 @@ class _RecordReader:
         missing = missing_columns(self.form, record, columns)
         if missing is not None:
             return [missing]
-        if record.get("documents"):
+        # Turns written for a template with documents; in any other form it is a column left unread.
+        if self.form.name == "messages" and record.get("documents"):
             return ["documents: not supported; remove it from the record"]
         said = self.form.read(self.form.values(record, columns))
         return read_conversation(where, said.turns, said.tools)
