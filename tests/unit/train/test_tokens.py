@@ -1,13 +1,14 @@
 """Tokenizers that transformers 5 builds from code, made small: their tokenizer.json says otherwise."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from components.evaluate import same_tokens
-from components.shared.errors import ModelError
+from components.shared.errors import DataError, ModelError
 from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, TokenizerSample
 from components.train.tokens import check_tokens
 
@@ -69,3 +70,9 @@ def test_with_the_class_that_the_message_names_the_tokens_are_the_same(tmp_path:
     sample = TokenizerSample.model_validate_json((folder / TOKENIZER_SAMPLE).read_bytes())
     theirs = AutoTokenizer.from_pretrained(folder)
     assert [tuple(theirs.encode(each.text, add_special_tokens=False)) for each in sample.texts] == [each.ids for each in sample.texts]
+
+
+@pytest.mark.parametrize("check", [check_tokens, same_tokens.check_tokens], ids=["train", "evaluate"])
+def test_a_dataset_of_an_earlier_version_is_one_line(tmp_path: Path, check: Callable[[Path, Path], None]) -> None:
+    with pytest.raises(DataError, match=rf"dataset/{TOKENIZER_SAMPLE}: found no such file.* start it again under another name"):
+        check(tmp_path, tmp_path)
