@@ -174,4 +174,4 @@ def _inside(path: Path) -> Path:
 
 
 def _outside(path: Path) -> Path:
-    return path.expanduser().absolute()
+    return user_path(path).absolute()

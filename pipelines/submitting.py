@@ -170,11 +170,11 @@ def _plan(checked: Checked, console: Console) -> None:
         claim = claim_of(spec, value)
         if claim is not None:
             checked.notes.append(f"{name} lies on claim {claim}: KFP's own pods must see it under {spec.cluster.claims[claim]} too")
-    if not is_hub_id(spec.model.source) and not Path(spec.model.source).is_dir():
+    if not is_hub_id(spec.model.source) and not user_path(spec.model.source).is_dir():
         checked.notes.append("no plan was made here, as the model is not on this machine; the step render_config makes it")
         return
     try:
-        if all(Path(value).exists() for value in _files(spec).values()):
+        if all(user_path(value).exists() for value in _files(spec).values()):
             problems = problems_of(spec, here=False)
             if problems:
                 raise HaganeError(*problems)

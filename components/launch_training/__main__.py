@@ -15,6 +15,7 @@ from components.shared.checkpoints import committed_checkpoints
 from components.shared.errors import HaganeError, RunFailed, SpecError
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import CHECKPOINTS, PLAN, job_file
+from components.shared.machine import user_path
 from components.shared.manifest import Manifest, fetch_folder, require_manifest
 from components.shared.model_source import has_weights, resolve_planned_model
 from components.shared.patience import waits
@@ -93,7 +94,7 @@ def check_before_training(run: str, store: Store, spec: RunSpec, plan: Plan) -> 
         return
     problems = space_problems(run, store, plan)
     # A hub model is fetched where it is used: in a container of its own that is not here.
-    if jobs_folder() is None or Path(plan.model.source).is_dir():
+    if jobs_folder() is None or user_path(plan.model.source).is_dir():
         model = resolve_planned_model(plan)
         if not has_weights(model.folder):
             problems.append(f"model.source: {model.folder} holds no weights (*.safetensors); put them beside its config.json")

@@ -62,11 +62,36 @@ def read_places(path: Path, kind: str, encoding: str = "utf-8") -> Iterator[Plac
 
 
 def _json_lines(path: Path, encoding: str) -> Iterator[Place]:
-    for number, line in _numbered_lines(path, encoding):
+    if codecs.lookup(encoding).name != "utf-8":
+        yield from _decoded_json_lines(path, encoding)
+        return
+    for number, line in _numbered_lines(path):
         place = _parsed(line, number)
         yield place
         if place.problem is not None and "it reads as" in place.problem:
             return  # every other line would be the same problem
+
+
+def _decoded_json_lines(path: Path, encoding: str) -> Iterator[Place]:
+    number = 0
+    try:
+        for number, line in enumerate(_decoded_lines(path, encoding), start=1):
+            content = line.removeprefix("\ufeff").rstrip("\r")
+            if content and not content.isspace():
+                yield _parsed_text(content, number)
+    except UnicodeError as error:
+        yield Place(number + 1, problem=_not_decoded(error, encoding))
+
+
+def _decoded_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Lines without their line feed, decoded no further than they are asked for: an error is one of the next line."""
+    rest = ""
+    with path.open("rb") as stream:
+        for part in codecs.iterdecode(stream, encoding):
+            *lines, rest = (rest + part).split("\n")
+            yield from lines
+    if rest:
+        yield rest
 
 
 def _batches(path: Path, batches: Callable[[Path], Iterator[pa.RecordBatch]]) -> Iterator[Place]:
@@ -126,8 +151,8 @@ def _table_rows(path: Path, delimiter: str, encoding: str) -> Iterator[Place]:
                 return
             for row in rows:
                 yield _table_row(row, rows.line_num, num_fields=len(names))
-        except UnicodeDecodeError as error:
-            yield Place(rows.line_num + 1, problem=_wrong_encoding(error.object, error.start))
+        except UnicodeError as error:
+            yield Place(rows.line_num + 1, problem=_not_decoded(error, encoding))
         except csv.Error as error:
             yield Place(rows.reader.line_num, problem=f"not CSV ({error}); correct the file")
 
@@ -157,14 +182,8 @@ def _is_list(path: Path) -> bool:
     return not others or _parsed(first.removeprefix(_BOM), 1).problem is not None
 
 
-def _numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, bytes]]:
-    """Lines in UTF-8 that are not blank, numbered from 1, split at line feeds alone: JSON text may hold U+2028."""
-    if codecs.lookup(encoding).name != "utf-8":
-        with path.open(encoding=encoding, newline="\n") as text:
-            for number, line in enumerate(text, start=1):
-                if not line.isspace():
-                    yield number, line.removeprefix("\ufeff").rstrip("\r\n").encode()
-        return
+def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, numbered from 1, split at line feeds alone: JSON text may hold U+2028."""
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             content = line.removeprefix(_BOM) if number == 1 else line
@@ -174,9 +193,15 @@ def _numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, bytes]]:
 
 def _parsed(line: bytes, number: int) -> Place:
     try:
-        return Place(number, loads(line.decode()))
+        text = line.decode()
     except UnicodeDecodeError as error:
         return Place(number, problem=_wrong_encoding(line, error.start))
+    return _parsed_text(text, number)
+
+
+def _parsed_text(line: str, number: int) -> Place:
+    try:
+        return Place(number, loads(line))
     except json.JSONDecodeError as error:
         return Place(number, problem=f"not JSON ({error.msg} at column {error.colno}); write one JSON object a line")
     except DuplicateKeyError as error:
@@ -190,8 +215,12 @@ def _listed(path: Path, encoding: str) -> Iterator[Place]:
     content = path.read_bytes().removeprefix(_BOM)
     try:
         text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        yield Place(content.count(b"\n", 0, error.start) + 1, problem=_wrong_encoding(content, error.start))
+    except UnicodeError as error:
+        start = error.start if isinstance(error, UnicodeDecodeError) else 0
+        yield Place(content.count(b"\n", 0, start) + 1, problem=_not_decoded(error, encoding))
+        return
+    if "[" not in text:  # it is there as a byte
+        yield Place(1, problem=f"no JSON when read as {encoding}; correct data.encoding")
         return
     decoder = _decoder()
     position, line, number = text.index("[") + 1, 1, 0
@@ -248,6 +277,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _integer(digits: str) -> int | str:
     """Longer numbers than Python reads as integers stay text: nothing of a conversation is a number."""
     return int(digits) if len(digits) <= _LONGEST_INTEGER else digits
+
+
+def _not_decoded(error: UnicodeError, encoding: str) -> str:
+    """Why a text file is not in the encoding that `data.encoding` names."""
+    if codecs.lookup(encoding).name == "utf-8" and isinstance(error, UnicodeDecodeError):
+        return _wrong_encoding(error.object, error.start)
+    reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+    return f"not {encoding} ({reason}); correct data.encoding, or leave it out and save the file as UTF-8"
 
 
 def _wrong_encoding(content: bytes, offset: int) -> str:

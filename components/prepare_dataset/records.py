@@ -5,10 +5,10 @@ A conversation costs about 1 kB of memory beside its text; 100,000 of them are r
 
 import codecs
 import hashlib
+import io
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from components.prepare_dataset.conversations import Conversation, Message, kind_of, read_conversation
@@ -16,6 +16,7 @@ from components.prepare_dataset.forms import Form, form_named, missing_columns, 
 from components.prepare_dataset.readers import Place, read_places
 from components.prepare_dataset.source_files import files_of, kind_of_name, unpacked
 from components.shared.errors import DataError
+from components.shared.machine import user_path
 from components.shared.named_file import local_file
 
 __all__ = ["Conversation", "Message", "RecordFile", "RecordSource", "first_problems", "problem_lines", "read_records"]
@@ -59,7 +60,7 @@ def read_records(*sources: RecordSource) -> tuple[RecordFile, ...]:
         try:
             files.append(_read_source(source, found))
         except OSError as error:
-            lines.append(_unreadable(Path(source.path), error))
+            lines.append(_unreadable(source.path, error))
         except DataError as error:
             lines.extend(error.problems)
         for problem, places in found.items():
@@ -118,7 +119,8 @@ def _read_file(source: RecordSource, name: str, problems: dict[str, list[str]]) 
 def _known_encoding(source: RecordSource) -> None:
     try:
         codecs.lookup(source.encoding)
-    except LookupError:
+        io.TextIOWrapper(io.BytesIO(), encoding=source.encoding)  # refuses rot13 and others that are not of text
+    except (LookupError, ValueError):
         raise DataError(f"data.encoding: found {source.encoding!r}, must be an encoding that Python knows, such as cp932") from None
 
 
@@ -153,7 +155,8 @@ class _RecordReader:
         missing = missing_columns(self.form, record, columns)
         if missing is not None:
             return [missing]
-        if record.get("documents"):
+        # Turns written for a template with documents; in any other form it is a column left unread.
+        if self.form.name == "messages" and record.get("documents"):
             return ["documents: not supported; remove it from the record"]
         said = self.form.read(self.form.values(record, columns))
         return read_conversation(where, said.turns, said.tools)
@@ -172,8 +175,8 @@ def _known_columns(form: Form, columns: Mapping[str, str]) -> None:
         raise DataError(f"data.columns: found {', '.join(map(repr, unknown))}, allowed for {form.name}: {allowed}")
 
 
-def _unreadable(path: Path, error: OSError) -> str:
+def _unreadable(path: str, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        near = sorted(str(found) for found in path.parent.glob("*.json*"))
+        near = sorted(str(found) for found in user_path(path).parent.glob("*.json*"))
         return f"{path}: no such file" + (f"; there are: {', '.join(near[:8])}" if near else "; name a file of records that is there")
     return f"{path}: cannot be read: {error.strerror}"

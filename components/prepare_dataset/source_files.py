@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from components.shared.errors import DataError
+from components.shared.machine import user_path
 from components.shared.storage import open_store
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
@@ -29,16 +30,17 @@ def files_of(source: str) -> list[str]:
     """The files that a source names, sorted by name.
 
     Raises:
-        StoreError: the store cannot be listed. DataError: no file is there, or the address is of another kind.
+        StoreError: the store cannot be listed. DataError: no file is there, or the source is no name, pattern or address that can be read.
     """
     if "://" in source:
         return _objects_of(source)
-    path = Path(source).expanduser()
+    if "\0" in source:
+        raise DataError(f"{source}: no name of a file, it holds a NUL character. Fix: take it out")
+    path = user_path(source)
     if path.is_file():
         return [source]
     if _is_pattern(source):
-        root = Path(path.anchor) if path.is_absolute() else Path()
-        found = [each for each in root.glob(str(path.relative_to(root))) if each.is_file()]
+        found = _matching(source, path)
     elif path.is_dir():
         found = [each for each in path.rglob("*") if each.is_file() and is_records(each.name)]
     else:
@@ -46,6 +48,14 @@ def files_of(source: str) -> list[str]:
     if not found:
         raise DataError(f"{source}: holds no file of records; allowed: {', '.join(SUFFIXES)}, each also .gz or .zst")
     return sorted(map(str, found))
+
+
+def _matching(source: str, pattern: Path) -> list[Path]:
+    root = Path(pattern.anchor) if pattern.is_absolute() else Path()
+    try:
+        return [each for each in root.glob(str(pattern.relative_to(root))) if each.is_file()]
+    except ValueError as error:
+        raise DataError(f"{source}: no pattern of files ({error}). Fix: write * for part of a name, **/ for any folders") from None
 
 
 def is_records(name: str) -> bool:

@@ -6,18 +6,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.shared.errors import StoreError
+from components.shared.machine import user_path
 from components.shared.storage import open_store
 
 
 @contextmanager
 def local_file(name: str) -> Iterator[Path]:
-    """A path by which the file can be read inside the block: its own, or that of a copy of the object, which then goes.
+    """A path by which the file can be read inside the block: its own with `~` replaced, or that of a copy of the object, which then goes.
 
     Raises:
         StoreError: the object is not there or may not be read. A path of this machine is not looked at.
     """
     if "://" not in name:
-        yield Path(name)
+        yield user_path(name)
         return
     folder, _, key = name.rpartition("/")
     if not key or folder.endswith("/"):

@@ -70,6 +70,11 @@ def test_keys_beside_messages_are_left_unread(tmp_path: Path) -> None:
     assert len(_conversation(tmp_path, '{"id": 7, ' + GOOD[1:]).messages) == 2
 
 
+def test_a_column_named_documents_is_left_unread_in_a_form_without_documents(tmp_path: Path) -> None:
+    record = {"instruction": "q", "output": "a", "documents": ["d"]}
+    assert [message.content for message in _conversation(tmp_path, json.dumps(record)).messages] == ["q", "a"]
+
+
 def test_digests_are_equal_only_for_conversations_that_say_the_same(tmp_path: Path) -> None:
     records = [GOOD, '{"id": 1, ' + GOOD[1:], GOOD.replace("青", "赤")]
     digests = [_conversation(tmp_path, record).digest for record in records]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.prepare_dataset.chat_template import read_template
 from components.prepare_dataset.records import RecordFile, RecordSource, read_records
 from components.prepare_dataset.source_files import files_of
 from components.shared.errors import DataError
@@ -76,9 +77,9 @@ def _read(path: Path, content: bytes | None = None, **how: Any) -> RecordFile:
     return file
 
 
-def _problem(path: Path, content: bytes) -> str:
+def _problem(path: Path, content: bytes, **how: Any) -> str:
     with pytest.raises(DataError) as raised:
-        _read(path, content)
+        _read(path, content, **how)
     (problem,) = raised.value.problems
     return problem.removeprefix(f"{path.parent}/")
 
@@ -126,6 +127,73 @@ def test_cp932_tables_are_read_when_the_encoding_is_named(tmp_path: Path) -> Non
 )
 def test_a_damaged_file_is_one_problem_with_its_place(tmp_path: Path, name: str, content: bytes, told: str) -> None:
     assert _problem(tmp_path / name, content).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "encoding", "told"),
+    [
+        ("a.jsonl", LINES.decode().encode("cp932") * 900 + b'{"a": "\x81\xff"}\n', "cp932", "a.jsonl:2701: not cp932 ("),
+        ("a.jsonl", LINES, "ascii", "a.jsonl:1: not ascii (ordinal not in range(128)); correct data.encoding, or leave it out"),
+        ("a.jsonl", LINES, "undefined", "a.jsonl:1: not undefined (undefined encoding); correct"),
+        (
+            "a.json",
+            json.dumps(RECORDS, indent=1, ensure_ascii=False).encode(),
+            "ascii",
+            "a.json:3: not ascii (ordinal not in range(128)); correct",
+        ),
+        ("a.json", KINDS["a.json"], "cp037", "a.json:1: no JSON when read as cp037; correct data.encoding"),
+        ("a.csv", KINDS["a.csv"], "ascii", "a.csv:1: not ascii (ordinal not in range(128)); correct"),
+        ("a.csv", KINDS["a.csv"], "undefined", "a.csv:1: not undefined (undefined encoding); correct"),
+        ("a.jsonl", LINES, "rot13", "data.encoding: found 'rot13', must be an encoding that Python knows, such as cp932"),
+        ("a.jsonl", LINES, "locale", "data.encoding: found 'locale', must be"),
+        ("a.jsonl", LINES, "cp\x00932", "data.encoding: found 'cp\\x00932', must be"),
+    ],
+)
+def test_an_encoding_that_the_file_is_not_in_is_one_problem(tmp_path: Path, name: str, content: bytes, encoding: str, told: str) -> None:
+    assert _problem(tmp_path / name, content, encoding=encoding).startswith(told)
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "utf-16", "utf-16-le", "utf-8-sig"])
+def test_lines_of_another_encoding_keep_their_numbers(tmp_path: Path, encoding: str) -> None:
+    lines = "\n" + LINES.decode().replace("港", "਍港" if encoding.startswith("utf") else "港").replace("\n", "\r\n") + "\n{}"
+    problem = _problem(tmp_path / "a.jsonl", lines.encode(encoding), encoding=encoding)
+    assert problem.startswith("a.jsonl:6: instruction; output or response: missing or empty")
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "utf-16"])
+def test_lines_of_another_encoding_are_read_when_it_is_named(tmp_path: Path, encoding: str) -> None:
+    file = _read(tmp_path / "a.jsonl", LINES.decode().encode(encoding), encoding=encoding)
+    assert [found.messages[0].content for found in file.conversations] == [record["instruction"] for record in RECORDS]
+
+
+@pytest.mark.parametrize("source", ["~/a.jsonl", "~/*.jsonl", "~"])
+def test_a_tilde_is_the_home_folder_wherever_a_file_is_named(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    (file,) = read_records(RecordSource(source))
+    assert len(file.conversations) == 3
+
+
+def test_a_template_below_the_home_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.jinja").write_text("{{ messages }}")
+    assert read_template(tmp_path / "model", "~/a.jinja", {}) == ("~/a.jinja", "{{ messages }}")
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("~nosuchuser/x.jsonl", "~nosuchuser/x.jsonl: no such file; name a file of records that is there"),
+        ("~nosuchuser/*.jsonl", "~nosuchuser/*.jsonl: holds no file of records; allowed: .jsonl"),
+        ("a\0.jsonl", "a\\x00.jsonl: no name of a file, it holds a NUL character"),
+        ("a**b.jsonl", "a**b.jsonl: no pattern of files (Invalid pattern: '**' can only be an entire path component). Fix: write *"),
+    ],
+)
+def test_a_name_that_stands_for_no_file_is_one_problem(source: str, told: str) -> None:
+    with pytest.raises(DataError) as raised:
+        read_records(RecordSource(source))
+    (problem,) = raised.value.problems
+    assert problem.startswith(told)
 
 
 def test_a_folder_gives_its_files_of_records_by_name(tmp_path: Path) -> None:

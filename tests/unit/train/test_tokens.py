@@ -1,13 +1,14 @@
 """Tokenizers that transformers 5 builds from code, made small: their tokenizer.json says otherwise."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from components.evaluate import same_tokens
-from components.shared.errors import ModelError
+from components.shared.errors import DataError, ModelError
 from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, TokenizerSample
 from components.train.tokens import check_template, check_tokens
 from tests.tiny_models import make_tokenizer, write_conversations
@@ -122,3 +123,9 @@ def test_a_template_that_transformers_renders_otherwise_is_refused_before_traini
     (problem,) = raised.value.problems
     assert problem.startswith("data.chat_template: transformers, by which the model will be served, ")
     assert told in problem
+
+
+@pytest.mark.parametrize("check", [check_tokens, same_tokens.check_tokens], ids=["train", "evaluate"])
+def test_a_dataset_of_an_earlier_version_is_one_line(tmp_path: Path, check: Callable[[Path, Path], None]) -> None:
+    with pytest.raises(DataError, match=rf"dataset/{TOKENIZER_SAMPLE}: found no such file.* start it again under another name"):
+        check(tmp_path, tmp_path)
