@@ -35,13 +35,13 @@ push: .venv/dev  ## Push the images to REGISTRY=…, and write their digests to 
 	$(BIN)/python -m images.push $(REGISTRY)
 
 ## Develop
-test: .venv/dev  ## Run all tests but the slow suites below
-	$(BIN)/pytest
+test: .venv/dev test-unit  ## Run all tests but the slow suites below
+	$(BIN)/pytest tests/integration
 test-unit: .venv/dev  ## Run the fast tests alone, a process per core
 	$(BIN)/pytest -n auto tests/contracts tests/unit
 test-runs: .venv/dev  ## Run the pipeline once for each kind of run, some killed, and as the KFP UI runs it; ten minutes
 	$(BIN)/pytest tests/runs
-test-matrix: .venv/dev  ## Run the pipeline for each mixture of experts, ZeRO stage and number of processes; a quarter of an hour
+test-matrix: .venv/dev  ## Compare whole trainings with plain torch, and run each mixture of experts, by ZeRO stage and processes; half an hour
 	$(BIN)/pytest tests/matrix
 test-crash: .venv/dev  ## Kill training and uploads at every write, break network, disk and files; half an hour
 	$(BIN)/pytest tests/crash --least-kills 200

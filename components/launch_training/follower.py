@@ -31,7 +31,7 @@ from components.launch_training.phases import (
     sentence,
 )
 from components.launch_training.pod_log import PodLog, read_log, store_unfinished
-from components.launch_training.workload import phase_in_queue, queue_of, why_never
+from components.launch_training.workload import QueueWatch, phase_in_queue, queue_of
 from components.shared.errors import ClusterError, PeerLost, RunFailed, StoreError
 from components.shared.layout import LOGS, PROGRESS
 from components.shared.log import event_of
@@ -80,9 +80,7 @@ class Follower:
         """Whether training has begun since the pods were last started; of a job found again it is not known, and taken for true."""
         self._complete = False
         """Whether all pods were there at once since the job was last let go."""
-        self._is_new = not attached
-        """Whether the job was never let go yet, as far as is known."""
-        self._suspended_since: float | None = None
+        self._queue_watch = QueueWatch(cluster.kind, is_new=not attached)
         self._without_pods_since = time.monotonic()
         """Since when a job that is not suspended has no pod."""
         self._seen = Seen()
@@ -190,21 +188,18 @@ class Follower:
         self._lives.clear()
         self._set_aside |= set(pods)
         self._begun = self._only_new = self._complete = False
-        if self._suspended_since is None:
-            self._suspended_since = time.monotonic()
 
     def _take_pods_back(self, pods: dict[str, Fields]) -> None:
         """A job that was let go may be heard of after its new pods, which then were set aside: those that stay are its own."""
         self._set_aside -= {uid for uid, pod in pods.items() if "deletionTimestamp" not in pod["metadata"]}
-        self._suspended_since, self._is_new = None, False
+        self._queue_watch.was_let_go()
 
     def _look_at_queue(self, job: Fields, seen: Seen) -> None:
         """Raises ClusterError when waiting cannot help; the job is deleted first."""
-        queue, since = queue_of(job), self._suspended_since
-        if queue is None or since is None:
+        queue = queue_of(job)
+        if queue is None:
             return
-        waited_s = time.monotonic() - since
-        problem = why_never(self._cluster.kind, queue, seen.queueing, waited_s=waited_s, is_new=self._is_new)
+        problem = self._queue_watch.why_never(queue, seen.queueing, now_s=time.monotonic())
         if problem is not None:
             raise ClusterError(problem, self._end_job())
 

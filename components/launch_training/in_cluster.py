@@ -17,13 +17,20 @@ from components.shared.patience import waits_no_more
 from components.shared.plan import Plan
 from components.shared.processes import left_by_signal
 from components.shared.run_end import was_resumed
-from components.shared.spec import ClusterSpec, RunSpec
+from components.shared.spec import RunSpec
 from components.shared.step import Log
 from components.shared.storage import Store, open_store
-from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION, TRAINING_ANNOTATION
+from components.shared.training_job import (
+    AFTER_GRACE_S,
+    KFP_RUN_ANNOTATION,
+    LEASE_ANNOTATION,
+    OWN_RUNTIME_GRACE_S,
+    TRAINING_ANNOTATION,
+)
 
 Fields = dict[str, Any]
-GONE_S = 120.0
+AFTER_KILL_S = 60
+"""Seconds in which the kubelet removes a pod that was killed at the end of its grace."""
 DRY_RUN = "-check"
 
 
@@ -51,7 +58,7 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
     )
     with stop:
         try:
-            attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), spec.cluster, log)
+            attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), spec, log)
             follower = Follower(cluster, name, plan, spec.cluster, for_people, work, log, kfp_run=kfp_run, attached=attached)
             follower.follow()
         except (SystemExit, KeyboardInterrupt):
@@ -83,7 +90,7 @@ def as_sent(kind: JobKind, manifest: Fields, *, image: str, kfp_run: str) -> Fie
     return whole
 
 
-def begin(cluster: Cluster, manifest: Fields, spec: ClusterSpec, log: Log) -> bool:
+def begin(cluster: Cluster, manifest: Fields, spec: RunSpec, log: Log) -> bool:
     """The job is there. Returns whether it was before; one that is over is removed first.
 
     Raises ClusterError when a job of this name works by another plan.
@@ -94,16 +101,16 @@ def begin(cluster: Cluster, manifest: Fields, spec: ClusterSpec, log: Log) -> bo
         found = cluster.job(name)
         if found is None:
             # Only here: a quota that the job itself fills would refuse even a dry run to a retried launcher.
-            cluster.check_fields({**manifest, "metadata": {**manifest["metadata"], "name": checked_name(name)}}, spec)
+            cluster.check_fields({**manifest, "metadata": {**manifest["metadata"], "name": checked_name(name)}}, spec.cluster)
             if cluster.create(manifest):
                 log.info("job_created", job=name, namespace=cluster.namespace)
                 return False
         elif "deletionTimestamp" in found["metadata"]:
-            _wait_until_gone(cluster, name)
+            _wait_until_gone(cluster, name, gone_after_s(spec))
         elif is_finished(cluster.kind, found):
             log.info("job_removed", job=name, why="it is over, and its checkpoints are not finished")
             cluster.delete(name)
-            _wait_until_gone(cluster, name)
+            _wait_until_gone(cluster, name, gone_after_s(spec))
         elif found["metadata"].get("annotations", {}).get(TRAINING_ANNOTATION) != annotations[TRAINING_ANNOTATION]:
             raise ClusterError(
                 f"cluster: job {name} in namespace {cluster.namespace} trains this run by another plan; wait for it, or delete it: "
@@ -130,9 +137,17 @@ def _taken_over(cluster: Cluster, job: Fields, annotations: dict[str, str]) -> s
     return f"{ANOTHERS} and follows it no more; it is this run's now"
 
 
-def _wait_until_gone(cluster: Cluster, name: str) -> None:
-    end = time.monotonic() + GONE_S
+def gone_after_s(spec: RunSpec) -> int:
+    """Seconds after a job's deletion in which its pods may end: their grace, of a TrainJob its runtime's where that is longer, and more."""
+    grace_s = spec.checkpoints.grace_seconds + AFTER_GRACE_S
+    if spec.backend == "trainjob":
+        grace_s = max(grace_s, OWN_RUNTIME_GRACE_S)
+    return grace_s + AFTER_KILL_S
+
+
+def _wait_until_gone(cluster: Cluster, name: str, gone_s: int) -> None:
+    end = time.monotonic() + gone_s
     while cluster.job(name) is not None or cluster.pods(name):
         if time.monotonic() > end:
-            raise ClusterError(f"cluster: job {name} was deleted, but its pods are still there after {GONE_S:.0f} s; try again later")
+            raise ClusterError(f"cluster: job {name} was deleted, but its pods are still there after {gone_s} s; try again later")
         time.sleep(1.0)

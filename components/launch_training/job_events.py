@@ -23,7 +23,14 @@ REFUSED = {"TrainJobResourcesCreationFailed", "JobCreationFailed"}
 """Reasons of events: what stands between a job and its pods cannot be made."""
 PODS_REFUSED = {"FailedCreate", "FailedCreatePod"}
 NO_WAITING_HELPS = re.compile(r"violates PodSecurity|serviceaccount .*not found|Required value|Invalid value|admission webhook")
-"""In a message about pods that are refused; a full quota is none of these."""
+"""In a message about pods that are refused."""
+WAITING_HELPS = re.compile(
+    r"exceeded quota|failed calling webhook|failed to call webhook|connection refused|connection reset|timed out|Timeout: "
+    r"|(i/o|handshake|requested) timeout|deadline exceeded|time allotted|object has been modified|[Tt]oo [Mm]any [Rr]equests"
+    r"|currently unable to handle|etcdserver"
+)
+"""In a message about anything that is refused: a full quota, a webhook or an API server that is away for a moment, two writers at once. A
+webhook that answered, and denied it, is none of these."""
 REFUSED_FIXES = (
     ("jobsets.jobset.x-k8s.io", "install JobSet, which Trainer needs, or see that it runs"),
     ("no matches for kind", "install JobSet, which Trainer needs, or see that it runs"),
@@ -97,6 +104,8 @@ def why_no_pods(warnings: list[Fields], *, waited_s: float) -> str | None:
     if not warnings or waited_s < REFUSED_S:
         return None
     reason, message = str(warnings[-1].get("reason", "")), newest_message(warnings)
+    if WAITING_HELPS.search(message):
+        return None
     is_refused = reason in REFUSED or (reason in PODS_REFUSED and NO_WAITING_HELPS.search(message) is not None)
     if not is_refused:
         return None

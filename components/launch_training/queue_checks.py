@@ -5,7 +5,7 @@ from typing import Any
 
 from components.launch_training.fitting import amounts
 from components.launch_training.kinds import JobKind
-from components.launch_training.workload import Queueing, why_never
+from components.launch_training.workload import Queueing, hopeless
 from components.shared.findings import Finding
 
 Fields = dict[str, Any]
@@ -69,8 +69,8 @@ def effect_finding(kind: JobKind, queue: str, found: Queueing, *, waited_s: floa
         framework = f"{kind.group}/{kind.name.lower()}"
         mend = f"list {framework} under integrations.frameworks of ConfigMap kueue-manager-config, or see that Kueue runs"
         return Finding(check=check, state="failed", found=waited, mend=mend)
-    problem = why_never(kind, queue, found, waited_s=float("inf"), is_new=True)
-    if problem is not None:
-        words, _, mend = problem.removeprefix("cluster.queue: ").partition(". Fix: ")
+    answer = hopeless(kind, queue, found)
+    if answer is not None:
+        words, _, mend = answer.problem.removeprefix("cluster.queue: ").partition(". Fix: ")
         return Finding(check=check, state="failed", found=words, mend=mend)
     return Finding(check=check, state="ok", found=f"Kueue makes a Workload for a {kind.name} in queue {queue}")

@@ -15,7 +15,7 @@ from components.prepare_dataset.packing import ROW_ORDER_VERSION
 from components.prepare_dataset.records import RecordSource, read_records
 from components.prepare_dataset.tokens import Encoder, load_encoder
 from components.shared.errors import HaganeError
-from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, read_config, resolve_model
+from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, planned_config, resolve_model
 from components.shared.row_packing import RowPacking, row_packing
 from components.shared.spec import DataSpec, ModelSpec, RunSpec, SourceSpec
 
@@ -101,7 +101,7 @@ def _load_model(spec: RunSpec, *, now: datetime) -> Model:
     encoder = attempt(
         errors, lambda: load_encoder(resolved.folder, spec.data.chat_template, now=now, template_args=spec.data.template_args)
     )
-    config = attempt(errors, lambda: read_config(resolved.folder))
+    config = attempt(errors, lambda: planned_config(resolved))
     packing = None if config is None else attempt(errors, lambda: row_packing(spec.data.packing, config))
     if encoder is None or config is None or packing is None:
         raise all_of(errors)

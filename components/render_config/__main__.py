@@ -24,7 +24,7 @@ from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import DATASET, PLAN, job_file
 from components.shared.machine import machine_flags
 from components.shared.manifest import Manifest, Scalar, publish_folder, require_manifest
-from components.shared.model_source import CONFIG_AND_TOKENIZER, read_config, resolve_model
+from components.shared.model_source import CONFIG_AND_TOKENIZER, planned_config, resolve_model
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
@@ -55,7 +55,7 @@ def _planned(run: str, log: Log) -> Manifest:
         return done
     facts = dataset_facts(dataset)
     model = spec.model.model_copy(update={"revision": facts.model_revision})  # a branch may have moved since
-    config = read_config(resolve_model(model, patterns=CONFIG_AND_TOKENIZER).folder)
+    config = planned_config(resolve_model(model, patterns=CONFIG_AND_TOKENIZER))
     plan = make_plan(spec, facts, config, machine=this_machine())
     check_resumable(store, plan)
     plan = with_room_to_convert(store, plan)
@@ -71,7 +71,7 @@ def _planned(run: str, log: Log) -> Manifest:
 def check(spec: RunSpec) -> None:
     """Raises HaganeError as `check_spec`; of a model that is not to be had, with what is wrong beside it."""
     try:
-        config = read_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER).folder)
+        config = planned_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER))
     except HaganeError as no_model:
         try:
             settle(spec, this_machine())
@@ -100,7 +100,7 @@ def with_room_to_convert(store: Store, plan: Plan) -> Plan:
 
 def plan_without_data(spec: RunSpec, *, num_rows: int, folder: Path) -> Plan:
     """The plan's files are in the folder, made for so many full rows, from the model's config alone. Raises as `run_step`."""
-    config = read_config(resolve_model(spec.model, patterns=("config.json",)).folder)
+    config = planned_config(resolve_model(spec.model, patterns=("config.json",)))
     facts = DatasetFacts(digest="", num_rows=num_rows, num_tokens=num_rows * spec.data.row_tokens, model_revision=spec.model.revision)
     plan = make_plan(spec, facts, config, machine=this_machine())
     write_plan(folder, spec, plan, hidden_size=architecture_of(config).hidden_size)

@@ -72,18 +72,44 @@ def resolve_planned_model(plan: Plan) -> ResolvedModel:
     """
     source = ModelSpec(source=plan.model.source, revision=plan.model.revision)
     resolved = resolve_model(source, patterns=(*CONFIG_AND_TOKENIZER, *WEIGHTS))
-    read_config(resolved.folder)
+    _config_with_weights(resolved.folder)
     return resolved
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The model's config.json. Raises ModelError where it is missing or stands for no model, or weights beside it cannot be loaded."""
+    """A model's config.json. Raises ModelError where it is missing or stands for no model."""
     config = read_json_object(folder / "config.json")
-    problems = [f"{folder}/config.json: {problem}" for problem in config_problems(config)]
-    problems += [f"model.source: {folder}: {problem}" for problem in weight_problems(folder)]
+    problems = config_problems(config)
+    if problems:
+        raise ModelError(*_config_lines(folder, problems))
+    return config
+
+
+def planned_config(model: ResolvedModel) -> dict[str, Any]:
+    """The model's config.json, before its weights are fetched.
+
+    The weights of a folder that the user named are judged too. Those of a hub model are not: an interrupted download
+    leaves an index without its files, and the next one brings them.
+
+    Raises:
+        ModelError: as `read_config`, or weights of the user's folder cannot be loaded.
+    """
+    if model.revision is None:
+        return _config_with_weights(model.folder)
+    return read_config(model.folder)
+
+
+def _config_with_weights(folder: Path) -> dict[str, Any]:
+    config = read_json_object(folder / "config.json")
+    weights = [f"model.source: {folder}: {problem}" for problem in weight_problems(folder)]
+    problems = [*_config_lines(folder, config_problems(config)), *weights]
     if problems:
         raise ModelError(*problems)
     return config
+
+
+def _config_lines(folder: Path, problems: list[str]) -> list[str]:
+    return [f"{folder}/config.json: {problem}" for problem in problems]
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -134,13 +160,17 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
         complaint = f"{at} {no_folder}, and no model of the hub that this HF_TOKEN (or none) may see; check the spelling"
     except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError) as error:
         complaint = f"{at} {no_folder}, and the hub did not give it ({_cause(error)}); check network, HF_ENDPOINT and HF_HUB_OFFLINE"
-        if not isinstance(error.__cause__, errors.OfflineModeIsEnabled):
+        status = _status(error.__cause__)
+        may_not_ask = isinstance(error.__cause__, errors.OfflineModeIsEnabled)
+        if status in BUSY or (status is None and not may_not_ask):
             kind = HubUnreachable
+        elif status is not None:
+            complaint = f"{at} {no_folder}, and the hub refused it with HTTP status {status}; check HF_ENDPOINT and HF_TOKEN"
     except errors.HFValidationError:
         complaint = f"{at} {no_folder} and no possible hub id; name a folder or a hub id such as org/name"
     except (errors.HfHubHTTPError, HTTPError, OSError) as error:
         complaint = f"{at}: the download from the hub broke off ({_cause(error)}); run the same command again"
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        status = _status(error)
         no_answer = status is None and isinstance(error, (HTTPError, ConnectionError, TimeoutError))
         if no_answer or status in BUSY:
             kind = HubUnreachable
@@ -149,6 +179,11 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
 
 def _may_come_back(error: BaseException) -> bool:
     return isinstance(error, HubUnreachable)
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status that the hub answered with; None without an answer."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _cause(error: Exception) -> str:

@@ -4,8 +4,9 @@
 
 A lock of an S3 store and of a folder alike: its object is written only if absent, so of two starts at once one wins. Who was killed
 leaves its lock behind. It is taken over at once on the same machine, where the process can be seen to be gone, and from another one
-after 2 minutes without a sign of life, by the store's own clock. Then the next number is taken, and the first one, should it still
-be there, sees the higher number before it would write its own again.
+after 2 minutes without a sign of life, by the store's own clock. Then the next number is taken. The first one, should it still be
+there, sees before it writes its own lock again or removes it that there is a higher number, or that its own lock is gone or is
+another's: the numbers begin at 1 again once a taker has ended.
 """
 
 import os
@@ -27,6 +28,8 @@ from components.shared.storage import Store, StoredObject
 BEAT_S = 20.0
 TAKE_OVER_S = 120.0
 """Without a sign of life: six beats, so that a store which is away for a minute loses nobody the run."""
+GIVE_BACK_S = 5.0
+"""The longest wait at the end for a store that does not answer; a lock that stays is taken over."""
 _PREFIX = ".writer-"
 _LOCK = re.compile(r"\.writer-(\d{6})\.json")
 
@@ -76,6 +79,8 @@ def this_writer() -> Writer:
 def held_run(store: Store, writer: Writer, *, on_loss: Callable[[], object], beat_s: float = BEAT_S) -> Iterator[Held]:
     """Nobody else works on the run inside the block. `on_loss` is called, from a thread, when it is taken over all the same.
 
+    The end of the block takes at most `GIVE_BACK_S`, also with the store away.
+
     Raises:
         SpecError: someone else works on it; with who, and from when on it may be taken over.
     """
@@ -87,10 +92,7 @@ def held_run(store: Store, writer: Writer, *, on_loss: Callable[[], object], bea
         yield held
     finally:
         ended.set()
-        beat.join()
-        if held.lost_to is None:
-            with suppress(StoreError):  # a lock that stays is taken over
-                store.delete(_key(held.number))
+        beat.join(timeout=GIVE_BACK_S)
 
 
 def _acquire(store: Store, writer: Writer) -> int:
@@ -131,15 +133,31 @@ def _refuse_living(store: Store, found: list[_Found], writer: Writer) -> None:
 
 
 def _beat(store: Store, held: Held, ended: threading.Event, on_loss: Callable[[], object], beat_s: float) -> None:
+    """The lock shows signs of life until `ended` is set, and is removed then; one that was lost is left as it is."""
     while not ended.wait(beat_s):
         with suppress(StoreError):  # the store may be back at the next beat
-            later = [each for each in _locks(store) if each.number > held.number]
-            if later:
-                taker = later[-1].writer
-                held.lost_to = "someone unknown" if taker is None else taker.told
-                on_loss()
+            held.lost_to = _taker(_locks(store), held)
+            if held.lost_to is not None:
+                if not ended.is_set():  # nobody waits for it any more
+                    on_loss()
                 return
             store.write_bytes(_key(held.number), _content(held.writer))
+    with suppress(StoreError):  # a lock that stays is taken over
+        held.lost_to = _taker(_locks(store), held)
+        if held.lost_to is None:
+            store.delete(_key(held.number))
+
+
+def _taker(found: list[_Found], held: Held) -> str | None:
+    """Who has the run now; None while `held` has it."""
+    is_there = any(each.number == held.number and each.writer == held.writer for each in found)
+    takers = found
+    if is_there:
+        takers = [each for each in found if each.number > held.number]
+        if not takers:
+            return None
+    taker = takers[-1].writer if takers else None
+    return "someone unknown" if taker is None else taker.told
 
 
 def _locks(store: Store) -> list[_Found]:

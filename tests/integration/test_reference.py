@@ -1,4 +1,4 @@
-"""Training as a user calls it, against plain torch; tests/runs/test_reference.py has the whole matrix."""
+"""Training as a user calls it, against plain torch; tests/matrix/test_reference.py has the whole matrix."""
 
 from pathlib import Path
 

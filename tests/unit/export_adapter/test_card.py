@@ -93,9 +93,9 @@ def test_card_tells_data_losses_proof_and_licence():
 
 def test_loading_code_names_the_base_by_hub_id_and_commit_or_by_folder_and_digest():
     hub, folder = card_of("lora"), card_of("lora", base=FOLDER)
-    assert "The base model is org/base at commit abc123." in hub
+    assert "The base model is `org/base at commit abc123`." in hub
     assert 'base = "org/base"\nmodel = AutoModelForCausalLM.from_pretrained(base, revision=\'abc123\', dtype="auto")' in hub
-    assert f"The base model is the folder base with sha256 {'5' * 64}." in folder
+    assert f"The base model is `the folder base with sha256 {'5' * 64}`." in folder
     assert 'base = "path/to/base"\nmodel = AutoModelForCausalLM.from_pretrained(base, dtype="auto")' in folder
     assert "base_model:" not in folder
 

@@ -11,7 +11,7 @@ import pytest
 from kubernetes import client
 
 from components.launch_training import cluster as cluster_module
-from components.launch_training import cluster_watch, follower
+from components.launch_training import cluster_watch, follower, in_cluster
 from components.launch_training.cluster import Cluster
 from components.launch_training.follower import Follower
 from components.launch_training.in_cluster import begin, run_in_cluster
@@ -96,14 +96,14 @@ class World:
         items = {"pods": self.pods, "pytorchjobs": [self.job] if self.job else []}.get(path.rpartition("/")[2], [])
         return 200, [] if "watch" in parameters else {"kind": "List", "items": items, "metadata": {"resourceVersion": "5"}}
 
-    def change(self, verb: str, path: str, *_: Fields) -> tuple[int, Fields]:
+    def change(self, verb: str, path: str, parameters: dict[str, str], body: Fields) -> tuple[int, Fields]:
         if path.endswith("selfsubjectaccessreviews"):
             return 200, {"spec": {}, "status": {"allowed": True}}
         self.done.append(verb)
         if verb == "DELETE" and verb not in self.refuses:
             assert not self.logs or self.is_read.wait(30)
             self.job, self.pods = None, []
-        return (403, {"message": "no"}) if verb in self.refuses else (200, {})
+        return (403, {"message": "no"}) if verb in self.refuses else (200, body)
 
     def info(self, name: str, **fields: Any) -> None:
         self.told.append((name, fields))
@@ -338,7 +338,40 @@ def test_a_job_found_again_is_marked_at_once_and_its_log_goes_on(world: World, t
 def test_a_retried_launcher_finds_its_job_though_a_quota_lets_no_other_be_made(world: World) -> None:
     world.refuses.add("POST")
     manifest: Any = {"metadata": {"name": "j", "annotations": {"hagane.dev/training": "7"}}}
-    assert begin(Cluster(), manifest, ClusterSpec(), world.log)
+    assert begin(Cluster(), manifest, SPEC, world.log)
     world.job = None
     with pytest.raises(ClusterError, match="cannot create pytorchjobs"):
-        begin(Cluster(), manifest, ClusterSpec(), world.log)
+        begin(Cluster(), manifest, SPEC, world.log)
+
+
+class SteppedClock:
+    """Stands in for the module `time`: each sleep is over at once, and moves the clock on. Hours of grace cannot be waited for."""
+
+    def __init__(self, world: World, *, job_gone_at_s: float) -> None:
+        self._world, self._job_gone_at_s, self._now_s = world, job_gone_at_s, 0.0
+
+    def monotonic(self) -> float:
+        return self._now_s
+
+    def sleep(self, seconds: float) -> None:
+        self._now_s += 20 * seconds
+        if self._now_s >= self._job_gone_at_s:
+            self._world.job, self._world.pods = None, []
+
+
+@pytest.mark.parametrize(
+    ("backend", "grace_seconds", "gone_at_s", "waited_s"),
+    [("pytorchjob", 30, 80, 95), ("pytorchjob", 200, 240, 265), ("trainjob", 30, 160, 185), ("trainjob", 600, 640, 665)],
+)
+def test_a_deleted_jobs_pods_have_all_their_grace_before_the_next_job_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, backend: str, grace_seconds: int, gone_at_s: int, waited_s: int
+) -> None:
+    spec = SPEC.model_copy(update={"backend": backend, "checkpoints": SPEC.checkpoints.model_copy(update={"grace_seconds": grace_seconds})})
+    manifest: Any = {"metadata": {"name": "j", "annotations": {"hagane.dev/training": "7"}}}
+    assert world.job is not None
+    world.job["metadata"]["deletionTimestamp"] = NOW
+    monkeypatch.setattr(in_cluster, "time", SteppedClock(world, job_gone_at_s=float("inf")))
+    with pytest.raises(ClusterError, match=f"its pods are still there after {waited_s} s"):
+        begin(Cluster(), manifest, spec, world.log)
+    monkeypatch.setattr(in_cluster, "time", SteppedClock(world, job_gone_at_s=gone_at_s))
+    assert begin(Cluster(), manifest, spec, world.log) is False

@@ -2,6 +2,7 @@
 API server, and read by the real follower."""
 
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -322,6 +323,13 @@ def test_a_job_that_nobody_admits_is_deleted_with_the_fix(change: Fields, proble
         assert "kubeflow.org/pytorchjob under integrations.frameworks" in error.problems[0]
 
 
+OF_TWO_FLAVORS = (
+    "couldn't assign flavors to pod set node: insufficient quota for nvidia.com/gpu in flavor spot, previously considered podsets "
+    "requests (0) + current podset request (8) > maximum capacity (4), insufficient unused quota for nvidia.com/gpu in flavor "
+    "on-demand, 8 more needed"
+)
+
+
 @pytest.mark.parametrize(
     ("message", "reason", "fix"),
     [
@@ -330,6 +338,8 @@ def test_a_job_that_nobody_admits_is_deleted_with_the_fix(change: Fields, proble
         ("couldn't assign flavors to pod set node: resource ephemeral-storage unavailable in ClusterQueue", "Pending", "coveredResources"),
         ("insufficient quota for cpu in flavor pool, request (130) > maximum capacity (64)", "Pending", "nominalQuota"),
         ("insufficient unused quota for cpu in flavor pool, 1 more needed", "Pending", None),
+        (OF_TWO_FLAVORS, "Pending", None),
+        ("insufficient quota for cpu in flavor pool, request (130) > maximum capacity (64)", "WaitingForQuota", None),
     ],
 )
 def test_a_new_job_that_its_queue_never_admits_is_deleted_and_one_that_only_waits_is_not(
@@ -356,6 +366,55 @@ def test_a_job_found_again_waits_though_its_queue_is_held(read: Any, monkeypatch
     began = time.monotonic()
     assert isinstance(read(recorded, attached=True), RunFailed)
     assert time.monotonic() - began > 0.1
+    assert not recorded.deleted
+
+
+def reserved(message: str, reason: str) -> Fields:
+    """Status of a Workload that has no quota yet."""
+    return {"conditions": [{"type": "QuotaReserved", "status": "False", "reason": reason, "message": message}]}
+
+
+@pytest.mark.parametrize("what", ["queue", "workload", "kueue"])
+def test_one_bad_answer_does_not_end_a_job_that_has_waited_long(what: str, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "NO_WORKLOAD_S", 0.3)
+    monkeypatch.setattr(workload, "HOPELESS_S", 0.3)
+    recorded = Recorded(stage("10-kueue-inadmissible"), stays=True)
+    waiting = {
+        **recorded.found["workload"],
+        "status": reserved("insufficient unused quota for cpu in flavor pool, 1 more needed", "Pending"),
+    }
+    held = {**waiting, "status": reserved("ClusterQueue hagane is inactive", "Inadmissible")}
+    recorded.found["workload"] = waiting
+
+    def goes_bad() -> None:
+        recorded.groups = [] if what == "kueue" else [KUEUE]
+        recorded.found["workload"] = {"queue": held, "workload": None, "kueue": waiting}[what]
+
+    def hears(name: str, fields: Fields) -> None:
+        if name != "phase" or not recorded.looks["queue"]:
+            return
+        if "insufficient unused" in fields["detail"] and recorded.stays:
+            threading.Timer(0.6, goes_bad).start()
+        elif recorded.groups == [] or recorded.found["workload"] != waiting:
+            recorded.groups, recorded.found["workload"], recorded.stays = [KUEUE], waiting, False
+
+    recorded.hears = hears
+    assert isinstance(read(recorded), RunFailed)
+    assert not recorded.stays
+    assert not recorded.deleted
+
+
+class NoAnswerOnKueue(Recorded):
+    def answer(self, path: str, parameters: dict[str, str]) -> tuple[int, Fields | Iterable[str]]:
+        status, body = super().answer(path, parameters)
+        return (500, {"message": "etcdserver: leader changed"}) if path.rstrip("/") == "/apis" else (status, body)
+
+
+def test_while_the_api_server_says_nothing_of_kueue_no_workload_is_missed(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "NO_WORKLOAD_S", 0.1)
+    recorded = NoAnswerOnKueue(stage("20-pytorchjob-no-workload"))
+    recorded.ticks = 30  # it is looked at for longer than that
+    assert isinstance(read(recorded), RunFailed)
     assert not recorded.deleted
 
 

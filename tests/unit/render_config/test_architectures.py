@@ -74,7 +74,7 @@ def test_a_config_saved_by_transformers_counts_as_the_built_model(config: dict[s
 
     fields = {name: value for name, value in config.items() if name != "model_type"}
     AutoConfig.for_model(config["model_type"], **fields).save_pretrained(tmp_path)
-    saved = json.loads((tmp_path / "config.json").read_bytes())
+    saved: dict[str, Any] = json.loads((tmp_path / "config.json").read_bytes())
     built = sum(weight.numel() for weight in build(config).parameters())
     assert architecture_of(saved).num_parameters == built
     others: dict[str, str] = {name: str(other) for other, name in SPELLINGS.get(config["model_type"], {}).items()}

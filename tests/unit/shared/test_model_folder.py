@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.shared.errors import ModelError
-from components.shared.model_source import read_config
+from components.shared.model_source import ResolvedModel, planned_config
 from tests.tiny_models import make_model
 
 Damage = Callable[[Path], object]
@@ -28,7 +28,7 @@ def model(good: Path, tmp_path: Path) -> Path:
 
 def problems_of(folder: Path) -> tuple[str, ...]:
     with pytest.raises(ModelError) as caught:
-        read_config(folder)
+        planned_config(ResolvedModel(folder, revision=None))
     return caught.value.problems
 
 
@@ -133,9 +133,9 @@ def test_a_config_that_is_a_pipe_is_not_waited_for(model: Path) -> None:
 
 def test_a_good_model_with_pickled_weights_beside_it_is_read(model: Path) -> None:
     (model / "pytorch_model.bin").write_bytes(b"never opened")
-    assert read_config(model)["model_type"] == "llama"
+    assert planned_config(ResolvedModel(model, revision=None))["model_type"] == "llama"
 
 
 def test_a_folder_with_a_config_alone_can_be_planned_for(model: Path) -> None:
     (model / "model.safetensors").unlink()
-    assert read_config(model)["hidden_size"]
+    assert planned_config(ResolvedModel(model, revision=None))["hidden_size"]

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import huggingface_hub.constants
 import pytest
@@ -13,8 +15,18 @@ import pytest
 from components.shared import patience
 from components.shared.errors import ModelError
 from components.shared.log import set_up_log
-from components.shared.model_source import CONFIG_AND_TOKENIZER, WEIGHTS, has_weights, read_config, resolve_model
+from components.shared.model_source import (
+    CONFIG_AND_TOKENIZER,
+    WEIGHTS,
+    ResolvedModel,
+    has_weights,
+    planned_config,
+    read_config,
+    resolve_model,
+    resolve_planned_model,
+)
 from components.shared.patience import waits
+from components.shared.plan import Plan
 from components.shared.spec import ModelSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -40,6 +52,8 @@ class _Hub(BaseHTTPRequestHandler):
             return self._send(404, b"{}", with_body, {"X-Error-Code": "RepoNotFound"})
         if "/gated/" in path:
             return self._send(403, b"{}", with_body, {"X-Error-Code": "GatedRepo"})
+        if "/status-" in path:
+            return self._send(int(path.partition("/status-")[2][:3]), b"{}", with_body, {})
         if "/broken/" in path and "/resolve/" in path and with_body:
             return self._send(403, b"{}", with_body, {})
         if "/api/" in path and "/revision/" in path:
@@ -128,6 +142,23 @@ def test_a_hub_id_gives_the_wanted_files_and_the_commit_of_its_branch() -> None:
 
 
 @pytest.mark.usefixtures("hub")
+def test_a_download_of_weights_that_was_interrupted_stops_no_later_plan() -> None:
+    spec = ModelSpec(source="org/tiny", revision=COMMIT)
+    cached = resolve_model(spec, patterns=CONFIG_AND_TOKENIZER)
+    (cached.folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    assert planned_config(resolve_model(spec, patterns=CONFIG_AND_TOKENIZER)) == {"model_type": "llama"}
+    with pytest.raises(ModelError, match=r"names files that are not there: 'model-1.safetensors'"):
+        planned_config(ResolvedModel(cached.folder, revision=None))
+
+
+@pytest.mark.usefixtures("hub")
+def test_weights_of_the_hub_are_judged_when_they_were_fetched() -> None:
+    model = SimpleNamespace(source="org/tiny", revision=COMMIT)
+    with pytest.raises(ModelError, match=r"model\.safetensors: is no whole safetensors file"):
+        resolve_planned_model(cast(Plan, SimpleNamespace(model=model)))
+
+
+@pytest.mark.usefixtures("hub")
 def test_the_commit_gives_the_same_folder_with_its_weights() -> None:
     model = resolve_model(ModelSpec(source="org/tiny", revision=COMMIT), patterns=CONFIG_AND_TOKENIZER + WEIGHTS)
     assert (model.revision, has_weights(model.folder)) == (COMMIT, True)
@@ -141,6 +172,7 @@ def test_the_commit_gives_the_same_folder_with_its_weights() -> None:
         ("gated/tiny", None, "gated on the hub; accept its terms"),
         ("org/tiny", "v9", "'v9': the hub has the model, not the revision"),
         ("broken/tiny", None, "run the same command again"),
+        ("status-403/tiny", None, "the hub refused it with HTTP status 403; check HF_ENDPOINT and HF_TOKEN"),
         ("a--b/c..d", None, "no possible hub id"),
     ],
 )
@@ -176,11 +208,21 @@ def test_a_step_waits_for_a_hub_that_is_away_and_not_for_one_that_may_not_be_ask
 
 
 @pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize("source", ["gated/tiny", "missing/tiny", "broken/tiny"])
+@pytest.mark.parametrize("source", ["gated/tiny", "missing/tiny", "broken/tiny", "status-403/tiny", "status-400/tiny"])
 def test_what_the_hub_refuses_is_not_asked_again(source: str, capsys: pytest.CaptureFixture[str]) -> None:
     with waits(set_up_log("export_adapter")):
         _complaint(source)
     assert "event=waiting" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(patience, "DEADLINE_S", 0.2)
+    with waits(set_up_log("export_adapter")):
+        _complaint("status-501/tiny")
+        assert "event=waiting" not in capsys.readouterr().out
+        _complaint("status-500/tiny")
+    assert "event=waiting" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("content", "told"), [(None, "no such file"), ("{", "cannot be read as JSON"), ("[]", "found list")])

@@ -110,6 +110,46 @@ def test_one_of_another_machine_is_followed_after_its_time_and_notices(store: St
     assert locks(store) == []
 
 
+def test_one_that_was_taken_over_notices_also_after_its_taker_has_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = threading.Event()
+    with held_run(store, elsewhere("alpha"), on_loss=lost.set, beat_s=0.5) as first:
+        in_an_hour(monkeypatch)
+        with held_run(store, elsewhere("beta"), on_loss=NOTHING):
+            pass
+        assert lost.wait(10)
+        assert first.lost_to in ("someone unknown", "process 7 on 'beta'")
+    assert locks(store) == []
+
+
+@pytest.mark.parametrize("beat_s", [0.5, 60.0], ids=["at a beat", "at its end"])
+def test_one_that_was_taken_over_leaves_a_third_ones_lock_of_the_same_number(store: Store, beat_s: float) -> None:
+    lost = threading.Event()
+    with held_run(store, elsewhere("alpha"), on_loss=lost.set, beat_s=beat_s) as first:
+        # A taker had number 2 and has ended, so that the third one's number is 1 again.
+        store.write_bytes(".writer-000001.json", elsewhere("gamma").model_dump_json().encode())
+        assert lost.wait(3) == (beat_s < 3)
+    assert first.lost_to == "process 7 on 'gamma'"
+    assert b'"gamma"' in store.read_bytes(".writer-000001.json")
+
+
+@pytest.mark.parametrize("call", ["write_bytes", "delete"])
+def test_a_store_that_is_away_does_not_hold_up_the_end(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, back, called = LocalStore(tmp_path), threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        called.set()
+        back.wait(8)
+
+    monkeypatch.setattr(module, "GIVE_BACK_S", 0.3)
+    with held_run(store, elsewhere("alpha"), on_loss=NOTHING, beat_s=0.1 if call == "write_bytes" else 60):
+        monkeypatch.setattr(store, call, hang)
+        assert call == "delete" or called.wait(10)
+        began = time.monotonic()
+    took_s = time.monotonic() - began
+    back.set()
+    assert took_s < 4
+
+
 def in_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store's clock shows an hour later than the signs of life so far."""
     now = module._store_time
