@@ -1,5 +1,6 @@
 """A question -> a model's greedy answer, through the tokenizer's chat template."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,21 @@ def load_tokenizer(folder: Path, chat_template: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def answer(model: Any, tokenizer: Any, question: str, *, answer_tokens: int) -> str:
-    """The model's own turn after the question, without special tokens; ends at an end-of-sequence token or `answer_tokens`."""
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=True, return_tensors="pt"
-    ).to(model.device)
+def answer(
+    model: Any,
+    tokenizer: Any,
+    question: str,
+    *,
+    answer_tokens: int,
+    template_args: Mapping[str, Any] | None = None,
+) -> str:
+    """The model's own turn after the question, without special tokens; ends at an end-of-sequence token or `answer_tokens`.
+
+    The chat template gets `template_args` as it did for the training data.
+    """
+    turns = [{"role": "user", "content": question}]
+    arguments = {**(template_args or {}), "add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+    prompt = tokenizer.apply_chat_template(turns, **arguments).to(model.device)
     greedy = GenerationConfig(
         do_sample=False,
         max_new_tokens=answer_tokens,

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log, *, 
         RunFailed: a loss is no finite number, or conversations of a row see each other here.
     """
     tokenizer = load_tokenizer(models.base, spec.data.chat_template)
+    ask = partial(answer, answer_tokens=spec.evaluation.answer_tokens, template_args=spec.data.template_args)
     progress = Progress(total=2 * (len(rows) + len(spec.evaluation.questions)), log=log)
 
     def look(model: Any) -> Found:
@@ -106,7 +108,7 @@ def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log, *, 
         found = measure(model, rows, on_row=progress.advance)
         answers: list[str] = []
         for question in spec.evaluation.questions:
-            answers.append(answer(model, tokenizer, question, answer_tokens=spec.evaluation.answer_tokens))
+            answers.append(ask(model, tokenizer, question))
             progress.advance()
         return Found(found, tuple(answers))
 

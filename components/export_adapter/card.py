@@ -116,10 +116,10 @@ def _proof(facts: CardFacts) -> str:
 
 def _loading(facts: CardFacts) -> str:
     """Code that loads the export and answers one question, from any folder and without hagane."""
-    lines = [*_imports(facts), "", 'here = "path/to/this/folder"', *_load(facts), *_GENERATE]
     turns = facts.prompts.prompts[0].messages
     question = next((each["content"] for each in turns if each["role"] == "user"), "Hello")
-    code = "\n".join(lines).replace("QUESTION", json.dumps(question, ensure_ascii=False))
+    asked = _generate(json.dumps(question, ensure_ascii=False), facts.prompts.template_args)
+    code = "\n".join([*_imports(facts), "", 'here = "path/to/this/folder"', *_load(facts), *asked])
     note = f"The base model is {markdown_code(facts.base.label)}.\n\n" if facts.is_adapter else ""
     return f"## Use\n\n{note}```python\n{code}\n```\n"
 
@@ -142,15 +142,21 @@ def _load(facts: CardFacts) -> list[str]:
     ]
 
 
-_GENERATE = (
-    "tokenizer = AutoTokenizer.from_pretrained(here)",
-    'messages = [{"role": "user", "content": QUESTION}]',
-    "prompt = tokenizer.apply_chat_template(",
-    '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
-    ")",
-    "settings = GenerationConfig.from_pretrained(here)",
-    "settings.max_new_tokens = 200",
-    "tokens = model.generate(**prompt, generation_config=settings)",
-    'print(tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))',
-)
+def _generate(question: str, template_args: Mapping[str, Any]) -> list[str]:
+    """`question` is a literal of Python. The template gets the arguments that it had for the training data."""
+    arguments = [f"    **{dict(template_args)!r},"] if template_args else []
+    return [
+        "tokenizer = AutoTokenizer.from_pretrained(here)",
+        f'messages = [{{"role": "user", "content": {question}}}]',
+        "prompt = tokenizer.apply_chat_template(",
+        '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt",',
+        *arguments,
+        ")",
+        "settings = GenerationConfig.from_pretrained(here)",
+        "settings.max_new_tokens = 200",
+        "tokens = model.generate(**prompt, generation_config=settings)",
+        'print(tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))',
+    ]
+
+
 _LICENCE = "## Licence\n\nWhat was trained here is bound by the base model's licence; see the base model.\n"

@@ -41,6 +41,16 @@ def test_answer_is_the_likeliest_continuation_of_the_chat_prompt(model, tokenize
     assert expected
 
 
+def test_answer_is_to_the_prompt_that_the_templates_arguments_write(model, tokenizer):
+    question = "What is 12 plus 7?"
+    tokenizer.chat_template = "{% if brief %}Short: {% endif %}{{ messages[0]['content'] }}"
+    tokens = model.generate(**tokenizer(f"Short: {question}", add_special_tokens=False, return_tensors="pt"), max_new_tokens=8)
+    plain = answer(model, tokenizer, question, answer_tokens=8)
+    brief = answer(model, tokenizer, question, answer_tokens=8, template_args={"brief": True})
+    assert brief == tokenizer.decode(tokens[0][-8:], skip_special_tokens=True).strip()
+    assert brief != plain
+
+
 def test_answer_ends_at_the_end_token_which_is_not_shown(model, tokenizer):
     third = greedy(model, tokenizer, "What is 12 plus 7?", 3)[2]
     model.generation_config.eos_token_id = third

@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
+import structlog
 import torch
 
-from components.evaluate.evaluation import evenly_spaced, measured_in
+from components.evaluate.evaluation import Models, evaluate, evenly_spaced, measured_in
 from components.evaluate.held_out import PackedRow
 from components.shared.plan import Precision
+from components.shared.spec_file import parse_spec
+from tests.tiny_models import make_model
 
 
 def rows(count: int) -> list[PackedRow]:
@@ -31,3 +36,17 @@ def test_models_are_measured_as_they_were_trained_where_that_is_fast(
     precision: Precision, on_gpu: bool, flags: set[str], expected: torch.dtype
 ) -> None:
     assert measured_in(precision, on_gpu=on_gpu, flags=frozenset(flags)) == expected
+
+
+def test_questions_are_asked_with_the_templates_arguments_of_the_spec(tmp_path: Path) -> None:
+    template = "{% if brief %}Short: {% endif %}{{ messages[0]['content'] }}"
+    base = make_model(tmp_path / "base", chat_template=template)
+    models, row = Models(base, base, torch.float32), PackedRow(list(range(3, 13)), list(range(3, 13)), [10])
+
+    def answered(**template_args: bool) -> str:
+        data = {"train": "t.jsonl", "template_args": template_args}
+        questions = {"questions": ["What is 12 plus 7?"], "answer_tokens": 8}
+        spec = parse_spec({"name": "r", "store": "s", "model": {"source": str(base)}, "data": data, "evaluation": questions})
+        return evaluate(models, [row], spec, structlog.get_logger(), num_held_out=1).answers[0].base
+
+    assert answered(brief=True) != answered(brief=False) == answered()

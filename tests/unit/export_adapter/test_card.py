@@ -51,7 +51,7 @@ PROMPTS = Prompts(
 )
 
 
-def card_of(method: str, base: BaseModel = HUB) -> str:
+def card_of(method: str, base: BaseModel = HUB, prompts: Prompts = PROMPTS) -> str:
     spec = parse_spec(
         {
             "name": "demo",
@@ -62,7 +62,7 @@ def card_of(method: str, base: BaseModel = HUB) -> str:
         }
     )
     plan = make_plan(spec, num_rows=32, revision=base.commit)
-    facts = CardFacts(spec=spec, plan=plan, history=HISTORY, verification=VERIFICATION, base=base, prompts=PROMPTS, dataset=DATASET)
+    facts = CardFacts(spec=spec, plan=plan, history=HISTORY, verification=VERIFICATION, base=base, prompts=prompts, dataset=DATASET)
     return model_card(facts)
 
 
@@ -105,3 +105,24 @@ def test_the_cards_code_is_python_and_asks_a_question_of_the_data(method: str):
     code = card_of(method).split("```python\n")[1].split("```")[0]
     compile(code, "card", "exec")
     assert '"content": "Say \\"hi\\""' in code
+
+
+def test_the_cards_code_gives_the_template_the_arguments_of_training():
+    arguments = {"enable_thinking": False, "no identifier": 'a "b"'}
+    asked: dict = {}
+
+    class Tokenizer:
+        @classmethod
+        def from_pretrained(cls, _):
+            return cls()
+
+        def apply_chat_template(self, messages, **given):
+            asked.update(given, messages=messages)
+
+    card = card_of("full", prompts=PROMPTS.model_copy(update={"template_args": arguments}))
+    code = card.split("```python\n")[1].split("```")[0]
+    begin, end = code.index("tokenizer = "), code.index("settings = ")
+    exec(code[begin:end], {"AutoTokenizer": Tokenizer, "here": "."})
+    assert asked["messages"] == [{"role": "user", "content": 'Say "hi"'}]
+    assert {name: asked[name] for name in arguments} == arguments
+    assert "**{" not in card_of("full").split("```python\n")[1]
