@@ -10,6 +10,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterable
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ _NAMED = re.compile(r"GLOBAL ([\w.]+)|class ([\w.]+)")
 def open_listed_classes_only() -> None:
     """No pickle that this process, or one that it starts, opens through torch can name a class that is not listed."""
     os.environ[ALWAYS] = "1"
-    import_module("torch").serialization.add_safe_globals([_class(name) for name in DEEPSPEED_CLASSES])
+    listed: list[Any] = [_class(name) for name in DEEPSPEED_CLASSES]
+    listed.append((_enum_member, "builtins.getattr"))
+    import_module("torch").serialization.add_safe_globals(listed)
 
 
 def refuse_foreign_pickles(folder: Path) -> None:
@@ -73,6 +76,17 @@ def _of_generators() -> Iterable[Any]:
     """What transformers 5.23 lists for the states of random generators, which numpy keeps in arrays."""
     numpy = import_module("numpy")
     return [numpy._core.multiarray._reconstruct, numpy.ndarray, numpy.dtype, type(numpy.dtype("uint32"))]
+
+
+def _enum_member(kind: type[Enum], name: str) -> Enum:
+    """What stands for `getattr`, by which some versions of Python 3.11 (3.11.2 is one) write a member of an enumeration.
+
+    Raises:
+        pickle.UnpicklingError: anything else is asked for.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Enum) and name in kind.__members__):
+        raise pickle.UnpicklingError("Unsupported global: GLOBAL builtins.getattr")
+    return kind[name]
 
 
 def _class(name: str) -> Any:

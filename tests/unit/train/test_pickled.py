@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
 from components.export_adapter.full import trained_weights
@@ -82,3 +83,26 @@ def test_what_deepspeed_and_transformers_save_is_opened(tmp_path: Path) -> None:
     torch.save({"scale": LossScaler(scale=1), "where": fragment_address(numel=2, start=1)}, tmp_path / "optim_states.pt")
     torch.save({"numpy": numpy.random.get_state(), "cpu": torch.get_rng_state()}, tmp_path / "rng_state_0.pth")
     refuse_foreign_pickles(tmp_path)
+
+
+class ByName:
+    """Pickles as `getattr(kind, name)`, as some versions of Python 3.11 write a member of an enumeration."""
+
+    def __init__(self, kind: type, name: str) -> None:
+        self.kind, self.name = kind, name
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return getattr, (self.kind, self.name)
+
+
+def test_a_member_of_an_enumeration_is_read_however_python_writes_it(tmp_path: Path) -> None:
+    torch.save({"a": ZeroStageEnum.weights, "b": ByName(ZeroStageEnum, "weights")}, tmp_path / "x.pt")
+    refuse_foreign_pickles(tmp_path)
+    assert torch.load(tmp_path / "x.pt") == {"a": ZeroStageEnum.weights, "b": ZeroStageEnum.weights}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(LossScaler, "backward"), (ZeroStageEnum, "__init__"), (ZeroStageEnum, "mro")])
+def test_getattr_gives_nothing_but_a_member_of_an_enumeration(tmp_path: Path, kind: type, name: str) -> None:
+    torch.save(ByName(kind, name), tmp_path / "x.pt")
+    with pytest.raises(RunFailed, match=r"x\.pt: asks for builtins\.getattr, which is not opened"):
+        refuse_foreign_pickles(tmp_path)
