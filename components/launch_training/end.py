@@ -120,7 +120,7 @@ def _page(found: _Found, reasons: list[str], store: Store | None, end: RunEnd) -
     for failure in found.failures:
         yield from ("", f"The end of the log of {failure.step}:", "", "```", *failure.log_tail, "```")
     yield from found.table
-    if store is not None and end.state not in FINISHED:
+    if store is not None and end.state not in FINISHED and not _is_of_kfp_local(end):
         yield from ("", GOES_ON.format(uri=f"{store.uri}/{end_key(end.kfp_run)}"))
     yield ""
 
@@ -144,9 +144,14 @@ def _is_first(store: Store | None, end: RunEnd, log: Log) -> bool:
     return True
 
 
+def _is_of_kfp_local(end: RunEnd) -> bool:
+    """Whether kfp.local ran it, whose ids are numbers: it has no Retry, so nothing comes back to what was said of the end."""
+    return end.kfp_run.isdecimal()
+
+
 def _write(store: Store | None, end: RunEnd, log: Log) -> None:
     try:
-        if store is not None:
+        if store is not None and not _is_of_kfp_local(end):
             write_end(store, end)
     except HaganeError as error:
         log.warning("end_not_kept", why=error.problems[0])

@@ -47,7 +47,7 @@ def reaped(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     runs: list[tuple[str, bool]] = []
 
     def note(run: str, log: object, *, kfp_run: str, only_own: bool) -> list[str]:
-        assert kfp_run == "mine"
+        assert kfp_run in ("mine", "35966758")
         runs.append((run, only_own))
         return ["job"] if only_own and run.endswith("/begun-here") else []
 
@@ -276,3 +276,11 @@ def test_a_place_in_s3_is_a_link_where_a_click_opens_it_and_else_a_plain_address
     monkeypatch.setenv(LINK_VARIABLE, "https://console.example.com/{bucket}?prefix={key}")
     assert store_link("s3://b/a key") == "[s3://b/a key](https://console.example.com/b?prefix=a%20key)"
     assert store_link("/folder/r") == "`/folder/r`"
+
+
+def test_a_run_of_kfp_local_leaves_no_word_of_its_end_in_the_store(tree: dict[str, Any], reaped: list[tuple[str, bool]]) -> None:
+    _claimed_by(tree, "35966758")
+    page = end(tree, {}, kfp_run="35966758", state="FAILED", error_message="", notify_when="never", log=LOG).page
+    run = LocalStore(Path(parse_spec(tree).run_uri))
+    assert list(run.list("ends/")) == []
+    assert "ends/" not in page
