@@ -132,7 +132,8 @@ def test_waiting_shows_steps_in_order_progress_once_and_every_restart(
     store = open_store(f"{tree['store']}/tiny")
     starting = {"phase": "starting", "detail": "all pods run; the processes meet", "restarts": 0}
     training = {"phase": "running", "detail": "", "restarts": 1, "done": 3, "total": 10, "loss": 2.5, "tokens_s": 80, "left_s": 90.0}
-    written = [starting | {"at": "1"}, starting | {"at": "2"}, training | {"at": "3"}, training | {"at": "4"}]
+    stamps = [{"at": f"2999-01-01T00:00:0{second}+00:00"} for second in range(4)]
+    written = [state | at for state, at in zip([starting, starting, training, training], stamps, strict=True)]
     done: dict[str, nodes.StepState] = {"claim_run": "SUCCEEDED", "prepare_dataset": "CACHED", "render_config": "SUCCEEDED"}
     server.course = [{"state": "PENDING"}, {"state": "RUNNING", "steps": {"prepare_dataset": "RUNNING"}}]
     server.course += [{"state": "RUNNING", "steps": {**done, "launch_training": "RUNNING"}} for _ in range(4)]
