@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from components.shared.errors import DataError
+from components.shared.dataset_document import read_document
 from components.shared.model_source import CONFIG_AND_TOKENIZER
 from components.shared.spec import FrozenModel
 
@@ -78,13 +78,7 @@ def base_files(folder: Path) -> tuple[BaseFile, ...]:
 
 def read_prompts(dataset: Path) -> Prompts:
     """Of a fetched dataset/. Raises DataError where it has none."""
-    path = dataset / PROMPTS
-    if not path.is_file():
-        raise DataError(
-            f"dataset/{PROMPTS}: found no such file, needed to verify the export. "
-            "Fix: an earlier version of hagane prepared this run, so start it again under another name"
-        )
-    return Prompts.model_validate_json(path.read_bytes())
+    return read_document(dataset, PROMPTS, Prompts, needed_to="verify the export")
 
 
 def rendered_otherwise(tokenizer: Any, prompts: Prompts) -> tuple[int, int]:

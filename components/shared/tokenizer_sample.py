@@ -8,7 +8,8 @@ as a normalizer.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from components.shared.errors import DataError, ModelError
+from components.shared.dataset_document import read_document
+from components.shared.errors import ModelError
 from components.shared.spec import FrozenModel
 
 TOKENIZER_SAMPLE = "tokenizer_sample.json"
@@ -37,13 +38,7 @@ class TokenizerSample(FrozenModel):
 
 def read_tokenizer_sample(dataset: Path) -> TokenizerSample:
     """The sample of a dataset's folder on this machine. Raises DataError where it has none."""
-    path = dataset / TOKENIZER_SAMPLE
-    if not path.is_file():
-        raise DataError(
-            f"dataset/{TOKENIZER_SAMPLE}: found no such file, needed to compare tokens. "
-            "Fix: an earlier version of hagane prepared this run, so start it again under another name"
-        )
-    return TokenizerSample.model_validate_json(path.read_bytes())
+    return read_document(dataset, TOKENIZER_SAMPLE, TokenizerSample, needed_to="compare tokens")
 
 
 def refuse_other_tokens(sample: TokenizerSample, folder: Path, encode: Callable[[str], Sequence[int]]) -> None:
