@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ class Patient:
         return [*self.namespace.jobs(), *self.namespace.pods("app.kubernetes.io/name=hagane")]
 
     def wait_until_nothing_is_left(self) -> None:
-        wait_until(lambda: self.left() == [])
+        with suppress(AssertionError):  # then the line below shows what is there
+            wait_until(lambda: self.left() == [])
+        assert self.left() == []
 
     def set_secret(self, **values: str) -> None:
         data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
@@ -65,7 +68,7 @@ def failures(done: Finished) -> list[str]:
 def wait_until(condition: Callable[[], bool], seconds: float = NOTHING_STAYS_S) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end
+        assert time.monotonic() < end, f"not so within {seconds:.0f} s"
         time.sleep(0.2)
 
 

@@ -52,8 +52,12 @@ class Site:
         self.kueue, self.looks = True, True
 
     def examine(self, *arguments: str, env: dict[str, str] | None = None) -> Finished:
+        """What doctor said. Nothing is left while the kinds are still served: Kubernetes' garbage collector does not delete the pods of
+        a job whose kind is no longer there."""
         with self._served():
-            return self.patient.doctor("--seconds", "10", *arguments, env=env)
+            done = self.patient.doctor("--seconds", "10", *arguments, env=env)
+            self.patient.wait_until_nothing_is_left()
+        return done
 
     def findings(self) -> dict[str, Finding]:
         """Of kind, runtime and queue alone, by their names, without a process or a pod."""
@@ -130,7 +134,6 @@ def test_a_site_with_a_runtime_and_a_queue_is_well(backend: str, patient: Patien
     of_jobs = ("permissions", "no more than that", "Kueue queue", "queue's quota", "queue's effect")
     expected = dict.fromkeys((*of_jobs, *(["runtime", "TrainJob"] if backend == "trainjob" else ["PyTorchJob"])), "ok")
     assert expected.items() <= states(done).items(), done.output
-    patient.wait_until_nothing_is_left()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
