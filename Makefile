@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-memory bench-time bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-adam bench-memory bench-time bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -61,6 +61,8 @@ bench-plan: .venv/dev  ## Time and memory of planning a 70B model, beside DeepSp
 	$(BIN)/python -m benchmarks.plan_speed
 bench-memory: .venv/dev  ## Train small models and set their peak memory beside the plan; half an hour
 	$(BIN)/python -m benchmarks.memory_truth
+bench-adam: .venv/dev  ## Time AdamW on the host, DeepSpeed's compiled one beside torch's; needs g++; some minutes
+	DS_ACCELERATOR=cpu $(BIN)/python -W ignore -m benchmarks.cpu_adam --parameters 50e6 --steps 40
 bench-published: .venv/dev  ## Compare the plan's time of a step with runs on GPUs that others published
 	$(BIN)/python -m benchmarks.published_speed
 bench-time: .venv/dev  ## Train small models and set the time of a step beside the plan; a quarter of an hour

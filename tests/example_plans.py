@@ -49,6 +49,9 @@ def _planned(plan: Plan) -> list[str]:
         lines.append(f"| {each.zero.name} | {_gib(each.gpu_bytes)} | {_gib(each.host_bytes)} | {fits} | {each.cost} |")
     lines += ["", "| memory of | GiB | formula |", "|---|---|---|"]
     lines += [f"| {where}: {term.name} | {_gib(term.num_bytes)} | {term.formula} |" for where, term in _terms(plan)]
+    if plan.memory.transient:
+        lines += ["", "| node at times, the largest counts | GiB | formula |", "|---|---|---|"]
+        lines += [f"| {term.name} | {_gib(term.num_bytes)} | {term.formula} |" for term in plan.memory.transient]
     return lines
 
 

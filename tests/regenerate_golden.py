@@ -9,6 +9,7 @@ from typing import get_args
 import yaml
 from pydantic import BaseModel
 
+from components.shared import endings
 from components.shared.spec import RunSpec
 from components.write_report.page import render_page
 from pipelines.compiling import compile_pipeline
@@ -57,6 +58,13 @@ def schedule_reference(page: str) -> str:
     return re.sub("(<!-- fields -->\n).*(<!-- /fields -->)", lambda found: f"{found[1]}{table}\n{found[2]}", page, flags=re.DOTALL)
 
 
+def endings_reference(page: str) -> str:
+    """docs/cluster.md with the table of endings between its marks."""
+    return re.sub(
+        "(<!-- endings -->\n).*(<!-- /endings -->)", lambda found: f"{found[1]}{endings.table()}\n{found[2]}", page, flags=re.DOTALL
+    )
+
+
 def report_page() -> str:
     """tests/golden/report.html: the report of the example run."""
     with TemporaryDirectory() as folder:
@@ -67,6 +75,8 @@ def main() -> None:
     (ROOT / "docs" / "spec.md").write_text(spec_reference(), encoding="utf-8")
     schedules = ROOT / "docs" / "schedules.md"
     schedules.write_text(schedule_reference(schedules.read_text(encoding="utf-8")), encoding="utf-8")
+    cluster = ROOT / "docs" / "cluster.md"
+    cluster.write_text(endings_reference(cluster.read_text(encoding="utf-8")), encoding="utf-8")
     compile_pipeline(GOLDEN / "finetune.yaml")
     (GOLDEN / "plans.md").write_text(document(), encoding="utf-8")
     example_jobs.write_all(GOLDEN / "pytorchjob")

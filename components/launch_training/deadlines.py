@@ -8,6 +8,9 @@ WAITING, STARTING, RUNNING = ("queued", "scheduling"), ("pulling", "starting", "
 EVICTED, PREEMPTED, REQUEUED, ADMITTED = ("evicted",), ("preempted",), ("requeued",), ("admitted",)
 GROUPS = (WAITING, EVICTED, PREEMPTED, REQUEUED, ADMITTED, STARTING, RUNNING)
 
+STALL_CLOCK = "stall_timeout_minutes"
+"""The setting that ends a training without a step; the job is then made anew while restarts are left."""
+
 
 def group_of(phase: Phase) -> tuple[str, ...]:
     """The phases that share a deadline with this one, whose clock goes on from one to the other; empty at the end."""
@@ -21,7 +24,7 @@ def clock_of(phase: Phase) -> str:
         return "queue_timeout_minutes"
     if group in (ADMITTED, STARTING):
         return "start_timeout_minutes"
-    return "stall_timeout_minutes" if group == RUNNING else ""
+    return STALL_CLOCK if group == RUNNING else ""
 
 
 def uploads_s(plan: Plan) -> float:

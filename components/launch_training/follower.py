@@ -6,13 +6,14 @@ import queue
 import time
 from collections import defaultdict
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from components.launch_training.cluster import Cluster
 from components.launch_training.cluster_watch import Seen
-from components.launch_training.deadlines import group_of, overdue, uploads_s
+from components.launch_training.deadlines import STALL_CLOCK, clock_of, group_of, overdue, uploads_s
 from components.launch_training.job_events import job_warnings, limit_of, newest_message, why_no_pods
 from components.launch_training.local import pass_on
 from components.launch_training.ownership import end_job
@@ -52,6 +53,30 @@ MOST_FRUITLESS = 3
 """Restarts in a row without a step made, after which no further one is waited for."""
 
 
+@dataclass(frozen=True)
+class Restarts:
+    """How often the pods of a run's training were started anew, in all and when a step was last made."""
+
+    rounds: int = 0
+    at_last_step: int = 0
+
+    def too_many(self, spec: ClusterSpec) -> str | None:
+        """Why no further one is waited for; None while there are some left."""
+        fruitless = self.rounds - self.at_last_step
+        if fruitless > MOST_FRUITLESS:
+            return f"the pods were started anew {fruitless} times without a step made"
+        if self.rounds > spec.max_restarts:
+            return f"the pods were started anew {self.rounds} times in all (cluster.max_restarts)"
+        return None
+
+    def and_one_more(self) -> "Restarts":
+        return Restarts(self.rounds + 1, self.at_last_step)
+
+
+class Stalled(RunFailed):
+    """No step was made for too long; the job is deleted, and may be made anew."""
+
+
 def stamp_of_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -71,7 +96,9 @@ class Follower:
         *,
         kfp_run: str,
         attached: bool,
+        restarts: Restarts = Restarts(),
     ) -> None:
+        """`restarts`: those of earlier jobs of this training, which stalled."""
         self._cluster, self._name, self._plan, self._spec, self._kfp_run = cluster, name, plan, spec, kfp_run
         self._store, self._work, self._log = store, work, log
         self._inbox: queue.Queue[tuple[str, str] | None] = queue.Queue()
@@ -87,7 +114,8 @@ class Follower:
         self._logs: dict[str, PodLog] = {}
         self._lives: dict[str, list[str]] = defaultdict(list)
         """Of each pod's name, since the job was last let go."""
-        self._rounds_before = self._rounds_at_last_step = 0
+        self._rounds_before = restarts.rounds
+        self._rounds_at_last_step = restarts.at_last_step
         self._set_aside: set[str] = set()
         """Pods that a suspension ended: no loss, and no news any more."""
         self._ended: dict[str, Ended] = {}
@@ -282,18 +310,24 @@ class Follower:
             with suppress(StoreError):  # it is for people alone
                 self._store.write_bytes(PROGRESS, json.dumps(state).encode())
 
+    @property
+    def restarts(self) -> Restarts:
+        return Restarts(self._rounds, self._rounds_at_last_step)
+
     def _look_at_deadlines(self, phase: Phase) -> None:
+        """Raises Stalled when training made no step for too long and restarts are left: a hung GPU or network of a node raises no error."""
         now = time.monotonic()
         problem = overdue(phase, self._spec, waited_s=now - self._since, idle_s=now - self._last_step, uploads_s=uploads_s(self._plan))
-        if problem is not None:
-            self._give_up(problem)
+        if problem is None:
+            return
+        if clock_of(phase) == STALL_CLOCK and self.restarts.and_one_more().too_many(self._spec) is None:
+            raise Stalled(problem, self._end_job())
+        self._give_up(problem)
 
     def _look_at_restarts(self) -> None:
-        fruitless = self._rounds - self._rounds_at_last_step
-        if self._rounds > self._spec.max_restarts or fruitless > MOST_FRUITLESS:
-            why = "without a step made" if fruitless > MOST_FRUITLESS else "in all (cluster.max_restarts)"
-            times = fruitless if fruitless > MOST_FRUITLESS else self._rounds
-            self._give_up(*self._problems([], f"training: the pods were started anew {times} times {why}"))
+        too_many = self.restarts.too_many(self._spec)
+        if too_many is not None:
+            self._give_up(*self._problems([], f"training: {too_many}"))
 
     def _renew(self) -> None:
         if time.monotonic() - self._last_lease >= LEASE_S:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.launch_training.cluster import Cluster
-from components.launch_training.follower import Follower, stamp_of_now
+from components.launch_training.follower import Follower, Restarts, Stalled, stamp_of_now
 from components.launch_training.kinds import KINDS, JobKind
 from components.launch_training.ownership import ANOTHERS, end_job, is_anothers, is_left
 from components.launch_training.phases import is_finished
@@ -58,9 +58,13 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
     )
     with stop:
         try:
-            attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), spec, log)
-            follower = Follower(cluster, name, plan, spec.cluster, for_people, work, log, kfp_run=kfp_run, attached=attached)
-            follower.follow()
+            restarts: Restarts | None = Restarts()
+            while restarts is not None:
+                attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), spec, log)
+                follower = Follower(
+                    cluster, name, plan, spec.cluster, for_people, work, log, kfp_run=kfp_run, attached=attached, restarts=restarts
+                )
+                restarts = followed(follower, cluster, name, log)
         except (SystemExit, KeyboardInterrupt):
             what = _stopped(cluster, name, kfp_run, follower, log)
             raise Preempted(f"training: stopped; {what}") from None
@@ -68,6 +72,23 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
             if no_exit_task:
                 end_job(cluster, name, kfp_run, log)
             raise
+
+
+def followed(follower: Follower, cluster: Cluster, name: str, log: Log) -> Restarts | None:
+    """None when the job succeeded; the restarts so far, this one included, when it stalled, is deleted and may be made anew.
+
+    Raises as `Follower.follow`, and Stalled when the job could not be deleted.
+    """
+    try:
+        follower.follow()
+    except Stalled as stalled:
+        job = cluster.job(name)
+        if job is not None and "deletionTimestamp" not in job["metadata"]:
+            raise
+        restarts = follower.restarts.and_one_more()
+        log.warning("restarted", job=name, times=restarts.rounds, why=stalled.problems[0])
+        return restarts
+    return None
 
 
 def _stopped(cluster: Cluster, name: str, kfp_run: str, follower: Follower | None, log: Log) -> str:

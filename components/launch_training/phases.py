@@ -1,11 +1,11 @@
 """A job in a cluster and its pods, as the API tells them -> where the job stands, in words, and how a pod ended."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from components.launch_training.kinds import JobKind
+from components.shared.endings import OUT_OF_MEMORY, ending_in, signal_of, starts_again
 from components.shared.errors import PeerLost
 from components.shared.plan import Plan
 
@@ -43,12 +43,12 @@ class Ended:
 
     @property
     def out_of_memory(self) -> bool:
-        return self.reason == "OOMKilled"
+        return self.reason == OUT_OF_MEMORY
 
     @property
     def final(self) -> bool:
         """Whether it was the program's own error, which would come again: components.train.node keeps 128 and more for all else."""
-        return self.exit_code < 128
+        return not starts_again(self.exit_code)
 
 
 def phase_of(kind: JobKind, job: Fields, pods: list[Fields], *, begun: bool, complete: bool = False, admitted: bool = False) -> Phase:
@@ -163,22 +163,6 @@ def ended_badly(kind: JobKind, pods: list[Fields]) -> list[Ended]:
     return sorted(found, key=lambda each: (not each.out_of_memory, each.finished_at))
 
 
-PATTERNS = (
-    (r"(NCCL|Watchdog).*(timeout|timed out)", "its GPUs' network did not answer (NCCL); see the lines above, and NCCL_DEBUG=INFO"),
-    (r"gloo.*Timed out|Timed out waiting", "another process did not answer in time (gloo)"),
-    (r"Name or service not known|Temporary failure in name resolution|nslookup", "the master's name is not found: the cluster's DNS"),
-    (
-        r"seconds waiting for clients|client socket has timed out",  # torch 2.14, TCPStore
-        "the processes did not find each other in time: a pod that never came, or a NetworkPolicy between them",
-    ),
-    (
-        r"CUDA out of memory|OutOfMemoryError",
-        "a GPU has too little memory: set training.micro_batch lower, or hardware.memory_margin higher",
-    ),
-    (r"No space left on device", "the pod's disk is full: set cluster.work_claim, or a larger emptyDir by cluster.pod_patch"),
-)
-
-
 def sentence(ended: Ended, plan: Plan, lines: list[str]) -> str:
     """What became of a pod, and what to do. `lines`: the last that it printed."""
     if ended.out_of_memory:
@@ -187,11 +171,11 @@ def sentence(ended: Ended, plan: Plan, lines: list[str]) -> str:
             f"training: {ended.pod} was killed for want of host memory (exit code {ended.exit_code}): its limit is {ended.memory_limit}"
             f"{planned}; raise hardware.memory_margin, or shorten data.row_tokens"
         )
-    text = "\n".join(lines)
-    for pattern, meaning in PATTERNS:
-        if re.search(pattern, text):
-            return f"training: {ended.pod} ended with exit code {ended.exit_code}: {meaning}"
-    how = f"was killed by signal {ended.exit_code - 128}" if ended.exit_code > 128 else f"ended with exit code {ended.exit_code}"
+    known = ending_in(lines)
+    if known is not None:
+        return f"training: {ended.pod} ended with exit code {ended.exit_code}: {known.meaning}"
+    signal = signal_of(ended.exit_code)
+    how = f"ended with exit code {ended.exit_code}" if signal is None else f"was killed by signal {signal}"
     if ended.exit_code == PeerLost.exit_code:
         how = f"ended with exit code {ended.exit_code}, for it lost another process"
     last = next((line for line in reversed(lines) if line.strip()), "none")

@@ -19,13 +19,17 @@ DEEPSPEED = {
     "gradient_clipping": f"training.clip_norm; {SHARED}",
     "bf16.enabled": "precision",
     "fp16.enabled": "precision; the scale of the loss is then found by DeepSpeed as it goes",
+    "fp16.initial_scale_power": "2^12 to begin with: from DeepSpeed's own 2^16 the first steps overflow and are skipped",
     "communication_data_type": "precision: gradients travel as they are, in no wider format",
     "data_types.grad_accum_dtype": "fp32_gradient_sums",
-    "zero_force_ds_cpu_optimizer": "DeepSpeed's own CPU Adam needs a compiler at run time; torch's fused AdamW does the same",
+    "zero_force_ds_cpu_optimizer": "torch's fused AdamW, on the host too: DeepSpeed's own CPU Adam needs a compiler and takes 0.95 of its "
+    "time (benchmarks/cpu_adam.py)",
     "zero_optimization.stage": "zero",
-    "zero_optimization.overlap_comm": "gradients are reduced while the backward pass goes on; costs a second bucket, which the plan counts",
+    "zero_optimization.overlap_comm": "in full training gradients are reduced while the backward pass goes on, for a second bucket, which "
+    "the plan counts; of LoRA there is too little to reduce, and the overlap has an open data race (DeepSpeed issue 5545)",
     "zero_optimization.contiguous_gradients": "gradients of a bucket lie side by side, so that memory does not fall into pieces",
-    "zero_optimization.reduce_bucket_size": f"hidden size squared, {HIDDEN_RULE}: one square weight at a time",
+    "zero_optimization.reduce_bucket_size": f"hidden size squared, {HIDDEN_RULE}: one square weight at a time; at least "
+    "5,000,000 numbers, so that an exchange of a small model takes longer than it takes to begin",
     "zero_optimization.offload_optimizer.device": "zero: optimizer state in host memory",
     "zero_optimization.offload_optimizer.pin_memory": "page-locked host memory, so that copies to and from a GPU run beside its work",
     "zero_optimization.offload_param.device": "zero: parameters in host memory",

@@ -2,14 +2,18 @@
 
 from typing import Any
 
-from components.render_config.memory import MAX_LIVE
+from components.render_config.memory import MAX_LIVE, reduce_bucket
 from components.shared.plan import LoraPlan, Plan, ZeroPlan
 from components.shared.spec import RunSpec
 
+FP16_SCALE_POWER = 12
+"""The loss scale begins at 2^12. From DeepSpeed's 2^16 the first steps are likely to overflow: each is skipped, and the first does not
+even halve the scale (hysteresis 2, runtime/fp16/loss_scaler.py). It doubles after 1,000 steps without an overflow."""
+
 
 def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, Any]:
-    """DeepSpeed 0.19's config (deepspeed.ai/docs/config-json). The three stage-3 sizes are transformers' own rule
-    (integrations/deepspeed.py): reduce bucket h², prefetch 0.9 h², weights below 10 h stay whole on every process."""
+    """DeepSpeed 0.19's config (deepspeed.ai/docs/config-json). The sizes are transformers' own rule (integrations/deepspeed.py): reduce
+    bucket h², here with a floor, prefetch 0.9 h², weights below 10 h stay whole on every process."""
     steps = plan.steps
     sums = {"data_types": {"grad_accum_dtype": "fp32"}} if plan.fp32_gradient_sums else {}
     return {
@@ -18,23 +22,23 @@ def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, 
         "gradient_accumulation_steps": steps.grad_accum,
         "gradient_clipping": spec.training.clip_norm,
         "bf16": {"enabled": plan.precision == "bf16"},
-        "fp16": {"enabled": plan.precision == "fp16"},
+        "fp16": {"enabled": True, "initial_scale_power": FP16_SCALE_POWER} if plan.precision == "fp16" else {"enabled": False},
         "communication_data_type": plan.precision,
-        # Without a GPU, DeepSpeed's own CPU Adam would need a compiler at run time; torch's fused AdamW is as fast there.
+        # torch's fused AdamW on the host too: DeepSpeed's CPU Adam takes 0.95 of its time and a compiler (benchmarks/cpu_adam.py).
         "zero_force_ds_cpu_optimizer": False,
         **sums,
-        "zero_optimization": _zero_section(plan.zero, hidden_size),
+        "zero_optimization": _zero_section(plan.zero, hidden_size, full=plan.method == "full"),
     }
 
 
-def _zero_section(zero: ZeroPlan, hidden_size: int) -> dict[str, Any]:
+def _zero_section(zero: ZeroPlan, hidden_size: int, *, full: bool) -> dict[str, Any]:
     if zero.stage == 0:
         return {"stage": 0}
     section: dict[str, Any] = {
         "stage": zero.stage,
-        "overlap_comm": True,
+        "overlap_comm": full,
         "contiguous_gradients": True,
-        "reduce_bucket_size": hidden_size**2,
+        "reduce_bucket_size": reduce_bucket(hidden_size),
     }
     if zero.offload_optimizer:
         section["offload_optimizer"] = {"device": "cpu", "pin_memory": True}

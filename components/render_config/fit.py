@@ -10,6 +10,8 @@ from components.render_config.targets import Targets, num_lora_parameters
 from components.shared.plan import Memory, ZeroOption, ZeroPlan
 from components.shared.spec import ZeroSpec
 
+GPU_MULTIPLE = 64
+"""Tokens; components/train/rows.py has the same."""
 # In the order in which they slow training. ZeRO-2 with offload comes before ZeRO-3 with it: it gathers no weights.
 ORDER = (
     ZeroPlan(stage=0),
@@ -41,6 +43,7 @@ class Wish:
     checkpointing: bool
     dataset_tokens: int
     fp16: bool = False
+    on_gpu: bool = False
 
     @property
     def lowest_stage(self) -> int:
@@ -52,8 +55,12 @@ class Wish:
         return 1 if self.full or self.fp16 else 0
 
     def padded_tokens(self, micro_batch: int) -> float:
-        """Tokens of a row with its padding to the longest of its micro-batch; several are taken to hold the longest of all."""
-        return self.mean_row_tokens if micro_batch == 1 else self.row_tokens
+        """Tokens of a row with its padding to the longest of its micro-batch; several are taken to hold the longest of all. A GPU's row
+        is padded to a multiple of GPU_MULTIPLE, on average by half of it, and never beyond the longest."""
+        if micro_batch > 1:
+            return self.row_tokens
+        padding = GPU_MULTIPLE / 2 if self.on_gpu else 0
+        return min(self.mean_row_tokens + padding, self.row_tokens)
 
     def num_trainable(self, architecture: Architecture) -> int:
         return architecture.num_parameters if self.full else num_lora_parameters(self.targets, self.rank)

@@ -13,11 +13,17 @@ from components.shared.plan import Memory, MemoryTerm, ZeroPlan
 
 # DS stage 3 keeps up to so many gathered parameters for their next use (stage3_max_live_parameters, its default).
 MAX_LIVE = 1_000_000_000
+# DS stage 3 divides a process's share into flat tensors of at most so many numbers (sub_group_size, its default).
+SUB_GROUP = 1_000_000_000
+# Numbers: 10 MB in bf16, half a millisecond at 20 GB/s, where starting an all-reduce takes some 20 microseconds (not measured here).
+LEAST_BUCKET = 5_000_000
 # A process after importing torch, transformers, DeepSpeed and peft, with its gloo group: measured on this CPU build.
 CPU_BASE = int(0.50 * GIB)
 # The same with CUDA libraries, and what CUDA and NCCL take of a GPU: stated by others, not measured here.
 GPU_HOST_BASE, CUDA_CONTEXT, NCCL_BUFFERS = 3 * GIB, int(0.6 * GIB), int(0.4 * GIB)
 SHM = 1 * GIB
+# Of the two through which a process copies a checkpoint from its GPU: components/train/device_copy.py.
+PINNED_BUFFER = 64 * 2**20
 HEAP = 1.25
 # From so many micro-batches on, the error of a sum of gradients in bf16 is above that of one bf16 gradient: 0.2 % of the exact sum at 4,
 # 0.8 % at 64, 1.6 % at 256, where bf16 itself has 0.6 % (measured, tiny Llama). In fp32 it is 0 at ZeRO-2 and 3.
@@ -43,7 +49,7 @@ KINDS = {
         "reducing gradients",
         "communication buckets",
     ),
-    "optimizer state": ("optimizer state", "fp32 weights"),
+    "optimizer state": ("optimizer state", "fp32 weights", "saving a checkpoint", "resuming"),
     "activations": ("activations", "attention masks", "loss or backward pass", "heap between activations"),
     "all else": ("CUDA context and NCCL", "libraries and interpreter", "shared memory", "training rows"),
 }
@@ -88,7 +94,8 @@ def memory(architecture: Architecture, job: Job) -> Memory:
     """Peak of one GPU, and of one node's host. On a CPU the first is empty and the second holds both."""
     device, offloaded = _device(architecture, job), _offloaded(architecture, job)
     if job.on_gpu:
-        return Memory(gpu=_shown(device), host=_shown([*_gpu_host(architecture, job), *offloaded]))
+        host = _shown([*_gpu_host(architecture, job), *offloaded])
+        return Memory(gpu=_shown(device), host=host, transient=transient(architecture, job))
     n = job.processes_per_node
     heap = _heap(architecture, job)
     each = [MemoryTerm(**{**vars(term), "num_bytes": n * term.num_bytes}) for term in (*device, heap)]
@@ -208,29 +215,37 @@ def _optimizer(job: Job) -> list[MemoryTerm]:
 
 
 def _buckets(architecture: Architecture, job: Job) -> list[MemoryTerm]:
-    """Two buckets of h² for reducing gradients (overlap_comm), one of 0.9 h² for gathering ahead; stage 0 reduces all it has at once."""
+    """Two buckets for reducing gradients while the backward pass goes on (overlap_comm), of LoRA one; one of 0.9 h² for gathering
+    ahead; stage 0 reduces all it has at once."""
     w, bucket = job.weight_bytes, bucket_size(architecture)
     if job.zero.stage == 0:
         at_once = min(job.num_trainable, 500_000_000) if job.num_processes > 1 else 0
         return [_term("reducing gradients", w * at_once, f"{w} B x {at_once:,}", "DS engine.py, buffered_allreduce_fallback")]
-    ahead = 0.9 * bucket if job.zero.stage == 3 else 0
+    ahead = 0.9 * architecture.hidden_size**2 if job.zero.stage == 3 else 0
     most = min(bucket, job.num_trainable)
+    num_buckets = 2 if job.full else 1
     shared = job.zero.stage < 3 and job.num_processes > 1 and not job.on_gpu
     gathered = min(job.num_trainable, 500_000_000) if shared else 0
     return [
         _term("gathering updated weights", w * gathered, f"{w} B x {gathered:,}", "DS allgather_bucket_size; gloo gathers into a copy"),
         _term(
             "communication buckets",
-            w * (2 * most + ahead),
-            f"{w} B x (2 x {most:,} + {ahead:,.0f})",
+            w * (num_buckets * most + ahead),
+            f"{w} B x ({num_buckets} x {most:,} + {ahead:,.0f})",
             "DS reduce_bucket_size, stage3_prefetch_bucket_size",
         ),
     ]
 
 
 def bucket_size(architecture: Architecture) -> int:
-    """Numbers in DeepSpeed's reduce bucket: transformers' rule, h² (integrations/deepspeed.py)."""
-    return architecture.hidden_size**2
+    """Numbers in DeepSpeed's reduce bucket."""
+    return reduce_bucket(architecture.hidden_size)
+
+
+def reduce_bucket(hidden_size: int) -> int:
+    """transformers' rule, h² (integrations/deepspeed.py), but at least so many that an exchange takes longer than it takes to begin:
+    of a model with a hidden size of 576 it would be 0.7 MB."""
+    return max(hidden_size**2, LEAST_BUCKET)
 
 
 def _activations(architecture: Architecture, job: Job) -> list[MemoryTerm]:
@@ -304,7 +319,6 @@ def _locked(job: Job) -> str:
 def _gpu_host(architecture: Architecture, job: Job) -> list[MemoryTerm]:
     """Host memory of a node with GPUs beside offload."""
     n = job.processes_per_node
-    loading, why = _loading(architecture, job)
     return [
         _term(
             "libraries and interpreter",
@@ -312,7 +326,7 @@ def _gpu_host(architecture: Architecture, job: Job) -> list[MemoryTerm]:
             f"{n} processes x {GPU_HOST_BASE / GIB:g} GiB",
             "usual with CUDA; not measured here",
         ),
-        _term("loading the weights", loading, why, "transformers 5.23 modeling_utils.py: from_pretrained before the move to the GPU"),
+        max(transient(architecture, job), key=lambda term: term.num_bytes),
         _term(
             "shared memory",
             SHM if n > 1 else 0,
@@ -326,6 +340,51 @@ def _gpu_host(architecture: Architecture, job: Job) -> list[MemoryTerm]:
             "Arrow: ids and labels of 8 B, and slack",
         ),
     ]
+
+
+def transient(architecture: Architecture, job: Job) -> tuple[MemoryTerm, ...]:
+    """What the host of a node with GPUs holds while it loads the weights, saves a checkpoint, resumes from one: never two at once, so
+    the largest counts. Empty on a CPU, whose host holds the training itself."""
+    if not job.on_gpu:
+        return ()
+    loading, why = _loading(architecture, job)
+    source = "transformers 5.23 modeling_utils.py: from_pretrained before the move to the GPU"
+    return _term("loading the weights", loading, why, source), _saving(architecture, job), _resuming(job)
+
+
+def _saving(architecture: Architecture, job: Job) -> MemoryTerm:
+    """Each process copies one tensor's memory after the other to the host, through two pinned buffers, and writes it.
+
+    The largest of ZeRO is the flat fp32 share, which offload has on the host already; process 0 has the flat weights of stages
+    1 and 2 beside it. Of LoRA the whole matrices are gathered too.
+    """
+    n, trained = job.processes_per_node, job.num_trainable
+    pinned = n * 2 * PINNED_BUFFER
+    share = 0 if job.zero.offload_optimizer else 4 * trained / job.num_processes
+    if job.zero.stage == 0:
+        share = 4 * min(trained, architecture.largest_layer_parameters)
+    if job.zero.stage == 3:
+        share = min(share, 4 * SUB_GROUP)
+    flat = job.weight_bytes * trained if job.zero.stage in (1, 2) else 0
+    gathered = 0 if job.full else 4 * trained
+    formula = f"{n} x (2 x {PINNED_BUFFER >> 20} MiB pinned + {share:,.0f} B of the largest fp32 tensor"
+    formula += f" + 4 B x {trained:,} gathered)" if gathered else ")"
+    if flat > share:
+        formula += f", and on process 0 {flat:,} B of weights in its place"
+    copies = n * (share + gathered) + max(0, flat - share)
+    return _term(
+        "saving a checkpoint", pinned + copies, formula, "components/train/device_copy.py; torch 2.13 serialization.py: a tensor at a time"
+    )
+
+
+def _resuming(job: Job) -> MemoryTerm:
+    """The shards are mapped files, whose pages the kernel may drop; only a share that the number of processes does not divide is copied,
+    to be padded. What offload keeps on the host is counted as such."""
+    is_padded = job.zero.stage in (1, 2) and job.num_processes > 1
+    padded = 4 * job.num_trainable / job.num_processes if is_padded else 0
+    formula = f"shards of 12 B x {job.num_trainable:,} trained / {job.num_processes} are mapped, not read"
+    formula += f"; {padded:,.0f} B to pad the last" if padded else ""
+    return _term("resuming", padded, formula, "components/train/resume.py; DS stage_1_and_2.py: _get_padded_tensor")
 
 
 def _loading(architecture: Architecture, job: Job) -> tuple[float, str]:

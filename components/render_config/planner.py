@@ -15,7 +15,7 @@ from components.render_config.fit import Wish
 from components.render_config.hardware import Hardware, hardware_of
 from components.render_config.job_checks import check_job, job_cautions
 from components.render_config.memory import sums_in_fp32
-from components.render_config.precision import WEIGHT_BYTES, choose_precision
+from components.render_config.precision import WEIGHT_BYTES, choose_precision, precision_of_model
 from components.render_config.shapes import Architecture
 from components.render_config.steps import Batching, grad_accum_steps, plan_steps
 from components.render_config.targets import Targets, lora_targets
@@ -96,6 +96,7 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
     if problems or architecture is None or targets is None or settings is None or packing is None:
         raise HaganeError(*problems)
     hardware, precision, why = settings
+    precision, why = precision_of_model(precision, why, architecture.model_type)
     if precision == "fp16" and spec.zero.stage == 0:
         raise SpecError(
             "zero.stage: found 0, allowed 1, 2 or 3 in fp16, whose loss DeepSpeed scales only with ZeRO. Fix: set zero.stage: 1, or auto"
@@ -113,6 +114,7 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         checkpointing=spec.training.gradient_checkpointing,
         dataset_tokens=dataset.num_tokens,
         fp16=precision == "fp16",
+        on_gpu=hardware.gpu_bytes is not None,
     )
     known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
     asks_for_router_loss = bool(architecture.experts) and bool(config.get("output_router_logits", False))
@@ -274,6 +276,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         memory=MemoryPlan(
             gpu=choice.memory.gpu,
             host=choice.memory.host,
+            transient=choice.memory.transient,
             gpu_limit=decided.hardware.gpu_bytes,
             host_limit=decided.hardware.host_bytes,
             margin=decided.hardware.margin,

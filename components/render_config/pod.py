@@ -9,6 +9,7 @@ from components.shared.spec import RunSpec
 from components.shared.training_job import (
     AFTER_GRACE_S,
     ENVIRONMENT_VARIABLE,
+    GPUS_VARIABLE,
     LEASE_LABELS,
     RUN_ANNOTATION,
     TRAINING_ANNOTATION,
@@ -135,6 +136,8 @@ def _container(spec: RunSpec, plan: Plan, claims: dict[str, str], settings: Fiel
         patience_minutes=patience_minutes(plan.checkpoints.bytes_each, spec.checkpoints.upload_mb_s),
     )
     environment |= {"HAGANE_WORK": WORK, "HF_HOME": f"{WORK}/hub"}
+    if plan.on_gpus:
+        environment[GPUS_VARIABLE] = str(spec.hardware.processes_per_node)
     mounts: list[Fields] = [
         # Pods that share a claim each have a folder of their own in it.
         {"name": "work", "mountPath": WORK} | ({"subPathExpr": "$(POD_NAME)"} if cluster.work_claim else {}),

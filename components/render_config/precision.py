@@ -10,6 +10,9 @@ from components.shared.plan import Precision
 
 WEIGHT_BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 
+BEYOND_FP16 = "gemma"
+"""Model types that begin so. Seen of Gemma 3 and 4 (transformers issue 39972), probable of 1 and 2, whose embeddings are scaled alike."""
+
 
 def choose_precision(
     asked: Literal["auto", "bf16", "fp32"], flags: frozenset[str], *, gpu: str | None = None, gpu_has_bf16: bool = True
@@ -36,3 +39,13 @@ def choose_precision(
     if fast:
         return "bf16", f"training.precision is auto and this processor computes bf16 ({fast[0]})"
     return "fp32", f"training.precision is auto and this processor ({platform.machine()}) has no bf16 instructions"
+
+
+def precision_of_model(precision: Precision, why: str, model_type: str) -> tuple[Precision, str]:
+    """fp32 in fp16's place for a model whose activations fp16 cannot hold, and why; else what was chosen."""
+    if precision == "fp16" and model_type.startswith(BEYOND_FP16):
+        return "fp32", (
+            f"training.precision is auto, and a {model_type} model's activations pass 65,504, the largest number of fp16 "
+            "(transformers issue 39972): each step would be skipped for its overflow"
+        )
+    return precision, why

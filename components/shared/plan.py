@@ -126,6 +126,9 @@ class Memory(FrozenModel):
     """Of one GPU."""
     host: tuple[MemoryTerm, ...]
     """Of one node, all its processes together."""
+    transient: tuple[MemoryTerm, ...] = ()
+    """What the host of a node with GPUs holds at times: while it loads the weights, saves a checkpoint, resumes from one. Never two at
+    once, so only the largest is one of `host`. Empty on a CPU."""
 
     @property
     def gpu_bytes(self) -> int:

@@ -40,6 +40,8 @@ AFTER_GRACE_S = 5
 """Seconds after the workers' own grace in which they leave before they are killed."""
 ENVIRONMENT_VARIABLE = "HAGANE_ENVIRONMENT"
 """Folder of folders whose files are environment variables, each named as its file; set where a job cannot set them itself."""
+GPUS_VARIABLE = "HAGANE_GPUS"
+"""How many GPUs a node was promised; not set where the plan is for CPUs."""
 
 SOURCE = "HAGANE_SOURCE_"
 """With a number after it: prefix under which a pod says which variables one ConfigMap or Secret brings."""

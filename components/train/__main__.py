@@ -3,9 +3,10 @@
 import argparse
 import json
 import os
-import re
+import platform
 import shutil
 import sys
+import traceback
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ import torch.distributed as dist
 from transformers import TrainingArguments
 
 from components.shared.checkpoints import committed_checkpoints
+from components.shared.endings import ANY_OTHER, ending_of
 from components.shared.errors import PeerLost, Preempted, RunFailed, SpaceError
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN
-from components.shared.manifest import fetch_folder
+from components.shared.manifest import fetch_folder, require_manifest
 from components.shared.model_source import resolve_planned_model
 from components.shared.patience import waits
 from components.shared.pickled import open_listed_classes_only
@@ -29,22 +31,22 @@ from components.shared.prompts import read_prompts
 from components.shared.spec import RunSpec
 from components.shared.step import Log, open_run, step_log, work_folder
 from components.shared.storage import Store
-from components.train.agreement import Agreement
+from components.train.agreement import Agreement, ShortPatience
 from components.train.apart import ProveRows, look_at
 from components.train.boundary import Sigterm, StepBoundary
 from components.train.commit import prune
+from components.train.devices import device_problem, meet
 from components.train.engine import EngineSetup, SkippedSteps, build_without_a_step
 from components.train.finite import step_fault
 from components.train.model import load_model
 from components.train.results import history_json, peak_memory, probe_logits, publish_results
-from components.train.resume import AfterResume, Resume, fetch_resume
+from components.train.resume import AfterResume, Resume, fetch_resume, map_files
 from components.train.rows import PackedRows
 from components.train.saving import CheckpointSaver
 from components.train.tokens import check_template, check_tokens
 from components.train.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
 from components.train.uploader import BackgroundUploads
 
-PEER_LOST = r"[Cc]onnection (closed|reset) by peer|Broken pipe|gloo.*(Timed out|Read error|Write error|Connect error)"
 LOCAL_CHECKPOINTS, RESUME = "checkpoints", "resume"
 """Folders of this machine's work folder: checkpoints on their way to the store, and the one that training resumes from."""
 
@@ -71,28 +73,60 @@ def main() -> None:
     open_listed_classes_only()
     with step_log("train") as log, waits(log):
         try:
-            join_processes()
-            train(prepare_job(run, log), log)
-        except Preempted as error:
-            if dist.get_rank() == 0:
-                log.error("failed", exit_code=error.exit_code, problems=error.lines)
-            leave_processes(error.exit_code)
+            agreement = join_processes(planned(run))
+            exit_code = train_or_stop(run, agreement, log)
         except RuntimeError as error:
-            if not peer_is_lost(error):
-                raise
-            log.warning("peer_lost", process_rank=int(os.environ["RANK"]), found=str(error).splitlines()[0])
-            os._exit(PeerLost.exit_code)  # at once: there is nobody to wait for
-    leave_processes()
+            end_by_error(error, log)
+            raise
+    leave_processes(agreement, exit_code)
 
 
-def peer_is_lost(error: RuntimeError) -> bool:
-    """Whether another process, or the way to it, is gone: what torch.distributed, gloo and NCCL raise then. All may start again."""
-    return isinstance(error, dist.DistError) or re.search(PEER_LOST, str(error)) is not None
+def train_or_stop(run: str, agreement: Agreement, log: Log) -> int:
+    """Exit code of a training that is finished, or that SIGTERM stopped."""
+    try:
+        train(prepare_job(run, log), agreement, log)
+    except Preempted as error:
+        if dist.get_rank() == 0:
+            log.error("failed", exit_code=error.exit_code, problems=error.lines)
+        return error.exit_code
+    return 0
 
 
-def join_processes() -> None:
-    """All processes of the job know each other. On a CPU DeepSpeed must be told to use gloo before transformers asks it,
-    and its shared-memory operator, which needs a compiler at run time, is not worth having there."""
+def end_by_error(error: RuntimeError, log: Log) -> None:
+    """Ends this process as the table of endings says, at once: there is nobody to wait for, and a GPU that failed answers no more.
+
+    Returns where the table does not know the error.
+    """
+    ending = ending_of(error)
+    if ending == ANY_OTHER:
+        return
+    rank = int(os.environ["RANK"])
+    found = (str(error).splitlines() or [type(error).__name__])[0]
+    if ending.code == PeerLost.exit_code:
+        log.warning("peer_lost", process_rank=rank, found=found)
+    else:
+        traceback.print_exception(error)
+        problem = f"training: process rank {rank} on {platform.node()}: {found}: {ending.meaning}"
+        log.error("failed", exit_code=ending.code, problems=[problem])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ending.code)
+
+
+def planned(run: str) -> Plan:
+    """The run's plan, as it is in the store: which devices the processes need must be known before they join."""
+    store, _ = open_run(run)
+    require_manifest(store, PLAN)
+    return Plan.model_validate_json(store.read_bytes(f"{PLAN}/plan.json"))
+
+
+def join_processes(plan: Plan) -> Agreement:
+    """All processes of the job know each other, and each has the device that the plan counts on. On a CPU DeepSpeed must be told to
+    use gloo before transformers asks it, and its shared-memory operator, which needs a compiler at run time, is not worth having there.
+
+    Raises RunFailed and PeerLost as `meet`.
+    """
+    kept_until_joined = meet(device_problem(plan))
     if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # pyright: ignore[reportAttributeAccessIssue]
         os.environ["LOCAL_SIZE"] = os.environ["LOCAL_WORLD_SIZE"]  # DeepSpeed's name; else it starts numactl at each bucket of ZeRO-3
@@ -100,12 +134,14 @@ def join_processes() -> None:
     else:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         deepspeed.init_distributed(dist_backend="nccl", verbose=False)
+    del kept_until_joined
     build_without_a_step()
+    return Agreement()
 
 
-def leave_processes(exit_code: int = 0) -> NoReturn:
+def leave_processes(agreement: Agreement, exit_code: int = 0) -> NoReturn:
     """Ends this process at once when all have arrived: gloo's threads may abort a normal exit (Python 3.11, torch 2.13)."""
-    dist.barrier()
+    agreement.wait_for_all()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)
@@ -122,7 +158,6 @@ def prepare_job(run: str, log: Log) -> Job:
             fetch_folder(store, folder, work / folder)
     dist.barrier()
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
-    check_device(plan)
     check_space(work, plan)
     read_prompts(work / DATASET)  # needed at the end, so refused before training where it is not there
     if dist.get_world_size() != plan.steps.num_processes:
@@ -131,16 +166,6 @@ def prepare_job(run: str, log: Log) -> Job:
     attempt = [uuid.uuid4().hex[:12]]
     dist.broadcast_object_list(attempt, src=0)
     return Job(run, store, spec, plan, work, attempt[0], resume)
-
-
-def check_device(plan: Plan) -> None:
-    """Raises RunFailed when the plan is for GPUs and this process has none: it would train on the cores beside GPUs that are paid for."""
-    if plan.on_gpus and not torch.cuda.is_available():
-        raise RunFailed(
-            f"training: the plan is for GPUs, but torch {torch.__version__} finds none here; in a cluster the image must be train-cuda "
-            "(train_on_gpus in images/images.yaml) and fit the node's driver; on this machine leave hardware.gpu out, or install torch "
-            "with CUDA"
-        )
 
 
 def check_space(work: Path, plan: Plan) -> None:
@@ -153,10 +178,9 @@ def check_space(work: Path, plan: Plan) -> None:
         )
 
 
-def train(job: Job, log: Log) -> None:
+def train(job: Job, agreement: Agreement, log: Log) -> None:
     """checkpoints/ is finished: the last epoch is committed, the results are published."""
     spec, plan = job.spec, job.plan
-    agreement = Agreement()
     sigterm = Sigterm(spec.checkpoints.grace_seconds) if plan.checkpoints.saves_on_sigterm else None
     arguments = training_arguments(job)
     base = resolve_planned_model(plan)
@@ -188,13 +212,15 @@ def train(job: Job, log: Log) -> None:
         last_good=lambda: last_committed(job.store),
     )
     if job.resume is not None:
-        trainer.add_callback(AfterResume(job.resume, engine, zero_stage=plan.zero.stage))
+        trainer.add_callback(AfterResume(job.resume, engine, agreement, zero_stage=plan.zero.stage))
+    trainer.add_callback(ShortPatience(plan.checkpoints.node_bytes))
     trainer.add_callback(EngineSetup(engine, seed=spec.training.seed))
     trainer.add_callback(SkippedSteps(engine, log))
     trainer.add_callback(ProveRows(lambda: look_at(trainer, rows), plan, agreement, log))
     trainer.add_callback(HeldOutLoss(measure, log, stop=boundary.stop))
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(boundary)
+    map_files(when=job.resume is not None)
     trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume.folder))
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
     probe = probe_logits(engine(), read_prompts(job.work / DATASET))

@@ -92,17 +92,15 @@ class StepBoundary(TrainerCallback):
             self._tell_failure()
 
     def _stop_for(self, fault: StepFault | None, state: TrainerState) -> NoReturn:
-        faults: list[StepFault | None] = [None] * dist.get_world_size()
-        dist.all_gather_object(faults, fault)
+        faults = self._agreement.of_all(fault)
         self.stop(step_fault_text(state.global_step, [each for each in faults if each is not None]), state)
 
     def stop(self, what: str, state: TrainerState) -> NoReturn:
         """Raises RunFailed, in all processes with the same line, when what was saved before is in the store. All must call this."""
         self._saver.finish(self._log if state.is_world_process_zero else None)
-        dist.barrier()  # every upload has finished: the checkpoint is committed, or is none
-        line = [fault_line(what, self._last_good()) if state.is_world_process_zero else ""]
-        dist.broadcast_object_list(line, src=0)
-        raise RunFailed(*line)
+        self._agreement.wait_for_all()  # every upload has finished: the checkpoint is committed, or is none
+        line = fault_line(what, self._last_good()) if state.is_world_process_zero else ""
+        raise RunFailed(self._agreement.from_first(line))
 
     def _is_due(self, args: TrainingArguments) -> bool:
         minutes = self._spec.every_minutes

@@ -1,8 +1,8 @@
 """`python -m components.train.node RUN`: torchrun for the training processes of one pod, and an exit code that says how they ended.
 
 torchrun itself ends with 1 however its processes did. Here the code of the first process to fail by itself is kept, as a shell tells it:
-below 128 it was the program's own and would fail again, from 128 on a signal, SIGTERM obeyed or a lost peer, after which the same may
-start anew. A PyTorchJob's restart policy ExitCode goes by that.
+below 128 it was the program's own and would fail again, from 128 on a signal, SIGTERM obeyed, a lost peer or a fault of a GPU, after
+which the same may start anew (components/shared/endings.py). A PyTorchJob's restart policy ExitCode goes by that.
 
 A TrainJob takes no environment from ConfigMaps and Secrets: there they are files, read here.
 """
@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
+from components.shared.endings import ending_of
 from components.shared.errors import PeerLost
 from components.shared.training_job import ENVIRONMENT_VARIABLE, environment_in
 
@@ -38,9 +39,9 @@ def run_node(arguments: list[str]) -> int:
         return 128 - code if code < 0 else code
     except SignalException as error:
         return 128 + error.sigval
-    except DistError:  # the processes did not find each other in time
+    except DistError as error:  # the processes did not find each other in time
         traceback.print_exc()
-        return PeerLost.exit_code
+        return ending_of(error).code
     return 0
 
 

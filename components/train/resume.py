@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.utils.serialization.config
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from components.shared.checkpoints import (
@@ -34,6 +35,7 @@ from components.shared.plan import Plan
 from components.shared.spec import ResumeSpec
 from components.shared.step import Log
 from components.shared.storage import Store
+from components.train.agreement import Agreement
 from components.train.commit import owner
 
 GO_ON = "to go on from the checkpoint before, set resume.on_damage: previous"
@@ -126,42 +128,72 @@ def make_universal(folder: Path, plan: Plan) -> None:
         raise RunFailed(f"{folder.name}: cannot be made to fit {dist.get_world_size()} processes: {last}")
 
 
-def mend_universal(optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """What DeepSpeed 0.19's loader of universal checkpoints gets wrong (stage3.py, load_hp_checkpoint_state_…) is right.
+def separate_steps(optimizer: torch.optim.Optimizer) -> None:
+    """Each parameter has a `step` of its own, where the parameter is.
 
-    It gives one `step` tensor to all groups of parameters, so that Adam counts every step once a group, and gives them all the
-    first group's hyperparameters, so that norms and biases would decay.
+    DeepSpeed 0.19's loaders of universal checkpoints leave the CPU tensor of the file there (base_optimizer.py, stage3.py), which
+    AdamW's fused kernel refuses for parameters on a GPU. At stage 3 all parameters share one, so that Adam would count every step
+    once for each group.
     """
-    for state in optimizer.state.values():
-        if isinstance(state.get("step"), torch.Tensor):
-            state["step"] = state["step"].clone()
+    for parameter, state in optimizer.state.items():
+        step = state.get("step")
+        if isinstance(step, torch.Tensor):
+            state["step"] = step.clone().to(parameter.device)
+
+
+def restore_weight_decay(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Each group of parameters has its own weight decay again.
+
+    DeepSpeed 0.19's stage-3 loader of universal checkpoints (stage3.py, load_hp_checkpoint_state_…) gives all groups the first
+    one's hyperparameters, so that norms and biases would decay.
+    """
     shards = folder / (folder / "latest_universal").read_text()
     saved = torch.load(shards / "zero" / "optimizer_state.pt", weights_only=True)["optimizer_state_dict"]["param_groups"]
     for group, as_saved in zip(optimizer.param_groups, saved, strict=True):
         group["weight_decay"] = as_saved["weight_decay"]
 
 
+def map_files(when: bool) -> None:
+    """From now on torch.load maps a file, if `when`, where it else reads all of it: DeepSpeed opens a process's whole shard, 12 bytes a
+    trained parameter, which the host of a node with GPUs has no other use for. Pages of a mapped file are the kernel's to drop."""
+    torch.utils.serialization.config.load.mmap = when
+
+
+def move_out_of_files(optimizer: torch.optim.Optimizer) -> None:
+    """No state of the optimizer is a part of a mapped file: offloaded moments would hold the file's disk until training ends."""
+    for state in optimizer.state.values():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.device.type == "cpu":
+                state[name] = value.clone()
+
+
 class AfterResume(TrainerCallback):
-    """When training begins, what was loaded is mended if it must be; after the first step its files are gone.
+    """When training begins, what DeepSpeed loads wrongly is put right; after the first step the checkpoint's files are gone.
 
     Not before: Trainer reads the generators' states just before that step, and begins with others when it finds none.
     """
 
-    def __init__(self, resume: Resume, engine: Callable[[], Any], *, zero_stage: int) -> None:
+    def __init__(self, resume: Resume, engine: Callable[[], Any], agreement: Agreement, *, zero_stage: int) -> None:
         self._resume = resume
+        self._agreement = agreement
         self._zero_stage = zero_stage
         self._engine = engine
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        map_files(when=False)
+        optimizer = self._engine().basic_optimizer
+        move_out_of_files(optimizer)
+        if self._resume.universal:
+            separate_steps(optimizer)
         if self._resume.universal and self._zero_stage == 3:
-            mend_universal(self._engine().basic_optimizer, self._resume.folder)
+            restore_weight_decay(optimizer, self._resume.folder)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._resume.folder.exists():
-            dist.barrier()
+            self._agreement.wait_for_all()
             if _first_here():
                 shutil.rmtree(self._resume.folder)
-            dist.barrier()
+            self._agreement.wait_for_all()
 
 
 def _fetch(store: Store, checkpoint: Checkpoint, folder: Path) -> str | None:

@@ -19,6 +19,9 @@ import torch
 from torch.utils.data import Dataset
 
 NOT_TRAINED = -100
+GPU_MULTIPLE = 64
+"""On a GPU rows are padded to a multiple of so many tokens: few sizes of tensors, so that its memory does not fall into pieces, and
+attention masks that need no padding of their own (torch pads them to a multiple of 8 in each block)."""
 
 
 class Row(TypedDict):
@@ -44,6 +47,11 @@ class PackedRows(Dataset[Row]):
         return self._table.num_rows
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return int(pc.max(pc.list_value_length(self._table["input_ids"])).as_py())  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
     def several(self) -> bool:
         """Whether any row holds several conversations."""
         return bool(pc.any(pc.greater(pc.list_value_length(self._table["lengths"]), 1)).as_py())  # pyright: ignore[reportAttributeAccessIssue]
@@ -52,12 +60,13 @@ class PackedRows(Dataset[Row]):
         return {name: self._table[name][index].as_py() for name in ("input_ids", "labels", "lengths")}  # pyright: ignore[reportReturnType]
 
 
-def collate(rows: list[Row]) -> Batch:
-    """Rows as tensors [B, T], int64, padded on the right with token 0, on which nothing is trained.
+def collate(rows: list[Row], *, num_tokens: int | None = None) -> Batch:
+    """Rows as tensors [B, T], int64, padded on the right with token 0, on which nothing is trained. T is `num_tokens`, else of the
+    longest row.
 
     In packed rows padding is one more conversation.
     """
-    num_tokens = max(len(row["input_ids"]) for row in rows)
+    num_tokens = num_tokens or max(len(row["input_ids"]) for row in rows)
     input_ids_BT = torch.zeros(len(rows), num_tokens, dtype=torch.int64)
     labels_BT = torch.full((len(rows), num_tokens), NOT_TRAINED, dtype=torch.int64)
     position_ids_BT = torch.zeros(len(rows), num_tokens, dtype=torch.int64)
@@ -74,6 +83,13 @@ def collate(rows: list[Row]) -> Batch:
     if all(len(row["lengths"]) == 1 for row in rows):
         return {"input_ids": input_ids_BT, "labels": labels_BT}
     return {"input_ids": input_ids_BT, "labels": labels_BT, "position_ids": position_ids_BT}
+
+
+def padded_length(rows: list[Row], *, longest: int) -> int:
+    """Tokens of a micro-batch's rows on a GPU: a multiple of GPU_MULTIPLE, but no more than the `longest` row of all, for which the
+    plan counts memory and the model has positions."""
+    needed = max(len(row["input_ids"]) for row in rows)
+    return min(-(-needed // GPU_MULTIPLE) * GPU_MULTIPLE, longest)
 
 
 def inputs_of(batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:

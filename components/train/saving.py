@@ -2,7 +2,8 @@
 
 Between two optimizer steps nothing of what a checkpoint holds changes: optimizer state and weights change in the step alone. So
 training is held only while references are collected (and LoRA's matrices gathered); the files are written during the next
-forward and backward passes, and the next optimizer step waits in case they are not all written by then.
+forward and backward passes, and the next optimizer step waits in case they are not all written by then. From a GPU they are copied
+by the thread that writes, beside training (device_copy.py).
 """
 
 import copy
@@ -10,6 +11,8 @@ import io
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from components.shared.plan import Plan
 from components.shared.step import Log
 from components.train.agreement import Agreement
 from components.train.commit import Part
+from components.train.device_copy import DeviceCopy, copy_through_buffers, device_of
 from components.train.trainer import HaganeTrainer, epoch_loss, held_out_loss_of, trainable_parameters, whole_weights
 from components.train.uploader import BackgroundUploads
 from components.train.writer import WRITE_ERRORS, LocalWriter
@@ -64,13 +68,14 @@ class CheckpointSaver:
             return
         self._wait_before_steps(trainer.model_wrapped)
         writes = self.capture(trainer)
+        copy_of_gpu = self._copies(trainer.model_wrapped)
         try:
             part = self.part_of(trainer, root, (*writes, *write_small_files(trainer, root)))
         except WRITE_ERRORS as error:
             self._failed(root, (), step, error)
             return
         self._writer.begin(
-            [lambda name=name, write=write: _write(root / name, write) for name, write in writes.items()],
+            [partial(_write, root / name, write, copy_of_gpu) for name, write in writes.items()],
             then=lambda: self._uploads.submit(part),
             failed=lambda error: self._failed(root, part.names, step, error),
         )
@@ -87,6 +92,14 @@ class CheckpointSaver:
         if log is not None and self._uploads.num_unfinished:
             log.info("waiting_for_uploads", unfinished=self._uploads.num_unfinished)
         self._uploads.finish()
+
+    def _copies(self, engine: Any) -> DeviceCopy | None:
+        """Of the tensors that lie on a GPU; None on a CPU."""
+        device = device_of(engine)
+        if device is None:
+            return None
+        copy_through_buffers()
+        return DeviceCopy(device, self._writer.add_held)
 
     def _wait_before_steps(self, engine: Any) -> None:
         if not self._waits_before_steps:
@@ -263,6 +276,7 @@ def write_small_files(trainer: HaganeTrainer, root: Path) -> list[str]:
     return names
 
 
-def _write(path: Path, write: Callable[[Path], None]) -> None:
+def _write(path: Path, write: Callable[[Path], None], copy: DeviceCopy | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(path)
+    with nullcontext() if copy is None else copy.used():
+        write(path)

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import deepspeed
@@ -21,7 +22,7 @@ from components.shared.step import Log
 from components.train.agreement import Agreement
 from components.train.finite import StepRecord
 from components.train.optimizer import decayed_parameters, warm_up_from_the_first_step
-from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate, inputs_of
+from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate, inputs_of, padded_length
 
 LogHistory = list[dict[str, Any]]
 
@@ -39,10 +40,11 @@ class NumberedRows(Dataset[tuple[int, Row]]):
         return index, self._rows[index]
 
 
-def collate_numbered(numbered: list[tuple[int, Row]]) -> dict[str, Any]:
-    """A batch as `collate` makes it, and `row_numbers` [B]."""
-    batch = collate([row for _, row in numbered])
-    return {**batch, "row_numbers": torch.tensor([number for number, _ in numbered])}
+def collate_numbered(numbered: list[tuple[int, Row]], *, longest: int | None = None) -> dict[str, Any]:
+    """A batch as `collate` makes it, and `row_numbers` [B]. With `longest`, the tokens of the longest row, it is padded for a GPU."""
+    rows = [row for _, row in numbered]
+    num_tokens = None if longest is None else padded_length(rows, longest=longest)
+    return {**collate(rows, num_tokens=num_tokens), "row_numbers": torch.tensor([number for number, _ in numbered])}
 
 
 class HaganeTrainer(Trainer):
@@ -51,7 +53,8 @@ class HaganeTrainer(Trainer):
     save: Callable[[], None]
 
     def __init__(self, model: Any, args: TrainingArguments, rows: PackedRows) -> None:
-        super().__init__(model=model, args=args, train_dataset=NumberedRows(rows), data_collator=collate_numbered)  # pyright: ignore[reportArgumentType] - a TypedDict is a dict
+        collator: Any = partial(collate_numbered, longest=rows.longest if torch.cuda.is_available() else None)
+        super().__init__(model=model, args=args, train_dataset=NumberedRows(rows), data_collator=collator)
         self.remove_callback(PrinterCallback)
         self.record = StepRecord()
         """Of the optimizer step in progress; until the next begins, of the last one."""

@@ -11,7 +11,7 @@ WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 
 
 class LocalWriter:
-    """One list of writes at a time. `held_s` sums the seconds that callers waited for it."""
+    """One list of writes at a time. `held_s` sums the seconds that callers waited for it, or could not run beside it."""
 
     def __init__(self) -> None:
         self.held_s = 0.0
@@ -43,6 +43,10 @@ class LocalWriter:
 
         self._thread = threading.Thread(target=work, name="checkpoint-writer")
         self._thread.start()
+
+    def add_held(self, seconds: float) -> None:
+        """By a write, in the thread: the caller could not run for so long."""
+        self.held_s += seconds
 
     def wait_written(self) -> None:
         """What is being written was taken from memory: that may change now."""

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,15 @@ class TinyRun:
             path = Path(self.uri, "checkpoints", name)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def begin(self, context: Any, *, killed_rank: int = 0, point: Point = NOWHERE, points_file: Path | None = None) -> list[Any]:
+    def begin(
+        self,
+        context: Any,
+        *,
+        killed_rank: int = 0,
+        point: Point = NOWHERE,
+        points_file: Path | None = None,
+        program: Callable[[], None] = trainer.main,
+    ) -> list[Any]:
         """All training processes, started; one dies at `point`."""
         port = free_port()
         processes = []
@@ -79,7 +88,7 @@ class TinyRun:
                 "TORCH_CPP_LOG_LEVEL": "ERROR",
             }  # fmt: skip
             log = self.store.with_name(f"log-{rank}")
-            child = Child(trainer.main, (), env, ("train", self.uri), log=log, within=str(self.work))
+            child = Child(program, (), env, ("train", self.uri), log=log, within=str(self.work))
             its_own = rank == killed_rank
             processes.append(start(context, child, point if its_own else NOWHERE, points_file=points_file if its_own else None))
         return processes

@@ -70,6 +70,8 @@ class World:
         self.refuses: set[str] = set()
         self.told: list[tuple[str, Fields]] = []
         self.hears: Callable[[str, Fields], None] = lambda *_: None
+        self.makes: Callable[[], None] = lambda: None
+        """What making a job does."""
         self.is_read, self.num_looks = threading.Event(), 0
         """Whether a log has begun to be read; how often the pods were listed."""
 
@@ -103,6 +105,8 @@ class World:
         if verb == "DELETE" and verb not in self.refuses:
             assert not self.logs or self.is_read.wait(30)
             self.job, self.pods = None, []
+        if verb == "POST" and path.endswith("/pytorchjobs") and "dryRun" not in parameters:
+            self.makes()
         return (403, {"message": "no"}) if verb in self.refuses else (200, body)
 
     def info(self, name: str, **fields: Any) -> None:
@@ -239,6 +243,47 @@ def test_pods_that_are_heard_of_before_the_job_was_let_go_are_its_own(world: Wor
     world.hears = hears
     follow(world, tmp_path, queue_timeout_minutes=0.5)
     assert ("restarted", {"job": "j", "times": 1}) not in world.told
+
+
+def run_stalled(world: World, folder: Path, **cluster: Any) -> None:
+    """Follows the job, in which nothing happens, as launch_training does."""
+    spec = SPEC.model_copy(update={"cluster": ClusterSpec(stall_timeout_minutes=0.01, **cluster)})
+    manifest: Any = {"metadata": {"name": "j", "annotations": {"hagane.dev/training": "7"}}, "spec": {"pytorchReplicaSpecs": {}}}
+    run_in_cluster(spec, manifest, PLAN, LocalStore(folder / "run"), image="train:1", kfp_run="", work=folder / "work", log=world.log)
+
+
+def test_a_training_that_stalls_is_made_anew_while_restarts_are_left(world: World, tmp_path: Path) -> None:
+    """A GPU or network that hangs raises no error in any process: only the missing steps show it."""
+    job, pods = world.job, world.pods
+
+    def makes() -> None:
+        world.job, world.pods = job, [pod(name, {"terminated": {"exitCode": 0}}) for name in ("master-0", "worker-0")]
+        world.ends("Succeeded")
+
+    world.makes = makes
+    run_stalled(world, tmp_path, max_restarts=1)
+    (restarted,) = [fields for name, fields in world.told if name == "restarted"]
+    assert restarted["times"] == 1
+    assert restarted["why"].startswith("cluster.stall_timeout_minutes: no step was made for 0.01 minutes")
+    assert [verb for verb in world.done if verb in ("DELETE", "POST")][:2] == ["DELETE", "POST"]
+    assert pods is not world.pods
+
+
+@pytest.mark.parametrize(("max_restarts", "num_jobs"), [(0, 0), (1, 1), (99, follower.MOST_FRUITLESS)])
+def test_a_training_that_stalls_each_time_is_given_up(world: World, tmp_path: Path, max_restarts: int, num_jobs: int) -> None:
+    job, pods, made = world.job, world.pods, []
+
+    def makes() -> None:
+        """The new job's processes say that training begins, and no more."""
+        made.append(1)
+        world.job, world.pods = job, pods
+        world.logs["j-master-0"] = lambda: [event("held_out", epoch=0, step=0, loss=1.0)]
+
+    world.makes = makes
+    with pytest.raises(RunFailed, match=r"no step was made for 0\.01 minutes"):
+        run_stalled(world, tmp_path, max_restarts=max_restarts)
+    assert len(made) == num_jobs
+    assert world.job is None
 
 
 def restart_for_ever(world: World) -> None:

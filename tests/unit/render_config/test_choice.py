@@ -72,7 +72,7 @@ def test_an_unknown_gpu_is_told_with_near_misses_and_with_all_else_that_is_wrong
 
 
 def test_a_gpu_without_bf16_gets_fp16() -> None:
-    assert planned("gemma-2-baku-2b-lora-t4").precision == "fp16"
+    assert planned("tinyswallow-full-1x24gb", "training.method=lora", "hardware.gpu=t4", "hardware.gpu_memory_gib=null").precision == "fp16"
 
 
 def test_bf16_that_a_gpu_does_not_compute_is_refused() -> None:

@@ -9,7 +9,7 @@ from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.errors import HaganeError
 from components.shared.plan import Plan, ZeroPlan
 from components.shared.spec_file import load_spec, spec_from_parameter
-from tests.example_plans import ROOT, plan_example
+from tests.example_plans import ROOT
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -72,11 +72,48 @@ def test_sums_in_fp32_are_counted_in_memory() -> None:
     assert gradient_bytes(many) == 4 * many.num_trainable
 
 
-def test_fp16_is_never_trained_without_zero_which_scales_its_loss() -> None:
+def on_t4(model_type: str, *overrides: str) -> Plan:
+    """LoRA on a GPU without bf16."""
+    config = {**LLAMA, "model_type": model_type, "head_dim": 16}
     file = ROOT / "specs" / "plans" / "gemma-2-baku-2b-lora-t4.yaml"
-    assert plan_example(load_spec(file)).zero == ZeroPlan(stage=1)
+    return make_plan(load_spec(file, ["data.row_tokens=64", *overrides]), DATASET, config, machine=Machine())
+
+
+def test_fp16_is_never_trained_without_zero_which_scales_its_loss() -> None:
+    assert on_t4("llama").zero == ZeroPlan(stage=1)
     with pytest.raises(HaganeError, match=r"zero.stage: found 0, allowed 1, 2 or 3 in fp16, .* Fix: set zero.stage: 1, or auto"):
-        plan_example(load_spec(file, ["zero={stage: 0}"]))
+        on_t4("llama", "zero={stage: 0}")
+
+
+@pytest.mark.parametrize("model_type", ["gemma", "gemma2", "gemma3_text"])
+def test_a_gemma_is_trained_in_fp32_where_there_is_no_bf16(model_type: str) -> None:
+    """Its activations are no numbers of fp16: DeepSpeed would skip steps down to the smallest scale, and then give up."""
+    plan = on_t4(model_type)
+    assert plan.precision == "fp32"
+    assert f"a {model_type} model's activations pass 65,504" in plan.reasons["precision"]
+
+
+def test_fp16_begins_with_a_loss_scale_that_does_not_overflow_at_once() -> None:
+    file = ROOT / "specs" / "plans" / "gemma-2-baku-2b-lora-t4.yaml"
+    in_fp16 = on_t4("llama")
+    config = deepspeed_json(load_spec(file), in_fp16, hidden_size=64)
+    assert config["fp16"] == {"enabled": True, "initial_scale_power": 12}
+    assert "2^16" in in_fp16.reasons["files.deepspeed.fp16.initial_scale_power"]
+    assert deepspeed_json(load_spec(file), on_t4("gemma2"), hidden_size=64)["fp16"] == {"enabled": False}
+
+
+def test_gradients_of_lora_are_reduced_in_one_bucket_that_is_not_tiny() -> None:
+    """Of hidden size 64 h² would be 8 KB; overlapping what little LoRA reduces has an open data race."""
+    spec = spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d"}})
+    lora, full = (planned(method=method, zero={"stage": 2}, num_gpus=2) for method in ("lora", "full"))
+    for plan, overlaps, num_buckets in ((lora, False, 1), (full, True, 2)):
+        zero = deepspeed_json(spec, plan, hidden_size=64)["zero_optimization"]
+        assert zero["overlap_comm"] is overlaps
+        assert zero["reduce_bucket_size"] == 5_000_000
+        assert plan.memory is not None
+        (buckets,) = [term for term in plan.memory.gpu if term.name == "communication buckets"]
+        assert buckets.num_bytes == 2 * num_buckets * plan.num_trainable  # all of it is smaller than a bucket
+    assert deepspeed_json(spec, full, hidden_size=4096)["zero_optimization"]["reduce_bucket_size"] == 4096**2
 
 
 def test_a_router_loss_that_the_config_asks_for_is_left_out_and_said() -> None:

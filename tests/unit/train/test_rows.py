@@ -4,7 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from components.train.rows import NOT_TRAINED, Row, collate, inputs_of
+from components.render_config import fit
+from components.train.rows import GPU_MULTIPLE, NOT_TRAINED, Row, collate, inputs_of
+from components.train.trainer import collate_numbered
 from tests.small_models import small_model
 from tests.tiny_models import make_model
 
@@ -23,6 +25,16 @@ def test_positions_restart_at_each_conversation_and_at_padding() -> None:
 def test_nothing_is_learned_at_a_seam_or_on_padding() -> None:
     labels = collate(ROWS)["labels"].tolist()
     assert labels == [[NOT_TRAINED, 6, 7, NOT_TRAINED, 9], [NOT_TRAINED, 3, NOT_TRAINED, NOT_TRAINED, NOT_TRAINED]]
+
+
+@pytest.mark.parametrize(("longest", "num_tokens"), [(200, 64), (64, 64), (40, 40)])
+def test_a_gpus_rows_are_padded_to_few_lengths_and_never_beyond_the_longest(longest: int, num_tokens: int) -> None:
+    batch = collate_numbered(list(enumerate(ROWS)), longest=longest)
+    assert batch["input_ids"].shape == (2, num_tokens)
+    assert batch["labels"][0, :5].tolist() == [NOT_TRAINED, 6, 7, NOT_TRAINED, 9]
+    assert set(batch["labels"][0, 5:].tolist()) == {NOT_TRAINED}
+    assert collate_numbered(list(enumerate(ROWS)))["input_ids"].shape == (2, 5)
+    assert GPU_MULTIPLE == fit.GPU_MULTIPLE
 
 
 def test_rows_of_one_conversation_need_no_positions() -> None:

@@ -1,0 +1,70 @@
+"""Host memory of a node with GPUs, against what loading, saving and resuming take of it one after the other."""
+
+import pytest
+
+from components.render_config.memory import PINNED_BUFFER
+from components.render_config.pod import node_memory
+from components.shared.errors import SpecError
+from components.shared.plan import Plan
+from components.shared.spec import RunSpec
+from components.shared.spec_file import load_spec
+from components.train import device_copy
+from tests.example_plans import ROOT, SPECS, plan_example
+
+GIB = 2**30
+
+
+def planned(name: str, *overrides: str) -> tuple[RunSpec, Plan]:
+    spec = load_spec(ROOT / "specs" / "plans" / f"{name}.yaml", overrides)
+    return spec, plan_example(spec)
+
+
+def transient(plan: Plan) -> dict[str, int]:
+    assert plan.memory is not None
+    return {term.name: term.num_bytes for term in plan.memory.transient}
+
+
+def test_a_save_of_zero_3_counts_the_largest_tensor_of_each_process() -> None:
+    """Loading, 7.4 GB once a node, is less than the copies of the four flat shares of 4 B a parameter."""
+    spec, plan = planned("rinna-3-6b-full-4x24gb", "zero={stage: 3, offload_optimizer: none, offload_parameters: none}")
+    found = transient(plan)
+    share = 4 * plan.num_trainable // 4
+    assert found["saving a checkpoint"] == pytest.approx(4 * (share + 2 * PINNED_BUFFER), abs=4)
+    assert found["loading the weights"] == 2 * plan.model.num_parameters
+    assert found["resuming"] == 0
+    assert plan.memory is not None
+    (counted,) = [term for term in plan.memory.host if term.name in found]
+    assert counted.name == "saving a checkpoint"
+    assert node_memory(spec, plan) > plan.memory.host_bytes
+
+
+def test_process_0_has_the_flat_weights_of_stages_1_and_2_in_a_tensors_place() -> None:
+    _, plan = planned("elyza-7b-full-8x80gb")
+    trained = plan.num_trainable
+    assert plan.zero.stage == 1
+    assert transient(plan)["saving a checkpoint"] == pytest.approx(
+        8 * (4 * trained / 8 + 2 * PINNED_BUFFER) + 2 * trained - 4 * trained / 8, abs=8
+    )
+
+
+def test_every_example_has_room_for_the_largest_of_the_three() -> None:
+    num_plans = 0
+    for file in SPECS:
+        spec = load_spec(file)
+        try:
+            plan = plan_example(spec)
+        except SpecError:
+            continue  # it does not fit
+        assert plan.memory is not None
+        steady = sum(term.num_bytes for term in plan.memory.host if term.name not in transient(plan))
+        for name, num_bytes in transient(plan).items():
+            limit = node_memory(spec, plan)
+            print(f"{file.stem}: limit {limit / GIB:.1f} GiB; {name}: {(steady + num_bytes) / GIB:.1f} GiB")
+            assert steady + num_bytes < limit
+        num_plans += 1
+    assert num_plans > 10
+
+
+def test_the_plan_and_the_copy_agree_on_the_pinned_buffers() -> None:
+    assert device_copy.BUFFER_BYTES == PINNED_BUFFER
+    assert device_copy.NUM_BUFFERS == 2
