@@ -43,3 +43,12 @@ def request_of(folder: Path) -> CheckRequest:
         deepspeed=json.loads((folder / "deepspeed.json").read_bytes()),
         training_args=json.loads((folder / "training_args.json").read_bytes()),
     )
+
+
+def for_one_node(request: CheckRequest) -> CheckRequest:
+    """The same for one of the plan's nodes."""
+    processes = request.processes_per_node
+    steps = request.plan.steps.model_copy(update={"num_processes": processes})
+    hardware = request.plan.hardware
+    one = None if hardware is None else hardware.model_copy(update={"num_nodes": 1})
+    return request.model_copy(update={"plan": request.plan.model_copy(update={"steps": steps, "hardware": one})})

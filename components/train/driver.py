@@ -21,7 +21,7 @@ class Driver:
 
 def find_driver(kernel_module: Path = KERNEL_MODULE) -> Driver:
     text = kernel_module.read_text() if kernel_module.exists() else ""
-    found = re.search(r"Kernel Module\D*(\d+\.\d+(?:\.\d+)?)", text)
+    found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
     return Driver(version=None if found is None else found[1], cuda=_library_cuda())
 
 

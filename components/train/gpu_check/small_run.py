@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
 
 from components.shared.gpu_check import CheckRequest
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN, SPEC, manifest_key
@@ -105,6 +106,7 @@ def small_model() -> LlamaForCausalLM:
 
 def write_base(folder: Path) -> int:
     """The model is in `folder`. Returns its number of parameters: 10.5 million."""
+    logging.disable_progress_bar()
     model = small_model()
     model.save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
