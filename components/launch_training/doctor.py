@@ -42,7 +42,7 @@ from components.launch_training.runtime_policy import runtime_finding
 from components.launch_training.worker_pod import worker_template
 from components.shared.errors import ClusterError
 from components.shared.findings import Finding
-from components.shared.gpu_check import CheckRequest, for_one_node, request_of
+from components.shared.gpu_check import CPU_S, CheckRequest, for_one_node, request_of
 from components.shared.permissions import ARGO, KFP_POD_PERMISSIONS
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
@@ -53,8 +53,8 @@ Fields = dict[str, Any]
 OTHER_NAMESPACES = ("default", "kube-system")
 KFP_NAMESPACE = "kubeflow"
 """Where KFP's manifests put Argo's controller."""
-GPU_CHECK_S, GPU_CHECK_SLACK_S = 120, 60
-"""How long the check in a pod may take, and how much longer its pod."""
+GPU_CHECK_POD_S = CPU_S + 60
+"""How long a pod that checks its node may take, its image's start included."""
 EFFECT_S = 15
 """How long Kueue may take to make a Workload."""
 
@@ -239,18 +239,16 @@ class Examination:
         if not cluster_facts.served(**self.kind.where):
             raise NotAllowed(f"no {self.kind.name} can be made here")
         num_nodes = self.gpu_request.num_nodes
-        longest_s = self.seconds + GPU_CHECK_S + GPU_CHECK_SLACK_S
+        longest_s = self.seconds + GPU_CHECK_POD_S
         job = gpu_check_job(
             manifest,
             self.kind,
             f"hagane-doctor-{uuid.uuid4().hex[:8]}",
             image=self.image,
             request=self.gpu_request,
-            check_s=GPU_CHECK_S,
             longest_s=longest_s,
         )
-        check_s = GPU_CHECK_S + GPU_CHECK_SLACK_S
-        yield from probe_gpus(self.cluster, job, num_nodes=num_nodes, start_s=self.seconds, check_s=check_s, log=self.log)
+        yield from probe_gpus(self.cluster, job, num_nodes=num_nodes, start_s=self.seconds, check_s=GPU_CHECK_POD_S, log=self.log)
 
     def image_of(self, manifest: Fields) -> str:
         containers = worker_template(manifest, self.kind)["spec"]["containers"]

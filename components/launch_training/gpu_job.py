@@ -19,12 +19,12 @@ PROGRAM = ["python", "-m", "components.train.gpu_check"]
 FROM_BAD_TO_GOOD: tuple[State, ...] = ("failed", "warning", "ok", "skipped")
 
 
-def gpu_check_job(manifest: Fields, kind: JobKind, name: str, *, image: str, request: CheckRequest, check_s: int, longest_s: int) -> Fields:
-    """A job of `request.num_nodes` pods, each of which checks for `check_s`; it is ended by its controller after `longest_s`."""
+def gpu_check_job(manifest: Fields, kind: JobKind, name: str, *, image: str, request: CheckRequest, longest_s: int) -> Fields:
+    """A job of `request.num_nodes` pods, ended by its controller after `longest_s`."""
     job = json.loads(json.dumps(manifest))
     kind.with_image(job, image)
     # Whatever is found, the pods succeed: some runtimes would start one that fails anew.
-    arguments = ["--request", request.model_dump_json(), "--seconds", str(check_s), "--only-report"]
+    arguments = ["--request", request.model_dump_json(), "--only-report"]
     if kind.name == "TrainJob":
         job["spec"]["trainer"] |= {"command": PROGRAM, "args": arguments, "numNodes": request.num_nodes}
         job["spec"]["activeDeadlineSeconds"] = longest_s

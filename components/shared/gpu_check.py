@@ -10,6 +10,9 @@ from typing import Any
 from components.shared.plan import Plan
 from components.shared.spec import FrozenModel
 
+GPU_S, CPU_S = 120, 300
+"""Longest time that all checks of a node may take, on GPUs and on CPUs."""
+
 
 class CheckRequest(FrozenModel):
     plan: Plan
@@ -52,3 +55,10 @@ def for_one_node(request: CheckRequest) -> CheckRequest:
     hardware = request.plan.hardware
     one = None if hardware is None else hardware.model_copy(update={"num_nodes": 1})
     return request.model_copy(update={"plan": request.plan.model_copy(update={"steps": steps, "hardware": one})})
+
+
+def on_cpus(request: CheckRequest) -> CheckRequest:
+    """The same for CPUs, which train nothing in fp16."""
+    plan = request.plan
+    precision = "fp32" if plan.precision == "fp16" else plan.precision
+    return request.model_copy(update={"plan": plan.model_copy(update={"precision": precision, "memory": None})})

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from components.shared.errors import SpecError
 from components.shared.findings import Finding
-from components.shared.gpu_check import CheckRequest, request_of
-from components.shared.plan import Precision
-from components.shared.step import Log, step_log
+from components.shared.gpu_check import CPU_S, GPU_S, CheckRequest, on_cpus, request_of
+from components.shared.step import step_log
 from components.train.gpu_check.device_checks import device_findings, usable_gpus
 from components.train.gpu_check.exchange import exchange_findings
 from components.train.gpu_check.facts import NodeFacts
@@ -32,12 +31,13 @@ FEWEST_SECONDS = 5.0
 
 
 class Check:
-    """The checks in their order, all of them within `seconds`."""
+    """The checks in their order. `seconds`: longest time for all; None: GPU_S on GPUs, CPU_S on CPUs."""
 
-    def __init__(self, request: CheckRequest, *, seconds: float, log: Log) -> None:
+    def __init__(self, request: CheckRequest, *, seconds: float | None) -> None:
         self.request = request
-        self._end = time.monotonic() + seconds
-        self._log = log
+        self._begun = time.monotonic()
+        self._seconds = seconds
+        self._on_gpus = request.plan.on_gpus
 
     def findings(self) -> Iterator[Finding]:
         facts = self._facts()
@@ -45,7 +45,7 @@ class Check:
             yield facts
             return
         yield from device_findings(self.request, facts)
-        on_gpus = usable_gpus(self.request, facts)
+        on_gpus = self._on_gpus = usable_gpus(self.request, facts)
         if self.request.plan.on_gpus and not on_gpus:
             found = "what follows was done on CPUs, by at most 2 processes"
             yield Finding(check="GPU parts", state="skipped", found=found)
@@ -69,32 +69,26 @@ class Check:
         yield from exchange_findings(self.request, ran, on_gpus=on_gpus)
 
     def _small_training(self, *, on_gpus: bool) -> Iterator[Finding]:
-        precision = self._precision(on_gpus=on_gpus)
+        request = self.request if on_gpus else on_cpus(self.request)
         with tempfile.TemporaryDirectory(prefix="gpu-check-", dir=_work_folder()) as folder:
-            run = make_small_run(self.request, Path(folder), processes=self._processes(on_gpus=on_gpus), precision=precision)
+            run = make_small_run(request, Path(folder), processes=self._processes(on_gpus=on_gpus))
             environment = self._environment(on_gpus=on_gpus) | {"HAGANE_WORK": f"{folder}/work"}
-            plan = self.request.plan.model_copy(update={"precision": precision})
 
             def start(processes: int) -> Ran:
                 train = ("components.train", run.uri)
                 return self._printed(run_on_node(*train, processes=processes, seconds=self._left(), environment=environment))
 
             first = start(run.processes)
-            yield from first_start_findings(run, plan, first, run.history())
+            yield from first_start_findings(run, request.plan, first, run.history())
             second = None
             if first.problem is None:
-                plan_resume(run, self.request, precision=precision)
+                plan_resume(run, request)
                 second = start(run.fewer)
             yield resume_finding(run, first, second)
 
     def _processes(self, *, on_gpus: bool) -> int:
         asked = self.request.processes_per_node
         return asked if on_gpus or not self.request.plan.on_gpus else min(asked, MOST_CPU_PROCESSES)
-
-    def _precision(self, *, on_gpus: bool) -> Precision:
-        """That of the plan; CPUs train nothing in fp16."""
-        asked = self.request.plan.precision
-        return "fp32" if asked == "fp16" and not on_gpus else asked
 
     def _environment(self, *, on_gpus: bool) -> dict[str, str | None]:
         """Of the groups: a share of the cores each, and no GPU where they are not to be used."""
@@ -103,7 +97,8 @@ class Check:
         return shared if on_gpus else {**shared, "CUDA_VISIBLE_DEVICES": "", "HAGANE_GPUS": None}
 
     def _left(self) -> float:
-        return max(FEWEST_SECONDS, self._end - time.monotonic())
+        longest = self._seconds or (GPU_S if self._on_gpus else CPU_S)
+        return max(FEWEST_SECONDS, self._begun + longest - time.monotonic())
 
     def _printed(self, ran: Ran) -> Ran:
         """Of a program that failed, what it printed is printed here too."""
@@ -137,13 +132,13 @@ def main() -> None:
     parser.add_argument("--stage", type=int, choices=range(4), default=1, help="without a plan: ZeRO stage")
     parser.add_argument("--offload", choices=("none", "optimizer", "all"), default="none", help="without a plan: what is in host memory")
     parser.add_argument("--method", choices=("lora", "full"), default="full", help="without a plan: what is trained")
-    parser.add_argument("--seconds", type=float, default=120, help="longest time for all checks")
+    parser.add_argument("--seconds", type=float, help=f"longest time for all checks; {GPU_S} on GPUs, {CPU_S} on CPUs")
     parser.add_argument("--only-report", action="store_true", help="end with 0 whatever the checks find")
     arguments = parser.parse_args()
     as_events = os.environ.get("HAGANE_LOG") == "json"
     with step_log("train") as log:
         findings: list[Finding] = []
-        for finding in Check(_request(arguments), seconds=arguments.seconds, log=log).findings():
+        for finding in Check(_request(arguments), seconds=arguments.seconds).findings():
             findings.append(finding)
             if as_events:
                 log.info("check", node=os.environ.get("PET_NODE_RANK", "0"), **finding.model_dump())

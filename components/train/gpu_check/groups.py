@@ -68,6 +68,8 @@ class Ran:
         for pattern, fix in EXPLAINED.items():
             if re.search(pattern, text):
                 return fix
+        if self.exit_code is None:
+            return "on a slow or busy machine give it more time by --seconds; else a process waits for a peer that is gone"
         return "read the lines above the table; the first error among them is the cause"
 
     def all_of(self, name: str) -> list[Event]:

@@ -20,7 +20,7 @@ from transformers.utils import logging
 from components.shared.gpu_check import CheckRequest
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN, SPEC, manifest_key
 from components.shared.manifest import publish_folder
-from components.shared.plan import CheckpointPlan, LoraPlan, ModelPlan, Plan, Precision, StepPlan
+from components.shared.plan import CheckpointPlan, LoraPlan, ModelPlan, Plan, StepPlan
 from components.shared.prompts import PROMPTS, Prompt, Prompts, base_files
 from components.shared.spec_file import parse_spec, spec_yaml
 from components.shared.storage import LocalStore
@@ -64,7 +64,7 @@ class SmallRun:
         return json.loads(path.read_text()) if path.exists() else {}
 
 
-def make_small_run(request: CheckRequest, folder: Path, *, processes: int, precision: Precision) -> SmallRun:
+def make_small_run(request: CheckRequest, folder: Path, *, processes: int) -> SmallRun:
     """dataset/, plan/ and the base model are there, for a first start by `processes`."""
     run = SmallRun(folder, processes)
     num_parameters = write_base(run.base)
@@ -79,15 +79,15 @@ def make_small_run(request: CheckRequest, folder: Path, *, processes: int, preci
     )
     run.store.write_bytes(SPEC, spec_yaml(spec).encode())
     write_dataset(run, num_rows=STEPS * processes)
-    write_plan(run, request, num_parameters=num_parameters, precision=precision, epochs=1)
+    write_plan(run, request, num_parameters=num_parameters, epochs=1)
     return run
 
 
-def plan_resume(run: SmallRun, request: CheckRequest, *, precision: Precision) -> None:
+def plan_resume(run: SmallRun, request: CheckRequest) -> None:
     """plan/ is for one more epoch, by fewer processes."""
     num_parameters = sum(parameter.numel() for parameter in small_model().parameters())
     run.store.delete(manifest_key(CHECKPOINTS))
-    write_plan(run, request, num_parameters=num_parameters, precision=precision, epochs=2)
+    write_plan(run, request, num_parameters=num_parameters, epochs=2)
 
 
 def small_model() -> LlamaForCausalLM:
@@ -128,11 +128,11 @@ def write_dataset(run: SmallRun, *, num_rows: int) -> None:
     publish_folder(run.store, DATASET, local, made_by="gpu_check", inputs={}, facts={"num_rows": num_rows})
 
 
-def write_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, precision: Precision, epochs: int) -> None:
+def write_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, epochs: int) -> None:
     """plan/ is for training until the end of epoch 1 by all processes, or of epoch 2 by fewer."""
     processes = run.processes if epochs == 1 else run.fewer
-    accum = run.processes // processes
-    plan = small_plan(run, request, num_parameters=num_parameters, precision=precision, epochs=epochs)
+    accum, precision = run.processes // processes, request.plan.precision
+    plan = small_plan(run, request, num_parameters=num_parameters, epochs=epochs)
     deepspeed = request.deepspeed | {
         "train_batch_size": run.processes,
         "train_micro_batch_size_per_gpu": 1,
@@ -163,7 +163,7 @@ def write_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, pre
     publish_folder(run.store, PLAN, local, made_by="gpu_check", inputs={}, facts={})
 
 
-def small_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, precision: Precision, epochs: int) -> Plan:
+def small_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, epochs: int) -> Plan:
     asked = request.plan
     processes = run.processes if epochs == 1 else run.fewer
     rank = 8 if asked.lora is None else asked.lora.rank
@@ -186,7 +186,6 @@ def small_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, pre
     return asked.model_copy(
         update={
             "run": "gpu-check",
-            "precision": precision,
             "packed": True,
             "router_loss": "none",
             "num_trainable": num_trainable,

@@ -18,7 +18,8 @@ from tests.example_trainjob import example_trainjob
 from tests.schemas import schema_problems
 
 BACKENDS = ("pytorchjob", "trainjob")
-OK, BAD = (Finding(check="driver", state=state, found=found) for state, found in (("ok", "580.65"), ("failed", "550.54")))
+OK = Finding(check="driver", state="ok", found="580.65")
+BAD = Finding(check="driver", state="failed", found="550.54")
 
 
 def manifest_of(backend: str, name: str) -> dict[str, Any]:
@@ -31,9 +32,7 @@ def request_for(example: str) -> CheckRequest:
 
 
 def made(backend: str, request: CheckRequest, name: str = "full-two-nodes-of-8x80gb") -> dict[str, Any]:
-    job = gpu_check_job(
-        manifest_of(backend, name), KINDS[backend], "look", image="here/train-cuda", request=request, check_s=120, longest_s=480
-    )
+    job = gpu_check_job(manifest_of(backend, name), KINDS[backend], "look", image="here/train-cuda", request=request, longest_s=480)
     return json.loads(json.dumps(job))
 
 

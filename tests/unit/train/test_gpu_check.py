@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from components.shared.findings import Finding
+from components.shared.gpu_check import on_cpus
 from components.train import driver as driver_module
 from components.train.driver import Driver, driver_advice, driver_problem, find_driver
 from components.train.gpu_check import facts as facts_module
@@ -15,7 +16,7 @@ from components.train.gpu_check.exchange import exchange_findings
 from components.train.gpu_check.facts import attention_error, error_of, node_facts, one_wide_bmm
 from components.train.gpu_check.groups import Ran, run_program
 from components.train.gpu_check.plain_request import plain_request
-from components.train.gpu_check.small_run import SmallRun
+from components.train.gpu_check.small_run import SmallRun, small_plan
 from components.train.gpu_check.table import table
 from components.train.gpu_check.training_checks import first_start_findings, resume_finding
 from tests.unit.train.gpu_check_faults import GIB, HEALTHY, gpu_request, gpus, with_fault
@@ -263,6 +264,19 @@ def test_this_machine_has_facts_that_survive_the_way_through_json(monkeypatch: p
     assert type(facts).model_validate_json(json.dumps(facts.model_dump())) == facts
     findings = list(device_findings(plain_request(processes=2, stage=1, offload="none", method="full"), facts))
     assert [each.line for each in findings if each.state == "failed"] == []
+
+
+@pytest.mark.parametrize(("processes", "fewer"), [(8, 4), (2, 1), (3, 1), (1, 1)])
+def test_half_the_processes_keep_the_global_batch(tmp_path: Path, processes: int, fewer: int) -> None:
+    run = SmallRun(tmp_path, processes)
+    steps = small_plan(run, gpu_request(), num_parameters=10, epochs=2).steps
+    assert (steps.num_processes, steps.grad_accum * steps.num_processes) == (fewer, processes)
+
+
+def test_a_plan_for_gpus_is_tried_on_cpus_as_one_for_cpus() -> None:
+    request = on_cpus(gpu_request(precision="fp16", offload=True))
+    assert (request.plan.on_gpus, request.plan.precision) == (False, "fp32")
+    assert request.plan.zero == gpu_request(offload=True).plan.zero
 
 
 def test_the_table_has_the_fix_below_what_was_seen() -> None:
