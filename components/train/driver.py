@@ -47,14 +47,15 @@ def driver_problem(driver: Driver, torch_cuda: str) -> tuple[str, str] | None:
     if driver.version is None and driver.cuda is None:
         found = "found no NVIDIA driver here: neither /proc/driver/nvidia nor libcuda.so.1"
         return found, "use a node with GPUs and a pod that requests them; look at the device plugin"
-    if driver.version is not None and int(driver.version.partition(".")[0]) < least:
-        return f"found driver {driver.version}; {needs}", update
-    if driver.cuda is None:
+    too_old = driver.version is not None and int(driver.version.partition(".")[0]) < least
+    if driver.cuda is None and not too_old:
         found = f"found driver {driver.version}, but not its library libcuda.so.1"
         fix = "use the image train-cuda, whose LD_LIBRARY_PATH names /usr/local/nvidia/lib64"
         return found, f"{fix}, and a container runtime that mounts the driver"
-    if int(driver.cuda.partition(".")[0]) < major:
-        return f"found a driver that serves CUDA {driver.cuda}; {needs}", update
+    # The library decides: NVIDIA's package cuda-compat brings a newer one to an older kernel module.
+    if driver.cuda is None or int(driver.cuda.partition(".")[0]) < major:
+        serves = "" if driver.cuda is None else f" that serves CUDA {driver.cuda}"
+        return f"found driver {driver.version or 'of unknown version'}{serves}; {needs}", update
     return None
 
 

@@ -6,6 +6,7 @@ The bandwidth is nccl-tests' bus bandwidth (doc/PERFORMANCE.md): 2 (n - 1) / n o
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from components.shared.figures import plain
 from components.shared.findings import Finding
 from components.shared.gpu_check import CheckRequest
 from components.shared.log import Event, set_up_log
+from components.shared.processes import end_with_parent
 from components.shared.step import Log
 from components.train.gpu_check.device_checks import LEAST_SHARE
 from components.train.gpu_check.groups import Ran
@@ -88,6 +90,7 @@ def _finish(device: torch.device) -> None:
 
 
 def main() -> None:
+    end_with_parent(signal.SIGKILL)  # torchrun starts each process in a session of its own
     log = set_up_log("train")
     on_gpus = torch.cuda.is_available()
     local_rank, per_node = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])

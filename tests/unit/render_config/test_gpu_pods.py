@@ -108,3 +108,16 @@ def test_the_example_queue_covers_all_that_a_pod_with_gpus_requests(backend: str
     found = quota_finding("hagane", without_cpu, {"cpu": Decimal(32)}, 1, lambda _: {})
     assert found is not None
     assert "does not cover cpu" in found.found
+
+
+@pytest.mark.parametrize(("backend", "name"), [("pytorchjob", "pytorch"), ("trainjob", "node")])
+def test_the_patch_for_rdma_in_the_docs_adds_to_the_container_and_takes_nothing_away(backend: str, name: str) -> None:
+    text = (ROOT / "docs" / "gpus.md").read_text()
+    block = text.partition("```yaml\n")[2].partition("```")[0].replace("name: pytorch", f"name: {name}")
+    patch = yaml.safe_load(block)["cluster"]["pod_patch"]
+    plain, patched = (worker_pod(backend, pod_patch=each)["containers"] for each in ({}, patch))
+    (before,), (after,) = plain, patched
+    assert after["securityContext"] == before["securityContext"] | {"capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]}}
+    assert after["resources"]["limits"] == before["resources"]["limits"] | {"rdma/rdma_shared_device_a": "1"}
+    names = {each["name"] for each in after["env"]}
+    assert names == {each["name"] for each in before["env"]} | {"NCCL_IB_HCA", "NCCL_SOCKET_IFNAME"}
