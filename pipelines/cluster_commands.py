@@ -18,6 +18,8 @@ def doctor(
         str, typer.Option(metavar="ACCOUNT", help="Whose rights to look at; `self`: your own. In a pod it is always the pod's.")
     ] = "hagane-launcher",
     seconds: Annotated[int, typer.Option(metavar="COUNT", min=10, help="Longest wait for the small pod that looks from inside.")] = 300,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Check the nodes too, by a job of the run's own shape; two minutes.")] = False,
+    gpu_nodes: Annotated[Literal["one", "all"], typer.Option(help="With --gpu: how many of the run's nodes.")] = "all",
     endpoint: Endpoint = None,
     token_file: TokenFile = None,
     context: Context = None,
@@ -25,17 +27,29 @@ def doctor(
     """Find what in the cluster would stop a run, and say how to fix it.
 
     With a spec whose backend is a cluster a small pod, made as the workers are, tries image, environment and store; it is deleted.
+    With --gpu drivers, GPUs, NCCL and a small training are tried on the nodes, or on this machine where the backend is local.
     """
     from components.shared.spec_file import load_spec
-    from pipelines.doctor import diagnose, findings_table
+    from pipelines.doctor import diagnose, diagnose_here, findings_table
     from pipelines.kfp_connection import Asked
     from pipelines.screens import open_console
 
     asked = None if spec is None else load_spec(spec, overrides or ())
-    if asked is not None and asked.backend == "local":
-        raise HaganeError("backend: got 'local', which needs no cluster; set backend: pytorchjob, or --set backend=pytorchjob")
+    if gpu and asked is None:
+        raise HaganeError("doctor: --gpu needs a spec, which says how many nodes and GPUs to check. Fix: name one")
+    here = asked if asked is not None and asked.backend == "local" else None
+    if here is not None and not gpu:
+        raise HaganeError(
+            "backend: got 'local', which needs no cluster; set backend: pytorchjob, or --set backend=pytorchjob, or check this machine "
+            "by --gpu"
+        )
     progress, kfp = open_console(stderr=True), Asked(endpoint, None, token_file, context)
-    findings = list(diagnose(asked, progress, namespace=namespace, launcher=launcher, seconds=seconds, kfp=kfp))
+    if here is not None:
+        findings = list(diagnose_here(here, progress))
+    else:
+        nodes = gpu_nodes if gpu else None
+        found = diagnose(asked, progress, namespace=namespace, launcher=launcher, seconds=seconds, kfp=kfp, gpu_nodes=nodes)
+        findings = list(found)
     open_console().print(findings_table(findings))
     failed = [finding.line for finding in findings if finding.state == "failed"]
     if failed:

@@ -33,9 +33,16 @@ STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "
 
 
 def diagnose(
-    spec: RunSpec | None, progress: Console, *, namespace: str | None, launcher: str, seconds: int, kfp: Asked
+    spec: RunSpec | None,
+    progress: Console,
+    *,
+    namespace: str | None,
+    launcher: str,
+    seconds: int,
+    kfp: Asked,
+    gpu_nodes: str | None = None,
 ) -> Iterator[Finding]:
-    """Every finding as it comes. `progress` shows what is waited for."""
+    """Every finding as it comes. `progress` shows what is waited for. `gpu_nodes`: check `one` or `all` of the run's nodes themselves."""
     with tempfile.TemporaryDirectory(prefix="hagane-doctor-") as name:
         folder = Path(name)
         arguments = ["--launcher", launcher, "--seconds", str(seconds)]
@@ -48,18 +55,32 @@ def diagnose(
                 backend = "pytorchjob" if spec.backend == "local" else spec.backend
                 plan_of(spec.model_copy(update={"backend": backend}), Console(quiet=True), keep=folder / "plan", num_rows=NUM_ROWS)
                 arguments += ["--manifest", str(folder / "plan" / job_file(backend))]
+                arguments += ["--plan", str(folder / "plan"), "--gpu-nodes", gpu_nodes] if gpu_nodes else []
             except HaganeError as error:
                 yield from (Finding(check="plan", state="failed", found=problem) for problem in error.problems)
-        yield from _cluster_findings(arguments, progress)
+        yield from _findings_of("components.launch_training.doctor", arguments, progress)
     yield kfp_finding(kfp)
 
 
-def _cluster_findings(arguments: list[str], progress: Console) -> Iterator[Finding]:
-    """What the component's program tells. Ctrl-C and SIGTERM are passed on to it, so that it takes its pod away."""
-    require_installed("components.launch_training.doctor")
+def diagnose_here(spec: RunSpec, progress: Console) -> Iterator[Finding]:
+    """What the check of GPUs finds on this machine, where the spec trains by processes.
+
+    Raises:
+        HaganeError: the plan was refused, or what trains is not installed here.
+    """
+    with tempfile.TemporaryDirectory(prefix="hagane-doctor-") as name:
+        plan = Path(name) / "plan"
+        plan_of(spec, Console(quiet=True), keep=plan, num_rows=NUM_ROWS)
+        progress.print("checking this machine, at most two minutes", style="dim")
+        yield from _findings_of("components.train.gpu_check.__main__", ["--plan", str(plan), "--only-report"], progress)
+
+
+def _findings_of(module: str, arguments: list[str], progress: Console) -> Iterator[Finding]:
+    """What a component's program reports. Ctrl-C and SIGTERM are passed on to it, so that it deletes what it made."""
+    require_installed(module)
     with tempfile.TemporaryFile("w+") as errors:
         program = subprocess.Popen(
-            [sys.executable, "-m", "components.launch_training.doctor", *arguments],
+            [sys.executable, "-m", module.removesuffix(".__main__"), *arguments],
             env={**os.environ, "HAGANE_LOG": "json"},
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -90,7 +111,7 @@ def _cluster_findings(arguments: list[str], progress: Console) -> Iterator[Findi
             raise error
         if program.returncode:
             errors.seek(0)
-            raise RuntimeError(f"components.launch_training.doctor ended with exit code {program.returncode}:\n{errors.read()}")
+            raise RuntimeError(f"{module} ended with exit code {program.returncode}:\n{errors.read()}")
 
 
 def kfp_finding(asked: Asked) -> Finding:

@@ -32,6 +32,8 @@ from components.launch_training.diagnosis import (
     store_findings,
 )
 from components.launch_training.fitting import node_finding
+from components.launch_training.gpu_job import CHECK, gpu_check_job
+from components.launch_training.gpu_probing import probe_gpus
 from components.launch_training.kinds import KINDS, PYTORCHJOB, TRAINJOB
 from components.launch_training.probe import Sources, probe_job, probe_pod, queued_probe
 from components.launch_training.probing import probe, probe_queue
@@ -40,6 +42,7 @@ from components.launch_training.runtime_policy import runtime_finding
 from components.launch_training.worker_pod import worker_template
 from components.shared.errors import ClusterError
 from components.shared.findings import Finding
+from components.shared.gpu_check import CPU_S, CheckRequest, for_one_node, request_of
 from components.shared.permissions import ARGO, KFP_POD_PERMISSIONS
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
@@ -50,6 +53,8 @@ Fields = dict[str, Any]
 OTHER_NAMESPACES = ("default", "kube-system")
 KFP_NAMESPACE = "kubeflow"
 """Where KFP's manifests put Argo's controller."""
+GPU_CHECK_POD_S = CPU_S + 60
+"""How long a pod that checks its node may take, its image's start included."""
 EFFECT_S = 15
 """How long Kueue may take to make a Workload."""
 
@@ -58,9 +63,20 @@ class Examination:
     """Everything that is looked at, in the order in which it is told."""
 
     def __init__(
-        self, cluster: Cluster, spec: RunSpec | None, manifest: Fields | None, *, image: str, launcher: str, seconds: int, log: Log
+        self,
+        cluster: Cluster,
+        spec: RunSpec | None,
+        manifest: Fields | None,
+        *,
+        image: str,
+        launcher: str,
+        seconds: int,
+        log: Log,
+        gpu_request: CheckRequest | None = None,
     ):
+        """`gpu_request`: what to check on the nodes themselves, by a job of the run's own shape; None: nothing."""
         self.cluster, self.spec, self.manifest, self.image, self.seconds, self.log = cluster, spec, manifest, image, seconds, log
+        self.gpu_request = gpu_request
         self.namespace = cluster.namespace
         self.account = None if launcher == "self" or in_a_pod() else launcher
         """Whom the launcher's rights are asked for; None for whoever asks."""
@@ -80,6 +96,7 @@ class Examination:
             ("queue's effect", self.queue_effect),
             ("nodes", self.nodes),
             ("worker pod", self.worker_pod),
+            (CHECK, self.gpus),
         ]
         for name, check in checks:
             for finding in attempted(name, check):
@@ -214,6 +231,25 @@ class Examination:
             yield Finding(check="store", state="failed", found=f"{spec.store!r} is a folder, and pods share none", mend=mend)
         yield from store_findings(spec.run_uri, sources, probed, self.namespace)
 
+    def gpus(self) -> Iterable[Finding]:
+        """The nodes themselves, by a job of the run's own shape."""
+        if self.gpu_request is None:
+            return
+        manifest, _ = self.planned()
+        if not cluster_facts.served(**self.kind.where):
+            raise NotAllowed(f"no {self.kind.name} can be made here")
+        num_nodes = self.gpu_request.num_nodes
+        longest_s = self.seconds + GPU_CHECK_POD_S
+        job = gpu_check_job(
+            manifest,
+            self.kind,
+            f"hagane-doctor-{uuid.uuid4().hex[:8]}",
+            image=self.image,
+            request=self.gpu_request,
+            longest_s=longest_s,
+        )
+        yield from probe_gpus(self.cluster, job, num_nodes=num_nodes, start_s=self.seconds, check_s=GPU_CHECK_POD_S, log=self.log)
+
     def image_of(self, manifest: Fields) -> str:
         containers = worker_template(manifest, self.kind)["spec"]["containers"]
         (container,) = [each for each in containers if each["name"] == self.kind.container]
@@ -256,6 +292,8 @@ def main() -> None:
     parser.add_argument("--namespace", help="without it, the spec's, else the pod's own or the kubeconfig's")
     parser.add_argument("--launcher", metavar="ACCOUNT", default="hagane-launcher", help="whose rights to look at; self: of who asks")
     parser.add_argument("--seconds", type=int, default=300, help="longest wait for the pod")
+    parser.add_argument("--gpu-nodes", choices=("one", "all"), help="check so many of the run's nodes by a job of its shape")
+    parser.add_argument("--plan", metavar="FOLDER", type=Path, help="with --gpu-nodes: plan/ of the spec")
     asked = parser.parse_args()
     with step_log("launch_training") as log:
         spec = None if asked.spec is None else load_spec(asked.spec)
@@ -271,7 +309,19 @@ def main() -> None:
             return
         found = f"Kubernetes {version}, namespace {cluster.namespace}"
         log.info("check", **Finding(check="cluster", state="ok", found=found).model_dump())
-        examination = Examination(cluster, spec, manifest, image=asked.image, launcher=asked.launcher, seconds=asked.seconds, log=log)
+        request = None if asked.gpu_nodes is None or asked.plan is None else request_of(asked.plan)
+        if request is not None and asked.gpu_nodes == "one":
+            request = for_one_node(request)
+        examination = Examination(
+            cluster,
+            spec,
+            manifest,
+            image=asked.image,
+            launcher=asked.launcher,
+            seconds=asked.seconds,
+            log=log,
+            gpu_request=request,
+        )
         examination.run()
 
 

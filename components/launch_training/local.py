@@ -34,6 +34,7 @@ def worker_settings(plan: Plan, spec: CheckpointSpec) -> dict[str, str]:
         threads=min(here, plan.threads_per_process or here),
         grace_seconds=spec.grace_seconds,
         patience_minutes=patience_minutes(plan.checkpoints.bytes_each, spec.upload_mb_s),
+        num_gpus=plan.steps.num_processes if plan.on_gpus else 0,
     )
 
 

@@ -26,7 +26,7 @@ class Device:
     """Of `half_tflops`, what LoRA training reaches. For A100 and H100 from published runs
     (benchmarks/published), for others from the GPU of the same generation."""
     bf16: bool = True
-    """Whether it computes bf16 (compute capability 8.0); V100 and T4 do not."""
+    """Whether it computes bf16 (compute capability 8.0); T4 does not."""
 
 
 AMPERE, HOPPER = 0.55, 0.43
@@ -34,8 +34,6 @@ AMPERE, HOPPER = 0.55, 0.43
 
 GPUS: dict[str, Device] = {
     "t4": Device(15, 65, 8.1, 320, 16, 16, bf16=False),
-    "v100-16gb": Device(16, 125, 15.7, 900, 16, 150, bf16=False),
-    "v100-32gb": Device(32, 125, 15.7, 900, 16, 150, bf16=False),
     "rtx3090": Device(24, 71, 35.6, 936, 32, 32),
     "rtx4090": Device(24, 165, 82.6, 1008, 32, 32),
     "rtx5090": Device(31.8, 210, 104.8, 1792, 64, 64),
@@ -60,6 +58,9 @@ GPUS: dict[str, Device] = {
     "gb200": Device(185, 2500, 80, 8000, 450, 900, HOPPER),
     "b300": Device(268.6, 2250, 75, 8000, 64, 900, HOPPER),
 }
+TOO_OLD = {"v100": "7.0", "p100": "6.0", "p40": "6.1"}
+"""Start of a name -> compute capability of a GPU for which torch 2.13's wheel for CUDA 13.0 has no
+kernels: torch._C._cuda_getArchFlags() is sm_75, 80, 86, 90, 100, 120."""
 OTHER_MAKERS = ("mi210", "mi250", "mi300x", "mi325x", "mi355x", "gaudi2", "gaudi3", "tpu")
 
 

@@ -4,7 +4,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.render_config.gpus import GPUS, OTHER_MAKERS, Device, other_device
+from components.render_config.gpus import GPUS, OTHER_MAKERS, TOO_OLD, Device, other_device
 from components.shared.errors import SpecError
 from components.shared.machine import computes_bf16
 from components.shared.spec import HardwareSpec
@@ -110,6 +110,12 @@ def _unknown_gpu(gpu: str) -> str:
     name = gpu.lower()
     if any(name.startswith(other) for other in OTHER_MAKERS):
         return f"hardware.gpu: {gpu!r} is not an NVIDIA GPU, and the training image holds CUDA. Fix: for a plan alone {by_hand}"
+    capability = next((TOO_OLD[each] for each in TOO_OLD if name.startswith(each)), None)
+    if capability is not None:
+        return (
+            f"hardware.gpu: found {gpu!r}, whose compute capability {capability} torch 2.13 has no kernels for (its wheel for CUDA 13.0 "
+            "starts at 7.5). Fix: name a GPU of 7.5 or newer, such as t4 or a10"
+        )
     longer = [known for known in GPUS if known.startswith(name)]
     near = longer or difflib.get_close_matches(name, GPUS, n=2, cutoff=0.4)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""

@@ -52,6 +52,12 @@ def _problems(spec: RunSpec) -> Iterator[str]:
     for place in dict.fromkeys(each for each in changed if each is not None):
         where = ", set cluster.namespace instead" if place == "metadata.namespace" else ""
         yield f"cluster.patch: {place} must stay as hagane sets it, which finds the job by it; remove it{where}"
+    if "mig-" in cluster.gpu_resource and nodes.processes_per_node > 1:
+        yield (
+            f"hardware.processes_per_node: found {nodes.processes_per_node} with cluster.gpu_resource {cluster.gpu_resource!r}, allowed 1: "
+            "CUDA shows a pod one MIG instance only, however many it has, and NCCL joins none of one GPU. Fix: set "
+            "hardware.processes_per_node: 1, or use whole GPUs"
+        )
     yield from _unknown_containers(spec)
     if spec.backend == "trainjob":
         if nodes.num_nodes > TRAINJOB_NODES:

@@ -24,7 +24,7 @@ from components.render_config.timing import Work, estimate, step_time
 from components.render_config.words import model_cautions, reasons, verdict
 from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.model_registry import KnownModel, ModelFamily, known_model
-from components.shared.plan import LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
+from components.shared.plan import HardwarePlan, LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
 from components.shared.row_packing import RowPacking, row_packing, untrainable
 from components.shared.spec import HOW_NOT_WHAT, LoraSpec, RunSpec
 
@@ -283,6 +283,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
             options=choice.options,
         ),
         time=time,
+        hardware=hardware_plan(decided.hardware, decided.precision),
         after=after,
         reasons=reasons(spec, decided, steps, lora)
         | {"threads_per_process": why_threads(spec, num_cores)}
@@ -297,6 +298,21 @@ def held_out_rows(spec: RunSpec, dataset: DatasetFacts) -> int:
     """Held-out rows; without a dataset, the share of all rows that is set aside."""
     share = spec.data.held_out_share
     return max(1, round(dataset.num_rows * share / (1 - share))) if dataset.num_held_out is None else dataset.num_held_out
+
+
+def hardware_plan(hardware: Hardware, precision: Precision) -> HardwarePlan:
+    device = hardware.device
+    tflops = None
+    if device is not None:
+        tflops = device.fp32_tflops if precision == "fp32" else device.half_tflops
+    return HardwarePlan(
+        num_nodes=hardware.num_nodes,
+        processes_per_node=hardware.processes_per_node,
+        gpu=hardware.gpu,
+        tflops=tflops,
+        link_gb_s=None if device is None else device.link_gb_s,
+        network_gb_s=hardware.network_gb_s,
+    )
 
 
 def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:

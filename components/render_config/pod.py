@@ -14,6 +14,7 @@ from components.shared.training_job import (
     RUN_ANNOTATION,
     TRAINING_ANNOTATION,
     patience_minutes,
+    shared_memory_bytes,
     worker_environment,
 )
 
@@ -22,6 +23,12 @@ WORK, SHARED_MEMORY = "/hagane/work", "/dev/shm"  # noqa: S108 - the place itsel
 ENVIRONMENT = "/hagane/environment"
 LEAST_SHARED_MEMORY = 64 * 2**20
 """Bytes: what a container has of /dev/shm when nobody asks for more."""
+CPUS_PER_GPU = 4
+"""CPU cores that a pod requests for each GPU unless `cluster.cpus` says otherwise. Without a request a
+pod gets the least share of a busy node, or what a LimitRange gives (often half a core)."""
+GPU_TAINT = "nvidia.com/gpu"
+"""Key of the taint that keeps other pods off GPU nodes. GKE sets it, and adds the toleration itself;
+on EKS and AKS admins set it by custom."""
 NAME_CHARACTERS = {"pytorchjob": 49, "trainjob": 46}
 """Longest name of a job by backend, so that its pods' names are DNS labels of 63 characters: `<name>-worker-1023`, and of a
 TrainJob `<name>-node-0-999-x7k2p`, which JobSet's webhook counts for the number of nodes at hand (v0.12)."""
@@ -83,7 +90,7 @@ def pod_template(spec: RunSpec, plan: Plan, *, container: str, settings_as_files
     volumes = [
         {"name": "work", **work},
         {"name": "tmp", "emptyDir": {}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _mebibytes(_shared_memory(plan))}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _mebibytes(_shared_memory(spec, plan))}},
         *({"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}} for name, (claim, _) in claims.items()),
         *(_settings_volumes(spec) if settings_as_files else ()),
     ]
@@ -101,7 +108,7 @@ def pod_template(spec: RunSpec, plan: Plan, *, container: str, settings_as_files
     }
     wishes = {
         "nodeSelector": cluster.node_selector,
-        "tolerations": list(cluster.tolerations),
+        "tolerations": _tolerations(spec, plan),
         "affinity": cluster.affinity,
         "priorityClassName": cluster.priority_class,
     }
@@ -134,6 +141,7 @@ def _container(spec: RunSpec, plan: Plan, claims: dict[str, str], settings: Fiel
         threads=plan.threads_per_process,
         grace_seconds=spec.checkpoints.grace_seconds,
         patience_minutes=patience_minutes(plan.checkpoints.bytes_each, spec.checkpoints.upload_mb_s),
+        num_gpus=spec.hardware.processes_per_node if plan.on_gpus else 0,
     )
     environment |= {"HAGANE_WORK": WORK, "HF_HOME": f"{WORK}/hub"}
     if plan.on_gpus:
@@ -170,11 +178,27 @@ def _resources(spec: RunSpec, plan: Plan) -> Fields:
     """Memory is asked for and limited to the same, so that a node never has more pods than it can hold."""
     memory = _mebibytes(node_memory(spec, plan))
     requests, limits = {"memory": memory, "ephemeral-storage": _mebibytes(_work_bytes(spec, plan))}, {"memory": memory}
-    if spec.cluster.cpus is not None:
-        requests["cpu"] = f"{round(1000 * spec.cluster.cpus)}m"
-    if plan.memory is not None and plan.memory.gpu_limit is not None:
+    cpus = requested_cpus(spec, plan)
+    if cpus is not None:
+        requests["cpu"] = f"{round(1000 * cpus)}m"
+    if plan.on_gpus:
         limits[spec.cluster.gpu_resource] = str(spec.hardware.processes_per_node)
     return {"requests": requests, "limits": limits}
+
+
+def requested_cpus(spec: RunSpec, plan: Plan) -> float | None:
+    """CPU cores that the pod of one node requests; None for no request."""
+    if spec.cluster.cpus is not None:
+        return spec.cluster.cpus
+    return CPUS_PER_GPU * spec.hardware.processes_per_node if plan.on_gpus else None
+
+
+def _tolerations(spec: RunSpec, plan: Plan) -> list[Fields]:
+    """The spec's own, and that of GPU nodes, which the spec may have already."""
+    own = list(spec.cluster.tolerations)
+    if not plan.on_gpus or any(each.get("key") == GPU_TAINT for each in own):
+        return own
+    return [*own, {"key": GPU_TAINT, "operator": "Exists"}]
 
 
 def node_memory(spec: RunSpec, plan: Plan) -> int:
@@ -185,9 +209,10 @@ def node_memory(spec: RunSpec, plan: Plan) -> int:
     return math.ceil((plan.memory.host_bytes + beside) * (1 + plan.memory.margin))
 
 
-def _shared_memory(plan: Plan) -> int:
-    assert plan.memory is not None
-    return max(LEAST_SHARED_MEMORY, sum(term.num_bytes for term in plan.memory.host if term.name == "shared memory"))
+def _shared_memory(spec: RunSpec, plan: Plan) -> int:
+    """Bytes of /dev/shm: a limit, which takes no memory until it is used."""
+    needed = shared_memory_bytes(spec.hardware.processes_per_node) if plan.on_gpus else 0
+    return max(LEAST_SHARED_MEMORY, needed)
 
 
 def _work_bytes(spec: RunSpec, plan: Plan) -> int:

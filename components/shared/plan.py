@@ -186,6 +186,21 @@ class CheckpointPlan(FrozenModel):
     """Whether a node can write and upload its share of a checkpoint within the grace period."""
 
 
+class HardwarePlan(FrozenModel):
+    """What the plan assumes of the hardware, for whoever compares it with what is there."""
+
+    num_nodes: int
+    processes_per_node: int
+    gpu: str | None
+    """Name of the GPU, `gpu` for one known only by its memory; None on CPUs."""
+    tflops: float | None
+    """Dense matrix products of one GPU in the plan's precision, by its data sheet; None where that is not known."""
+    link_gb_s: float | None
+    """What one GPU sends to the others of its node, in GB/s; None where that is not known."""
+    network_gb_s: float
+    """What one node sends to the others, in GB/s."""
+
+
 EVALUATE_POD_HOURS = 24
 """Longest time that KFP gives the step that evaluates."""
 
@@ -235,6 +250,8 @@ class Plan(FrozenModel):
     """What is allowed, and wasteful or risky."""
     memory: MemoryPlan | None = None
     time: TimePlan | None = None
+    hardware: HardwarePlan | None = None
+    """None in a plan of hagane 0.1.0 or before."""
     after: AfterPlan | None = None
     """None in a plan of hagane 0.1.0 or before."""
     reasons: dict[str, str]

@@ -308,13 +308,13 @@ class ClusterSpec(FrozenModel):
     work_claim: str | None = None
     """PersistentVolumeClaim for the workers' scratch files; without it they are on the node's disk, with a limit from the plan."""
     cpus: Number | None = Field(default=None, ge=0.001, le=10_000)
-    """CPU cores that each pod asks for."""
+    """CPU cores that each pod requests. Without it, 4 for each GPU; on CPUs, none."""
     gpu_resource: str = "nvidia.com/gpu"
     """Name of a GPU among a node's resources."""
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels that a node must have."""
     tolerations: tuple[dict[str, Any], ...] = ()
-    """Taints that the pods bear, as Kubernetes writes them: spot nodes often have one."""
+    """Taints that the pods tolerate, as Kubernetes writes them: spot nodes often have one. Pods with GPUs also tolerate nvidia.com/gpu."""
     affinity: dict[str, Any] = Field(default_factory=dict)
     """Affinity of the pods, as Kubernetes writes it."""
     priority_class: str | None = None

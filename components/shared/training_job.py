@@ -43,6 +43,8 @@ ENVIRONMENT_VARIABLE = "HAGANE_ENVIRONMENT"
 GPUS_VARIABLE = "HAGANE_GPUS"
 """How many GPUs a node was promised; not set where the plan is for CPUs."""
 
+GPUS_VARIABLE = "HAGANE_GPUS"
+"""Environment variable: the number of GPUs that the plan has on each node; not set on CPUs."""
 SOURCE = "HAGANE_SOURCE_"
 """With a number after it: prefix under which a pod says which variables one ConfigMap or Secret brings."""
 
@@ -64,8 +66,34 @@ def patience_minutes(checkpoint_bytes: int, upload_mb_s: float) -> int:
     return 30 + math.ceil(3 * checkpoint_bytes / (upload_mb_s * 1e6) / 60)
 
 
-def worker_environment(*, threads: int | None, grace_seconds: int, patience_minutes: int) -> dict[str, str]:
-    """Variables of the training processes, whatever starts them. `threads`: of each process, None where that is open."""
+def shared_memory_bytes(processes_per_node: int) -> int:
+    """Bytes of /dev/shm for NCCL between the GPUs of one node; 0 for one GPU.
+
+    NCCL takes 9.6 MB a channel and peer there (NVIDIA/nccl issues 525, 1518). 1 GiB is tight for 8
+    GPUs that are joined by PCIe alone, so half a GiB for each GPU. Kubernetes counts what is used.
+    """
+    if processes_per_node < 2:
+        return 0
+    return max(2**30, processes_per_node * 2**29)
+
+
+def gpu_environment(num_gpus: int) -> dict[str, str]:
+    """Variables of training processes on a node where the plan has `num_gpus` GPUs."""
+    return {
+        # What the node must have, checked before the processes meet.
+        GPUS_VARIABLE: str(num_gpus),
+        # Row lengths differ from step to step: fixed segments of memory would fragment.
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+        # NCCL prints nothing of its own without it, not even why it gives up.
+        "NCCL_DEBUG": "WARN",
+    }
+
+
+def worker_environment(*, threads: int | None, grace_seconds: int, patience_minutes: int, num_gpus: int = 0) -> dict[str, str]:
+    """Variables of the training processes, whatever starts them.
+
+    `threads`: of each process, None where that is open. `num_gpus`: of one node, 0 on CPUs.
+    """
     settings = {
         # One heap for all threads, since many fragment under ZeRO-3's thousands of small gathers. A low MALLOC_MMAP_THRESHOLD_ would
         # save more memory, but at the price of a page fault for each page of each activation: 120 instead of 178 tokens/s (135M, fp32).
@@ -77,6 +105,8 @@ def worker_environment(*, threads: int | None, grace_seconds: int, patience_minu
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "DEEPSPEED_TIMEOUT": str(patience_minutes),  # of every exchange among processes; 10 unless set (deepspeed/constants.py)
     }
+    if num_gpus:
+        settings |= gpu_environment(num_gpus)
     return settings if threads is None else {**settings, "OMP_NUM_THREADS": str(threads)}
 
 

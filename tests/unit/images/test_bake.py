@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,24 @@ def test_a_size_over_its_bound_and_a_new_package_are_told() -> None:
         "image prepare: packages is 31, must be at most 30",
     ]
     assert "has no bound" in excess("new", {"torch": 0, "dependencies": 0, "code": 0, "packages": 0}, bounds)[0]
+
+
+def stage(name: str) -> str:
+    """The lines of one stage of the Dockerfile, its comments left out."""
+    text = (ROOT / "images" / "Dockerfile").read_text().partition(f" AS {name}\n")[2]
+    lines = text.partition("\nFROM ")[0].splitlines()
+    return "\n".join(line for line in lines if not line.startswith("#"))
+
+
+def test_only_the_image_for_cuda_looks_for_the_driver_and_switches_compiling_off() -> None:
+    settings = ("LD_LIBRARY_PATH=/usr/local/nvidia/lib:/usr/local/nvidia/lib64", ":/usr/local/nvidia/bin")
+    settings += ("NVIDIA_DRIVER_CAPABILITIES=compute,utility", "TORCH_DISABLE_NATIVE_JIT=1", "TRITON_CACHE_DIR=/tmp/")
+    assert [each for each in settings if each not in stage("train-cuda")] == []
+    assert "nvidia" not in stage("runtime") + stage("train")
+    assert "NVIDIA_VISIBLE_DEVICES" not in stage("runtime") + stage("train-cuda")
+
+
+def test_the_image_for_cuda_has_the_path_and_the_entry_point_of_the_other() -> None:
+    (path,) = re.findall(r"PATH=(/opt/hagane\S+)", stage("runtime"))
+    assert f"PATH={path}:/usr/local/nvidia/bin" in stage("train-cuda")
+    assert stage("train") in stage("train-cuda")

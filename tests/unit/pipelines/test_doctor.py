@@ -62,7 +62,8 @@ def test_the_table_has_a_row_each_with_what_to_do_below_what_was_found() -> None
 def test_a_spec_that_needs_no_cluster_is_refused_with_the_way_to_ask_all_the_same(tmp_path: Path) -> None:
     done = hagane("doctor", ROOT / "specs" / "demo.yaml", work=tmp_path)
     assert (done.exit_code, done.output) == (2, "")
-    assert done.errors == ["error: backend: got 'local', which needs no cluster; set backend: pytorchjob, or --set backend=pytorchjob"]
+    said = "error: backend: got 'local', which needs no cluster; set backend: pytorchjob, or --set backend=pytorchjob"
+    assert done.errors == [f"{said}, or check this machine by --gpu"]
 
 
 def test_without_a_cluster_one_line_says_so_and_kfp_is_still_asked(tmp_path: Path) -> None:
@@ -79,3 +80,9 @@ def test_a_plan_that_is_refused_is_a_finding_beside_the_others(tmp_path: Path) -
     done = hagane("doctor", spec, "--set", "backend=pytorchjob", work=tmp_path, env={"KUBECONFIG": str(tmp_path / "none")})
     assert [line.split(": ")[1] for line in done.errors] == ["plan"] * 4 + ["cluster"]
     assert "the training does not fit" in done.errors[0]
+
+
+def test_gpus_are_checked_only_for_a_spec(tmp_path: Path) -> None:
+    done = hagane("doctor", "--gpu", work=tmp_path)
+    assert (done.exit_code, done.output) == (2, "")
+    assert "--gpu needs a spec" in done.errors[0]
