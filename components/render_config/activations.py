@@ -6,6 +6,7 @@ V vocabulary, w bytes of a number (2 in bf16, 4 in fp32). Attention is torch's s
 
 from dataclasses import dataclass
 
+from components.render_config.output_layer import CHUNK_BYTES, WHOLE_BYTES
 from components.render_config.shapes import Architecture, Linear
 
 # Types whose attention transformers 5.23 can only compute with the whole matrix of scores (soft-capping, sinks, fp32 scores), and the
@@ -36,6 +37,8 @@ class Pass:
     checkpointing: bool
     fp32_adapters: bool
     """LoRA matrices are fp32 beside bf16 weights, so each casts its input anew (ZeRO-3 leaves them as PEFT made them)."""
+    loss_chunk_tokens: int | None = None
+    """Tokens whose logits are made at a time; None: of all tokens at once."""
 
     @property
     def tokens(self) -> int:
@@ -56,7 +59,7 @@ class Activations:
     """Who may see whom in packed rows, T² numbers a row: made once as truth values, and by scaled_dot_product_attention anew in each
     block as numbers to add, which its backward pass reads. Eager attention makes the latter once."""
     logits: int
-    """At the loss: logits, log-probabilities in fp32, the gradients of both; bf16 logits are cast to fp32 first."""
+    """At the loss: see `at_the_loss`."""
     expert_weights: int
     """Experts' weights with their update added, which PEFT makes anew in each pass."""
 
@@ -73,9 +76,20 @@ def activations(architecture: Architecture, work: Pass) -> Activations:
         block_again=block if work.checkpointing else 0,
         backward=tokens * w * (2 * architecture.hidden_size + (3 if architecture.gated else 2) * inner),
         masks=masks(architecture, work),
-        logits=(14 if w == 2 else 16) * tokens * architecture.vocabulary,
+        logits=at_the_loss(architecture, work),
         expert_weights=expert_weights // architecture.num_blocks if work.checkpointing else expert_weights,
     )
+
+
+def at_the_loss(architecture: Architecture, work: Pass) -> int:
+    """Bytes of logits and all that is made of them; in chunks also the output layer's input at trained
+    tokens with its gradient, and the gradient of a trained output layer in fp32 with its copy."""
+    words, h, w = architecture.vocabulary, architecture.hidden_size, work.weight_bytes
+    if work.loss_chunk_tokens is None:
+        return WHOLE_BYTES[w] * work.tokens * words
+    chunk = CHUNK_BYTES[w] * min(work.loss_chunk_tokens, work.tokens) * words
+    trained = (4 + w) * words * h if work.full else 0
+    return chunk + 2 * w * work.tokens * h + trained
 
 
 def per_token(architecture: Architecture, work: Pass) -> int:

@@ -42,6 +42,8 @@ class Wish:
     """None: the most that fits."""
     checkpointing: bool
     dataset_tokens: int
+    loss_chunk_tokens: int | None = None
+    """Tokens whose logits are made at a time; None: of all tokens at once."""
     fp16: bool = False
     on_gpu: bool = False
 
@@ -84,6 +86,7 @@ def job(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPl
         experts_adapted=not wish.full and bool(wish.targets.experts),
         rank=wish.rank,
         dataset_tokens=wish.dataset_tokens,
+        loss_chunk_tokens=wish.loss_chunk_tokens,
     )
 
 

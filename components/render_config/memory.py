@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from components.render_config.activations import ROOTS, Pass, activations
 from components.render_config.hardware import GIB
+from components.render_config.output_layer import CHUNK_BYTES, WHOLE_BYTES
 from components.render_config.shapes import Architecture, Linear
 from components.shared.plan import Memory, MemoryTerm, ZeroPlan
 
@@ -24,6 +25,7 @@ GPU_HOST_BASE, CUDA_CONTEXT, NCCL_BUFFERS = 3 * GIB, int(0.6 * GIB), int(0.4 * G
 SHM = 1 * GIB
 # Of the two through which a process copies a checkpoint from its GPU: components/train/device_copy.py.
 PINNED_BUFFER = 64 * 2**20
+LOSS_SOURCE = "logits, log-probabilities and their gradients: components/train/output_layer.py in chunks, else transformers loss_utils.py"
 HEAP = 1.25
 # From so many micro-batches on, the error of a sum of gradients in bf16 is above that of one bf16 gradient: 0.2 % of the exact sum at 4,
 # 0.8 % at 64, 1.6 % at 256, where bf16 itself has 0.6 % (measured, tiny Llama). In fp32 it is 0 at ZeRO-2 and 3.
@@ -75,6 +77,8 @@ class Job:
     experts_adapted: bool
     rank: int
     dataset_tokens: int
+    loss_chunk_tokens: int | None = None
+    """Tokens whose logits are made at a time; None: of all tokens at once."""
 
     @property
     def gradient_bytes(self) -> int:
@@ -259,6 +263,7 @@ def _activations(architecture: Architecture, job: Job) -> list[MemoryTerm]:
         rank=job.rank,
         checkpointing=job.checkpointing,
         fp32_adapters=job.zero.stage == 3 and job.weight_bytes == 2,
+        loss_chunk_tokens=job.loss_chunk_tokens,
     )
     made = activations(architecture, work)
     at = f"{work.micro_batch} x {work.row_tokens:,} tokens"
@@ -270,11 +275,23 @@ def _activations(architecture: Architecture, job: Job) -> list[MemoryTerm]:
         _term(
             "loss or backward pass",
             max(made.logits, again),
-            f"the larger of {14 if job.weight_bytes == 2 else 16} B x {at} x {architecture.vocabulary:,} and one block backward",
-            "logits, log-probabilities and the gradients of both: transformers 5.23 loss_utils.py, torch nll_loss and log_softmax",
+            f"the larger of {_loss_formula(architecture, work)} and one block backward",
+            LOSS_SOURCE,
         ),
         _term("experts' weights with their update", made.expert_weights, "all experts that LoRA trains", "PEFT 0.21 ParamWrapper"),
     ]
+
+
+def _loss_formula(architecture: Architecture, work: Pass) -> str:
+    words, size = f"{architecture.vocabulary:,}", work.weight_bytes
+    if work.loss_chunk_tokens is None:
+        at = f"{work.micro_batch} x {work.row_tokens:,} tokens"
+        return f"{WHOLE_BYTES[size]} B x {at} x {words}"
+    tokens = min(work.loss_chunk_tokens, work.tokens)
+    chunk = f"{CHUNK_BYTES[size]} B x {tokens:,} tokens x {words}"
+    hidden = f"{2 * size} B x {work.tokens:,} tokens x {architecture.hidden_size:,}"
+    trained = f" + {4 + size} B x {words} x {architecture.hidden_size:,}" if work.full else ""
+    return f"{chunk} + {hidden}{trained}"
 
 
 def _masks_formula(work: Pass) -> str:

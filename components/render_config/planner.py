@@ -15,6 +15,7 @@ from components.render_config.fit import Wish
 from components.render_config.hardware import Hardware, hardware_of
 from components.render_config.job_checks import check_job, job_cautions
 from components.render_config.memory import sums_in_fp32
+from components.render_config.output_layer import OutputLayerChoice, choose_output_layer
 from components.render_config.precision import WEIGHT_BYTES, choose_precision, precision_of_model
 from components.render_config.shapes import Architecture
 from components.render_config.steps import Batching, grad_accum_steps, plan_steps
@@ -74,6 +75,7 @@ class Decided:
     asks_for_router_loss: bool
     """config.json adds the router's auxiliary loss to the model's (`output_router_logits`)."""
     packing: RowPacking
+    output_layer: OutputLayerChoice
     known: tuple[ModelFamily, KnownModel] | None
     """What the registry tells of the model, by its source or by the name that its config.json was saved under."""
 
@@ -101,6 +103,15 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         raise SpecError(
             "zero.stage: found 0, allowed 1, 2 or 3 in fp16, whose loss DeepSpeed scales only with ZeRO. Fix: set zero.stage: 1, or auto"
         )
+    output_layer = choose_output_layer(
+        spec.training.output_layer,
+        config,
+        full=spec.training.method == "full",
+        on_gpu=hardware.gpu_bytes is not None,
+        row_tokens=_longest_row(spec, dataset),
+        hidden_size=architecture.hidden_size,
+        weight_bytes=WEIGHT_BYTES[precision],
+    )
     wish = Wish(
         zero=spec.zero,
         full=spec.training.method == "full",
@@ -113,13 +124,14 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         micro_batch=None if spec.training.micro_batch == "auto" else spec.training.micro_batch,
         checkpointing=spec.training.gradient_checkpointing,
         dataset_tokens=dataset.num_tokens,
+        loss_chunk_tokens=output_layer.chunk_tokens,
         fp16=precision == "fp16",
         on_gpu=hardware.gpu_bytes is not None,
     )
     known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
     asks_for_router_loss = bool(architecture.experts) and bool(config.get("output_router_logits", False))
     choice = choose(architecture, wish, hardware)
-    return Decided(architecture, hardware, precision, why, wish, choice, asks_for_router_loss, packing, known)
+    return Decided(architecture, hardware, precision, why, wish, choice, asks_for_router_loss, packing, output_layer, known)
 
 
 def settle(spec: RunSpec, machine: Machine) -> tuple[Hardware, Precision, str]:
@@ -256,6 +268,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         precision=decided.precision,
         fp32_gradient_sums=sums_in_fp32(choice.zero, weight_bytes=decided.wish.weight_bytes, grad_accum=steps.grad_accum),
         router_loss="left out" if decided.asks_for_router_loss else "none",
+        loss_chunk_tokens=decided.output_layer.chunk_tokens,
         packed=decided.packing.packed,
         num_trainable=num_trainable,
         training_digest=training_digest(spec, dataset, decided.precision),

@@ -30,6 +30,8 @@ class KnownTypes(FrozenModel):
     """Of `refused`, those that are right in one conversation a row where config.json says `is_decoder: true`."""
     refused: dict[str, str]
     """Type -> why it cannot be trained, as a clause."""
+    whole_logits: frozenset[str] = frozenset()
+    """Their loss is another one when the output layer works at trained tokens alone."""
     not_measured: frozenset[str]
     """No small model of them could be made."""
 

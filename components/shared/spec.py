@@ -173,6 +173,9 @@ class TrainingSpec(FrozenModel):
     fast, else fp32. Optimizer state is fp32 either way."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third more compute for much less memory."""
+    output_layer: Literal["auto", "trained_tokens", "all_tokens"] = "auto"
+    """Where logits and loss are computed: `trained_tokens` only at tokens that are trained, in chunks, with the same result;
+    `all_tokens` makes the logits of whole rows at once. `auto` takes what needs less memory."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of LoRA's start values, of dropout and of the order of rows."""
 
@@ -349,7 +352,10 @@ class ClusterSpec(FrozenModel):
     """The same for each pod's template."""
 
 
-HOW_NOT_WHAT = ("hardware", "zero", "checkpoints", "resume", "cluster", "export", "training.micro_batch", "training.gradient_checkpointing")
+HOW_NOT_WHAT = (
+    *("hardware", "zero", "checkpoints", "resume", "cluster", "export"),
+    *("training.micro_batch", "training.gradient_checkpointing", "training.output_layer"),
+)
 """Fields that say how a run is worked, not what comes of it: they may change while it is under way."""
 
 

@@ -39,6 +39,7 @@ from components.train.devices import device_problem, meet
 from components.train.engine import EngineSetup, SkippedSteps, build_without_a_step
 from components.train.finite import step_fault
 from components.train.model import load_model
+from components.train.output_layer import OutputLayer
 from components.train.results import history_json, peak_memory, probe_logits, publish_results
 from components.train.resume import AfterResume, Resume, fetch_resume, map_files
 from components.train.rows import PackedRows
@@ -189,7 +190,9 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
     rows = PackedRows(job.work / DATASET / "train.parquet")
-    trainer = HaganeTrainer(model, arguments, rows)
+    chunk_tokens = plan.loss_chunk_tokens
+    output_layer = None if chunk_tokens is None else OutputLayer(model, chunk_tokens=chunk_tokens)
+    trainer = HaganeTrainer(model, arguments, rows, output_layer=output_layer)
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement)
     trainer.save = lambda: saver.save(trainer)
@@ -198,7 +201,8 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
         return trainer.model_wrapped
 
     def measure() -> float:
-        return held_out_loss(engine(), held_out, agreement, process_rank=dist.get_rank(), num_processes=dist.get_world_size())
+        ranks = {"process_rank": dist.get_rank(), "num_processes": dist.get_world_size()}
+        return held_out_loss(engine(), output_layer, held_out, agreement, **ranks)
 
     steps = plan.steps
     boundary = StepBoundary(
@@ -223,7 +227,7 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     map_files(when=job.resume is not None)
     trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume.folder))
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
-    probe = probe_logits(engine(), read_prompts(job.work / DATASET))
+    probe = probe_logits(engine(), output_layer, read_prompts(job.work / DATASET))
     boundary.finish(trainer.state)
     peak = peak_memory()
     if dist.get_rank() == 0:

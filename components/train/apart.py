@@ -20,6 +20,7 @@ from components.shared.errors import ModelError
 from components.shared.plan import Plan, Precision
 from components.shared.step import Log
 from components.train.agreement import Agreement
+from components.train.output_layer import OutputLayer, mean_loss
 from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate, inputs_of
 from components.train.trainer import HaganeTrainer, evaluating
 
@@ -122,13 +123,28 @@ def _row(conversations: list[list[int]]) -> Row:
     return {"input_ids": tokens, "labels": tokens, "lengths": [len(each) for each in conversations]}
 
 
-def look(model: Any, pair: Pair, *, device: torch.device, loss_kwargs: dict[str, Any]) -> Looked:
+def look(
+    model: Any,
+    pair: Pair,
+    *,
+    device: torch.device,
+    loss_kwargs: dict[str, Any],
+    output_layer: OutputLayer | None = None,
+) -> Looked:
     """The model is called as in training, but in evaluation mode and without gradients.
 
-    `loss_kwargs` are what its loss takes beside labels.
+    `loss_kwargs` are what its loss takes beside labels. With `output_layer` its loss is judged in
+    place of the model's own.
     """
     batch = collate([pair.row])
-    output = model(**_on(device, batch), **loss_kwargs)
+    if output_layer is None:
+        output = model(**_on(device, batch), **loss_kwargs)
+        own_loss = output.loss
+    else:
+        with output_layer.losses_of(batch["labels"]):
+            at_trained_tokens = model(**inputs_of(batch, device))
+        own_loss = mean_loss(at_trained_tokens, batch["labels"], loss_kwargs.get("num_items_in_batch"))
+        output = model(**inputs_of(batch, device))
     one_TV = output.logits[0].float()
     other_TV = model(**inputs_of(collate([pair.exchanged]), device)).logits[0].float()
     moved_T = (one_TV - other_TV).square().mean(dim=1).sqrt() / one_TV.std()
@@ -139,7 +155,7 @@ def look(model: Any, pair: Pair, *, device: torch.device, loss_kwargs: dict[str,
     return Looked(
         future=float(moved_T[: pair.half].max()),
         others=float(after_first.max()) if len(after_first) else 0.0,
-        own_loss=float(output.loss),
+        own_loss=float(own_loss),
         next_token_loss=float(loss_sum / num_items),
     )
 
@@ -157,7 +173,13 @@ def look_at(trainer: HaganeTrainer, rows: PackedRows) -> Looked:
         # No real count: a model that leaves it out of its loss, as a mean would, is found.
         loss_kwargs["num_items_in_batch"] = torch.tensor(NUM_ITEMS, device=device)
     with evaluating(engine):
-        return look(engine, pair_from(rows), device=device, loss_kwargs=loss_kwargs)
+        return look(
+            engine,
+            pair_from(rows),
+            device=device,
+            loss_kwargs=loss_kwargs,
+            output_layer=trainer.output_layer,
+        )
 
 
 class ProveRows(TrainerCallback):

@@ -58,7 +58,7 @@ def main() -> None:
         engine.backward(engine(input_ids=tokens_1T, labels=tokens_1T, use_cache=False).loss)
         engine.step()
     engine.save_checkpoint(str(out), tag=f"global_step{STEPS}")
-    save_file(probe_logits(engine, read_prompts(out)), out / "probe.safetensors")
+    save_file(probe_logits(engine, None, read_prompts(out)), out / "probe.safetensors")
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
         weights = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
     save_file(weights, out / "trained.safetensors")

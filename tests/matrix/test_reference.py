@@ -30,6 +30,7 @@ FP32: dict[str, dict[str, Any]] = {
     "full, tied embeddings, ZeRO-3": {"zero": {"stage": 3}, "config": {"tie_word_embeddings": True}},
     "full, checkpointing": {"zero": {"stage": 2}, "training": {"gradient_checkpointing": True}},
     "full, GPT-NeoX": {"architecture": "gpt_neox", "zero": {"stage": 2}},
+    "full, logits of all tokens": {"zero": {"stage": 2}, "training": {"output_layer": "all_tokens"}},
     "LoRA, ZeRO-0, two processes": {"zero": {"stage": 0}, "num_processes": 2, "training": LORA},
     "LoRA, ZeRO-3, micro-batch 2": {"zero": {"stage": 3}, "training": {**LORA, "micro_batch": 2}},
     "LoRA, checkpointing": {"zero": {"stage": 0}, "training": {**LORA, "gradient_checkpointing": True}},

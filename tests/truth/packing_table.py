@@ -18,8 +18,9 @@ import yaml
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from components.train.apart import NUM_ITEMS, Looked, look, pair_of
-from components.train.rows import Row, collate, inputs_of
-from tests.small_models import VOCABULARY, small_model
+from components.train.output_layer import DIVISORS, FACTORS, SOFT_CAP, OutputLayer, mean_loss
+from components.train.rows import NOT_TRAINED, Row, collate, inputs_of
+from tests.small_models import VOCABULARY, parts_of, small_config, small_model
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "components" / "shared" / "row_packing.yaml"
@@ -27,6 +28,8 @@ DOCS = ROOT / "docs" / "packing.md"
 CPU = torch.device("cpu")
 SAME = 1e-4
 """Standard deviations of the logits: what fp32 sums in another order stay below."""
+
+SHAPES_LOGITS = (SOFT_CAP, *FACTORS, *DIVISORS)
 
 Verdict = Literal["packed", "one conversation", "refused", "not measured"]
 
@@ -39,6 +42,8 @@ class Measured:
     """Of a refusal, a clause; of a type that was not measured, the error."""
     others: dict[str, float]
     """Precision -> how far a packed row's second conversation moves when the first changes; empty where that was not measured."""
+    same_loss: bool = False
+    """The output layer at trained tokens alone gives the loss and the gradients of whole logits."""
     decoder: bool = False
     """Refused, but right with `is_decoder: true` in one conversation a row."""
 
@@ -63,11 +68,12 @@ def measure(model_type: str) -> Measured:
     why = refusal(model)
     if why is not None:
         decoder = hasattr(model.config, "is_decoder") and not model.config.is_decoder and is_right_decoder(model_type)
-        return Measured(model_type, "refused", why, {}, decoder)
+        return Measured(model_type, "refused", why, {}, decoder=decoder)
     others = {"fp32": packed(model)}
     differs = others["fp32"] > SAME or packed_against_alone(model) > SAME
     others |= in_bf16(model_type)
-    return Measured(model_type, "one conversation" if differs else "packed", "", others)
+    verdict: Verdict = "one conversation" if differs else "packed"
+    return Measured(model_type, verdict, "", others, has_same_loss(model_type))
 
 
 def refusal(model: Any) -> str | None:
@@ -85,6 +91,40 @@ def refusal(model: Any) -> str | None:
     if not padding_moves(model) <= SAME:
         return "padding on the right changes its logits"
     return None
+
+
+def has_same_loss(model_type: str) -> bool:
+    """Loss and gradients by components/train/output_layer.py are those of the model itself, also where its config scales or caps
+    logits: every such field is 2, whatever its default."""
+    try:
+        parts = parts_of(small_config(model_type))
+        fields: dict[str, Any] = {name: 2.0 for name in SHAPES_LOGITS if any(vars(part).get(name) is not None for part in parts)}
+        model = small_model(model_type, **fields)
+        for part in parts_of(model.config):
+            vars(part).update({name: value for name, value in fields.items() if name in vars(part)})
+        return _same_loss(model)
+    except Exception:  # as in `measure`
+        return False
+
+
+def _same_loss(model: Any) -> bool:
+    given: Any = collate(two_rows())
+    given["labels"][:, ::3] = NOT_TRAINED
+    loss = model(**given).loss
+    wanted = gradients_of(model, loss)
+    layer = OutputLayer(model, chunk_tokens=16)
+    with layer.losses_of(given["labels"]):
+        alone = mean_loss(model(**inputs_of(given, CPU)), given["labels"])
+    found = gradients_of(model, alone)
+    return abs(alone.item() - loss.item()) <= SAME * loss.item() and all(
+        name in found and (found[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7 for name, gradient in wanted.items()
+    )
+
+
+def gradients_of(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
 def is_right_decoder(model_type: str) -> bool:
@@ -170,6 +210,7 @@ def data(found: list[Measured]) -> str:
         "one_conversation": [each.model_type for each in of["one conversation"]],
         "decoders": [each.model_type for each in of["refused"] if each.decoder],
         "refused": {each.model_type: each.why for each in of["refused"]},
+        "whole_logits": [each.model_type for each in (*of["packed"], *of["one conversation"]) if not each.same_loss],
         "not_measured": [each.model_type for each in of["not measured"]],
     }
     head = "# Written by `make packing`: every causal language model type of transformers. Read by row_packing.py.\n"
@@ -179,6 +220,7 @@ def data(found: list[Measured]) -> str:
 def document(found: list[Measured]) -> str:
     """docs/packing.md."""
     count = Counter(each.verdict for each in found)
+    whole = ", ".join(f"`{each.model_type}`" for each in found if each.others and not each.same_loss)
     apart = [value for each in found if each.verdict == "packed" for value in each.others.values()]
     mixing = [each.others["fp32"] for each in found if each.verdict == "one conversation"]
     lines = [
@@ -189,6 +231,9 @@ def document(found: list[Measured]) -> str:
         "one's logits do not move, and are those that it has alone, rows are **packed**. Where they move, a row is **one conversation**,",
         "padded on the right, where no token looks. A type is **refused** where one conversation a row would be wrong too. A type that",
         "could not be made small is **not measured**, and has one conversation a row. `data.packing: false` asks for that in every model.",
+        "",
+        "The output layer works at trained tokens alone (`training.output_layer`) in all types that are not refused or unmeasured but",
+        f"{whole}: there the loss or a gradient was another one.",
         "",
         "Training measures the loaded model in the same way before its first step, whatever this table says, and stops where it is not so.",
         "",
