@@ -11,7 +11,7 @@ from components.launch_training.cluster import Cluster
 from components.launch_training.job_events import time_of
 from components.shared.errors import ClusterError
 from components.shared.step import Log
-from components.shared.training_job import KFP_RUN_ANNOTATION, LEASE_ANNOTATION
+from components.shared.training_job import IS_DELETED, KFP_RUN_ANNOTATION, LEASE_ANNOTATION
 
 ANOTHERS = "another run of Kubeflow Pipelines began it"
 LEAST_MINUTES = 2.0
@@ -50,7 +50,7 @@ def end_job(cluster: Cluster, name: str, kfp_run: str, log: Log) -> str:
     except ClusterError as error:
         return f"job {name} may still be at work ({error}); the reaper deletes it, or: {cluster.deleted_by_hand(name)}"
     log.info("job_deleted", job=name, namespace=cluster.namespace)
-    return f"job {name} is deleted"
+    return f"job {name} {IS_DELETED}"
 
 
 def _annotations(job: dict[str, Any]) -> dict[str, str]:
