@@ -27,6 +27,8 @@ RUN_ANNOTATION, TRAINING_ANNOTATION, LEASE_ANNOTATION = "hagane.dev/run-uri", "h
 """Annotations of a job in a cluster: the run's URI, the plan's training_digest, and when its launcher last looked after it (ISO 8601)."""
 KFP_RUN_ANNOTATION = "hagane.dev/kfp-run"
 """Of a job that a run of Kubeflow Pipelines began: KFP's id of that run, which alone may end it."""
+LAUNCHER_ANNOTATION = "hagane.dev/launched-by"
+"""Of a job that `hagane run` follows: which launcher, by an id that no other has. It alone may end the job when it is stopped."""
 IS_DELETED = "is deleted"
 """What a launcher says of its job when the API server has taken its deletion: `job NAME is deleted`."""
 KEEP_ANNOTATION = "hagane.dev/keep-finished-seconds"
