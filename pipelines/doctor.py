@@ -118,7 +118,9 @@ def kfp_finding(asked: Asked) -> Finding:
     """Whether Kubeflow Pipelines answers, and how it keeps apart users and pipelines (GetHealthz of its API v2beta1)."""
     try:
         connection = find_connection(asked)
-        health = KfpClient(replace(connection, timeout_s=KFP_ANSWER_S)).health
+        kfp = KfpClient(replace(connection, timeout_s=KFP_ANSWER_S))
+        kfp.check_version()
+        health = kfp.health
     except HaganeError as error:
         found, _, mend = error.problems[0].partition("; ")
         if found == NO_SERVER:

@@ -14,7 +14,7 @@ from pipelines.step_log import problems_in, read_step_log
 
 def reasons(kfp: KfpClient, view: RunView, run_uri: str | None) -> list[str]:
     """A line or more for each step that failed, or for the run where none did. `run_uri`: its folder, if it is known."""
-    kept = _kept(view, run_uri)
+    kept = kept_failures(view, run_uri)
     cancelled = f"run {view.name!r} was cancelled at {local_time(view.cancelled_at)}"
     lines = [cancelled] if view.state == "cancelled" else []
     for step in view.failed_steps:
@@ -23,7 +23,7 @@ def reasons(kfp: KfpClient, view: RunView, run_uri: str | None) -> list[str]:
     return lines or [f"run {view.name!r} failed, and KFP names no step: see its page"]
 
 
-def _kept(view: RunView, run_uri: str | None) -> dict[str, StepFailure]:
+def kept_failures(view: RunView, run_uri: str | None) -> dict[str, StepFailure]:
     """Step -> its document, where it is of this run of KFP."""
     if run_uri is None:
         return {}

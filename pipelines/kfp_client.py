@@ -46,7 +46,10 @@ FINISHED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 READ_LOG = "read the log"
 """How a question begins whose answer is text."""
 OLDEST = (2, 14)
-"""Version of the server. 2.14 to 2.17 were read, 2.17.0 was run."""
+"""Version of the server that takes the pipeline. 2.14 to 2.17 were read, 2.17.0 was run."""
+_OLDEST_TEXT = ".".join(map(str, OLDEST))
+CANCEL = "run_service_terminate_run"
+"""The one change that an older server is asked for as well: a run that is there may be cancelled."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class Health:
         """Its first two numbers; None where `tag_name` is none."""
         found = re.match(r"v?(\d+)\.(\d+)", self.tag_name)
         return None if found is None else (int(found[1]), int(found[2]))
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it is known to be older than the oldest server that takes the pipeline."""
+        return self.version is not None and self.version < OLDEST
 
 
 def health_of(answer: dict[str, Any]) -> Health:
@@ -103,11 +111,14 @@ class KfpClient:
 
         Raises:
             KfpError: no answer, none of KFP's, or one that is no; one line. Its exit code is 1 once this client changed something.
+                Or the server is older than OLDEST, and the question would change it; it was not sent.
             SpecError: an object among the arguments breaks the server's rules (kfp_limits.py); it was not sent.
         """
         for sent in arguments:
             check_sent(sent)
         changes = not re.search(r"_(get|list)_", f"_{call.__name__}")
+        if changes and call.__name__ != CANCEL:
+            self.check_version()
         try:
             answer = self._answer(doing, call, *arguments, **options)
         except KfpError as error:
@@ -171,21 +182,28 @@ class KfpClient:
 
     @cached_property
     def health(self) -> Health:
-        """What the server says of itself.
-
-        Raises:
-            KfpError: it is older than the oldest that takes this pipeline.
-        """
+        """What the server says of itself."""
         self.ask("look whether it is there", kfp_server_api.HealthzServiceApi(self._api).healthz_service_get_healthz)
-        health = health_of(json.loads(self._api.last_response.data))
-        if health.version is not None and health.version < OLDEST:
-            oldest = ".".join(map(str, OLDEST))
+        return health_of(json.loads(self._api.last_response.data))
+
+    @property
+    def warning_of_age(self) -> str | None:
+        """What will not work as the server is older than OLDEST; None where all does."""
+        if not self.health.is_old:
+            return None
+        return (
+            f"KFP at {self.connection.endpoint}: found version {self.health.tag_name}, older than {_OLDEST_TEXT}: runs and schedules can "
+            "be shown and runs be cancelled; submit, apply and whatever else changes the server is refused"
+        )
+
+    def check_version(self) -> None:
+        """Raises KfpError where the server is older than the oldest that takes this pipeline."""
+        if self.health.is_old:
             raise KfpError(
-                f"KFP at {self.connection.endpoint}: found version {health.tag_name}, allowed {oldest} or newer: the drivers of "
+                f"KFP at {self.connection.endpoint}: found version {self.health.tag_name}, allowed {_OLDEST_TEXT} or newer: the drivers of "
                 "older ones refuse the pipeline's optional secrets, so its first step fails (kubeflow/pipelines#12495). "
                 "Fix: upgrade the server"
             )
-        return health
 
     @property
     def multi_user(self) -> bool:

@@ -42,6 +42,17 @@ def connect(endpoint: str | None, namespace: str | None, token_file: Path | None
     return KfpClient(find_connection(Asked(endpoint, namespace, token_file, context)))
 
 
+def connect_to_read(endpoint: str | None, namespace: str | None, token_file: Path | None, context: str | None) -> "KfpClient":
+    """As `connect`, for a command that changes nothing or cancels: a server too old for the pipeline is a warning on stderr."""
+    from pipelines.screens import open_console
+
+    kfp = connect(endpoint, namespace, token_file, context)
+    warning = kfp.warning_of_age
+    if warning is not None:
+        open_console(stderr=True).print(f"warning: {warning}", soft_wrap=True)
+    return kfp
+
+
 def submit(
     spec: SpecPath,
     overrides: Overrides = None,
@@ -110,7 +121,7 @@ def runs(
     from pipelines.screens import open_console
 
     _check_options(run, log=log, follow=follow, cancel=cancel, open_page=open_page)
-    kfp = connect(endpoint, namespace, token_file, context)
+    kfp = connect_to_read(endpoint, namespace, token_file, context)
     if run is None:
         open_console().print(runs_screen(kfp, experiment, limit))
     elif log is not None:
@@ -213,7 +224,7 @@ def diff(
     from pipelines.definitions import read_definitions
 
     wanted = read_definitions(folder)
-    there = in_kubernetes(wanted, namespace) if kubernetes else in_kfp(connect(endpoint, namespace, token_file, context), wanted)
+    there = in_kubernetes(wanted, namespace) if kubernetes else in_kfp(connect_to_read(endpoint, namespace, token_file, context), wanted)
     found = list(differences(wanted, there))
     for each in found:
         print(each.told)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.kfp_commands import Context, Endpoint, Namespace, TokenFile, connect
+from pipelines.kfp_commands import Context, Endpoint, Namespace, TokenFile, connect, connect_to_read
 
 if TYPE_CHECKING:
     from pipelines.compiling import CompiledPipeline
@@ -41,7 +41,7 @@ def plan(
 
     wanted = load_schedules(file)
     pipeline = _pinned_pipeline()
-    kfp = connect(endpoint, namespace, token_file, context)
+    kfp = connect_to_read(endpoint, namespace, token_file, context)
     owned = owned_schedules(kfp, wanted.owner)
     needed = changes(wanted, owned, version=pipeline.version_name, prune=prune, no_catch_up=no_catch_up)
     for change in needed:
@@ -98,7 +98,7 @@ def list_them(
     from pipelines.schedules_screen import schedules_screen
     from pipelines.screens import open_console
 
-    kfp = connect(endpoint, namespace, token_file, context)
+    kfp = connect_to_read(endpoint, namespace, token_file, context)
     open_console().print(schedules_screen(kfp, owned_schedules(kfp, owner), owner))
 
 

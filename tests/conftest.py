@@ -21,6 +21,7 @@ os.environ |= {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hostile-cases", type=int, default=2000, metavar="COUNT", help="damaged specs to read (make test-hostile: 10,000)")
+    parser.addoption("--cancellations", type=int, default=3, metavar="COUNT", help="runs to cancel in training on a cluster")
 
 
 @pytest.fixture(autouse=True)

@@ -117,8 +117,8 @@ class Cluster:
         self._unanswered = False
         return created
 
-    def annotate(self, name: str, annotations: dict[str, str]) -> None:
-        """Nothing happens when the API does not answer, or there is no job: it is asked again, or watched."""
+    def annotate(self, name: str, annotations: dict[str, str] | dict[str, str | None]) -> None:
+        """None takes one away. Nothing happens when the API does not answer, or there is no job: it is asked again, or watched."""
         body = {"metadata": {"annotations": annotations}}
         with suppress(ApiException, *NO_ANSWER):
             self._objects.patch_namespaced_custom_object(**self._jobs, name=name, body=body, _request_timeout=REQUEST_S)

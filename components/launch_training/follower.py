@@ -16,7 +16,7 @@ from components.launch_training.cluster_watch import Seen
 from components.launch_training.deadlines import STALL_CLOCK, clock_of, group_of, overdue, uploads_s
 from components.launch_training.job_events import job_warnings, limit_of, newest_message, why_no_pods
 from components.launch_training.local import pass_on
-from components.launch_training.ownership import end_job
+from components.launch_training.ownership import Owner, end_job
 from components.launch_training.phases import (
     IS_SET_UP,
     Ended,
@@ -94,12 +94,12 @@ class Follower:
         work: Path,
         log: Log,
         *,
-        kfp_run: str,
+        owner: Owner,
         attached: bool,
         restarts: Restarts = Restarts(),
     ) -> None:
         """`restarts`: those of earlier jobs of this training, which stalled."""
-        self._cluster, self._name, self._plan, self._spec, self._kfp_run = cluster, name, plan, spec, kfp_run
+        self._cluster, self._name, self._plan, self._spec, self._owner = cluster, name, plan, spec, owner
         self._store, self._work, self._log = store, work, log
         self._inbox: queue.Queue[tuple[str, str] | None] = queue.Queue()
         self._only_new = attached
@@ -340,7 +340,7 @@ class Follower:
 
     def _end_job(self) -> str:
         """The job is deleted, if it is this run's to end; returns what is left, for whoever reads why."""
-        left = end_job(self._cluster, self._name, self._kfp_run, self._log)
+        left = end_job(self._cluster, self._name, self._owner, self._log)
         self._end_logs()
         return f"{left}; {self._where_logs_are()}"
 

@@ -10,7 +10,7 @@ from typing import Any
 from components.launch_training.cluster import Cluster
 from components.launch_training.follower import Follower, Restarts, Stalled, stamp_of_now
 from components.launch_training.kinds import KINDS, JobKind
-from components.launch_training.ownership import ANOTHERS, end_job, is_anothers, is_left
+from components.launch_training.ownership import Owner, end_job, is_left, this_owner
 from components.launch_training.phases import is_finished
 from components.shared.errors import ClusterError, Preempted
 from components.shared.patience import waits_no_more
@@ -22,7 +22,6 @@ from components.shared.step import Log
 from components.shared.storage import Store, open_store
 from components.shared.training_job import (
     AFTER_GRACE_S,
-    KFP_RUN_ANNOTATION,
     LEASE_ANNOTATION,
     OWN_RUNTIME_GRACE_S,
     TRAINING_ANNOTATION,
@@ -49,6 +48,7 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
     """
     cluster = Cluster(spec.cluster.namespace, KINDS[spec.backend])
     name = manifest["metadata"]["name"]
+    owner = this_owner(kfp_run)
     follower: Follower | None = None
     no_exit_task = was_resumed(store, kfp_run)
     with waits_no_more(when=True):
@@ -60,17 +60,17 @@ def run_in_cluster(spec: RunSpec, manifest: Fields, plan: Plan, store: Store, *,
         try:
             restarts: Restarts | None = Restarts()
             while restarts is not None:
-                attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, kfp_run=kfp_run), spec, log)
+                attached = begin(cluster, as_sent(cluster.kind, manifest, image=image, owner=owner), owner, spec, log)
                 follower = Follower(
-                    cluster, name, plan, spec.cluster, for_people, work, log, kfp_run=kfp_run, attached=attached, restarts=restarts
+                    cluster, name, plan, spec.cluster, for_people, work, log, owner=owner, attached=attached, restarts=restarts
                 )
                 restarts = followed(follower, cluster, name, log)
         except (SystemExit, KeyboardInterrupt):
-            what = _stopped(cluster, name, kfp_run, follower, log)
+            what = _stopped(cluster, name, owner, follower, log)
             raise Preempted(f"training: stopped; {what}") from None
         except Exception:
             if no_exit_task:
-                end_job(cluster, name, kfp_run, log)
+                end_job(cluster, name, owner, log)
             raise
 
 
@@ -91,27 +91,26 @@ def followed(follower: Follower, cluster: Cluster, name: str, log: Log) -> Resta
     return None
 
 
-def _stopped(cluster: Cluster, name: str, kfp_run: str, follower: Follower | None, log: Log) -> str:
+def _stopped(cluster: Cluster, name: str, owner: Owner, follower: Follower | None, log: Log) -> str:
     """The job is deleted and what its pods printed is stored, or that was given up. Returns what became of the job."""
     what = f"job {name} may still run: {cluster.deleted_by_hand(name)}"
     with suppress(KeyboardInterrupt):
-        what = end_job(cluster, name, kfp_run, log)  # first of all: whoever ends this process may kill it soon
+        what = end_job(cluster, name, owner, log)  # first of all: whoever ends this process may kill it soon
         if follower is not None:
             follower.store_open_logs()
     return what
 
 
-def as_sent(kind: JobKind, manifest: Fields, *, image: str, kfp_run: str) -> Fields:
-    """The manifest with the workers' image in it, marked as followed now, and with its owner where it has one."""
+def as_sent(kind: JobKind, manifest: Fields, *, image: str, owner: Owner) -> Fields:
+    """The manifest with the workers' image in it, marked as followed now, and with its owner."""
     whole = json.loads(json.dumps(manifest))
     kind.with_image(whole, image)
     whole["metadata"]["annotations"][LEASE_ANNOTATION] = stamp_of_now()
-    if kfp_run:
-        whole["metadata"]["annotations"][KFP_RUN_ANNOTATION] = kfp_run
+    whole["metadata"]["annotations"] |= {key: value for key, value in owner.marks.items() if value is not None}
     return whole
 
 
-def begin(cluster: Cluster, manifest: Fields, spec: RunSpec, log: Log) -> bool:
+def begin(cluster: Cluster, manifest: Fields, owner: Owner, spec: RunSpec, log: Log) -> bool:
     """The job is there. Returns whether it was before; one that is over is removed first.
 
     Raises ClusterError when a job of this name works by another plan.
@@ -138,7 +137,7 @@ def begin(cluster: Cluster, manifest: Fields, spec: RunSpec, log: Log) -> bool:
                 f"{cluster.deleted_by_hand(name)}"
             )
         else:
-            log.info("job_found", job=name, namespace=cluster.namespace, why=_taken_over(cluster, found, annotations))
+            log.info("job_found", job=name, namespace=cluster.namespace, why=_taken_over(cluster, found, owner))
             return True
 
 
@@ -147,15 +146,13 @@ def checked_name(name: str) -> str:
     return f"{name[: -len(DRY_RUN)]}{DRY_RUN}"
 
 
-def _taken_over(cluster: Cluster, job: Fields, annotations: dict[str, str]) -> str:
-    """A job whose run lost it belongs from now on to the one that found it, so that this one's end is the job's too. Says whose it is."""
-    kfp_run = annotations.get(KFP_RUN_ANNOTATION, "")
-    if not is_anothers(job, kfp_run):
-        return "an earlier try began it"
-    if not is_left(job, now=datetime.now(UTC)):
-        return f"{ANOTHERS} and follows it; it is followed here too, and never deleted from here"
-    cluster.annotate(job["metadata"]["name"], {KFP_RUN_ANNOTATION: kfp_run, LEASE_ANNOTATION: annotations[LEASE_ANNOTATION]})
-    return f"{ANOTHERS} and follows it no more; it is this run's now"
+def _taken_over(cluster: Cluster, job: Fields, owner: Owner) -> str:
+    """A job whose owner lost it belongs from now on to the one that found it, so that this one's end is the job's too. Says whose it is."""
+    why_not = owner.why_not(job)
+    if why_not and not owner.takes_over_at_once(job) and not is_left(job, now=datetime.now(UTC)):
+        return f"{why_not}; it is followed here too, and never deleted from here"
+    cluster.annotate(job["metadata"]["name"], {**owner.marks, LEASE_ANNOTATION: stamp_of_now()})
+    return f"{why_not}, or did; it is this run's now" if why_not else "an earlier try began it"
 
 
 def gone_after_s(spec: RunSpec) -> int:

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from components.launch_training import cluster_facts
@@ -10,7 +11,7 @@ from components.launch_training.cluster_facts import NotAllowed
 from components.launch_training.cluster_queue import poll_workload
 from components.launch_training.phases import is_over
 from components.launch_training.probe import Probed, ended_early, has_run, heard, still_waiting
-from components.launch_training.workload import Queueing, is_judged
+from components.launch_training.workload import NOT_ASKED, Queueing, is_judged
 from components.shared.errors import ClusterError
 from components.shared.processes import left_by_signal
 from components.shared.step import Log
@@ -47,18 +48,26 @@ def probe(cluster: Cluster, job: Fields, *, seconds: float, log: Log) -> Probed:
 
 
 def probe_queue(cluster: Cluster, job: Fields, *, seconds: float) -> Queueing:
-    """What Kueue makes of a suspended job with a queue's label within `seconds`. Nothing is left of it. Raises ClusterError when the job
-    is refused."""
+    """What Kueue makes of a suspended job with a queue's label within `seconds`. Nothing is left of it.
+
+    It is not answered where the API server was silent when it was asked last, and Kueue had not judged the job before.
+
+    Raises:
+        ClusterError: the job is refused, or somebody else deleted it.
+    """
     name = job["metadata"]["name"]
     by_hand = cluster.deleted_by_hand(name)
-    found = Queueing()
+    found = NOT_ASKED
     with left_by_signal(ending=f"doctor: {name} is being deleted", left=f"doctor: {name} may be left: {by_hand}"):
         try:
             cluster.create(job)
             made = cluster.job(name)
+            if made is None:
+                raise ClusterError(f"cluster: job {name} is gone: someone else deleted it")
             end = time.monotonic() + seconds
-            while made is not None and time.monotonic() < end:
-                found = poll_workload(made, cluster.namespace, before=found)
+            while time.monotonic() < end:
+                answer = poll_workload(made, cluster.namespace, before=NOT_ASKED)
+                found = answer if answer.is_answered else replace(found, is_answered=False)
                 if found.no_kueue or found.unread or is_judged(found):
                     break
                 time.sleep(TICK_S)

@@ -64,6 +64,9 @@ def effect_finding(kind: JobKind, queue: str, found: Queueing, *, waited_s: floa
     check = "queue's effect"
     if found.unread:
         return Finding(check=check, state="skipped", found=f"a suspended {kind.name} was made, but {found.unread}")
+    if not found.is_answered:
+        silent = f"a suspended {kind.name} was made, but the API server did not answer within {waited_s:.0f} s whether Kueue took it up"
+        return Finding(check=check, state="skipped", found=silent, mend="run doctor again when the API server answers")
     if found.workload is None and not found.no_kueue:
         waited = f"Kueue made no Workload for a {kind.name} within {waited_s:.0f} s"
         framework = f"{kind.group}/{kind.name.lower()}"

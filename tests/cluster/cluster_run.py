@@ -31,7 +31,11 @@ sys.exit(task.wait())
 """
 """As Argo starts a task: in a process group of its own, to which it passes signals on."""
 
-LAUNCH = "import sys; from components.launch_training.__main__ import run_step; run_step(sys.argv[1], train_image=sys.argv[2])"
+LAUNCH = """
+import sys
+from components.launch_training.__main__ import run_step
+run_step(sys.argv[1], train_image=sys.argv[2], kfp_run=sys.argv[3])
+"""
 KILL = """
 import os, pathlib, sys
 found = []
@@ -131,13 +135,13 @@ class ClusterRun:
         assert done.returncode == 0, done.stdout + done.stderr
 
     @contextmanager
-    def launcher(self, kubeconfig: Path | None = None) -> Iterator[LocalLauncher]:
-        """Runs inside the block, at most."""
+    def launcher(self, kubeconfig: Path | None = None, *, kfp_run: str = "") -> Iterator[LocalLauncher]:
+        """Runs inside the block, at most. `kfp_run`: KFP's id of the run that it is a step of."""
         env = environment(self.work) | self.namespace.env | {"HAGANE_LOG": "json"}
         if kubeconfig is not None:
             env["KUBECONFIG"] = str(kubeconfig)
         printed = self.folder / f"launcher-{len(list(self.folder.glob('launcher-*')))}.log"
-        command = [sys.executable, "-W", "ignore", "-c", LAUNCH, self.uri, read_images().of("train")]
+        command = [sys.executable, "-W", "ignore", "-c", LAUNCH, self.uri, read_images().of("train"), kfp_run]
         with printed.open("wb") as file:
             process = subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT)
         try:

@@ -8,6 +8,7 @@ import pytest
 from components.launch_training.cluster import Cluster
 from components.launch_training.in_cluster import as_sent
 from components.launch_training.kinds import KINDS
+from components.launch_training.ownership import this_owner
 from components.render_config.planner import Machine, make_plan
 from components.render_config.pytorchjob import pytorchjob
 from components.render_config.trainjob import trainjob
@@ -33,7 +34,7 @@ def _make_each_length(backend: str, namespace: TestNamespace) -> None:
     for length in LENGTHS:
         manifest = _manifest(backend, f"{'name-' * 10}"[: length - 1] + "x")
         name = manifest["metadata"]["name"]
-        assert cluster.create(as_sent(cluster.kind, manifest, image="localhost/none:1", kfp_run=""))
+        assert cluster.create(as_sent(cluster.kind, manifest, image="localhost/none:1", owner=this_owner("")))
         end = time.monotonic() + PATIENCE_S
         while len(cluster.pods(name)) < 2:
             assert time.monotonic() < end, f"{name}: {cluster.pods(name)}"

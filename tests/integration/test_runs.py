@@ -46,6 +46,17 @@ def person(server: KfpServer, tmp_path: Path) -> Person:
     return Person(server, tmp_path)
 
 
+def test_the_runs_of_an_old_server_are_shown_after_one_line_that_says_what_will_not_work(server: KfpServer, person: Person) -> None:
+    server.tag_name = "2.5.0"
+    for words in ([], [person.run]):
+        done = person.runs(*words)
+        assert done.exit_code == 0, done.errors
+        (warning,) = done.errors
+        assert warning.startswith(f"warning: KFP at {server.endpoint}: found version 2.5.0, older than 2.14")
+        assert "submit, apply and whatever else changes the server is refused" in warning
+    assert "run tiny  waiting" in done.output
+
+
 @pytest.mark.parametrize(("zone", "started"), [("Asia/Tokyo", "2026-11-30 06:48"), ("America/New_York", "2026-11-29 16:48")])
 def test_a_step_that_is_running_has_no_end_in_any_time_zone(server: KfpServer, person: Person, zone: str, started: str) -> None:
     run = keep_run(server, "run-training")

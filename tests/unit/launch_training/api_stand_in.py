@@ -97,7 +97,8 @@ class JobKeeper:
             body["metadata"]["creationTimestamp"] = datetime.now(UTC).isoformat()
             self.jobs[body["metadata"]["name"]] = body
         if verb == "PATCH":
-            self.jobs[name]["metadata"]["annotations"] |= body["metadata"]["annotations"]
+            merged = self.jobs[name]["metadata"]["annotations"] | body["metadata"]["annotations"]
+            self.jobs[name]["metadata"]["annotations"] = {key: value for key, value in merged.items() if value is not None}
         if verb == "DELETE":
             del self.jobs[name]
         return 200, body

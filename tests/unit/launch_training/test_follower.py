@@ -15,6 +15,7 @@ from components.launch_training import cluster_watch, follower, in_cluster
 from components.launch_training.cluster import Cluster
 from components.launch_training.follower import Follower
 from components.launch_training.in_cluster import begin, run_in_cluster
+from components.launch_training.ownership import this_owner
 from components.launch_training.phases import Fields
 from components.shared.errors import ClusterError, Preempted, RunFailed
 from components.shared.spec import ClusterSpec
@@ -138,7 +139,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 def follow(world: World, folder: Path, *, kfp_run: str = "", attached: bool = False, **spec: Any) -> LocalStore:
     store = LocalStore(folder / "run")
-    Follower(Cluster(), "j", PLAN, ClusterSpec(**spec), store, folder / "work", world.log, kfp_run=kfp_run, attached=attached).follow()
+    owner = this_owner(kfp_run)
+    Follower(Cluster(), "j", PLAN, ClusterSpec(**spec), store, folder / "work", world.log, owner=owner, attached=attached).follow()
     return store
 
 
@@ -383,10 +385,10 @@ def test_a_job_found_again_is_marked_at_once_and_its_log_goes_on(world: World, t
 def test_a_retried_launcher_finds_its_job_though_a_quota_lets_no_other_be_made(world: World) -> None:
     world.refuses.add("POST")
     manifest: Any = {"metadata": {"name": "j", "annotations": {"hagane.dev/training": "7"}}}
-    assert begin(Cluster(), manifest, SPEC, world.log)
+    assert begin(Cluster(), manifest, this_owner(""), SPEC, world.log)
     world.job = None
     with pytest.raises(ClusterError, match="cannot create pytorchjobs"):
-        begin(Cluster(), manifest, SPEC, world.log)
+        begin(Cluster(), manifest, this_owner(""), SPEC, world.log)
 
 
 class SteppedClock:
@@ -417,6 +419,6 @@ def test_a_deleted_jobs_pods_have_all_their_grace_before_the_next_job_is_given_u
     world.job["metadata"]["deletionTimestamp"] = NOW
     monkeypatch.setattr(in_cluster, "time", SteppedClock(world, job_gone_at_s=float("inf")))
     with pytest.raises(ClusterError, match=f"its pods are still there after {waited_s} s"):
-        begin(Cluster(), manifest, spec, world.log)
+        begin(Cluster(), manifest, this_owner(""), spec, world.log)
     monkeypatch.setattr(in_cluster, "time", SteppedClock(world, job_gone_at_s=gone_at_s))
-    assert begin(Cluster(), manifest, spec, world.log) is False
+    assert begin(Cluster(), manifest, this_owner(""), spec, world.log) is False

@@ -1,7 +1,9 @@
-"""Two runs of KFP under one name: the second follows the first one's job and never ends it. An API server that keeps jobs stands in for a
-cluster, whose part is no more than that here: what is asked is which jobs are left in it."""
+"""Two runs under one name: the second follows the first one's job and never ends it while the first does.
 
-from collections.abc import Iterator
+An API server that keeps jobs stands in for a cluster, whose part is no more than that here: what is asked is which jobs are left in it.
+"""
+
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -48,13 +50,17 @@ def spec(tmp_path: Path) -> RunSpec:
 
 @pytest.fixture
 def launch(keeper: JobKeeper, spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A launcher of a run of KFP that begins or finds the job and, once it follows it, is told SIGTERM or killed. What it said last."""
+    """A launcher of a run of KFP that begins or finds the job and, once it follows it, is told SIGTERM or killed. What it said last.
 
-    def launch(kfp_run: str, *, killed: bool = False) -> str:
+    `meanwhile`: what happens while it follows, before it ends.
+    """
+
+    def launch(kfp_run: str, *, killed: bool = False, meanwhile: Callable[[], object] = lambda: None) -> str:
         class Follower:
             def __init__(self, *_: object, **__: object) -> None: ...
 
             def follow(self) -> None:
+                meanwhile()
                 raise (KeyError("killed") if killed else SystemExit(143))
 
             def store_open_logs(self) -> None:
@@ -89,14 +95,39 @@ def test_a_retry_of_the_same_run_still_owns_the_job_and_ends_it(launch: Any, kee
     assert keeper.jobs == {}
 
 
-def test_outside_kfp_a_launcher_that_is_stopped_deletes_the_job_whoever_began_it(launch: Any, keeper: JobKeeper) -> None:
+def test_outside_kfp_a_launcher_deletes_its_own_job_and_one_that_an_earlier_launcher_left(launch: Any, keeper: JobKeeper) -> None:
+    assert "is deleted" in launch("")
     launch("", killed=True)
     assert keeper.owners == [None]
-    launch("first")
+    assert "is deleted" in launch("")
     assert keeper.jobs == {}
-    launch("first", killed=True)
-    launch("")
+
+
+@pytest.mark.parametrize(("first", "second"), [("", "kfp"), ("kfp", "")])
+def test_a_job_that_is_followed_in_kfp_or_outside_belongs_to_the_other_only_once_it_is_left(
+    first: str, second: str, launch: Any, keeper: JobKeeper
+) -> None:
+    launch(first, killed=True)
+    assert "is left at work" in launch(second)
+    assert len(keeper.jobs) == 1
+    _was_not_followed_for(3, keeper)
+    assert "is deleted" in launch(second)
     assert keeper.jobs == {}
+
+
+@pytest.mark.parametrize("taker", ["", "kfp"])
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_launcher_that_slept_leaves_the_job_that_another_follows_meanwhile(
+    taker: str, is_new: bool, launch: Any, keeper: JobKeeper
+) -> None:
+    def take_over() -> None:
+        _was_not_followed_for(3, keeper)
+        if is_new:
+            keeper.jobs.clear()
+        launch(taker, killed=True)
+
+    assert "is left at work: another" in launch("", meanwhile=take_over)
+    assert keeper.owners == [taker or None]
 
 
 def test_a_job_that_its_run_lost_belongs_to_the_one_that_found_it(launch: Any, keeper: JobKeeper) -> None:

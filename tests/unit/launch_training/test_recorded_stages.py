@@ -20,6 +20,7 @@ from components.launch_training.deadlines import clock_of
 from components.launch_training.follower import Follower
 from components.launch_training.job_events import event_time, job_warnings, newest_message
 from components.launch_training.kinds import PYTORCHJOB, TRAINJOB, JobKind
+from components.launch_training.ownership import this_owner
 from components.launch_training.phases import Phase
 from components.shared.errors import ClusterError, HaganeError, RunFailed
 from components.shared.spec import ClusterSpec
@@ -151,7 +152,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             name, store = recorded.found["job"]["metadata"]["name"], LocalStore(tmp_path / "run")
             reader = Follower(
                 Cluster(None, recorded.kind), name, PLAN, ClusterSpec(**spec), store, tmp_path / "work", cast(Log, recorded),
-                kfp_run="", attached=attached,
+                owner=this_owner(""), attached=attached,
             )  # fmt: skip
             tell = reader._tell
 

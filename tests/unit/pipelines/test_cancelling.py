@@ -3,11 +3,15 @@
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from components.shared.errors import RunFailed
-from components.shared.failures import STEPS
+from components.shared.errors import Preempted, RunFailed
+from components.shared.failures import STEPS, failure_of, write_failure
+from components.shared.storage import LocalStore
 from pipelines import cancelling
 from pipelines.cancelling import cancel_run
 from pipelines.kfp_client import KfpClient
@@ -40,8 +44,17 @@ class Training:
     def look(self) -> RunView:
         return view_of(self.kfp.ask("look", self.kfp.runs.run_service_get_run, self.run), NAMES)
 
-    def cancel(self) -> None:
-        cancel_run(self.kfp, self.look, None, tell=self.told.append)
+    def cancel(self, run_uri: str | None = None) -> None:
+        cancel_run(self.kfp, self.look, run_uri, tell=self.told.append)
+
+    def continue_after_failure(self, *, at: str) -> None:
+        """The run fails at this step, its exit task sees that no job is left, and KFP's Retry continues it with the step."""
+        steps: Any = {"launch_training": "FAILED" if at == "launch_training" else "SUCCEEDED"}
+        self.server.advance(self.run, "FAILED", steps=steps | {at: "FAILED", "end_run": "SUCCEEDED"})
+        time.sleep(1.1)  # KFP gives whole seconds
+        self.kfp.ask("retry", self.kfp.runs.run_service_retry_run, self.run)
+        again: Any = {at: "RUNNING"}
+        self.server.advance(self.run, "RUNNING", steps=again)
 
 
 def test_cancelled_twenty_times_no_job_is_left_when_the_command_returns(server: KfpServer) -> None:
@@ -71,6 +84,54 @@ def test_a_job_that_may_be_left_is_an_error(server: KfpServer) -> None:
         "long: end_run failed, so a training job may be left; see `hagane reap`",
     )
     assert error.value.exit_code == 1
+
+
+def test_of_a_run_that_retry_continued_the_first_trys_exit_task_says_nothing(server: KfpServer) -> None:
+    training = Training(server)
+    training.continue_after_failure(at="launch_training")
+    server.on_terminate = lambda run: server.advance(run, "FAILED", steps={"launch_training": "FAILED"})
+    with pytest.raises(RunFailed) as error:
+        training.cancel("s3://b/runs/long")
+    assert error.value.problems == (
+        "long: a training job may be left: KFP's Retry had continued the run, and Retry does not run end_run again. "
+        "Fix: hagane reap s3://b/runs/long",
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "kfp_run", "is_gone"),
+    [
+        ("training: stopped; job long is deleted", "", True),
+        ("training: stopped; job long may still be at work (403)", "", False),
+        ("training: stopped; job long is deleted", "another", False),
+    ],
+)
+def test_of_a_run_that_retry_continued_the_launcher_says_whether_its_job_is_deleted(
+    said: str, kfp_run: str, is_gone: bool, server: KfpServer, tmp_path: Path
+) -> None:
+    training = Training(server)
+    training.continue_after_failure(at="launch_training")
+
+    def end(run: str) -> None:
+        failure = failure_of("launch_training", Preempted(said), [], at=datetime.now(UTC), kfp_run=kfp_run or run)
+        write_failure(LocalStore(tmp_path), failure)
+        server.advance(run, "FAILED", steps={"launch_training": "FAILED"})
+
+    server.on_terminate = end
+    if is_gone:
+        training.cancel(str(tmp_path))
+        assert training.told[-1].endswith("s: its launcher deleted the training job")
+        return
+    with pytest.raises(RunFailed, match="a training job may be left"):
+        training.cancel(str(tmp_path))
+
+
+def test_a_retry_that_came_to_no_training_leaves_no_job(server: KfpServer) -> None:
+    training = Training(server)
+    training.continue_after_failure(at="evaluate")
+    server.on_terminate = lambda run: server.advance(run, "FAILED", steps={"evaluate": "FAILED"})
+    training.cancel()
+    assert training.told[-1].endswith("s: it had begun no training since KFP's Retry")
 
 
 def test_a_run_that_is_over_stays_as_it_is(server: KfpServer) -> None:

@@ -4,6 +4,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,13 @@ def test_active_runs_past_a_page_are_all_found_and_those_without_a_state_yet_too
     assert server.called("GET /runs")[-1].query.keys() == {"page_size", "page_token"}
 
 
+def test_a_run_that_never_got_a_state_is_active_for_an_hour_after_it_was_created(server: KfpServer) -> None:
+    made = {age: add_run(server, {"display_name": age, "pipeline_spec": {"root": {}}}) for age in ("now", "58", "62", "1 year")}
+    for age, minutes in (("58", 58), ("62", 62), ("1 year", 525_600)):
+        made[age]["created_at"] = f"{datetime.now(UTC) - timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%SZ}"
+    assert {run.display_name for run in active_runs(client(server.endpoint))} == {"now", "58"}
+
+
 @pytest.mark.parametrize("through_ui", [False, True])
 def test_health_is_read_in_the_spelling_of_the_api_and_of_the_ui(server: KfpServer, through_ui: bool) -> None:
     server.through_ui, server.tag_name = through_ui, "2.17.0"
@@ -158,14 +166,28 @@ def test_health_is_read_in_the_spelling_of_the_api_and_of_the_ui(server: KfpServ
 
 
 @pytest.mark.parametrize("through_ui", [False, True])
-def test_a_server_older_than_the_pipeline_needs_is_refused_with_what_would_fail(server: KfpServer, through_ui: bool) -> None:
+def test_an_old_server_can_be_read_and_a_run_of_it_cancelled_but_nothing_else_is_sent(server: KfpServer, through_ui: bool) -> None:
     server.through_ui, server.tag_name = through_ui, "2.5.0"
-    told = str(refused(client(server.endpoint)))
-    assert "found version 2.5.0, allowed 2.14 or newer" in told
-    assert "its first step fails" in told
+    run = add_run(server, {"display_name": "r", "pipeline_spec": {"root": {}}})["run_id"]
+    kfp = client(server.endpoint)
+    assert [each.run_id for each in list_runs(kfp)] == [run]
+    kfp.ask("cancel", kfp.runs.run_service_terminate_run, run)
+    assert "found version 2.5.0, older than 2.14: runs and schedules can be shown" in str(kfp.warning_of_age)
+    with pytest.raises(KfpError) as error:
+        upload_version(kfp, "p", "v1", b"a: 1", description="")
+    assert "found version 2.5.0, allowed 2.14 or newer" in str(error.value)
+    assert "its first step fails" in str(error.value)
+    with pytest.raises(KfpError, match=r"allowed 2\.14 or newer"):
+        kfp.experiment_id("new")
+    assert [str(each) for each in server.called("^(POST|DELETE)")] == [f"POST /runs/{run}:terminate"]
+
+
+def test_a_server_that_takes_the_pipeline_or_names_no_version_is_not_warned_of(server: KfpServer) -> None:
     for taken in ("2.14.0", "v2.17.3", "3.0.0", "unknown", ""):
         server.tag_name = taken
-        assert list_runs(client(server.endpoint)) == []
+        kfp = client(server.endpoint)
+        assert kfp.warning_of_age is None
+        assert kfp.experiment_id("new") is not None
 
 
 def test_the_sentence_of_a_fault_is_shown_where_the_details_hold_none(server: KfpServer) -> None:
