@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from components.render_config.file_reasons import leaves
-from components.render_config.hardware import GIB
+from components.render_config.hardware import GIB, NETWORK_GBIT_S
 from components.render_config.memory import KINDS
 from components.render_config.picture import css_class, options_chart, short_name, time_line
 from components.shared.figures import plain
@@ -22,6 +22,12 @@ WHAT_IT_IS = {
     "model.revision": "the hub commit that the dataset was made for",
     "model.model_type": "from config.json",
     "model.largest_layer_parameters": "the largest single weight: what ZeRO-3 gathers at once",
+    "hardware.num_nodes": "hardware.num_nodes, as the spec asks",
+    "hardware.processes_per_node": "hardware.processes_per_node, as the spec asks",
+    "hardware.gpu": "hardware.gpu, as the spec names it",
+    "hardware.tflops": "dense matrix products of one GPU in this precision: its data sheet, or hardware.tflops",
+    "hardware.link_gb_s": "from one GPU to the others of its node, in GB/s: its data sheet",
+    "hardware.network_gb_s": f"from one node to the others, in GB/s: hardware.network_gbit_s, or {NETWORK_GBIT_S} Gbit/s, divided by 8",
     "zero.offload_optimizer": "as for zero.stage",
     "zero.offload_parameters": "as for zero.stage",
     "steps.num_rows": "rows of the dataset that are trained on",
