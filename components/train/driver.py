@@ -57,14 +57,3 @@ def driver_problem(driver: Driver, torch_cuda: str) -> tuple[str, str] | None:
         serves = "" if driver.cuda is None else f" that serves CUDA {driver.cuda}"
         return f"found driver {driver.version or 'of unknown version'}{serves}; {needs}", update
     return None
-
-
-def driver_advice(torch_cuda: str | None) -> str:
-    """One sentence for a message that says no GPU was found: what is seen of the driver, and the fix."""
-    if torch_cuda is None:
-        return "this torch is built without CUDA: use the image train-cuda"
-    problem = driver_problem(find_driver(), torch_cuda)
-    if problem is None:
-        return f"the driver serves CUDA {find_driver().cuda}: look whether the pod requests GPUs"
-    found, fix = problem
-    return f"{found}. Fix: {fix}"
