@@ -19,7 +19,7 @@ from components.shared.processes import end_with_parent, stop_passed_on
 from components.shared.spec import RunSpec
 from components.shared.step import work_folder
 from components.shared.storage import open_store
-from components.shared.writer import held_run, this_writer
+from components.shared.writer import OWNER_VARIABLE, held_run, this_writer
 from pipelines.finetune import STEPS
 from pipelines.following import Outcome, Screen, follow
 from pipelines.parameters import texts_of
@@ -43,7 +43,7 @@ def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = 
         spec_file.write_text(spec.model_dump_json(exclude_none=True))  # KFP has no null; a field left out is null
         with Screen(console, STEPS) as screen:
             try:
-                outcome, exit_code, stopped_by = _run_pipeline(spec_file, log_file, screen, container_uid)
+                outcome, exit_code, stopped_by = _run_pipeline(spec_file, log_file, screen, container_uid, owner=held.writer.owner)
             except KeyboardInterrupt:
                 raise _given_up(spec) from None
     if held.lost_to is not None:
@@ -91,11 +91,13 @@ def run_in_containers(spec: RunSpec, console: Console, *, uid: int | None) -> No
         run_locally(spec, console, container_uid=uid)
 
 
-def _run_pipeline(spec_file: Path, log_file: Path, screen: Screen, container_uid: int | None) -> tuple[Outcome, int, set[signal.Signals]]:
+def _run_pipeline(
+    spec_file: Path, log_file: Path, screen: Screen, container_uid: int | None, *, owner: str
+) -> tuple[Outcome, int, set[signal.Signals]]:
     """What the events told, the exit code, and the signals that came: the first asks all steps to end, a third Ctrl-C kills them."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.local_run", str(spec_file), *([] if container_uid is None else [str(container_uid)])],
-        env={**os.environ, "HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1", OWNER_VARIABLE: owner},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
