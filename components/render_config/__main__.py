@@ -26,6 +26,7 @@ from components.shared.machine import machine_flags
 from components.shared.manifest import Manifest, Scalar, publish_folder, require_manifest
 from components.shared.model_source import CONFIG_AND_TOKENIZER, planned_config, resolve_model
 from components.shared.plan import Plan
+from components.shared.printable import printable, without_secrets
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
 from components.shared.step import Log, finished, open_run, step_log, step_of_run, work_folder
@@ -119,7 +120,7 @@ def import_deepspeed(file: Path, plan: Path | None) -> None:
         raise SpecError(f"{file}: cannot be read: {error}") from None
     imported = read_deepspeed(text, str(file))
     planned = None if plan is None else json.loads((plan / "deepspeed.json").read_text())
-    print("\n".join([*imported.problems, *explained(imported, planned)]))
+    print("\n".join(printable(without_secrets(line)) for line in [*imported.problems, *explained(imported, planned)]))
 
 
 def this_machine() -> Machine:
