@@ -17,14 +17,14 @@ def test_at_twenty_moments_one_start_goes_on_and_nothing_of_the_other_is_stored(
 ) -> None:
     two = TwoStarts(tmp_path, monkeypatch)
 
-    def fresh() -> str:
-        return s3_env.fresh_uri() if kind == "s3" else str(tmp_path / f"store-{len(list(tmp_path.iterdir()))}")
+    def fresh(number: int) -> str:
+        return s3_env.fresh_uri() if kind == "s3" else str(tmp_path / f"store-{number}")
 
-    calls = two.num_calls(first, fresh())
+    calls = two.num_calls(first, fresh(MOMENTS))
     print(f"\n{kind}: first {first}, second {second}; {calls} calls of the store")
     for moment in range(MOMENTS):
         call = 1 + moment * (calls - 1) // (MOMENTS - 1)
-        store = fresh()
+        store = fresh(moment)
         starts = two.at(call, first=first, second=second, store=store)
         refused = check(starts, store)
         line = next(start.refused[0] for start in starts if start.refused)
