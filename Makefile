@@ -25,8 +25,8 @@ bench-checkpoint: .venv/laptop  ## Print what a checkpoint costs, beside doing i
 	$(BIN)/python -m benchmarks.checkpoint
 
 ## Images
-images: .venv/dev  ## Build every image but CUDA's, by docker or podman; sizes, contents (build/sbom), known vulnerabilities
-	$(BIN)/python -m images.build && $(BIN)/python -m images.table && $(BIN)/python -m images.sbom && $(BIN)/python -m images.audit
+images: .venv/dev  ## Build every image but CUDA's, by docker or podman; sizes, contents, vulnerabilities (offline: AUDIT=--accept-not-audited)
+	$(BIN)/python -m images.build && $(BIN)/python -m images.table && $(BIN)/python -m images.sbom && $(BIN)/python -m images.audit $(AUDIT)
 images-cuda: .venv/dev  ## Build the training image for GPUs: 6 GB, a quarter of an hour
 	$(BIN)/python -m images.build train-cuda && $(BIN)/python -m images.table
 images-accept: .venv/dev  ## Make today's sizes the bounds
@@ -79,10 +79,11 @@ lock: .venv/dev  ## Resolve the lock files from pyproject.toml
 clean:  ## Remove the environment, all runs and what was built
 	rm -rf .venv .hagane build
 
-# An environment is as its lock file says, torch first: pip takes the wheel that fits the machine.
-.venv/%: requirements/%.txt requirements/torch.txt pyproject.toml
+# An environment is as its lock file says. torch is the one without CUDA where pip is offered it, and else PyPI's with its libraries.
+.venv/%: requirements/%.txt requirements/torch-cpu.txt requirements/torch-cuda.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-deps --require-hashes -r $<
-	$(BIN)/pip install --quiet -r requirements/torch.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/torch-cpu.txt 2> /dev/null \
+	  || $(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/torch-cuda.txt
 	$(BIN)/pip install --quiet --no-deps -e .
 	@touch .venv/laptop $@

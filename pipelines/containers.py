@@ -23,6 +23,7 @@ from docker.types import Mount
 from components.shared.images import Images
 from components.shared.machine import user_path
 from components.shared.spec import RunSpec
+from components.shared.writer import OWNER_VARIABLE
 from pipelines.container_engine import Engine
 
 DEFAULT_UID = 65532
@@ -37,6 +38,7 @@ STOP_S = 10
 HANDED_ON = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_EC2_METADATA_DISABLED"),
+    OWNER_VARIABLE,
     *("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
 FILES_HANDED_ON = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")

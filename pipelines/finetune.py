@@ -66,26 +66,28 @@ def finetune(
     ended = end_run(**asked, notify_when=notify_when)
     with dsl.ExitHandler(ended, name="Fine-tune"):
         claimed = claim_run(**asked, skip_if_unchanged=skip_if_unchanged, notify_when=notify_when, images=" ".join(read_images().names()))
-        run = claimed.outputs["run"]
-        dataset = prepare_dataset(run=run, inputs=claimed.outputs["inputs"], seen=claimed.outputs["dataset_seen"])
-        plan = render_config(run=run, dataset=dataset.outputs["Output"], seen=claimed.outputs["plan_seen"])
+        run, digest = claimed.outputs["run"], claimed.outputs["spec_digest"]
+        dataset = prepare_dataset(run=run, spec_digest=digest, inputs=claimed.outputs["inputs"], seen=claimed.outputs["dataset_seen"])
+        plan = render_config(run=run, spec_digest=digest, dataset=dataset.outputs["Output"], seen=claimed.outputs["plan_seen"])
         checkpoints = launch_training(
             run=run,
+            spec_digest=digest,
             plan=plan.outputs["digest"],
             train_image=image("train"),
             train_on_gpus=image_on_gpus(),
             kfp_run=asked["kfp_run"],
         )
-        export = export_adapter(run=run, checkpoints=checkpoints.outputs["Output"])
-        evaluation = evaluate(run=run, export=export.outputs["Output"])
-        report = write_report(run=run, evaluation=evaluation.outputs["Output"])
-    settle(claimed, Pod("Claim the run", cpus="250m", memory="1Gi", hours=1))
-    settle(dataset, Pod("Prepare the dataset", cpus="2", memory="4Gi", hours=12), cached=True)
-    settle(plan, Pod("Plan", cpus="250m", memory="512Mi", hours=1), cached=True)
-    settle(checkpoints, Pod("Train", cpus="250m", memory="512Mi", hours=None, retries=1))
+        export = export_adapter(run=run, spec_digest=digest, checkpoints=checkpoints.outputs["Output"])
+        evaluation = evaluate(run=run, spec_digest=digest, export=export.outputs["Output"])
+        report = write_report(run=run, spec_digest=digest, evaluation=evaluation.outputs["Output"])
+    settle(claimed, Pod("Claim the run", cpus="250m", memory="1Gi", reads_hub=True, hours=1))
+    settle(dataset, Pod("Prepare the dataset", cpus="2", memory="4Gi", reads_hub=True, hours=12), cached=True)
+    settle(plan, Pod("Plan", cpus="250m", memory="512Mi", reads_hub=True, hours=1), cached=True)
+    settle(checkpoints, Pod("Train", cpus="250m", memory="512Mi", reads_hub=False, hours=None, retries=1))
     cpus = plan.outputs["cpus"]
-    settle(export, Pod("Export and verify", cpus=cpus, memory=plan.outputs["export_memory"], hours=12))
-    settle(evaluation, Pod("Evaluate", cpus=cpus, memory=plan.outputs["evaluate_memory"], hours=EVALUATE_POD_HOURS))
-    settle(report, Pod("Report", cpus="250m", memory="512Mi", hours=1))
-    settle(ended, Pod("How it ended", cpus="250m", memory="512Mi", hours=1, retries=0))  # may run twice all the same: see end.py
+    settle(export, Pod("Export and verify", cpus=cpus, memory=plan.outputs["export_memory"], reads_hub=True, hours=12))
+    settle(evaluation, Pod("Evaluate", cpus=cpus, memory=plan.outputs["evaluate_memory"], reads_hub=True, hours=EVALUATE_POD_HOURS))
+    settle(report, Pod("Report", cpus="250m", memory="512Mi", reads_hub=False, hours=1))
+    # May run twice all the same: see end.py.
+    settle(ended, Pod("How it ended", cpus="250m", memory="512Mi", reads_hub=False, hours=1, retries=0))
     kubernetes.use_secret_as_env(ended, secret_name="hagane-notify", secret_key_to_env={"url": "HAGANE_NOTIFY_URL"}, optional=True)  # noqa: S106 - its name

@@ -10,8 +10,9 @@ from kfp import dsl, kubernetes
 from kfp.dsl.pipeline_channel import PipelineChannel
 
 SECRET = "hagane-s3"  # noqa: S105 - its name
-"""Keys of the store, as docs/cluster.md has it made; a site whose pods have a role of a cloud needs none."""
-SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
+"""Keys of the store and the hub, as docs/cluster.md has it made; a site whose pods have a role of a cloud needs none."""
+STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+HUB_KEYS = ("HF_TOKEN",)
 CONFIG_MAP = "hagane"
 """k8s/base/config.yaml."""
 CONFIG_KEYS = (
@@ -28,6 +29,8 @@ class Pod:
     cpus: str | PipelineChannel
     """Cores asked for; a channel is an output of an earlier step."""
     memory: str | PipelineChannel
+    reads_hub: bool
+    """Whether the step fetches files of the model: only such a step gets the hub's token."""
     hours: int | None
     """Longest time that the pod may run; None for the one that trains, which has deadlines of its own and must be told SIGTERM first."""
     retries: int = 2
@@ -44,7 +47,11 @@ NO_PAUSE = "0s"
 
 
 def settle(task: dsl.PipelineTask, pod: Pod, *, cached: bool = False) -> None:
-    """The task's pod has all of it, and the variables by which it reaches the store."""
+    """The task's pod has all of it, the variables by which it reaches the store, and does not run as root.
+
+    kfp-kubernetes 2.17 has no field for the rest of a security context. A server of 2.17 sets it on every pod of a run: no privilege
+    escalation, all capabilities dropped, seccomp RuntimeDefault (kubeflow/pipelines#12782). Drivers before it pass over runAsNonRoot.
+    """
     task.set_display_name(pod.name)
     task.set_cpu_request(pod.cpus)
     task.set_memory_request(pod.memory)
@@ -53,7 +60,9 @@ def settle(task: dsl.PipelineTask, pod: Pod, *, cached: bool = False) -> None:
         task.set_retry(num_retries=pod.retries, backoff_duration=NO_PAUSE, backoff_factor=2.0, backoff_max_duration=RETRY_WINDOW)
     if pod.hours is not None:
         kubernetes.set_timeout(task, pod.hours * 3600)
-    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env={key: key for key in SECRET_KEYS}, optional=True)
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    keys = (*STORE_KEYS, *HUB_KEYS) if pod.reads_hub else STORE_KEYS
+    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env={key: key for key in keys}, optional=True)
     kubernetes.use_config_map_as_env(
         task, config_map_name=CONFIG_MAP, config_map_key_to_env={key: key for key in CONFIG_KEYS}, optional=True
     )

@@ -19,10 +19,11 @@ from components.shared.processes import end_with_parent, stop_passed_on
 from components.shared.spec import RunSpec
 from components.shared.step import work_folder
 from components.shared.storage import open_store
-from components.shared.writer import held_run, this_writer
+from components.shared.writer import OWNER_VARIABLE, held_run, this_writer
 from pipelines.finetune import STEPS
 from pipelines.following import Outcome, Screen, follow
 from pipelines.parameters import texts_of
+from pipelines.temporary_folder import LOCK, temporary_folder
 
 
 def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = None) -> None:
@@ -37,13 +38,18 @@ def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = 
     folder = work_folder(spec.run_uri, "pipeline")
     store = open_store(spec.run_uri)
     ask_to_end = partial(os.kill, os.getpid(), signal.SIGTERM)
-    with _alone(folder / "lock", spec.name), held_run(store, this_writer(), on_loss=ask_to_end) as held:
+    with (
+        _alone(folder / LOCK, spec.name),
+        held_run(store, this_writer(), on_loss=ask_to_end) as held,
+        temporary_folder(folder) as temporary,
+    ):
+        environment = {OWNER_VARIABLE: held.writer.owner, "TMPDIR": str(temporary)}
         log_file = folder / "pipeline.log"
         spec_file = folder / "spec.json"
         spec_file.write_text(spec.model_dump_json(exclude_none=True))  # KFP has no null; a field left out is null
         with Screen(console, STEPS) as screen:
             try:
-                outcome, exit_code, stopped_by = _run_pipeline(spec_file, log_file, screen, container_uid)
+                outcome, exit_code, stopped_by = _run_pipeline(spec_file, log_file, screen, container_uid, environment)
             except KeyboardInterrupt:
                 raise _given_up(spec) from None
     if held.lost_to is not None:
@@ -91,11 +97,13 @@ def run_in_containers(spec: RunSpec, console: Console, *, uid: int | None) -> No
         run_locally(spec, console, container_uid=uid)
 
 
-def _run_pipeline(spec_file: Path, log_file: Path, screen: Screen, container_uid: int | None) -> tuple[Outcome, int, set[signal.Signals]]:
+def _run_pipeline(
+    spec_file: Path, log_file: Path, screen: Screen, container_uid: int | None, environment: dict[str, str]
+) -> tuple[Outcome, int, set[signal.Signals]]:
     """What the events told, the exit code, and the signals that came: the first asks all steps to end, a third Ctrl-C kills them."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.local_run", str(spec_file), *([] if container_uid is None else [str(container_uid)])],
-        env={**os.environ, "HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -128,10 +128,18 @@ def _what_is_safe(store: Store) -> str:
 
 
 def kfp_step(
-    run: str, *, train_image: str, train_on_gpus: str, kfp_run: str, manifest_path: str, losses_path: str, metrics: Metrics
+    run: str,
+    *,
+    spec_digest: str,
+    train_image: str,
+    train_on_gpus: str,
+    kfp_run: str,
+    manifest_path: str,
+    losses_path: str,
+    metrics: Metrics,
 ) -> str:
     """`run_step` for KFP, which has its manifest, its losses drawn and its numbers too. Returns the manifest's digest."""
-    with step_of_run("launch_training", run) as log:
+    with step_of_run("launch_training", run, spec_digest=spec_digest) as log:
         manifest = _trained(run, train_image=train_image, train_on_gpus=train_on_gpus, kfp_run=kfp_run, log=log)
         history = History.model_validate_json(open_store(run).read_bytes(f"{CHECKPOINTS}/history.json"))
         Path(losses_path).write_text(losses_page(run, history), encoding="utf-8")

@@ -8,6 +8,7 @@ from components.shared.kfp_face import image
 @dsl.component(base_image=image("launch_training"), packages_to_install=[], install_kfp_package=False)
 def launch_training(
     run: str,
+    spec_digest: str,
     plan: str,
     train_image: str,
     train_on_gpus: str,
@@ -21,7 +22,9 @@ def launch_training(
     from components.launch_training.__main__ import kfp_step
 
     trainers = {"train_image": train_image, "train_on_gpus": train_on_gpus}
-    return kfp_step(run, **trainers, kfp_run=kfp_run, manifest_path=manifest.path, losses_path=losses.path, metrics=metrics)
+    return kfp_step(
+        run, spec_digest=spec_digest, **trainers, kfp_run=kfp_run, manifest_path=manifest.path, losses_path=losses.path, metrics=metrics
+    )
 
 
 @dsl.component(base_image=image("launch_training"), packages_to_install=[], install_kfp_package=False)

@@ -23,6 +23,7 @@ from components.shared.run_end import RunEnd, read_end, write_end
 from components.shared.spec import RunSpec
 from components.shared.step import Log
 from components.shared.storage import Store, open_store
+from components.shared.writer import given_back, is_held_by_another
 
 FINISHED = ("SUCCEEDED", "COMPLETE", "CACHED")
 """What KFP tells of a pipeline that passed: SUCCEEDED is kfp.local's, and a server's from kubeflow/pipelines#13986 on. Until then, 2.17
@@ -82,6 +83,8 @@ def end(
     else:
         series = series_of(spec, str(overrides.get("override_run_name", "")))
         found = _look(spec, series, f"Run {spec.name} {how}", finished=state in FINISHED, kfp_run=kfp_run, log=log)
+        if _is_anothers(store, kfp_run, log):
+            store = None  # nothing of a start that was refused is stored beside what another one makes
     reasons = [] if state in FINISHED else list(_reasons(found.failures, error_message))
     log.info("ended", state=state, title=found.title)
     # A run that passed, but whose job may be running, is a failure to whoever is to fix it.
@@ -92,6 +95,17 @@ def end(
         _keep_own_failure(store, found.problems, kfp_run, log)
         _notify_once(store, end, url, "\n".join([*found.lines, *reasons]), log)
     return Ended("\n".join(_page(found, reasons, store, end)), tuple(found.problems))
+
+
+def _is_anothers(store: Store, kfp_run: str, log: Log) -> bool:
+    """Whether another start works on the run, which this one never claimed. A lock of this one is given back."""
+    try:
+        asked = asked_of(store)
+        given_back(store, kfp_run)
+        return (asked is None or asked.kfp_run != kfp_run) and is_held_by_another(store, kfp_run)
+    except HaganeError as error:
+        log.warning("lock_not_given_back", why=error.problems[0])
+        return False
 
 
 def _keep_own_failure(store: Store | None, problems: list[str], kfp_run: str, log: Log) -> None:

@@ -36,13 +36,13 @@ def kfp_claim(
         return claim(spec, overrides, kfp_run=kfp_run, images=images, skip_if_unchanged=skip_if_unchanged, notify_when=notify_when, log=log)
 
 
-def kfp_step(run: str, *, inputs: str, manifest_path: str, page_path: str, metrics: Metrics) -> str:
+def kfp_step(run: str, *, spec_digest: str, inputs: str, manifest_path: str, page_path: str, metrics: Metrics) -> str:
     """The claimed run's dataset/ is finished; KFP has its manifest, its page and its counts. Returns the manifest's digest.
 
     Raises:
         RunFailed: the data changed since the run was claimed, so that KFP's cache would know this dataset by the old one's digest.
     """
-    with step_of_run("prepare_dataset", run) as log:
+    with step_of_run("prepare_dataset", run, spec_digest=spec_digest) as log:
         _, spec = open_run(run)
         manifest = prepare(spec, log)
         if digest_of(manifest.inputs) != inputs:

@@ -17,7 +17,6 @@ from components.prepare_dataset.page import render_page
 from components.prepare_dataset.quality import Quality, SetQuality, examples, places, set_quality
 from components.prepare_dataset.records import first_problems
 from components.prepare_dataset.rows import write_rows
-from components.prepare_dataset.samples import samples_of
 from components.prepare_dataset.source import Model, Records, Source
 from components.prepare_dataset.tokens import Encoded, Encoder, encode, problem_lines
 from components.shared.errors import DataError
@@ -94,8 +93,8 @@ def token_sample(model: Model, encoded: Sequence[Encoded]) -> TokenizerSample:
     """Up to 50 texts, evenly spaced, by which training and evaluation see that their tokenizer gives the same tokens."""
     encoder = model.encoder
     chosen = encoded[:: -(-len(encoded) // _NUM_SAMPLE_TEXTS)]
-    samples = (samples_of(encoder.template, tokens.source, encoder.end_tokens)[-1] for tokens in chosen)
-    texts = [sample.text[:_SAMPLE_CHARACTERS] for sample in samples]
+    samples = encoder.samples_of([tokens.source for tokens in chosen])
+    texts = [each[-1].text[:_SAMPLE_CHARACTERS] for each in samples if not isinstance(each, DataError)]
     encodings = encoder.tokenizer.encode_batch(texts, add_special_tokens=False)
     settings = read_json_object(model.resolved.folder / "tokenizer_config.json")
     return TokenizerSample(

@@ -7,9 +7,10 @@ from typing import Any
 
 from components.prepare_dataset.held_out import asked_in_both
 from components.prepare_dataset.quality import Places
-from components.prepare_dataset.samples import EMPTY_REASONING, ENDED_BY_EOS, HEADER_TRAINED, LEFT_OUT, REWRITTEN, samples_of
+from components.prepare_dataset.samples import EMPTY_REASONING, ENDED_BY_EOS, HEADER_TRAINED, LEFT_OUT, REWRITTEN
 from components.prepare_dataset.source import Records
 from components.prepare_dataset.tokens import Encoded, Encoder, begins_without_bos, control_tokens_in_text
+from components.shared.errors import DataError
 from components.shared.model_source import read_json_object
 
 
@@ -49,8 +50,8 @@ def token_cautions(encoder: Encoder, encoded: Sequence[Encoded], folder: Path, c
     if "strftime_now" in template.text:
         yield f"{template.name} writes today's date into conversations: on another day the same data gives other tokens"
     yield from _template_cautions(template.name, encoded)
-    first = samples_of(template, encoded[0].source, encoder.end_tokens)[0]
-    if begins_without_bos(encoder, first.text):
+    (first,) = encoder.samples_of([encoded[0].source])
+    if not isinstance(first, DataError) and begins_without_bos(encoder, first[0].text):
         yield f"{template.name} writes no bos token though the tokenizer begins a text with one; the model may expect it"
     inside = [tokens.source.where for tokens in encoded if tokens.starts_inside_token]
     if inside:

@@ -5,10 +5,10 @@ What of the text is trained on is found in samples.py.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,20 @@ from components.prepare_dataset.conversations import Message
 from components.shared.errors import DataError, ModelError
 from components.shared.named_file import local_file
 
+MOST_CHARACTERS = 32_000_000
+"""Of one text: several times the longest row that `data.row_tokens` allows."""
+
 # What a template's own expressions raise beside jinja2's errors, such as `message.content + 1`.
-_FAILURES = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+_FAILURES = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+)
 
 
 _LOOPS_OVER_PARTS = re.compile(r"for\s+\w+\s+in\s+\w+(\.content|\[['\"]content['\"]\])")
@@ -33,8 +45,14 @@ _LOOPS_OVER_PARTS = re.compile(r"for\s+\w+\s+in\s+\w+(\.content|\[['\"]content['
 _MARK_OPENS, _MARK_CLOSES = "\x02generation\x03", "\x02endgeneration\x03"
 
 
+class TooMuchText(Exception):
+    """A template wrote a text of more than MOST_CHARACTERS."""
+
+
 @dataclass(frozen=True)
 class ChatTemplate:
+    """A compiled template, without limits of time and memory: template_process.py has them."""
+
     name: str
     """For messages: the file it was read from."""
     text: str
@@ -49,11 +67,6 @@ class ChatTemplate:
         """Whether the template itself marks what an assistant writes, by `{% generation %}`."""
         return re.search(r"\{%-?\s*generation\s*-?%\}", self.text) is not None
 
-    @cached_property
-    def takes_parts(self) -> bool:
-        """Whether the template takes a turn's content as a list of parts alone, as those of vision models do."""
-        return _LOOPS_OVER_PARTS.search(self.text) is not None and " is string" not in self.text
-
     def render(
         self,
         messages: Sequence[Message],
@@ -62,7 +75,7 @@ class ChatTemplate:
         add_generation_prompt: bool = False,
     ) -> str:
         """The text of the turns. Raises DataError when the template refuses them or fails."""
-        turns = [self.turn(message) for message in messages]
+        turns = turns_of(self.text, messages)
         variables = {**self.special_tokens, **self.arguments}
         try:
             return self.compiled.render(
@@ -84,10 +97,21 @@ class ChatTemplate:
             _set_marking(environment, marking=False)
         return _marked_spans(marked)
 
-    def turn(self, message: Message) -> dict[str, Any]:
-        """As the template gets it."""
-        content = [{"type": "text", "text": message.content}] if self.takes_parts else message.content
-        return {"role": message.role, "content": content, **(message.fields or {})}
+
+def turns_of(template_text: str, messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The turns as that template gets them: those of vision models take the content as a list of parts alone."""
+    takes_parts = _takes_parts(template_text)
+    return [_turn(message, takes_parts=takes_parts) for message in messages]
+
+
+@cache
+def _takes_parts(template_text: str) -> bool:
+    return _LOOPS_OVER_PARTS.search(template_text) is not None and " is string" not in template_text
+
+
+def _turn(message: Message, *, takes_parts: bool) -> dict[str, Any]:
+    content = [{"type": "text", "text": message.content}] if takes_parts else message.content
+    return {"role": message.role, "content": content, **(message.fields or {})}
 
 
 def _marked_spans(marked: str) -> list[tuple[int, int]]:
@@ -147,9 +171,7 @@ def compile_template(
     Raises:
         DataError: the text is no Jinja template.
     """
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
-    )
+    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals.update(
         raise_exception=_raise_exception,
@@ -161,6 +183,8 @@ def compile_template(
         return ChatTemplate(name, text, environment.from_string(text), special_tokens, arguments or {})
     except jinja2.TemplateSyntaxError as error:
         raise DataError(f"{name}:{error.lineno}: not a Jinja template: {_one_line(error)}") from None
+    except (SyntaxError, *_FAILURES) as error:  # of what Jinja made of it: too many nested blocks
+        raise DataError(f"{name}: not a Jinja template: {_one_line(error)}") from None
 
 
 def _read_file(path: Path) -> str:
@@ -183,6 +207,20 @@ def _raise_exception(message: str) -> None:
 def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
     """Jinja's own filter escapes for HTML; the parameters are those that templates may pass."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _bounded_join(pieces: Iterable[str]) -> str:
+    """Raises TooMuchText before the text is there."""
+    texts = list(pieces)
+    if sum(map(len, texts)) > MOST_CHARACTERS:
+        raise TooMuchText(f"more than {MOST_CHARACTERS:,} characters")
+    return "".join(texts)
+
+
+class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Joins the pieces of a text within the limit."""
+
+    concat = staticmethod(_bounded_join)
 
 
 class _GenerationBlock(jinja2.ext.Extension):

@@ -8,6 +8,7 @@ thus taken from the cache only if an earlier one ended with the very folder that
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from components.shared.pod_account import missing_permissions, own_namespace
 from components.shared.spec import RunSpec
 from components.shared.step import Log, claim_run, failure_kept, open_run
 from components.shared.storage import Store, open_store
+from components.shared.writer import OWNER_VARIABLE, claim_for_kfp, given_back, kfp_writer
 
 
 class Claimed(NamedTuple):
@@ -35,6 +37,8 @@ class Claimed(NamedTuple):
     """Digest of dataset/'s manifest when it is made from just that; else KFP's id of the run, which no other start has."""
     plan_seen: str
     """The same of plan/."""
+    spec_digest: str
+    """Of the run's spec: every step stops where another one was stored since."""
 
 
 def claim(
@@ -72,10 +76,24 @@ def _claim(spec: RunSpec, series: str, *, kfp_run: str, images: str, skip_if_unc
     if newest is not None and newest.fingerprint == fingerprint:
         log.info("unchanged", since=newest.run, note="data, spec and images are those of the newest finished run; nothing is done again")
         return _seen(*open_run(newest.run), inputs=source.inputs, kfp_run=kfp_run)
-    store = claim_run(spec)
+    store = open_store(spec.run_uri)
+    if os.environ.get(OWNER_VARIABLE):  # `hagane run` has the lock
+        claim_run(spec)
+    else:
+        _claim_for_kfp(store, spec, kfp_run)
     note_asked(store, Asked(series=series, fingerprint=fingerprint, kfp_run=kfp_run))
     log.info("claimed", run=spec.run_uri)
-    return _seen(store, spec, inputs=source.inputs, kfp_run=kfp_run)
+    return _seen(*open_run(spec.run_uri), inputs=source.inputs, kfp_run=kfp_run)
+
+
+def _claim_for_kfp(store: Store, spec: RunSpec, kfp_run: str) -> None:
+    """Raises SpecError, with nothing of this spec stored, where somebody else works on the run, or it has a plan of another spec."""
+    claim_for_kfp(store, kfp_writer(kfp_run, spec.digest))
+    try:
+        claim_run(spec)
+    except HaganeError:
+        given_back(store, kfp_run)
+        raise
 
 
 def check_account(spec: RunSpec, log: Log) -> None:
@@ -118,4 +136,4 @@ def _seen(store: Store, spec: RunSpec, *, inputs: Mapping[str, str], kfp_run: st
     dataset, plan = read_manifest(store, DATASET), read_manifest(store, PLAN)
     dataset_seen = dataset.digest if dataset is not None and dataset.inputs == dict(inputs) else kfp_run
     planned = plan is not None and plan.inputs == {"dataset": dataset_seen, "spec": spec.digest}
-    return Claimed(spec.run_uri, digest_of(inputs), dataset_seen, plan.digest if plan is not None and planned else kfp_run)
+    return Claimed(spec.run_uri, digest_of(inputs), dataset_seen, plan.digest if plan is not None and planned else kfp_run, spec.digest)

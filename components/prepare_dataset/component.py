@@ -19,7 +19,7 @@ def claim_run(
     notify_when: str,
     kfp_run: str,
     images: str,
-) -> NamedTuple("Claimed", run=str, inputs=str, dataset_seen=str, plan_seen=str):  # pyright: ignore[reportInvalidTypeForm]
+) -> NamedTuple("Claimed", run=str, inputs=str, dataset_seen=str, plan_seen=str, spec_digest=str):  # pyright: ignore[reportInvalidTypeForm]
     """Claims the run that spec and overrides ask for. Returns its URI, what its dataset is made from, and what of it is there."""
     from components.prepare_dataset.__main__ import kfp_claim
 
@@ -35,9 +35,15 @@ def claim_run(
 
 @dsl.component(base_image=image("prepare_dataset"), packages_to_install=[], install_kfp_package=False)
 def prepare_dataset(
-    run: str, inputs: str, seen: str, manifest: dsl.Output[dsl.Artifact], page: dsl.Output[dsl.HTML], metrics: dsl.Output[dsl.Metrics]
+    run: str,
+    spec_digest: str,
+    inputs: str,
+    seen: str,
+    manifest: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
 ) -> str:
     """Makes the run's dataset/ from just those inputs (their digest). `seen` is for KFP's cache alone. Returns the digest."""
     from components.prepare_dataset.__main__ import kfp_step
 
-    return kfp_step(run, inputs=inputs, manifest_path=manifest.path, page_path=page.path, metrics=metrics)
+    return kfp_step(run, spec_digest=spec_digest, inputs=inputs, manifest_path=manifest.path, page_path=page.path, metrics=metrics)

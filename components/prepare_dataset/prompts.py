@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from components.prepare_dataset.chat_template import turns_of
 from components.prepare_dataset.conversations import Conversation
-from components.prepare_dataset.samples import samples_of
 from components.prepare_dataset.source import Source
 from components.prepare_dataset.tokens import Encoded, Encoder, encode
+from components.shared.errors import DataError
 from components.shared.prompts import PROBE_TOKENS, PROMPTS, Prompt, Prompts, base_files
 
 Item = TypeVar("Item")
@@ -46,7 +47,7 @@ def prompt_of(encoder: Encoder, encoded: Encoded) -> Prompt:
     text, source, template = _text_of(encoder, encoded), encoded.source, encoder.template
     whole = template.render(source.messages, tools=source.tools) == text
     return Prompt(
-        messages=tuple(template.turn(each) for each in source.messages) if whole else (),
+        messages=tuple(turns_of(template.text, source.messages)) if whole else (),
         tools=None if source.tools is None else tuple(source.tools),
         text=text,
         token_ids=tuple(encoded.ids),
@@ -57,7 +58,9 @@ def prompt_of(encoder: Encoder, encoded: Encoded) -> Prompt:
 
 def _text_of(encoder: Encoder, encoded: Encoded) -> str:
     """The text of the conversation, or of its part, that has these token ids."""
-    texts = [each.text for each in samples_of(encoder.template, encoded.source, encoder.end_tokens)]
+    (samples,) = encoder.samples_of([encoded.source])
+    assert not isinstance(samples, DataError)  # it was encoded
+    texts = [each.text for each in samples]
     found = [text for text in texts if encoder.tokenizer.encode(text, add_special_tokens=False).ids == list(encoded.ids)]
     return found[0]
 

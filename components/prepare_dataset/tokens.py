@@ -17,15 +17,19 @@ from typing import Any
 from tokenizers import Encoding, Tokenizer
 
 from components.prepare_dataset.attempts import all_of, attempt
-from components.prepare_dataset.chat_template import ChatTemplate, compile_template, read_template
+from components.prepare_dataset.chat_template import read_template
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.records import problem_lines as problem_lines
-from components.prepare_dataset.samples import Sample, samples_of
+from components.prepare_dataset.samples import Sample
+from components.prepare_dataset.template_process import BoundedTemplate
 from components.shared.errors import DataError, HaganeError, ModelError
 from components.shared.model_source import read_config, read_json_object
 
 # transformers 5.23, tokenization_utils_base.py, SPECIAL_TOKENS_ATTRIBUTES: the names a template may use
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+_RENDERED_AT_ONCE = 1000
+"""Conversations whose texts are in memory at a time, where only their problems are asked for."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Encoder:
 
     tokenizer: Tokenizer
     tokenizer_file: Path
-    template: ChatTemplate
+    template: BoundedTemplate
     end_ids: frozenset[int]
     """Tokens that may end an assistant turn: eos and every special token."""
     vocab_size: int
@@ -46,6 +50,10 @@ class Encoder:
         tokens = self.tokenizer.get_added_tokens_decoder()
         named = (tokens[index].content if index in tokens else self.tokenizer.id_to_token(index) for index in self.end_ids)
         return tuple(sorted(token for token in named if token))
+
+    def samples_of(self, conversations: Sequence[Conversation]) -> list[tuple[Sample, ...] | DataError]:
+        """For each conversation its texts (samples.py), or why it has none. Raises DataError where a limit of rendering is reached."""
+        return self.template.samples(conversations, self.end_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,7 @@ def load_encoder(
     special_tokens = _special_tokens(folder, settings)
     template = attempt(
         errors,
-        lambda: compile_template(*read_template(folder, chat_template, settings), special_tokens, now=now, arguments=template_args),
+        lambda: _load_template(folder, chat_template, settings, special_tokens, now=now, arguments=template_args or {}),
     )
     if vocab_size is None or tokenizer is None or template is None or errors:
         raise all_of(errors)
@@ -96,15 +104,28 @@ def load_encoder(
     return Encoder(tokenizer, tokenizer_file, template, end_ids, vocab_size)
 
 
+def _load_template(
+    folder: Path,
+    chat_template: str,
+    settings: dict[str, Any],
+    special_tokens: Mapping[str, str],
+    *,
+    now: datetime,
+    arguments: Mapping[str, Any],
+) -> BoundedTemplate:
+    name, text = read_template(folder, chat_template, settings)
+    template = BoundedTemplate(name, text, special_tokens, now, arguments)
+    template.compile()
+    return template
+
+
 def encode(encoder: Encoder, conversations: Sequence[Conversation]) -> tuple[list[Encoded], dict[str, list[str]]]:
     """(tokens of every text that can be trained on, problem -> the places of all that have it)."""
     marked: list[tuple[Conversation, Sample]] = []
     problems: dict[str, list[str]] = defaultdict(list)
-    for conversation in conversations:
-        try:
-            samples = samples_of(encoder.template, conversation, encoder.end_tokens)
-        except DataError as error:
-            problems[str(error)].append(conversation.where)
+    for conversation, samples in zip(conversations, encoder.samples_of(conversations), strict=True):
+        if isinstance(samples, DataError):
+            problems[str(samples)].append(conversation.where)
         else:
             marked += [(conversation, sample) for sample in samples]
     encodings = encoder.tokenizer.encode_batch([sample.text for _, sample in marked], add_special_tokens=False)
@@ -119,14 +140,14 @@ def encode(encoder: Encoder, conversations: Sequence[Conversation]) -> tuple[lis
     return encoded, problems
 
 
-def rendering_problems(encoder: Encoder, conversations: Iterable[Conversation]) -> dict[str, list[str]]:
+def rendering_problems(encoder: Encoder, conversations: Sequence[Conversation]) -> dict[str, list[str]]:
     """Problem -> the places of all conversations that the template cannot write as training needs it; nothing is tokenised."""
     problems: dict[str, list[str]] = defaultdict(list)
-    for conversation in conversations:
-        try:
-            samples_of(encoder.template, conversation, encoder.end_tokens)
-        except DataError as error:
-            problems[str(error)].append(conversation.where)
+    for start in range(0, len(conversations), _RENDERED_AT_ONCE):
+        some = conversations[start : start + _RENDERED_AT_ONCE]
+        for conversation, samples in zip(some, encoder.samples_of(some), strict=True):
+            if isinstance(samples, DataError):
+                problems[str(samples)].append(conversation.where)
     return problems
 
 

@@ -26,6 +26,7 @@ from components.shared.machine import machine_flags
 from components.shared.manifest import Manifest, Scalar, publish_folder, require_manifest
 from components.shared.model_source import CONFIG_AND_TOKENIZER, planned_config, resolve_model
 from components.shared.plan import Plan
+from components.shared.printable import printable, without_secrets
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
 from components.shared.step import Log, finished, open_run, step_log, step_of_run, work_folder
@@ -119,7 +120,7 @@ def import_deepspeed(file: Path, plan: Path | None) -> None:
         raise SpecError(f"{file}: cannot be read: {error}") from None
     imported = read_deepspeed(text, str(file))
     planned = None if plan is None else json.loads((plan / "deepspeed.json").read_text())
-    print("\n".join([*imported.problems, *explained(imported, planned)]))
+    print("\n".join(printable(without_secrets(line)) for line in [*imported.problems, *explained(imported, planned)]))
 
 
 def this_machine() -> Machine:
@@ -160,10 +161,10 @@ def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> 
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def kfp_step(run: str, *, manifest_path: str, page_path: str, metrics: Metrics) -> tuple[str, str, str, str]:
+def kfp_step(run: str, *, spec_digest: str, manifest_path: str, page_path: str, metrics: Metrics) -> tuple[str, str, str, str]:
     """`run_step` for KFP, which has its manifest, its page and its numbers too. Returns the manifest's digest, and what the pods of the
     later steps ask for: cores, memory to export, memory to evaluate."""
-    with step_of_run("render_config", run) as log:
+    with step_of_run("render_config", run, spec_digest=spec_digest) as log:
         manifest = _planned(run, log)
         plan = Plan.model_validate_json(open_store(run).read_bytes(f"{PLAN}/plan.json"))
         tell_numbers(metrics, numbers_of(plan))

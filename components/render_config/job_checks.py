@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from components.shared.errors import SpecError
+from components.shared.printable import shown
 from components.shared.spec import RunSpec
 from components.shared.training_job import (
     AFTER_GRACE_S,
@@ -33,6 +34,18 @@ OWN_FIELDS = (
 )
 """Of the manifest, from its root: by these launcher, reaper and the pipeline's end find the job."""
 
+OF_THE_NODE = {
+    "privileged": "rights of root on the node",
+    "hostPath": "folders of the node",
+    "hostPort": "ports of the node",
+    "hostNetwork": "network of the node",
+    "hostPID": "processes of the node",
+    "hostIPC": "shared memory of the node",
+    "hostProcess": "processes of the node",
+}
+"""Fields of a pod that Kubernetes' own standard forbids to all but trusted system pods
+(https://kubernetes.io/docs/concepts/security/pod-security-standards/, Baseline), and what they give."""
+
 
 def check_job(spec: RunSpec) -> None:
     """Raises SpecError with all of it. Whether the cluster's own schema has a patch's other fields, only the cluster can say."""
@@ -59,6 +72,8 @@ def _problems(spec: RunSpec) -> Iterator[str]:
             "hardware.processes_per_node: 1, or use whole GPUs"
         )
     yield from _unknown_containers(spec)
+    for name, patch in (("cluster.patch", cluster.patch), ("cluster.pod_patch", cluster.pod_patch)):
+        yield from _beyond_its_rights(name, patch, cluster.service_account)
     if spec.backend == "trainjob":
         if nodes.num_nodes > TRAINJOB_NODES:
             yield f"hardware.num_nodes: found {nodes.num_nodes}, a TrainJob takes at most {TRAINJOB_NODES}. Fix: use backend: pytorchjob"
@@ -94,6 +109,19 @@ def job_cautions(spec: RunSpec) -> Iterator[str]:
             f"checkpoints.grace_seconds: pods need {grace_s} s to end, but the runtime {OWN_RUNTIME} is shipped with "
             f"terminationGracePeriodSeconds {OWN_RUNTIME_GRACE_S}; raise it in k8s/overlays/trainjob"
         )
+
+
+def _beyond_its_rights(where: str, found: Any, account: str) -> Iterator[str]:
+    """What of a patch would let the pod reach beyond itself: into its node, or as another account. At any depth, in lists too."""
+    items = enumerate(found) if isinstance(found, list | tuple) else found.items() if isinstance(found, dict) else ()
+    for key, value in items:
+        place = f"{where}[{key}]" if isinstance(key, int) else f"{where}: {key}" if ": " not in where else f"{where}.{key}"
+        if key in OF_THE_NODE and value not in (None, False):
+            yield f"{place}: found {shown(value)}, hagane's pods get no {OF_THE_NODE[key]}. Fix: remove it"
+        elif key in ("serviceAccountName", "serviceAccount") and value != account:
+            yield f"{place}: found {shown(value)}, allowed is {account!r}. Fix: set cluster.service_account instead"
+        else:
+            yield from _beyond_its_rights(place, value, account)
 
 
 def _unknown_containers(spec: RunSpec) -> Iterator[str]:

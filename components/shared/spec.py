@@ -349,7 +349,8 @@ class ClusterSpec(FrozenModel):
     """Changes to the job's manifest: mappings merge, lists of named things merge by name, null removes. The cluster is asked what it
     would keep of it before anything is made."""
     pod_patch: dict[str, Any] = Field(default_factory=dict)
-    """The same for each pod's template."""
+    """The same for each pod's template. Refused in both: privileged containers, paths, ports and namespaces of the node, and another
+    account than `service_account`."""
 
 
 HOW_NOT_WHAT = (

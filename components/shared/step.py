@@ -3,10 +3,12 @@
 import argparse
 import hashlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -28,6 +30,7 @@ from components.shared.run_end import RunEnd, end_of_resumed_run, end_taken_back
 from components.shared.spec import HOW_NOT_WHAT, RunSpec
 from components.shared.spec_file import spec_yaml, stored_spec
 from components.shared.storage import Store, open_store
+from components.shared.writer import OWNER_VARIABLE, is_held_by_another, kfp_run_alive, owner_of
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -44,13 +47,35 @@ def step_log(component: str) -> Iterator[Log]:
 
 
 @contextmanager
-def step_of_run(step: str, run_uri: str) -> Iterator[Log]:
+def step_of_run(step: str, run_uri: str, *, spec_digest: str = "") -> Iterator[Log]:
     """`step_log` for a step of a claimed run, which waits for a store, a hub or an API server that is away.
 
     When it fails, the run says why (failures.py); when it succeeds, it no longer does. A run whose end was said goes on (run_end.py).
+    With `spec_digest`, of the spec that the pipeline was started for, nothing is done where another spec was stored since.
     """
-    with step_log(step) as log, waits(log), failure_kept(step, run_uri, log):
+    with step_log(step) as log, waits(log), _started_for(run_uri, spec_digest), failure_kept(step, run_uri, log):
         yield log
+
+
+@contextmanager
+def _started_for(run_uri: str, spec_digest: str) -> Iterator[None]:
+    """Raises SpecError where the run's spec.yaml is not the one that the pipeline was started for; its lock shows signs of life."""
+    if not spec_digest:
+        yield
+        return
+    store, spec = open_run(run_uri)
+    if spec.digest != spec_digest:
+        owner = owner_of(store)
+        by = f", stored by {owner}" if owner else ""
+        raise SpecError(
+            f"{store.uri}/{SPEC}: found a spec of digest {spec.digest[:12]}{by}, but this run was started for {spec_digest[:12]}; "
+            "nothing was done. Fix: start it again under another name"
+        )
+    if os.environ.get(OWNER_VARIABLE):  # `hagane run` shows that it is alive
+        yield
+        return
+    with kfp_run_alive(store, _owner(store), on_loss=partial(os.kill, os.getpid(), signal.SIGTERM)):
+        yield
 
 
 @contextmanager
@@ -82,7 +107,7 @@ def _keep_failure(step: str, run_uri: str, error: Exception, ended: RunEnd | Non
         with waits_no_more(isinstance(error, StoreUnreachable)):
             store = open_store(run_uri)
             owner = _owner(store)
-            if kfp_run and owner not in ("", kfp_run):
+            if kfp_run and (owner not in ("", kfp_run) or is_held_by_another(store, kfp_run)):
                 return
             if not kfp_run and not _is_claimed(store):
                 return

@@ -1,12 +1,16 @@
 """One writer a run: who works on a run says so in its folder, and again every 20 s; a second start stops with the first one's name.
 
-    <store>/<run>/.writer-000001.json      who it is: host, process, since when; removed at the end
+    <store>/<run>/.writer-000001.json      who it is: host and process, or run of Kubeflow Pipelines; removed at the end
 
 A lock of an S3 store and of a folder alike: its object is written only if absent, so of two starts at once one wins. Who was killed
 leaves its lock behind. It is taken over at once on the same machine, where the process can be seen to be gone, and from another one
 after 2 minutes without a sign of life, by the store's own clock. Then the next number is taken. The first one, should it still be
 there, sees before it writes its own lock again or removes it that there is a higher number, or that its own lock is gone or is
 another's: the numbers begin at 1 again once a taker has ended.
+
+A run of Kubeflow Pipelines is many pods, one after the other. Its first step writes the lock, each step shows signs of life while it
+runs, and its exit task removes the lock. Between two steps nobody does, so it is taken over after an hour without one. A second such run
+with the same spec works beside the first: their steps find each other's results. With another spec it is refused.
 """
 
 import os
@@ -28,6 +32,11 @@ from components.shared.storage import Store, StoredObject
 BEAT_S = 20.0
 TAKE_OVER_S = 120.0
 """Without a sign of life: six beats, so that a store which is away for a minute loses nobody the run."""
+KFP_BEAT_S = 60.0
+KFP_TAKE_OVER_S = 3600.0
+"""Longer than a pod of a next step usually waits for a node. A run that was taken over stops at its next step, by its spec's digest."""
+OWNER_VARIABLE = "HAGANE_WRITER"
+"""Environment variable of what `hagane run` starts: the owner of its lock, which is theirs too."""
 GIVE_BACK_S = 5.0
 """The longest wait at the end for a store that does not answer; a lock that stays is taken over."""
 _PREFIX = ".writer-"
@@ -44,9 +53,15 @@ class Writer(FrozenModel):
     pid: int
     process_started: int
     """In ticks of the machine's clock, proc(5); 0 where there is no /proc, and signs of life alone count."""
+    kfp_run: str = ""
+    """KFP's id of the run that works on it; empty where a process does."""
+    spec: str = ""
+    """Digest of the spec that KFP's run was started with."""
 
     @property
     def told(self) -> str:
+        if self.kfp_run:
+            return f"run {shown(self.kfp_run)} of Kubeflow Pipelines"
         return f"process {self.pid} on {shown(self.host)}"
 
 
@@ -73,6 +88,79 @@ def this_writer() -> Writer:
     return Writer(
         owner=uuid.uuid4().hex, host=socket.gethostname(), machine=_machine(), pid=pid, process_started=_process_started(pid) or 0
     )
+
+
+def kfp_writer(kfp_run: str, spec_digest: str) -> Writer:
+    return Writer(owner=kfp_run, host="", machine="", pid=0, process_started=0, kfp_run=kfp_run, spec=spec_digest)
+
+
+def claim_for_kfp(store: Store, writer: Writer) -> None:
+    """The run of Kubeflow Pipelines has the lock, until `given_back`; a try of the same step finds its own.
+
+    Raises:
+        SpecError: a process works on it, or another run of Kubeflow Pipelines with another spec; with who.
+    """
+    for each in _locks(store):
+        if each.writer == writer:
+            store.write_bytes(each.stored.key, _content(writer))
+            return
+    _acquire(store, writer)
+
+
+def given_back(store: Store, kfp_run: str) -> None:
+    """The lock of this run of Kubeflow Pipelines is gone, where it has one."""
+    for each in _locks(store):
+        if each.writer is not None and each.writer.kfp_run == kfp_run:
+            store.delete(each.stored.key)
+
+
+def owner_of(store: Store) -> str:
+    """Who has the newest lock, for a message; empty where there is none."""
+    found = _locks(store)
+    if not found:
+        return ""
+    return "someone unknown" if found[-1].writer is None else found[-1].writer.told
+
+
+def is_held_by_another(store: Store, kfp_run: str) -> bool:
+    """Whether there is a lock that is neither of this run of Kubeflow Pipelines, nor of the `hagane run` that started this process."""
+    own = (kfp_run, os.environ.get(OWNER_VARIABLE))
+    return any(each.writer is None or each.writer.owner not in own for each in _locks(store))
+
+
+@contextmanager
+def kfp_run_alive(store: Store, kfp_run: str, *, on_loss: Callable[[], object], beat_s: float = KFP_BEAT_S) -> Iterator[None]:
+    """The lock of this run of Kubeflow Pipelines shows signs of life inside the block, where it has one.
+
+    `on_loss` is called, from a thread, when a run with another spec has taken it over.
+    """
+    own = next((each for each in _locks(store) if each.writer is not None and each.writer.kfp_run == kfp_run), None)
+    if own is None or own.writer is None:
+        yield
+        return
+    ended = threading.Event()
+    beat = threading.Thread(target=_kfp_beat, args=(store, own.stored.key, own.writer, ended, on_loss, beat_s), daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beat.join(timeout=GIVE_BACK_S)
+
+
+def _kfp_beat(store: Store, key: str, writer: Writer, ended: threading.Event, on_loss: Callable[[], object], beat_s: float) -> None:
+    while not ended.is_set():
+        with suppress(StoreError):  # the store may be back at the next beat
+            found = _locks(store)
+            own = [each for each in found if each.writer == writer]
+            if any(each.writer is None or each.writer.spec != writer.spec for each in found):
+                for each in own:  # written again in the moment in which it was taken over
+                    store.delete(each.stored.key)
+                on_loss()
+                return
+            if own:
+                store.write_bytes(key, _content(writer))
+        ended.wait(beat_s)
 
 
 @contextmanager
@@ -123,12 +211,15 @@ def _refuse_living(store: Store, found: list[_Found], writer: Writer) -> None:
             if _process_started(holder.pid) == holder.process_started:
                 raise SpecError(f"name: {store.uri} is being worked on by {holder.told}; wait for its end, or set another name")
             continue
+        if holder is not None and holder.kfp_run and writer.kfp_run and holder.spec == writer.spec:
+            continue
+        take_over_s = KFP_TAKE_OVER_S if holder is not None and holder.kfp_run else TAKE_OVER_S
         age_s = (_store_time(store) - each.stored.written).total_seconds()
-        if age_s < TAKE_OVER_S:
+        if age_s < take_over_s:
             who = "someone unknown" if holder is None else holder.told
             raise SpecError(
                 f"name: {store.uri} is being worked on by {who}, last seen {max(0, age_s):.0f} s ago; wait for its end, or set another "
-                f"name; {TAKE_OVER_S:.0f} s after it was last seen, the same command takes over"
+                f"name; {take_over_s:.0f} s after it was last seen, the same command takes over"
             )
 
 

@@ -17,12 +17,12 @@ def run_step(run: str) -> Manifest:
         return report_run(run, log)
 
 
-def kfp_step(run: str, *, manifest_path: str, page_path: str) -> str:
+def kfp_step(run: str, *, spec_digest: str, manifest_path: str, page_path: str) -> str:
     """`run_step` for KFP: its manifest and its page are at these paths too. Returns the manifest's digest.
 
     As the last step it is reached only when every other passed: so the run is now the newest finished one of its series.
     """
-    with step_of_run("write_report", run) as log:
+    with step_of_run("write_report", run, spec_digest=spec_digest) as log:
         manifest = report_run(run, log)
         _, spec = open_run(run)
         note_finished(spec)

@@ -39,3 +39,28 @@ def test_a_lock_file_pins_what_its_extras_ask_for(lock: str, extras: str) -> Non
 def test_every_extra_is_locked_somewhere() -> None:
     locked = {extra for _, extras in CALLS for extra in extras.replace('"${components[@]}"', COMPONENTS).split()}
     assert locked == set(PROJECT["optional-dependencies"])
+
+
+# Not installed from by themselves: pip refuses hashes in the constraint of a build, whose requirements are ranges.
+WITHOUT_HASHES = {"build.txt", "not-locked.txt"}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "requirements").glob("*.txt") if path.name not in WITHOUT_HASHES))
+def test_every_pin_of_a_lock_file_has_hashes(name: str) -> None:
+    text = (ROOT / "requirements" / name).read_text()
+    pins = re.findall(r"^[\w.\[\]-]+==.*$", text, re.MULTILINE)
+    hashed = re.findall(r"^[\w.\[\]-]+==[^\n]*\\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
+    assert pins
+    assert len(hashed) == len(pins)
+
+
+def test_hashes_of_torch_are_those_of_its_wheels_with_and_without_cuda() -> None:
+    assert _torch_hashes("torch") == _torch_hashes("torch-cuda") | _torch_hashes("torch-cpu")
+    assert not _torch_hashes("torch-cuda") & _torch_hashes("torch-cpu")
+
+
+def _torch_hashes(name: str) -> set[str]:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    block = re.search(r"^torch==[^\n]*\\\n((?:    --hash=\S+(?: \\)?\n)+)", text, re.MULTILINE)
+    assert block is not None
+    return set(re.findall(r"sha256:[0-9a-f]{64}", block[1]))

@@ -88,6 +88,33 @@ def test_every_pod_gets_the_stores_keys_and_address_where_they_are(documents: Do
         assert all(each["optional"] for each in (*pod["secretAsEnv"], config))
 
 
+STORE, HUB = "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN", "HF_TOKEN"
+LEAST = {
+    "claim_run": f"{STORE} {HUB}",
+    "prepare_dataset": f"{STORE} {HUB}",
+    "render_config": f"{STORE} {HUB}",
+    "launch_training": STORE,
+    "export_adapter": f"{STORE} {HUB}",
+    "evaluate": f"{STORE} {HUB}",
+    "write_report": STORE,
+    "end_run": f"{STORE} HAGANE_NOTIFY_URL",
+}
+"""Step -> entries of secrets in its environment. The hub's token is only where files of the model are fetched."""
+
+
+def test_each_step_gets_the_secrets_it_needs_and_does_not_run_as_root(documents: Documents) -> None:
+    table = {name.removeprefix("exec-").replace("-", "_"): pod for name, pod in documents[1].items()}
+    for step, pod in table.items():
+        print(f"{step:16} {' '.join(_secret_entries(pod)):90} {pod['securityContext']}")
+    assert {step: " ".join(_secret_entries(pod)) for step, pod in table.items()} == LEAST
+    assert all(pod["securityContext"] == {"runAsNonRoot": True} for pod in table.values())
+    assert not any("secretAsVolume" in pod for pod in table.values())
+
+
+def _secret_entries(pod: dict[str, Any]) -> list[str]:
+    return [key["envVar"] for secret in pod["secretAsEnv"] for key in secret["keyToEnv"]]
+
+
 def test_the_form_is_filled_with_a_spec_that_is_one_and_the_rest_leaves_it_as_it_is(documents: Documents) -> None:
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
     given = {name: parameter["defaultValue"] for name, parameter in parameters.items()}

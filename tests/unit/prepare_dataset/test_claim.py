@@ -68,7 +68,7 @@ def test_what_is_seen_is_the_manifest_that_is_there_and_else_the_start_itself(tr
     assert (first.dataset_seen, first.plan_seen) == ("kfp-1", "kfp-1")
     made = prepare(open_run(first.run)[1], LOG)
     second = _claim(tree, "kfp-2")
-    assert second == Claimed(first.run, first.inputs, made.digest, "kfp-2")
+    assert second == Claimed(first.run, first.inputs, made.digest, "kfp-2", first.spec_digest)
     (Path(first.run) / "dataset/manifest.json").unlink()
     assert _claim(tree, "kfp-3").dataset_seen == "kfp-3"
     write_conversations(tmp_path / "train.jsonl", 41, seed=1)
@@ -84,7 +84,14 @@ def test_data_that_changes_while_a_run_is_started_is_not_cached_under_the_old_di
     write_conversations(tmp_path / "train.jsonl", 41, seed=1)
 
     with pytest.raises(SystemExit) as ended:
-        kfp_step(claimed.run, inputs=claimed.inputs, manifest_path=str(tmp_path / "m"), page_path=str(tmp_path / "p"), metrics=shown)
+        kfp_step(
+            claimed.run,
+            spec_digest=claimed.spec_digest,
+            inputs=claimed.inputs,
+            manifest_path=str(tmp_path / "m"),
+            page_path=str(tmp_path / "p"),
+            metrics=shown,
+        )
     assert ended.value.code == 1
     assert not (tmp_path / "m").exists()
 

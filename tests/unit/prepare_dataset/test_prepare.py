@@ -305,7 +305,8 @@ def test_checking_finds_a_long_conversation_among_the_last(spec: RunSpec) -> Non
 
 def test_kfp_gets_the_manifest_the_page_the_numbers_and_the_digest(spec: RunSpec, tmp_path: Path, shown: Shown) -> None:
     inputs = digest_of(_prepare(spec).inputs)
-    digest = kfp_step(spec.run_uri, inputs=inputs, manifest_path=str(tmp_path / "m"), page_path=str(tmp_path / "p"), metrics=shown)
+    paths = {"manifest_path": str(tmp_path / "m"), "page_path": str(tmp_path / "p")}
+    digest = kfp_step(spec.run_uri, spec_digest=spec.digest, inputs=inputs, metrics=shown, **paths)
     assert digest == Manifest.model_validate_json((tmp_path / "m").read_bytes()).digest
     assert (tmp_path / "p").read_bytes() == (Path(spec.run_uri) / DATASET / "page.html").read_bytes()
     assert shown.numbers["num_conversations"] == 40

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
-from components.prepare_dataset.chat_template import compile_template
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.page import HEIGHT, WIDTH, bars, render_page
 from components.prepare_dataset.quality import Quality, SetQuality, pieces, places, set_quality
 from components.prepare_dataset.source import Records
+from components.prepare_dataset.template_process import BoundedTemplate
 from components.prepare_dataset.tokens import Encoded, Encoder, encode
 from tests.tiny_models import BOS, CHATML, END
 from tests.unit.prepare_dataset.conftest import NOW, conversation
@@ -26,7 +26,7 @@ def _encoded(encoder: Encoder, *talks: Conversation) -> list[Encoded]:
 
 
 def _with(encoder: Encoder, template: str) -> Encoder:
-    return dataclasses.replace(encoder, template=compile_template("t.jinja", template, encoder.template.special_tokens, now=NOW))
+    return dataclasses.replace(encoder, template=BoundedTemplate("t.jinja", template, encoder.template.special_tokens, NOW))
 
 
 def _cautions(encoder: Encoder, *talks: Conversation, config: dict[str, object] = STOPS_AT_END) -> list[str]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.prepare_dataset.chat_template import compile_template
 from components.prepare_dataset.rows import NOT_TRAINED, labels, write_rows
+from components.prepare_dataset.template_process import BoundedTemplate
 from components.prepare_dataset.tokens import Encoder, encode, load_encoder, problem_lines
 from components.shared.errors import ModelError
 from tests.tiny_models import BOS, END, make_tokenizer
@@ -21,7 +21,7 @@ WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(st
 
 def _with(encoder: Encoder, template: str) -> Encoder:
     tokens = encoder.template.special_tokens
-    compiled = compile_template("t.jinja", template, tokens, now=NOW)
+    compiled = BoundedTemplate("t.jinja", template, tokens, NOW)
     return Encoder(encoder.tokenizer, encoder.tokenizer_file, compiled, encoder.end_ids, encoder.vocab_size)
 
 
@@ -78,7 +78,7 @@ def test_turns_without_an_end_token_are_trained_with_eos_behind_each(encoder: En
 
 
 def test_turns_without_an_end_token_are_refused_once_with_their_number(encoder: Encoder) -> None:
-    template = compile_template("t.jinja", ENDLESS, {}, now=NOW)
+    template = BoundedTemplate("t.jinja", ENDLESS, {}, NOW)
     endless = dataclasses.replace(encoder, template=template)
     encoded, problems = encode(endless, [conversation("q", "a", where=f"x:{line}") for line in (1, 2, 3)])
     (line,) = problem_lines(problems)

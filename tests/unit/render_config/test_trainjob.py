@@ -92,14 +92,14 @@ def test_what_trainer_takes_from_its_own_fields_alone_is_told_there_and_nowhere_
 
 
 def test_a_pod_patch_reaches_both_places_and_the_runtime_is_the_specs() -> None:
-    patch = {"spec": {"hostNetwork": True, "containers": [{"name": "node", "image": "mine:1", "stdin": True}]}}
+    patch = {"spec": {"shareProcessNamespace": True, "containers": [{"name": "node", "image": "mine:1", "stdin": True}]}}
     job = example_trainjob("spot-in-a-queue", **{"cluster.pod_patch": patch, "cluster.runtime": "torch-spot"})
     assert job["spec"]["runtimeRef"] == {"name": "torch-spot"}
     assert example_trainjob("spot-in-a-queue")["spec"]["runtimeRef"] == {"kind": "TrainingRuntime", "name": "hagane"}
     assert job["spec"]["trainer"]["image"] == "mine:1"
     assert pod_of(job)["spec"]["containers"][0]["stdin"] is True
     refused = sorted(problem.rpartition(".")[2] for problem in schema_problems(job))
-    assert refused == ["hostNetwork: no such field", "stdin: no such field"]
+    assert refused == ["shareProcessNamespace: no such field", "stdin: no such field"]
 
 
 def test_labels_of_the_spec_stand_beside_those_by_which_the_job_is_found() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,16 @@ import pytest
 from components.shared import writer as module
 from components.shared.errors import SpecError
 from components.shared.storage import LocalStore, Store, open_store
-from components.shared.writer import Held, Writer, held_run, this_writer
+from components.shared.writer import (
+    Held,
+    Writer,
+    claim_for_kfp,
+    given_back,
+    held_run,
+    kfp_run_alive,
+    kfp_writer,
+    this_writer,
+)
 
 NOTHING = lambda: None  # noqa: E731
 
@@ -174,3 +184,64 @@ def test_signs_of_life_are_written_again(tmp_path: Path) -> None:
         while next(iter(store.list(".writer-"))).written == first:
             assert time.monotonic() < end
             time.sleep(0.02)
+
+
+def kfp_locks(store: Store) -> list[str]:
+    return [Writer.model_validate_json(store.read_bytes(key)).kfp_run for key in locks(store)]
+
+
+def test_a_run_of_kfp_refuses_another_spec_and_a_process_until_it_gives_back(store: Store) -> None:
+    claim_for_kfp(store, kfp_writer("id-a", "spec 1"))
+    with pytest.raises(SpecError, match=r"worked on by run 'id-a' of Kubeflow Pipelines, last seen \d+ s ago; .*; 3600 s after"):
+        claim_for_kfp(store, kfp_writer("id-b", "spec 2"))
+    with pytest.raises(SpecError, match="worked on by run 'id-a' of Kubeflow Pipelines"):
+        held_run(store, elsewhere("alpha"), on_loss=NOTHING).__enter__()
+    assert kfp_locks(store) == ["id-a"]
+    given_back(store, "id-b")
+    assert kfp_locks(store) == ["id-a"]
+    given_back(store, "id-a")
+    claim_for_kfp(store, kfp_writer("id-b", "spec 2"))
+    assert kfp_locks(store) == ["id-b"]
+
+
+def test_a_run_of_kfp_is_refused_by_a_process_and_finds_its_own_lock_again(store: Store) -> None:
+    with held_run(store, elsewhere("alpha"), on_loss=NOTHING), pytest.raises(SpecError, match="worked on by process 7 on 'alpha'"):
+        claim_for_kfp(store, kfp_writer("id-a", "spec 1"))
+    for _ in range(2):  # a try of the same step finds its own
+        claim_for_kfp(store, kfp_writer("id-a", "spec 1"))
+    assert len(locks(store)) == 1
+
+
+def test_a_run_of_kfp_with_the_same_spec_works_beside_the_first(store: Store) -> None:
+    claim_for_kfp(store, kfp_writer("id-a", "spec 1"))
+    claim_for_kfp(store, kfp_writer("id-b", "spec 1"))
+    lost: list[str] = []
+    with kfp_run_alive(store, "id-a", on_loss=lambda: lost.append("a"), beat_s=0.05):
+        time.sleep(0.2)
+    assert (kfp_locks(store), lost) == (["id-b"], [])
+
+
+def test_a_step_shows_that_its_run_of_kfp_is_alive_and_is_ended_when_another_spec_took_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_for_kfp(store, kfp_writer("id-a", "spec 1"))
+    (before,) = store.list(".writer-")
+    lost = threading.Event()
+    with kfp_run_alive(store, "id-a", on_loss=lost.set, beat_s=0.05):
+        _until(lambda: next(iter(store.list(".writer-"))).written > before.written)
+        monkeypatch.setattr(module, "KFP_TAKE_OVER_S", -10.0)
+        _until(lambda: _taken(store, "id-b", "spec 2"))
+        assert lost.wait(10)
+    assert kfp_locks(store) == ["id-b"]
+
+
+def _taken(store: Store, kfp_run: str, spec: str) -> bool:
+    claim_for_kfp(store, kfp_writer(kfp_run, spec))
+    return kfp_locks(store) == [kfp_run]
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -61,10 +61,11 @@ def test_damaged_file_is_named(run: Path):
 
 def test_the_last_step_of_a_pipeline_makes_a_claimed_run_the_newest_of_its_series(run: Path, tmp_path: Path):
     def last_step() -> None:
-        kfp_step(str(run), manifest_path=str(tmp_path / "manifest"), page_path=str(tmp_path / "page"))
+        kfp_step(str(run), spec_digest=spec_digest, manifest_path=str(tmp_path / "manifest"), page_path=str(tmp_path / "page"))
 
     _, spec = open_run(str(run))
     LocalStore(run).write_bytes(SPEC, spec_yaml(spec.model_copy(update={"store": str(run.parent)})).encode())
+    spec_digest = open_run(str(run))[1].digest
     last_step()
     assert newest_run(LocalStore(run.parent), "weekly") is None
     note_asked(LocalStore(run), Asked(series="weekly", fingerprint="f", kfp_run="k"))
