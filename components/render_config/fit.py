@@ -39,7 +39,6 @@ class Wish:
     micro_batch: int | None
     """None: the most that fits."""
     checkpointing: bool
-    dataset_tokens: int
     fp16: bool = False
 
     @property
@@ -76,7 +75,6 @@ def job(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPl
         adapted=() if wish.full else wish.targets.linears,
         experts_adapted=not wish.full and bool(wish.targets.experts),
         rank=wish.rank,
-        dataset_tokens=wish.dataset_tokens,
     )
 
 

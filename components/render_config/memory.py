@@ -45,7 +45,7 @@ KINDS = {
     ),
     "optimizer state": ("optimizer state", "fp32 weights"),
     "activations": ("activations", "attention masks", "loss or backward pass", "heap between activations"),
-    "all else": ("CUDA context and NCCL", "libraries and interpreter", "shared memory", "training rows"),
+    "all else": ("CUDA context and NCCL", "libraries and interpreter", "shared memory"),
 }
 KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 
@@ -68,7 +68,6 @@ class Job:
     adapted: tuple[Linear, ...]
     experts_adapted: bool
     rank: int
-    dataset_tokens: int
 
     @property
     def gradient_bytes(self) -> int:
@@ -302,7 +301,7 @@ def _locked(job: Job) -> str:
 
 
 def _gpu_host(architecture: Architecture, job: Job) -> list[MemoryTerm]:
-    """Host memory of a node with GPUs beside offload."""
+    """Host memory of a node with GPUs beside offload. Training rows are mapped from their file, and take none that must be there."""
     n = job.processes_per_node
     loading, why = _loading(architecture, job)
     return [
@@ -318,12 +317,6 @@ def _gpu_host(architecture: Architecture, job: Job) -> list[MemoryTerm]:
             SHM if n > 1 else 0,
             "/dev/shm: NCCL between the processes of a node",  # noqa: S108 - a name, no file
             "a bound; no dataloader workers are used",
-        ),
-        _term(
-            "training rows",
-            n * 24 * job.dataset_tokens,
-            f"{n} x 24 B x {job.dataset_tokens:,} tokens",
-            "Arrow: ids and labels of 8 B, and slack",
         ),
     ]
 

@@ -111,7 +111,6 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         global_batch=spec.training.global_batch,
         micro_batch=None if spec.training.micro_batch == "auto" else spec.training.micro_batch,
         checkpointing=spec.training.gradient_checkpointing,
-        dataset_tokens=dataset.num_tokens,
         fp16=precision == "fp16",
     )
     known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
