@@ -21,7 +21,7 @@ from components.render_config.steps import Batching, grad_accum_steps, plan_step
 from components.render_config.targets import Targets, lora_targets
 from components.render_config.threads import threads_per_process, why_threads
 from components.render_config.timing import Work, estimate, step_time
-from components.render_config.words import model_cautions, reasons, verdict
+from components.render_config.words import model_cautions, reasons, step_cautions, verdict
 from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.model_registry import KnownModel, ModelFamily, known_model
 from components.shared.plan import LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
@@ -269,7 +269,13 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         lora=lora,
         checkpoints=checkpoints,
         verdict=verdict(spec, decided, steps, time),
-        cautions=(*choice.cautions, *job_cautions(spec), *model_cautions(spec, decided), *after_cautions(spec, after)),
+        cautions=(
+            *choice.cautions,
+            *job_cautions(spec),
+            *model_cautions(spec, decided),
+            *step_cautions(spec, steps),
+            *after_cautions(spec, after),
+        ),
         memory=MemoryPlan(
             gpu=choice.memory.gpu,
             host=choice.memory.host,
