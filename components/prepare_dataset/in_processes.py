@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing.reduction import DupFd
+from pathlib import Path
 from typing import Any, TypeVar
 
 from components.prepare_dataset.conversations import Conversation
@@ -37,8 +38,8 @@ _AHEAD = 2
 
 
 def num_processes(num_bytes: int) -> int:
-    """One for each core of this machine that this process may use, at most 16, and for each 32 MB of conversations."""
-    return max(1, min(len(_cores()), _MOST_PROCESSES, num_bytes // _BYTES_A_PROCESS))
+    """One for each core that this process may use, at most 16, and for each 32 MB of conversations."""
+    return max(1, min(num_cores(), _MOST_PROCESSES, num_bytes // _BYTES_A_PROCESS))
 
 
 def in_processes(
@@ -149,7 +150,11 @@ def _result(work: Work[Any], encoder: Encoder, content: bytes) -> Any:
         return error
 
 
-def _cores() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
+def num_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use, no more than its pod's CPU limit lets it.
+
+    cpu.max holds the limit and the period in microseconds, or `max` for no limit (Linux, Documentation/admin-guide/cgroup-v2.rst).
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit, _, period = (cpu_max.read_text() if cpu_max.is_file() else "max").partition(" ")
+    return cores if limit.strip() == "max" else min(cores, max(1, int(limit) // int(period)))

@@ -20,7 +20,7 @@ from components.prepare_dataset.__main__ import prepare
 from components.prepare_dataset.assemble import encode_all, encoded_chunk, no_progress, pack_sets
 from components.prepare_dataset.conversations import Conversation, read_conversation
 from components.prepare_dataset.held_out import asked_in_both, set_aside
-from components.prepare_dataset.in_processes import in_processes, num_processes
+from components.prepare_dataset.in_processes import in_processes, num_cores, num_processes
 from components.prepare_dataset.quality import set_quality
 from components.prepare_dataset.rows import write_rows
 from components.prepare_dataset.source import Records
@@ -148,6 +148,13 @@ def test_an_error_in_a_process_is_raised_with_where_it_was(encoder: Encoder) -> 
 def test_small_data_is_written_by_one_process() -> None:
     assert num_processes(31 << 20) == 1
     assert 1 <= num_processes(1 << 40) <= 16
+
+
+@pytest.mark.parametrize(("cpu_max", "most"), [("100000 100000\n", 1), ("50000 100000\n", 1), ("max 100000\n", 10_000), (None, 10_000)])
+def test_a_pods_cpu_limit_limits_the_processes(tmp_path: Path, cpu_max: str | None, most: int) -> None:
+    if cpu_max is not None:
+        (tmp_path / "cpu.max").write_text(cpu_max)
+    assert num_cores(tmp_path / "cpu.max") == min(most, len(os.sched_getaffinity(0)))
 
 
 TOOL = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object"}}}
