@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-adam bench-memory bench-time bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-adam bench-memory bench-data bench-time bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -67,6 +67,8 @@ bench-published: .venv/dev  ## Compare the plan's time of a step with runs on GP
 	$(BIN)/python -m benchmarks.published_speed
 bench-time: .venv/dev  ## Train small models and set the time of a step beside the plan; a quarter of an hour
 	$(BIN)/python -m benchmarks.time_truth
+bench-data: .venv/dev  ## Memory and speed of prepare_dataset for 20 and 200 MB of chats, beside the tokenizer alone; some minutes
+	$(BIN)/python -m benchmarks.data_memory
 check: .venv/dev lint test golden  ## What CI runs: lint, types, import rules, tests, generated files
 lint: .venv/dev  ## Style, types, and who may import whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/lint-imports

@@ -102,7 +102,6 @@ def planned_step(run: Mapping[str, str]) -> StepTime:
         global_batch=batching.global_batch,
         micro_batch=batching.micro_batch,
         checkpointing=run["gradient_checkpointing"] == "true",
-        dataset_tokens=0,
     )
     steps = plan_steps(batching.global_batch, batching, warmup_share=0, num_tokens=batching.global_batch * wish.row_tokens)
     zero = ZeroPlan(stage=int(run["zero_stage"]))  # pyright: ignore[reportArgumentType]

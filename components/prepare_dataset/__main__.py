@@ -7,14 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.prepare_dataset.assemble import LoggedProgress, assemble, encode_all, too_long_line
+from components.prepare_dataset.assemble import LoggedProgress, Progress, assemble, no_progress
 from components.prepare_dataset.attempts import attempt
+from components.prepare_dataset.checking import check_conversations
 from components.prepare_dataset.claim import Claimed, claim, digest_of
 from components.prepare_dataset.look import dataset_lines, file_lines, is_spec
 from components.prepare_dataset.prompts import write_prompts
-from components.prepare_dataset.records import RecordSource, first_problems, problem_lines, read_records
+from components.prepare_dataset.records import RecordSource, read_records
 from components.prepare_dataset.source import Source, load_source
-from components.prepare_dataset.tokens import rendering_problems
 from components.shared.errors import DataError, HaganeError, RunFailed
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import DATASET, PLAN
@@ -24,8 +24,6 @@ from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
 from components.shared.step import Log, claim_run, failure_kept, finished, open_run, step_log, step_of_run, work_folder
 from components.shared.storage import Store
-
-_LOOKED_AT = 8
 
 
 def kfp_claim(
@@ -57,8 +55,10 @@ def _number(fact: Scalar) -> float | None:
     return None if fact is None or isinstance(fact, str) else float(fact)
 
 
-def prepare(spec: RunSpec, log: Log) -> Manifest:
+def prepare(spec: RunSpec, log: Log, processes: int | None = None) -> Manifest:
     """The run is claimed and dataset/ is finished; nothing is done again for the same data, tokenizer and template.
+
+    `processes` changes nothing but how long it takes; without it there is one for each core and 32 MB of conversations.
 
     Raises:
         HaganeError: data, tokenizer or template cannot be used, all problems at once, before the run is claimed; a
@@ -81,7 +81,7 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
     local = work_folder(spec.run_uri, "prepare_dataset")
     shutil.rmtree(local)  # files of a try that broke off would be published too
     local.mkdir()
-    facts, warnings = assemble(spec, source, local, progress=LoggedProgress(log.info))
+    facts, warnings = assemble(spec, source, local, progress=LoggedProgress(log.info), processes=processes)
     write_prompts(source, local, row_tokens=spec.data.row_tokens)
     for warning in warnings:
         log.warning("quality", warning=warning)
@@ -90,15 +90,15 @@ def prepare(spec: RunSpec, log: Log) -> Manifest:
     return manifest
 
 
-def check(spec: RunSpec) -> list[str]:
-    """Every problem of data, tokenizer and template that can be told in seconds; nothing is written.
+def check(spec: RunSpec, progress: Progress = no_progress, processes: int | None = None) -> list[str]:
+    """Every problem of data, tokenizer and template that can be known without training; nothing is written.
 
-    Every record is read and rendered; of each set the first 8 and the 8 with most bytes are tokenised.
+    Every record is read and rendered; of each set the first 8 and the 8 with most characters are tokenised.
     """
     errors: list[HaganeError] = []
     source = attempt(errors, lambda: load_source(spec, now=datetime.now()))
     if source is not None:
-        attempt(errors, lambda: _check_conversations(spec, source))
+        attempt(errors, lambda: check_conversations(spec.data, source, progress=progress, processes=processes))
     return [problem for error in errors for problem in error.problems]
 
 
@@ -110,20 +110,6 @@ def look(place: str, overrides: list[str]) -> Iterator[str]:
     if overrides:
         raise DataError(f"--set: sets a field of a spec, and {place!r} is a file of records; name a spec, a YAML file")
     return file_lines(read_records(RecordSource(place))[0])
-
-
-def _check_conversations(spec: RunSpec, source: Source) -> None:
-    problems = rendering_problems(source.model.encoder, (*source.records.train, *source.records.held_out))
-    if problems:
-        raise DataError(*first_problems(problem_lines(problems)))
-    some = []
-    for part in (source.records.train, source.records.held_out):
-        by_length = sorted(part[_LOOKED_AT:], key=lambda each: sum(len(message.content.encode()) for message in each.messages))
-        some += [*part[:_LOOKED_AT], *by_length[-_LOOKED_AT:]]
-    encoded = encode_all(source.model.encoder, some, progress=lambda done, total: None)
-    too_long = [tokens for tokens in encoded if len(tokens.ids) > spec.data.row_tokens]
-    if too_long and spec.data.too_long == "refuse":
-        raise DataError(too_long_line(too_long, len(encoded), spec.data.row_tokens).replace(" conversations", " conversations looked at"))
 
 
 def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
@@ -154,10 +140,16 @@ def main() -> None:
     parser.add_argument(
         "--set", metavar="A.B=VALUE", action="append", default=[], help="overrides one field of the spec; may be given many times"
     )
+    parser.add_argument("--check", action="store_true", help="only look for problems in data, tokenizer and template; writes nothing")
     parser.add_argument(
-        "--check", action="store_true", help="only look for problems in data, tokenizer and template, in seconds; writes nothing"
+        "--processes",
+        metavar="N",
+        type=int,
+        help="processes that render and tokenise; by default one for each core and 32 MB of conversations; the same bytes either way",
     )
     arguments = parser.parse_args()
+    if arguments.processes is not None and arguments.processes < 1:
+        parser.error(f"--processes: found {arguments.processes}, must be at least 1")
     with step_log("prepare_dataset") as log:
         if arguments.look is not None:
             for line in look(arguments.look, arguments.set):
@@ -166,9 +158,9 @@ def main() -> None:
         spec = load_spec(arguments.spec, arguments.set)
         if not arguments.check:
             with waits(log), failure_kept("prepare_dataset", spec.run_uri, log):
-                prepare(spec, log)
+                prepare(spec, log, arguments.processes)
             return
-        problems = check(spec)
+        problems = check(spec, LoggedProgress(log.info), arguments.processes)
         if problems:
             raise HaganeError(*problems)
         log.info("checked", train=spec.data.train_name, held_out=spec.data.held_out, problems=0)

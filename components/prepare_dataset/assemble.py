@@ -1,92 +1,121 @@
 """Source -> the files of dataset/: train.parquet, held_out.parquet, quality.json, tokenizer_sample.json, page.html.
 
-Tokens are held in memory, 4 bytes each, beside the text: 100 million tokens take about 1 GB.
+Text and tokens are kept on disk (stored.py); in memory is what rows are decided by, about 100 bytes a conversation.
 """
 
 import time
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import copies, leaks
-from components.prepare_dataset.packing import one_a_row, pack
+from components.prepare_dataset.in_processes import in_processes
+from components.prepare_dataset.packing import Rows, one_a_row, pack
 from components.prepare_dataset.page import render_page
-from components.prepare_dataset.quality import Quality, SetQuality, examples, places, set_quality
-from components.prepare_dataset.records import first_problems
+from components.prepare_dataset.quality import Quality, SetQuality, examples, set_quality
+from components.prepare_dataset.records import first_problems, problem_lines
 from components.prepare_dataset.rows import write_rows
 from components.prepare_dataset.source import Model, Records, Source
-from components.prepare_dataset.tokens import Encoded, Encoder, encode, problem_lines
+from components.prepare_dataset.stored import Chosen, PackedSample, Samples, stored, stored_samples
+from components.prepare_dataset.tokens import Encoded, Encoder, encode
 from components.shared.errors import DataError
 from components.shared.manifest import Scalar
 from components.shared.model_source import read_json_object
 from components.shared.spec import DataSpec, RunSpec
 from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, TokenizerSample
 
-CHUNK = 1000
-"""Conversations tokenised in one call: enough to keep all cores busy, and progress comes every few tenths of a second."""
-
 _NUM_SAMPLE_TEXTS = 50
 _SAMPLE_CHARACTERS = 4000
 
 Progress = Callable[[int, int], None]
-"""Is told (done, total) after each chunk."""
+"""Is called with (done, total) after each chunk."""
+
+
+def no_progress(done: int, total: int) -> None:
+    """Where nobody looks on."""
 
 
 @dataclass(frozen=True)
 class PackedSet:
-    encoded: tuple[Encoded, ...]
-    """The conversations in the rows."""
-    rows: tuple[tuple[int, ...], ...]
-    """Indices into `encoded`."""
-    dropped_lengths: tuple[int, ...]
+    samples: Chosen[Encoded]
+    """Those in the rows."""
+    rows: Rows
+    """Indices into `samples`."""
+    dropped_lengths: Sequence[int]
     """Of what was too long for a row, in tokens."""
 
 
-def assemble(spec: RunSpec, source: Source, folder: Path, *, progress: Progress) -> tuple[dict[str, Scalar], tuple[str, ...]]:
-    """(facts, warnings) of the dataset whose files are now in the folder.
+def assemble(
+    spec: RunSpec,
+    source: Source,
+    folder: Path,
+    *,
+    progress: Progress,
+    processes: int | None = None,
+) -> tuple[dict[str, Scalar], tuple[str, ...]]:
+    """(facts, warnings) of the dataset whose files are now in the folder; the same bytes whatever the number of processes.
 
     Raises:
         DataError: conversations that the template or the tokenizer cannot take, or that are too long for a row.
     """
-    packed = source.model.packing.packed
-    train, held_out = pack_sets(spec.data, source.records, source.model.encoder, packed=packed, progress=progress)
+    encoded = encode_all(source.model.encoder, source.records, progress=progress, processes=processes)
+    train, held_out = pack_sets(spec.data, source.records, encoded, packed=source.model.packing.packed)
     quality = _quality(spec, source.records, source.model, train, held_out)
-    write_rows(folder / "train.parquet", train.rows, train.encoded)
-    write_rows(folder / "held_out.parquet", held_out.rows, held_out.encoded)
+    for name, part in (("train", train), ("held_out", held_out)):
+        write_rows(folder / f"{name}.parquet", part.rows, part.samples, row_tokens=spec.data.row_tokens)
     (folder / "quality.json").write_text(quality.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    sample = token_sample(source.model, train.encoded)
+    sample = token_sample(source.model, train.samples)
     (folder / TOKENIZER_SAMPLE).write_text(sample.model_dump_json() + "\n", encoding="utf-8")
     (folder / "page.html").write_text(render_page(spec.name, spec.model.source, quality), encoding="utf-8")
     return _facts(spec, source, quality), quality.warnings
 
 
-def pack_sets(data: DataSpec, records: Records, encoder: Encoder, *, packed: bool, progress: Progress) -> tuple[PackedSet, PackedSet]:
+def pack_sets(data: DataSpec, records: Records, encoded: Samples, *, packed: bool) -> tuple[PackedSet, PackedSet]:
     """Training and held-out rows: packed, or one conversation each. Raises DataError with the problems of both."""
-    encoded = encode_all(encoder, (*records.train, *records.held_out), progress=progress)
-    trained = {id(conversation) for conversation in records.train}
-    parts: tuple[list[Encoded], list[Encoded]] = ([], [])
-    for tokens in encoded:
-        parts[id(tokens.source) not in trained].append(tokens)
-    too_long = [tokens for tokens in encoded if len(tokens.ids) > data.row_tokens]
-    if too_long and data.too_long == "refuse":
-        raise DataError(too_long_line(too_long, len(encoded), data.row_tokens))
+    parts = [samples_in(encoded, part) for part in (records.train, records.held_out)]
+    if data.too_long == "refuse":
+        refuse_too_long(parts, data.row_tokens)
     train, held_out = (_kept_set(part, data.row_tokens, packed=packed) for part in parts)
     for name, part in (("data.train", train), ("data.held_out", held_out)):
-        if not part.encoded:
+        if not part.samples:
             raise DataError(f"{name}: every conversation is longer than data.row_tokens {data.row_tokens}, none is left; raise it")
     return train, held_out
 
 
-def _kept_set(encoded: list[Encoded], row_tokens: int, *, packed: bool) -> PackedSet:
-    kept = tuple(tokens for tokens in encoded if len(tokens.ids) <= row_tokens)
-    return PackedSet(
-        kept,
-        _rows(kept, row_tokens, packed=packed),
-        dropped_lengths=tuple(len(tokens.ids) for tokens in encoded if len(tokens.ids) > row_tokens),
-    )
+def samples_in(encoded: Samples, conversations: Chosen[Conversation]) -> Chosen[Encoded]:
+    """The samples of these conversations, in their order."""
+    sources = encoded.sources
+    numbers = array("I")
+    for conversation in conversations.numbers:
+        first = bisect_left(sources, conversation)
+        numbers.extend(range(first, bisect_right(sources, conversation, lo=first)))
+    return Chosen(encoded, numbers)
+
+
+def split_by_length(samples: Chosen[Encoded], row_tokens: int) -> tuple[Chosen[Encoded], Chosen[Encoded]]:
+    """(those that fit a row, those that do not)."""
+    lengths = stored_samples(samples).lengths
+    kept = array("I", (number for number in samples.numbers if lengths[number] <= row_tokens))
+    dropped = array("I", (number for number in samples.numbers if lengths[number] > row_tokens))
+    return samples.of(kept), samples.of(dropped)
+
+
+def lengths_of(samples: Chosen[Encoded]) -> "array[int]":
+    """In tokens."""
+    lengths = stored_samples(samples).lengths
+    return array("I", (lengths[number] for number in samples.numbers))
+
+
+def _kept_set(samples: Chosen[Encoded], row_tokens: int, *, packed: bool) -> PackedSet:
+    kept, dropped = split_by_length(samples, row_tokens)
+    rows = pack(lengths_of(kept), row_tokens) if packed else one_a_row(len(kept))
+    return PackedSet(kept, rows, lengths_of(dropped))
 
 
 def token_sample(model: Model, encoded: Sequence[Encoded]) -> TokenizerSample:
@@ -103,25 +132,43 @@ def token_sample(model: Model, encoded: Sequence[Encoded]) -> TokenizerSample:
     )
 
 
-def encode_all(encoder: Encoder, conversations: Sequence[Conversation], *, progress: Progress) -> list[Encoded]:
+def encode_all(encoder: Encoder, records: Records, *, progress: Progress, processes: int | None = None) -> Samples:
     """The tokens of every conversation, in order. Raises DataError naming all that cannot be trained on."""
-    encoded: list[Encoded] = []
+    conversations = stored(records.train)
+    encoded = Samples(conversations)
     problems: dict[str, list[str]] = defaultdict(list)
-    for start in range(0, len(conversations), CHUNK):
-        chunk, found = encode(encoder, conversations[start : start + CHUNK])
-        encoded.extend(chunk)
+    for start, stop, (chunk, found) in in_processes(encoded_chunk, encoder, conversations, processes=processes):
+        for offset, sample in chunk:
+            encoded.append(start + offset, sample)
         for problem, where in found.items():
             problems[problem].extend(where)
-        progress(min(start + CHUNK, len(conversations)), len(conversations))
+        progress(stop, len(conversations))
     if problems:
         raise DataError(*first_problems(problem_lines(problems)))
     return encoded
 
 
-def too_long_line(too_long: Sequence[Encoded], total: int, row_tokens: int) -> str:
-    longest = max(too_long, key=lambda tokens: len(tokens.ids))
-    return (
-        f"data.row_tokens: {len(too_long)} of {total} conversations have more than {row_tokens} tokens, the longest "
+def encoded_chunk(
+    encoder: Encoder,
+    conversations: Sequence[Conversation],
+) -> tuple[list[tuple[int, PackedSample]], dict[str, list[str]]]:
+    """(number of its conversation in the chunk and tokens of each sample, problem -> the places of all that have it)."""
+    numbers = {id(conversation): number for number, conversation in enumerate(conversations)}
+    encoded, problems = encode(encoder, conversations)
+    return [(numbers[id(each.source)], PackedSample(each)) for each in encoded], problems
+
+
+def refuse_too_long(parts: Sequence[Chosen[Encoded]], row_tokens: int, *, what: str = "conversations") -> None:
+    """Raises DataError where samples are longer than a row; `what` says which they are."""
+    too_long = [split_by_length(part, row_tokens)[1] for part in parts]
+    num_too_long = sum(map(len, too_long))
+    if not num_too_long:
+        return
+    samples = stored_samples(parts[0])
+    numbers = chain.from_iterable(part.numbers for part in too_long)
+    longest = samples[max(numbers, key=samples.lengths.__getitem__)]
+    raise DataError(
+        f"data.row_tokens: {num_too_long} of {sum(map(len, parts))} {what} have more than {row_tokens} tokens, the longest "
         f"{len(longest.ids)} ({longest.source.where}); set data.row_tokens to at least {len(longest.ids)}, or data.too_long: drop"
     )
 
@@ -141,17 +188,11 @@ class LoggedProgress:
             self._last = now
 
 
-def _rows(encoded: Sequence[Encoded], row_tokens: int, *, packed: bool) -> tuple[tuple[int, ...], ...]:
-    if not packed:
-        return tuple(one_a_row(len(encoded)))
-    return tuple(pack([len(tokens.ids) for tokens in encoded], row_tokens))
-
-
 def _quality(spec: RunSpec, records: Records, model: Model, train: PackedSet, held_out: PackedSet) -> Quality:
     row_tokens = spec.data.row_tokens
-    copied = places(copies(records.train))
-    leaked = places(leaks(records.train, records.held_out))
-    everything = (*train.encoded, *held_out.encoded)
+    copied, leaked = copies(records.train), leaks(records.train, records.held_out)
+    everything = train.samples.of(array("I", chain(train.samples.numbers, held_out.samples.numbers)))
+    dropped = array("I", chain(train.dropped_lengths, held_out.dropped_lengths))
     return Quality(
         row_tokens=row_tokens,
         packed=model.packing.packed,
@@ -162,15 +203,15 @@ def _quality(spec: RunSpec, records: Records, model: Model, train: PackedSet, he
         leaks=leaked,
         warnings=(
             *data_cautions(records, copied, leaked),
-            *dropped_cautions((*train.dropped_lengths, *held_out.dropped_lengths), everything),
+            *dropped_cautions(dropped, everything),
             *token_cautions(model.encoder, everything, model.resolved.folder, model.config),
         ),
-        examples=examples(model.encoder.tokenizer, train.encoded),
+        examples=examples(model.encoder.tokenizer, train.samples),
     )
 
 
-def _set_quality(packed: PackedSet, row_tokens: int) -> SetQuality:
-    return set_quality(packed.encoded, num_rows=len(packed.rows), row_tokens=row_tokens, dropped_lengths=packed.dropped_lengths)
+def _set_quality(part: PackedSet, row_tokens: int) -> SetQuality:
+    return set_quality(part.samples, num_rows=len(part.rows), row_tokens=row_tokens, dropped_lengths=part.dropped_lengths)
 
 
 def _facts(spec: RunSpec, source: Source, quality: Quality) -> dict[str, Scalar]:

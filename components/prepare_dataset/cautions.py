@@ -1,7 +1,6 @@
 """What is worth a look though nothing is wrong enough to stop: one line each, for the log and the quality report."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,20 @@ from components.prepare_dataset.held_out import asked_in_both
 from components.prepare_dataset.quality import Places
 from components.prepare_dataset.samples import EMPTY_REASONING, ENDED_BY_EOS, HEADER_TRAINED, LEFT_OUT, REWRITTEN
 from components.prepare_dataset.source import Records
-from components.prepare_dataset.tokens import Encoded, Encoder, begins_without_bos, control_tokens_in_text
+from components.prepare_dataset.stored import Chosen, stored, stored_samples
+from components.prepare_dataset.tokens import (
+    SPECIAL_IN_WORDS,
+    STARTS_INSIDE,
+    UNKNOWN_CHARACTER,
+    Encoded,
+    Encoder,
+    begins_without_bos,
+)
 from components.shared.errors import DataError
 from components.shared.model_source import read_json_object
+
+Noted = Mapping[str, tuple[int, str]]
+"""Note -> the number of samples that have it, and the place of the first."""
 
 
 def data_cautions(records: Records, copies: Places, leaks: Places) -> Iterator[str]:
@@ -20,65 +30,69 @@ def data_cautions(records: Records, copies: Places, leaks: Places) -> Iterator[s
     if leaks.count:
         yield f"{leaks.count} held-out conversations are trained on too, such as {' and '.join(leaks.first[0])}: their loss flatters"
     asked = asked_in_both(records.train, records.held_out)
-    if len(asked) > leaks.count:
+    if asked.count > leaks.count:
         yield (
-            f"{len(asked)} of {len(records.held_out)} held-out conversations begin with a question that is trained on too, such as "
-            f"{' and '.join(asked[0])}: their loss flatters; data.held_out_by: prompt keeps equal first questions on one side, "
+            f"{asked.count} of {len(records.held_out)} held-out conversations begin with a question that is trained on too, such as "
+            f"{' and '.join(asked.first[0])}: their loss flatters; data.held_out_by: prompt keeps equal first questions on one side, "
             "where enough questions differ"
         )
-    everything = (*records.train, *records.held_out)
-    empty = sum(conversation.num_empty_system for conversation in everything)
+    kept = stored(records.train)
+    empty = sum(kept.num_empty_system[number] for part in (records.train, records.held_out) for number in part.numbers)
     if empty:
         yield f"{empty} system turns without text were left out"
-    unread = sorted({key for conversation in everything for key in conversation.unread})
+    unread = sorted(kept.unread)
     if unread:
         yield f"keys of turns that nothing reads: {', '.join(unread[:8])}"
 
 
-def dropped_cautions(dropped_lengths: Sequence[int], kept: Sequence[Encoded]) -> Iterator[str]:
+def dropped_cautions(dropped_lengths: Sequence[int], kept: Chosen[Encoded]) -> Iterator[str]:
     if dropped_lengths:
-        tokens = sum(dropped_lengths) + sum(len(each.ids) for each in kept)
+        lengths = stored_samples(kept).lengths
+        tokens = sum(dropped_lengths) + sum(lengths[number] for number in kept.numbers)
         yield (
             f"{len(dropped_lengths)} conversations longer than data.row_tokens were left out: "
             f"{len(dropped_lengths) / (len(dropped_lengths) + len(kept)):.1%} of all, {sum(dropped_lengths) / tokens:.1%} of the tokens"
         )
 
 
-def token_cautions(encoder: Encoder, encoded: Sequence[Encoded], folder: Path, config: dict[str, Any]) -> Iterator[str]:
+def token_cautions(encoder: Encoder, encoded: Chosen[Encoded], folder: Path, config: dict[str, Any]) -> Iterator[str]:
     """About the template and the tokenizer; `folder` is the model's, `encoded` its first conversation and all others."""
-    template = encoder.template
+    template, samples = encoder.template, stored_samples(encoded)
     if "strftime_now" in template.text:
         yield f"{template.name} writes today's date into conversations: on another day the same data gives other tokens"
-    yield from _template_cautions(template.name, encoded)
+    noted = samples.noted(encoded.numbers)
+    found = {note: (count, samples.where(number)) for note, (count, number) in noted.items()}
+    yield from _template_cautions(template.name, found)
     (first,) = encoder.samples_of([encoded[0].source])
     if not isinstance(first, DataError) and begins_without_bos(encoder, first[0].text):
         yield f"{template.name} writes no bos token though the tokenizer begins a text with one; the model may expect it"
-    inside = [tokens.source.where for tokens in encoded if tokens.starts_inside_token]
-    if inside:
-        yield (
-            f"in {len(inside)} conversations, such as {inside[0]}, an answer begins inside a token that also ends its prompt: "
-            f"{template.name} should put the white space at the beginning of the answer"
-        )
-    faked = control_tokens_in_text(encoder, (tokens.source for tokens in encoded))
-    if faked:
-        yield f"{len(faked)} conversations, such as {faked[0]}, hold a special token in their own words, which acts as the real one"
-    unknown = _with_unknown_characters(encoder, encoded)
-    if unknown:
-        yield f"in {len(unknown)} conversations, such as {unknown[0]}, some character has no token and reads as unknown"
-    longest, limit = max(len(tokens.ids) for tokens in encoded), config.get("max_position_embeddings")
+    yield from _word_cautions(template.name, found)
+    longest, limit = max(samples.lengths[number] for number in encoded.numbers), config.get("max_position_embeddings")
     if isinstance(limit, int) and longest > limit:
         yield f"the longest conversation has {longest} tokens, the model knows positions up to {limit} (max_position_embeddings)"
-    yield from _stop_cautions(encoder, encoded, folder, config)
+    yield from _stop_cautions(encoder, samples.ends, folder, config)
 
 
-def _template_cautions(name: str, encoded: Sequence[Encoded]) -> Iterator[str]:
-    """What samples.py noted, with the number of samples and the first place."""
-    places: dict[str, list[str]] = defaultdict(list)
-    for tokens in encoded:
-        for note in tokens.notes:
-            places[note].append(tokens.source.where)
-    for note in sorted(places):
-        count, first = len(places[note]), places[note][0]
+def _word_cautions(name: str, found: Noted) -> Iterator[str]:
+    """What tokens.py noted."""
+    if STARTS_INSIDE in found:
+        count, first = found[STARTS_INSIDE]
+        yield (
+            f"in {count} conversations, such as {first}, an answer begins inside a token that also ends its prompt: "
+            f"{name} should put the white space at the beginning of the answer"
+        )
+    if SPECIAL_IN_WORDS in found:
+        count, first = found[SPECIAL_IN_WORDS]
+        yield f"{count} conversations, such as {first}, hold a special token in their own words, which acts as the real one"
+    if UNKNOWN_CHARACTER in found:
+        count, first = found[UNKNOWN_CHARACTER]
+        yield f"in {count} conversations, such as {first}, some character has no token and reads as unknown"
+
+
+def _template_cautions(name: str, found: Noted) -> Iterator[str]:
+    """What samples.py noted."""
+    for note in sorted(found):
+        count, first = found[note]
         if note.startswith(LEFT_OUT):
             role = note.removeprefix(LEFT_OUT)
             yield f"{name} leaves out {role} turns, or words of them, in {count} conversations, such as {first}: the model never reads them"
@@ -104,19 +118,9 @@ def _template_cautions(name: str, encoded: Sequence[Encoded]) -> Iterator[str]:
             )
 
 
-def _with_unknown_characters(encoder: Encoder, encoded: Sequence[Encoded]) -> list[str]:
-    """Places of conversations with the unk token; byte-level tokenizers need none and often name their eos so."""
-    others = dict(encoder.template.special_tokens)
-    unknown = encoder.tokenizer.token_to_id(others.pop("unk_token", ""))
-    if unknown is None or encoder.tokenizer.id_to_token(unknown) in others.values():
-        return []
-    return [tokens.source.where for tokens in encoded if unknown in tokens.ids]
-
-
-def _stop_cautions(encoder: Encoder, encoded: Sequence[Encoded], folder: Path, config: dict[str, Any]) -> Iterator[str]:
+def _stop_cautions(encoder: Encoder, ends: Set[int], folder: Path, config: dict[str, Any]) -> Iterator[str]:
     """Turns that end with a token at which generation does not stop: answers would run on."""
     stops = _stop_ids(folder, config)
-    ends = {tokens.ids[end - 1] for tokens in encoded for _, end in tokens.trained}
     for end in sorted(ends - stops) if stops else ():
         name = encoder.tokenizer.id_to_token
         yield (

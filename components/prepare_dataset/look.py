@@ -1,16 +1,18 @@
 """Conversations, and with a model their tokens -> lines of text that say what the data is before a run is paid for."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
-from components.prepare_dataset.assemble import encode_all
+from components.prepare_dataset.assemble import Progress, encode_all, lengths_of, no_progress, samples_in, split_by_length
 from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
-from components.prepare_dataset.held_out import copies, leaks
-from components.prepare_dataset.quality import pieces, places
+from components.prepare_dataset.held_out import copies, leaks, repeated
+from components.prepare_dataset.quality import pieces
 from components.prepare_dataset.records import RecordFile
 from components.prepare_dataset.source import Source
+from components.prepare_dataset.stored import Chosen, Conversations, stored, stored_samples
 from components.prepare_dataset.tokens import Encoded, Encoder
 from components.shared.log import JSON_MARK
 
@@ -21,58 +23,59 @@ _SHOWN_TOKENS = 60
 
 def file_lines(file: RecordFile) -> Iterator[str]:
     """What a file of records is: nothing of a model is needed."""
+    conversations = stored(file.conversations)
     yield f"form            {file.form}"
-    yield from _conversation_lines(file.conversations)
+    yield from _conversation_lines(conversations)
     yield ""
     yield "The first conversation:"
-    yield from _turn_lines(file.conversations[0])
-    longest = max(file.conversations, key=_num_characters)
-    if longest is not file.conversations[0]:
+    yield from _turn_lines(conversations[0])
+    longest = max(range(len(conversations)), key=conversations.num_characters.__getitem__)
+    if longest:
         yield ""
-        yield f"The longest conversation, {longest.where}:"
-        yield from _turn_lines(longest)
+        yield f"The longest conversation, {conversations[longest].where}:"
+        yield from _turn_lines(conversations[longest])
 
 
-def dataset_lines(source: Source, row_tokens: int) -> Iterator[str]:
+def dataset_lines(source: Source, row_tokens: int, *, progress: Progress = no_progress) -> Iterator[str]:
     """What a spec's data is, as its model reads it. Raises DataError where it cannot be trained on."""
     records, encoder = source.records, source.model.encoder
-    encoded = encode_all(encoder, (*records.train, *records.held_out), progress=lambda done, total: None)
+    encoded = encode_all(encoder, records, progress=progress)
     yield f"form            {', '.join(dict.fromkeys(records.forms))}"
     yield f"template        {encoder.template.name}"
-    yield from _conversation_lines((*records.train, *records.held_out))
+    yield from _conversation_lines(stored(records.train))
     yield f"held out        {len(records.held_out):,} conversations"
-    yield from _length_lines(encoded, row_tokens)
-    kept = [tokens for tokens in encoded if len(tokens.ids) <= row_tokens]
-    dropped = [len(tokens.ids) for tokens in encoded if len(tokens.ids) > row_tokens]
-    warnings = list(_warnings(source, encoded, kept, dropped))
+    both = (samples_in(encoded, part) for part in (records.train, records.held_out))
+    samples = encoded[:].of(array("I", chain.from_iterable(part.numbers for part in both)))
+    yield from _length_lines(samples, row_tokens)
+    warnings = list(_warnings(source, samples, row_tokens))
     yield from ("", *(f"warning: {line}" for line in warnings)) if warnings else ()
-    for name, sample in _chosen(encoded):
+    for name, number in _chosen(samples):
+        sample = encoded[number]
         yield ""
         yield f"The {name}, {sample.source.where}, {len(sample.ids):,} tokens, {sample.num_trained:,} trained on (between ⟦ and ⟧):"
         yield from _sample_lines(encoder, sample)
 
 
-def _conversation_lines(conversations: Sequence[Conversation]) -> Iterator[str]:
-    turns = Counter(message.role for each in conversations for message in each.messages)
-    with_tools = sum(each.tools is not None for each in conversations)
-    reasoning = sum(bool(message.reasoning) or "</think>" in message.content for each in conversations for message in each.messages)
-    untrained = sum(message.role == "assistant" and not message.trained for each in conversations for message in each.messages)
-    questions = Counter(each.question for each in conversations)
-    again = sum(count for count in questions.values() if count > 1)
-    characters = sorted(_num_characters(each) for each in conversations)
+def _conversation_lines(conversations: Conversations) -> Iterator[str]:
+    asked = set(repeated(conversations.questions))
+    again = sum(question in asked for question in conversations.questions)
+    characters = conversations.num_characters
+    half = sorted(characters)[len(characters) // 2]
     yield f"conversations   {len(conversations):,}"
-    yield f"turns           {', '.join(f'{count:,} {role}' for role, count in turns.most_common())}"
-    yield f"with tools      {with_tools:,} conversations"
-    yield f"with reasoning  {reasoning:,} turns"
-    yield f"not trained on  {untrained:,} assistant turns"
-    yield f"copies          {len(copies(conversations)):,} conversations stand more than once"
-    yield f"questions       {len(questions):,} different first ones; {again:,} conversations share theirs with another"
-    yield f"characters      {characters[0]:,} to {characters[-1]:,}, half of the conversations up to {characters[len(characters) // 2]:,}"
+    yield f"turns           {', '.join(f'{count:,} {role}' for role, count in conversations.roles.most_common())}"
+    yield f"with tools      {conversations.num_with_tools:,} conversations"
+    yield f"with reasoning  {conversations.num_with_reasoning:,} turns"
+    yield f"not trained on  {conversations.num_not_trained:,} assistant turns"
+    yield f"copies          {copies(conversations[:]).count:,} conversations stand more than once"
+    different = len(conversations) - again + len(asked)
+    yield f"questions       {different:,} different first ones; {again:,} conversations share theirs with another"
+    yield f"characters      {min(characters):,} to {max(characters):,}, half of the conversations up to {half:,}"
 
 
-def _length_lines(encoded: Sequence[Encoded], row_tokens: int) -> Iterator[str]:
-    lengths = [len(tokens.ids) for tokens in encoded]
-    trained = sum(tokens.num_trained for tokens in encoded)
+def _length_lines(samples: Chosen[Encoded], row_tokens: int) -> Iterator[str]:
+    lengths = lengths_of(samples)
+    num_trained = stored_samples(samples).num_trained
+    trained = sum(num_trained[number] for number in samples.numbers)
     yield f"tokens          {sum(lengths):,}, {trained / sum(lengths):.1%} of them trained on; the longest sample has {max(lengths):,}"
     yield ""
     yield "row_tokens   samples that fit   share of all tokens"
@@ -83,20 +86,21 @@ def _length_lines(encoded: Sequence[Encoded], row_tokens: int) -> Iterator[str]:
         yield f"{size:>10,}   {len(fitting) / len(lengths):>16.1%}   {sum(fitting) / sum(lengths):>19.1%}{mark}"
 
 
-def _warnings(source: Source, encoded: Sequence[Encoded], kept: Sequence[Encoded], dropped: Sequence[int]) -> Iterator[str]:
+def _warnings(source: Source, samples: Chosen[Encoded], row_tokens: int) -> Iterator[str]:
     records, model = source.records, source.model
-    copied, leaked = places(copies(records.train)), places(leaks(records.train, records.held_out))
-    yield from data_cautions(records, copied, leaked)
-    yield from dropped_cautions(dropped, kept)
-    yield from token_cautions(model.encoder, encoded, model.resolved.folder, model.config)
+    kept, dropped = split_by_length(samples, row_tokens)
+    yield from data_cautions(records, copies(records.train), leaks(records.train, records.held_out))
+    yield from dropped_cautions(lengths_of(dropped), kept)
+    yield from token_cautions(model.encoder, samples, model.resolved.folder, model.config)
 
 
-def _chosen(encoded: Sequence[Encoded]) -> list[tuple[str, Encoded]]:
-    """The first sample, the longest, and the one with the smallest share of trained tokens, each once."""
-    longest = max(encoded, key=lambda tokens: len(tokens.ids))
-    least = min(encoded, key=lambda tokens: tokens.num_trained / len(tokens.ids))
-    named = [("first sample", encoded[0]), ("longest sample", longest), ("least trained sample", least)]
-    return [(name, each) for index, (name, each) in enumerate(named) if all(each is not other for _, other in named[:index])]
+def _chosen(samples: Chosen[Encoded]) -> list[tuple[str, int]]:
+    """The first sample, the longest, and the one with the smallest share of trained tokens, each once, by number."""
+    kept, numbers = stored_samples(samples), samples.numbers
+    longest = max(numbers, key=kept.lengths.__getitem__)
+    least = min(numbers, key=lambda number: kept.num_trained[number] / kept.lengths[number])
+    named = [("first sample", numbers[0]), ("longest sample", longest), ("least trained sample", least)]
+    return [(name, each) for index, (name, each) in enumerate(named) if all(each != other for _, other in named[:index])]
 
 
 def _sample_lines(encoder: Encoder, sample: Encoded) -> Iterator[str]:
@@ -126,10 +130,6 @@ def _printable(line: str) -> str:
     """Without control characters, which a terminal would obey, and never an event, which the command line would read."""
     plain = "".join(char if char.isprintable() or char == "\t" else repr(char)[1:-1] for char in line)
     return plain.replace(JSON_MARK, f"{JSON_MARK[0]}\u200b{JSON_MARK[1:]}")
-
-
-def _num_characters(conversation: Conversation) -> int:
-    return sum(len(message.content) for message in conversation.messages)
 
 
 def is_spec(path: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import TypeVar
 from components.prepare_dataset.chat_template import turns_of
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.source import Source
+from components.prepare_dataset.stored import Chosen, stored
 from components.prepare_dataset.tokens import Encoded, Encoder, encode
 from components.shared.errors import DataError
 from components.shared.prompts import PROBE_TOKENS, PROMPTS, Prompt, Prompts, base_files
@@ -33,9 +34,10 @@ def write_prompts(source: Source, folder: Path, *, row_tokens: int) -> None:
     (folder / PROMPTS).write_text(prompts.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def chosen_conversations(encoder: Encoder, conversations: Sequence[Conversation], *, row_tokens: int) -> list[Encoded]:
+def chosen_conversations(encoder: Encoder, conversations: Chosen[Conversation], *, row_tokens: int) -> list[Encoded]:
     """Up to four that fit a row, from the shortest to the longest of those looked at."""
-    by_length = sorted(conversations, key=_num_characters)
+    num_characters = stored(conversations).num_characters
+    by_length = conversations.of(sorted(conversations.numbers, key=num_characters.__getitem__))
     candidates = spread(by_length, NUM_CANDIDATES)
     fitting = _fitting(encoder, candidates, row_tokens) or _fitting(encoder, by_length, row_tokens)
     return spread(sorted(fitting, key=lambda each: len(each.ids)), NUM_PROMPTS)
@@ -72,10 +74,9 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     return [items[index * (len(items) - 1) // (most - 1)] for index in range(most)]
 
 
-def _num_characters(conversation: Conversation) -> int:
-    return sum(len(message.content) for message in conversation.messages)
-
-
 def _fitting(encoder: Encoder, conversations: Sequence[Conversation], row_tokens: int) -> list[Encoded]:
-    encoded, _ = encode(encoder, conversations)
-    return [each for each in encoded if len(each.ids) <= row_tokens]
+    fitting: list[Encoded] = []
+    for start in range(0, len(conversations), NUM_CANDIDATES):
+        encoded, _ = encode(encoder, conversations[start : start + NUM_CANDIDATES])
+        fitting += [each for each in encoded if len(each.ids) <= row_tokens]
+    return fitting

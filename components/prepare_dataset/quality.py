@@ -1,18 +1,25 @@
 """Tokenised conversations and their rows -> the numbers that tell whether they are worth training on (quality.json)."""
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
 
+import pyarrow.compute
 from tokenizers import Tokenizer
 
+from components.prepare_dataset.numbers_of import as_arrow, from_arrow
+from components.prepare_dataset.stored import Chosen, stored_samples
 from components.prepare_dataset.tokens import Encoded
 from components.shared.spec import FrozenModel
 
-Number = TypeVar("Number", int, float)
+compute: Any = pyarrow.compute  # has no types of its own
 
 _NUM_BINS = 24
 _NUM_EXAMPLES = 2
-_NUM_PLACES = 20
+NUM_PLACES = 20
+"""Of copies and leaks that are listed, and of the places of one."""
 
 
 class Shares(FrozenModel):
@@ -93,43 +100,40 @@ class Quality(FrozenModel):
 
 
 def set_quality(
-    encoded: Sequence[Encoded],
+    samples: Chosen[Encoded],
     *,
     num_rows: int,
     row_tokens: int,
     dropped_lengths: Sequence[int] = (),
 ) -> SetQuality:
-    """`encoded` are the samples in the rows, at least one."""
-    lengths = sorted(len(conversation.ids) for conversation in encoded)
-    shares = sorted(round(conversation.num_trained / len(conversation.ids), 4) for conversation in encoded)
+    """`samples` are those in the rows, at least one."""
+    kept = stored_samples(samples)
+    lengths = Counter(kept.lengths[number] for number in samples.numbers)
+    num_tokens = sum(length * count for length, count in lengths.items())
+    shares = _in_order(array("d", (kept.num_trained[number] / kept.lengths[number] for number in samples.numbers)))
     return SetQuality(
-        conversations=len({id(tokens.source) for tokens in encoded}),
-        samples=len(encoded),
+        conversations=sum(1 for _ in groupby(kept.sources[number] for number in samples.numbers)),
+        samples=len(samples),
         dropped=len(dropped_lengths),
         dropped_tokens=sum(dropped_lengths),
         rows=num_rows,
-        tokens=sum(lengths),
-        trained_tokens=sum(conversation.num_trained for conversation in encoded),
-        packing_efficiency=round(sum(lengths) / (num_rows * row_tokens), 4),
-        trained_share=Shares(min=shares[0], median=_nearest_rank(shares, 50), max=shares[-1]),
+        tokens=num_tokens,
+        trained_tokens=sum(kept.num_trained[number] for number in samples.numbers),
+        packing_efficiency=round(num_tokens / (num_rows * row_tokens), 4),
+        trained_share=Shares(min=round(shares[0], 4), median=round(_nearest_rank(shares, 50), 4), max=round(shares[-1], 4)),
         lengths=Lengths(
-            min=lengths[0],
-            p50=_nearest_rank(lengths, 50),
-            p90=_nearest_rank(lengths, 90),
-            p99=_nearest_rank(lengths, 99),
-            max=lengths[-1],
+            min=min(lengths),
+            p50=_percentile(lengths, 50),
+            p90=_percentile(lengths, 90),
+            p99=_percentile(lengths, 99),
+            max=max(lengths),
         ),
-        histogram=_histogram(sorted((*lengths, *dropped_lengths))),
+        histogram=_histogram(lengths + Counter(dropped_lengths)),
     )
 
 
-def places(found: Iterable[tuple[str, ...]]) -> Places:
-    listed = tuple(found)
-    return Places(count=len(listed), first=listed[:_NUM_PLACES])
-
-
-def examples(tokenizer: Tokenizer, encoded: Sequence[Encoded]) -> tuple[tuple[Piece, ...], ...]:
-    return tuple(pieces(tokenizer, conversation) for conversation in encoded[:_NUM_EXAMPLES])
+def examples(tokenizer: Tokenizer, samples: Sequence[Encoded]) -> tuple[tuple[Piece, ...], ...]:
+    return tuple(pieces(tokenizer, samples[index]) for index in range(min(_NUM_EXAMPLES, len(samples))))
 
 
 def pieces(tokenizer: Tokenizer, encoded: Encoded) -> tuple[Piece, ...]:
@@ -145,15 +149,30 @@ def pieces(tokenizer: Tokenizer, encoded: Encoded) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-def _nearest_rank(ordered: Sequence[Number], percent: int) -> Number:
+def _in_order(values: "array[float]") -> Sequence[float]:
+    numbers = as_arrow(values)
+    return from_arrow(numbers.take(compute.sort_indices(numbers)))
+
+
+def _nearest_rank(ordered: Sequence[float], percent: int) -> float:
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
-def _histogram(ordered: Sequence[int]) -> tuple[Bin, ...]:
-    """At most 24 bins of one width, from the shortest conversation to the longest."""
-    least, most = ordered[0], ordered[-1]
+def _percentile(counts: Mapping[int, int], percent: int) -> int:
+    """By nearest rank, of numbers that are given with their counts."""
+    rank = max(1, -(-sum(counts.values()) * percent // 100))
+    for number in sorted(counts):
+        rank -= counts[number]
+        if rank <= 0:
+            return number
+    raise ValueError("no percentile of nothing")
+
+
+def _histogram(lengths: Mapping[int, int]) -> tuple[Bin, ...]:
+    """At most 24 bins of one width, from the shortest sample to the longest; `lengths` are given with their counts."""
+    least, most = min(lengths), max(lengths)
     width = -(-(most - least + 1) // _NUM_BINS)
     counts = [0] * ((most - least) // width + 1)
-    for length in ordered:
-        counts[(length - least) // width] += 1
+    for length, count in lengths.items():
+        counts[(length - least) // width] += count
     return tuple(Bin(start=least + n * width, end=least + (n + 1) * width, conversations=count) for n, count in enumerate(counts))

@@ -1,6 +1,6 @@
 """A file -> its records as plain data, each with its place, or what is wrong with it.
 
-JSONL and CSV are read a line at a time, Parquet and Arrow a batch at a time. A JSON list is held in memory as a whole.
+JSONL and CSV are read a line at a time, Parquet and Arrow a batch at a time, a JSON list a megabyte or a record at a time.
 """
 
 import codecs
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.ipc as ipc
@@ -21,6 +21,12 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _PARQUET, _ARROW_FILE = b"PAR1", b"ARROW1"
 _ROWS_AT_ONCE = 1000
 _LONGEST_CELL = 1 << 30
+_FIRST_CHARACTERS = 4096
+"""Of a file, in which a list begins if it is one."""
+_LONGEST_WORD = 16
+"""More than the characters of any JSON word or escape: `-Infinity`, a pair of `\\uXXXX`."""
+_LIST_PART = 1 << 20
+"""Bytes of a JSON list that are read at once."""
 _GUESSES = ("cp932", "euc_jp")
 """Encodings in which Japanese text still comes; Windows' Shift-JIS first."""
 _JAPANESE = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
@@ -177,8 +183,11 @@ def _cell(value: str) -> Any:
 def _is_list(path: Path) -> bool:
     """Whether a file that begins with a bracket is one JSON list: its first line alone is no JSON, or there is no other."""
     with path.open("rb") as stream:
-        first = next((line for line in stream if line.removeprefix(_BOM).strip()), b"")
-        others = any(line.strip() for line in stream)
+        lines = iter(lambda: stream.readline(_LIST_PART), b"")
+        first = next((line for line in lines if line.removeprefix(_BOM).strip()), b"")
+        if len(first) == _LIST_PART:
+            return True
+        others = any(part.strip() for part in iter(lambda: stream.read(_LIST_PART), b""))
     return not others or _parsed(first.removeprefix(_BOM), 1).problem is not None
 
 
@@ -212,45 +221,101 @@ def _parsed_text(line: str, number: int) -> Place:
 
 def _listed(path: Path, encoding: str) -> Iterator[Place]:
     """The records of a JSON list, each with the line on which it begins."""
-    content = path.read_bytes().removeprefix(_BOM)
-    try:
-        text = content.decode(encoding)
-    except UnicodeError as error:
-        start = error.start if isinstance(error, UnicodeDecodeError) else 0
-        yield Place(content.count(b"\n", 0, start) + 1, problem=_not_decoded(error, encoding))
-        return
-    if "[" not in text:  # it is there as a byte
-        yield Place(1, problem=f"no JSON when read as {encoding}; correct data.encoding")
-        return
-    decoder = _decoder()
-    position, line, number = text.index("[") + 1, 1, 0
-    counted = 0
-    while True:
-        position = _next_value(text, position)
-        line += text.count("\n", counted, position)
-        counted = position
-        if text[position : position + 1] == "]":
-            return
+    with path.open("rb") as stream:
+        text = _ListText(stream, encoding)
         try:
-            record, position = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, DuplicateKeyError, RecursionError) as error:
-            yield Place(*_list_problem(error, line))
-            return
-        number += 1
-        yield Place(line, record, number=number)
+            if not text.begin():  # it is there as a byte
+                yield Place(1, problem=f"no JSON when read as {encoding}; correct data.encoding")
+                return
+            number = 0
+            while text.next_value():
+                record = text.record()
+                number += 1
+                yield Place(text.line, record, number=number)
+        except UnicodeError as error:
+            yield Place(text.line_of(error), problem=_not_decoded(error, encoding))
+        except json.JSONDecodeError as error:
+            line, column = text.place_of(error)
+            yield Place(line, problem=f"the JSON list cannot be read on ({error.msg} at column {column}); correct the file")
+        except DuplicateKeyError as error:
+            yield Place(text.line, problem=str(error))
+        except RecursionError:
+            yield Place(text.line, problem="not a record: nested too deeply")
 
 
-def _next_value(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n,":
-        position += 1
-    return position
+class _ListText:
+    """The text of a JSON list, of which one record and one part of the file are in memory at a time."""
 
+    def __init__(self, stream: BinaryIO, encoding: str) -> None:
+        self._stream, self._decode = stream, codecs.getincrementaldecoder(encoding)().decode
+        self._decoder = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+        self._text, self._position, self._ended = "", 0, False
+        self._lines_before, self._columns_before = 0, 0
+        """Line feeds before the text in memory, and the characters between the last of them and the text."""
+        self._counted = 0
+        self.line = 1
+        """On which the record begins."""
 
-def _list_problem(error: Exception, line: int) -> tuple[int, None, str]:
-    if isinstance(error, json.JSONDecodeError):
-        return error.lineno, None, f"the JSON list cannot be read on ({error.msg} at column {error.colno}); correct the file"
-    problem = str(error) if isinstance(error, DuplicateKeyError) else "not a record: nested too deeply"
-    return line, None, problem
+    def begin(self) -> bool:
+        """The opening bracket is read; False where there is none."""
+        while "[" not in self._text and len(self._text) < _FIRST_CHARACTERS and not self._ended:
+            self._read()
+        self._text = self._text.removeprefix("\ufeff")
+        self._position = self._text.find("[") + 1
+        return self._position > 0
+
+    def next_value(self) -> bool:
+        """The next record begins here; False at the end of the list."""
+        while True:
+            while self._position < len(self._text) and self._text[self._position] in " \t\r\n,":
+                self._position += 1
+            if self._position < len(self._text) or self._ended:
+                break
+            self._read()
+        self.line += self._text.count("\n", self._counted, self._position)
+        self._counted = self._position
+        return self._text[self._position : self._position + 1] != "]"
+
+    def record(self) -> Any:
+        """Raises JSONDecodeError, DuplicateKeyError or RecursionError."""
+        while True:
+            try:
+                record, end = self._decoder.raw_decode(self._text, self._position)
+            except json.JSONDecodeError as error:
+                if self._ended or not self._is_cut_off(error):
+                    raise
+            else:
+                if end < len(self._text) or self._ended:
+                    self._position = end
+                    return record
+            self._read()
+
+    def _is_cut_off(self, error: json.JSONDecodeError) -> bool:
+        """Whether more of the file may put it right: a text without end, or a value that breaks off at the end of what is read."""
+        return error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _LONGEST_WORD
+
+    def place_of(self, error: json.JSONDecodeError) -> tuple[int, int]:
+        """(line, column) in the file."""
+        column = error.colno + (self._columns_before if error.lineno == 1 else 0)
+        return self._lines_before + error.lineno, column
+
+    def line_of(self, error: UnicodeError) -> int:
+        """Of the byte that is none of the encoding."""
+        before = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+        return self._lines_before + self._text.count("\n") + before.count(b"\n") + 1
+
+    def _read(self) -> None:
+        """As much more as is in memory, at least 1 MB: what is read anew for a long record stays in proportion to it."""
+        used = self._text[: self._position]
+        self._lines_before += used.count("\n")
+        last = used.rfind("\n")
+        self._columns_before = len(used) - last - 1 if last >= 0 else self._columns_before + len(used)
+        self.line += used.count("\n", self._counted)
+        self._text = self._text[self._position :]
+        self._counted = self._position = 0
+        content = self._stream.read(max(_LIST_PART, len(self._text)))
+        self._ended = not content
+        self._text += self._decode(content, self._ended)
 
 
 class DuplicateKeyError(ValueError):
@@ -259,10 +324,6 @@ class DuplicateKeyError(ValueError):
 
 def loads(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
-
-
-def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -300,7 +361,7 @@ def _guessed_encoding(content: bytes) -> str | None:
         return "utf-16"
     for name in _GUESSES:
         try:
-            text = content.decode(name)
+            text = codecs.getincrementaldecoder(name)().decode(content)  # which may end within a character
         except UnicodeDecodeError:
             continue
         if _JAPANESE.search(text):

@@ -1,6 +1,6 @@
 """Files of records -> conversations, or every record that is none, each by `file:line`.
 
-A conversation costs about 1 kB of memory beside its text; 100,000 of them are read and checked in about 2 s.
+Conversations are kept on disk (stored.py); 100,000 of them are read and checked in about 4 s.
 """
 
 import codecs
@@ -15,6 +15,7 @@ from components.prepare_dataset.conversations import Conversation, Message, kind
 from components.prepare_dataset.forms import Form, form_named, missing_columns, recognised, unknown_form
 from components.prepare_dataset.readers import Place, read_places
 from components.prepare_dataset.source_files import files_of, kind_of_name, unpacked
+from components.prepare_dataset.stored import Chosen, Conversations
 from components.shared.errors import DataError
 from components.shared.machine import user_path
 from components.shared.named_file import local_file
@@ -37,7 +38,7 @@ class RecordSource:
 
 @dataclass(frozen=True)
 class RecordFile:
-    conversations: tuple[Conversation, ...]
+    conversations: Chosen[Conversation]
     sha256: str
     """Of the file's bytes, in hex; of several files, of their digests."""
     form: str = "messages"
@@ -45,20 +46,22 @@ class RecordFile:
 
 
 def read_records(*sources: RecordSource) -> tuple[RecordFile, ...]:
-    """The conversations of each file or object, in its order; keys of a record that its form does not name are left unread.
+    """The conversations of each file or object, in its order, all kept in one place; keys of a record that its form does not
+    name are left unread.
 
     Raises:
         StoreError: an object cannot be read.
         DataError: a file cannot be read, is empty, or holds records that are no conversation; equal problems are one
             line, the first 20 lines of all files together are shown, and the number of the rest.
     """
+    conversations = Conversations()
     files: list[RecordFile] = []
     problems: dict[str, list[str]] = defaultdict(list)
     lines: list[str] = []
     for source in sources:
         found: dict[str, list[str]] = defaultdict(list)
         try:
-            files.append(_read_source(source, found))
+            files.append(_read_source(source, conversations, found))
         except OSError as error:
             lines.append(_unreadable(source.path, error))
         except DataError as error:
@@ -85,23 +88,25 @@ def problem_lines(problems: Mapping[str, list[str]]) -> list[str]:
     return lines
 
 
-def _read_source(source: RecordSource, problems: dict[str, list[str]]) -> RecordFile:
-    """What could be read of the source's files; a problem's places are added to `problems`.
+def _read_source(source: RecordSource, conversations: Conversations, problems: dict[str, list[str]]) -> RecordFile:
+    """What could be read of the source's files, added to `conversations`; a problem's places are added to `problems`.
 
     Raises:
         StoreError, DataError, OSError: a file cannot be read.
     """
     _known_encoding(source)
-    files = [_read_file(source, name, problems) for name in files_of(source.path)]
-    conversations = tuple(conversation for file in files for conversation in file.conversations)
-    if not conversations and not problems:
+    start = len(conversations)
+    files = [_read_file(source, name, conversations, problems) for name in files_of(source.path)]
+    found = Chosen(conversations, range(start, len(conversations)))
+    if not found and not problems:
         raise DataError(f"{source.path}: holds no record; write one conversation a line: {_FORM}")
-    digests = [file.sha256 for file in files]
+    digests = [sha256 for sha256, _ in files]
     sha256 = digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
-    return RecordFile(conversations, sha256, ", ".join(dict.fromkeys(file.form for file in files)))
+    return RecordFile(found, sha256, ", ".join(dict.fromkeys(form for _, form in files)))
 
 
-def _read_file(source: RecordSource, name: str, problems: dict[str, list[str]]) -> RecordFile:
+def _read_file(source: RecordSource, name: str, conversations: Conversations, problems: dict[str, list[str]]) -> tuple[str, str]:
+    """(sha256, form) of the file, whose conversations are added to the others."""
     with local_file(name) as path:
         before = path.stat()
         with path.open("rb") as stream:
@@ -109,11 +114,14 @@ def _read_file(source: RecordSource, name: str, problems: dict[str, list[str]]) 
         reader = _RecordReader(source, name, problems)
         with unpacked(path, name) as plain:
             places = read_places(plain, kind_of_name(name), source.encoding)
-            conversations = [each for place in places if (each := reader.read(place)) is not None]
+            for place in places:
+                conversation = reader.read(place)
+                if conversation is not None:
+                    conversations.append(conversation)
         after = path.stat()
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
         raise DataError(f"{name}: changed while it was read; start again when it is written")
-    return RecordFile(tuple(conversations), sha256, reader.form.name if reader.form else source.format)
+    return sha256, reader.form.name if reader.form else source.format
 
 
 def _known_encoding(source: RecordSource) -> None:

@@ -11,51 +11,61 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.prepare_dataset.numbers_of import as_arrow
+from components.prepare_dataset.stored import Chosen, stored_samples
 from components.prepare_dataset.tokens import Encoded
 
 NOT_TRAINED = -100
 """The label that cross_entropy leaves out: torch.nn.CrossEntropyLoss, ignore_index."""
 
 _ROWS_AT_ONCE = 1024
+_TOKENS_AT_ONCE = 2 << 20
+"""Of long rows fewer are held in memory at once: 2 million tokens take 16 MB."""
 _COLUMNS = ("input_ids", "labels", "lengths")
 _SCHEMA = pa.schema([(name, pa.list_(pa.int32())) for name in _COLUMNS])
 
 
-def write_rows(path: Path, rows: Sequence[tuple[int, ...]], encoded: Sequence[Encoded]) -> None:
-    """The rows, each given as indices into `encoded`, are in the file in their order."""
+def write_rows(path: Path, rows: Sequence[Sequence[int]], samples: Chosen[Encoded], *, row_tokens: int) -> None:
+    """The rows, each given as indices into `samples`, are in the file in their order."""
+    at_once = max(1, min(_ROWS_AT_ONCE, _TOKENS_AT_ONCE // row_tokens))
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            members = [[encoded[index] for index in row] for row in rows[start : start + _ROWS_AT_ONCE]]
-            columns = [
-                _lists([_joined(conversation.ids for conversation in row) for row in members]),
-                _lists([_joined(labels(conversation) for conversation in row) for row in members]),
-                _lists([array("i", (len(conversation.ids) for conversation in row)) for row in members]),
-            ]
-            writer.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA))
+        for start in range(0, len(rows), at_once):
+            columns = _Columns()
+            for row in rows[start : start + at_once]:
+                columns.append(_tokens(samples, index) for index in row)
+            writer.write_table(columns.table())
 
 
-def labels(encoded: Encoded) -> "array[int]":
-    """One label for each token of the conversation."""
-    marked = array("i", [NOT_TRAINED]) * len(encoded.ids)
-    for start, end in encoded.trained:
-        marked[start:end] = encoded.ids[start:end]
+class _Columns:
+    """Rows of one group, as three lists of numbers side by side."""
+
+    def __init__(self) -> None:
+        self._values = [array("i") for _ in _COLUMNS]
+        self._offsets = [array("i", [0]) for _ in _COLUMNS]
+
+    def append(self, conversations: "Iterable[tuple[array[int], tuple[tuple[int, int], ...]]]") -> None:
+        ids, marked, lengths = self._values
+        for own_ids, trained in conversations:
+            ids.extend(own_ids)
+            marked.extend(labels(own_ids, trained))
+            lengths.append(len(own_ids))
+        for values, offsets in zip(self._values, self._offsets, strict=True):
+            offsets.append(len(values))
+
+    def table(self) -> pa.Table:
+        """Of C ints, without a Python object for each: 100 times faster than pa.array."""
+        pairs = zip(self._values, self._offsets, strict=True)
+        columns = [pa.ListArray.from_arrays(as_arrow(offsets), as_arrow(values)) for values, offsets in pairs]
+        return pa.Table.from_arrays(columns, schema=_SCHEMA)
+
+
+def _tokens(samples: Chosen[Encoded], index: int) -> "tuple[array[int], tuple[tuple[int, int], ...]]":
+    return stored_samples(samples).tokens(samples.numbers[index])
+
+
+def labels(ids: "array[int]", trained: Iterable[tuple[int, int]]) -> "array[int]":
+    """One label for each token of the conversation; `trained` are [start, end) of what is trained on."""
+    marked = array("i", [NOT_TRAINED]) * len(ids)
+    for start, end in trained:
+        marked[start:end] = ids[start:end]
     return marked
-
-
-def _joined(parts: "Iterable[array[int]]") -> "array[int]":
-    joined = array("i")
-    for part in parts:
-        joined.extend(part)
-    return joined
-
-
-def _lists(values: "Sequence[array[int]]") -> pa.Array:
-    """A list<int32> array of C ints, without a Python object for each: 100 times faster than pa.array."""
-    offsets = array("i", [0])
-    for value in values:
-        offsets.append(offsets[-1] + len(value))
-    return pa.ListArray.from_arrays(_int32(offsets), _int32(_joined(values)))
-
-
-def _int32(values: "array[int]") -> pa.Array:
-    return pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])

@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,8 @@ from components.prepare_dataset.chat_template import read_template
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import set_aside
 from components.prepare_dataset.packing import ROW_ORDER_VERSION
-from components.prepare_dataset.records import RecordSource, read_records
+from components.prepare_dataset.records import RecordFile, RecordSource, read_records
+from components.prepare_dataset.stored import Chosen
 from components.prepare_dataset.tokens import Encoder, load_encoder
 from components.shared.errors import HaganeError
 from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, planned_config, resolve_model
@@ -22,8 +27,9 @@ from components.shared.spec import DataSpec, ModelSpec, RunSpec, SourceSpec
 
 @dataclass(frozen=True)
 class Records:
-    train: tuple[Conversation, ...]
-    held_out: tuple[Conversation, ...]
+    train: Chosen[Conversation]
+    """In the order of reading; those of a source with `repeat` stand there so often, one after the other."""
+    held_out: Chosen[Conversation]
     train_sha256: str
     held_out_sha256: str | None
     """None where a share of the training file is held out."""
@@ -66,15 +72,19 @@ def _load_records(data: DataSpec) -> Records:
     held_out_sources = [RecordSource(data.held_out, data.format, data.columns, data.encoding)] if data.held_out is not None else []
     files = read_records(*sources, *held_out_sources)
     forms = tuple(file.form for file in files)
-    read: list[tuple[Conversation, int]] = []
-    for source, file in zip(data.train_sources, files, strict=False):
-        read += [(conversation, source.repeat) for conversation in file.conversations]
-    sha256 = _of_all([file.sha256 for file in files[: len(sources)]])
+    train_files = files[: len(sources)]
+    sha256 = _of_all([file.sha256 for file in train_files])
+    repeats = [source.repeat for source in data.train_sources]
+    everything = _all_of(train_files)
     if held_out_sources:
-        return Records(_repeated(read), files[-1].conversations, sha256, files[-1].sha256, forms)
-    split = set_aside(tuple(conversation for conversation, _ in read), data.held_out_share, by=data.held_out_by)
-    held_out = {id(conversation) for conversation in split.held_out}
-    return Records(_repeated([each for each in read if id(each[0]) not in held_out]), split.held_out, sha256, None, forms)
+        return Records(_repeated(everything, train_files, repeats), files[-1].conversations, sha256, files[-1].sha256, forms)
+    split = set_aside(everything, data.held_out_share, by=data.held_out_by)
+    return Records(_repeated(split.train, train_files, repeats), split.held_out, sha256, None, forms)
+
+
+def _all_of(files: Sequence[RecordFile]) -> Chosen[Conversation]:
+    """The conversations of all these files, which were read one after the other."""
+    return files[0].conversations.of(range(sum(len(file.conversations) for file in files)))
 
 
 def _record_source(data: DataSpec, source: SourceSpec) -> RecordSource:
@@ -83,8 +93,15 @@ def _record_source(data: DataSpec, source: SourceSpec) -> RecordSource:
     return RecordSource(source.path, source.format or data.format, columns, source.encoding or data.encoding)
 
 
-def _repeated(read: list[tuple[Conversation, int]]) -> tuple[Conversation, ...]:
-    return tuple(conversation for conversation, repeat in read for _ in range(repeat))
+def _repeated(
+    train: Chosen[Conversation],
+    files: Sequence[RecordFile],
+    repeats: Sequence[int],
+) -> Chosen[Conversation]:
+    """Each conversation as often as its source says. `train` is in the order of reading."""
+    ends = list(accumulate(len(file.conversations) for file in files))
+    often = (number for number in train.numbers for _ in range(repeats[bisect_right(ends, number)]))
+    return train.of(array("I", often))
 
 
 def _of_all(digests: list[str]) -> str:

@@ -7,23 +7,30 @@ training what it never sees at use. Where no bos is written though the tokenizer
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from components.prepare_dataset.attempts import all_of, attempt
 from components.prepare_dataset.chat_template import read_template
 from components.prepare_dataset.conversations import Conversation
-from components.prepare_dataset.records import problem_lines as problem_lines
 from components.prepare_dataset.samples import Sample
 from components.prepare_dataset.template_process import BoundedTemplate
+from components.prepare_dataset.token_places import PlacedTokenizer, Tokens
 from components.shared.errors import DataError, HaganeError, ModelError
 from components.shared.model_source import read_config, read_json_object
+
+# Notes beside those of samples.py.
+STARTS_INSIDE = "starts inside a token"
+"""A turn begins in the middle of a token, which then also holds the end of its prompt."""
+SPECIAL_IN_WORDS = "special token in words"
+"""The conversation's own words hold a special token: the tokenizer takes it for the real one."""
+UNKNOWN_CHARACTER = "unknown character"
 
 # transformers 5.23, tokenization_utils_base.py, SPECIAL_TOKENS_ATTRIBUTES: the names a template may use
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -55,6 +62,29 @@ class Encoder:
         """For each conversation its texts (samples.py), or why it has none. Raises DataError where a limit of rendering is reached."""
         return self.template.samples(conversations, self.end_tokens)
 
+    @cached_property
+    def placed(self) -> PlacedTokenizer:
+        return PlacedTokenizer(self.tokenizer)
+
+    @cached_property
+    def special_text(self) -> tuple[str, ...]:
+        """The text of every special token."""
+        return tuple(token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special)
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """The token of a character that has none; byte-level tokenizers need none and often name their eos so."""
+        others = dict(self.template.special_tokens)
+        unknown = self.tokenizer.token_to_id(others.pop("unk_token", ""))
+        if unknown is None or self.tokenizer.id_to_token(unknown) in others.values():
+            return None
+        return unknown
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs; the rest it makes anew."""
+        names = [each.name for each in fields(self)]
+        return {name: self.__dict__[name] for name in names}
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -64,10 +94,8 @@ class Encoded:
     ids: "array[int]"
     trained: tuple[tuple[int, int], ...]
     """[start, end) in tokens of each assistant turn, its end-of-turn token included."""
-    starts_inside_token: bool
-    """A turn begins in the middle of a token, which then also holds the end of its prompt."""
     notes: frozenset[str] = frozenset()
-    """Of the text, as samples.py names them."""
+    """Of the text, as samples.py names them, and of its tokens, as they are named here."""
 
     @property
     def num_trained(self) -> int:
@@ -121,6 +149,23 @@ def _load_template(
 
 def encode(encoder: Encoder, conversations: Sequence[Conversation]) -> tuple[list[Encoded], dict[str, list[str]]]:
     """(tokens of every text that can be trained on, problem -> the places of all that have it)."""
+    marked, problems = rendered(encoder, conversations)
+    texts, spans = [sample.text for _, sample in marked], [sample.spans for _, sample in marked]
+    encoded: list[Encoded] = []
+    for (conversation, sample), tokens in zip(marked, encoder.placed.encode(texts, spans), strict=True):
+        problem = _problem(encoder, tokens)
+        if problem is None:
+            encoded.append(_encoded(encoder, conversation, sample, tokens))
+        else:
+            problems[problem].append(conversation.where)
+    return encoded, problems
+
+
+def rendered(
+    encoder: Encoder,
+    conversations: Sequence[Conversation],
+) -> tuple[list[tuple[Conversation, Sample]], dict[str, list[str]]]:
+    """(the texts of all conversations that the template can write as training needs it, problem -> the places of the others)."""
     marked: list[tuple[Conversation, Sample]] = []
     problems: dict[str, list[str]] = defaultdict(list)
     for conversation, samples in zip(conversations, encoder.samples_of(conversations), strict=True):
@@ -128,37 +173,7 @@ def encode(encoder: Encoder, conversations: Sequence[Conversation]) -> tuple[lis
             problems[str(samples)].append(conversation.where)
         else:
             marked += [(conversation, sample) for sample in samples]
-    encodings = encoder.tokenizer.encode_batch([sample.text for _, sample in marked], add_special_tokens=False)
-    encoded: list[Encoded] = []
-    for (conversation, sample), encoding in zip(marked, encodings, strict=True):
-        tokens = _with_ranges(conversation, sample, encoding)
-        problem = _problem(encoder, tokens)
-        if problem is None:
-            encoded.append(tokens)
-        else:
-            problems[problem].append(conversation.where)
-    return encoded, problems
-
-
-def rendering_problems(encoder: Encoder, conversations: Sequence[Conversation]) -> dict[str, list[str]]:
-    """Problem -> the places of all conversations that the template cannot write as training needs it; nothing is tokenised."""
-    problems: dict[str, list[str]] = defaultdict(list)
-    for start in range(0, len(conversations), _RENDERED_AT_ONCE):
-        some = conversations[start : start + _RENDERED_AT_ONCE]
-        for conversation, samples in zip(some, encoder.samples_of(some), strict=True):
-            if isinstance(samples, DataError):
-                problems[str(samples)].append(conversation.where)
-    return problems
-
-
-def control_tokens_in_text(encoder: Encoder, conversations: Iterable[Conversation]) -> list[str]:
-    """Places of conversations whose own words hold a special token: the tokenizer takes it for the real one."""
-    special = [token.content for token in encoder.tokenizer.get_added_tokens_decoder().values() if token.special]
-    return [
-        conversation.where
-        for conversation in conversations
-        if any(token in message.content for message in conversation.messages for token in special)
-    ]
+    return marked, problems
 
 
 def begins_without_bos(encoder: Encoder, text: str) -> bool:
@@ -168,31 +183,24 @@ def begins_without_bos(encoder: Encoder, text: str) -> bool:
     return by_itself[:1] != as_trained[:1]
 
 
-def _with_ranges(conversation: Conversation, text: Sample, encoding: Encoding) -> Encoded:
-    trained: list[tuple[int, int]] = []
-    starts_inside = False
-    for start, end in text.spans:
-        first, last = _first_token(encoding, start, end), encoding.char_to_token(end - 1)
-        if first is None or last is None:
-            trained.append((0, 0))
-            continue
-        trained.append((first, last + 1))
-        begin = encoding.token_to_chars(first)
-        starts_inside |= begin is not None and begin[0] < start
-    return Encoded(conversation, array("i", encoding.ids), tuple(trained), starts_inside, text.notes)
+def _encoded(encoder: Encoder, conversation: Conversation, sample: Sample, tokens: Tokens) -> Encoded:
+    notes = set(sample.notes)
+    if tokens.starts_inside_token:
+        notes.add(STARTS_INSIDE)
+    if any(special in message.content for message in conversation.messages for special in encoder.special_text):
+        notes.add(SPECIAL_IN_WORDS)
+    if encoder.unknown_id is not None and encoder.unknown_id in tokens.ids:
+        notes.add(UNKNOWN_CHARACTER)
+    trained = tuple(each for each in tokens.ranges if each is not None)
+    return Encoded(conversation, tokens.ids, trained, frozenset(notes))
 
 
-def _first_token(encoding: Encoding, start: int, end: int) -> int | None:
-    """The token of the first character that has one: a normalizer may leave white space without."""
-    return next((token for char in range(start, end) if (token := encoding.char_to_token(char)) is not None), None)
-
-
-def _problem(encoder: Encoder, tokens: Encoded) -> str | None:
+def _problem(encoder: Encoder, tokens: Tokens) -> str | None:
     """Why these tokens cannot be trained on, if they cannot."""
-    for start, end in tokens.trained:
-        if start == end:
+    for each in tokens.ranges:
+        if each is None:
             return f"{encoder.tokenizer_file} tells no offsets for an assistant turn, so it cannot be masked; take another tokenizer"
-        last = tokens.ids[end - 1]
+        last = tokens.ids[each[1] - 1]
         if last not in encoder.end_ids:
             return (
                 f"{encoder.template.name} ends assistant turns without an end-of-turn token, so the model would never stop; "

@@ -41,7 +41,6 @@ class Wish:
     micro_batch: int | None
     """None: the most that fits."""
     checkpointing: bool
-    dataset_tokens: int
     loss_chunk_tokens: int | None = None
     """Tokens whose logits are made at a time; None: of all tokens at once."""
     fp16: bool = False
@@ -85,7 +84,6 @@ def job(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPl
         adapted=() if wish.full else wish.targets.linears,
         experts_adapted=not wish.full and bool(wish.targets.experts),
         rank=wish.rank,
-        dataset_tokens=wish.dataset_tokens,
         loss_chunk_tokens=wish.loss_chunk_tokens,
     )
 

@@ -53,7 +53,7 @@ KINDS = {
     ),
     "optimizer state": ("optimizer state", "fp32 weights", "saving a checkpoint", "resuming"),
     "activations": ("activations", "attention masks", "loss or backward pass", "heap between activations"),
-    "all else": ("CUDA context and NCCL", "libraries and interpreter", "shared memory", "training rows"),
+    "all else": ("CUDA context and NCCL", "libraries and interpreter", "shared memory"),
 }
 KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 
@@ -76,7 +76,6 @@ class Job:
     adapted: tuple[Linear, ...]
     experts_adapted: bool
     rank: int
-    dataset_tokens: int
     loss_chunk_tokens: int | None = None
     """Tokens whose logits are made at a time; None: of all tokens at once."""
 
@@ -334,7 +333,7 @@ def _locked(job: Job) -> str:
 
 
 def _gpu_host(architecture: Architecture, job: Job) -> list[MemoryTerm]:
-    """Host memory of a node with GPUs beside offload."""
+    """Host memory of a node with GPUs beside offload. Training rows are mapped from their file, and take none that must be there."""
     n = job.processes_per_node
     return [
         _term(
@@ -349,12 +348,6 @@ def _gpu_host(architecture: Architecture, job: Job) -> list[MemoryTerm]:
             SHM if n > 1 else 0,
             "/dev/shm: NCCL between the processes of a node",  # noqa: S108 - a name, no file
             "a bound; no dataloader workers are used",
-        ),
-        _term(
-            "training rows",
-            n * 24 * job.dataset_tokens,
-            f"{n} x 24 B x {job.dataset_tokens:,} tokens",
-            "Arrow: ids and labels of 8 B, and slack",
         ),
     ]
 

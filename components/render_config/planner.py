@@ -22,7 +22,7 @@ from components.render_config.steps import Batching, grad_accum_steps, plan_step
 from components.render_config.targets import Targets, lora_targets
 from components.render_config.threads import threads_per_process, why_threads
 from components.render_config.timing import Work, estimate, step_time
-from components.render_config.words import model_cautions, reasons, verdict
+from components.render_config.words import model_cautions, reasons, step_cautions, verdict
 from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.model_registry import KnownModel, ModelFamily, known_model
 from components.shared.plan import HardwarePlan, LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
@@ -123,7 +123,6 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         global_batch=spec.training.global_batch,
         micro_batch=None if spec.training.micro_batch == "auto" else spec.training.micro_batch,
         checkpointing=spec.training.gradient_checkpointing,
-        dataset_tokens=dataset.num_tokens,
         loss_chunk_tokens=output_layer.chunk_tokens,
         fp16=precision == "fp16",
         on_gpu=hardware.gpu_bytes is not None,
@@ -285,7 +284,13 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         lora=lora,
         checkpoints=checkpoints,
         verdict=verdict(spec, decided, steps, time),
-        cautions=(*choice.cautions, *job_cautions(spec), *model_cautions(spec, decided), *after_cautions(spec, after)),
+        cautions=(
+            *choice.cautions,
+            *job_cautions(spec),
+            *model_cautions(spec, decided),
+            *step_cautions(spec, steps),
+            *after_cautions(spec, after),
+        ),
         memory=MemoryPlan(
             gpu=choice.memory.gpu,
             host=choice.memory.host,

@@ -41,6 +41,10 @@ def _hours(time: TimePlan) -> str:
     return f"{plain(time.hours)} hours ({plain(time.hours_low)} to {plain(time.hours_high)}){cost}"
 
 
+FEWEST_STEPS = 50
+"""Below it a training is warned of: with 3 % of warm-up, one or two steps of it."""
+
+
 def _many(count: int, what: str) -> str:
     return f"{count} {what}" + ("es" if count != 1 else "")
 
@@ -72,6 +76,21 @@ def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
             "model: config.json adds the router's auxiliary loss (output_router_logits: true); training leaves it out, since it would "
             "count once for each micro-batch and process"
         )
+
+
+def step_cautions(spec: RunSpec, steps: StepPlan) -> Iterator[str]:
+    """A training of few optimizer steps, unless `max_steps` asks for it."""
+    if steps.total_steps >= FEWEST_STEPS or spec.training.max_steps is not None:
+        return
+    changes = [f"more training.epochs (now {spec.training.epochs})"]
+    if spec.training.global_batch > 1:
+        changes.append(f"a smaller training.global_batch (now {spec.training.global_batch})")
+    if steps.num_rows < FEWEST_STEPS:
+        changes.append(f"shorter rows, as {spec.data.row_tokens:,} tokens each make only {steps.num_rows} (data.row_tokens)")
+    yield (
+        f"training: {steps.total_steps} optimizer steps, fewer than {FEWEST_STEPS}, may change the model little; "
+        f"more data gives more of them, or {', or '.join(changes)}"
+    )
 
 
 def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan | None) -> dict[str, str]:

@@ -42,7 +42,7 @@ from components.train.model import load_model
 from components.train.output_layer import OutputLayer
 from components.train.results import history_json, peak_memory, probe_logits, publish_results
 from components.train.resume import AfterResume, Resume, fetch_resume, map_files
-from components.train.rows import PackedRows
+from components.train.rows import PackedRows, unpack_rows
 from components.train.saving import CheckpointSaver
 from components.train.tokens import check_template, check_tokens
 from components.train.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
@@ -157,6 +157,8 @@ def prepare_job(run: str, log: Log) -> Job:
             shutil.rmtree(work / leftover, ignore_errors=True)
         for folder in (DATASET, PLAN):
             fetch_folder(store, folder, work / folder)
+        for name in ("train", "held_out"):
+            unpack_rows(work / DATASET / f"{name}.parquet")
     dist.barrier()
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     check_space(work, plan)

@@ -10,10 +10,13 @@ One conversation a row: padding stands on the right, where no token of a causal 
 positions. Types that take no position_ids get none.
 """
 
+import os
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
@@ -22,6 +25,7 @@ NOT_TRAINED = -100
 GPU_MULTIPLE = 64
 """On a GPU rows are padded to a multiple of so many tokens: few sizes of tensors, so that its memory does not fall into pieces, and
 attention masks that need no padding of their own (torch pads them to a multiple of 8 in each block)."""
+_COLUMNS = ["input_ids", "labels", "lengths"]
 
 
 class Row(TypedDict):
@@ -37,11 +41,31 @@ class Batch(TypedDict):
     """Only where a row holds several conversations: they restart at 0 in each."""
 
 
+def unpack_rows(path: Path) -> Path:
+    """The rows of a parquet file as an Arrow file beside it, 8 bytes a token, of which each process maps what it reads.
+
+    A row group at a time is in memory.
+    """
+    unpacked = path.with_suffix(".arrow")
+    beside = path.with_name(f".new-{os.getpid()}-{unpacked.name}")
+    with pq.ParquetFile(path) as packed, ipc.new_file(str(beside), packed.schema_arrow) as target:
+        for group in range(packed.num_row_groups):
+            target.write_table(packed.read_row_group(group, columns=_COLUMNS))
+    beside.replace(unpacked)
+    return unpacked
+
+
 class PackedRows(Dataset[Row]):
-    """The rows of one parquet file of the dataset, in its order, held as Arrow memory."""
+    """The rows of one parquet file of the dataset, in its order.
+
+    They are mapped into memory, which all processes of a node share and which the kernel takes back when it is short.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._table = pq.read_table(path, columns=["input_ids", "labels", "lengths"])
+        """`path` is the parquet file; without an Arrow file beside it, that is made."""
+        unpacked = path.with_suffix(".arrow")
+        with pa.memory_map(str(unpacked if unpacked.is_file() else unpack_rows(path))) as source:
+            self._table = ipc.open_file(source).read_all()
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -57,7 +81,7 @@ class PackedRows(Dataset[Row]):
         return bool(pc.any(pc.greater(pc.list_value_length(self._table["lengths"]), 1)).as_py())  # pyright: ignore[reportAttributeAccessIssue]
 
     def __getitem__(self, index: int) -> Row:
-        return {name: self._table[name][index].as_py() for name in ("input_ids", "labels", "lengths")}  # pyright: ignore[reportReturnType]
+        return {name: self._table[name][index].as_py() for name in _COLUMNS}  # pyright: ignore[reportReturnType]
 
 
 def collate(rows: list[Row], *, num_tokens: int | None = None) -> Batch:

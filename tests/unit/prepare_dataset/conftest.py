@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from components.prepare_dataset.assemble import encoded_chunk
 from components.prepare_dataset.conversations import Conversation, read_conversation
-from components.prepare_dataset.tokens import Encoder, load_encoder
+from components.prepare_dataset.stored import Chosen, Conversations, Samples, stored
+from components.prepare_dataset.tokens import Encoded, Encoder, load_encoder
 from tests.tiny_models import make_tokenizer
 
 NOW = datetime(2026, 11, 24)
@@ -19,6 +21,24 @@ def conversation(*contents: str, where: str = "x.jsonl:1", system: str | None = 
     found = read_conversation(where, turns)
     assert isinstance(found, Conversation)
     return found
+
+
+def kept(*talks: Conversation) -> Chosen[Conversation]:
+    """The conversations as they are kept when they were read from files."""
+    conversations = Conversations()
+    for talk in talks:
+        conversations.append(talk)
+    return conversations[:]
+
+
+def encoded_samples(encoder: Encoder, *talks: Conversation) -> Chosen[Encoded]:
+    """The samples of the conversations as they are kept."""
+    samples = Samples(stored(kept(*talks)))
+    chunk, problems = encoded_chunk(encoder, talks)
+    assert not problems
+    for number, sample in chunk:
+        samples.append(number, sample)
+    return samples[:]
 
 
 @dataclass

@@ -41,13 +41,13 @@ def test_the_order_of_rows_is_always_the_same_and_not_that_of_lengths() -> None:
     lengths = [rng.randint(1, ROW) for _ in range(300)]
     rows = pack(lengths, ROW)
     longest = [max(lengths[index] for index in row) for row in rows]
-    assert rows == pack(lengths, ROW)
+    assert list(rows) == list(pack(lengths, ROW))
     assert longest != sorted(longest, reverse=True)
     assert rows[:3] == [(239, 227, 241), (171, 213), (233, 247)]  # a change here is a change of ROW_ORDER_VERSION
 
 
 def test_nothing_gives_no_rows() -> None:
-    assert pack([], ROW) == []
+    assert len(pack([], ROW)) == 0
 
 
 def test_packing_30_000_full_rows_takes_no_quadratic_time() -> None:

@@ -7,22 +7,20 @@ import pytest
 from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.page import HEIGHT, WIDTH, bars, render_page
-from components.prepare_dataset.quality import Quality, SetQuality, pieces, places, set_quality
+from components.prepare_dataset.quality import Places, Quality, SetQuality, pieces, set_quality
 from components.prepare_dataset.source import Records
 from components.prepare_dataset.template_process import BoundedTemplate
-from components.prepare_dataset.tokens import Encoded, Encoder, encode
+from components.prepare_dataset.tokens import Encoder
 from tests.tiny_models import BOS, CHATML, END
-from tests.unit.prepare_dataset.conftest import NOW, conversation
+from tests.unit.prepare_dataset.conftest import NOW, conversation, encoded_samples, kept
 from tests.unit.prepare_dataset.sentencepiece import like_a_japanese_sentencepiece
 
-NO_RECORDS = Records((), (), "", None)
+NONE = Places(count=0, first=())
 STOPS_AT_END: dict[str, object] = {"eos_token_id": 3, "max_position_embeddings": 512}
 
 
-def _encoded(encoder: Encoder, *talks: Conversation) -> list[Encoded]:
-    encoded, problems = encode(encoder, talks)
-    assert not problems
-    return encoded
+def _no_records() -> Records:
+    return Records(kept(), kept(), "", None)
 
 
 def _with(encoder: Encoder, template: str) -> Encoder:
@@ -30,16 +28,16 @@ def _with(encoder: Encoder, template: str) -> Encoder:
 
 
 def _cautions(encoder: Encoder, *talks: Conversation, config: dict[str, object] = STOPS_AT_END) -> list[str]:
-    return list(token_cautions(encoder, _encoded(encoder, *talks), Path("nowhere"), config))
+    return list(token_cautions(encoder, encoded_samples(encoder, *talks), Path("nowhere"), config))
 
 
 def _ten(encoder: Encoder) -> SetQuality:
     talks = [conversation("q", "12" * n, where=f"x:{n}") for n in range(1, 11)]
-    return set_quality(_encoded(encoder, *talks), num_rows=2, row_tokens=1000, dropped_lengths=[2000])
+    return set_quality(encoded_samples(encoder, *talks), num_rows=2, row_tokens=1000, dropped_lengths=[2000])
 
 
 def test_numbers_of_a_set_add_up(encoder: Encoder) -> None:
-    encoded = _encoded(encoder, *(conversation("q", "12" * n, where=f"x:{n}") for n in range(1, 11)))
+    encoded = encoded_samples(encoder, *(conversation("q", "12" * n, where=f"x:{n}") for n in range(1, 11)))
     lengths = [len(tokens.ids) for tokens in encoded]
     quality = _ten(encoder)
     assert (quality.conversations, quality.dropped, quality.tokens) == (10, 1, sum(lengths))
@@ -53,23 +51,24 @@ def test_numbers_of_a_set_add_up(encoder: Encoder) -> None:
 
 def test_pieces_say_what_is_trained_on_and_together_are_the_whole_text(encoder: Encoder) -> None:
     talk = conversation("港は？", "青です。", "q", "a")
-    found = pieces(encoder.tokenizer, _encoded(encoder, talk)[0])
+    found = pieces(encoder.tokenizer, encoded_samples(encoder, talk)[0])
     assert [piece.text for piece in found if piece.trained] == [f"青です。{END}", f"a{END}"]
     assert "".join(piece.text for piece in found) == encoder.template.render(talk.messages)
 
 
 def test_good_data_causes_no_caution(encoder: Encoder) -> None:
     assert _cautions(encoder, conversation("q", "a"), conversation("12たす7は？", "19です。")) == []
-    assert not list(data_cautions(NO_RECORDS, places([]), places([])))
-    assert not list(dropped_cautions([], []))
+    assert not list(data_cautions(_no_records(), NONE, NONE))
+    assert not list(dropped_cautions([], encoded_samples(encoder)))
 
 
 def test_copies_leaks_and_dropped_conversations_are_cautioned_about(encoder: Encoder) -> None:
-    lines = list(data_cautions(NO_RECORDS, places([("x:1", "x:7", "x:9")]), places([("x:1", "y:2")])))
+    copied, leaked = Places(count=1, first=(("x:1", "x:7", "x:9"),)), Places(count=1, first=(("x:1", "y:2"),))
+    lines = list(data_cautions(_no_records(), copied, leaked))
     assert lines[0] == "1 conversations stand more than once in data.train, such as x:1, x:7"
     assert lines[1] == "1 held-out conversations are trained on too, such as x:1 and y:2: their loss flatters"
-    kept = _encoded(encoder, conversation("q", "a"))
-    (line,) = dropped_cautions([9 * len(kept[0].ids)], kept)
+    one = encoded_samples(encoder, conversation("q", "a"))
+    (line,) = dropped_cautions([9 * len(one[0].ids)], one)
     assert line == "1 conversations longer than data.row_tokens were left out: 50.0% of all, 90.0% of the tokens"
 
 
@@ -109,7 +108,7 @@ def test_a_conversation_longer_than_the_models_positions_is_cautioned_about(enco
 
 
 def test_an_end_token_at_which_generation_does_not_stop_is_cautioned_about(encoder: Encoder, tmp_path: Path) -> None:
-    encoded = _encoded(encoder, conversation("q", "a"))
+    encoded = encoded_samples(encoder, conversation("q", "a"))
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [0]}))
     (line,) = token_cautions(encoder, encoded, tmp_path, STOPS_AT_END)
     assert line.startswith(f"assistant turns end with '{END}', but generation stops only at '{BOS}'")
@@ -118,10 +117,9 @@ def test_an_end_token_at_which_generation_does_not_stop_is_cautioned_about(encod
 def test_the_page_escapes_what_the_data_says_and_needs_nothing_from_elsewhere(encoder: Encoder) -> None:
     talk = conversation("<script>alert(1)</script>", "<b>no</b>")
     part = _ten(encoder)
-    none = places([])
     quality = Quality(
-        row_tokens=64, chat_template="t<u>", train=part, held_out=part, copies=none, leaks=none, warnings=("a <i>",),
-        examples=(pieces(encoder.tokenizer, _encoded(encoder, talk)[0]),),
+        row_tokens=64, chat_template="t<u>", train=part, held_out=part, copies=NONE, leaks=NONE, warnings=("a <i>",),
+        examples=(pieces(encoder.tokenizer, encoded_samples(encoder, talk)[0]),),
     )  # fmt: skip
     page = render_page("run<s>", "m", quality)
     assert all(

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.prepare_dataset.records import problem_lines
 from components.prepare_dataset.rows import NOT_TRAINED, labels, write_rows
 from components.prepare_dataset.template_process import BoundedTemplate
-from components.prepare_dataset.tokens import Encoder, encode, load_encoder, problem_lines
+from components.prepare_dataset.tokens import STARTS_INSIDE, Encoder, encode, load_encoder
 from components.shared.errors import ModelError
 from tests.tiny_models import BOS, END, make_tokenizer
-from tests.unit.prepare_dataset.conftest import NOW, conversation
+from tests.unit.prepare_dataset.conftest import NOW, conversation, encoded_samples
 from tests.unit.prepare_dataset.sentencepiece import like_a_japanese_sentencepiece, like_llama_2
 
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(str.strip)
@@ -32,7 +33,7 @@ def test_labels_are_exactly_the_answers_and_their_end_tokens(encoder: Encoder, t
     assert not problems
     decoded = [encoder.tokenizer.decode(list(tokens.ids[a:b]), skip_special_tokens=False) for a, b in tokens.trained]
     assert decoded == [answer + END for answer in turns[1::2]]
-    assert [label for label in labels(tokens) if label != NOT_TRAINED] == [
+    assert [label for label in labels(tokens.ids, tokens.trained) if label != NOT_TRAINED] == [
         label for start, end in tokens.trained for label in tokens.ids[start:end]
     ]
 
@@ -54,7 +55,7 @@ def test_answers_are_found_in_the_tokens_of_every_kind_of_tokenizer(tmp_path: Pa
     decoded = [encoder.tokenizer.decode(list(tokens.ids[a:b]), skip_special_tokens=False).strip() for a, b in tokens.trained]
     assert not problems
     assert decoded == ["12 is 12. </s>", "青です。 </s>"]
-    assert not tokens.starts_inside_token
+    assert STARTS_INSIDE not in tokens.notes
 
 
 def test_an_answer_that_begins_inside_a_token_is_trained_on_with_it_and_noted(encoder: Encoder) -> None:
@@ -63,7 +64,7 @@ def test_an_answer_that_begins_inside_a_token_is_trained_on_with_it_and_noted(en
     (tokens,), problems = encode(ends_in_space, [conversation("q", "the answer")])
     (start, end), *_ = tokens.trained
     assert not problems
-    assert tokens.starts_inside_token
+    assert STARTS_INSIDE in tokens.notes
     assert encoder.tokenizer.decode(list(tokens.ids[start:end]), skip_special_tokens=False) == f" the answer{END}"
 
 
@@ -131,10 +132,10 @@ def test_an_older_models_special_tokens_map_names_the_tokens(tmp_path: Path) -> 
 
 
 def test_rows_on_disk_hold_their_conversations_side_by_side_without_padding(encoder: Encoder, tmp_path: Path) -> None:
-    encoded, _ = encode(encoder, [conversation("q", "a"), conversation("12たす7は？", "19です。"), conversation("x", "y z")])
-    write_rows(tmp_path / "rows.parquet", [(2, 0), (1,)], encoded)
+    encoded = encoded_samples(encoder, conversation("q", "a"), conversation("12たす7は？", "19です。"), conversation("x", "y z"))
+    write_rows(tmp_path / "rows.parquet", [(2, 0), (1,)], encoded, row_tokens=100)
     first, second = pq.read_table(tmp_path / "rows.parquet").to_pylist()
     assert first["input_ids"] == [*encoded[2].ids, *encoded[0].ids]
-    assert first["labels"] == [*labels(encoded[2]), *labels(encoded[0])]
+    assert first["labels"] == [label for index in (2, 0) for label in labels(encoded[index].ids, encoded[index].trained)]
     assert first["lengths"] == [len(encoded[2].ids), len(encoded[0].ids)]
     assert second["lengths"] == [len(second["input_ids"])] == [len(second["labels"])]

@@ -130,3 +130,26 @@ def test_nobody_is_asked_to_merge_an_adapter_of_experts() -> None:
     (serving,) = (caution for caution in plan.cautions if caution.startswith("serving:"))
     assert "compare answers" in serving
     assert "merge it" not in serving
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"global_batch": 16, "epochs": 3}, "training: 39 optimizer steps, fewer than 50"),
+        ({"global_batch": 16, "epochs": 4}, None),
+        ({"global_batch": 16, "epochs": 3, "max_steps": 10}, None),
+    ],
+)
+def test_few_optimizer_steps_are_warned_of_with_what_makes_more(training: dict[str, Any], said: str | None) -> None:
+    cautions = make_plan(spec_with(training=training), DATASET, CONFIG, machine=Machine()).cautions
+    found = [caution for caution in cautions if "optimizer steps" in caution]
+    assert len(found) == (said is not None)
+    if said is not None:
+        assert found[0].startswith(said)
+        assert "more training.epochs (now 3), or a smaller training.global_batch (now 16)" in found[0]
+
+
+def test_rows_that_are_few_because_they_are_long_are_named() -> None:
+    few = replace(DATASET, num_rows=20)
+    *_, caution = make_plan(spec_with(), few, CONFIG, machine=Machine()).cautions
+    assert "shorter rows, as 64 tokens each make only 20 (data.row_tokens)" in caution

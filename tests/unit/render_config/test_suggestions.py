@@ -51,7 +51,7 @@ def test_no_suggestion_is_what_the_spec_says_already() -> None:
 
 def test_the_needs_printed_are_those_of_the_plan() -> None:
     (changes, needed), *_ = suggested("elyza-7b-lora-1x24gb", "training.micro_batch=32")
-    assert (changes, needed) == (["training.micro_batch=auto"], "no ZeRO: 14.9 GiB of each GPU and 15.8 GiB of a node's memory")
+    assert (changes, needed) == (["training.micro_batch=auto"], "no ZeRO: 14.9 GiB of each GPU and 15.6 GiB of a node's memory")
 
 
 def test_more_gpus_come_with_the_global_batch_that_they_divide() -> None:

@@ -1,11 +1,15 @@
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from components.render_config import fit
-from components.train.rows import GPU_MULTIPLE, NOT_TRAINED, Row, collate, inputs_of
+from components.train.rows import GPU_MULTIPLE, NOT_TRAINED, PackedRows, Row, collate, inputs_of, unpack_rows
 from components.train.trainer import collate_numbered
 from tests.small_models import small_model
 from tests.tiny_models import make_model
@@ -14,6 +18,39 @@ ROWS: list[Row] = [
     {"input_ids": [5, 6, 7, 8, 9], "labels": [5, 6, 7, 8, 9], "lengths": [3, 2]},
     {"input_ids": [4, 3], "labels": [NOT_TRAINED, 3], "lengths": [2]},
 ]
+
+
+def _parquet(path: Path, rows: list[Row], *, row_group_size: int = 1024) -> Path:
+    pq.write_table(pa.Table.from_pylist([*rows]), path, row_group_size=row_group_size)
+    return path
+
+
+def test_rows_are_read_as_they_were_written_from_every_row_group(tmp_path: Path) -> None:
+    rows = PackedRows(_parquet(tmp_path / "train.parquet", ROWS * 50, row_group_size=7))
+    assert [rows[index] for index in range(len(rows))] == ROWS * 50
+    assert rows.several
+
+
+def test_rows_are_mapped_into_memory_and_not_read(tmp_path: Path) -> None:
+    row: Row = {"input_ids": [5] * 1000, "labels": [5] * 1000, "lengths": [1000]}
+    path = _parquet(tmp_path / "train.parquet", [row] * 20_000, row_group_size=500)
+    unpack_rows(path)
+    program = (
+        "import sys; from pathlib import Path; from components.train.rows import PackedRows\n"
+        "def anonymous(): return int(next(line for line in open('/proc/self/status') if line.startswith('RssAnon')).split()[1])\n"
+        "before = anonymous(); rows = PackedRows(Path(sys.argv[1])); rows[len(rows) - 1]; print(anonymous() - before)"
+    )
+    found = subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True)
+    assert path.with_suffix(".arrow").stat().st_size > 160e6
+    assert int(found.stdout) < 16_000  # kB
+
+
+def test_unpacked_rows_are_made_anew_for_other_rows(tmp_path: Path) -> None:
+    path = _parquet(tmp_path / "train.parquet", ROWS)
+    unpack_rows(path)
+    _parquet(path, ROWS[1:])
+    unpack_rows(path)
+    assert len(PackedRows(path)) == 1
 
 
 def test_positions_restart_at_each_conversation_and_at_padding() -> None:

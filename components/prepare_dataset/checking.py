@@ -1,0 +1,51 @@
+"""Read records, and a model's tokenizer and template -> what would stop the dataset from being made, without making it."""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Sequence
+
+from components.prepare_dataset.assemble import Progress, encoded_chunk, refuse_too_long
+from components.prepare_dataset.conversations import Conversation
+from components.prepare_dataset.in_processes import in_processes
+from components.prepare_dataset.records import first_problems, problem_lines
+from components.prepare_dataset.source import Source
+from components.prepare_dataset.stored import Chosen, Samples, stored
+from components.prepare_dataset.tokens import Encoder, rendered
+from components.shared.errors import DataError
+from components.shared.spec import DataSpec
+
+_LOOKED_AT = 8
+
+
+def check_conversations(data: DataSpec, source: Source, *, progress: Progress, processes: int | None = None) -> None:
+    """Raises DataError where the template cannot write a conversation, or one of the few that are tokenised is unfit."""
+    encoder, records = source.model.encoder, source.records
+    conversations = stored(records.train)
+    problems: dict[str, list[str]] = defaultdict(list)
+    for _, stop, found in in_processes(rendering_problems, encoder, conversations, processes=processes):
+        for problem, where in found.items():
+            problems[problem].extend(where)
+        progress(stop, len(conversations))
+    if problems:
+        raise DataError(*first_problems(problem_lines(problems)))
+    some = [*_looked_at(records.train), *_looked_at(records.held_out)]
+    chunk, problems = encoded_chunk(encoder, [conversations[number] for number in some])
+    if problems:
+        raise DataError(*first_problems(problem_lines(problems)))
+    samples = Samples(conversations)
+    for index, sample in chunk:
+        samples.append(some[index], sample)
+    if data.too_long == "refuse":
+        refuse_too_long([samples[:]], data.row_tokens, what="conversations looked at")
+
+
+def rendering_problems(encoder: Encoder, conversations: Sequence[Conversation]) -> dict[str, list[str]]:
+    """Problem -> the places of all conversations that the template cannot write as training needs it; nothing is tokenised."""
+    return rendered(encoder, conversations)[1]
+
+
+def _looked_at(part: Chosen[Conversation]) -> list[int]:
+    """Numbers of the first 8, and of the 8 with most characters of the others."""
+    num_characters = stored(part).num_characters
+    longest = heapq.nlargest(_LOOKED_AT, part.numbers[_LOOKED_AT:], key=num_characters.__getitem__)
+    return [*part.numbers[:_LOOKED_AT], *longest]

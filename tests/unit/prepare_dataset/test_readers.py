@@ -1,0 +1,67 @@
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.prepare_dataset import readers
+from components.prepare_dataset.readers import read_places
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.text(st.characters(codec="utf-8"), max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('ab"\\[,\n港', max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(VALUES, min_size=1, max_size=6), st.sampled_from([None, 1]), st.booleans(), st.integers(1, 40))
+def test_a_list_is_read_a_part_at_a_time_as_it_is_read_at_once(
+    tmp_path_factory: pytest.TempPathFactory, values: list[Any], indent: int | None, plain: bool, part: int
+) -> None:
+    path = tmp_path_factory.mktemp("list") / "a.json"
+    text = json.dumps(values, indent=indent, ensure_ascii=not plain)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(readers, "_LIST_PART", part)
+        found = list(readers._listed(path, "utf-8"))
+    assert [(place.record, place.number) for place in found] == [(value, number) for number, value in enumerate(values, start=1)]
+    if indent is not None:
+        top_level = [number for number, line in enumerate(text.split("\n"), start=1) if line.startswith(" ") and line[1] not in " ]}"]
+        assert [place.line for place in found] == top_level
+
+
+@pytest.mark.parametrize("part", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ('[{"a": 1},\n {"b": }]', 2, "Expecting value at column 8"),
+        ('[{"a": 1},\n {"b": "x]', 2, "Unterminated string starting at at column 8"),
+        ('[{"a": 1},\n\n {"b": 1} {', 3, "Expecting property name enclosed in double quotes at column 12"),
+        ('[{"a": 1, "a": 2}]', 1, "key 'a' is given twice"),
+    ],
+)
+def test_what_is_wrong_with_a_list_has_the_same_place_however_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int, text: str, line: int, said: str
+) -> None:
+    monkeypatch.setattr(readers, "_LIST_PART", part)
+    (tmp_path / "a.json").write_text(text)
+    *_, last = readers._listed(tmp_path / "a.json", "utf-8")
+    assert last.line == line
+    assert said in (last.problem or "")
+
+
+def test_a_list_on_one_long_line_is_read_in_little_memory(tmp_path: Path) -> None:
+    record = {"messages": [{"role": "user", "content": "x" * 5000}]}
+    (tmp_path / "a.json").write_text("[" + ", ".join([json.dumps(record)] * 4000) + "]")
+    tracemalloc.start()
+    try:
+        count = sum(place.record == record for place in read_places(tmp_path / "a.json", ".json"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 4000
+    assert peak < 8e6  # of 20 MB
