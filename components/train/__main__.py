@@ -157,11 +157,13 @@ def prepare_job(run: str, log: Log) -> Job:
             shutil.rmtree(work / leftover, ignore_errors=True)
         for folder in (DATASET, PLAN):
             fetch_folder(store, folder, work / folder)
-        for name in ("train", "held_out"):
-            unpack_rows(work / DATASET / f"{name}.parquet")
     dist.barrier()
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     check_space(work, plan)
+    if int(os.environ["LOCAL_RANK"]) == 0:
+        for name in ("train", "held_out"):
+            unpack_rows(work / DATASET / f"{name}.parquet")
+    dist.barrier()
     read_prompts(work / DATASET)  # needed at the end, so refused before training where it is not there
     if dist.get_world_size() != plan.steps.num_processes:
         raise RunFailed(f"training: {dist.get_world_size()} processes were started, the plan is for {plan.steps.num_processes}")
