@@ -17,8 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from components.shared.log import set_up_log
 from components.shared.model_source import resolve_planned_model
-from components.train.__main__ import Job, join_processes, leave_processes, prepare_job, training_arguments
-from components.train.agreement import Agreement
+from components.train.__main__ import Job, join_processes, leave_processes, planned, prepare_job, training_arguments
 from components.train.commit import Part, store_part
 from components.train.model import load_model
 from components.train.rows import PackedRows
@@ -115,14 +114,14 @@ class InLine:
 
 def main() -> None:
     log = set_up_log("train")
-    join_processes()
+    agreement = join_processes(planned(sys.argv[1]))
     job = prepare_job(sys.argv[1], log)
     arguments = training_arguments(job)
     lora = None if job.plan.lora is None else json.loads((job.work / "plan" / "lora.json").read_bytes())
     model = load_model(resolve_planned_model(job.plan).folder, job.plan, lora=lora, seed=job.spec.training.seed)
     trainer = HaganeTrainer(model, arguments, PackedRows(job.work / "dataset" / "train.parquet"))
     uploads = BackgroundUploads(job.run, log)
-    saver = CheckpointSaver(job.plan, attempt=job.attempt, uploads=uploads, agreement=Agreement())
+    saver = CheckpointSaver(job.plan, attempt=job.attempt, uploads=uploads, agreement=agreement)
     in_line, held_s, in_line_s = InLine(job, saver), [], []
     endless = EndlessUpload(BackgroundUploads(job.run, log), in_line)
     times = StepTimes(uploads, endless)
@@ -145,7 +144,7 @@ def main() -> None:
     if dist.get_rank() == 0:
         steps = {"with_upload_s": times.with_upload, "without_s": times.without, "num_uploads": endless.num_uploads}
         print(json.dumps({"held_s": held_s, "in_line_s": in_line_s, **steps}))
-    leave_processes()
+    leave_processes(agreement)
 
 
 if __name__ == "__main__":

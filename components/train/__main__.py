@@ -160,6 +160,7 @@ def prepare_job(run: str, log: Log) -> Job:
     dist.barrier()
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     check_space(work, plan)
+    dist.barrier()  # before any process takes room
     if int(os.environ["LOCAL_RANK"]) == 0:
         for name in ("train", "held_out"):
             unpack_rows(work / DATASET / f"{name}.parquet")
