@@ -24,7 +24,3 @@ grep -o '"kfp==[^"]*"' ../pyproject.toml | tr -d '"' | compile - --no-deps --out
 # The CUDA build of torch and its libraries. What it shares with training is in train.txt.
 shared=(filelock fsspec jinja2 markupsafe mpmath networkx setuptools sympy typing-extensions)
 grep -o "^torch==[^ ]*" torch.txt | compile - --output-file torch-cuda.txt "${shared[@]/#/--no-emit-package=}"
-# The compiler of the same CUDA, which DeepSpeed's operators are built with.
-cuda=$(grep -o '^nvidia-cuda-runtime==13\.0' torch-cuda.txt | cut -d= -f3)
-printf '%s\n' "nvidia-cuda-nvcc==$cuda.*" "nvidia-cuda-cccl==$cuda.*" "nvidia-nvvm==$cuda.*" "nvidia-cuda-crt==$cuda.*" \
-  | compile - --no-deps --output-file cuda-build.txt

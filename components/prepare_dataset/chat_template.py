@@ -61,12 +61,6 @@ class ChatTemplate:
     """bos_token, eos_token and the like, as the template may name them."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """`data.template_args`."""
-    now: datetime = datetime.min
-    """What strftime_now gives."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process compiles it anew."""
-        return _compiled, (self.name, self.text, dict(self.special_tokens), self.now, dict(self.arguments))
 
     @cached_property
     def has_marks(self) -> bool:
@@ -186,15 +180,11 @@ def compile_template(
         namespace=_GuardedNamespace,
     )
     try:
-        return ChatTemplate(name, text, environment.from_string(text), special_tokens, arguments or {}, now)
+        return ChatTemplate(name, text, environment.from_string(text), special_tokens, arguments or {})
     except jinja2.TemplateSyntaxError as error:
         raise DataError(f"{name}:{error.lineno}: not a Jinja template: {_one_line(error)}") from None
     except (SyntaxError, *_FAILURES) as error:  # of what Jinja made of it: too many nested blocks
         raise DataError(f"{name}: not a Jinja template: {_one_line(error)}") from None
-
-
-def _compiled(name: str, text: str, special_tokens: dict[str, str], now: datetime, arguments: dict[str, Any]) -> ChatTemplate:
-    return compile_template(name, text, special_tokens, now=now, arguments=arguments)
 
 
 def _read_file(path: Path) -> str:

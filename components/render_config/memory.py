@@ -11,6 +11,7 @@ from components.render_config.hardware import GIB
 from components.render_config.output_layer import CHUNK_BYTES, WHOLE_BYTES
 from components.render_config.shapes import Architecture, Linear
 from components.shared.plan import Memory, MemoryTerm, ZeroPlan
+from components.shared.training_job import shared_memory_bytes
 
 # DS stage 3 keeps up to so many gathered parameters for their next use (stage3_max_live_parameters, its default).
 MAX_LIVE = 1_000_000_000
@@ -22,7 +23,6 @@ LEAST_BUCKET = 5_000_000
 CPU_BASE = int(0.50 * GIB)
 # The same with CUDA libraries, and what CUDA and NCCL take of a GPU: stated by others, not measured here.
 GPU_HOST_BASE, CUDA_CONTEXT, NCCL_BUFFERS = 3 * GIB, int(0.6 * GIB), int(0.4 * GIB)
-SHM = 1 * GIB
 # Of the two through which a process copies a checkpoint from its GPU: components/train/device_copy.py.
 PINNED_BUFFER = 64 * 2**20
 LOSS_SOURCE = "logits, log-probabilities and their gradients: components/train/output_layer.py in chunks, else transformers loss_utils.py"
@@ -345,7 +345,7 @@ def _gpu_host(architecture: Architecture, job: Job) -> list[MemoryTerm]:
         max(transient(architecture, job), key=lambda term: term.num_bytes),
         _term(
             "shared memory",
-            SHM if n > 1 else 0,
+            shared_memory_bytes(n),
             "/dev/shm: NCCL between the processes of a node",  # noqa: S108 - a name, no file
             "a bound; no dataloader workers are used",
         ),

@@ -9,7 +9,6 @@ from components.shared.spec import RunSpec
 from components.shared.training_job import (
     AFTER_GRACE_S,
     ENVIRONMENT_VARIABLE,
-    GPUS_VARIABLE,
     LEASE_LABELS,
     RUN_ANNOTATION,
     TRAINING_ANNOTATION,
@@ -144,8 +143,6 @@ def _container(spec: RunSpec, plan: Plan, claims: dict[str, str], settings: Fiel
         num_gpus=spec.hardware.processes_per_node if plan.on_gpus else 0,
     )
     environment |= {"HAGANE_WORK": WORK, "HF_HOME": f"{WORK}/hub"}
-    if plan.on_gpus:
-        environment[GPUS_VARIABLE] = str(spec.hardware.processes_per_node)
     mounts: list[Fields] = [
         # Pods that share a claim each have a folder of their own in it.
         {"name": "work", "mountPath": WORK} | ({"subPathExpr": "$(POD_NAME)"} if cluster.work_claim else {}),

@@ -45,9 +45,6 @@ AFTER_GRACE_S = 5
 ENVIRONMENT_VARIABLE = "HAGANE_ENVIRONMENT"
 """Folder of folders whose files are environment variables, each named as its file; set where a job cannot set them itself."""
 GPUS_VARIABLE = "HAGANE_GPUS"
-"""How many GPUs a node was promised; not set where the plan is for CPUs."""
-
-GPUS_VARIABLE = "HAGANE_GPUS"
 """Environment variable: the number of GPUs that the plan has on each node; not set on CPUs."""
 SOURCE = "HAGANE_SOURCE_"
 """With a number after it: prefix under which a pod says which variables one ConfigMap or Secret brings."""

@@ -10,7 +10,6 @@ import re
 import time
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,10 +21,10 @@ from torch.distributed.rendezvous import rendezvous
 from components.shared.errors import PeerLost, RunFailed
 from components.shared.plan import Plan
 from components.shared.training_job import GPUS_VARIABLE
+from components.train.driver import Driver, driver_problem, find_driver
 
 KEPT_BY_DRIVER = 0.05
 """Of a GPU's memory, what it may lack of the plan's figure: the driver keeps up to 3 % of what nvidia-smi shows (T4: 14.6 of 15 GiB)."""
-DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 GIB = 2**30
 POLL_S = 0.1
 HEARD_S = 15.0
@@ -41,11 +40,7 @@ def device_problem(plan: Plan) -> str | None:
     if not plan.on_gpus and num_promised == 0:
         return None
     if not torch.cuda.is_available():
-        return (
-            f"the plan is for GPUs, but torch {torch.__version__} finds none here, and {driver_found()}; in a cluster the image must be "
-            "train-cuda (train_on_gpus in images/images.yaml) and fit the node's driver; on this machine leave hardware.gpu out, or "
-            "install torch with CUDA"
-        )
+        return no_gpu_problem(find_driver(), torch.version.cuda)
     wanted = int(os.environ["LOCAL_WORLD_SIZE"])
     found = torch.cuda.device_count()
     if found < wanted:
@@ -55,6 +50,21 @@ def device_problem(plan: Plan) -> str | None:
             "(cluster.gpu_resource), or set hardware.processes_per_node to what a node has"
         )
     return gpu_problem(plan, int(os.environ["LOCAL_RANK"]))
+
+
+def no_gpu_problem(driver: Driver, torch_cuda: str | None) -> str:
+    """Why torch, built with CUDA `torch_cuda`, finds no GPU, as a sentence with its fix."""
+    found = f"the plan is for GPUs, but torch {torch.__version__} finds none here"
+    if torch_cuda is None:
+        return (
+            f"{found}: it is built without CUDA. Fix: in a cluster use the image train-cuda (train_on_gpus in images/images.yaml); on "
+            "this machine leave hardware.gpu out, or install torch with CUDA"
+        )
+    problem = driver_problem(driver, torch_cuda)
+    if problem is None:
+        return f"{found}, though the driver {driver.version} fits. Fix: see that the pod requests GPUs (cluster.gpu_resource)"
+    why, fix = problem
+    return f"{found}: {why}. Fix: {fix}"
 
 
 def gpu_problem(plan: Plan, index: int) -> str | None:
@@ -105,15 +115,6 @@ def runs_on(arch_list: list[str], major: int, minor: int) -> bool:
         if kind == "sm" and code_major == major and code_minor <= minor and not bound_to_one:
             return True
     return False
-
-
-def driver_found() -> str:
-    """The NVIDIA driver of this node, as a clause."""
-    text = DRIVER_VERSION.read_text() if DRIVER_VERSION.exists() else ""
-    version = re.search(r"Kernel Module\D*(\d+(\.\d+)+)", text)
-    if version is None:
-        return "no NVIDIA driver is loaded"
-    return f"NVIDIA's driver {version[1]} is loaded (CUDA 13 needs 580 or newer)"
 
 
 def meet(problem: str | None) -> Any:

@@ -14,8 +14,8 @@ from components.shared.manifest import publish_folder
 from components.shared.plan import Plan
 from components.shared.spec_file import load_spec, spec_yaml
 from components.shared.storage import LocalStore
-from components.train import devices
-from components.train.devices import device_problem, driver_found, runs_on
+from components.train.devices import device_problem, no_gpu_problem, runs_on
+from components.train.driver import Driver
 from tests.example_plans import ROOT, plan_example
 from tests.free_port import free_port
 from tests.unit.train.fake_gpu import IMPORTED, WHEEL, make_up
@@ -47,7 +47,7 @@ def test_a_gpu_as_planned_has_no_problem_and_a_plan_for_cpus_needs_none(cuda: An
 @pytest.mark.parametrize(
     ("num_gpus", "changed", "words"),
     [
-        (0, {}, r"torch .* finds none here, and no NVIDIA driver is loaded"),
+        (0, {}, r"torch .* finds none here: it is built without CUDA\. Fix: in a cluster use the image train-cuda"),
         (1, {}, "found 1 GPUs for 2 processes of this node, the pod was promised 2"),
         (2, {"major": 7, "minor": 0, "name": "Tesla V100"}, "the Tesla V100 is of architecture sm_70, for which torch"),
         (2, {"total_memory": 15 * 2**30}, r"the NVIDIA A10 has 15\.0 GiB, the plan fills up to 21\.6 of 24\.0 GiB"),
@@ -55,9 +55,8 @@ def test_a_gpu_as_planned_has_no_problem_and_a_plan_for_cpus_needs_none(cuda: An
     ],
 )
 def test_what_a_process_lacks_is_a_sentence(
-    cuda: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_gpus: int, changed: dict[str, Any], words: str
+    cuda: Any, monkeypatch: pytest.MonkeyPatch, num_gpus: int, changed: dict[str, Any], words: str
 ) -> None:
-    monkeypatch.setattr(devices, "DRIVER_VERSION", tmp_path / "none")
     monkeypatch.setenv("HAGANE_GPUS", "2")
     make_up(cuda, num_gpus, **changed)
     problem = device_problem(example("elyza-7b-lora-1x24gb"))
@@ -71,11 +70,14 @@ def test_a_pod_that_was_promised_gpus_needs_them_whatever_the_plan_says(cuda: An
     assert device_problem(example("gpt2-medium-full-cpu")) is not None
 
 
-def test_the_driver_is_named_since_cuda_13_needs_a_new_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    version = tmp_path / "version"
-    version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n")
-    monkeypatch.setattr(devices, "DRIVER_VERSION", version)
-    assert driver_found() == "NVIDIA's driver 535.104.05 is loaded (CUDA 13 needs 580 or newer)"
+def test_the_driver_is_named_since_cuda_13_needs_a_new_one() -> None:
+    problem = no_gpu_problem(Driver("535.104.05", "12.2"), "13.0")
+    assert "finds none here: found driver 535.104.05 that serves CUDA 12.2; torch has CUDA 13.0" in problem
+    assert "Fix: update the node's driver to R580" in problem
+
+
+def test_a_driver_that_fits_leads_to_the_pods_request() -> None:
+    assert "driver 580.65.06 fits. Fix: see that the pod requests GPUs" in no_gpu_problem(Driver("580.65.06", "13.0"), "13.0")
 
 
 @pytest.mark.parametrize(
