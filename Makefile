@@ -86,6 +86,6 @@ clean:  ## Remove the environment, all runs and what was built
 	$(PYTHON) -m venv .venv
 	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-deps --require-hashes -r $<
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/torch-cpu.txt 2> /dev/null \
-	  || $(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/torch-cuda.txt
+	  || $(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/torch$(if $(filter Linux,$(shell uname -s)),-cuda).txt
 	$(BIN)/pip install --quiet --no-deps -e .
 	@touch .venv/laptop $@

@@ -80,6 +80,7 @@ def container_settings(spec: RunSpec, *, uid: int) -> ContainerSettings:
     """The settings for this spec, from this process's environment and folder."""
     files = {name: os.environ[name] for name in FILES_HANDED_ON if os.environ.get(name)}
     environment = {name: os.environ[name] for name in HANDED_ON if name in os.environ} | files | {"HAGANE_LOG": "json"}
+    environment["TMPDIR"] = WORK  # a volume; /tmp is in memory
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     # A store of this machine alone, such as the demo's, can be reached only in this machine's own network.
     network = "host" if urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1") else "bridge"

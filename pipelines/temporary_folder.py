@@ -8,7 +8,7 @@ import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "hagane-run-"
@@ -23,8 +23,8 @@ def temporary_folder(pipeline: Path) -> Iterator[Path]:
     """
     _remove_left(pipeline)
     for other in pipeline.parents[1].glob(f"*/{pipeline.name}"):
-        if other != pipeline and not _is_running(other):
-            _remove_left(other)
+        if other != pipeline:
+            _remove_of_killed(other)
     record = pipeline / RECORD
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
         record.write_text(folder, encoding="utf-8")
@@ -43,12 +43,9 @@ def _remove_left(pipeline: Path) -> None:
     record.unlink(missing_ok=True)
 
 
-def _is_running(pipeline: Path) -> bool:
-    try:
+def _remove_of_killed(pipeline: Path) -> None:
+    """What a run left that is no longer there; its lock is held meanwhile, so that it cannot start again."""
+    with suppress(OSError):  # it runs, or it is another user's
         with (pipeline / LOCK).open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # of another user: left to that user
-        return True
-    return False
+            _remove_left(pipeline)

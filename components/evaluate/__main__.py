@@ -22,7 +22,7 @@ def run_step(run: str) -> Manifest:
         return _evaluated(run, log)
 
 
-def kfp_step(run: str, *, spec_digest: str, manifest_path: str, samples_path: str, metrics: Metrics) -> str:
+def kfp_step(run: str, *, spec_digest: str = "", manifest_path: str, samples_path: str, metrics: Metrics) -> str:
     """`run_step` for KFP, which has its manifest, both models' answers and their losses too. Returns the manifest's digest."""
     with step_of_run("evaluate", run, spec_digest=spec_digest) as log:
         manifest = _evaluated(run, log)

@@ -19,7 +19,7 @@ def run_step(run: str) -> Manifest:
         return _exported(run, log)
 
 
-def kfp_step(run: str, *, spec_digest: str, manifest_path: str, where_path: str) -> str:
+def kfp_step(run: str, *, spec_digest: str = "", manifest_path: str, where_path: str) -> str:
     """`run_step` for KFP, which has its manifest and, as Markdown, where the export is. Returns the manifest's digest."""
     with step_of_run("export_adapter", run, spec_digest=spec_digest) as log:
         manifest = _exported(run, log)

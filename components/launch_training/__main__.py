@@ -130,7 +130,7 @@ def _what_is_safe(store: Store) -> str:
 def kfp_step(
     run: str,
     *,
-    spec_digest: str,
+    spec_digest: str = "",
     train_image: str,
     train_on_gpus: str,
     kfp_run: str,

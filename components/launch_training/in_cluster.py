@@ -120,6 +120,8 @@ def begin(cluster: Cluster, manifest: Fields, owner: Owner, spec: RunSpec, log: 
     while True:
         found = cluster.job(name)
         if found is None:
+            if cluster.pods(name):  # of a job of this name that was just deleted: its pods have their grace
+                _wait_until_gone(cluster, name, gone_after_s(spec))
             # Only here: a quota that the job itself fills would refuse even a dry run to a retried launcher.
             cluster.check_fields({**manifest, "metadata": {**manifest["metadata"], "name": checked_name(name)}}, spec.cluster)
             if cluster.create(manifest):

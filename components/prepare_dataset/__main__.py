@@ -34,7 +34,7 @@ def kfp_claim(
         return claim(spec, overrides, kfp_run=kfp_run, images=images, skip_if_unchanged=skip_if_unchanged, notify_when=notify_when, log=log)
 
 
-def kfp_step(run: str, *, spec_digest: str, inputs: str, manifest_path: str, page_path: str, metrics: Metrics) -> str:
+def kfp_step(run: str, *, spec_digest: str = "", inputs: str, manifest_path: str, page_path: str, metrics: Metrics) -> str:
     """The claimed run's dataset/ is finished; KFP has its manifest, its page and its counts. Returns the manifest's digest.
 
     Raises:

@@ -10,6 +10,8 @@ import weakref
 from array import array
 from collections.abc import Iterator
 
+from components.shared.errors import SpaceError
+
 _BUFFERED = 1 << 20
 
 
@@ -28,7 +30,7 @@ class Spool:
         return len(self._ends)
 
     def append(self, content: bytes) -> None:
-        """Raises OSError where the disk is full."""
+        """Raises SpaceError where the disk is full."""
         self._waiting += content
         self._ends.append(self._written + len(self._waiting))
         if len(self._waiting) >= _BUFFERED:
@@ -62,7 +64,11 @@ class Spool:
     def _flush(self) -> None:
         waiting = memoryview(self._waiting)
         while waiting:
-            done = os.write(self.fd, waiting)
+            try:
+                done = os.write(self.fd, waiting)
+            except OSError as error:
+                where = tempfile.gettempdir()
+                raise SpaceError(f"{where}: cannot be written: {error.strerror}; make room, or set TMPDIR to a larger disk") from None
             self._written += done
             waiting = waiting[done:]
         waiting.release()

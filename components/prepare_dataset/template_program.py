@@ -10,6 +10,7 @@ import pickle
 import resource
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -106,7 +107,8 @@ def _limit_memory_and_files(memory_mib: int) -> None:
     ):
         _, hard = resource.getrlimit(limit)
         allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(limit, (allowed, allowed))
+        with suppress(*() if sys.platform == "linux" else (ValueError,)):  # macOS does not take every limit
+            resource.setrlimit(limit, (allowed, allowed))
 
 
 def _address_space() -> int:

@@ -35,9 +35,6 @@ UNKNOWN_CHARACTER = "unknown character"
 # transformers 5.23, tokenization_utils_base.py, SPECIAL_TOKENS_ATTRIBUTES: the names a template may use
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
-_RENDERED_AT_ONCE = 1000
-"""Conversations whose texts are in memory at a time, where only their problems are asked for."""
-
 
 @dataclass(frozen=True)
 class Encoder:

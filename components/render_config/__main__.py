@@ -161,7 +161,7 @@ def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> 
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def kfp_step(run: str, *, spec_digest: str, manifest_path: str, page_path: str, metrics: Metrics) -> tuple[str, str, str, str]:
+def kfp_step(run: str, *, spec_digest: str = "", manifest_path: str, page_path: str, metrics: Metrics) -> tuple[str, str, str, str]:
     """`run_step` for KFP, which has its manifest, its page and its numbers too. Returns the manifest's digest, and what the pods of the
     later steps ask for: cores, memory to export, memory to evaluate."""
     with step_of_run("render_config", run, spec_digest=spec_digest) as log:

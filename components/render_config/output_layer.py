@@ -35,11 +35,13 @@ def choose_output_layer(
     *,
     full: bool,
     on_gpu: bool,
-    row_tokens: int,
+    tokens: int,
     hidden_size: int,
     weight_bytes: int,
 ) -> OutputLayerChoice:
-    """Raises ModelError when trained tokens are asked of a type whose loss would not be the same."""
+    """`tokens`: of a micro-batch, or of one row where the micro-batch is not known yet.
+
+    Raises ModelError when trained tokens are asked of a type whose loss would not be the same."""
     model_type = str(config.get("model_type"))
     known = known_types()
     not_alone = known.whole_logits | known.not_measured
@@ -56,11 +58,11 @@ def choose_output_layer(
         return OutputLayerChoice(None, "training.output_layer is all_tokens")
     if asked == "trained_tokens":
         return OutputLayerChoice(chunk_tokens, "training.output_layer is trained_tokens")
-    gradient, whole = (4 + weight_bytes) * hidden_size, WHOLE_BYTES[weight_bytes] * row_tokens
+    gradient, whole = (4 + weight_bytes) * hidden_size, WHOLE_BYTES[weight_bytes] * tokens
     if full and gradient >= whole:
         return OutputLayerChoice(
             None,
             f"the output layer is trained: its gradient in fp32 would take {gradient:,} bytes a word "
-            f"of the vocabulary, the logits of a row of {row_tokens:,} tokens take {whole:,}",
+            f"of the vocabulary, the logits of {tokens:,} tokens take {whole:,}",
         )
     return OutputLayerChoice(chunk_tokens, "logits of trained tokens alone, some at a time, take less memory and time")

@@ -108,7 +108,7 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         config,
         full=spec.training.method == "full",
         on_gpu=hardware.gpu_bytes is not None,
-        row_tokens=_longest_row(spec, dataset),
+        tokens=_longest_row(spec, dataset) * (1 if spec.training.micro_batch == "auto" else spec.training.micro_batch),
         hidden_size=architecture.hidden_size,
         weight_bytes=WEIGHT_BYTES[precision],
     )

@@ -95,20 +95,20 @@ ENDINGS = (
         log=rf"CUDA error.*({NO_RETRY_HELPS})",
     ),
     Ending(
+        "out of memory on a GPU",
+        "final",
+        RunFailed.exit_code,
+        "a GPU, or the page-locked memory of its host, is full: set training.micro_batch lower, or hardware.memory_margin higher",
+        errors=(("OutOfMemoryError", ANY), ("AcceleratorError", r"out of memory")),
+        log=r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory",
+    ),
+    Ending(
         "fault of a GPU: ECC error, XID, unspecified launch failure",
         "retry",
         GPU_FAULT_CODE,
         "a GPU failed; if it fails again on the same node, drain that node",
         errors=(("AcceleratorError", ANY),),
         log=r"CUDA error",
-    ),
-    Ending(
-        "out of memory on a GPU",
-        "final",
-        RunFailed.exit_code,
-        "a GPU has too little memory: set training.micro_batch lower, or hardware.memory_margin higher",
-        errors=(("OutOfMemoryError", ANY),),
-        log=r"CUDA out of memory|OutOfMemoryError",
     ),
     Ending(
         "out of host memory: the kernel killed the container",

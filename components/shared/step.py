@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -26,11 +25,19 @@ from components.shared.log import recent_lines, set_up_log
 from components.shared.manifest import Manifest, read_manifest
 from components.shared.newest import asked_of
 from components.shared.patience import waits, waits_no_more
-from components.shared.run_end import RunEnd, end_of_resumed_run, end_taken_back
+from components.shared.run_end import LAST_STEP, RunEnd, end_of_resumed_run, end_taken_back, read_end
 from components.shared.spec import HOW_NOT_WHAT, RunSpec
 from components.shared.spec_file import spec_yaml, stored_spec
 from components.shared.storage import Store, open_store
-from components.shared.writer import OWNER_VARIABLE, is_held_by_another, kfp_run_alive, owner_of
+from components.shared.writer import (
+    OWNER_VARIABLE,
+    claim_for_kfp,
+    given_back,
+    is_held_by_another,
+    kfp_run_alive,
+    kfp_writer,
+    owner_of,
+)
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -53,12 +60,12 @@ def step_of_run(step: str, run_uri: str, *, spec_digest: str = "") -> Iterator[L
     When it fails, the run says why (failures.py); when it succeeds, it no longer does. A run whose end was said goes on (run_end.py).
     With `spec_digest`, of the spec that the pipeline was started for, nothing is done where another spec was stored since.
     """
-    with step_log(step) as log, waits(log), _started_for(run_uri, spec_digest), failure_kept(step, run_uri, log):
+    with step_log(step) as log, waits(log), _started_for(run_uri, spec_digest, log), failure_kept(step, run_uri, log):
         yield log
 
 
 @contextmanager
-def _started_for(run_uri: str, spec_digest: str) -> Iterator[None]:
+def _started_for(run_uri: str, spec_digest: str, log: Log) -> Iterator[None]:
     """Raises SpecError where the run's spec.yaml is not the one that the pipeline was started for; its lock shows signs of life."""
     if not spec_digest:
         yield
@@ -74,7 +81,15 @@ def _started_for(run_uri: str, spec_digest: str) -> Iterator[None]:
     if os.environ.get(OWNER_VARIABLE):  # `hagane run` shows that it is alive
         yield
         return
-    with kfp_run_alive(store, _owner(store), on_loss=partial(os.kill, os.getpid(), signal.SIGTERM)):
+    owner = _owner(store)
+    if read_end(store, owner) is not None:  # KFP's Retry: the exit task gave the lock back, and does not run again
+        claim_for_kfp(store, kfp_writer(owner, spec_digest))
+
+    def lost() -> None:
+        log.error("taken_over", by=owner_of(store), why="this run gave no sign of life for an hour")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with kfp_run_alive(store, spec_digest, on_loss=lost):
         yield
 
 
@@ -99,6 +114,8 @@ def failure_kept(step: str, run_uri: str, log: Log, *, kfp_run: str = "") -> Ite
     withdraw_failure(store, step)
     if ended is not None:
         end_of_resumed_run(store, ended, step, failed=False)
+        if step == LAST_STEP:
+            given_back(store, ended.kfp_run)
 
 
 def _keep_failure(step: str, run_uri: str, error: Exception, ended: RunEnd | None, log: Log, kfp_run: str) -> None:
@@ -115,6 +132,7 @@ def _keep_failure(step: str, run_uri: str, error: Exception, ended: RunEnd | Non
             write_failure(store, failure)
             if ended is not None:
                 end_of_resumed_run(store, ended, step, failed=True)
+                given_back(store, ended.kfp_run)
     except HaganeError as problem:
         log.warning("failure_not_kept", why=problem.problems[0])
 

@@ -110,7 +110,7 @@ def claim_for_kfp(store: Store, writer: Writer) -> None:
 def given_back(store: Store, kfp_run: str) -> None:
     """The lock of this run of Kubeflow Pipelines is gone, where it has one."""
     for each in _locks(store):
-        if each.writer is not None and each.writer.kfp_run == kfp_run:
+        if kfp_run and each.writer is not None and each.writer.kfp_run == kfp_run:
             store.delete(each.stored.key)
 
 
@@ -129,17 +129,17 @@ def is_held_by_another(store: Store, kfp_run: str) -> bool:
 
 
 @contextmanager
-def kfp_run_alive(store: Store, kfp_run: str, *, on_loss: Callable[[], object], beat_s: float = KFP_BEAT_S) -> Iterator[None]:
-    """The lock of this run of Kubeflow Pipelines shows signs of life inside the block, where it has one.
+def kfp_run_alive(store: Store, spec_digest: str, *, on_loss: Callable[[], object], beat_s: float = KFP_BEAT_S) -> Iterator[None]:
+    """The locks of runs of Kubeflow Pipelines with this spec show signs of life inside the block, where there are any: several such
+    runs work beside each other, and a step does not know of which one it is.
 
-    `on_loss` is called, from a thread, when a run with another spec has taken it over.
+    `on_loss` is called, from a thread, when a run with another spec has taken over.
     """
-    own = next((each for each in _locks(store) if each.writer is not None and each.writer.kfp_run == kfp_run), None)
-    if own is None or own.writer is None:
+    if not _of_kfp_with(_locks(store), spec_digest):
         yield
         return
     ended = threading.Event()
-    beat = threading.Thread(target=_kfp_beat, args=(store, own.stored.key, own.writer, ended, on_loss, beat_s), daemon=True)
+    beat = threading.Thread(target=_kfp_beat, args=(store, spec_digest, ended, on_loss, beat_s), daemon=True)
     beat.start()
     try:
         yield
@@ -148,19 +148,26 @@ def kfp_run_alive(store: Store, kfp_run: str, *, on_loss: Callable[[], object], 
         beat.join(timeout=GIVE_BACK_S)
 
 
-def _kfp_beat(store: Store, key: str, writer: Writer, ended: threading.Event, on_loss: Callable[[], object], beat_s: float) -> None:
+def _kfp_beat(store: Store, spec_digest: str, ended: threading.Event, on_loss: Callable[[], object], beat_s: float) -> None:
+    last = max((each.number for each in _of_kfp_with(_locks(store), spec_digest)), default=0)
     while not ended.is_set():
         with suppress(StoreError):  # the store may be back at the next beat
             found = _locks(store)
-            own = [each for each in found if each.writer == writer]
-            if any(each.writer is None or each.writer.spec != writer.spec for each in found):
+            own = _of_kfp_with(found, spec_digest)
+            last = max((each.number for each in own), default=last)
+            if any(each.number > last and each not in own for each in found):
                 for each in own:  # written again in the moment in which it was taken over
                     store.delete(each.stored.key)
                 on_loss()
                 return
-            if own:
-                store.write_bytes(key, _content(writer))
+            for each in own:
+                if each.writer is not None:
+                    store.write_bytes(each.stored.key, _content(each.writer))
         ended.wait(beat_s)
+
+
+def _of_kfp_with(found: list[_Found], spec_digest: str) -> list[_Found]:
+    return [each for each in found if each.writer is not None and each.writer.kfp_run and each.writer.spec == spec_digest]
 
 
 @contextmanager
@@ -197,8 +204,10 @@ def _acquire(store: Store, writer: Writer) -> int:
         except HaganeError:
             store.delete(_key(number))
             raise
+        beside = _of_kfp_with(found, writer.spec) if writer.kfp_run else []
         for each in found:
-            store.delete(each.stored.key)
+            if each not in beside:
+                store.delete(each.stored.key)
         return number
     raise SpecError(f"name: {store.uri} is begun by several processes at once; wait for them, or set another name")
 
@@ -217,9 +226,10 @@ def _refuse_living(store: Store, found: list[_Found], writer: Writer) -> None:
         age_s = (_store_time(store) - each.stored.written).total_seconds()
         if age_s < take_over_s:
             who = "someone unknown" if holder is None else holder.told
+            over = f"; if that run is over, delete {store.uri}/{each.stored.key}" if holder is not None and holder.kfp_run else ""
             raise SpecError(
                 f"name: {store.uri} is being worked on by {who}, last seen {max(0, age_s):.0f} s ago; wait for its end, or set another "
-                f"name; {take_over_s:.0f} s after it was last seen, the same command takes over"
+                f"name; {take_over_s:.0f} s after it was last seen, the same command takes over{over}"
             )
 
 

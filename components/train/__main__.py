@@ -75,11 +75,10 @@ def main() -> None:
     with step_log("train") as log, waits(log):
         try:
             agreement = join_processes(planned(run))
-            exit_code = train_or_stop(run, agreement, log)
-        except RuntimeError as error:
+            leave_processes(agreement, train_or_stop(run, agreement, log))
+        except (RuntimeError, MemoryError, OSError) as error:
             end_by_error(error, log)
             raise
-    leave_processes(agreement, exit_code)
 
 
 def train_or_stop(run: str, agreement: Agreement, log: Log) -> int:
@@ -93,7 +92,7 @@ def train_or_stop(run: str, agreement: Agreement, log: Log) -> int:
     return 0
 
 
-def end_by_error(error: RuntimeError, log: Log) -> None:
+def end_by_error(error: Exception, log: Log) -> None:
     """Ends this process as the table of endings says, at once: there is nobody to wait for, and a GPU that failed answers no more.
 
     Returns where the table does not know the error.

@@ -58,6 +58,8 @@ class Looked:
     """The same for tokens of another conversation of the row; 0 where a row holds one."""
     own_loss: float
     next_token_loss: float
+    in_chunks: bool = False
+    """`own_loss` was computed by the output layer at trained tokens alone."""
 
     @property
     def finite(self) -> bool:
@@ -80,9 +82,10 @@ class Looked:
                 "false, one conversation a row, and another name for the run, as its dataset is packed already"
             )
         if abs(self.own_loss - self.next_token_loss) > LOSS_ALLOWED[precision] * self.next_token_loss:
+            fix = "set training.output_layer: all_tokens" if self.in_chunks else "name a base model that is trained on the next token"
             return (
                 f"found a model whose own loss is {self.own_loss:.4g} where that of the next token is {self.next_token_loss:.4g}, allowed "
-                f"{LOSS_ALLOWED[precision]:.1%} of difference. Fix: name a base model that is trained on the next token"
+                f"{LOSS_ALLOWED[precision]:.1%} of difference. Fix: {fix}"
             )
         return None
 
@@ -157,6 +160,7 @@ def look(
         others=float(after_first.max()) if len(after_first) else 0.0,
         own_loss=float(own_loss),
         next_token_loss=float(loss_sum / num_items),
+        in_chunks=output_layer is not None,
     )
 
 

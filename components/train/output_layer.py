@@ -30,6 +30,11 @@ DIVISORS = ("logits_scaling",)
 """By which Granite divides them."""
 
 
+_WORDS_AT_ONCE = 8192
+"""Of a trained output layer's gradient: the product of a chunk would otherwise be as large as the layer, in
+16 bits and, on a CPU, in fp32 too."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """What a model makes of its output layer's numbers: cap * tanh(scale * number / cap)."""
@@ -141,11 +146,10 @@ class _SumOfLosses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        made = ctx.gradients
-        hidden_NH = _times(made.hidden_NH, scale, made.dtype)
-        weight_VH = _times(made.weight_VH, scale, made.dtype)
-        bias_V = _times(made.bias_V, scale, made.dtype)
-        return hidden_NH, weight_VH, bias_V, None, None, None, None
+        made, ctx.gradients = ctx.gradients, None  # freed now, and not scaled twice
+        if made is None:
+            raise RuntimeError("the gradients of the output layer were taken already")
+        return (*made.taken(scale), None, None, None, None)
 
 
 class _Gradients:
@@ -174,6 +178,12 @@ class _Gradients:
             made.bias_V = torch.zeros_like(bias_V, dtype=torch.float32)
         return made
 
+    def taken(self, scale: torch.Tensor) -> list[torch.Tensor | None]:
+        """Of hidden states, weight and bias, times `scale`; none of them stays here."""
+        given = [self.hidden_NH, self.weight_VH, self.bias_V]
+        self.hidden_NH = self.weight_VH = self.bias_V = None
+        return [_times(given.pop(0), scale, self.dtype) for _ in range(len(given))]
+
     def add(
         self,
         part: slice,
@@ -184,7 +194,9 @@ class _Gradients:
         if self.hidden_NH is not None:
             self.hidden_NH[part] = gradient_CV @ weight_VH
         if self.weight_VH is not None:
-            self.weight_VH += gradient_CV.T @ hidden_CH
+            for start in range(0, len(self.weight_VH), _WORDS_AT_ONCE):
+                words = slice(start, start + _WORDS_AT_ONCE)
+                self.weight_VH[words] += gradient_CV[:, words].T @ hidden_CH
         if self.bias_V is not None:
             self.bias_V += gradient_CV.float().sum(dim=0)
 
@@ -199,8 +211,14 @@ def _losses_and_gradient(linear_CV: torch.Tensor, targets_C: torch.Tensor, curve
     The gradient is softmax - 1 at the target, times the scale, and with a soft cap times
     1 - (logits / cap)². Written over the logits: 4 bytes a number beside the layer's output.
     """
-    logits_CV = _capped(_scaled(linear_CV.float(), curve.scale), curve.cap)
-    slope_CV = None if curve.cap is None else 1 - (logits_CV / curve.cap).square()
+    logits_CV = linear_CV.float()  # nobody else's: it may be written over
+    if curve.scale != 1:
+        logits_CV.mul_(curve.scale)
+    slope_CV = None
+    if curve.cap is not None:
+        logits_CV.div_(curve.cap).tanh_()
+        slope_CV = logits_CV.square().neg_().add_(1)
+        logits_CV.mul_(curve.cap)
     targets_C1 = targets_C[:, None]
     largest_C1 = logits_CV.amax(dim=1, keepdim=True)
     at_target_C1 = logits_CV.gather(1, targets_C1)
@@ -211,11 +229,9 @@ def _losses_and_gradient(linear_CV: torch.Tensor, targets_C: torch.Tensor, curve
     gradient_CV.scatter_add_(1, targets_C1, torch.full_like(sums_C1, -1))
     if slope_CV is not None:
         gradient_CV.mul_(slope_CV)
-    return losses_C, _scaled(gradient_CV, curve.scale)
-
-
-def _scaled(numbers: torch.Tensor, scale: float) -> torch.Tensor:
-    return numbers if scale == 1 else numbers * scale
+    if curve.scale != 1:
+        gradient_CV.mul_(curve.scale)
+    return losses_C, gradient_CV
 
 
 def _capped(logits: torch.Tensor, cap: float | None) -> torch.Tensor:
@@ -237,7 +253,7 @@ def _logit_scale(config: Any) -> float:
     for part in _parts(config):
         for name in (*FACTORS, *DIVISORS):
             value = vars(part).get(name)
-            if value is not None:
+            if isinstance(value, float | int):
                 return 1 / float(value) if name in DIVISORS else float(value)
     return 1.0
 

@@ -17,7 +17,7 @@ def run_step(run: str) -> Manifest:
         return report_run(run, log)
 
 
-def kfp_step(run: str, *, spec_digest: str, manifest_path: str, page_path: str) -> str:
+def kfp_step(run: str, *, spec_digest: str = "", manifest_path: str, page_path: str) -> str:
     """`run_step` for KFP: its manifest and its page are at these paths too. Returns the manifest's digest.
 
     As the last step it is reached only when every other passed: so the run is now the newest finished one of its series.

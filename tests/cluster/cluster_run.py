@@ -13,6 +13,7 @@ import yaml
 from kubernetes.client.exceptions import ApiException
 
 from components.shared.images import read_images
+from components.shared.step import open_run
 from components.shared.storage import Store, open_store
 from pipelines.compiling import compile_pipeline
 from tests.cluster.conftest import TestNamespace, kubectl
@@ -169,7 +170,9 @@ class ClusterRun:
         pipeline = next(yaml.safe_load_all(compiled.read_text()))
         executor = pipeline["deploymentSpec"]["executors"]["exec-launch-training"]["container"]
         made = pipeline["components"]["comp-launch-training"]["outputDefinitions"]["artifacts"]
-        values = {"run": self.uri, "plan": "digest", "train_image": read_images().of("train"), "train_on_gpus": "", "kfp_run": "kfp-run"}
+        _, spec = open_run(self.uri)
+        values = {"run": self.uri, "spec_digest": spec.digest, "plan": "digest"}
+        values |= {"train_image": read_images().of("train"), "train_on_gpus": "", "kfp_run": "kfp-run"}
         artifacts = {name: {"name": name, "type": each["artifactType"], "uri": f"/tmp/{name}"} for name, each in made.items()}
         outputs = {
             "parameters": {"Output": {"outputFile": "/tmp/output"}},

@@ -6,12 +6,11 @@ from components.shared.figures import plain
 from components.shared.findings import Finding
 from components.shared.gpu_check import CheckRequest
 from components.shared.training_job import shared_memory_bytes
+from components.train.devices import memory_counted_on, runs_on
 from components.train.driver import Driver, driver_problem
 from components.train.gpu_check.facts import SHARED_MEMORY, Gpu, NodeFacts
 
 GIB = 2**30
-MEMORY_TOLERANCE = 0.05
-"""Share of the planned memory that a GPU may lack: nvidia-smi's figure and the data sheet's differ so much."""
 MOST_USED_BYTES = 2 * GIB
 """In use on a GPU before anything is started there: a display, or the context of this check."""
 LEAST_SHARE = 0.5
@@ -75,7 +74,8 @@ def memory_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
         return _left_out(check, NO_GPU)
     smallest = min(facts.gpus, key=lambda gpu: gpu.total_bytes)
     planned = f"the plan counts on {_gib(memory.gpu_limit)}"
-    if smallest.total_bytes < memory.gpu_limit * (1 - MEMORY_TOLERANCE):
+    least, _ = memory_counted_on(request.plan)
+    if smallest.total_bytes < least:
         fix = "name the GPU that is there in hardware.gpu, or choose its nodes by cluster.node_selector"
         found = f"{smallest.name} has {_gib(smallest.total_bytes)}, {planned}"
         return Finding(check=check, state="failed", found=found, mend=fix)
@@ -106,15 +106,7 @@ def has_kernels(capability: str, architectures: tuple[str, ...]) -> bool:
     """Whether a GPU runs code of the wheel: of its own major version and at most its minor one (CUDA C++
     Programming Guide, binary compatibility), or PTX, which is compiled for any newer GPU."""
     major, minor = (int(part) for part in capability.split("."))
-    for each in architectures:
-        kind, _, number = each.partition("_")
-        digits = "".join(letter for letter in number if letter.isdigit())
-        of_major, of_minor = int(digits[:-1]), int(digits[-1])
-        if kind == "sm" and of_major == major and of_minor <= minor:
-            return True
-        if kind == "compute" and (of_major, of_minor) <= (major, minor):
-            return True
-    return False
+    return runs_on(list(architectures), major, minor)
 
 
 def precision_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
@@ -124,7 +116,7 @@ def precision_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     if precision != "bf16" or facts.bf16:
         has = "has bf16" if facts.bf16 else "has no bf16"
         return Finding(check=check, state="ok", found=f"the plan is {precision}; the device {has}")
-    fix = "set training.precision: fp16 on a GPU, fp32 on a CPU"
+    fix = "name the GPU that is there in hardware.gpu with training.precision: auto, or set training.precision: fp32"
     state = "failed" if request.plan.on_gpus else "warning"
     slow = "" if request.plan.on_gpus else ": it is computed one number at a time"
     return Finding(check=check, state=state, found=f"the plan is bf16, and this device has no bf16{slow}", mend=fix)

@@ -59,13 +59,15 @@ def test_a_dropped_field_is_named_as_the_one_that_the_spec_has(spec: ClusterSpec
 
 
 def test_of_a_trainjob_a_pods_field_is_the_pod_patchs_and_hagane_own_names_what_to_install() -> None:
-    patch = {"spec": {"hostNetwork": True}}
+    patch = {"spec": {"shareProcessNamespace": True}}
     manifest = example_trainjob("spot-in-a-queue", **{"cluster.pod_patch": patch})
     kept = copy.deepcopy(manifest)
-    del trainjob_pod(kept)["hostNetwork"]
+    del trainjob_pod(kept)["shareProcessNamespace"]
     (place,) = dropped(manifest, kept)
     spec = ClusterSpec(pod_patch=patch)
-    assert dropped_problem(place, manifest, TRAINJOB, spec).startswith("cluster.pod_patch: spec.hostNetwork: this cluster's TrainJob has")
+    assert dropped_problem(place, manifest, TRAINJOB, spec).startswith(
+        "cluster.pod_patch: spec.shareProcessNamespace: this cluster's TrainJob has"
+    )
     own = dropped_problem(place, manifest, TRAINJOB, ClusterSpec())
     assert own.startswith("backend: hagane sets spec.runtimePatches[0].")
     assert "install Kubeflow Trainer 2.2 or 2.3" in own

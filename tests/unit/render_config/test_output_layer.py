@@ -16,7 +16,7 @@ LLAMA_8B = {
 
 
 def choice(asked: Any = "auto", model_type: str = "llama", **given: Any) -> OutputLayerChoice:
-    usual: dict[str, Any] = {"full": False, "on_gpu": True, "row_tokens": 4096, "hidden_size": 4096, "weight_bytes": 2}
+    usual: dict[str, Any] = {"full": False, "on_gpu": True, "tokens": 4096, "hidden_size": 4096, "weight_bytes": 2}
     return choose_output_layer(asked, {"model_type": model_type}, **(usual | given))
 
 
@@ -33,8 +33,8 @@ def test_lora_takes_trained_tokens_alone() -> None:
 
 
 def test_full_training_takes_them_where_rows_are_long_enough_to_pay_for_the_gradient() -> None:
-    assert choice(full=True, row_tokens=2048).chunk_tokens == 512
-    short = choice(full=True, row_tokens=1024)
+    assert choice(full=True, tokens=2048).chunk_tokens == 512
+    short = choice(full=True, tokens=1024)
     assert short.chunk_tokens is None
     assert "24,576 bytes a word" in short.reason
     assert "14,336" in short.reason
@@ -50,7 +50,7 @@ def test_a_type_whose_loss_would_be_another_one_keeps_whole_logits_and_refuses_o
 
 def test_what_the_spec_says_is_done() -> None:
     assert choice("all_tokens").chunk_tokens is None
-    assert choice("trained_tokens", full=True, row_tokens=16).chunk_tokens == 512
+    assert choice("trained_tokens", full=True, tokens=16).chunk_tokens == 512
 
 
 def test_the_loss_of_llama_3_8b_takes_a_twelfth_of_whole_logits() -> None:

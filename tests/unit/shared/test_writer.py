@@ -216,9 +216,12 @@ def test_a_run_of_kfp_with_the_same_spec_works_beside_the_first(store: Store) ->
     claim_for_kfp(store, kfp_writer("id-a", "spec 1"))
     claim_for_kfp(store, kfp_writer("id-b", "spec 1"))
     lost: list[str] = []
-    with kfp_run_alive(store, "id-a", on_loss=lambda: lost.append("a"), beat_s=0.05):
+    with kfp_run_alive(store, "spec 1", on_loss=lambda: lost.append("a"), beat_s=0.05):
         time.sleep(0.2)
-    assert (kfp_locks(store), lost) == (["id-b"], [])
+    assert (kfp_locks(store), lost) == (["id-a", "id-b"], [])
+    given_back(store, "id-b")
+    with pytest.raises(SpecError, match="worked on by run 'id-a' of Kubeflow Pipelines"):
+        held_run(store, elsewhere("alpha"), on_loss=NOTHING).__enter__()
 
 
 def test_a_step_shows_that_its_run_of_kfp_is_alive_and_is_ended_when_another_spec_took_it(
@@ -227,7 +230,7 @@ def test_a_step_shows_that_its_run_of_kfp_is_alive_and_is_ended_when_another_spe
     claim_for_kfp(store, kfp_writer("id-a", "spec 1"))
     (before,) = store.list(".writer-")
     lost = threading.Event()
-    with kfp_run_alive(store, "id-a", on_loss=lost.set, beat_s=0.05):
+    with kfp_run_alive(store, "spec 1", on_loss=lost.set, beat_s=0.05):
         _until(lambda: next(iter(store.list(".writer-"))).written > before.written)
         monkeypatch.setattr(module, "KFP_TAKE_OVER_S", -10.0)
         _until(lambda: _taken(store, "id-b", "spec 2"))
