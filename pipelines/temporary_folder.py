@@ -45,7 +45,6 @@ def _remove_left(pipeline: Path) -> None:
 
 def _remove_of_killed(pipeline: Path) -> None:
     """What a run left that is no longer there; its lock is held meanwhile, so that it cannot start again."""
-    with suppress(OSError):  # it runs, or it is another user's
-        with (pipeline / LOCK).open("a+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove_left(pipeline)
+    with suppress(OSError), (pipeline / LOCK).open("a+") as lock:  # it runs, or it is another user's
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove_left(pipeline)
