@@ -163,7 +163,7 @@ def images_with(folder: Path, **fields: str) -> dict[str, str]:
 
 def test_a_gpu_that_no_node_has_is_named_and_all_else_is_looked_at(patient: Patient, tmp_path: Path) -> None:
     here = images_with(tmp_path, train_on_gpus="train")  # the image for GPUs is 6 GB, and not in a cluster for tests
-    done = patient.doctor("--set", "hardware.gpu=rtx4090", "--set", "cluster.queue=gpus", env=here)
+    done = patient.doctor("--set", "hardware.gpu=rtx4090", "--set", "hardware.host_memory_gib=12", "--set", "cluster.queue=gpus", env=here)
     assert failures(done) == ["Kueue", "nodes"], done.output
     (line,) = [line for line in done.errors if line.startswith("error: nodes")]
     assert "1 without nvidia.com/gpu" in line
