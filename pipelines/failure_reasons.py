@@ -15,11 +15,12 @@ from pipelines.step_log import problems_in, read_step_log
 def reasons(kfp: KfpClient, view: RunView, run_uri: str | None) -> list[str]:
     """A line or more for each step that failed, or for the run where none did. `run_uri`: its folder, if it is known."""
     kept = kept_failures(view, run_uri)
+    unread = _why_unread(run_uri)
     cancelled = f"run {view.name!r} was cancelled at {local_time(view.cancelled_at)}"
     lines = [cancelled] if view.state == "cancelled" else []
     for step in view.failed_steps:
         failure = kept.get(step.name)
-        lines += failure.text.splitlines() if failure else _from_log(kfp, view, step)
+        lines += failure.text.splitlines() if failure else _from_log(kfp, view, step, unread)
     return lines or [f"run {view.name!r} failed, and KFP names no step: see its page"]
 
 
@@ -33,14 +34,25 @@ def kept_failures(view: RunView, run_uri: str | None) -> dict[str, StepFailure]:
         return {}
 
 
-def _from_log(kfp: KfpClient, view: RunView, step: StepView) -> list[str]:
+def _why_unread(run_uri: str | None) -> str:
+    """Why the run's folder says nothing, as the end of a sentence; empty where it can be read."""
+    if run_uri is None:
+        return ""
+    try:
+        read_failures(open_store(run_uri))
+    except StoreError as error:
+        return f", and its own words in {run_uri} cannot be read from here ({error.problems[0]})"
+    return ""
+
+
+def _from_log(kfp: KfpClient, view: RunView, step: StepView, unread: str) -> list[str]:
     try:
         log = read_step_log(kfp, view.id, step)
     except KfpError:
         log = None
     found = problems_in(log) if log else []
     # As every error of hagane: without keys in addresses.
-    return _lines(step.name, list(HaganeError(*found).problems)) or [f"{step.name}: failed, and KFP has no log of it"]
+    return _lines(step.name, list(HaganeError(*found).problems)) or [f"{step.name}: failed, and KFP has no log of it{unread}"]
 
 
 def _lines(step: str, problems: list[str]) -> list[str]:

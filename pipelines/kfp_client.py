@@ -292,6 +292,8 @@ class KfpClient:
             return "nothing answers there; check address and network"
         if isinstance(error, SSLError):
             why = " ".join(str(error).split())
+            if "WRONG_VERSION_NUMBER" in why:
+                return "it speaks http there, not https; begin the address with http://"
             return f"TLS: {why}; set HAGANE_KFP_CA_FILE to the authority's certificate, or check that the address begins with https"
         if isinstance(error, ResponseError):
             return "it leads elsewhere, to a page to log in or from http to https; give a token, or the address itself"

@@ -24,6 +24,8 @@ def name_problems(what: str, name: str | None, *, where: str) -> list[str]:
     """A line when a pipeline, version, experiment, run or recurring run cannot have this name."""
     if not name:
         return [f"{where}: found an empty name, allowed 1 character or more. Fix: name the {what}"]
+    if what == "run" and "{{" in name:  # KFP hands the name to its driver's arguments, in which Argo replaces {{…}}
+        return [f"{where}: found '{{{{' in {name[:40]!r}, which Argo would take for one of its variables. Fix: leave it out"]
     if what in LONGEST_NAME_BYTES:
         length, longest, unit = len(name.encode()), LONGEST_NAME_BYTES[what], "bytes"
     else:

@@ -104,6 +104,10 @@ def step_log(kfp: KfpClient, view: RunView, name: str) -> str:
     text = read_step_log(kfp, view.id, view.step(name))
     if text is None:
         state = view.step(name).state
-        why = "it has no pod" if state in ("waiting", "not run", "done before") else "its pod is gone and was not archived"
+        why = "its pod is gone and was not archived"
+        if state in ("waiting", "not run", "done before"):
+            why = "it has no pod"
+        elif state == "running":
+            why = "its pod has said nothing that KFP can read yet; try again, or see its page"
         raise KfpError(f"KFP at {kfp.connection.endpoint}: has no log of {name}, which is {state!r}: {why}")
     return text

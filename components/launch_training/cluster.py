@@ -1,6 +1,7 @@
 """The Kubernetes API, as far as a launcher needs it. Only modules named cluster* import `kubernetes`. Objects are plain mappings."""
 
 import json
+import os
 import queue
 import re
 import time
@@ -22,6 +23,7 @@ from components.launch_training.kinds import PYTORCHJOB, JobKind
 from components.shared.errors import ClusterError, NoCluster
 from components.shared.patience import patiently
 from components.shared.permissions import Permission, granted_by, refusals
+from components.shared.printable import shown
 from components.shared.spec import ClusterSpec
 
 Fields = dict[str, Any]
@@ -55,8 +57,12 @@ class Cluster:
                 config.load_kube_config()
                 own = config.list_kube_config_contexts()[1]["context"].get("namespace", "default")
             except (config.ConfigException, OSError, KeyError, TypeError) as error:
-                found = str(error).splitlines()[0]
-                raise NoCluster(f"backend: no cluster: {found}; set KUBECONFIG, run in a pod, or set backend: local") from None
+                found = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+                asked = os.environ.get("KUBECONFIG")
+                where = f"KUBECONFIG is {shown(asked)}: " if asked else ""
+                raise NoCluster(
+                    f"backend: no cluster: {where}{found}. Fix: set KUBECONFIG to a file that is there, run in a pod, or set backend: local"
+                ) from None
         self.kind, self.namespace = kind, namespace or own
         self._objects, self._core = client.CustomObjectsApi(), client.CoreV1Api()
         self._unanswered = False

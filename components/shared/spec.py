@@ -26,6 +26,8 @@ def _exponent_number(value: object) -> object:
 
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$"
+OBJECT_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+"""Name of an object of Kubernetes: an RFC 1123 subdomain."""
 USER_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 MOST_ROWS = 1_048_576
 """Of a batch, and of what is measured: more is a slip of the hand, and overflows what is counted from it."""
@@ -297,9 +299,9 @@ class ExportSpec(FrozenModel):
 class ClusterSpec(FrozenModel):
     """The training job in a Kubernetes cluster; without effect where the backend is `local`. Secrets stand here by name only."""
 
-    namespace: str | None = None
+    namespace: str | None = Field(default=None, pattern=OBJECT_PATTERN)
     """Namespace of the job: without it, that of the launcher's pod or of the kubeconfig in use."""
-    service_account: str = "hagane-worker"
+    service_account: str = Field(default="hagane-worker", pattern=OBJECT_PATTERN)
     """Account of the workers, which needs no right in the cluster; a cloud's role for the store may hang on it."""
     config_maps: tuple[str, ...] = ("hagane",)
     """ConfigMaps whose entries are environment variables of the workers, such as the store's endpoint; one that is not there is
@@ -308,7 +310,7 @@ class ClusterSpec(FrozenModel):
     """Secrets whose entries are environment variables of the workers, such as the store's keys; one that is not there is passed over."""
     claims: dict[str, str] = Field(default_factory=dict)
     """PersistentVolumeClaim: folder where the workers see it, read-only. For models that lie in the cluster."""
-    work_claim: str | None = None
+    work_claim: str | None = Field(default=None, pattern=OBJECT_PATTERN)
     """PersistentVolumeClaim for the workers' scratch files; without it they are on the node's disk, with a limit from the plan."""
     cpus: Number | None = Field(default=None, ge=0.001, le=10_000)
     """CPU cores that each pod requests. Without it, 4 for each GPU; on CPUs, none."""
@@ -320,13 +322,13 @@ class ClusterSpec(FrozenModel):
     """Taints that the pods tolerate, as Kubernetes writes them: spot nodes often have one. Pods with GPUs also tolerate nvidia.com/gpu."""
     affinity: dict[str, Any] = Field(default_factory=dict)
     """Affinity of the pods, as Kubernetes writes it."""
-    priority_class: str | None = None
+    priority_class: str | None = Field(default=None, pattern=OBJECT_PATTERN)
     """PriorityClass of the pods."""
-    queue: str | None = None
+    queue: str | None = Field(default=None, pattern=OBJECT_PATTERN)
     """Kueue's LocalQueue: the job is made suspended and waits there."""
     gang: bool = False
     """Let a gang scheduler start all pods at once or none. A TrainJob leaves that to its runtime."""
-    runtime: str = "hagane"
+    runtime: str = Field(default="hagane", pattern=OBJECT_PATTERN)
     """Of a TrainJob: its runtime. `hagane` is the namespace's TrainingRuntime of k8s/overlays/trainjob; any other name is a
     ClusterTrainingRuntime, such as Trainer's torch-distributed, which does not keep `max_restarts`."""
     user: str | None = Field(default=None, pattern=USER_PATTERN)

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from components.shared.errors import SpecError
 from components.shared.printable import MOST_LETTERS, cut, is_secret_name, printable, shown
-from components.shared.spec import NAME_PATTERN, USER_PATTERN, RunSpec
+from components.shared.spec import NAME_PATTERN, OBJECT_PATTERN, USER_PATTERN, RunSpec
 from components.shared.yaml_text import MOST_DEPTH, YamlProblem, parse_yaml, read_yaml
 
 Location = tuple[str | int, ...]
@@ -311,6 +311,7 @@ _WANTED = {
 }
 _PATTERNS = {
     NAME_PATTERN: "1 to 50 small letters, digits and hyphens, the first a letter, the last no hyphen",
+    OBJECT_PATTERN: "the name of an object of Kubernetes: small letters, digits, hyphens and dots, no hyphen or dot at an end",
     USER_PATTERN: "1 to 63 letters, digits, dots, hyphens and underscores, the first and the last a letter or a digit",
 }
 """Pattern of a field -> the same in words."""

@@ -76,3 +76,9 @@ def test_braces_are_refused_in_every_text_and_key_with_the_fields_name() -> None
     assert "allowed text without '{{', which Argo Workflows would replace in a cluster" in lines[0]
     config = api.V2beta1RuntimeConfig(parameters=parameters)
     assert sent(api.V2beta1RecurringRun(display_name="weekly", runtime_config=config)) == lines
+
+
+def test_a_runs_name_that_argo_would_fill_in_is_refused_before_it_is_sent() -> None:
+    (problem,) = name_problems("run", "nightly {{workflow.uid}}", where="run name")
+    assert problem.startswith("run name: found '{{' in 'nightly {{workflow.uid}}'")
+    assert name_problems("run", "nightly {run}", where="run name") == []

@@ -104,3 +104,10 @@ def test_every_field_is_documented() -> None:
 @pytest.mark.parametrize("path", sorted(Path("specs").glob("*.yaml")), ids=str)
 def test_every_spec_in_the_repository_is_valid(path: Path) -> None:
     assert load_spec(path).name
+
+
+@pytest.mark.parametrize("field", ["namespace", "service_account", "priority_class", "queue", "runtime", "work_claim"])
+def test_what_is_no_name_of_an_object_of_kubernetes_is_refused(field: str, tmp_path: Path) -> None:
+    (problem,) = problems_of(written(tmp_path, GOOD), f"cluster.{field}=Not A Name")
+    assert f"cluster.{field}: got 'Not A Name', must be the name of an object of Kubernetes" in problem
+    assert load_spec(written(tmp_path, GOOD), [f"cluster.{field}=a-name.of-2"])
