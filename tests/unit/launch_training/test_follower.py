@@ -386,7 +386,7 @@ def test_a_retried_launcher_finds_its_job_though_a_quota_lets_no_other_be_made(w
     world.refuses.add("POST")
     manifest: Any = {"metadata": {"name": "j", "annotations": {"hagane.dev/training": "7"}}}
     assert begin(Cluster(), manifest, this_owner(""), SPEC, world.log)
-    world.job = None
+    world.job, world.pods = None, []
     with pytest.raises(ClusterError, match="cannot create pytorchjobs"):
         begin(Cluster(), manifest, this_owner(""), SPEC, world.log)
 
@@ -422,3 +422,14 @@ def test_a_deleted_jobs_pods_have_all_their_grace_before_the_next_job_is_given_u
         begin(Cluster(), manifest, this_owner(""), spec, world.log)
     monkeypatch.setattr(in_cluster, "time", SteppedClock(world, job_gone_at_s=gone_at_s))
     assert begin(Cluster(), manifest, this_owner(""), spec, world.log) is False
+
+
+def test_a_job_is_made_only_when_the_pods_of_one_that_is_gone_already_are_gone_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest: Any = {"metadata": {"name": "j", "annotations": {"hagane.dev/training": "7"}}}
+    world.job = None
+    monkeypatch.setattr(in_cluster, "time", SteppedClock(world, job_gone_at_s=float("inf")))
+    with pytest.raises(ClusterError, match="its pods are still there after"):
+        begin(Cluster(), manifest, this_owner(""), SPEC, world.log)
+    assert "POST" not in world.done
+    monkeypatch.setattr(in_cluster, "time", SteppedClock(world, job_gone_at_s=40))
+    assert begin(Cluster(), manifest, this_owner(""), SPEC, world.log) is False

@@ -107,7 +107,7 @@ PLAN = make_plan(spec_from_parameter({"name": "t", "store": "s", "model": {"sour
         (
             ended("master-0", 1, "1"),
             ["torch.OutOfMemoryError: CUDA out of memory"],
-            "a GPU has too little memory: set training.micro_batch",
+            "a GPU, or the page-locked memory of its host, is full: set training.micro_batch",
         ),
         (
             ended("master-0", 129, "1"),
