@@ -195,7 +195,7 @@ class ClusterRun:
         pod = {
             "serviceAccountName": "hagane-launcher",
             "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 10,
+            "terminationGracePeriodSeconds": 30,
             "securityContext": {"runAsNonRoot": True},
             "containers": [container],
             "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "work", "emptyDir": {}}],

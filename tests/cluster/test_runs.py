@@ -50,5 +50,5 @@ def test_a_killed_launcher_finds_its_job_again_and_a_stopped_one_leaves_nothing(
     run.wait(lambda: '"event":"job_found"' in run.log("second"), launcher="second")
     assert [each["metadata"]["uid"] for each in namespace.jobs()] == [job["metadata"]["uid"]]
     run.wait(lambda: '"event":"progress"' in run.log("second"), launcher="second")
-    namespace.core.delete_namespaced_pod("second", namespace.name, grace_period_seconds=10)
+    namespace.core.delete_namespaced_pod("second", namespace.name, grace_period_seconds=30)
     run.wait(lambda: namespace.jobs() == [] and namespace.pods("training.kubeflow.org/job-name") == [], NOTHING_STAYS_S, "second")
