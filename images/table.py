@@ -23,7 +23,8 @@ TOLERANCE = 1.02
 """Byte code and links differ a little between machines."""
 PARTS = ("torch", "dependencies", "code")
 CODE_KB = 3000
-"""Bound of hagane's own code, which grows with each commit: half as much again as the largest holds, against a stray file of data or weights."""
+"""Bound of hagane's own code, which grows with each commit: half as much again as the largest holds, against a
+stray file of data or weights."""
 Sizes = dict[str, int]
 
 

@@ -70,10 +70,10 @@ def test_pushed_digests_are_written_and_all_other_lines_stay(tmp_path: Path) -> 
 def test_a_size_over_its_bound_and_a_new_package_are_told() -> None:
     bounds = {"prepare": {"torch": 0, "dependencies": 1000, "packages": 30}}
     assert excess("prepare", {"torch": 0, "dependencies": 1020, "code": 2000, "packages": 30}, bounds) == []
-    told = excess("prepare", {"torch": 0, "dependencies": 1021, "code": 2001, "packages": 31}, bounds)
+    told = excess("prepare", {"torch": 0, "dependencies": 1021, "code": 3001, "packages": 31}, bounds)
     assert [line.split(";")[0] for line in told] == [
         "image prepare: dependencies is 1,021, must be at most 1,020",
-        "image prepare: code is 2,001, must be at most 2,000",
+        "image prepare: code is 3,001, must be at most 3,000",
         "image prepare: packages is 31, must be at most 30",
     ]
     assert "has no bound" in excess("new", {"torch": 0, "dependencies": 0, "code": 0, "packages": 0}, bounds)[0]
