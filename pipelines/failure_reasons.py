@@ -14,8 +14,7 @@ from pipelines.step_log import problems_in, read_step_log
 
 def reasons(kfp: KfpClient, view: RunView, run_uri: str | None) -> list[str]:
     """A line or more for each step that failed, or for the run where none did. `run_uri`: its folder, if it is known."""
-    kept = kept_failures(view, run_uri)
-    unread = _why_unread(run_uri)
+    kept, unread = _read_kept(view, run_uri)
     cancelled = f"run {view.name!r} was cancelled at {local_time(view.cancelled_at)}"
     lines = [cancelled] if view.state == "cancelled" else []
     for step in view.failed_steps:
@@ -26,23 +25,19 @@ def reasons(kfp: KfpClient, view: RunView, run_uri: str | None) -> list[str]:
 
 def kept_failures(view: RunView, run_uri: str | None) -> dict[str, StepFailure]:
     """Step -> its document, where it is of this run of KFP."""
-    if run_uri is None:
-        return {}
-    try:
-        return {each.step: each for each in read_failures(open_store(run_uri)) if each.kfp_run in ("", view.id)}
-    except StoreError:
-        return {}
+    failures, _ = _read_kept(view, run_uri)
+    return failures
 
 
-def _why_unread(run_uri: str | None) -> str:
-    """Why the run's folder says nothing, as the end of a sentence; empty where it can be read."""
+def _read_kept(view: RunView, run_uri: str | None) -> tuple[dict[str, StepFailure], str]:
+    """As `kept_failures`, and why the run's folder cannot be read, as the end of a sentence; empty where it can."""
     if run_uri is None:
-        return ""
+        return {}, ""
     try:
-        read_failures(open_store(run_uri))
+        failures = read_failures(open_store(run_uri))
     except StoreError as error:
-        return f", and its own words in {run_uri} cannot be read from here ({error.problems[0]})"
-    return ""
+        return {}, f", and its own words in {run_uri} cannot be read from here ({error.problems[0]})"
+    return {each.step: each for each in failures if each.kfp_run in ("", view.id)}, ""
 
 
 def _from_log(kfp: KfpClient, view: RunView, step: StepView, unread: str) -> list[str]:

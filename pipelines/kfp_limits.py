@@ -10,14 +10,13 @@ from collections.abc import Mapping
 import kfp_server_api
 
 from components.shared.errors import SpecError
+from components.shared.spec import OBJECT_PATTERN
 from pipelines.parameters import parameter_problems
 
 LONGEST_NAME_BYTES = {"pipeline": 128, "version": 127, "experiment": 128}
 LONGEST_RUN_NAME = 255
 LONGEST_TAG = 63
 MOST_TAGS = 20
-ACCOUNT = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
-"""A service account is a Kubernetes object: an RFC 1123 subdomain."""
 
 
 def name_problems(what: str, name: str | None, *, where: str) -> list[str]:
@@ -37,7 +36,7 @@ def name_problems(what: str, name: str | None, *, where: str) -> list[str]:
 
 def account_problems(account: str | None, *, where: str) -> list[str]:
     """A line when this cannot be the name of a service account; none is KFP's own."""
-    if not account or re.fullmatch(ACCOUNT, account):
+    if not account or re.fullmatch(OBJECT_PATTERN, account):
         return []
     return [f"{where}: found {account[:80]!r}, allowed small letters, digits, hyphens and dots. Fix: name an account of the cluster"]
 

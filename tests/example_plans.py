@@ -1,10 +1,11 @@
 """specs/plans/*.yaml, each planned for 5,000 full rows from the model's config alone -> tests/golden/plans.md."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from components.render_config.planner import DatasetFacts, Machine, make_plan
-from components.shared.errors import HaganeError
+from components.shared.errors import HaganeError, SpecError
 from components.shared.plan import MemoryTerm, Plan
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
@@ -18,6 +19,17 @@ def plan_example(spec: RunSpec) -> Plan:
     config = json.loads((ROOT / spec.model.source / "config.json").read_text())
     facts = DatasetFacts(digest="", num_rows=NUM_ROWS, num_tokens=NUM_ROWS * spec.data.row_tokens, model_revision=None)
     return make_plan(spec, facts, config, machine=Machine())
+
+
+def planned_examples() -> Iterator[tuple[str, RunSpec, Plan]]:
+    """Name, spec and plan of every example that fits its hardware."""
+    for file in SPECS:
+        spec = load_spec(file)
+        try:
+            plan = plan_example(spec)
+        except SpecError:
+            continue  # it does not fit
+        yield file.stem, spec, plan
 
 
 def document() -> str:

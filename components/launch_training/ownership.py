@@ -2,7 +2,7 @@
 
 Two runs may be started under one name. The second finds the first one's job and follows it; stopped or failed, it must leave it at work.
 Outside KFP (`hagane run`) one launcher at a time works on a run (shared/writer.py), so it takes over what another one began there. The
-other may come back, as a laptop that slept does, and must leave the job at work. A job without any mark is whoever's follows it.
+other may come back, as a laptop that slept does, and must leave the job at work. A job without any mark belongs to whoever follows it.
 """
 
 import uuid

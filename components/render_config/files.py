@@ -5,6 +5,7 @@ from typing import Any
 from components.render_config.memory import MAX_LIVE, reduce_bucket
 from components.shared.plan import LoraPlan, Plan, ZeroPlan
 from components.shared.spec import RunSpec
+from components.shared.trainer_settings import TRAINER_SETTINGS
 
 FP16_SCALE_POWER = 12
 """The loss scale begins at 2^12. From DeepSpeed's 2^16 the first steps are likely to overflow: each is skipped, and the first does not
@@ -76,14 +77,7 @@ def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
         "activation_checkpointing": training.gradient_checkpointing,
         "seed": training.seed,
         "data_seed": training.seed,
-        "save_strategy": "epoch",
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "report_to": [],
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_num_workers": 0,
+        **TRAINER_SETTINGS,
     }
 
 

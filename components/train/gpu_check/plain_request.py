@@ -11,6 +11,7 @@ import torch
 from components.shared.errors import SpecError
 from components.shared.gpu_check import CheckRequest
 from components.shared.plan import CheckpointPlan, HardwarePlan, LoraPlan, MemoryPlan, ModelPlan, Plan, StepPlan, ZeroPlan
+from components.shared.trainer_settings import TRAINER_SETTINGS
 
 OFFLOADED = {"device": "cpu", "pin_memory": True}
 
@@ -69,12 +70,5 @@ def _training_args() -> dict[str, Any]:
         "optim": "adamw_torch_fused",
         "seed": 42,
         "data_seed": 42,
-        "save_strategy": "epoch",
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "report_to": [],
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_num_workers": 0,
+        **TRAINER_SETTINGS,
     }

@@ -4,12 +4,11 @@ import pytest
 
 from components.render_config.memory import PINNED_BUFFER
 from components.render_config.pod import node_memory
-from components.shared.errors import SpecError
 from components.shared.plan import Plan
 from components.shared.spec import RunSpec
 from components.shared.spec_file import load_spec
 from components.train import device_copy
-from tests.example_plans import ROOT, SPECS, plan_example
+from tests.example_plans import ROOT, plan_example, planned_examples
 
 GIB = 2**30
 
@@ -49,17 +48,12 @@ def test_process_0_has_the_flat_weights_of_stages_1_and_2_in_a_tensors_place() -
 
 def test_every_example_has_room_for_the_largest_of_the_three() -> None:
     num_plans = 0
-    for file in SPECS:
-        spec = load_spec(file)
-        try:
-            plan = plan_example(spec)
-        except SpecError:
-            continue  # it does not fit
+    for example, spec, plan in planned_examples():
         assert plan.memory is not None
         steady = sum(term.num_bytes for term in plan.memory.host if term.name not in transient(plan))
         for name, num_bytes in transient(plan).items():
             limit = node_memory(spec, plan)
-            print(f"{file.stem}: limit {limit / GIB:.1f} GiB; {name}: {(steady + num_bytes) / GIB:.1f} GiB")
+            print(f"{example}: limit {limit / GIB:.1f} GiB; {name}: {(steady + num_bytes) / GIB:.1f} GiB")
             assert steady + num_bytes < limit
         num_plans += 1
     assert num_plans > 10

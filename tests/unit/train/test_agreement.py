@@ -8,11 +8,9 @@ import torch
 import torch.distributed as dist
 
 from components.launch_training.deadlines import uploads_s
-from components.shared.errors import SpecError
-from components.shared.spec_file import load_spec
 from components.train import agreement as agreement_module
 from components.train.agreement import Agreement, ShortPatience, nccl_patience_s
-from tests.example_plans import SPECS, plan_example
+from tests.example_plans import planned_examples
 
 
 @pytest.fixture
@@ -57,13 +55,8 @@ def test_nccl_gives_up_before_the_launcher_takes_the_training_for_stalled() -> N
     """Its abort is a restart with the reason in the log; what the launcher sees is only that nothing happens."""
     assert nccl_patience_s(0) == 600
     num_plans = 0
-    for file in SPECS:
-        spec = load_spec(file)
-        try:
-            plan = plan_example(spec)
-        except SpecError:
-            continue  # it does not fit
+    for example, spec, plan in planned_examples():
         allowed_s = 60 * spec.cluster.stall_timeout_minutes + uploads_s(plan)
-        assert nccl_patience_s(plan.checkpoints.node_bytes) < allowed_s, file.stem
+        assert nccl_patience_s(plan.checkpoints.node_bytes) < allowed_s, example
         num_plans += 1
     assert num_plans > 5
