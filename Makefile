@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-adam bench-memory bench-data bench-time bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-adam bench-memory bench-data bench-time bench-train bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -36,11 +36,11 @@ push: .venv/dev  ## Push the images to REGISTRY=…, and write their digests to 
 
 ## Develop
 test: .venv/dev test-unit  ## Run all tests but the slow suites below
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest -n 2 --dist loadfile tests/integration
 test-unit: .venv/dev  ## Run the fast tests alone, a process per core
 	$(BIN)/pytest -n auto tests/contracts tests/unit
-test-runs: .venv/dev  ## Run the pipeline once for each kind of run, some killed, and as the KFP UI runs it; ten minutes
-	$(BIN)/pytest tests/runs
+test-runs: .venv/dev  ## Run the pipeline once for each kind of run, some killed, and as the KFP UI runs it; five minutes
+	$(BIN)/pytest -n 2 --dist loadfile tests/runs
 test-matrix: .venv/dev  ## Compare whole trainings with plain torch, and run each mixture of experts, by ZeRO stage and processes; half an hour
 	$(BIN)/pytest tests/matrix
 test-crash: .venv/dev  ## Kill training and uploads at every write, break network, disk and files; half an hour
@@ -67,6 +67,8 @@ bench-published: .venv/dev  ## Compare the plan's time of a step with runs on GP
 	$(BIN)/python -m benchmarks.published_speed
 bench-time: .venv/dev  ## Train small models and set the time of a step beside the plan; a quarter of an hour
 	$(BIN)/python -m benchmarks.time_truth
+bench-train: .venv/dev  ## Speed and memory of a step with hagane's output layer and attention, beside the model's own; half an hour
+	$(BIN)/python -W ignore -m benchmarks.own_layers
 bench-data: .venv/dev  ## Memory and speed of prepare_dataset for 20 and 200 MB of chats, beside the tokenizer alone; some minutes
 	$(BIN)/python -m benchmarks.data_memory
 check: .venv/dev lint test golden  ## What CI runs: lint, types, import rules, tests, generated files

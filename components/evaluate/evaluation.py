@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from components.evaluate.answers import answer, load_tokenizer
-from components.evaluate.held_out import MOVE_ALLOWED, PackedRow, measure, others_move, read_rows
+from components.evaluate.held_out import PackedRow, measure, read_rows
 from components.evaluate.progress import Progress
 from components.evaluate.same_tokens import check_tokens
 from components.shared.errors import RunFailed
@@ -97,14 +97,13 @@ def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log, *, 
     """Both models measured on the same rows, of all that are held out, and asked the same questions.
 
     Raises:
-        RunFailed: a loss is no finite number, or conversations of a row see each other here.
+        RunFailed: a loss is no finite number.
     """
     tokenizer = load_tokenizer(models.base, spec.data.chat_template)
     ask = partial(answer, answer_tokens=spec.evaluation.answer_tokens, template_args=spec.data.template_args)
     progress = Progress(total=2 * (len(rows) + len(spec.evaluation.questions)), log=log)
 
     def look(model: Any) -> Found:
-        refuse_mixed(others_move(model, rows), models.dtype)
         found = measure(model, rows, on_row=progress.advance)
         answers: list[str] = []
         for question in spec.evaluation.questions:
@@ -127,15 +126,6 @@ def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log, *, 
         measured_rows=len(rows),
         held_out_rows=num_held_out,
     )
-
-
-def refuse_mixed(moved: float, dtype: torch.dtype) -> None:
-    """Raises RunFailed when conversations of a held-out row see each other: the loss would be another than training's."""
-    if moved > MOVE_ALLOWED[dtype]:
-        raise RunFailed(
-            f"{EVALUATION}: found conversations of a row that see each other: logits move by {moved:.2g} standard deviations when another "
-            f"conversation changes, allowed {MOVE_ALLOWED[dtype]:g}. Fix: set data.packing: false, and another name for the run"
-        )
 
 
 def look_at_both(models: Models, look: Callable[[Any], Found]) -> tuple[Found, Found]:

@@ -119,7 +119,7 @@ def _load_model(spec: RunSpec, *, now: datetime) -> Model:
         errors, lambda: load_encoder(resolved.folder, spec.data.chat_template, now=now, template_args=spec.data.template_args)
     )
     config = attempt(errors, lambda: planned_config(resolved))
-    packing = None if config is None else attempt(errors, lambda: row_packing(spec.data.packing, config))
+    packing = None if config is None else attempt(errors, lambda: row_packing(spec.data.packing, config, spec.training.attention))
     if encoder is None or config is None or packing is None:
         raise all_of(errors)
     return Model(resolved, config, encoder, packing)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from components.render_config.after import after_cautions, after_reasons, plan_after
 from components.render_config.architectures import architecture_of
+from components.render_config.attention import AttentionChoice, choose_attention
 from components.render_config.checkpoints import checkpoint_reasons, plan_checkpoints, upload_seconds
 from components.render_config.choice import Choice, choose
 from components.render_config.file_reasons import file_reasons, rendered_files
@@ -75,6 +76,7 @@ class Decided:
     asks_for_router_loss: bool
     """config.json adds the router's auxiliary loss to the model's (`output_router_logits`)."""
     packing: RowPacking
+    attention: AttentionChoice
     output_layer: OutputLayerChoice
     known: tuple[ModelFamily, KnownModel] | None
     """What the registry tells of the model, by its source or by the name that its config.json was saved under."""
@@ -103,11 +105,20 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         raise SpecError(
             "zero.stage: found 0, allowed 1, 2 or 3 in fp16, whose loss DeepSpeed scales only with ZeRO. Fix: set zero.stage: 1, or auto"
         )
+    on_gpu = hardware.gpu_bytes is not None
+    attention = choose_attention(
+        spec.training.attention,
+        config,
+        packed=packing.packed,
+        on_gpu=on_gpu,
+        row_tokens=_longest_row(spec, dataset),
+        precision=precision,
+    )
     output_layer = choose_output_layer(
         spec.training.output_layer,
         config,
         full=spec.training.method == "full",
-        on_gpu=hardware.gpu_bytes is not None,
+        on_gpu=on_gpu,
         tokens=_longest_row(spec, dataset) * (1 if spec.training.micro_batch == "auto" else spec.training.micro_batch),
         hidden_size=architecture.hidden_size,
         weight_bytes=WEIGHT_BYTES[precision],
@@ -124,13 +135,14 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         micro_batch=None if spec.training.micro_batch == "auto" else spec.training.micro_batch,
         checkpointing=spec.training.gradient_checkpointing,
         loss_chunk_tokens=output_layer.chunk_tokens,
+        masked_attention=attention.masked,
         fp16=precision == "fp16",
-        on_gpu=hardware.gpu_bytes is not None,
+        on_gpu=on_gpu,
     )
     known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
     asks_for_router_loss = bool(architecture.experts) and bool(config.get("output_router_logits", False))
     choice = choose(architecture, wish, hardware)
-    return Decided(architecture, hardware, precision, why, wish, choice, asks_for_router_loss, packing, output_layer, known)
+    return Decided(architecture, hardware, precision, why, wish, choice, asks_for_router_loss, packing, attention, output_layer, known)
 
 
 def settle(spec: RunSpec, machine: Machine) -> tuple[Hardware, Precision, str]:
@@ -201,7 +213,7 @@ def _check_row_tokens(spec: RunSpec, config: Mapping[str, Any]) -> None:
 
 def _packing(spec: RunSpec, config: Mapping[str, Any], dataset: DatasetFacts) -> RowPacking:
     """Raises ModelError as `row_packing`; DataError when the dataset's rows are of the other kind, as an older hagane made them."""
-    packing = row_packing(spec.data.packing, config)
+    packing = row_packing(spec.data.packing, config, spec.training.attention)
     if dataset.packed not in (None, packing.packed):
         rows = "packed rows" if dataset.packed else "one conversation a row"
         raise DataError(
@@ -267,6 +279,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         precision=decided.precision,
         fp32_gradient_sums=sums_in_fp32(choice.zero, weight_bytes=decided.wish.weight_bytes, grad_accum=steps.grad_accum),
         router_loss="left out" if decided.asks_for_router_loss else "none",
+        attention=decided.attention.implementation,
         loss_chunk_tokens=decided.output_layer.chunk_tokens,
         packed=decided.packing.packed,
         num_trainable=num_trainable,

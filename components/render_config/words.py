@@ -109,6 +109,7 @@ def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan |
         "steps.total_steps": f"{steps.steps_per_epoch} steps x {_epochs(training.epochs)}",
         "steps.save_steps": f"a checkpoint at the end of each epoch: every {steps.steps_per_epoch} steps",
         "steps.warmup_steps": f"{training.warmup_share:g} of {steps.total_steps} steps, rounded up",
+        "attention": decided.attention.reason,
         "loss_chunk_tokens": decided.output_layer.reason,
         "fp32_gradient_sums": _why_sums(decided, steps),
         "router_loss": _why_router_loss(decided),

@@ -230,6 +230,8 @@ class Plan(FrozenModel):
     """Whether gradients of 16 bits are summed over a step's micro-batches in fp32; else they are in `precision`."""
     router_loss: Literal["none", "left out"] = "none"
     """The auxiliary loss of a mixture's router: the model has none in its loss, or its config.json asks for it and it is left out."""
+    attention: str | None = None
+    """transformers' `attn_implementation`, or `conversations` (components/train/attention.py); None: what the model takes by itself."""
     loss_chunk_tokens: int | None = None
     """Trained tokens whose logits are made at a time; None where the logits of all tokens of a micro-batch are made at once."""
     packed: bool = True

@@ -146,6 +146,9 @@ class DataSpec(FrozenModel):
         return ", ".join(source.path for source in self.train_sources)
 
 
+Attention = Literal["auto", "conversations", "sdpa", "eager", "flash_attention_2", "flex_attention"]
+
+
 class TrainingSpec(FrozenModel):
     method: Literal["lora", "full"] = "lora"
     """`lora` trains small matrices beside the frozen base; `full` trains every parameter."""
@@ -175,6 +178,10 @@ class TrainingSpec(FrozenModel):
     fast, else fp32. Optimizer state is fp32 either way."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third more compute for much less memory."""
+    attention: Attention = "auto"
+    """How the tokens of a packed row look at each other. `conversations` computes each conversation by itself with torch's kernels,
+    without a mask over the whole row; the others are transformers' `attn_implementation`, the last two of them for GPUs. `auto` is
+    `conversations` where docs/packing.md has it, else what the model takes by itself."""
     output_layer: Literal["auto", "trained_tokens", "all_tokens"] = "auto"
     """Where logits and loss are computed: `trained_tokens` only at tokens that are trained, in chunks, with the same result;
     `all_tokens` makes the logits of whole rows at once. `auto` takes what needs less memory."""
@@ -357,7 +364,7 @@ class ClusterSpec(FrozenModel):
 
 HOW_NOT_WHAT = (
     *("hardware", "zero", "checkpoints", "resume", "cluster", "export"),
-    *("training.micro_batch", "training.gradient_checkpointing", "training.output_layer"),
+    *("training.micro_batch", "training.gradient_checkpointing", "training.output_layer", "training.attention"),
 )
 """Fields that say how a run is worked, not what comes of it: they may change while it is under way."""
 

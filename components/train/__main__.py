@@ -33,6 +33,8 @@ from components.shared.step import Log, open_run, step_log, work_folder
 from components.shared.storage import Store
 from components.train.agreement import Agreement, ShortPatience
 from components.train.apart import ProveRows, look_at
+from components.train.attention import NAME as CONVERSATIONS
+from components.train.attention import ConversationAttention
 from components.train.boundary import Sigterm, StepBoundary
 from components.train.commit import prune
 from components.train.devices import device_problem, meet
@@ -40,6 +42,7 @@ from components.train.engine import EngineSetup, SkippedSteps, build_without_a_s
 from components.train.finite import step_fault
 from components.train.model import load_model
 from components.train.output_layer import OutputLayer
+from components.train.own_layers import OwnLayers
 from components.train.results import history_json, peak_memory, probe_logits, publish_results
 from components.train.resume import AfterResume, Resume, fetch_resume, map_files
 from components.train.rows import PackedRows, unpack_rows
@@ -194,9 +197,8 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
     rows = PackedRows(job.work / DATASET / "train.parquet")
-    chunk_tokens = plan.loss_chunk_tokens
-    output_layer = None if chunk_tokens is None else OutputLayer(model, chunk_tokens=chunk_tokens)
-    trainer = HaganeTrainer(model, arguments, rows, output_layer=output_layer)
+    own = own_layers(model, plan)
+    trainer = HaganeTrainer(model, arguments, rows, own=own)
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement)
     trainer.save = lambda: saver.save(trainer)
@@ -206,7 +208,7 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
 
     def measure() -> float:
         ranks = {"process_rank": dist.get_rank(), "num_processes": dist.get_world_size()}
-        return held_out_loss(engine(), output_layer, held_out, agreement, **ranks)
+        return held_out_loss(engine(), own, held_out, agreement, **ranks)
 
     steps = plan.steps
     boundary = StepBoundary(
@@ -231,12 +233,21 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     map_files(when=job.resume is not None)
     trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume.folder))
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
-    probe = probe_logits(engine(), output_layer, read_prompts(job.work / DATASET))
+    probe = probe_logits(engine(), own, read_prompts(job.work / DATASET))
     boundary.finish(trainer.state)
     peak = peak_memory()
     if dist.get_rank() == 0:
         history = history_json(trainer.state.log_history, plan, peak, num_skipped=engine().skipped_steps)
         publish(job, history, probe)
+
+
+def own_layers(model: Any, plan: Plan) -> OwnLayers:
+    """Raises ModelError where the model's code does not allow what the plan says."""
+    chunk_tokens = plan.loss_chunk_tokens
+    return OwnLayers(
+        output_layer=None if chunk_tokens is None else OutputLayer(model, chunk_tokens=chunk_tokens),
+        attention=ConversationAttention(model) if plan.attention == CONVERSATIONS else None,
+    )
 
 
 def last_committed(store: Store) -> str | None:

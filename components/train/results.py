@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,16 @@ from components.shared.manifest import Manifest, publish_folder
 from components.shared.plan import Plan
 from components.shared.prompts import PROBE_POSITIONS, Prompts
 from components.shared.storage import Store
-from components.train.output_layer import OutputLayer
+from components.train.own_layers import OwnLayers
 from components.train.trainer import LogHistory, epoch_loss, evaluating, held_out_loss_of, seconds_per_step, seconds_trained
 
 
-def probe_logits(model: Any, output_layer: OutputLayer | None, prompts: Prompts) -> dict[str, torch.Tensor]:
+def probe_logits(model: Any, own: OwnLayers, prompts: Prompts) -> dict[str, torch.Tensor]:
     """`tokens` of all prompts behind each other, their `lengths`, and the model's `logits` [K, V], fp32, at the last
     PROBE_POSITIONS of each prompt. Every process must call this under ZeRO-3."""
     device = next(model.parameters()).device
     logits_KV: list[torch.Tensor] = []
-    last = nullcontext() if output_layer is None else output_layer.last_logits_alone(PROBE_POSITIONS)
-    with evaluating(model), last:
+    with evaluating(model), own.last_logits_alone(PROBE_POSITIONS):
         for prompt in prompts.prompts:
             tokens_1T = torch.tensor([prompt.probe_ids], device=device)
             logits_1TV = model(input_ids=tokens_1T, use_cache=False).logits

@@ -42,11 +42,18 @@ FP32: dict[str, dict[str, Any]] = {
     },
     "LoRA of experts, ZeRO-0": {"architecture": "qwen3_moe", "zero": {"stage": 0}, "training": LORA},
     "LoRA of experts, ZeRO-3, two processes": {"architecture": "mixtral", "zero": {"stage": 3}, "num_processes": 2, "training": LORA},
-    "GPT-OSS, one conversation a row, ZeRO-3, two processes": {
+    "full, the mask of transformers": {"zero": {"stage": 2}, "training": {"attention": "sdpa", "micro_batch": 3}},
+    "GPT-OSS, ZeRO-3, two processes": {"architecture": "gpt_oss", "zero": {"stage": 3}, "num_processes": 2},
+    "GPT-OSS, checkpointing, micro-batch 3": {
+        "architecture": "gpt_oss",
+        "zero": {"stage": 2},
+        "training": {"gradient_checkpointing": True, "micro_batch": 3},
+    },
+    "GPT-OSS, one conversation a row": {
         **APART,
         "architecture": "gpt_oss",
-        "zero": {"stage": 3},
-        "num_processes": 2,
+        "zero": {"stage": 2},
+        "training": {"attention": "eager"},
     },
     "BLOOM, one conversation a row": {**APART, "architecture": "bloom", "zero": {"stage": 2}, "training": {"micro_batch": 2}},
     "Mamba-2, one conversation a row": {**APART, "architecture": "mamba2", "zero": {"stage": 2}, "training": {"micro_batch": 3}},

@@ -90,7 +90,7 @@ APART = replace(DATASET, num_rows=200, num_tokens=8_000, num_held_out=10, packed
 
 
 def test_one_conversation_a_row_is_counted_in_steps_memory_and_time() -> None:
-    spec = spec_with(training={"epochs": 1, "global_batch": 8, "micro_batch": 1})
+    spec = spec_with(training={"epochs": 1, "global_batch": 8, "micro_batch": 1, "attention": "eager"})
     full = make_plan(spec, replace(DATASET, num_rows=200, num_tokens=12_800), CONFIG, machine=Machine())
     plan = make_plan(spec, APART, GPT_OSS, machine=Machine())
     assert (plan.packed, plan.steps.steps_per_epoch, plan.steps.tokens_per_epoch) == (False, 25, 8_000)
@@ -104,8 +104,9 @@ def test_one_conversation_a_row_is_counted_in_steps_memory_and_time() -> None:
 
 
 def test_rows_of_the_other_kind_than_the_model_needs_are_refused() -> None:
+    spec = spec_with(training={"attention": "eager"})
     with pytest.raises(HaganeError, match=r"dataset: found packed rows, allowed data.packing false, since in a gpt_oss model"):
-        make_plan(spec_with(), replace(APART, packed=True), GPT_OSS, machine=Machine())
+        make_plan(spec, replace(APART, packed=True), GPT_OSS, machine=Machine())
 
 
 @pytest.mark.parametrize(("model_type", "why"), [("bert", "see the future"), ("trocr", "is not that of the next token"), ("t5", "causal")])
@@ -126,7 +127,7 @@ def test_a_merged_export_of_experts_is_refused_before_training_with_all_that_the
 
 
 def test_nobody_is_asked_to_merge_an_adapter_of_experts() -> None:
-    plan = make_plan(spec_with(), APART, GPT_OSS, machine=Machine())
+    plan = make_plan(spec_with(), replace(APART, packed=True), GPT_OSS, machine=Machine())
     (serving,) = (caution for caution in plan.cautions if caution.startswith("serving:"))
     assert "compare answers" in serving
     assert "merge it" not in serving

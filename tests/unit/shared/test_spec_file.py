@@ -45,7 +45,7 @@ def test_every_problem_is_told_with_its_line(tmp_path: Path) -> None:
         "10: training.epochs: got '3', must be a whole number",
         "11: training.seed: got -1, must be at least 0",
         "9: training.epoch: unknown key; did you mean 'epochs'? allowed: method, epochs, global_batch, micro_batch, max_steps, drop_last, "
-        "lr_peak, lr_schedule, warmup_share, weight_decay, clip_norm, precision, gradient_checkpointing, output_layer, seed",
+        "lr_peak, lr_schedule, warmup_share, weight_decay, clip_norm, precision, gradient_checkpointing, attention, output_layer, seed",
         "12: lora.rank: got 0, must be at least 1",
     ]
 
