@@ -122,6 +122,7 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         tokens=_longest_row(spec, dataset) * (1 if spec.training.micro_batch == "auto" else spec.training.micro_batch),
         hidden_size=architecture.hidden_size,
         weight_bytes=WEIGHT_BYTES[precision],
+        label_smoothing=spec.training.label_smoothing,
     )
     wish = Wish(
         zero=spec.zero,
@@ -350,6 +351,7 @@ def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:
     return LoraPlan(
         rank=asked.rank,
         alpha=asked.alpha,
+        rslora=asked.rslora,
         dropout=asked.dropout,
         target_modules=targets.modules,
         target_parameters=targets.parameters,

@@ -165,14 +165,24 @@ class TrainingSpec(FrozenModel):
     """Leave out the last rows of an epoch when they do not fill a micro-batch on every process."""
     lr_peak: Number = Field(default=2e-4, gt=0, le=1)
     """Highest learning rate, reached after the warm-up."""
-    lr_schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    lr_schedule: Literal["cosine", "linear", "constant_with_warmup", "cosine_with_min_lr", "warmup_stable_decay"] = "cosine"
+    """How the learning rate falls after the warm-up. `warmup_stable_decay` stays at `lr_peak` and falls over the last
+    `lr_decay_share` of all steps."""
+    lr_min_share: Number = Field(default=0.1, ge=0, lt=1)
+    """Share of `lr_peak` at which `cosine_with_min_lr` and `warmup_stable_decay` end."""
+    lr_decay_share: Number = Field(default=0.2, gt=0, le=1)
+    """Share of all steps over which `warmup_stable_decay` falls."""
     warmup_share: Number = Field(default=0.05, ge=0, lt=1)
     """Share of all steps during which the learning rate rises in equal parts to `lr_peak`. The first step trains, with one part."""
     weight_decay: Number = Field(default=0.0, ge=0, lt=1)
     """AdamW's decoupled weight decay, per unit of learning rate. Norms, biases and the state of recurrent layers do not decay."""
     clip_norm: Number = Field(default=1.0, gt=0, le=1e9)
     """Largest norm of the gradient over all trainable parameters."""
+    label_smoothing: Number = Field(default=0.0, ge=0, lt=1)
+    """Share of each trained token's target that is spread over the whole vocabulary (Szegedy et al. 2015, arXiv 1512.00567, section 7).
+    The held-out loss is without it."""
+    neftune_alpha: Number | None = Field(default=None, gt=0, le=1000)
+    """Noise on token embeddings during training, uniform up to alpha / sqrt(tokens x hidden size) (NEFTune, arXiv 2310.05914)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of weights and activations in the forward and backward pass: `auto` is bf16 where the machine computes it
     fast, else fp32. Optimizer state is fp32 either way."""
@@ -194,6 +204,8 @@ class LoraSpec(FrozenModel):
     """Rank of the update matrices: trainable parameters grow in proportion."""
     alpha: Number = Field(default=32.0, gt=0, le=1e6)
     """The update is scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685, section 4.1)."""
+    rslora: bool = False
+    """Scale it by alpha / sqrt(rank) instead, so that larger ranks learn as fast (rsLoRA, arXiv 2312.03732)."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     """Share of a LoRA layer's inputs set to zero during training."""
     targets: Annotated[Literal["auto", "all", "attention", "mlp"] | tuple[str, ...], BeforeValidator(_word_or_names)] = "auto"

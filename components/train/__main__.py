@@ -197,7 +197,7 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
     rows = PackedRows(job.work / DATASET / "train.parquet")
-    own = own_layers(model, plan)
+    own = own_layers(model, plan, label_smoothing=spec.training.label_smoothing)
     trainer = HaganeTrainer(model, arguments, rows, own=own)
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement)
@@ -241,11 +241,11 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
         publish(job, history, probe)
 
 
-def own_layers(model: Any, plan: Plan) -> OwnLayers:
+def own_layers(model: Any, plan: Plan, *, label_smoothing: float) -> OwnLayers:
     """Raises ModelError where the model's code does not allow what the plan says."""
     chunk_tokens = plan.loss_chunk_tokens
     return OwnLayers(
-        output_layer=None if chunk_tokens is None else OutputLayer(model, chunk_tokens=chunk_tokens),
+        output_layer=(None if chunk_tokens is None else OutputLayer(model, chunk_tokens=chunk_tokens, label_smoothing=label_smoothing)),
         attention=ConversationAttention(model) if plan.attention == CONVERSATIONS else None,
     )
 

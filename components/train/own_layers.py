@@ -24,10 +24,11 @@ class OwnLayers:
             yield
 
     @contextmanager
-    def losses_of(self, batch: Mapping[str, Any]) -> Iterator[None]:
+    def losses_of(self, batch: Mapping[str, Any], *, to_train: bool = False) -> Iterator[None]:
         """The same, and the output layer gives the losses of the batch's labels."""
         layer = self.output_layer
-        with self.rows_of(batch), nullcontext() if layer is None else layer.losses_of(batch["labels"]):
+        losses = nullcontext() if layer is None else layer.losses_of(batch["labels"], to_train=to_train)
+        with self.rows_of(batch), losses:
             yield
 
     @contextmanager

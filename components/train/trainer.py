@@ -82,7 +82,7 @@ class HaganeTrainer(Trainer):
         if self._step_begins:
             self.record = StepRecord(num_trained_tokens=None if num_items_in_batch is None else int(num_items_in_batch))
         self.record.row_numbers.append(inputs.pop("row_numbers"))
-        with self.own.losses_of(inputs):
+        with self.own.losses_of(inputs, to_train=True):
             loss = super().training_step(model, inputs, num_items_in_batch)
         self.record.losses.append(loss.detach())
         self._step_begins = self.accelerator.sync_gradients
