@@ -384,8 +384,9 @@ def test_a_new_job_that_its_queue_never_admits_is_deleted_and_one_that_only_wait
     assert isinstance(error, RunFailed if fix is None else ClusterError)
     assert recorded.deleted is (fix is not None)
     if fix is not None:
+        assert error.exit_code == 2
         assert message in error.problems[0]
-        assert fix in error.problems[0]
+        assert fix in error.problems[0].partition("Fix: ")[2]
 
 
 def test_a_job_found_again_waits_though_its_queue_is_held(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
