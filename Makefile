@@ -86,10 +86,11 @@ clean:  ## Remove the environment, all runs and what was built
 	rm -rf .venv .hagane build
 
 # An environment is as its lock file says. torch is the one without CUDA where pip is offered it, and else PyPI's with its libraries.
-.venv/%: requirements/%.txt requirements/torch-cpu.txt requirements/torch-cuda.txt pyproject.toml
+.venv/%: requirements/%.txt requirements/torch-cpu.txt requirements/torch-cuda.txt requirements/pip.txt requirements/build.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-deps --require-hashes -r $<
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/pip.txt
+	PIP_BUILD_CONSTRAINT=requirements/build.txt DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-deps --require-hashes -r $<
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/torch-cpu.txt 2> /dev/null \
 	  || $(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/torch$(if $(filter Linux,$(shell uname -s)),-cuda).txt
-	$(BIN)/pip install --quiet --no-deps -e .
+	PIP_BUILD_CONSTRAINT=requirements/build.txt $(BIN)/pip install --quiet --no-deps -e .
 	@touch .venv/laptop $@
