@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-adam bench-memory bench-data bench-time bench-train bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-adam bench-memory bench-data bench-time bench-templates bench-train bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -45,6 +45,8 @@ test-matrix: .venv/dev  ## Compare whole trainings with plain torch, and run eac
 	$(BIN)/pytest tests/matrix
 test-crash: .venv/dev  ## Kill training and uploads at every write, break network, disk and files; half an hour
 	$(BIN)/pytest tests/crash --least-kills 200
+test-races: .venv/dev  ## Start a run twice, at twenty moments of the first, on a folder and on S3; print who stopped; ten minutes
+	$(BIN)/pytest tests/crash/test_two_starts.py -rP
 test-hostile: .venv/dev  ## Read 10,000 damaged specs, and what else comes from outside; two minutes
 	$(BIN)/pytest tests/unit/shared/test_hostile_input.py --hostile-cases 10000
 test-cluster: .venv/dev  ## Train, kill, drain, cut off and cancel in the cluster of KUBECONFIG, one made for tests that has the images
@@ -71,6 +73,8 @@ bench-train: .venv/dev  ## Speed and memory of a step with hagane's output layer
 	$(BIN)/python -W ignore -m benchmarks.own_layers
 bench-data: .venv/dev  ## Memory and speed of prepare_dataset for 20 and 200 MB of chats, beside the tokenizer alone; some minutes
 	$(BIN)/python -m benchmarks.data_memory
+bench-templates: .venv/dev  ## What it costs that chat templates are rendered within limits; a minute
+	$(BIN)/python -m benchmarks.bounded_templates
 check: .venv/dev lint test golden  ## What CI runs: lint, types, import rules, tests, generated files
 lint: .venv/dev  ## Style, types, and who may import whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/lint-imports
@@ -84,10 +88,11 @@ clean:  ## Remove the environment, all runs and what was built
 	rm -rf .venv .hagane build
 
 # An environment is as its lock file says. torch is the one without CUDA where pip is offered it, and else PyPI's with its libraries.
-.venv/%: requirements/%.txt requirements/torch-cpu.txt requirements/torch-cuda.txt pyproject.toml
+.venv/%: requirements/%.txt requirements/torch-cpu.txt requirements/torch-cuda.txt requirements/pip.txt requirements/build.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-deps --require-hashes -r $<
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/pip.txt
+	PIP_BUILD_CONSTRAINT=requirements/build.txt DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-deps --require-hashes -r $<
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/torch-cpu.txt 2> /dev/null \
 	  || $(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/torch$(if $(filter Linux,$(shell uname -s)),-cuda).txt
-	$(BIN)/pip install --quiet --no-deps -e .
+	PIP_BUILD_CONSTRAINT=requirements/build.txt $(BIN)/pip install --quiet --no-deps -e .
 	@touch .venv/laptop $@

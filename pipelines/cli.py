@@ -86,7 +86,7 @@ def plan(
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also keep plan.json, deepspeed.json, training_args.json, lora.json, page.html here."),
+        typer.Option(metavar="FOLDER", help="Also keep the plan's files here: plan.json, deepspeed.json, page.html, the job and others."),
     ] = None,
     rows: Annotated[
         int | None,

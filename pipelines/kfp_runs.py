@@ -80,11 +80,13 @@ def _names() -> dict[str, str]:
     return step_names(compiled_pipeline())
 
 
-def check_step(name: str, view: RunView) -> None:
-    """Raises SpecError for a word that is no step."""
+def known_step(name: str, view: RunView) -> str:
+    """The run's step of this name, which may have hyphens as KFP's own names do. Raises SpecError for a word that is no step."""
     known = [step.name for step in view.steps]
-    if name not in known:
+    step = name.replace("-", "_")
+    if step not in known:
         raise SpecError(f"--log: found {name!r}, allowed {', '.join(known)}. Fix: name one of them")
+    return step
 
 
 def _said_since(run_uri: str | None, run_id: str) -> str:

@@ -36,6 +36,7 @@ def plan(
     context: Context = None,
 ) -> None:
     """Print what `apply` would change, and change nothing."""
+    from components.shared.figures import plural
     from pipelines.schedule_file import load_schedules
     from pipelines.schedules import changes, owned_schedules, to_do
 
@@ -48,7 +49,9 @@ def plan(
         print(f"{change.kind:13} {change.name}")
         for line in change.lines:
             print(f"{'':13}   {line}")
-    print(f"{len(wanted.schedules)} schedules in {file}, {len(to_do(needed))} changes")
+    num_changes = len(to_do(needed))
+    would = f"apply would make {plural(num_changes, 'change')}" if num_changes else "apply would change nothing"
+    print(f"{plural(len(wanted.schedules), 'schedule')} in {file}; {would}")
 
 
 @schedules.command()
@@ -69,6 +72,7 @@ def apply(
     A changed schedule is replaced, as KFP can change none, but never while a run of it is active: it is waited for, or told and left
     for the next apply (exit code 1). Crashes at any moment are healed by the next apply.
     """
+    from components.shared.figures import plural
     from pipelines.kfp_versions import ensure_version
     from pipelines.reconciler import Reconciler
     from pipelines.schedule_file import load_schedules
@@ -81,8 +85,9 @@ def apply(
     needed = changes(wanted, owned, version=pipeline.version_name, prune=prune, no_catch_up=no_catch_up)
     reconciler = Reconciler(kfp, wanted, ensure=lambda: ensure_version(kfp, pipeline), version=pipeline.version_name, tell=print)
     reconciler.apply(needed, wait_s=wait_minutes * 60)
-    changed = len(to_do(needed))
-    print(f"{len(wanted.schedules)} schedules, {changed} changed" if changed else f"{len(wanted.schedules)} schedules, nothing to change")
+    num_changes = len(to_do(needed))
+    made = f"{plural(num_changes, 'change')} made" if num_changes else "nothing to change"
+    print(f"{plural(len(wanted.schedules), 'schedule')}; {made}")
 
 
 @schedules.command("list")

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from components.shared.figures import plural
 from components.shared.loss_chart import loss_chart
 from components.shared.page import page_environment
 from components.shared.plan import Plan
@@ -79,9 +80,9 @@ def verdict(found: RunFound) -> str:
     """What was tuned on what, how long it took, what came of it: one sentence, behind which the two losses stand."""
     what = "LoRA" if found.plan.lora is not None else "full training"
     moved = "fell" if found.evaluation.improved else "did not fall"
-    conversations = words.plural(int(found.dataset.facts["num_conversations"] or 0), "conversation")
+    conversations = plural(int(found.dataset.facts["num_conversations"] or 0), "conversation")
     return (
-        f"{model_name(found)} learned from {conversations} by {what}, {words.plural(len(found.history.epochs), 'epoch')} in "
+        f"{model_name(found)} learned from {conversations} by {what}, {plural(len(found.history.epochs), 'epoch')} in "
         f"{words.duration(found.history.seconds)}; its loss on held-out conversations {moved}:"
     )
 
