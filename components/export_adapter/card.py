@@ -62,7 +62,7 @@ def _headline(facts: CardFacts) -> str:
 
 def _data(facts: CardFacts) -> str:
     found = facts.dataset
-    held_out = facts.spec.data.held_out
+    held_out = facts.spec.data.held_out_name
     train = markdown_code(facts.spec.data.train_name)
     source = markdown_code(held_out) if held_out is not None else f"set aside from {train}"
     chosen = facts.spec.data.chat_template

@@ -120,7 +120,7 @@ def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
     names = {
         "spec": "the way hagane packs",
         "train": spec.data.train_name,
-        "held_out": spec.data.held_out or "the held-out share",
+        "held_out": spec.data.held_out_name or "the held-out share",
         "tokenizer": str(source.model.encoder.tokenizer_file),
         "template": source.model.encoder.template.name,
     }
@@ -163,7 +163,7 @@ def main() -> None:
         problems = check(spec, LoggedProgress(log.info), arguments.processes)
         if problems:
             raise HaganeError(*problems)
-        log.info("checked", train=spec.data.train_name, held_out=spec.data.held_out, problems=0)
+        log.info("checked", train=spec.data.train_name, held_out=spec.data.held_out_name, problems=0)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ from typing import Any
 from components.prepare_dataset.conversations import Conversation, Message, kind_of, read_conversation
 from components.prepare_dataset.forms import Form, form_named, missing_columns, recognised, unknown_form
 from components.prepare_dataset.readers import Place, read_places
-from components.prepare_dataset.source_files import files_of, kind_of_name, unpacked
+from components.prepare_dataset.source_files import files_of, kind_of_name, on_this_machine, unpacked
 from components.prepare_dataset.stored import Chosen, Conversations
 from components.shared.errors import DataError
 from components.shared.machine import user_path
-from components.shared.named_file import local_file
 
 __all__ = ["Conversation", "Message", "RecordFile", "RecordSource", "first_problems", "problem_lines", "read_records"]
 
@@ -34,6 +33,7 @@ class RecordSource:
     format: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
     encoding: str = "utf-8"
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _read_source(source: RecordSource, conversations: Conversations, problems: d
     """
     _known_encoding(source)
     start = len(conversations)
-    files = [_read_file(source, name, conversations, problems) for name in files_of(source.path)]
+    files = [_read_file(source, name, conversations, problems) for name in files_of(source.path, source.split)]
     found = Chosen(conversations, range(start, len(conversations)))
     if not found and not problems:
         raise DataError(f"{source.path}: holds no record; write one conversation a line: {_FORM}")
@@ -107,7 +107,7 @@ def _read_source(source: RecordSource, conversations: Conversations, problems: d
 
 def _read_file(source: RecordSource, name: str, conversations: Conversations, problems: dict[str, list[str]]) -> tuple[str, str]:
     """(sha256, form) of the file, whose conversations are added to the others."""
-    with local_file(name) as path:
+    with on_this_machine(name) as path:
         before = path.stat()
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-from array import array
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from components.prepare_dataset.attempts import all_of, attempt
 from components.prepare_dataset.chat_template import read_template
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import set_aside
+from components.prepare_dataset.mixture import mixed
 from components.prepare_dataset.packing import ROW_ORDER_VERSION
 from components.prepare_dataset.records import RecordFile, RecordSource, read_records
 from components.prepare_dataset.stored import Chosen
@@ -69,39 +67,29 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
 
 def _load_records(data: DataSpec) -> Records:
     sources = [_record_source(data, source) for source in data.train_sources]
-    held_out_sources = [RecordSource(data.held_out, data.format, data.columns, data.encoding)] if data.held_out is not None else []
+    held_out_sources = [_record_source(data, source) for source in data.held_out_sources]
     files = read_records(*sources, *held_out_sources)
     forms = tuple(file.form for file in files)
-    train_files = files[: len(sources)]
+    train_files, held_out_files = files[: len(sources)], files[len(sources) :]
     sha256 = _of_all([file.sha256 for file in train_files])
-    repeats = [source.repeat for source in data.train_sources]
     everything = _all_of(train_files)
-    if held_out_sources:
-        return Records(_repeated(everything, train_files, repeats), files[-1].conversations, sha256, files[-1].sha256, forms)
+    if held_out_files:
+        held_out, held_out_sha256 = _all_of(held_out_files), _of_all([file.sha256 for file in held_out_files])
+        return Records(mixed(everything, train_files, data.train_sources), held_out, sha256, held_out_sha256, forms)
     split = set_aside(everything, data.held_out_share, by=data.held_out_by)
-    return Records(_repeated(split.train, train_files, repeats), split.held_out, sha256, None, forms)
+    return Records(mixed(split.train, train_files, data.train_sources), split.held_out, sha256, None, forms)
 
 
 def _all_of(files: Sequence[RecordFile]) -> Chosen[Conversation]:
     """The conversations of all these files, which were read one after the other."""
-    return files[0].conversations.of(range(sum(len(file.conversations) for file in files)))
+    numbers = [file.conversations.numbers for file in files]
+    return files[0].conversations.of(range(numbers[0][0], numbers[-1][-1] + 1))
 
 
 def _record_source(data: DataSpec, source: SourceSpec) -> RecordSource:
     """Of a source's own settings, or those of all."""
     columns = data.columns if source.columns is None else source.columns
-    return RecordSource(source.path, source.format or data.format, columns, source.encoding or data.encoding)
-
-
-def _repeated(
-    train: Chosen[Conversation],
-    files: Sequence[RecordFile],
-    repeats: Sequence[int],
-) -> Chosen[Conversation]:
-    """Each conversation as often as its source says. `train` is in the order of reading."""
-    ends = list(accumulate(len(file.conversations) for file in files))
-    often = (number for number in train.numbers for _ in range(repeats[bisect_right(ends, number)]))
-    return train.of(array("I", often))
+    return RecordSource(source.path, source.format or data.format, columns, source.encoding or data.encoding, source.split)
 
 
 def _of_all(digests: list[str]) -> str:

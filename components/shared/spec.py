@@ -78,17 +78,29 @@ RecordForm = Literal["auto", "messages", "sharegpt", "oasst_tree", "alpaca", "ic
 
 class SourceSpec(FrozenModel):
     path: str = Field(min_length=1)
+    """A file, folder, pattern, `s3://…` or `hf://owner/name@revision`, as the short form of `data.train` takes it."""
+    split: str | None = Field(default=None, min_length=1)
+    """Only the files of this split, such as `train`: files or folders with that word in their name, as `datasets` names them."""
     format: RecordForm | None = None
+    """In place of `data.format`."""
     columns: dict[str, str] | None = None
+    """In place of `data.columns`."""
     encoding: str | None = None
-    repeat: int = Field(default=1, ge=1, le=100)
+    """In place of `data.encoding`."""
+    repeat: Number = Field(default=1, gt=0, le=100)
+    """How often the source is trained on in an epoch: 2 is twice, 0.5 is half of it, chosen by a hash."""
+    weight: Number | None = Field(default=None, gt=0, le=1e6)
+    """Share of the source in the training text, beside the weights of the others; all sources have one or none. The source
+    with the least text for its weight is used whole, a part of each other one, chosen by a hash."""
 
 
 def _path_or_sources(value: object) -> object:
     if isinstance(value, str) and value:
         return value
     if isinstance(value, (list, tuple)) and value:
-        return tuple(_source(item, number) for number, item in enumerate(value, start=1))
+        sources = tuple(_source(item, number) for number, item in enumerate(value, start=1))
+        _all_weigh_or_none(sources)
+        return sources
     raise ValueError(f"got {value!r}, must be a path, or a list of sources such as {{path: train.jsonl, format: alpaca, repeat: 2}}")
 
 
@@ -102,13 +114,26 @@ def _source(value: object, number: int) -> SourceSpec:
         raise ValueError(f"source {number}: {where}: got {first['input']!r}: {first['msg']}; fields: {allowed}") from None
 
 
+def _all_weigh_or_none(sources: tuple[SourceSpec, ...]) -> None:
+    without = [number for number, source in enumerate(sources, start=1) if source.weight is None]
+    if without and len(without) < len(sources):
+        raise ValueError(f"source {without[0]}: has no weight, others have one; give each source a weight, or none")
+
+
+Sources = Annotated[str | tuple[SourceSpec, ...], BeforeValidator(_path_or_sources)]
+
+
+def _long_form(sources: str | tuple[SourceSpec, ...]) -> tuple[SourceSpec, ...]:
+    return (SourceSpec(path=sources),) if isinstance(sources, str) else sources
+
+
 class DataSpec(FrozenModel):
-    train: Annotated[str | tuple[SourceSpec, ...], BeforeValidator(_path_or_sources)]
+    train: Sources
     """Training conversations: a file (JSONL, a JSON list, CSV, TSV, Parquet, Arrow; also .gz or .zst), a folder of such, a
-    pattern such as `data/*.jsonl`, or the same in a store (`s3://bucket/train.jsonl`). Or a list of `{path, format, columns,
-    encoding, repeat}`, where `repeat` trains on a source more than once an epoch."""
-    held_out: str | None = None
-    """Conversations never trained on, in the same form. Without it, `held_out_share` of `train` is set aside."""
+    pattern such as `data/*.jsonl`, the same in a store (`s3://bucket/train.jsonl`), or a data set of the hub
+    (`hf://owner/name@revision`). Or a list of such sources, each with the fields of `data.train[]`."""
+    held_out: Sources | None = None
+    """Conversations never trained on, named as in `train`. Without it, `held_out_share` of `train` is set aside."""
     held_out_share: Number = Field(default=0.05, gt=0, lt=0.5)
     """Share of `train` set aside when `held_out` is absent, chosen by a hash: the same every time."""
     held_out_by: Literal["prompt", "conversation"] = "prompt"
@@ -138,12 +163,22 @@ class DataSpec(FrozenModel):
     @property
     def train_sources(self) -> tuple[SourceSpec, ...]:
         """`train` in its long form."""
-        return (SourceSpec(path=self.train),) if isinstance(self.train, str) else self.train
+        return _long_form(self.train)
+
+    @property
+    def held_out_sources(self) -> tuple[SourceSpec, ...]:
+        """`held_out` in its long form; none where a share of `train` is set aside."""
+        return () if self.held_out is None else _long_form(self.held_out)
 
     @property
     def train_name(self) -> str:
         """`train` for messages: its paths."""
         return ", ".join(source.path for source in self.train_sources)
+
+    @property
+    def held_out_name(self) -> str | None:
+        """`held_out` for messages: its paths."""
+        return ", ".join(source.path for source in self.held_out_sources) or None
 
 
 class TrainingSpec(FrozenModel):

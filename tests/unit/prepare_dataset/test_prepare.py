@@ -216,6 +216,8 @@ def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None
     tree = spec.model_dump(mode="json")
     for train, told in (
         ([{"path": "a", "formt": "x"}], "source 1: formt: got 'x'"),
+        ([{"path": "a", "weight": 1}, "b"], "source 2: has no weight, others have one; give each source a weight, or none"),
+        ([{"path": "a", "repeat": 0}], "source 1: repeat: got 0"),
         ([], "got [], must be a path, or a list"),
         (3, "got 3"),
     ):
