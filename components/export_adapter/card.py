@@ -65,6 +65,9 @@ def _data(facts: CardFacts) -> str:
     held_out = facts.spec.data.held_out_name
     train = markdown_code(facts.spec.data.train_name)
     source = markdown_code(held_out) if held_out is not None else f"set aside from {train}"
+    measured = "nothing was held out: no loss was measured on conversations that it was not trained on"
+    if facts.spec.data.holds_out:
+        measured = f"measured on {found['held_out_conversations']:,} held-out conversations ({source})"
     chosen = facts.spec.data.chat_template
     template = "the chat template that the base model brings" if chosen == "model" else f"the chat template {markdown_code(chosen)}"
     return (
@@ -72,7 +75,7 @@ def _data(facts: CardFacts) -> str:
         f"- trained on {found['num_conversations']:,} conversations of {train}: {found['num_tokens']:,} tokens in "
         f"{found['num_rows']:,} rows, {found['num_trained_tokens']:,} of them assistant turns, on which alone the loss was taken\n"
         f"- written by {template}\n"
-        f"- measured on {found['held_out_conversations']:,} held-out conversations ({source})\n"
+        f"- {measured}\n"
     )
 
 
@@ -88,9 +91,7 @@ def _training(facts: CardFacts) -> str:
     if plan.lora is not None:
         lora = plan.lora
         lines.append(f"- LoRA rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on {', '.join(lora.target_modules)}")
-    table = ["| epoch | step | training loss | held-out loss |", "|---|---|---|---|"]
-    table.append(f"| before | 0 | | {facts.history.start_held_out_loss:.4f} |")
-    table += [f"| {epoch.epoch} | {epoch.step} | {epoch.loss:.4f} | {epoch.held_out_loss:.4f} |" for epoch in facts.history.epochs]
+    table = _loss_table(facts.history)
     return (
         "## Training\n\n"
         + "\n".join(lines)
@@ -98,6 +99,15 @@ def _training(facts: CardFacts) -> str:
         + "\n".join(table)
         + "\n\nLosses are nats per trained token; an epoch's training loss is the mean over its tokens as they came.\n"
     )
+
+
+def _loss_table(history: History) -> list[str]:
+    if history.start_held_out_loss is None:
+        rows = [f"| {epoch.epoch} | {epoch.step} | {epoch.loss:.4f} |" for epoch in history.epochs]
+        return ["| epoch | step | training loss |", "|---|---|---|", *rows]
+    table = ["| epoch | step | training loss | held-out loss |", "|---|---|---|---|"]
+    table.append(f"| before | 0 | | {history.start_held_out_loss:.4f} |")
+    return table + [f"| {epoch.epoch} | {epoch.step} | {epoch.loss:.4f} | {epoch.held_out_loss:.4f} |" for epoch in history.epochs]
 
 
 def _proof(facts: CardFacts) -> str:

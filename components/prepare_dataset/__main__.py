@@ -106,7 +106,7 @@ def look(place: str, overrides: list[str]) -> Iterator[str]:
     """Lines that say what the data of a spec, or a file of records, is. Raises HaganeError where it cannot be read."""
     if is_spec(Path(place)):
         spec = load_spec(Path(place), overrides)
-        return dataset_lines(load_source(spec, now=datetime.now()), spec.data.row_tokens)
+        return dataset_lines(load_source(spec, now=datetime.now()), spec.data)
     if overrides:
         raise DataError(f"--set: sets a field of a spec, and {place!r} is a file of records; name a spec, a YAML file")
     return file_lines(read_records(RecordSource(place))[0])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from components.prepare_dataset.bad_records import Problems, joined, num_skipped, refuse_bad, skipped_cautions
 from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import copies, leaks
@@ -19,7 +20,6 @@ from components.prepare_dataset.in_processes import in_processes
 from components.prepare_dataset.packing import Rows, one_a_row, pack
 from components.prepare_dataset.page import render_page
 from components.prepare_dataset.quality import Quality, SetQuality, examples, set_quality
-from components.prepare_dataset.records import first_problems, problem_lines
 from components.prepare_dataset.rows import write_rows
 from components.prepare_dataset.source import Model, Records, Source
 from components.prepare_dataset.stored import Chosen, PackedSample, Samples, stored, stored_samples
@@ -64,9 +64,9 @@ def assemble(
     Raises:
         DataError: conversations that the template or the tokenizer cannot take, or that are too long for a row.
     """
-    encoded = encode_all(source.model.encoder, source.records, progress=progress, processes=processes)
+    encoded = encode_all(spec.data, source.model.encoder, source.records, progress=progress, processes=processes)
     train, held_out = pack_sets(spec.data, source.records, encoded, packed=source.model.packing.packed)
-    quality = _quality(spec, source.records, source.model, train, held_out)
+    quality = _quality(spec, source.records, source.model, train, held_out, encoded.skipped)
     for name, part in (("train", train), ("held_out", held_out)):
         write_rows(folder / f"{name}.parquet", part.rows, part.samples, row_tokens=spec.data.row_tokens)
     (folder / "quality.json").write_text(quality.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -83,8 +83,10 @@ def pack_sets(data: DataSpec, records: Records, encoded: Samples, *, packed: boo
         refuse_too_long(parts, data.row_tokens)
     train, held_out = (_kept_set(part, data.row_tokens, packed=packed) for part in parts)
     for name, part in (("data.train", train), ("data.held_out", held_out)):
-        if not part.samples:
+        if part.dropped_lengths and not part.samples:
             raise DataError(f"{name}: every conversation is longer than data.row_tokens {data.row_tokens}, none is left; raise it")
+    if not train.samples:
+        raise DataError("data.train: every record is bad and was skipped, none is left; set data.on_bad_record: fail to see why")
     return train, held_out
 
 
@@ -132,8 +134,15 @@ def token_sample(model: Model, encoded: Sequence[Encoded]) -> TokenizerSample:
     )
 
 
-def encode_all(encoder: Encoder, records: Records, *, progress: Progress, processes: int | None = None) -> Samples:
-    """The tokens of every conversation, in order. Raises DataError naming all that cannot be trained on."""
+def encode_all(
+    data: DataSpec,
+    encoder: Encoder,
+    records: Records,
+    *,
+    progress: Progress,
+    processes: int | None = None,
+) -> Samples:
+    """The tokens of every conversation, in order. Raises DataError naming all that cannot be trained on, unless they may be skipped."""
     conversations = stored(records.train)
     encoded = Samples(conversations)
     problems: dict[str, list[str]] = defaultdict(list)
@@ -143,8 +152,8 @@ def encode_all(encoder: Encoder, records: Records, *, progress: Progress, proces
         for problem, where in found.items():
             problems[problem].extend(where)
         progress(stop, len(conversations))
-    if problems:
-        raise DataError(*first_problems(problem_lines(problems)))
+    encoded.skipped = joined((records.skipped, problems))
+    refuse_bad(data, encoded.skipped, num_records=len(conversations) + num_skipped(records.skipped))
     return encoded
 
 
@@ -188,7 +197,14 @@ class LoggedProgress:
             self._last = now
 
 
-def _quality(spec: RunSpec, records: Records, model: Model, train: PackedSet, held_out: PackedSet) -> Quality:
+def _quality(
+    spec: RunSpec,
+    records: Records,
+    model: Model,
+    train: PackedSet,
+    held_out: PackedSet,
+    skipped: Problems,
+) -> Quality:
     row_tokens = spec.data.row_tokens
     copied, leaked = copies(records.train), leaks(records.train, records.held_out)
     everything = train.samples.of(array("I", chain(train.samples.numbers, held_out.samples.numbers)))
@@ -198,10 +214,12 @@ def _quality(spec: RunSpec, records: Records, model: Model, train: PackedSet, he
         packed=model.packing.packed,
         chat_template=model.encoder.template.name,
         train=_set_quality(train, row_tokens),
-        held_out=_set_quality(held_out, row_tokens),
+        held_out=_set_quality(held_out, row_tokens) if held_out.samples else None,
         copies=copied,
         leaks=leaked,
+        skipped=num_skipped(skipped),
         warnings=(
+            *skipped_cautions(skipped),
             *data_cautions(records, copied, leaked),
             *dropped_cautions(dropped, everything),
             *token_cautions(model.encoder, everything, model.resolved.folder, model.config),
@@ -219,15 +237,16 @@ def _facts(spec: RunSpec, source: Source, quality: Quality) -> dict[str, Scalar]
     return {
         "num_conversations": train.conversations,
         "num_rows": train.rows,
-        "held_out_conversations": held_out.conversations,
-        "held_out_rows": held_out.rows,
+        "held_out_conversations": held_out.conversations if held_out else 0,
+        "held_out_rows": held_out.rows if held_out else 0,
         "num_tokens": train.tokens,
         "num_trained_tokens": train.trained_tokens,
         "row_tokens": spec.data.row_tokens,
         "packed": quality.packed,
-        "longest_conversation": max(train.lengths.max, held_out.lengths.max),
+        "longest_conversation": max(part.lengths.max for part in (train, held_out) if part),
         "model_revision": source.model.resolved.revision,
         "train_sha256": source.records.train_sha256,
         "held_out_sha256": source.records.held_out_sha256,
-        "dropped": train.dropped + held_out.dropped,
+        "skipped": quality.skipped,
+        "dropped": sum(part.dropped for part in (train, held_out) if part),
     }

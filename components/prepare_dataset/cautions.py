@@ -18,6 +18,7 @@ from components.prepare_dataset.tokens import (
     begins_without_bos,
 )
 from components.shared.errors import DataError
+from components.shared.held_out import NOTHING_HELD_OUT
 from components.shared.model_source import read_json_object
 
 Noted = Mapping[str, tuple[int, str]]
@@ -25,6 +26,8 @@ Noted = Mapping[str, tuple[int, str]]
 
 
 def data_cautions(records: Records, copies: Places, leaks: Places) -> Iterator[str]:
+    if records.train and not records.held_out:
+        yield NOTHING_HELD_OUT
     if copies.count:
         yield f"{copies.count} conversations stand more than once in data.train, such as {', '.join(copies.first[0][:2])}"
     if leaks.count:

@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from components.prepare_dataset.assemble import Progress, encode_all, lengths_of, no_progress, samples_in, split_by_length
+from components.prepare_dataset.bad_records import skipped_cautions
 from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import copies, leaks, repeated
@@ -15,6 +16,7 @@ from components.prepare_dataset.source import Source
 from components.prepare_dataset.stored import Chosen, Conversations, stored, stored_samples
 from components.prepare_dataset.tokens import Encoded, Encoder
 from components.shared.log import JSON_MARK
+from components.shared.spec import DataSpec
 
 _ROW_TOKENS = (256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)
 _SHOWN_CHARACTERS = 1500
@@ -36,10 +38,11 @@ def file_lines(file: RecordFile) -> Iterator[str]:
         yield from _turn_lines(conversations[longest])
 
 
-def dataset_lines(source: Source, row_tokens: int, *, progress: Progress = no_progress) -> Iterator[str]:
+def dataset_lines(source: Source, data: DataSpec, *, progress: Progress = no_progress) -> Iterator[str]:
     """What a spec's data is, as its model reads it. Raises DataError where it cannot be trained on."""
     records, encoder = source.records, source.model.encoder
-    encoded = encode_all(encoder, records, progress=progress)
+    encoded = encode_all(data, encoder, records, progress=progress)
+    row_tokens = data.row_tokens
     yield f"form            {', '.join(dict.fromkeys(records.forms))}"
     yield f"template        {encoder.template.name}"
     yield from _conversation_lines(stored(records.train))
@@ -47,7 +50,7 @@ def dataset_lines(source: Source, row_tokens: int, *, progress: Progress = no_pr
     both = (samples_in(encoded, part) for part in (records.train, records.held_out))
     samples = encoded[:].of(array("I", chain.from_iterable(part.numbers for part in both)))
     yield from _length_lines(samples, row_tokens)
-    warnings = list(_warnings(source, samples, row_tokens))
+    warnings = [*skipped_cautions(encoded.skipped), *_warnings(source, samples, row_tokens)]
     yield from ("", *(f"warning: {line}" for line in warnings)) if warnings else ()
     for name, number in _chosen(samples):
         sample = encoded[number]

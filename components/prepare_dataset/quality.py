@@ -89,11 +89,14 @@ class Quality(FrozenModel):
     """Whether conversations share rows; else each row is one."""
     chat_template: str
     train: SetQuality
-    held_out: SetQuality
+    held_out: SetQuality | None
+    """None where nothing is held out."""
     copies: Places
     """The same conversation more than once in the training data."""
     leaks: Places
     """Held-out conversations that are trained on: the loss on them flatters."""
+    skipped: int = 0
+    """Bad records that were left out, as `data.on_bad_record` says."""
     warnings: tuple[str, ...]
     examples: tuple[tuple[Piece, ...], ...]
     """The first conversations of the training data, decoded from their tokens."""

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from components.prepare_dataset.attempts import all_of, attempt
+from components.prepare_dataset.bad_records import Problems, joined, num_skipped, refuse_bad
 from components.prepare_dataset.chat_template import read_template
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import set_aside
@@ -33,6 +34,8 @@ class Records:
     """None where a share of the training file is held out."""
     forms: tuple[str, ...] = ()
     """What the records of each file were read as."""
+    skipped: Problems = field(default_factory=dict)
+    """Records that are no conversation and were left out, as `data.on_bad_record` says."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,19 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
 def _load_records(data: DataSpec) -> Records:
     sources = [_record_source(data, source) for source in data.train_sources]
     held_out_sources = [_record_source(data, source) for source in data.held_out_sources]
-    files = read_records(*sources, *held_out_sources)
+    files = read_records(*sources, *held_out_sources, skip_bad=data.on_bad_record == "skip")
+    skipped = joined(file.skipped for file in files)
+    num_records = sum(len(file.conversations) for file in files) + num_skipped(skipped)
+    refuse_bad(data, skipped, num_records=num_records)
     forms = tuple(file.form for file in files)
     train_files, held_out_files = files[: len(sources)], files[len(sources) :]
     sha256 = _of_all([file.sha256 for file in train_files])
     everything = _all_of(train_files)
     if held_out_files:
         held_out, held_out_sha256 = _all_of(held_out_files), _of_all([file.sha256 for file in held_out_files])
-        return Records(mixed(everything, train_files, data.train_sources), held_out, sha256, held_out_sha256, forms)
+        return Records(mixed(everything, train_files, data.train_sources), held_out, sha256, held_out_sha256, forms, skipped)
     split = set_aside(everything, data.held_out_share, by=data.held_out_by)
-    return Records(mixed(split.train, train_files, data.train_sources), split.held_out, sha256, None, forms)
+    return Records(mixed(split.train, train_files, data.train_sources), split.held_out, sha256, None, forms, skipped)
 
 
 def _all_of(files: Sequence[RecordFile]) -> Chosen[Conversation]:

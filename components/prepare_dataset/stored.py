@@ -7,7 +7,7 @@ import io
 import pickle
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar, cast, overload
 
 from components.prepare_dataset.conversations import Conversation, Message
@@ -78,6 +78,8 @@ class Samples(Sequence[Encoded]):
         self._sets_of_notes: dict[frozenset[str], int] = {}
         self.ends: set[int] = set()
         """Tokens by which trained turns end."""
+        self.skipped: Mapping[str, list[str]] = {}
+        """Problem -> places of the records that have no sample, of those that were left out when they were read too."""
 
     def append(self, source: int, encoded: "PackedSample") -> None:
         self._spool.append(encoded.content)

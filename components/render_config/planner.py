@@ -314,6 +314,8 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
 
 def held_out_rows(spec: RunSpec, dataset: DatasetFacts) -> int:
     """Held-out rows; without a dataset, the share of all rows that is set aside."""
+    if not spec.data.holds_out:
+        return 0
     share = spec.data.held_out_share
     return max(1, round(dataset.num_rows * share / (1 - share))) if dataset.num_held_out is None else dataset.num_held_out
 

@@ -134,8 +134,9 @@ class DataSpec(FrozenModel):
     (`hf://owner/name@revision`). Or a list of such sources, each with the fields of `data.train[]`."""
     held_out: Sources | None = None
     """Conversations never trained on, named as in `train`. Without it, `held_out_share` of `train` is set aside."""
-    held_out_share: Number = Field(default=0.05, gt=0, lt=0.5)
-    """Share of `train` set aside when `held_out` is absent, chosen by a hash: the same every time."""
+    held_out_share: Number = Field(default=0.05, ge=0, lt=0.5)
+    """Share of `train` set aside when `held_out` is absent, chosen by a hash: the same every time. 0 trains on everything: there
+    is no held-out loss then, so `evaluation.must_improve` fails no run and no checkpoint is known as the best."""
     held_out_by: Literal["prompt", "conversation"] = "prompt"
     """What the hash is of: `prompt` keeps conversations with the same first question on one side, so that no held-out
     question is trained on."""
@@ -146,6 +147,11 @@ class DataSpec(FrozenModel):
     """Keys of the file under other names than the form's, such as `{prompt: title, completion: body}`."""
     encoding: str = "utf-8"
     """Character encoding of text files, such as `cp932`."""
+    on_bad_record: Literal["fail", "skip"] = "fail"
+    """What becomes of a record that is no conversation, or that the template refuses: `fail` stops before training with all that
+    are bad, `skip` leaves them out, counts them, and shows them with the reasons."""
+    max_bad_records: int = Field(default=100, ge=1, le=1_000_000_000)
+    """Most records that `on_bad_record: skip` leaves out; with more the run stops before training."""
     row_tokens: int = Field(default=1024, ge=16, le=1_048_576)
     """Most tokens in one row. A row holds whole conversations: none is split, none sees another. Training measures that on the loaded
     model before its first step, and stops where it is not so."""
@@ -174,6 +180,11 @@ class DataSpec(FrozenModel):
     def train_name(self) -> str:
         """`train` for messages: its paths."""
         return ", ".join(source.path for source in self.train_sources)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether anything is kept from training, to measure the model on."""
+        return self.held_out is not None or self.held_out_share > 0
 
     @property
     def held_out_name(self) -> str | None:
@@ -416,6 +427,15 @@ class RunSpec(FrozenModel):
     cluster: ClusterSpec = ClusterSpec()
     export: ExportSpec = ExportSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> Self:
+        if self.checkpoints.keep.best is not None and not self.data.holds_out:
+            raise ValueError(
+                f"checkpoints.keep.best: got {self.checkpoints.keep.best}, but data.held_out_share is 0, so no held-out loss says which "
+                "checkpoint is best; remove it, or hold out a share"
+            )
+        return self
 
     @property
     def run_uri(self) -> str:

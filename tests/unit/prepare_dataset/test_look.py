@@ -36,7 +36,7 @@ def test_a_file_is_described_without_a_model(tmp_path: Path) -> None:
 
 def test_a_spec_is_described_by_its_tokens_before_anything_is_dropped(spec: RunSpec) -> None:
     source = load_source(spec, now=datetime(2026, 11, 24))
-    lines = list(dataset_lines(source, spec.data.row_tokens))
+    lines = list(dataset_lines(source, spec.data))
     (row,) = [line for line in lines if line.endswith("<- data.row_tokens")]
     size, fitting, tokens = row.split()[:3]
     assert (size, fitting) == ("300", f"{40 / 41:.1%}")
@@ -46,7 +46,7 @@ def test_a_spec_is_described_by_its_tokens_before_anything_is_dropped(spec: RunS
 
 
 def test_samples_show_what_is_trained_on_and_its_tokens(spec: RunSpec) -> None:
-    lines = list(dataset_lines(load_source(spec, now=datetime(2026, 11, 24)), spec.data.row_tokens))
+    lines = list(dataset_lines(load_source(spec, now=datetime(2026, 11, 24)), spec.data))
     first = lines.index(next(line for line in lines if line.startswith("The first sample")))
     shown = lines[first + 1 : lines.index("", first)]
     assert sum("⟦" in line for line in shown) == sum(f"{END}⟧" in line for line in shown) > 0
