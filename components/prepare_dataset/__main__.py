@@ -82,11 +82,14 @@ def prepare(spec: RunSpec, log: Log, processes: int | None = None) -> Manifest:
     shutil.rmtree(local)  # files of a try that broke off would be published too
     local.mkdir()
     facts, warnings = assemble(spec, source, local, progress=LoggedProgress(log.info), processes=processes)
-    write_prompts(source, local, row_tokens=spec.data.row_tokens)
+    write_prompts(source, local, row_tokens=int(facts["row_tokens"] or 0))
     for warning in warnings:
         log.warning("quality", warning=warning)
     manifest = publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs=source.inputs, facts=facts)
-    log.info("prepared", **{name: facts[name] for name in ("num_conversations", "num_rows", "num_tokens", "num_trained_tokens", "dropped")})
+    log.info(
+        "prepared",
+        **{name: facts[name] for name in ("num_conversations", "num_rows", "num_tokens", "num_trained_tokens", "row_tokens", "dropped")},
+    )
     return manifest
 
 

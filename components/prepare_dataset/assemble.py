@@ -20,6 +20,7 @@ from components.prepare_dataset.in_processes import in_processes
 from components.prepare_dataset.packing import Rows, one_a_row, pack
 from components.prepare_dataset.page import render_page
 from components.prepare_dataset.quality import Quality, SetQuality, examples, set_quality
+from components.prepare_dataset.row_length import RowLength, row_length
 from components.prepare_dataset.rows import write_rows
 from components.prepare_dataset.source import Model, Records, Source
 from components.prepare_dataset.stored import Chosen, PackedSample, Samples, stored, stored_samples
@@ -65,26 +66,39 @@ def assemble(
         DataError: conversations that the template or the tokenizer cannot take, or that are too long for a row.
     """
     encoded = encode_all(spec.data, source.model.encoder, source.records, progress=progress, processes=processes)
-    train, held_out = pack_sets(spec.data, source.records, encoded, packed=source.model.packing.packed)
-    quality = _quality(spec, source.records, source.model, train, held_out, encoded.skipped)
+    row = row_length_of(spec.data, source, encoded)
+    train, held_out = pack_sets(spec.data, source.records, encoded, row_tokens=row.tokens, packed=source.model.packing.packed)
+    quality = _quality(source, train, held_out, encoded.skipped, row)
     for name, part in (("train", train), ("held_out", held_out)):
-        write_rows(folder / f"{name}.parquet", part.rows, part.samples, row_tokens=spec.data.row_tokens)
+        write_rows(folder / f"{name}.parquet", part.rows, part.samples, row_tokens=row.tokens)
     (folder / "quality.json").write_text(quality.model_dump_json(indent=1) + "\n", encoding="utf-8")
     sample = token_sample(source.model, train.samples)
     (folder / TOKENIZER_SAMPLE).write_text(sample.model_dump_json() + "\n", encoding="utf-8")
     (folder / "page.html").write_text(render_page(spec.name, spec.model.source, quality), encoding="utf-8")
-    return _facts(spec, source, quality), quality.warnings
+    return _facts(source, quality), quality.warnings
 
 
-def pack_sets(data: DataSpec, records: Records, encoded: Samples, *, packed: bool) -> tuple[PackedSet, PackedSet]:
+def row_length_of(data: DataSpec, source: Source, encoded: Samples) -> RowLength:
+    """How many tokens a row has. Raises DataError where auto cannot make rows long enough and nothing may be dropped."""
+    row = row_length(data, encoded.lengths, source.model.config, packed=source.model.packing.packed)
+    if data.row_tokens == "auto" and data.too_long == "refuse" and max(encoded.lengths) > row.tokens:
+        longer = sum(length > row.tokens for length in encoded.lengths)
+        raise DataError(
+            f"data.row_tokens: auto makes rows of at most {row.tokens} tokens, as {row.reason}, and {longer} of {len(encoded)} "
+            "conversations have more. Fix: set data.too_long: drop, or split them"
+        )
+    return row
+
+
+def pack_sets(data: DataSpec, records: Records, encoded: Samples, *, row_tokens: int, packed: bool) -> tuple[PackedSet, PackedSet]:
     """Training and held-out rows: packed, or one conversation each. Raises DataError with the problems of both."""
     parts = [samples_in(encoded, part) for part in (records.train, records.held_out)]
     if data.too_long == "refuse":
-        refuse_too_long(parts, data.row_tokens)
-    train, held_out = (_kept_set(part, data.row_tokens, packed=packed) for part in parts)
+        refuse_too_long(parts, row_tokens)
+    train, held_out = (_kept_set(part, row_tokens, packed=packed) for part in parts)
     for name, part in (("data.train", train), ("data.held_out", held_out)):
         if part.dropped_lengths and not part.samples:
-            raise DataError(f"{name}: every conversation is longer than data.row_tokens {data.row_tokens}, none is left; raise it")
+            raise DataError(f"{name}: every conversation is longer than data.row_tokens {row_tokens}, none is left; raise it")
     if not train.samples:
         raise DataError("data.train: every record is bad and was skipped, none is left; set data.on_bad_record: fail to see why")
     return train, held_out
@@ -154,6 +168,8 @@ def encode_all(
         progress(stop, len(conversations))
     encoded.skipped = joined((records.skipped, problems))
     refuse_bad(data, encoded.skipped, num_records=len(conversations) + num_skipped(records.skipped))
+    if not encoded:
+        raise DataError("data.train: every record is bad and was skipped, none is left; set data.on_bad_record: fail to see why")
     return encoded
 
 
@@ -198,19 +214,19 @@ class LoggedProgress:
 
 
 def _quality(
-    spec: RunSpec,
-    records: Records,
-    model: Model,
+    source: Source,
     train: PackedSet,
     held_out: PackedSet,
     skipped: Problems,
+    row: RowLength,
 ) -> Quality:
-    row_tokens = spec.data.row_tokens
+    records, model, row_tokens = source.records, source.model, row.tokens
     copied, leaked = copies(records.train), leaks(records.train, records.held_out)
     everything = train.samples.of(array("I", chain(train.samples.numbers, held_out.samples.numbers)))
     dropped = array("I", chain(train.dropped_lengths, held_out.dropped_lengths))
     return Quality(
         row_tokens=row_tokens,
+        row_tokens_reason=row.reason,
         packed=model.packing.packed,
         chat_template=model.encoder.template.name,
         train=_set_quality(train, row_tokens),
@@ -232,7 +248,7 @@ def _set_quality(part: PackedSet, row_tokens: int) -> SetQuality:
     return set_quality(part.samples, num_rows=len(part.rows), row_tokens=row_tokens, dropped_lengths=part.dropped_lengths)
 
 
-def _facts(spec: RunSpec, source: Source, quality: Quality) -> dict[str, Scalar]:
+def _facts(source: Source, quality: Quality) -> dict[str, Scalar]:
     train, held_out = quality.train, quality.held_out
     return {
         "num_conversations": train.conversations,
@@ -241,7 +257,7 @@ def _facts(spec: RunSpec, source: Source, quality: Quality) -> dict[str, Scalar]
         "held_out_rows": held_out.rows if held_out else 0,
         "num_tokens": train.tokens,
         "num_trained_tokens": train.trained_tokens,
-        "row_tokens": spec.data.row_tokens,
+        "row_tokens": quality.row_tokens,
         "packed": quality.packed,
         "longest_conversation": max(part.lengths.max for part in (train, held_out) if part),
         "model_revision": source.model.resolved.revision,

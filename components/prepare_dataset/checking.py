@@ -8,6 +8,7 @@ from components.prepare_dataset.assemble import Progress, encoded_chunk, refuse_
 from components.prepare_dataset.bad_records import joined, num_skipped, refuse_bad
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.in_processes import in_processes
+from components.prepare_dataset.row_length import longest_row
 from components.prepare_dataset.source import Source
 from components.prepare_dataset.stored import Chosen, Samples, stored
 from components.prepare_dataset.tokens import Encoder, rendered
@@ -34,7 +35,8 @@ def check_conversations(data: DataSpec, source: Source, *, progress: Progress, p
     for index, sample in chunk:
         samples.append(some[index], sample)
     if data.too_long == "refuse":
-        refuse_too_long([samples[:]], data.row_tokens, what="conversations looked at")
+        most = longest_row(source.model.config) if data.row_tokens == "auto" else data.row_tokens
+        refuse_too_long([samples[:]], most, what="conversations looked at")
 
 
 def rendering_problems(encoder: Encoder, conversations: Sequence[Conversation]) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import copies, leaks, repeated
 from components.prepare_dataset.quality import pieces
 from components.prepare_dataset.records import RecordFile
+from components.prepare_dataset.row_length import row_length
 from components.prepare_dataset.source import Source
 from components.prepare_dataset.stored import Chosen, Conversations, stored, stored_samples
 from components.prepare_dataset.tokens import Encoded, Encoder
@@ -42,13 +43,15 @@ def dataset_lines(source: Source, data: DataSpec, *, progress: Progress = no_pro
     """What a spec's data is, as its model reads it. Raises DataError where it cannot be trained on."""
     records, encoder = source.records, source.model.encoder
     encoded = encode_all(data, encoder, records, progress=progress)
-    row_tokens = data.row_tokens
+    row = row_length(data, encoded.lengths, source.model.config, packed=source.model.packing.packed)
+    row_tokens = row.tokens
     yield f"form            {', '.join(dict.fromkeys(records.forms))}"
     yield f"template        {encoder.template.name}"
     yield from _conversation_lines(stored(records.train))
     yield f"held out        {len(records.held_out):,} conversations"
     both = (samples_in(encoded, part) for part in (records.train, records.held_out))
     samples = encoded[:].of(array("I", chain.from_iterable(part.numbers for part in both)))
+    yield f"row_tokens      {row_tokens:,}: {row.reason}"
     yield from _length_lines(samples, row_tokens)
     warnings = [*skipped_cautions(encoded.skipped), *_warnings(source, samples, row_tokens)]
     yield from ("", *(f"warning: {line}" for line in warnings)) if warnings else ()

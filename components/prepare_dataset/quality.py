@@ -85,6 +85,7 @@ class Piece(FrozenModel):
 class Quality(FrozenModel):
     schema_version: int = 1
     row_tokens: int
+    row_tokens_reason: str = ""
     packed: bool = True
     """Whether conversations share rows; else each row is one."""
     chat_template: str

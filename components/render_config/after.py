@@ -30,6 +30,7 @@ def plan_after(
     hardware: Hardware,
     *,
     num_held_out: int,
+    row_tokens: int,
     mean_row_tokens: float,
     num_cores: int,
 ) -> AfterPlan:
@@ -40,7 +41,7 @@ def plan_after(
     affordable = num_held_out if row_seconds is None else max(LEAST_ROWS, int(AUTO_HOURS * 3600 / row_seconds))
     rows = min(num_held_out, affordable if spec.evaluation.rows == "auto" else spec.evaluation.rows)
     weights = 4 * architecture.num_parameters
-    logits = LOGITS_COPIES * 4 * spec.data.row_tokens * architecture.vocabulary
+    logits = LOGITS_COPIES * 4 * row_tokens * architecture.vocabulary
     return AfterPlan(
         held_out_rows=rows,
         hours=None if row_seconds is None else (rows * row_seconds + _answer_seconds(spec, architecture)) / 3600,

@@ -13,6 +13,8 @@ from components.prepare_dataset.__main__ import check, kfp_step, prepare
 from components.prepare_dataset.assemble import LoggedProgress
 from components.prepare_dataset.claim import digest_of
 from components.prepare_dataset.source import load_source
+from components.render_config.__main__ import dataset_facts
+from components.render_config.planner import Machine, make_plan
 from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.layout import DATASET, PLAN
 from components.shared.log import set_up_log
@@ -24,6 +26,7 @@ from tests.s3_server import S3Server
 from tests.tiny_models import CHATML, write_conversations
 from tests.unit.prepare_dataset.chat_templates import HISTORY_WITHOUT_REASONING
 from tests.unit.prepare_dataset.conftest import Shown
+from tests.unit.render_config.test_planner import CONFIG
 
 
 @pytest.fixture
@@ -301,6 +304,31 @@ def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None
         (problem,) = raised.value.problems
         assert problem.startswith("spec: data.train: ")
         assert told in problem
+
+
+def test_198_conversations_of_batch_1_in_5_epochs_are_990_steps(spec: RunSpec) -> None:
+    write_conversations(Path(spec.data.train_name), 198, seed=1)
+    tree = _changed(spec, packing=False).model_dump(mode="json")
+    one_a_row = parse_spec({**tree, "training": {"global_batch": 1, "epochs": 5}, "hardware": {"host_memory_gib": 8}})
+    facts = dataset_facts(_prepare(one_a_row))
+    assert facts.num_rows == 198
+    assert make_plan(one_a_row, facts, CONFIG, machine=Machine()).steps.total_steps == 990
+
+
+def test_automatic_rows_hold_the_longest_conversation(spec: RunSpec) -> None:
+    facts = _prepare(_changed(spec, row_tokens="auto")).facts
+    assert (facts["row_tokens"], facts["dropped"]) == (512, 0)  # all positions of the model
+    unpacked = _changed(spec, row_tokens="auto", packing=False)
+    shorter = _prepare(unpacked.model_copy(update={"name": "unpacked"})).facts
+    assert shorter["row_tokens"] == -(-int(shorter["longest_conversation"] or 0) // 64) * 64
+    assert check(unpacked) == []
+
+
+def test_automatic_rows_are_refused_where_the_model_knows_too_few_positions(spec: RunSpec) -> None:
+    long = _with_records(spec, *([("user", f"q{n}"), ("assistant", "word " * 400)] for n in range(10)), row_tokens="auto")
+    with pytest.raises(DataError, match=r"data.row_tokens: auto makes rows of at most 512 tokens, .* and 10 of 10 conversations have more"):
+        _prepare(long)
+    assert check(long)
 
 
 def test_conversations_too_long_for_a_row_are_refused_with_both_ways_out(spec: RunSpec) -> None:

@@ -31,7 +31,8 @@ def spec_with(*, backend: str = "pytorchjob", **evaluation: Any):
 
 
 def after(config: dict[str, Any], *, num_held_out: int = 500, hardware: Hardware = CPU, **spec: Any) -> AfterPlan:
-    return plan_after(spec_with(**spec), architecture_of(config), hardware, num_held_out=num_held_out, mean_row_tokens=2048, num_cores=2)
+    rows = {"num_held_out": num_held_out, "row_tokens": 2048, "mean_row_tokens": 2048}
+    return plan_after(spec_with(**spec), architecture_of(config), hardware, **rows, num_cores=2)
 
 
 def test_a_small_model_is_measured_on_all_held_out_rows() -> None:
