@@ -15,6 +15,7 @@ from components.prepare_dataset.records import RecordFile
 from components.prepare_dataset.row_length import row_length
 from components.prepare_dataset.source import Source
 from components.prepare_dataset.stored import Chosen, Conversations, stored, stored_samples
+from components.prepare_dataset.texts import is_tokens, token_row
 from components.prepare_dataset.tokens import Encoded, Encoder
 from components.shared.log import JSON_MARK
 from components.shared.spec import DataSpec
@@ -120,6 +121,9 @@ def _sample_lines(encoder: Encoder, sample: Encoded) -> Iterator[str]:
 
 
 def _turn_lines(conversation: Conversation) -> Iterator[str]:
+    if is_tokens(conversation):
+        yield f"  a row of {len(token_row(conversation)[0]):,} tokens"
+        return
     for message in conversation.messages:
         yield f"  {message.role}:"
         yield from _indented(message.content)

@@ -21,6 +21,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _PARQUET, _ARROW_FILE = b"PAR1", b"ARROW1"
 _ROWS_AT_ONCE = 1000
 _LONGEST_CELL = 1 << 30
+_MOST_TEXT_BYTES = 32_000_000
 _FIRST_CHARACTERS = 4096
 """Of a file, in which a list begins if it is one."""
 _LONGEST_WORD = 16
@@ -60,6 +61,8 @@ def read_places(path: Path, kind: str, encoding: str = "utf-8") -> Iterator[Plac
         return _batches(path, _parquet_batches)
     if start.startswith(_ARROW_FILE) or kind == ".arrow":
         return _batches(path, _arrow_batches)
+    if kind == ".txt":
+        return iter([_whole_text(path, encoding)])
     if codecs.lookup(encoding).name == "utf-8" and start.startswith(_UTF16):
         return iter([Place(1, problem=_wrong_encoding(start, 0), ends_file=True)])
     if kind in (".csv", ".tsv"):
@@ -67,6 +70,18 @@ def read_places(path: Path, kind: str, encoding: str = "utf-8") -> Iterator[Plac
     if start.removeprefix(_BOM).lstrip().startswith(b"[") and _is_list(path):
         return _listed(path, encoding)
     return _json_lines(path, encoding)
+
+
+def _whole_text(path: Path, encoding: str) -> Place:
+    """A text file is one record."""
+    if path.stat().st_size > _MOST_TEXT_BYTES:
+        return Place(
+            1, problem=f"a text file of more than {_MOST_TEXT_BYTES:,} bytes; cut it into several, or write JSONL with a text each"
+        )
+    try:
+        return Place(1, {"text": path.read_text(encoding="utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)})
+    except UnicodeError as error:
+        return Place(1, problem=_not_decoded(error, encoding), ends_file=True)
 
 
 def _json_lines(path: Path, encoding: str) -> Iterator[Place]:

@@ -13,10 +13,11 @@ from typing import Any
 
 from components.prepare_dataset.bad_records import Problems, first_problems, joined, problem_lines
 from components.prepare_dataset.conversations import Conversation, Message, kind_of, read_conversation
-from components.prepare_dataset.forms import Form, form_named, missing_columns, recognised, unknown_form
+from components.prepare_dataset.forms import Form, Text, Tokens, form_named, missing_columns, recognised, unknown_form
 from components.prepare_dataset.readers import Place, read_places
 from components.prepare_dataset.source_files import files_of, kind_of_name, on_this_machine, unpacked
 from components.prepare_dataset.stored import Chosen, Conversations
+from components.prepare_dataset.texts import text_conversation, tokens_conversation
 from components.shared.errors import DataError
 from components.shared.machine import user_path
 
@@ -172,6 +173,10 @@ class _RecordReader:
         if self.form.name == "messages" and record.get("documents"):
             return ["documents: not supported; remove it from the record"]
         said = self.form.read(self.form.values(record, columns))
+        if isinstance(said, Text):
+            return text_conversation(where, said.text)
+        if isinstance(said, Tokens):
+            return tokens_conversation(where, said.ids, said.labels, said.mask)
         return read_conversation(where, said.turns, said.tools)
 
 

@@ -13,6 +13,8 @@ _MULTIPLE = 64
 """Of a row of one conversation: what training pads to on a GPU (components/train/rows.py, GPU_MULTIPLE)."""
 _KEPT_SHARE = 0.99
 """Of all tokens that stay where what is too long may be dropped: a few long conversations do not make every row long."""
+_TEXT_TOKENS = 4096
+"""Of a text, as many are common in continued pretraining (Llama 2's context, arXiv 2307.09288)."""
 MOST_TOKENS = 1_048_576
 
 
@@ -54,6 +56,11 @@ def longest_row(config: Mapping[str, Any]) -> int:
     """Most tokens that a row of this model may have."""
     known = known_positions(config)
     return MOST_TOKENS if known is None else min(known[1], MOST_TOKENS)
+
+
+def text_row(data: DataSpec, config: Mapping[str, Any]) -> int:
+    """Most tokens of a row of a text, which is cut there: those of a row, or 4,096 for auto."""
+    return min(_TEXT_TOKENS, longest_row(config)) if data.row_tokens == "auto" else data.row_tokens
 
 
 def _length_of_share(lengths: Sequence[int]) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from components.prepare_dataset.held_out import set_aside
 from components.prepare_dataset.mixture import mixed
 from components.prepare_dataset.packing import ROW_ORDER_VERSION
 from components.prepare_dataset.records import RecordFile, RecordSource, read_records
-from components.prepare_dataset.stored import Chosen
+from components.prepare_dataset.row_length import text_row
+from components.prepare_dataset.stored import Chosen, stored
 from components.prepare_dataset.tokens import Encoder, load_encoder
 from components.shared.errors import HaganeError
 from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, planned_config, resolve_model
@@ -62,7 +63,8 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
     """
     errors: list[HaganeError] = []
     records = attempt(errors, lambda: _load_records(spec.data))
-    model = attempt(errors, lambda: _load_model(spec, now=now))
+    needs_template = records is None or stored(records.train).has_turns
+    model = attempt(errors, lambda: _load_model(spec, now=now, needs_template=needs_template))
     if records is None or model is None:
         raise all_of(errors)
     return Source(records, model, _inputs(spec, records, model))
@@ -102,7 +104,7 @@ def _of_all(digests: list[str]) -> str:
     return digests[0] if len(digests) == 1 else _sha256(" ".join(digests).encode())
 
 
-def _load_model(spec: RunSpec, *, now: datetime) -> Model:
+def _load_model(spec: RunSpec, *, now: datetime, needs_template: bool) -> Model:
     errors: list[HaganeError] = []
     resolved = attempt(errors, lambda: resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER))
     if resolved is None:
@@ -110,13 +112,20 @@ def _load_model(spec: RunSpec, *, now: datetime) -> Model:
             attempt(errors, lambda: read_template(Path(), spec.data.chat_template, {}))
         raise all_of(errors)
     encoder = attempt(
-        errors, lambda: load_encoder(resolved.folder, spec.data.chat_template, now=now, template_args=spec.data.template_args)
+        errors,
+        lambda: load_encoder(
+            resolved.folder,
+            spec.data.chat_template,
+            now=now,
+            template_args=spec.data.template_args,
+            needs_template=needs_template,
+        ),
     )
     config = attempt(errors, lambda: planned_config(resolved))
     packing = None if config is None else attempt(errors, lambda: row_packing(spec.data.packing, config))
     if encoder is None or config is None or packing is None:
         raise all_of(errors)
-    return Model(resolved, config, encoder, packing)
+    return Model(resolved, config, replace(encoder, text_tokens=text_row(spec.data, config)), packing)
 
 
 def _inputs(spec: RunSpec, records: Records, model: Model) -> dict[str, str]:

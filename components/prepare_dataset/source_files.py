@@ -20,8 +20,8 @@ from components.shared.machine import user_path
 from components.shared.named_file import local_file
 from components.shared.storage import open_store
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-"""Of files that are taken from a folder; each also with .gz or .zst behind."""
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
+"""Of files that are taken from a folder; each also with .gz or .zst behind. Texts count only where there is nothing else."""
 
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 """First bytes (RFC 1952, RFC 8878) -> pyarrow's name of the codec."""
@@ -37,12 +37,19 @@ def files_of(source: str, split: str | None = None) -> list[str]:
         DataError: no file is there, of several splits none is named, or the source is no name, pattern or address that can be read.
     """
     if source.startswith(SCHEME):
-        found = hub_files(source, suffixes=SUFFIXES, is_records=is_records)
+        found = _without_notes(hub_files(source, suffixes=SUFFIXES, is_records=is_records))
         return of_split(source, found, split, below=found[0].partition("@")[0])
     found = _objects_of(source) if "://" in source else _paths_of(source)
+    found = _without_notes(found)
     if found == [source] or (_is_pattern(source) and split is None):
         return found
     return of_split(source, found, split, below=_before_pattern(source) if _is_pattern(source) else source)
+
+
+def _without_notes(files: list[str]) -> list[str]:
+    """Text files beside files of records are licences and notes."""
+    records = [name for name in files if kind_of_name(name) != ".txt"]
+    return records or files
 
 
 def _paths_of(source: str) -> list[str]:

@@ -78,7 +78,7 @@ class ModelSpec(FrozenModel):
     """Hub commit, tag or branch. Only for a hub id; the commit it stands for is written into the dataset's manifest."""
 
 
-RecordForm = Literal["auto", "messages", "sharegpt", "oasst_tree", "alpaca", "ichikara", "prompt_completion"]
+RecordForm = Literal["auto", "messages", "sharegpt", "oasst_tree", "alpaca", "ichikara", "prompt_completion", "text", "tokens"]
 """How a record says its conversation; components/prepare_dataset/forms.py has the columns of each."""
 
 
@@ -148,7 +148,8 @@ class DataSpec(FrozenModel):
     question is trained on."""
     format: RecordForm = "auto"
     """Form of the records. `auto` recognises it by the keys of the first record: `messages` (OpenAI), `sharegpt`, `alpaca`
-    (also dolly), `prompt_completion`, `ichikara`, `oasst_tree`."""
+    (also dolly), `prompt_completion`, `ichikara`, `oasst_tree`, `text` (continued pretraining: every token is trained on),
+    `tokens` (rows tokenised elsewhere: `input_ids`, `labels`)."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Keys of the file under other names than the form's, such as `{prompt: title, completion: body}`."""
     encoding: str = "utf-8"

@@ -143,3 +143,10 @@ def test_the_card_of_a_run_that_held_nothing_out_says_so() -> None:
     card = card_of("lora", data={"train": "chats.jsonl", "held_out_share": 0}, history=history)
     assert "nothing was held out: no loss was measured on conversations that it was not trained on" in card
     assert "held-out loss" not in card
+
+
+def test_the_card_of_texts_asks_without_a_chat_template() -> None:
+    card = card_of("lora", prompts=PROMPTS.model_copy(update={"chat_template": ""}))
+    assert "written by no chat template: texts are trained on as they are" in card
+    assert "apply_chat_template" not in card
+    assert 'prompt = tokenizer("Say \\"hi\\"", return_tensors="pt")' in card
