@@ -183,7 +183,7 @@ def _plan(checked: Checked, console: Console) -> None:
         return
     try:
         if all(user_path(value).exists() for value in _files(spec).values()):
-            problems = problems_of(spec, here=False)
+            problems = problems_of(spec, here=False, console=console)
             if problems:
                 raise HaganeError(*problems)
             checked.verdict = plan_of(spec, console).verdict
