@@ -19,9 +19,10 @@ from components.prepare_dataset.held_out import copies, leaks
 from components.prepare_dataset.in_processes import in_processes
 from components.prepare_dataset.packing import Rows, one_a_row, pack
 from components.prepare_dataset.page import render_page
-from components.prepare_dataset.quality import Quality, SetQuality, examples, set_quality
+from components.prepare_dataset.quality import Quality, SetQuality, examples, row_sizes, set_quality
 from components.prepare_dataset.row_length import RowLength, row_length
 from components.prepare_dataset.rows import write_rows
+from components.prepare_dataset.shown_samples import shown_samples
 from components.prepare_dataset.source import Model, Records, Source
 from components.prepare_dataset.stored import Chosen, PackedSample, Samples, stored, stored_samples
 from components.prepare_dataset.tokens import Encoded, Encoder, encode
@@ -48,8 +49,13 @@ class PackedSet:
     """Those in the rows."""
     rows: Rows
     """Indices into `samples`."""
-    dropped_lengths: Sequence[int]
-    """Of what was too long for a row, in tokens."""
+    dropped: Chosen[Encoded]
+    """Those that were too long for a row."""
+
+    @property
+    def dropped_lengths(self) -> "array[int]":
+        """In tokens."""
+        return lengths_of(self.dropped)
 
 
 def assemble(
@@ -97,7 +103,7 @@ def pack_sets(data: DataSpec, records: Records, encoded: Samples, *, row_tokens:
         refuse_too_long(parts, row_tokens)
     train, held_out = (_kept_set(part, row_tokens, packed=packed) for part in parts)
     for name, part in (("data.train", train), ("data.held_out", held_out)):
-        if part.dropped_lengths and not part.samples:
+        if part.dropped and not part.samples:
             raise DataError(f"{name}: every conversation is longer than data.row_tokens {row_tokens}, none is left; raise it")
     if not train.samples:
         raise DataError("data.train: every record is bad and was skipped, none is left; set data.on_bad_record: fail to see why")
@@ -131,7 +137,7 @@ def lengths_of(samples: Chosen[Encoded]) -> "array[int]":
 def _kept_set(samples: Chosen[Encoded], row_tokens: int, *, packed: bool) -> PackedSet:
     kept, dropped = split_by_length(samples, row_tokens)
     rows = pack(lengths_of(kept), row_tokens) if packed else one_a_row(len(kept))
-    return PackedSet(kept, rows, lengths_of(dropped))
+    return PackedSet(kept, rows, dropped)
 
 
 def token_sample(model: Model, encoded: Sequence[Encoded]) -> TokenizerSample:
@@ -223,7 +229,8 @@ def _quality(
     records, model, row_tokens = source.records, source.model, row.tokens
     copied, leaked = copies(records.train), leaks(records.train, records.held_out)
     everything = train.samples.of(array("I", chain(train.samples.numbers, held_out.samples.numbers)))
-    dropped = array("I", chain(train.dropped_lengths, held_out.dropped_lengths))
+    dropped = train.dropped.of(array("I", chain(train.dropped.numbers, held_out.dropped.numbers)))
+    dropped_lengths = lengths_of(dropped)
     return Quality(
         row_tokens=row_tokens,
         row_tokens_reason=row.reason,
@@ -237,9 +244,12 @@ def _quality(
         warnings=(
             *skipped_cautions(skipped),
             *data_cautions(records, copied, leaked),
-            *dropped_cautions(dropped, everything),
+            *dropped_cautions(dropped_lengths, everything),
             *token_cautions(model.encoder, everything, model.resolved.folder, model.config),
         ),
+        turns=dict(stored(records.train).roles.most_common()),
+        row_sizes=row_sizes(array("I", chain(lengths_of(everything), dropped_lengths)), row_tokens),
+        samples=shown_samples(model.encoder.tokenizer, train.samples, dropped.numbers),
         examples=examples(model.encoder.tokenizer, train.samples),
     )
 
