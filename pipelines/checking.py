@@ -6,6 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from rich.console import Console
+
 from components.shared.errors import HaganeError
 from components.shared.log import event_of
 from components.shared.machine import machine_flags
@@ -13,13 +15,14 @@ from components.shared.spec import RunSpec
 from components.shared.spec_file import spec_yaml
 from components.shared.storage import open_store
 from pipelines.component_program import require_installed
+from pipelines.following import Screen
 
 CHECKING = ("prepare_dataset", "render_config")
 
 
-def problems_of(spec: RunSpec, *, here: bool = True) -> list[str]:
+def problems_of(spec: RunSpec, *, here: bool = True, console: Console | None = None) -> list[str]:
     """One line a problem of the data, the model, its LoRA targets, the batch sizes; where it is to run `here`, of the store and this
-    machine too. Nothing is kept anywhere.
+    machine too. Nothing is kept anywhere. How far the check of the data is, is shown on the console.
 
     Components are asked as programs, at the same time, since each brings libraries of its own.
 
@@ -28,26 +31,39 @@ def problems_of(spec: RunSpec, *, here: bool = True) -> list[str]:
     """
     require_installed(*(f"components.{component}.__main__" for component in CHECKING))
     problems = [*store_problems(spec), *machine_problems(spec)] if here else []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Screen(console or Console(quiet=True), (), title="checking every record") as screen:
         file = Path(folder) / "spec.yaml"
         file.write_text(spec_yaml(spec))
-        environment = {**os.environ, "HAGANE_LOG": "json"}
-        programs = [
-            subprocess.Popen(
-                [sys.executable, "-m", f"components.{component}", "--spec", str(file), "--check"],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for component in CHECKING
-        ]
-        for component, program in zip(CHECKING, programs, strict=True):
-            output, errors = program.communicate()
-            told = [event["problems"] for event in map(event_of, output.splitlines()) if event and event["event"] == "failed"]
-            if program.returncode and not told:
-                raise RuntimeError(f"components.{component} --check ended with exit code {program.returncode}:\n{errors}")
-            problems += [problem for group in told for problem in group if problem not in problems]
+        programs = {component: _started(component, file) for component in CHECKING}
+        for component, program in programs.items():
+            told = _problems_told(component, program, screen, errors=file.with_name(component))
+            problems += [problem for problem in told if problem not in problems]
+    return problems
+
+
+def _started(component: str, spec: Path) -> "subprocess.Popen[str]":
+    """The component's check, whose errors are in a file beside the spec: nobody reads them while it runs."""
+    with spec.with_name(component).open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", f"components.{component}", "--spec", str(spec), "--check"],
+            env={**os.environ, "HAGANE_LOG": "json"},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+
+
+def _problems_told(component: str, program: "subprocess.Popen[str]", screen: Screen, *, errors: Path) -> list[str]:
+    """What the program has to say, once it has ended; its progress was shown."""
+    assert program.stdout is not None
+    problems: list[str] = []
+    for event in filter(None, map(event_of, program.stdout)):
+        if event["event"] == "progress":
+            screen.show(event)
+        elif event["event"] == "failed":
+            problems += event["problems"]
+    if program.wait() and not problems:
+        raise RuntimeError(f"components.{component} --check ended with exit code {program.returncode}:\n{errors.read_text()}")
     return problems
 
 

@@ -249,13 +249,15 @@ def _checked(path: Path, overrides: list[str] | None, *, here: bool) -> "RunSpec
     """The spec, with nothing known against it. Raises HaganeError with all problems, the file's and the world's."""
     from components.shared.spec_file import SpecProblems, load_spec
     from pipelines.checking import problems_of
+    from pipelines.screens import open_console
 
+    console = open_console(stderr=True)
     try:
         spec = load_spec(path, overrides or ())
     except SpecProblems as error:
-        rest = [] if error.mended is None else problems_of(error.mended, here=here)
+        rest = [] if error.mended is None else problems_of(error.mended, here=here, console=console)
         raise HaganeError(*error.problems, *rest) from None
-    problems = problems_of(spec, here=here)
+    problems = problems_of(spec, here=here, console=console)
     if problems:
         raise HaganeError(*problems)
     return spec

@@ -167,8 +167,9 @@ def label_of(run_uri: str) -> str:
 
 def _files_of(spec: RunSpec) -> list[str]:
     """Every path of the spec that is there: of a hub id, none is."""
-    named = [*(source.path for source in spec.data.train_sources), spec.data.held_out, spec.data.chat_template, spec.model.source]
-    return [path for path in named if path is not None and user_path(path).exists()]
+    sources = (*spec.data.train_sources, *spec.data.held_out_sources)
+    named = [*(source.path for source in sources), spec.data.chat_template, spec.model.source]
+    return [path for path in named if user_path(path).exists()]
 
 
 def _inside(path: Path) -> Path:

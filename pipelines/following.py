@@ -45,10 +45,11 @@ def follow(lines: Iterable[str], log_file: Path, screen: "Screen") -> Outcome:
 class Screen:
     """Shows events: a live bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, console: Console, steps: tuple[str, ...]) -> None:
+    def __init__(self, console: Console, steps: tuple[str, ...], *, title: str = "") -> None:
+        """`title` stands beside the bar until a step has begun."""
         self._console = console
         self._steps = steps
-        self._step = ""
+        self._step = title
         self._last_progress = 0.0
         self._bar = Progress(
             TextColumn("      {task.description}"),
@@ -117,7 +118,8 @@ class Screen:
         is_last = event["done"] == event["total"]
         if not self._console.is_terminal and (is_last or now - self._last_progress >= QUIET_SECONDS):
             self._last_progress = now
-            self._console.print(f"      {event['done']}/{event['total']} {event['unit']}  {note}")
+            before = "" if self._step in self._steps else f"{self._step}: "
+            self._console.print(f"      {before}{event['done']}/{event['total']} {event['unit']}  {note}")
 
 
 def _note(event: Event) -> str:

@@ -92,8 +92,9 @@ def _time_line(time: TimePlan) -> str:
 
 def _after_line(after: AfterPlan) -> str:
     took = "" if after.hours is None else f"about {plain(after.hours)} hours, "
+    measured = f", and {after.held_out_rows:,} held-out rows are measured before and after" if after.held_out_rows else ""
     return (
-        f"then      the export is verified, and {after.held_out_rows:,} held-out rows are measured before and after: "
+        f"then      the export is verified{measured}: "
         f"{took}{max(after.export_bytes, after.evaluate_bytes) / 2**30:.1f} GiB of a node's memory, {after.cpus} CPU cores"
     )
 
@@ -183,17 +184,13 @@ def _progress(store: Store) -> list[Text]:
 def end_screen(report: dict[str, Any], report_page: Path) -> RenderableType:
     """What a finished run comes to, on less than a page."""
     epochs = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("epoch", "step", "loss", "held-out loss", "checkpoint"):
+    held_out = report["held_out_loss"]
+    for heading in ("epoch", "step", "loss", *(["held-out loss"] if held_out else []), "checkpoint"):
         epochs.add_column(heading)
     for epoch in report["epochs"]:
-        epochs.add_row(
-            str(epoch["epoch"]),
-            str(epoch["step"]),
-            f"{epoch['loss']:.3f}",
-            f"{epoch['held_out_loss']:.3f}",
-            epoch["checkpoint"] or "not kept",
-        )
-    held_out = report["held_out_loss"]
+        losses = [epoch["loss"], *([epoch["held_out_loss"]] if held_out else [])]
+        shown = (f"{loss:.3f}" for loss in losses)
+        epochs.add_row(str(epoch["epoch"]), str(epoch["step"]), *shown, epoch["checkpoint"] or "not kept")
     where = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     where.add_row("run", report["uri"])
     where.add_row(report["export"]["folder"], f"{report['export']['uri']}  ({report['export']['num_bytes'] / 1e6:.1f} MB, proved to load)")
@@ -203,7 +200,7 @@ def end_screen(report: dict[str, Any], report_page: Path) -> RenderableType:
         Text(),
         epochs,
         Text(),
-        Text(f"held-out loss  {held_out['base']:.3f} before -> {held_out['tuned']:.3f} after, trained for {duration(report['seconds'])}"),
+        Text(_outcome(held_out, report["seconds"])),
     ]
     for answer in report["answers"][:1]:
         asked = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -212,6 +209,12 @@ def end_screen(report: dict[str, Any], report_page: Path) -> RenderableType:
         asked.add_row("tuned", Text(answer["tuned"], style="bold"))
         parts += [Text(), asked]
     return Panel(Group(*parts), title=f"{report['run']} is finished", title_align="left")
+
+
+def _outcome(held_out: dict[str, float] | None, seconds: float) -> str:
+    if held_out is None:
+        return f"nothing was held out, so no loss says whether it helped; trained for {duration(seconds)}"
+    return f"held-out loss  {held_out['base']:.3f} before -> {held_out['tuned']:.3f} after, trained for {duration(seconds)}"
 
 
 def print_end(console: Console, store: Store, local: Path) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from components.shared.errors import HaganeError, KfpExists, SpecError
 from components.shared.machine import user_path
 from components.shared.model_source import is_hub_id
-from components.shared.spec import RunSpec
+from components.shared.spec import RunSpec, SourceSpec
 from components.shared.spec_file import SpecProblems, load_spec
 from pipelines.active_runs import active_runs, folder_of
 from pipelines.checking import problems_of, store_problems
@@ -87,7 +87,7 @@ def cluster_problems(spec: RunSpec) -> list[str]:
     if not spec.store.startswith("s3://"):
         problems.append(f"store: got folder {spec.store!r}, but pods of a cluster share no folder; must be s3://bucket/prefix")
     for name, value in _files(spec).items():
-        if "://" in value and not value.startswith("s3://"):
+        if "://" in value and not value.startswith(("s3://", "hf://")):
             problems.append(f"{name}: {value!r} is no object of an S3 store; put it into the store and name it s3://…")
         elif "://" not in value and claim_of(spec, value) is None:
             problems.append(f"{name}: {value!r} is a file of this machine, which no pod sees; put it into the store and name it s3://…")
@@ -156,10 +156,18 @@ def spec_parameter(spec: RunSpec) -> dict[str, Any]:
 def _files(spec: RunSpec) -> dict[str, str]:
     """Fields that name a file, and the file."""
     template = spec.data.chat_template
-    sources = spec.data.train_sources
-    trained = {"data.train" if len(sources) == 1 else f"data.train[{n}]": each.path for n, each in enumerate(sources)}
-    named = {**trained, "data.held_out": spec.data.held_out, "data.chat_template": template}
-    return {name: value for name, value in named.items() if value is not None and value != "model"}
+    named = {
+        **_paths("data.train", spec.data.train_sources),
+        **_paths("data.held_out", spec.data.held_out_sources),
+        "data.chat_template": template,
+    }
+    return {name: value for name, value in named.items() if value != "model"}
+
+
+def _paths(field: str, sources: tuple[SourceSpec, ...]) -> dict[str, str]:
+    if len(sources) == 1:
+        return {field: sources[0].path}
+    return {f"{field}[{number}]": source.path for number, source in enumerate(sources)}
 
 
 def _plan(checked: Checked, console: Console) -> None:
@@ -175,7 +183,7 @@ def _plan(checked: Checked, console: Console) -> None:
         return
     try:
         if all(user_path(value).exists() for value in _files(spec).values()):
-            problems = problems_of(spec, here=False)
+            problems = problems_of(spec, here=False, console=console)
             if problems:
                 raise HaganeError(*problems)
             checked.verdict = plan_of(spec, console).verdict

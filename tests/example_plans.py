@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.render_config.planner import DatasetFacts, Machine, make_plan
+from components.render_config.planner import NO_DATASET, DatasetFacts, Machine, make_plan, row_tokens_of
 from components.shared.errors import HaganeError, SpecError
 from components.shared.plan import MemoryTerm, Plan
 from components.shared.spec import RunSpec
@@ -17,7 +17,8 @@ NUM_ROWS = 5_000
 
 def plan_example(spec: RunSpec) -> Plan:
     config = json.loads((ROOT / spec.model.source / "config.json").read_text())
-    facts = DatasetFacts(digest="", num_rows=NUM_ROWS, num_tokens=NUM_ROWS * spec.data.row_tokens, model_revision=None)
+    num_tokens = NUM_ROWS * row_tokens_of(spec, NO_DATASET, {})
+    facts = DatasetFacts(digest="", num_rows=NUM_ROWS, num_tokens=num_tokens, model_revision=None)
     return make_plan(spec, facts, config, machine=Machine())
 
 

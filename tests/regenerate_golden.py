@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from components.shared import endings
-from components.shared.spec import RunSpec
+from components.shared.spec import RunSpec, SourceSpec
 from components.write_report.page import render_page
 from pipelines.compiling import compile_pipeline
 from pipelines.schedule_file import Schedule, ScheduleFile
@@ -27,6 +27,8 @@ def spec_reference() -> str:
     """docs/spec.md: every field of the spec with its default and its docstring."""
     lines = ["# The spec, field by field", "", "Generated from the docstrings in components/shared/spec.py by `make golden`.", ""]
     lines += ["| field | default | what it is |", "|---|---|---|", *_rows(RunSpec, "")]
+    lines += ["", "A source, where `data.train` or `data.held_out` is a list of them:", ""]
+    lines += ["| field | default | what it is |", "|---|---|---|", *_rows(SourceSpec, "data.train[].")]
     return "\n".join(lines) + "\n"
 
 

@@ -36,12 +36,11 @@ def answer(
     template_args: Mapping[str, Any] | None = None,
 ) -> str:
     """The model's own turn after the question, without special tokens; ends at an end-of-sequence token or `answer_tokens`.
+    Without a chat template it is how the model continues the question, as a text.
 
     The chat template gets `template_args` as it did for the training data.
     """
-    turns = [{"role": "user", "content": question}]
-    arguments = {**(template_args or {}), "add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
-    prompt = tokenizer.apply_chat_template(turns, **arguments).to(model.device)
+    prompt = _prompt(tokenizer, question, template_args or {}).to(model.device)
     greedy = GenerationConfig(
         do_sample=False,
         max_new_tokens=answer_tokens,
@@ -50,6 +49,14 @@ def answer(
     )
     tokens_T = model.generate(input_ids=prompt["input_ids"], attention_mask=prompt["attention_mask"], generation_config=greedy)[0]
     return tokenizer.decode(tokens_T[prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+def _prompt(tokenizer: Any, question: str, template_args: Mapping[str, Any]) -> Any:
+    if not tokenizer.chat_template:
+        return tokenizer(question, return_tensors="pt")
+    turns = [{"role": "user", "content": question}]
+    arguments = {**template_args, "add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+    return tokenizer.apply_chat_template(turns, **arguments)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -44,7 +44,8 @@ class Models:
 class Found:
     """What one model showed."""
 
-    measure: Measure
+    measure: Measure | None
+    """None where nothing is held out."""
     answers: tuple[str, ...]
 
 
@@ -65,9 +66,8 @@ def evaluate_run(run: str, log: Log) -> Manifest:
     held_out = read_rows(work / DATASET / "held_out.parquet")
     rows = evenly_spaced(held_out, len(held_out) if plan.after is None else plan.after.held_out_rows)
     evaluation = evaluate(models, rows, spec, log, num_held_out=len(held_out))
-    log.info(
-        "evaluated", base_loss=round(evaluation.base.loss, 4), tuned_loss=round(evaluation.tuned.loss, 4), improved=evaluation.improved
-    )
+    losses = {name: round(each.loss, 4) for name, each in zip(("base_loss", "tuned_loss"), evaluation.both or (), strict=False)}
+    log.info("evaluated", **losses, improved=evaluation.improved)
     local = work / EVALUATION
     shutil.rmtree(local, ignore_errors=True)
     local.mkdir()
@@ -94,7 +94,7 @@ def measured_in(precision: Precision, *, on_gpu: bool, flags: frozenset[str]) ->
 
 
 def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log, *, num_held_out: int) -> Evaluation:
-    """Both models measured on the same rows, of all that are held out, and asked the same questions.
+    """Both models measured on the same rows, of all that are held out, if any, and asked the same questions.
 
     Raises:
         RunFailed: a loss is no finite number.
@@ -104,15 +104,17 @@ def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log, *, 
     progress = Progress(total=2 * (len(rows) + len(spec.evaluation.questions)), log=log)
 
     def look(model: Any) -> Found:
-        found = measure(model, rows, on_row=progress.advance)
+        found = measure(model, rows, on_row=progress.advance) if rows else None
         answers: list[str] = []
         for question in spec.evaluation.questions:
             answers.append(ask(model, tokenizer, question))
             progress.advance()
         return Found(found, tuple(answers))
 
-    before, after = look_at_both(models, look)
-    broken = [name for name, found in (("base", before), ("tuned", after)) if not abs(found.measure.loss) < float("inf")]
+    nothing = Found(None, ())
+    before, after = look_at_both(models, look) if rows or spec.evaluation.questions else (nothing, nothing)
+    measures = (("base", before.measure), ("tuned", after.measure))
+    broken = [name for name, found in measures if found is not None and not abs(found.loss) < float("inf")]
     if broken:
         raise RunFailed(*(f"{EVALUATION}: the {name} model's held-out loss is not a finite number; look at its weights" for name in broken))
     return Evaluation(
@@ -122,7 +124,7 @@ def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log, *, 
             Answer(question=question, base=old, tuned=new)
             for question, old, new in zip(spec.evaluation.questions, before.answers, after.answers, strict=True)
         ),
-        improved=after.measure.loss < before.measure.loss,
+        improved=None if before.measure is None or after.measure is None else after.measure.loss < before.measure.loss,
         measured_rows=len(rows),
         held_out_rows=num_held_out,
     )
@@ -151,7 +153,7 @@ def load(folder: Path, dtype: torch.dtype) -> Any:
 def gated(manifest: Manifest, spec: RunSpec) -> Manifest:
     """The manifest of a finished evaluation. Raises RunFailed when the spec wants an improvement and there is none."""
     facts = manifest.facts
-    if spec.evaluation.must_improve and not facts["improved"]:
+    if spec.evaluation.must_improve and facts["improved"] is False:
         raise RunFailed(
             f"{EVALUATION}: the tuned model's held-out loss, {facts['tuned_loss']:.4f}, is not below the base model's, "
             f"{facts['base_loss']:.4f}; read {spec.run_uri}/{EVALUATION}/evaluation.json, then begin another run with other data or "
@@ -161,9 +163,10 @@ def gated(manifest: Manifest, spec: RunSpec) -> Manifest:
 
 
 def _facts(evaluation: Evaluation) -> dict[str, Scalar]:
+    base, tuned = evaluation.base, evaluation.tuned
     return {
-        "base_loss": evaluation.base.loss,
-        "tuned_loss": evaluation.tuned.loss,
-        "num_tokens": evaluation.base.num_tokens,
+        "base_loss": None if base is None else base.loss,
+        "tuned_loss": None if tuned is None else tuned.loss,
+        "num_tokens": 0 if base is None else base.num_tokens,
         "improved": evaluation.improved,
     }

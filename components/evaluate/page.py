@@ -12,10 +12,16 @@ def answers_page(run: str, evaluation: Evaluation) -> str:
         f'<h2>{escape(each.question)}</h2>\n<div class="answers">{_said("base", each.base)}{_said("tuned", each.tuned)}</div>'
         for each in evaluation.answers
     ]
-    base, tuned = evaluation.base, evaluation.tuned
-    losses = f"held-out loss {base.loss:.3f} → {tuned.loss:.3f}, perplexity {base.perplexity:.1f} → {tuned.perplexity:.1f}"
-    about = f"{run} · {losses}{evaluation.part}"
+    about = f"{run} · {_losses(evaluation)}"
     return plain_page("Asked before and after", about, "\n".join(pairs) or "<p>The spec asks no questions: evaluation.questions.</p>")
+
+
+def _losses(evaluation: Evaluation) -> str:
+    if evaluation.both is None:
+        return "no held-out loss: nothing was held out"
+    base, tuned = evaluation.both
+    losses = f"held-out loss {base.loss:.3f} → {tuned.loss:.3f}, perplexity {base.perplexity:.1f} → {tuned.perplexity:.1f}"
+    return f"{losses}{evaluation.part}"
 
 
 def _said(who: str, text: str) -> str:
@@ -24,9 +30,12 @@ def _said(who: str, text: str) -> str:
 
 def numbers_of(evaluation: Evaluation) -> dict[str, float | None]:
     """What KFP shows of the evaluation, by name."""
+    if evaluation.both is None:
+        return {}
+    base, tuned = evaluation.both
     return {
-        "base_loss": evaluation.base.loss,
-        "tuned_loss": evaluation.tuned.loss,
-        "base_perplexity": evaluation.base.perplexity,
-        "tuned_perplexity": evaluation.tuned.perplexity,
+        "base_loss": base.loss,
+        "tuned_loss": tuned.loss,
+        "base_perplexity": base.perplexity,
+        "tuned_perplexity": tuned.perplexity,
     }

@@ -62,17 +62,24 @@ def _headline(facts: CardFacts) -> str:
 
 def _data(facts: CardFacts) -> str:
     found = facts.dataset
-    held_out = facts.spec.data.held_out
+    held_out = facts.spec.data.held_out_name
     train = markdown_code(facts.spec.data.train_name)
     source = markdown_code(held_out) if held_out is not None else f"set aside from {train}"
+    measured = "nothing was held out: no loss was measured on conversations that it was not trained on"
+    if facts.spec.data.holds_out:
+        measured = f"measured on {found['held_out_conversations']:,} held-out conversations ({source})"
     chosen = facts.spec.data.chat_template
     template = "the chat template that the base model brings" if chosen == "model" else f"the chat template {markdown_code(chosen)}"
+    trained = "assistant turns, on which alone the loss was taken"
+    if not facts.prompts.chat_template:
+        trained = "trained on"
+        template = "no chat template: texts are trained on as they are"
     return (
         "## Data\n\n"
         f"- trained on {found['num_conversations']:,} conversations of {train}: {found['num_tokens']:,} tokens in "
-        f"{found['num_rows']:,} rows, {found['num_trained_tokens']:,} of them assistant turns, on which alone the loss was taken\n"
+        f"{found['num_rows']:,} rows, {found['num_trained_tokens']:,} of them {trained}\n"
         f"- written by {template}\n"
-        f"- measured on {found['held_out_conversations']:,} held-out conversations ({source})\n"
+        f"- {measured}\n"
     )
 
 
@@ -89,9 +96,7 @@ def _training(facts: CardFacts) -> str:
         lora = plan.lora
         name, layers = "rsLoRA" if lora.rslora else "LoRA", ", ".join(lora.target_modules)
         lines.append(f"- {name} rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on {layers}")
-    table = ["| epoch | step | training loss | held-out loss |", "|---|---|---|---|"]
-    table.append(f"| before | 0 | | {facts.history.start_held_out_loss:.4f} |")
-    table += [f"| {epoch.epoch} | {epoch.step} | {epoch.loss:.4f} | {epoch.held_out_loss:.4f} |" for epoch in facts.history.epochs]
+    table = _loss_table(facts.history)
     return (
         "## Training\n\n"
         + "\n".join(lines)
@@ -99,6 +104,15 @@ def _training(facts: CardFacts) -> str:
         + "\n".join(table)
         + "\n\nLosses are nats per trained token; an epoch's training loss is the mean over its tokens as they came.\n"
     )
+
+
+def _loss_table(history: History) -> list[str]:
+    if history.start_held_out_loss is None:
+        rows = [f"| {epoch.epoch} | {epoch.step} | {epoch.loss:.4f} |" for epoch in history.epochs]
+        return ["| epoch | step | training loss |", "|---|---|---|", *rows]
+    table = ["| epoch | step | training loss | held-out loss |", "|---|---|---|---|"]
+    table.append(f"| before | 0 | | {history.start_held_out_loss:.4f} |")
+    return table + [f"| {epoch.epoch} | {epoch.step} | {epoch.loss:.4f} | {epoch.held_out_loss:.4f} |" for epoch in history.epochs]
 
 
 def _proof(facts: CardFacts) -> str:
@@ -119,7 +133,7 @@ def _loading(facts: CardFacts) -> str:
     """Code that loads the export and answers one question, from any folder and without hagane."""
     turns = facts.prompts.prompts[0].messages
     question = next((each["content"] for each in turns if each["role"] == "user"), "Hello")
-    asked = _generate(json.dumps(question, ensure_ascii=False), facts.prompts.template_args)
+    asked = _generate(json.dumps(question, ensure_ascii=False), facts.prompts)
     code = "\n".join([*_imports(facts), "", 'here = "path/to/this/folder"', *_load(facts), *asked])
     note = f"The base model is {markdown_code(facts.base.label)}.\n\n" if facts.is_adapter else ""
     return f"## Use\n\n{note}```python\n{code}\n```\n"
@@ -143,16 +157,24 @@ def _load(facts: CardFacts) -> list[str]:
     ]
 
 
-def _generate(question: str, template_args: Mapping[str, Any]) -> list[str]:
+def _prompt(question: str, prompts: Prompts) -> list[str]:
     """`question` is a literal of Python. The template gets the arguments that it had for the training data."""
-    arguments = [f"    **{dict(template_args)!r},"] if template_args else []
+    if not prompts.chat_template:
+        return [f'prompt = tokenizer({question}, return_tensors="pt")']
+    arguments = [f"    **{dict(prompts.template_args)!r},"] if prompts.template_args else []
     return [
-        "tokenizer = AutoTokenizer.from_pretrained(here)",
         f'messages = [{{"role": "user", "content": {question}}}]',
         "prompt = tokenizer.apply_chat_template(",
         '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt",',
         *arguments,
         ")",
+    ]
+
+
+def _generate(question: str, prompts: Prompts) -> list[str]:
+    return [
+        "tokenizer = AutoTokenizer.from_pretrained(here)",
+        *_prompt(question, prompts),
         "settings = GenerationConfig.from_pretrained(here)",
         "settings.max_new_tokens = 200",
         "tokens = model.generate(**prompt, generation_config=settings)",

@@ -45,7 +45,7 @@ def token_id_problems(tokenizer: Any, prompts: Prompts) -> list[str]:
 
 def template_problems(tokenizer: Any, prompts: Prompts) -> list[str]:
     """Whether its chat template writes the text that was trained on. A template that writes the date is not rendered."""
-    if tokenizer.chat_template != unix_lines(prompts.chat_template):
+    if (tokenizer.chat_template or "") != unix_lines(prompts.chat_template):
         return ["its chat template is not the one that wrote the training data"]
     wrong, num_rendered = rendered_otherwise(tokenizer, prompts)
     return [f"its chat template writes {wrong} of {num_rendered} prompts differently"] if wrong else []

@@ -24,7 +24,8 @@ def write_tokenizer(base: Path, prompts: Prompts, local: Path) -> None:
     for name in CONFIG_AND_TOKENIZER:
         if name not in _NOT_TOKENIZER and (base / name).is_file():
             shutil.copyfile(base / name, local / name)
-    (local / TEMPLATE).write_text(unix_lines(prompts.chat_template), encoding="utf-8")
+    if prompts.chat_template:
+        (local / TEMPLATE).write_text(unix_lines(prompts.chat_template), encoding="utf-8")
     if not _has_class(local):
         _name_plain_class(local / TOKENIZER_CONFIG)
 

@@ -5,6 +5,7 @@ from components.shared.plain_page import plain_page
 from components.shared.results import History
 
 WIDTH, HEIGHT = 760, 300
+KEY_WITHOUT_HELD_OUT = '<p class="key"><span class="training">— training, each step</span> &nbsp; in nats per trained token</p>'
 KEY = (
     '<p class="key"><span class="training">— training, each step</span> &nbsp; <span class="held-out">● held out, each epoch</span> '
     "&nbsp; in nats per trained token</p>"
@@ -13,17 +14,28 @@ KEY = (
 
 def losses_page(run: str, history: History) -> str:
     """The page's HTML."""
-    rows = "\n".join(
-        f"<tr><td>{epoch.epoch}</td><td>{epoch.step:,}</td><td>{epoch.loss:.4f}</td><td>{epoch.held_out_loss:.4f}</td></tr>"
-        for epoch in history.epochs
-    )
-    before = f"<tr><td>before</td><td>0</td><td></td><td>{history.start_held_out_loss:.4f}</td></tr>"
-    table = (
-        "<table><thead><tr><th>epoch</th><th>step</th><th>loss</th><th>held out</th></tr></thead>\n<tbody>\n"
-        f"{before}\n{rows}\n</tbody></table>"
-    )
+    table = _table(history)
     about = f"{run} · {history.epochs[-1].step:,} steps, {history.tokens:,} tokens in {history.seconds:,.0f} s"
-    return plain_page("Loss", about, f"{loss_chart(history, width=WIDTH, height=HEIGHT)}\n{KEY}\n{table}")
+    return plain_page("Loss", about, f"{loss_chart(history, width=WIDTH, height=HEIGHT)}\n{_key(history)}\n{table}")
+
+
+def _key(history: History) -> str:
+    return KEY_WITHOUT_HELD_OUT if history.start_held_out_loss is None else KEY
+
+
+def _table(history: History) -> str:
+    """Losses by epoch; those of held-out data only where some is held out."""
+    held_out = history.start_held_out_loss is not None
+    rows = [("before", "0", "", _loss(history.start_held_out_loss))] if held_out else []
+    rows += [(str(each.epoch), f"{each.step:,}", _loss(each.loss), _loss(each.held_out_loss)) for each in history.epochs]
+    shown = 4 if held_out else 3
+    heads = "".join(f"<th>{name}</th>" for name in ("epoch", "step", "loss", "held out")[:shown])
+    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row[:shown]) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+
+
+def _loss(loss: float | None) -> str:
+    return "" if loss is None else f"{loss:.4f}"
 
 
 def numbers_of(history: History) -> dict[str, float | None]:

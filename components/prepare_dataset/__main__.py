@@ -82,11 +82,14 @@ def prepare(spec: RunSpec, log: Log, processes: int | None = None) -> Manifest:
     shutil.rmtree(local)  # files of a try that broke off would be published too
     local.mkdir()
     facts, warnings = assemble(spec, source, local, progress=LoggedProgress(log.info), processes=processes)
-    write_prompts(source, local, row_tokens=spec.data.row_tokens)
+    write_prompts(source, local, row_tokens=int(facts["row_tokens"] or 0))
     for warning in warnings:
         log.warning("quality", warning=warning)
     manifest = publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs=source.inputs, facts=facts)
-    log.info("prepared", **{name: facts[name] for name in ("num_conversations", "num_rows", "num_tokens", "num_trained_tokens", "dropped")})
+    log.info(
+        "prepared",
+        **{name: facts[name] for name in ("num_conversations", "num_rows", "num_tokens", "num_trained_tokens", "row_tokens", "dropped")},
+    )
     return manifest
 
 
@@ -106,7 +109,7 @@ def look(place: str, overrides: list[str]) -> Iterator[str]:
     """Lines that say what the data of a spec, or a file of records, is. Raises HaganeError where it cannot be read."""
     if is_spec(Path(place)):
         spec = load_spec(Path(place), overrides)
-        return dataset_lines(load_source(spec, now=datetime.now()), spec.data.row_tokens)
+        return dataset_lines(load_source(spec, now=datetime.now()), spec.data)
     if overrides:
         raise DataError(f"--set: sets a field of a spec, and {place!r} is a file of records; name a spec, a YAML file")
     return file_lines(read_records(RecordSource(place))[0])
@@ -120,7 +123,7 @@ def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
     names = {
         "spec": "the way hagane packs",
         "train": spec.data.train_name,
-        "held_out": spec.data.held_out or "the held-out share",
+        "held_out": spec.data.held_out_name or "the held-out share",
         "tokenizer": str(source.model.encoder.tokenizer_file),
         "template": source.model.encoder.template.name,
     }
@@ -165,7 +168,7 @@ def main() -> None:
         problems = check(spec, LoggedProgress(log.info), arguments.processes)
         if problems:
             raise HaganeError(*problems)
-        log.info("checked", train=spec.data.train_name, held_out=spec.data.held_out, problems=0)
+        log.info("checked", train=spec.data.train_name, held_out=spec.data.held_out_name, problems=0)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from components.prepare_dataset.bad_records import Problems, joined, num_skipped, refuse_bad, skipped_cautions
 from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import copies, leaks
 from components.prepare_dataset.in_processes import in_processes
 from components.prepare_dataset.packing import Rows, one_a_row, pack
 from components.prepare_dataset.page import render_page
-from components.prepare_dataset.quality import Quality, SetQuality, examples, set_quality
-from components.prepare_dataset.records import first_problems, problem_lines
+from components.prepare_dataset.quality import Quality, SetQuality, examples, row_sizes, set_quality
+from components.prepare_dataset.row_length import RowLength, row_length
 from components.prepare_dataset.rows import write_rows
+from components.prepare_dataset.shown_samples import shown_samples
 from components.prepare_dataset.source import Model, Records, Source
 from components.prepare_dataset.stored import Chosen, PackedSample, Samples, stored, stored_samples
 from components.prepare_dataset.tokens import Encoded, Encoder, encode
@@ -47,8 +49,13 @@ class PackedSet:
     """Those in the rows."""
     rows: Rows
     """Indices into `samples`."""
-    dropped_lengths: Sequence[int]
-    """Of what was too long for a row, in tokens."""
+    dropped: Chosen[Encoded]
+    """Those that were too long for a row."""
+
+    @property
+    def dropped_lengths(self) -> "array[int]":
+        """In tokens."""
+        return lengths_of(self.dropped)
 
 
 def assemble(
@@ -64,27 +71,42 @@ def assemble(
     Raises:
         DataError: conversations that the template or the tokenizer cannot take, or that are too long for a row.
     """
-    encoded = encode_all(source.model.encoder, source.records, progress=progress, processes=processes)
-    train, held_out = pack_sets(spec.data, source.records, encoded, packed=source.model.packing.packed)
-    quality = _quality(spec, source.records, source.model, train, held_out)
+    encoded = encode_all(spec.data, source.model.encoder, source.records, progress=progress, processes=processes)
+    row = row_length_of(spec.data, source, encoded)
+    train, held_out = pack_sets(spec.data, source.records, encoded, row_tokens=row.tokens, packed=source.model.packing.packed)
+    quality = _quality(source, train, held_out, encoded.skipped, row)
     for name, part in (("train", train), ("held_out", held_out)):
-        write_rows(folder / f"{name}.parquet", part.rows, part.samples, row_tokens=spec.data.row_tokens)
+        write_rows(folder / f"{name}.parquet", part.rows, part.samples, row_tokens=row.tokens)
     (folder / "quality.json").write_text(quality.model_dump_json(indent=1) + "\n", encoding="utf-8")
     sample = token_sample(source.model, train.samples)
     (folder / TOKENIZER_SAMPLE).write_text(sample.model_dump_json() + "\n", encoding="utf-8")
     (folder / "page.html").write_text(render_page(spec.name, spec.model.source, quality), encoding="utf-8")
-    return _facts(spec, source, quality), quality.warnings
+    return _facts(source, quality), quality.warnings
 
 
-def pack_sets(data: DataSpec, records: Records, encoded: Samples, *, packed: bool) -> tuple[PackedSet, PackedSet]:
+def row_length_of(data: DataSpec, source: Source, encoded: Samples) -> RowLength:
+    """How many tokens a row has. Raises DataError where auto cannot make rows long enough and nothing may be dropped."""
+    row = row_length(data, encoded.lengths, source.model.config, packed=source.model.packing.packed)
+    if data.row_tokens == "auto" and data.too_long == "refuse" and max(encoded.lengths) > row.tokens:
+        longer = sum(length > row.tokens for length in encoded.lengths)
+        raise DataError(
+            f"data.row_tokens: auto makes rows of at most {row.tokens} tokens, as {row.reason}, and {longer} of {len(encoded)} "
+            "conversations have more. Fix: set data.too_long: drop, or split them"
+        )
+    return row
+
+
+def pack_sets(data: DataSpec, records: Records, encoded: Samples, *, row_tokens: int, packed: bool) -> tuple[PackedSet, PackedSet]:
     """Training and held-out rows: packed, or one conversation each. Raises DataError with the problems of both."""
     parts = [samples_in(encoded, part) for part in (records.train, records.held_out)]
     if data.too_long == "refuse":
-        refuse_too_long(parts, data.row_tokens)
-    train, held_out = (_kept_set(part, data.row_tokens, packed=packed) for part in parts)
+        refuse_too_long(parts, row_tokens)
+    train, held_out = (_kept_set(part, row_tokens, packed=packed) for part in parts)
     for name, part in (("data.train", train), ("data.held_out", held_out)):
-        if not part.samples:
-            raise DataError(f"{name}: every conversation is longer than data.row_tokens {data.row_tokens}, none is left; raise it")
+        if part.dropped and not part.samples:
+            raise DataError(f"{name}: every conversation is longer than data.row_tokens {row_tokens}, none is left; raise it")
+    if not train.samples:
+        raise DataError("data.train: every record is bad and was skipped, none is left; set data.on_bad_record: fail to see why")
     return train, held_out
 
 
@@ -115,7 +137,7 @@ def lengths_of(samples: Chosen[Encoded]) -> "array[int]":
 def _kept_set(samples: Chosen[Encoded], row_tokens: int, *, packed: bool) -> PackedSet:
     kept, dropped = split_by_length(samples, row_tokens)
     rows = pack(lengths_of(kept), row_tokens) if packed else one_a_row(len(kept))
-    return PackedSet(kept, rows, lengths_of(dropped))
+    return PackedSet(kept, rows, dropped)
 
 
 def token_sample(model: Model, encoded: Sequence[Encoded]) -> TokenizerSample:
@@ -132,8 +154,15 @@ def token_sample(model: Model, encoded: Sequence[Encoded]) -> TokenizerSample:
     )
 
 
-def encode_all(encoder: Encoder, records: Records, *, progress: Progress, processes: int | None = None) -> Samples:
-    """The tokens of every conversation, in order. Raises DataError naming all that cannot be trained on."""
+def encode_all(
+    data: DataSpec,
+    encoder: Encoder,
+    records: Records,
+    *,
+    progress: Progress,
+    processes: int | None = None,
+) -> Samples:
+    """The tokens of every conversation, in order. Raises DataError naming all that cannot be trained on, unless they may be skipped."""
     conversations = stored(records.train)
     encoded = Samples(conversations)
     problems: dict[str, list[str]] = defaultdict(list)
@@ -143,8 +172,10 @@ def encode_all(encoder: Encoder, records: Records, *, progress: Progress, proces
         for problem, where in found.items():
             problems[problem].extend(where)
         progress(stop, len(conversations))
-    if problems:
-        raise DataError(*first_problems(problem_lines(problems)))
+    encoded.skipped = joined((records.skipped, problems))
+    refuse_bad(data, encoded.skipped, num_records=len(conversations) + num_skipped(records.skipped))
+    if not encoded:
+        raise DataError("data.train: every record is bad and was skipped, none is left; set data.on_bad_record: fail to see why")
     return encoded
 
 
@@ -188,24 +219,37 @@ class LoggedProgress:
             self._last = now
 
 
-def _quality(spec: RunSpec, records: Records, model: Model, train: PackedSet, held_out: PackedSet) -> Quality:
-    row_tokens = spec.data.row_tokens
+def _quality(
+    source: Source,
+    train: PackedSet,
+    held_out: PackedSet,
+    skipped: Problems,
+    row: RowLength,
+) -> Quality:
+    records, model, row_tokens = source.records, source.model, row.tokens
     copied, leaked = copies(records.train), leaks(records.train, records.held_out)
     everything = train.samples.of(array("I", chain(train.samples.numbers, held_out.samples.numbers)))
-    dropped = array("I", chain(train.dropped_lengths, held_out.dropped_lengths))
+    dropped = train.dropped.of(array("I", chain(train.dropped.numbers, held_out.dropped.numbers)))
+    dropped_lengths = lengths_of(dropped)
     return Quality(
         row_tokens=row_tokens,
+        row_tokens_reason=row.reason,
         packed=model.packing.packed,
         chat_template=model.encoder.template.name,
         train=_set_quality(train, row_tokens),
-        held_out=_set_quality(held_out, row_tokens),
+        held_out=_set_quality(held_out, row_tokens) if held_out.samples else None,
         copies=copied,
         leaks=leaked,
+        skipped=num_skipped(skipped),
         warnings=(
+            *skipped_cautions(skipped),
             *data_cautions(records, copied, leaked),
-            *dropped_cautions(dropped, everything),
+            *dropped_cautions(dropped_lengths, everything),
             *token_cautions(model.encoder, everything, model.resolved.folder, model.config),
         ),
+        turns=dict(stored(records.train).roles.most_common()),
+        row_sizes=row_sizes(array("I", chain(lengths_of(everything), dropped_lengths)), row_tokens),
+        samples=shown_samples(model.encoder.tokenizer, train.samples, dropped.numbers),
         examples=examples(model.encoder.tokenizer, train.samples),
     )
 
@@ -214,20 +258,21 @@ def _set_quality(part: PackedSet, row_tokens: int) -> SetQuality:
     return set_quality(part.samples, num_rows=len(part.rows), row_tokens=row_tokens, dropped_lengths=part.dropped_lengths)
 
 
-def _facts(spec: RunSpec, source: Source, quality: Quality) -> dict[str, Scalar]:
+def _facts(source: Source, quality: Quality) -> dict[str, Scalar]:
     train, held_out = quality.train, quality.held_out
     return {
         "num_conversations": train.conversations,
         "num_rows": train.rows,
-        "held_out_conversations": held_out.conversations,
-        "held_out_rows": held_out.rows,
+        "held_out_conversations": held_out.conversations if held_out else 0,
+        "held_out_rows": held_out.rows if held_out else 0,
         "num_tokens": train.tokens,
         "num_trained_tokens": train.trained_tokens,
-        "row_tokens": spec.data.row_tokens,
+        "row_tokens": quality.row_tokens,
         "packed": quality.packed,
-        "longest_conversation": max(train.lengths.max, held_out.lengths.max),
+        "longest_conversation": max(part.lengths.max for part in (train, held_out) if part),
         "model_revision": source.model.resolved.revision,
         "train_sha256": source.records.train_sha256,
         "held_out_sha256": source.records.held_out_sha256,
-        "dropped": train.dropped + held_out.dropped,
+        "skipped": quality.skipped,
+        "dropped": sum(part.dropped for part in (train, held_out) if part),
     }

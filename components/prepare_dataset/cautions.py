@@ -9,6 +9,7 @@ from components.prepare_dataset.quality import Places
 from components.prepare_dataset.samples import EMPTY_REASONING, ENDED_BY_EOS, HEADER_TRAINED, LEFT_OUT, REWRITTEN
 from components.prepare_dataset.source import Records
 from components.prepare_dataset.stored import Chosen, stored, stored_samples
+from components.prepare_dataset.texts import TOKENS, is_tokens
 from components.prepare_dataset.tokens import (
     SPECIAL_IN_WORDS,
     STARTS_INSIDE,
@@ -18,6 +19,7 @@ from components.prepare_dataset.tokens import (
     begins_without_bos,
 )
 from components.shared.errors import DataError
+from components.shared.held_out import NOTHING_HELD_OUT
 from components.shared.model_source import read_json_object
 
 Noted = Mapping[str, tuple[int, str]]
@@ -25,6 +27,8 @@ Noted = Mapping[str, tuple[int, str]]
 
 
 def data_cautions(records: Records, copies: Places, leaks: Places) -> Iterator[str]:
+    if records.train and not records.held_out:
+        yield NOTHING_HELD_OUT
     if copies.count:
         yield f"{copies.count} conversations stand more than once in data.train, such as {', '.join(copies.first[0][:2])}"
     if leaks.count:
@@ -40,6 +44,11 @@ def data_cautions(records: Records, copies: Places, leaks: Places) -> Iterator[s
     empty = sum(kept.num_empty_system[number] for part in (records.train, records.held_out) for number in part.numbers)
     if empty:
         yield f"{empty} system turns without text were left out"
+    if kept.roles[TOKENS]:
+        yield (
+            f"{kept.roles[TOKENS]} rows came tokenised: which tokenizer made them cannot be seen; look whether the samples read "
+            "as they should"
+        )
     unread = sorted(kept.unread)
     if unread:
         yield f"keys of turns that nothing reads: {', '.join(unread[:8])}"
@@ -64,7 +73,7 @@ def token_cautions(encoder: Encoder, encoded: Chosen[Encoded], folder: Path, con
     found = {note: (count, samples.where(number)) for note, (count, number) in noted.items()}
     yield from _template_cautions(template.name, found)
     (first,) = encoder.samples_of([encoded[0].source])
-    if not isinstance(first, DataError) and begins_without_bos(encoder, first[0].text):
+    if not is_tokens(encoded[0].source) and not isinstance(first, DataError) and begins_without_bos(encoder, first[0].text):
         yield f"{template.name} writes no bos token though the tokenizer begins a text with one; the model may expect it"
     yield from _word_cautions(template.name, found)
     longest, limit = max(samples.lengths[number] for number in encoded.numbers), config.get("max_position_embeddings")

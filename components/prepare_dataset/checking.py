@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from components.prepare_dataset.assemble import Progress, encoded_chunk, refuse_too_long
+from components.prepare_dataset.bad_records import joined, num_skipped, refuse_bad
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.in_processes import in_processes
-from components.prepare_dataset.records import first_problems, problem_lines
+from components.prepare_dataset.row_length import longest_row
 from components.prepare_dataset.source import Source
 from components.prepare_dataset.stored import Chosen, Samples, stored
 from components.prepare_dataset.tokens import Encoder, rendered
-from components.shared.errors import DataError
 from components.shared.spec import DataSpec
 
 _LOOKED_AT = 8
@@ -21,22 +21,22 @@ def check_conversations(data: DataSpec, source: Source, *, progress: Progress, p
     """Raises DataError where the template cannot write a conversation, or one of the few that are tokenised is unfit."""
     encoder, records = source.model.encoder, source.records
     conversations = stored(records.train)
-    problems: dict[str, list[str]] = defaultdict(list)
+    problems: dict[str, list[str]] = defaultdict(list, {name: list(places) for name, places in records.skipped.items()})
     for _, stop, found in in_processes(rendering_problems, encoder, conversations, processes=processes):
         for problem, where in found.items():
             problems[problem].extend(where)
         progress(stop, len(conversations))
-    if problems:
-        raise DataError(*first_problems(problem_lines(problems)))
+    num_records = len(conversations) + num_skipped(records.skipped)
+    refuse_bad(data, problems, num_records=num_records)
     some = [*_looked_at(records.train), *_looked_at(records.held_out)]
-    chunk, problems = encoded_chunk(encoder, [conversations[number] for number in some])
-    if problems:
-        raise DataError(*first_problems(problem_lines(problems)))
+    chunk, unfit = encoded_chunk(encoder, [conversations[number] for number in some])
+    refuse_bad(data, joined((problems, unfit)) if data.on_bad_record == "skip" else unfit, num_records=num_records)
     samples = Samples(conversations)
     for index, sample in chunk:
         samples.append(some[index], sample)
     if data.too_long == "refuse":
-        refuse_too_long([samples[:]], data.row_tokens, what="conversations looked at")
+        most = longest_row(source.model.config) if data.row_tokens == "auto" else data.row_tokens
+        refuse_too_long([samples[:]], most, what="conversations looked at")
 
 
 def rendering_problems(encoder: Encoder, conversations: Sequence[Conversation]) -> dict[str, list[str]]:

@@ -61,6 +61,8 @@ class Conversation:
     @property
     def question(self) -> bytes:
         """sha256 of the first question, white space aside: equal for conversations that begin with the same question."""
+        if self.messages[0].role == "tokens":
+            return self.digest
         asked = next((turn.content for turn in self.messages if turn.role != "system"), "")
         return hashlib.sha256(" ".join(asked.split()).encode()).digest()
 

@@ -42,14 +42,32 @@ class Turns:
 
 
 @dataclass(frozen=True)
+class Text:
+    """A text without turns."""
+
+    text: Any
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A row that was tokenised elsewhere."""
+
+    ids: Any
+    labels: Any
+    mask: Any
+
+
+@dataclass(frozen=True)
 class Form:
     name: str
     columns: Mapping[str, tuple[str, ...]]
     """Column -> the keys it is known by."""
     needed: tuple[str, ...]
-    read: Callable[[Values], Turns]
+    read: Callable[[Values], Turns | Text | Tokens]
     needed_kinds: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
     """Kinds of value that a needed column must have for the form to be recognised; text unless named."""
+    never_with: tuple[str, ...] = ()
+    """Keys of a record that is of another form."""
 
     def values(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> Values:
         found: dict[str, Any] = {}
@@ -63,6 +81,8 @@ class Form:
 
     def fits(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> bool:
         values = self.values(record, columns)
+        if any(key in record for key in self.never_with):
+            return False
         return all(isinstance(values.get(name), self.needed_kinds.get(name, (str,))) for name in self.needed)
 
 
@@ -145,6 +165,14 @@ def _rank(reply: Mapping[str, Any]) -> float:
     return rank if isinstance(rank, (int, float)) else float("inf")
 
 
+def _text(values: Values) -> Text:
+    return Text(values["text"])
+
+
+def _tokens(values: Values) -> Tokens:
+    return Tokens(values["input_ids"], values.get("labels"), values.get("attention_mask"))
+
+
 FORMS = (
     Form("messages", {"messages": ("messages",), "tools": ("tools", "functions")}, ("messages",), _messages, {"messages": (list,)}),
     Form(
@@ -180,6 +208,14 @@ FORMS = (
         _prompt_completion,
         {"prompt": (str, list), "completion": (str, list)},
     ),
+    Form(
+        "tokens",
+        {"input_ids": ("input_ids",), "labels": ("labels",), "attention_mask": ("attention_mask",)},
+        ("input_ids",),
+        _tokens,
+        {"input_ids": (list,)},
+    ),
+    Form("text", {"text": ("text",)}, ("text",), _text, never_with=("parent_id", "role")),
 )
 FORM_NAMES = tuple(form.name for form in FORMS)
 
@@ -213,7 +249,7 @@ def _advice(record: Mapping[str, Any]) -> str:
         prompt, completion = (key for key in texts if key in longest)
         return f"write, with the right keys, data: {{format: prompt_completion, columns: {{prompt: {prompt}, completion: {completion}}}}}"
     if texts:
-        return f"text without turns cannot be trained on; write records with a prompt and a completion, or with messages: {_MESSAGES}"
+        return f"to train on all of it, write data: {{format: text, columns: {{text: {longest[0]}}}}}; or write records such as {_MESSAGES}"
     return f"write records such as {_MESSAGES}"
 
 

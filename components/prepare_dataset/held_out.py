@@ -24,7 +24,7 @@ class Split:
     train: Chosen[Conversation]
     held_out: Chosen[Conversation]
     by: str
-    """`prompt` or `conversation`: what decided, which is the conversation where too few questions differ."""
+    """`prompt` or `conversation`: what decided, which is the conversation where too few questions differ; `nothing` for a share of 0."""
 
 
 def set_aside(conversations: Chosen[Conversation], share: float, *, by: str = "prompt") -> Split:
@@ -32,11 +32,14 @@ def set_aside(conversations: Chosen[Conversation], share: float, *, by: str = "p
 
     The hash is of the conversation, or by `prompt` of its first question; held out are those whose hash, as a fraction
     of its range, is below `share`, or those with the least hash where none is. By `prompt`, where one question has more
-    than twice the share of all conversations or nothing would be left to train on, the conversation decides.
+    than twice the share of all conversations or nothing would be left to train on, the conversation decides. A share of 0
+    holds out nothing.
 
     Raises:
         DataError: nothing would be left to train on.
     """
+    if not share:
+        return Split(conversations, conversations.of(()), by="nothing")
     kept = stored(conversations)
     if by == "prompt":
         train, held_out = _split(conversations, share, kept.questions)

@@ -1,24 +1,28 @@
 """Conversations, and with a model their tokens -> lines of text that say what the data is before a run is paid for."""
 
+import textwrap
 from array import array
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 from components.prepare_dataset.assemble import Progress, encode_all, lengths_of, no_progress, samples_in, split_by_length
+from components.prepare_dataset.bad_records import skipped_cautions
 from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import copies, leaks, repeated
-from components.prepare_dataset.quality import pieces
+from components.prepare_dataset.quality import row_sizes
 from components.prepare_dataset.records import RecordFile
+from components.prepare_dataset.row_length import row_length
+from components.prepare_dataset.shown_samples import ShownSample, ShownToken, shown_samples
 from components.prepare_dataset.source import Source
 from components.prepare_dataset.stored import Chosen, Conversations, stored, stored_samples
-from components.prepare_dataset.tokens import Encoded, Encoder
+from components.prepare_dataset.texts import is_tokens, token_row
+from components.prepare_dataset.tokens import Encoded
 from components.shared.log import JSON_MARK
+from components.shared.spec import DataSpec
 
-_ROW_TOKENS = (256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)
 _SHOWN_CHARACTERS = 1500
-_SHOWN_TOKENS = 60
 
 
 def file_lines(file: RecordFile) -> Iterator[str]:
@@ -36,24 +40,27 @@ def file_lines(file: RecordFile) -> Iterator[str]:
         yield from _turn_lines(conversations[longest])
 
 
-def dataset_lines(source: Source, row_tokens: int, *, progress: Progress = no_progress) -> Iterator[str]:
+def dataset_lines(source: Source, data: DataSpec, *, progress: Progress = no_progress) -> Iterator[str]:
     """What a spec's data is, as its model reads it. Raises DataError where it cannot be trained on."""
     records, encoder = source.records, source.model.encoder
-    encoded = encode_all(encoder, records, progress=progress)
+    encoded = encode_all(data, encoder, records, progress=progress)
+    row = row_length(data, encoded.lengths, source.model.config, packed=source.model.packing.packed)
+    row_tokens = row.tokens
     yield f"form            {', '.join(dict.fromkeys(records.forms))}"
     yield f"template        {encoder.template.name}"
     yield from _conversation_lines(stored(records.train))
     yield f"held out        {len(records.held_out):,} conversations"
     both = (samples_in(encoded, part) for part in (records.train, records.held_out))
     samples = encoded[:].of(array("I", chain.from_iterable(part.numbers for part in both)))
+    yield f"row_tokens      {row_tokens:,}: {row.reason}"
     yield from _length_lines(samples, row_tokens)
-    warnings = list(_warnings(source, samples, row_tokens))
+    warnings = [*skipped_cautions(encoded.skipped), *_warnings(source, samples, row_tokens)]
     yield from ("", *(f"warning: {line}" for line in warnings)) if warnings else ()
-    for name, number in _chosen(samples):
-        sample = encoded[number]
+    kept, dropped = split_by_length(samples, row_tokens)
+    for sample in shown_samples(encoder.tokenizer, kept or dropped, dropped.numbers):
         yield ""
-        yield f"The {name}, {sample.source.where}, {len(sample.ids):,} tokens, {sample.num_trained:,} trained on (between ⟦ and ⟧):"
-        yield from _sample_lines(encoder, sample)
+        yield f"The {sample.name}, {sample.where}, {sample.num_tokens:,} tokens, {sample.num_trained:,} trained on (between ⟦ and ⟧):"
+        yield from _sample_lines(sample)
 
 
 def _conversation_lines(conversations: Conversations) -> Iterator[str]:
@@ -79,11 +86,9 @@ def _length_lines(samples: Chosen[Encoded], row_tokens: int) -> Iterator[str]:
     yield f"tokens          {sum(lengths):,}, {trained / sum(lengths):.1%} of them trained on; the longest sample has {max(lengths):,}"
     yield ""
     yield "row_tokens   samples that fit   share of all tokens"
-    sizes = sorted({*(size for size in _ROW_TOKENS if size < 2 * max(lengths)), row_tokens})
-    for size in sizes:
-        fitting = [length for length in lengths if length <= size]
-        mark = "   <- data.row_tokens" if size == row_tokens else ""
-        yield f"{size:>10,}   {len(fitting) / len(lengths):>16.1%}   {sum(fitting) / sum(lengths):>19.1%}{mark}"
+    for row in row_sizes(lengths, row_tokens):
+        mark = "   <- data.row_tokens" if row.row_tokens == row_tokens else ""
+        yield f"{row.row_tokens:>10,}   {row.samples:>16.1%}   {row.tokens:>19.1%}{mark}"
 
 
 def _warnings(source: Source, samples: Chosen[Encoded], row_tokens: int) -> Iterator[str]:
@@ -94,26 +99,27 @@ def _warnings(source: Source, samples: Chosen[Encoded], row_tokens: int) -> Iter
     yield from token_cautions(model.encoder, samples, model.resolved.folder, model.config)
 
 
-def _chosen(samples: Chosen[Encoded]) -> list[tuple[str, int]]:
-    """The first sample, the longest, and the one with the smallest share of trained tokens, each once, by number."""
-    kept, numbers = stored_samples(samples), samples.numbers
-    longest = max(numbers, key=kept.lengths.__getitem__)
-    least = min(numbers, key=lambda number: kept.num_trained[number] / kept.lengths[number])
-    named = [("first sample", numbers[0]), ("longest sample", longest), ("least trained sample", least)]
-    return [(name, each) for index, (name, each) in enumerate(named) if all(each != other for _, other in named[:index])]
-
-
-def _sample_lines(encoder: Encoder, sample: Encoded) -> Iterator[str]:
-    """The text with what is trained on between brackets, then the first tokens of the last trained turn by id and border."""
-    text = "".join(f"⟦{piece.text}⟧" if piece.trained else piece.text for piece in pieces(encoder.tokenizer, sample))
+def _sample_lines(sample: ShownSample) -> Iterator[str]:
+    """The text with what is trained on between brackets, then its tokens, each with its id and a star where it is trained on."""
+    text = "".join(f"⟦{piece.text}⟧" if piece.trained else piece.text for piece in sample.pieces)
     yield from _indented(text)
-    start, end = sample.trained[-1]
-    ids = sample.ids[start : min(end, start + _SHOWN_TOKENS)]
-    shown = " ".join(f"{encoder.tokenizer.decode([token], skip_special_tokens=False)!r}={token}" for token in ids)
-    yield f"  tokens of the last trained turn, as text=id: {_printable(shown)}"
+    yield "  tokens, as text=id, * trained on:"
+    half = (len(sample.tokens) + 1) // 2
+    first, last = sample.tokens[:half], sample.tokens[half:]
+    between = [f"… {sample.num_left_out:,} more …"] if sample.num_left_out else []
+    words = [*map(_token_word, first), *between, *map(_token_word, last)]
+    yield from textwrap.wrap(" ".join(words), width=110, initial_indent="    ", subsequent_indent="    ", break_long_words=False)
+
+
+def _token_word(token: ShownToken) -> str:
+    text = _printable(token.text.replace("\n", "\\n").replace(" ", "␣"))
+    return f"{'*' if token.trained else ''}{text}={token.id}"
 
 
 def _turn_lines(conversation: Conversation) -> Iterator[str]:
+    if is_tokens(conversation):
+        yield f"  a row of {len(token_row(conversation)[0]):,} tokens"
+        return
     for message in conversation.messages:
         yield f"  {message.role}:"
         yield from _indented(message.content)

@@ -23,11 +23,25 @@ def render_page(run: str, model: str, quality: Quality) -> str:
     """The page's HTML. Everything that comes from data or names is escaped."""
     environment = page_environment(Path(__file__).parent)
     environment.filters["count"] = lambda number: f"{number:,}"
+    environment.filters["visible"] = visible
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     bins = quality.train.histogram
     return environment.get_template("page.html.jinja").render(
-        run=run, model=model, quality=quality, bars=bars(bins), bars_start=bins[0].start, bars_end=bins[-1].end, width=WIDTH, height=HEIGHT
+        run=run,
+        model=model,
+        quality=quality,
+        bars=bars(bins),
+        bars_start=bins[0].start,
+        bars_end=bins[-1].end - 1,
+        highest=max(each.conversations for each in bins),
+        width=WIDTH,
+        height=HEIGHT,
     )
+
+
+def visible(text: str) -> str:
+    """A token's text with its white space to be seen."""
+    return text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥") or "∅"
 
 
 def bars(bins: tuple[Bin, ...]) -> list[Bar]:

@@ -8,11 +8,13 @@ from components.prepare_dataset.chat_template import turns_of
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.source import Source
 from components.prepare_dataset.stored import Chosen, stored
+from components.prepare_dataset.texts import has_turns
 from components.prepare_dataset.tokens import Encoded, Encoder, encode
 from components.shared.errors import DataError
 from components.shared.prompts import PROBE_TOKENS, PROMPTS, Prompt, Prompts, base_files
 
 Item = TypeVar("Item")
+_TEXT_CHARACTERS = 500
 
 NUM_PROMPTS = 4
 NUM_CANDIDATES = 16
@@ -27,7 +29,7 @@ def write_prompts(source: Source, folder: Path, *, row_tokens: int) -> None:
     prompts = Prompts(
         chat_template=encoder.template.text,
         template_args=dict(encoder.template.arguments),
-        end_token_ids=tuple(sorted({each.ids[end - 1] for each in chosen for _, end in each.trained})),
+        end_token_ids=_end_token_ids(encoder, chosen),
         base_files=base_files(source.model.resolved.folder),
         prompts=tuple(prompt_of(encoder, each) for each in chosen),
     )
@@ -43,8 +45,28 @@ def chosen_conversations(encoder: Encoder, conversations: Chosen[Conversation], 
     return spread(sorted(fitting, key=lambda each: len(each.ids)), NUM_PROMPTS)
 
 
+def _end_token_ids(encoder: Encoder, chosen: Sequence[Encoded]) -> tuple[int, ...]:
+    """By which turns and texts end."""
+    ends = {each.ids[end - 1] for each in chosen if has_turns(each.source) for _, end in each.trained}
+    eos = encoder.tokenizer.token_to_id(encoder.template.special_tokens.get("eos_token", ""))
+    if eos is not None and not all(has_turns(each.source) for each in chosen):
+        ends.add(eos)
+    return tuple(sorted(ends))
+
+
+def _beginning(encoder: Encoder, encoded: Encoded) -> Prompt:
+    """The first words of a text, or of a row that was tokenised elsewhere, as this tokenizer writes them."""
+    (samples,) = encoder.samples_of([encoded.source])
+    assert not isinstance(samples, DataError)  # it was encoded
+    text = samples[0].text[:_TEXT_CHARACTERS]
+    ids = encoder.tokenizer.encode(text, add_special_tokens=False).ids
+    return Prompt(text=text, token_ids=tuple(ids), probe_length=min(len(ids), PROBE_TOKENS), ends_turn=False)
+
+
 def prompt_of(encoder: Encoder, encoded: Encoded) -> Prompt:
     """The text, cut for the model behind the last trained turn that ends within PROBE_TOKENS."""
+    if not has_turns(encoded.source):
+        return _beginning(encoder, encoded)
     ends = [end for _, end in encoded.trained if end <= PROBE_TOKENS]
     text, source, template = _text_of(encoder, encoded), encoded.source, encoder.template
     whole = template.render(source.messages, tools=source.tools) == text

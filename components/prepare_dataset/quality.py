@@ -7,9 +7,11 @@ from itertools import groupby
 from typing import Any
 
 import pyarrow.compute
+from pydantic import Field
 from tokenizers import Tokenizer
 
 from components.prepare_dataset.numbers_of import as_arrow, from_arrow
+from components.prepare_dataset.shown_samples import Piece, ShownSample, pieces, row_counts
 from components.prepare_dataset.stored import Chosen, stored_samples
 from components.prepare_dataset.tokens import Encoded
 from components.shared.spec import FrozenModel
@@ -75,26 +77,38 @@ class Places(FrozenModel):
     first: tuple[tuple[str, ...], ...]
 
 
-class Piece(FrozenModel):
-    """Consecutive tokens of a conversation as text, all trained on or none."""
+class RowSize(FrozenModel):
+    """What a row of so many tokens would hold, before anything is left out."""
 
-    text: str
-    trained: bool
+    row_tokens: int
+    samples: float
+    """Share of the samples that fit."""
+    tokens: float
+    """Share of all tokens in these."""
 
 
 class Quality(FrozenModel):
     schema_version: int = 1
     row_tokens: int
+    row_tokens_reason: str = ""
     packed: bool = True
     """Whether conversations share rows; else each row is one."""
     chat_template: str
     train: SetQuality
-    held_out: SetQuality
+    held_out: SetQuality | None
+    """None where nothing is held out."""
     copies: Places
     """The same conversation more than once in the training data."""
     leaks: Places
     """Held-out conversations that are trained on: the loss on them flatters."""
+    skipped: int = 0
+    """Bad records that were left out, as `data.on_bad_record` says."""
     warnings: tuple[str, ...]
+    turns: dict[str, int] = Field(default_factory=dict)
+    """Turns of each role."""
+    row_sizes: tuple[RowSize, ...] = ()
+    samples: tuple[ShownSample, ...] = ()
+    """A few of those in the rows, and of those left out."""
     examples: tuple[tuple[Piece, ...], ...]
     """The first conversations of the training data, decoded from their tokens."""
 
@@ -136,17 +150,11 @@ def examples(tokenizer: Tokenizer, samples: Sequence[Encoded]) -> tuple[tuple[Pi
     return tuple(pieces(tokenizer, samples[index]) for index in range(min(_NUM_EXAMPLES, len(samples))))
 
 
-def pieces(tokenizer: Tokenizer, encoded: Encoded) -> tuple[Piece, ...]:
-    """The conversation cut where training on it begins and ends, each piece decoded with its special tokens shown."""
-    found: list[Piece] = []
-    position = 0
-    for start, end in (*encoded.trained, (len(encoded.ids), len(encoded.ids))):
-        for begin, stop, trained in ((position, start, False), (start, end, True)):
-            if begin < stop:
-                text = tokenizer.decode(list(encoded.ids[begin:stop]), skip_special_tokens=False)
-                found.append(Piece(text=text, trained=trained))
-        position = end
-    return tuple(found)
+def row_sizes(lengths: "array[int]", row_tokens: int) -> tuple[RowSize, ...]:
+    """`lengths` are those of all samples, in tokens."""
+    total = sum(lengths)
+    counts = row_counts(lengths, row_tokens)
+    return tuple(RowSize(row_tokens=size, samples=num / len(lengths), tokens=tokens / total) for size, num, tokens in counts)
 
 
 def _in_order(values: "array[float]") -> Sequence[float]:

@@ -8,7 +8,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _PARQUET, _ARROW_FILE = b"PAR1", b"ARROW1"
 _ROWS_AT_ONCE = 1000
 _LONGEST_CELL = 1 << 30
+_MOST_TEXT_BYTES = 32_000_000
 _FIRST_CHARACTERS = 4096
 """Of a file, in which a list begins if it is one."""
 _LONGEST_WORD = 16
@@ -42,6 +43,8 @@ class Place:
     record: Any = None
     problem: str | None = None
     """Why it could not be read, in words that are the same for equal problems."""
+    ends_file: bool = False
+    """Whether the problem is the file's: nothing behind it can be read."""
     number: int | None = None
     """Of a list, which may have many records on one line: which of them, from 1."""
 
@@ -58,13 +61,27 @@ def read_places(path: Path, kind: str, encoding: str = "utf-8") -> Iterator[Plac
         return _batches(path, _parquet_batches)
     if start.startswith(_ARROW_FILE) or kind == ".arrow":
         return _batches(path, _arrow_batches)
+    if kind == ".txt":
+        return iter([_whole_text(path, encoding)])
     if codecs.lookup(encoding).name == "utf-8" and start.startswith(_UTF16):
-        return iter([Place(1, problem=_wrong_encoding(start, 0))])
+        return iter([Place(1, problem=_wrong_encoding(start, 0), ends_file=True)])
     if kind in (".csv", ".tsv"):
         return _table_rows(path, "\t" if kind == ".tsv" else _delimiter(start), encoding)
     if start.removeprefix(_BOM).lstrip().startswith(b"[") and _is_list(path):
         return _listed(path, encoding)
     return _json_lines(path, encoding)
+
+
+def _whole_text(path: Path, encoding: str) -> Place:
+    """A text file is one record."""
+    if path.stat().st_size > _MOST_TEXT_BYTES:
+        return Place(
+            1, problem=f"a text file of more than {_MOST_TEXT_BYTES:,} bytes; cut it into several, or write JSONL with a text each"
+        )
+    try:
+        return Place(1, {"text": path.read_text(encoding="utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)})
+    except UnicodeError as error:
+        return Place(1, problem=_not_decoded(error, encoding), ends_file=True)
 
 
 def _json_lines(path: Path, encoding: str) -> Iterator[Place]:
@@ -73,9 +90,10 @@ def _json_lines(path: Path, encoding: str) -> Iterator[Place]:
         return
     for number, line in _numbered_lines(path):
         place = _parsed(line, number)
-        yield place
         if place.problem is not None and "it reads as" in place.problem:
+            yield replace(place, ends_file=True)
             return  # every other line would be the same problem
+        yield place
 
 
 def _decoded_json_lines(path: Path, encoding: str) -> Iterator[Place]:
@@ -86,7 +104,7 @@ def _decoded_json_lines(path: Path, encoding: str) -> Iterator[Place]:
             if content and not content.isspace():
                 yield _parsed_text(content, number)
     except UnicodeError as error:
-        yield Place(number + 1, problem=_not_decoded(error, encoding))
+        yield Place(number + 1, problem=_not_decoded(error, encoding), ends_file=True)
 
 
 def _decoded_lines(path: Path, encoding: str) -> Iterator[str]:
@@ -111,7 +129,8 @@ def _batches(path: Path, batches: Callable[[Path], Iterator[pa.RecordBatch]]) ->
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        yield Place(number + 1, problem=f"cannot be read on ({' '.join(str(error).split())[:200]}); make or fetch the file again")
+        reason = " ".join(str(error).split())[:200]
+        yield Place(number + 1, problem=f"cannot be read on ({reason}); make or fetch the file again", ends_file=True)
 
 
 def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
@@ -153,14 +172,14 @@ def _table_rows(path: Path, delimiter: str, encoding: str) -> Iterator[Place]:
         try:
             names = rows.fieldnames or ()
             if len(set(names)) < len(names):
-                yield Place(1, problem=f"the header names a column twice: {', '.join(names)}; rename one")
+                yield Place(1, problem=f"the header names a column twice: {', '.join(names)}; rename one", ends_file=True)
                 return
             for row in rows:
                 yield _table_row(row, rows.line_num, num_fields=len(names))
         except UnicodeError as error:
-            yield Place(rows.line_num + 1, problem=_not_decoded(error, encoding))
+            yield Place(rows.line_num + 1, problem=_not_decoded(error, encoding), ends_file=True)
         except csv.Error as error:
-            yield Place(rows.reader.line_num, problem=f"not CSV ({error}); correct the file")
+            yield Place(rows.reader.line_num, problem=f"not CSV ({error}); correct the file", ends_file=True)
 
 
 def _table_row(row: dict[Any, Any], line: int, *, num_fields: int) -> Place:
@@ -225,7 +244,7 @@ def _listed(path: Path, encoding: str) -> Iterator[Place]:
         text = _ListText(stream, encoding)
         try:
             if not text.begin():  # it is there as a byte
-                yield Place(1, problem=f"no JSON when read as {encoding}; correct data.encoding")
+                yield Place(1, problem=f"no JSON when read as {encoding}; correct data.encoding", ends_file=True)
                 return
             number = 0
             while text.next_value():
@@ -233,14 +252,14 @@ def _listed(path: Path, encoding: str) -> Iterator[Place]:
                 number += 1
                 yield Place(text.line, record, number=number)
         except UnicodeError as error:
-            yield Place(text.line_of(error), problem=_not_decoded(error, encoding))
+            yield Place(text.line_of(error), problem=_not_decoded(error, encoding), ends_file=True)
         except json.JSONDecodeError as error:
             line, column = text.place_of(error)
-            yield Place(line, problem=f"the JSON list cannot be read on ({error.msg} at column {column}); correct the file")
+            yield Place(line, problem=f"the JSON list cannot be read on ({error.msg} at column {column}); correct the file", ends_file=True)
         except DuplicateKeyError as error:
-            yield Place(text.line, problem=str(error))
+            yield Place(text.line, problem=str(error), ends_file=True)
         except RecursionError:
-            yield Place(text.line, problem="not a record: nested too deeply")
+            yield Place(text.line, problem="not a record: nested too deeply", ends_file=True)
 
 
 class _ListText:

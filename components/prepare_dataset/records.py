@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.prepare_dataset.bad_records import Problems, first_problems, joined, problem_lines
 from components.prepare_dataset.conversations import Conversation, Message, kind_of, read_conversation
-from components.prepare_dataset.forms import Form, form_named, missing_columns, recognised, unknown_form
+from components.prepare_dataset.forms import Form, Text, Tokens, form_named, missing_columns, recognised, unknown_form
 from components.prepare_dataset.readers import Place, read_places
-from components.prepare_dataset.source_files import files_of, kind_of_name, unpacked
+from components.prepare_dataset.source_files import files_of, kind_of_name, on_this_machine, unpacked
 from components.prepare_dataset.stored import Chosen, Conversations
+from components.prepare_dataset.texts import text_conversation, tokens_conversation
 from components.shared.errors import DataError
 from components.shared.machine import user_path
-from components.shared.named_file import local_file
 
-__all__ = ["Conversation", "Message", "RecordFile", "RecordSource", "first_problems", "problem_lines", "read_records"]
+__all__ = ["Conversation", "Message", "RecordFile", "RecordSource", "read_records"]
 
-_SHOWN = 20
 _FORM = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
 
 
@@ -34,6 +34,7 @@ class RecordSource:
     format: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
     encoding: str = "utf-8"
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ class RecordFile:
     """Of the file's bytes, in hex; of several files, of their digests."""
     form: str = "messages"
     """What its records were read as."""
+    skipped: Problems = field(default_factory=dict)
+    """Bad records, which were left out."""
 
 
-def read_records(*sources: RecordSource) -> tuple[RecordFile, ...]:
+def read_records(*sources: RecordSource, skip_bad: bool = False) -> tuple[RecordFile, ...]:
     """The conversations of each file or object, in its order, all kept in one place; keys of a record that its form does not
-    name are left unread.
+    name are left unread. With `skip_bad` records that are no conversation are left out and noted.
 
     Raises:
         StoreError: an object cannot be read.
@@ -56,62 +59,57 @@ def read_records(*sources: RecordSource) -> tuple[RecordFile, ...]:
     """
     conversations = Conversations()
     files: list[RecordFile] = []
-    problems: dict[str, list[str]] = defaultdict(list)
+    found: list[Problems] = []
     lines: list[str] = []
     for source in sources:
-        found: dict[str, list[str]] = defaultdict(list)
         try:
-            files.append(_read_source(source, conversations, found))
+            file, problems = _read_source(source, conversations, skip_bad=skip_bad)
+            files.append(file)
+            found.append(problems)
         except OSError as error:
             lines.append(_unreadable(source.path, error))
         except DataError as error:
             lines.extend(error.problems)
-        for problem, places in found.items():
-            problems[problem].extend(places)
+    problems = joined(found)
     if problems or lines:
         raise DataError(*first_problems([*problem_lines(problems), *lines]))
     return tuple(files)
 
 
-def first_problems(problems: list[str]) -> list[str]:
-    """At most 20 of the problems, and one more line that counts the rest."""
-    rest = len(problems) - _SHOWN
-    return problems if rest <= 0 else [*problems[:_SHOWN], f"and {rest} more of {len(problems)} problems"]
-
-
-def problem_lines(problems: Mapping[str, list[str]]) -> list[str]:
-    """One line a problem: the first place that has it, what it is, and how many others have it too."""
-    lines: list[str] = []
-    for problem, places in problems.items():
-        others = f" (the same in {len(places) - 1} others, next {places[1]})" if len(places) > 1 else ""
-        lines.append(f"{places[0]}: {problem}{others}")
-    return lines
-
-
-def _read_source(source: RecordSource, conversations: Conversations, problems: dict[str, list[str]]) -> RecordFile:
-    """What could be read of the source's files, added to `conversations`; a problem's places are added to `problems`.
+def _read_source(source: RecordSource, conversations: Conversations, *, skip_bad: bool) -> tuple[RecordFile, Problems]:
+    """What could be read of the source's files, added to `conversations`, and the problems that are not to be skipped.
 
     Raises:
         StoreError, DataError, OSError: a file cannot be read.
     """
     _known_encoding(source)
     start = len(conversations)
-    files = [_read_file(source, name, conversations, problems) for name in files_of(source.path)]
+    problems, skipped = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    of_records = skipped if skip_bad else problems
+    files = [_read_file(source, name, conversations, problems, of_records) for name in files_of(source.path, source.split)]
     found = Chosen(conversations, range(start, len(conversations)))
+    if not found and skipped:
+        raise DataError(f"{source.path}: every record is bad, none is left", *first_problems(problem_lines(skipped)))
     if not found and not problems:
         raise DataError(f"{source.path}: holds no record; write one conversation a line: {_FORM}")
     digests = [sha256 for sha256, _ in files]
     sha256 = digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
-    return RecordFile(found, sha256, ", ".join(dict.fromkeys(form for _, form in files)))
+    return RecordFile(found, sha256, ", ".join(dict.fromkeys(form for _, form in files)), skipped), problems
 
 
-def _read_file(source: RecordSource, name: str, conversations: Conversations, problems: dict[str, list[str]]) -> tuple[str, str]:
-    """(sha256, form) of the file, whose conversations are added to the others."""
-    with local_file(name) as path:
+def _read_file(
+    source: RecordSource,
+    name: str,
+    conversations: Conversations,
+    of_file: dict[str, list[str]],
+    of_records: dict[str, list[str]],
+) -> tuple[str, str]:
+    """(sha256, form) of the file, whose conversations are added to the others, and its problems to those of files or of records."""
+    with on_this_machine(name) as path:
         before = path.stat()
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        reader = _RecordReader(source, name, problems)
+        reader = _RecordReader(source, name, of_file, of_records)
         with unpacked(path, name) as plain:
             places = read_places(plain, kind_of_name(name), source.encoding)
             for place in places:
@@ -135,8 +133,15 @@ def _known_encoding(source: RecordSource) -> None:
 class _RecordReader:
     """Reads records of one file as one form: that of the first record which has one."""
 
-    def __init__(self, source: RecordSource, name: str, problems: dict[str, list[str]]) -> None:
-        self._source, self._name, self._problems = source, name, problems
+    def __init__(
+        self,
+        source: RecordSource,
+        name: str,
+        of_file: dict[str, list[str]],
+        of_records: dict[str, list[str]],
+    ) -> None:
+        self._source, self._name = source, name
+        self._of_file, self._of_records = of_file, of_records
         self.form: Form | None = None if source.format == "auto" else form_named(source.format)
         if self.form is not None:
             _known_columns(self.form, source.columns)
@@ -148,8 +153,9 @@ class _RecordReader:
         found = [place.problem] if place.problem is not None else self._conversation(place.record, where)
         if isinstance(found, Conversation):
             return found
+        problems = self._of_file if place.ends_file else self._of_records
         for problem in dict.fromkeys(found):
-            self._problems[problem].append(where)
+            problems[problem].append(where)
         return None
 
     def _conversation(self, record: Any, where: str) -> Conversation | list[str]:
@@ -167,6 +173,10 @@ class _RecordReader:
         if self.form.name == "messages" and record.get("documents"):
             return ["documents: not supported; remove it from the record"]
         said = self.form.read(self.form.values(record, columns))
+        if isinstance(said, Text):
+            return text_conversation(where, said.text)
+        if isinstance(said, Tokens):
+            return tokens_conversation(where, said.ids, said.labels, said.mask)
         return read_conversation(where, said.turns, said.tools)
 
 

@@ -2,22 +2,22 @@
 
 import hashlib
 import json
-from array import array
-from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from components.prepare_dataset.attempts import all_of, attempt
+from components.prepare_dataset.bad_records import Problems, joined, num_skipped, refuse_bad
 from components.prepare_dataset.chat_template import read_template
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import set_aside
+from components.prepare_dataset.mixture import mixed
 from components.prepare_dataset.packing import ROW_ORDER_VERSION
 from components.prepare_dataset.records import RecordFile, RecordSource, read_records
-from components.prepare_dataset.stored import Chosen
+from components.prepare_dataset.row_length import text_row
+from components.prepare_dataset.stored import Chosen, stored
 from components.prepare_dataset.tokens import Encoder, load_encoder
 from components.shared.errors import HaganeError
 from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, planned_config, resolve_model
@@ -35,6 +35,8 @@ class Records:
     """None where a share of the training file is held out."""
     forms: tuple[str, ...] = ()
     """What the records of each file were read as."""
+    skipped: Problems = field(default_factory=dict)
+    """Records that are no conversation and were left out, as `data.on_bad_record` says."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
     """
     errors: list[HaganeError] = []
     records = attempt(errors, lambda: _load_records(spec.data))
-    model = attempt(errors, lambda: _load_model(spec, now=now))
+    needs_template = records is None or stored(records.train).has_turns
+    model = attempt(errors, lambda: _load_model(spec, now=now, needs_template=needs_template))
     if records is None or model is None:
         raise all_of(errors)
     return Source(records, model, _inputs(spec, records, model))
@@ -69,46 +72,39 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
 
 def _load_records(data: DataSpec) -> Records:
     sources = [_record_source(data, source) for source in data.train_sources]
-    held_out_sources = [RecordSource(data.held_out, data.format, data.columns, data.encoding)] if data.held_out is not None else []
-    files = read_records(*sources, *held_out_sources)
+    held_out_sources = [_record_source(data, source) for source in data.held_out_sources]
+    files = read_records(*sources, *held_out_sources, skip_bad=data.on_bad_record == "skip")
+    skipped = joined(file.skipped for file in files)
+    num_records = sum(len(file.conversations) for file in files) + num_skipped(skipped)
+    refuse_bad(data, skipped, num_records=num_records)
     forms = tuple(file.form for file in files)
-    train_files = files[: len(sources)]
+    train_files, held_out_files = files[: len(sources)], files[len(sources) :]
     sha256 = _of_all([file.sha256 for file in train_files])
-    repeats = [source.repeat for source in data.train_sources]
     everything = _all_of(train_files)
-    if held_out_sources:
-        return Records(_repeated(everything, train_files, repeats), files[-1].conversations, sha256, files[-1].sha256, forms)
+    if held_out_files:
+        held_out, held_out_sha256 = _all_of(held_out_files), _of_all([file.sha256 for file in held_out_files])
+        return Records(mixed(everything, train_files, data.train_sources), held_out, sha256, held_out_sha256, forms, skipped)
     split = set_aside(everything, data.held_out_share, by=data.held_out_by)
-    return Records(_repeated(split.train, train_files, repeats), split.held_out, sha256, None, forms)
+    return Records(mixed(split.train, train_files, data.train_sources), split.held_out, sha256, None, forms, skipped)
 
 
 def _all_of(files: Sequence[RecordFile]) -> Chosen[Conversation]:
     """The conversations of all these files, which were read one after the other."""
-    return files[0].conversations.of(range(sum(len(file.conversations) for file in files)))
+    numbers = [file.conversations.numbers for file in files]
+    return files[0].conversations.of(range(numbers[0][0], numbers[-1][-1] + 1))
 
 
 def _record_source(data: DataSpec, source: SourceSpec) -> RecordSource:
     """Of a source's own settings, or those of all."""
     columns = data.columns if source.columns is None else source.columns
-    return RecordSource(source.path, source.format or data.format, columns, source.encoding or data.encoding)
-
-
-def _repeated(
-    train: Chosen[Conversation],
-    files: Sequence[RecordFile],
-    repeats: Sequence[int],
-) -> Chosen[Conversation]:
-    """Each conversation as often as its source says. `train` is in the order of reading."""
-    ends = list(accumulate(len(file.conversations) for file in files))
-    often = (number for number in train.numbers for _ in range(repeats[bisect_right(ends, number)]))
-    return train.of(array("I", often))
+    return RecordSource(source.path, source.format or data.format, columns, source.encoding or data.encoding, source.split)
 
 
 def _of_all(digests: list[str]) -> str:
     return digests[0] if len(digests) == 1 else _sha256(" ".join(digests).encode())
 
 
-def _load_model(spec: RunSpec, *, now: datetime) -> Model:
+def _load_model(spec: RunSpec, *, now: datetime, needs_template: bool) -> Model:
     errors: list[HaganeError] = []
     resolved = attempt(errors, lambda: resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER))
     if resolved is None:
@@ -116,13 +112,20 @@ def _load_model(spec: RunSpec, *, now: datetime) -> Model:
             attempt(errors, lambda: read_template(Path(), spec.data.chat_template, {}))
         raise all_of(errors)
     encoder = attempt(
-        errors, lambda: load_encoder(resolved.folder, spec.data.chat_template, now=now, template_args=spec.data.template_args)
+        errors,
+        lambda: load_encoder(
+            resolved.folder,
+            spec.data.chat_template,
+            now=now,
+            template_args=spec.data.template_args,
+            needs_template=needs_template,
+        ),
     )
     config = attempt(errors, lambda: planned_config(resolved))
     packing = None if config is None else attempt(errors, lambda: row_packing(spec.data.packing, config, spec.training.attention))
     if encoder is None or config is None or packing is None:
         raise all_of(errors)
-    return Model(resolved, config, encoder, packing)
+    return Model(resolved, config, replace(encoder, text_tokens=text_row(spec.data, config)), packing)
 
 
 def _inputs(spec: RunSpec, records: Records, model: Model) -> dict[str, str]:

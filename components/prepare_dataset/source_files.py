@@ -1,6 +1,6 @@
 """What a source names -> its files, each as plain bytes on this machine.
 
-A source is a file, a folder, a pattern with `*`, or the same below an S3 prefix. gzip and zstd are unpacked into a
+A source is a file, a folder, a pattern with `*`, the same below an S3 prefix, or a data set of the hub. gzip and zstd are unpacked into a
 temporary file, so that every reader, Parquet's too, has a file to seek in. pyarrow unpacks both and is here anyway.
 """
 
@@ -13,27 +13,46 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from components.prepare_dataset.hub_data import SCHEME, hub_files, hub_path
+from components.prepare_dataset.splits import of_split
 from components.shared.errors import DataError
 from components.shared.machine import user_path
+from components.shared.named_file import local_file
 from components.shared.storage import open_store
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-"""Of files that are taken from a folder; each also with .gz or .zst behind."""
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
+"""Of files that are taken from a folder; each also with .gz or .zst behind. Texts count only where there is nothing else."""
 
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 """First bytes (RFC 1952, RFC 8878) -> pyarrow's name of the codec."""
-_DESCRIPTIONS = ("dataset_info.json", "dataset_dict.json", "state.json")
+_DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """What `datasets` writes beside the Arrow files of `save_to_disk`."""
 
 
-def files_of(source: str) -> list[str]:
-    """The files that a source names, sorted by name.
+def files_of(source: str, split: str | None = None) -> list[str]:
+    """The files that a source names, of the split if one is named, sorted by name.
 
     Raises:
-        StoreError: the store cannot be listed. DataError: no file is there, or the source is no name, pattern or address that can be read.
+        StoreError: the store cannot be listed. HubUnreachable: the hub may answer later.
+        DataError: no file is there, of several splits none is named, or the source is no name, pattern or address that can be read.
     """
-    if "://" in source:
-        return _objects_of(source)
+    if source.startswith(SCHEME):
+        found = _without_notes(hub_files(source, suffixes=SUFFIXES, is_records=is_records))
+        return of_split(source, found, split, below=found[0].partition("@")[0])
+    found = _objects_of(source) if "://" in source else _paths_of(source)
+    found = _without_notes(found)
+    if found == [source] or (_is_pattern(source) and split is None):
+        return found
+    return of_split(source, found, split, below=_before_pattern(source) if _is_pattern(source) else source)
+
+
+def _without_notes(files: list[str]) -> list[str]:
+    """Text files beside files of records are licences and notes."""
+    records = [name for name in files if kind_of_name(name) != ".txt"]
+    return records or files
+
+
+def _paths_of(source: str) -> list[str]:
     if "\0" in source:
         raise DataError(f"{source}: no name of a file, it holds a NUL character. Fix: take it out")
     path = user_path(source)
@@ -66,6 +85,16 @@ def is_records(name: str) -> bool:
 def kind_of_name(name: str) -> str:
     """The suffix that says what is in the file: `.csv` of `a.csv.gz`."""
     return Path(name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
+
+
+@contextmanager
+def on_this_machine(name: str) -> Iterator[Path]:
+    """A path by which a file of `files_of` can be read inside the block. Raises StoreError, DataError."""
+    if name.startswith(SCHEME):
+        yield hub_path(name)
+        return
+    with local_file(name) as path:
+        yield path
 
 
 @contextmanager
@@ -103,13 +132,10 @@ def _is_pattern(source: str) -> bool:
 
 def _objects_of(source: str) -> list[str]:
     scheme, _, place = source.partition("://")
-    if scheme == "hf":
-        raise DataError(
-            f"{source}: data sets of the hub are not read directly. Fix: hf download --repo-type dataset {place.partition('@')[0]} "
-            "--local-dir FOLDER, and name the folder"
-        )
     if scheme != "s3":
-        raise DataError(f"{source}: found {scheme}://, allowed: a path, or s3://bucket/…; download the file and name it by its path")
+        raise DataError(
+            f"{source}: found {scheme}://, allowed: a path, s3://bucket/… or hf://owner/name; download the file and name it by its path"
+        )
     if not (source.endswith("/") or _is_pattern(place)):
         return [source]
     prefix = source if source.endswith("/") else _before_pattern(source)
@@ -124,6 +150,6 @@ def _objects_of(source: str) -> list[str]:
 
 
 def _before_pattern(source: str) -> str:
-    """The prefix, up to a slash, that all objects of the pattern have."""
+    """The prefix, up to a slash, that all files of the pattern have."""
     first = min(source.index(char) for char in "*?[" if char in source)
-    return source[: source.rindex("/", 0, first) + 1]
+    return source[: source.rfind("/", 0, first) + 1]

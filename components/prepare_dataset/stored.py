@@ -7,11 +7,12 @@ import io
 import pickle
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar, cast, overload
 
 from components.prepare_dataset.conversations import Conversation, Message
 from components.prepare_dataset.spool import Spool
+from components.prepare_dataset.texts import TEXT, TOKENS, has_turns, num_characters
 from components.prepare_dataset.tokens import Encoded
 
 Item = TypeVar("Item", bound="Conversation | Encoded")
@@ -40,7 +41,7 @@ class Conversations(Sequence[Conversation]):
         self.spool.append(_packed(each))
         self.digests.append(_place(each.digest))
         self.questions.append(_place(each.question))
-        self.num_characters.append(sum(len(message.content) for message in each.messages))
+        self.num_characters.append(num_characters(each))
         self.num_empty_system.append(min(each.num_empty_system, _MOST_COUNTED))
         self.unread.update(each.unread)
         self.num_with_tools += each.tools is not None
@@ -51,6 +52,11 @@ class Conversations(Sequence[Conversation]):
 
     def __len__(self) -> int:
         return len(self.spool)
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether any record has turns, for which a chat template is needed."""
+        return not self.roles.keys() <= {TEXT, TOKENS}
 
     @overload
     def __getitem__(self, index: int) -> Conversation: ...
@@ -77,7 +83,9 @@ class Samples(Sequence[Encoded]):
         self._notes = array("H")
         self._sets_of_notes: dict[frozenset[str], int] = {}
         self.ends: set[int] = set()
-        """Tokens by which trained turns end."""
+        """Tokens by which trained turns of conversations end."""
+        self.skipped: Mapping[str, list[str]] = {}
+        """Problem -> places of the records that have no sample, of those that were left out when they were read too."""
 
     def append(self, source: int, encoded: "PackedSample") -> None:
         self._spool.append(encoded.content)
@@ -174,7 +182,8 @@ class PackedSample:
         self.length = len(encoded.ids)
         self.num_trained = encoded.num_trained
         self.notes = encoded.notes
-        self.ends = frozenset(encoded.ids[end - 1] for _, end in encoded.trained)
+        turns = encoded.trained if has_turns(encoded.source) else ()
+        self.ends = frozenset(encoded.ids[end - 1] for _, end in turns)
 
 
 def unpacked(content: bytes) -> Iterator[Conversation]:

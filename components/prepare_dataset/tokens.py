@@ -21,6 +21,7 @@ from components.prepare_dataset.chat_template import read_template
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.samples import Sample
 from components.prepare_dataset.template_process import BoundedTemplate
+from components.prepare_dataset.texts import cut, has_turns, is_text, is_tokens, text_sample, token_row
 from components.prepare_dataset.token_places import PlacedTokenizer, Tokens
 from components.shared.errors import DataError, HaganeError, ModelError
 from components.shared.model_source import read_config, read_json_object
@@ -31,6 +32,8 @@ STARTS_INSIDE = "starts inside a token"
 SPECIAL_IN_WORDS = "special token in words"
 """The conversation's own words hold a special token: the tokenizer takes it for the real one."""
 UNKNOWN_CHARACTER = "unknown character"
+
+NO_TEMPLATE = "no chat template: texts as they are"
 
 # transformers 5.23, tokenization_utils_base.py, SPECIAL_TOKENS_ATTRIBUTES: the names a template may use
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -47,6 +50,8 @@ class Encoder:
     """Tokens that may end an assistant turn: eos and every special token."""
     vocab_size: int
     """Rows of the model's embedding matrix."""
+    text_tokens: int = 1024
+    """Most tokens of a row of a text, which is cut there."""
 
     @cached_property
     def end_tokens(self) -> tuple[str, ...]:
@@ -57,7 +62,24 @@ class Encoder:
 
     def samples_of(self, conversations: Sequence[Conversation]) -> list[tuple[Sample, ...] | DataError]:
         """For each conversation its texts (samples.py), or why it has none. Raises DataError where a limit of rendering is reached."""
-        return self.template.samples(conversations, self.end_tokens)
+        turned = [each for each in conversations if has_turns(each)]
+        rendered = iter(self.template.samples(turned, self.end_tokens) if turned else ())
+        return [next(rendered) if has_turns(each) else self._text_samples(each) for each in conversations]
+
+    def _text_samples(self, conversation: Conversation) -> tuple[Sample, ...] | DataError:
+        if is_tokens(conversation):
+            text = self.tokenizer.decode(list(token_row(conversation)[0]), skip_special_tokens=False)
+            return (Sample(text, ()),)
+        special_tokens = self.template.special_tokens
+        if special_tokens.get("eos_token") not in self.end_tokens:
+            return DataError("the tokenizer names no eos_token to end a text with; name it in tokenizer_config.json")
+        return (text_sample(conversation, special_tokens, begins_with_bos=self._begins_with_bos),)
+
+    @cached_property
+    def _begins_with_bos(self) -> bool:
+        """Whether the tokenizer by itself puts bos before a text."""
+        bos = self.tokenizer.token_to_id(self.template.special_tokens.get("bos_token", ""))
+        return bos is not None and self.tokenizer.encode("a", add_special_tokens=True).ids[0] == bos
 
     @cached_property
     def placed(self) -> PlacedTokenizer:
@@ -105,8 +127,10 @@ def load_encoder(
     *,
     now: datetime,
     template_args: Mapping[str, Any] | None = None,
+    needs_template: bool = True,
 ) -> Encoder:
-    """The tokenizer of a model's folder and the template that `data.chat_template` chose.
+    """The tokenizer of a model's folder and the template that `data.chat_template` chose; an empty one where the model brings
+    none and none is needed, as for texts without turns.
 
     Raises:
         HaganeError: tokenizer, config or template cannot be used; all problems at once.
@@ -119,7 +143,15 @@ def load_encoder(
     special_tokens = _special_tokens(folder, settings)
     template = attempt(
         errors,
-        lambda: _load_template(folder, chat_template, settings, special_tokens, now=now, arguments=template_args or {}),
+        lambda: _load_template(
+            folder,
+            chat_template,
+            settings,
+            special_tokens,
+            now=now,
+            arguments=template_args or {},
+            needed=needs_template,
+        ),
     )
     if vocab_size is None or tokenizer is None or template is None or errors:
         raise all_of(errors)
@@ -137,8 +169,14 @@ def _load_template(
     *,
     now: datetime,
     arguments: Mapping[str, Any],
+    needed: bool,
 ) -> BoundedTemplate:
-    name, text = read_template(folder, chat_template, settings)
+    try:
+        name, text = read_template(folder, chat_template, settings)
+    except ModelError:
+        if needed:
+            raise
+        name, text = NO_TEMPLATE, ""
     template = BoundedTemplate(name, text, special_tokens, now, arguments)
     template.compile()
     return template
@@ -146,16 +184,40 @@ def _load_template(
 
 def encode(encoder: Encoder, conversations: Sequence[Conversation]) -> tuple[list[Encoded], dict[str, list[str]]]:
     """(tokens of every text that can be trained on, problem -> the places of all that have it)."""
-    marked, problems = rendered(encoder, conversations)
+    turned = [each for each in conversations if not is_tokens(each)]
+    marked, problems = rendered(encoder, turned)
     texts, spans = [sample.text for _, sample in marked], [sample.spans for _, sample in marked]
     encoded: list[Encoded] = []
     for (conversation, sample), tokens in zip(marked, encoder.placed.encode(texts, spans), strict=True):
         problem = _problem(encoder, tokens)
-        if problem is None:
-            encoded.append(_encoded(encoder, conversation, sample, tokens))
-        else:
+        if problem is not None:
             problems[problem].append(conversation.where)
+            continue
+        found = _encoded(encoder, conversation, sample, tokens)
+        encoded += _rows_of_text(found, encoder.text_tokens) if is_text(conversation) else [found]
+    for conversation in conversations:
+        if is_tokens(conversation):
+            problem = _row_problem(encoder, conversation)
+            if problem is None:
+                encoded.append(Encoded(conversation, *token_row(conversation)))
+            else:
+                problems[problem].append(conversation.where)
+    if len(turned) < len(conversations):
+        places = {id(conversation): place for place, conversation in enumerate(conversations)}
+        encoded.sort(key=lambda each: places[id(each.source)])
     return encoded, problems
+
+
+def _rows_of_text(encoded: Encoded, most: int) -> list[Encoded]:
+    return [Encoded(encoded.source, ids, trained, encoded.notes) for ids, trained in cut(encoded.ids, most)]
+
+
+def _row_problem(encoder: Encoder, conversation: Conversation) -> str | None:
+    """Why a row that was tokenised elsewhere cannot be trained on, if it cannot."""
+    largest = max(token_row(conversation)[0])
+    if largest < encoder.vocab_size:
+        return None
+    return f"input_ids: found {largest}, the model has embeddings 0 to {encoder.vocab_size - 1}; tokenise with this model's tokenizer"
 
 
 def rendered(
@@ -166,7 +228,10 @@ def rendered(
     marked: list[tuple[Conversation, Sample]] = []
     problems: dict[str, list[str]] = defaultdict(list)
     for conversation, samples in zip(conversations, encoder.samples_of(conversations), strict=True):
-        if isinstance(samples, DataError):
+        row_problem = _row_problem(encoder, conversation) if is_tokens(conversation) else None
+        if row_problem is not None:
+            problems[row_problem].append(conversation.where)
+        elif isinstance(samples, DataError):
             problems[str(samples)].append(conversation.where)
         else:
             marked += [(conversation, sample) for sample in samples]

@@ -15,7 +15,7 @@ from components.render_config.files import lifecycle_json
 from components.render_config.hardware import GIB, machine_memory
 from components.render_config.import_deepspeed import explained, read_deepspeed
 from components.render_config.page import render_page
-from components.render_config.planner import DatasetFacts, Machine, check_spec, make_plan, settle
+from components.render_config.planner import NO_DATASET, DatasetFacts, Machine, check_spec, make_plan, row_tokens_of, settle
 from components.render_config.pytorchjob import pytorchjob
 from components.render_config.trainjob import trainjob
 from components.shared.checkpoints import committed_checkpoints, resume_problem
@@ -105,7 +105,8 @@ def plan_without_data(spec: RunSpec, *, num_rows: int, folder: Path, job_of: Run
     """The plan's files are in the folder, made for so many full rows, from the model's config alone. Raises as `run_step`, and takes
     `job_of` as it does."""
     config = planned_config(resolve_model(spec.model, patterns=("config.json",)))
-    facts = DatasetFacts(digest="", num_rows=num_rows, num_tokens=num_rows * spec.data.row_tokens, model_revision=spec.model.revision)
+    num_tokens = num_rows * row_tokens_of(spec, NO_DATASET, config)
+    facts = DatasetFacts(digest="", num_rows=num_rows, num_tokens=num_tokens, model_revision=spec.model.revision)
     plan = make_plan(spec, facts, config, machine=this_machine())
     write_plan(folder, job_of or spec, plan, hidden_size=architecture_of(config).hidden_size)
     return plan
@@ -138,6 +139,7 @@ def dataset_facts(dataset: Manifest) -> DatasetFacts:
         num_rows=int(facts["num_rows"] or 0),
         num_tokens=int(facts["num_tokens"] or 0),
         num_held_out=int(facts["held_out_rows"] or 0),
+        row_tokens=_whole(facts.get("row_tokens")),
         packed=bool(facts.get("packed", True)),
         longest_conversation=_whole(facts.get("longest_conversation")),
         model_revision=None if revision is None else str(revision),

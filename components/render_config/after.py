@@ -10,6 +10,7 @@ from components.render_config.hardware import CORE_FP32, GIB, Hardware
 from components.render_config.shapes import Architecture
 from components.render_config.timing import CPU_SHARE, HOST_GB_S, SLOWER, forward_flops
 from components.shared.figures import plain
+from components.shared.held_out import NOTHING_HELD_OUT
 from components.shared.plan import EVALUATE_POD_HOURS, AfterPlan
 from components.shared.spec import RunSpec
 
@@ -29,6 +30,7 @@ def plan_after(
     hardware: Hardware,
     *,
     num_held_out: int,
+    row_tokens: int,
     mean_row_tokens: float,
     num_cores: int,
 ) -> AfterPlan:
@@ -39,7 +41,7 @@ def plan_after(
     affordable = num_held_out if row_seconds is None else max(LEAST_ROWS, int(AUTO_HOURS * 3600 / row_seconds))
     rows = min(num_held_out, affordable if spec.evaluation.rows == "auto" else spec.evaluation.rows)
     weights = 4 * architecture.num_parameters
-    logits = LOGITS_COPIES * 4 * spec.data.row_tokens * architecture.vocabulary
+    logits = LOGITS_COPIES * 4 * row_tokens * architecture.vocabulary
     return AfterPlan(
         held_out_rows=rows,
         hours=None if row_seconds is None else (rows * row_seconds + _answer_seconds(spec, architecture)) / 3600,
@@ -68,6 +70,8 @@ def _answer_seconds(spec: RunSpec, architecture: Architecture) -> float:
 
 
 def after_cautions(spec: RunSpec, after: AfterPlan) -> Iterator[str]:
+    if not spec.data.holds_out:
+        yield NOTHING_HELD_OUT
     if spec.backend != "local" and after.hours is not None and after.hours > EVALUATE_POD_HOURS:
         yield (
             f"evaluation.rows: {after.held_out_rows:,} rows take about {plain(after.hours)} hours on {after.cpus} cores, and the step that "
@@ -80,7 +84,7 @@ def after_reasons(spec: RunSpec, after: AfterPlan, *, num_held_out: int) -> dict
     limit = f"what is measured in about {AUTO_HOURS:g} hours" if asked == "auto" else f"evaluation.rows {asked:,}"
     of_pods = f"one for each {PARAMETERS_A_CORE / 1e9:g}B parameters, from {LEAST_CPUS} to {MOST_CPUS}"
     found = {
-        "after.held_out_rows": f"the fewer of {num_held_out:,} held out and {limit}",
+        "after.held_out_rows": f"the fewer of {num_held_out:,} held out and {limit}" if num_held_out else "nothing is held out",
         "after.hours": "both models on each row, and their answers",
         "after.cpus": "this machine's" if spec.backend == "local" else of_pods,
         "after.export_bytes": "two processes, and 4 bytes a parameter: the export is loaded in fp32 to be verified",

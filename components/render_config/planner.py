@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from components.render_config.words import model_cautions, reasons, step_caution
 from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.model_registry import KnownModel, ModelFamily, known_model
 from components.shared.plan import HardwarePlan, LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
+from components.shared.positions import known_positions
 from components.shared.row_packing import RowPacking, row_packing, untrainable
 from components.shared.spec import HOW_NOT_WHAT, LoraSpec, RunSpec
 
@@ -44,12 +45,16 @@ class DatasetFacts:
     model_revision: str | None
     num_held_out: int | None = None
     """Held-out rows; None where there is no dataset yet."""
+    row_tokens: int | None = None
+    """Most tokens of a row; None where there is no dataset yet."""
     packed: bool | None = None
     """Whether conversations share rows; None where there is no dataset yet."""
     longest_conversation: int | None = None
     """Tokens of the longest conversation, training or held out; None where it is not known."""
 
 
+ROW_TOKENS_UNKNOWN = 1024
+"""What a plan without data counts for `data.row_tokens: auto`, the least that packed rows get."""
 NO_DATASET = DatasetFacts(digest="", num_rows=0, num_tokens=0, model_revision=None)
 
 
@@ -105,13 +110,15 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         raise SpecError(
             "zero.stage: found 0, allowed 1, 2 or 3 in fp16, whose loss DeepSpeed scales only with ZeRO. Fix: set zero.stage: 1, or auto"
         )
+    row_tokens = row_tokens_of(spec, dataset, config)
+    longest_row = _longest_row(dataset, row_tokens)
     on_gpu = hardware.gpu_bytes is not None
     attention = choose_attention(
         spec.training.attention,
         config,
         packed=packing.packed,
         on_gpu=on_gpu,
-        row_tokens=_longest_row(spec, dataset),
+        row_tokens=longest_row,
         precision=precision,
     )
     output_layer = choose_output_layer(
@@ -119,7 +126,7 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         config,
         full=spec.training.method == "full",
         on_gpu=on_gpu,
-        tokens=_longest_row(spec, dataset) * (1 if spec.training.micro_batch == "auto" else spec.training.micro_batch),
+        tokens=longest_row * (1 if spec.training.micro_batch == "auto" else spec.training.micro_batch),
         hidden_size=architecture.hidden_size,
         weight_bytes=WEIGHT_BYTES[precision],
         label_smoothing=spec.training.label_smoothing,
@@ -130,8 +137,8 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         targets=targets,
         rank=spec.lora.rank,
         weight_bytes=WEIGHT_BYTES[precision],
-        row_tokens=_longest_row(spec, dataset),
-        mean_row_tokens=_mean_row_tokens(spec, dataset),
+        row_tokens=longest_row,
+        mean_row_tokens=_mean_row_tokens(dataset, row_tokens),
         global_batch=spec.training.global_batch,
         micro_batch=None if spec.training.micro_batch == "auto" else spec.training.micro_batch,
         checkpointing=spec.training.gradient_checkpointing,
@@ -206,10 +213,17 @@ def _targets(spec: RunSpec, architecture: Architecture) -> Targets:
 
 
 def _check_row_tokens(spec: RunSpec, config: Mapping[str, Any]) -> None:
-    name = "n_positions" if "n_positions" in config else "max_position_embeddings"
-    longest = config.get(name)
-    if longest is not None and spec.data.row_tokens > longest:
-        raise ModelError(f"data.row_tokens: got {spec.data.row_tokens}, the model's {name} allows at most {longest}")
+    known, asked = known_positions(config), spec.data.row_tokens
+    if known is not None and asked != "auto" and asked > known[1]:
+        raise ModelError(f"data.row_tokens: got {asked}, the model's {known[0]} allows at most {known[1]}")
+
+
+def row_tokens_of(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any]) -> int:
+    """Most tokens of a row. Where auto is not decided yet, for want of data, ROW_TOKENS_UNKNOWN, as far as the model knows positions."""
+    if spec.data.row_tokens != "auto":
+        return spec.data.row_tokens
+    known = known_positions(config)
+    return dataset.row_tokens or min(ROW_TOKENS_UNKNOWN, known[1] if known else ROW_TOKENS_UNKNOWN)
 
 
 def _packing(spec: RunSpec, config: Mapping[str, Any], dataset: DatasetFacts) -> RowPacking:
@@ -224,15 +238,15 @@ def _packing(spec: RunSpec, config: Mapping[str, Any], dataset: DatasetFacts) ->
     return packing
 
 
-def _longest_row(spec: RunSpec, dataset: DatasetFacts) -> int:
+def _longest_row(dataset: DatasetFacts, row_tokens: int) -> int:
     """Packed rows are taken to be full."""
     if dataset.packed is False and dataset.longest_conversation is not None:
         return dataset.longest_conversation
-    return spec.data.row_tokens
+    return row_tokens
 
 
-def _mean_row_tokens(spec: RunSpec, dataset: DatasetFacts) -> float:
-    return dataset.num_tokens / dataset.num_rows if dataset.packed is False else spec.data.row_tokens
+def _mean_row_tokens(dataset: DatasetFacts, row_tokens: int) -> float:
+    return dataset.num_tokens / dataset.num_rows if dataset.packed is False else row_tokens
 
 
 def _num_processes(spec: RunSpec) -> int:
@@ -269,6 +283,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         architecture,
         decided.hardware,
         num_held_out=num_held_out,
+        row_tokens=row_tokens_of(spec, dataset, config),
         mean_row_tokens=decided.wish.mean_row_tokens,
         num_cores=num_cores,
     )
@@ -302,7 +317,8 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
             *choice.cautions,
             *job_cautions(spec),
             *model_cautions(spec, decided),
-            *step_cautions(spec, steps),
+            *step_cautions(spec, steps, row_tokens=row_tokens_of(spec, dataset, config)),
+            *_row_cautions(spec, dataset),
             *after_cautions(spec, after),
         ),
         memory=MemoryPlan(
@@ -326,8 +342,15 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     return plan.model_copy(update={"reasons": plan.reasons | file_reasons(files)})
 
 
+def _row_cautions(spec: RunSpec, dataset: DatasetFacts) -> Iterator[str]:
+    if spec.data.row_tokens == "auto" and dataset.row_tokens is None:
+        yield f"data.row_tokens: auto is decided by the data, which was not read: this plan counts {ROW_TOKENS_UNKNOWN:,} tokens a row"
+
+
 def held_out_rows(spec: RunSpec, dataset: DatasetFacts) -> int:
     """Held-out rows; without a dataset, the share of all rows that is set aside."""
+    if not spec.data.holds_out:
+        return 0
     share = spec.data.held_out_share
     return max(1, round(dataset.num_rows * share / (1 - share))) if dataset.num_held_out is None else dataset.num_held_out
 

@@ -78,7 +78,7 @@ def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
         )
 
 
-def step_cautions(spec: RunSpec, steps: StepPlan) -> Iterator[str]:
+def step_cautions(spec: RunSpec, steps: StepPlan, *, row_tokens: int) -> Iterator[str]:
     """A training of few optimizer steps, unless `max_steps` asks for it."""
     if steps.total_steps >= FEWEST_STEPS or spec.training.max_steps is not None:
         return
@@ -86,7 +86,7 @@ def step_cautions(spec: RunSpec, steps: StepPlan) -> Iterator[str]:
     if spec.training.global_batch > 1:
         changes.append(f"a smaller training.global_batch (now {spec.training.global_batch})")
     if steps.num_rows < FEWEST_STEPS:
-        changes.append(f"shorter rows, as {spec.data.row_tokens:,} tokens each make only {steps.num_rows} (data.row_tokens)")
+        changes.append(f"shorter rows, as {row_tokens:,} tokens each make only {steps.num_rows} (data.row_tokens)")
     yield (
         f"training: {steps.total_steps} optimizer steps, fewer than {FEWEST_STEPS}, may change the model little; "
         f"more data gives more of them, or {', or '.join(changes)}"

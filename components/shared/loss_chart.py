@@ -34,11 +34,10 @@ class Scale:
 
 
 def loss_chart(history: History, *, width: int, height: int) -> str:
-    """Training loss by step, held-out loss before the first step, which is finite, and at the end of each epoch. A loss that is no number
-    has no place in the drawing."""
+    """Training loss by step; held-out loss, if any, before the first step and at the end of each epoch. A loss that is no number has no
+    place in the drawing."""
     training = thinned([(step.step, step.loss) for step in history.steps if math.isfinite(step.loss)])
-    epochs = ((epoch.step, epoch.held_out_loss) for epoch in history.epochs if math.isfinite(epoch.held_out_loss))
-    held_out = [(0.0, history.start_held_out_loss), *epochs]
+    held_out = _held_out_points(history)
     losses = ticks(min(y for _, y in (*training, *held_out)), max(y for _, y in (*training, *held_out)), most=height // 50)
     scale = Scale(width, height, last_step=history.epochs[-1].step, low=losses[0], high=losses[-1])
     parts = [
@@ -49,8 +48,15 @@ def loss_chart(history: History, *, width: int, height: int) -> str:
         *(f'<circle class="held-out" cx="{scale.x(step)}" cy="{scale.y(loss)}" r="4.5"/>' for step, loss in held_out),
         *_labels(scale, held_out),
     ]
-    title = f"Training loss by step, and held-out loss from {held_out[0][1]:.3f} to {held_out[-1][1]:.3f}"
+    title = "Training loss by step"
+    if held_out:
+        title += f", and held-out loss from {held_out[0][1]:.3f} to {held_out[-1][1]:.3f}"
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">\n' + "\n".join(parts) + "\n</svg>"
+
+
+def _held_out_points(history: History) -> list[Point]:
+    losses = [(0, history.start_held_out_loss), *((epoch.step, epoch.held_out_loss) for epoch in history.epochs)]
+    return [(float(step), loss) for step, loss in losses if loss is not None and math.isfinite(loss)]
 
 
 def thinned(points: list[Point], most: int = MOST_POINTS) -> list[Point]:
@@ -97,5 +103,7 @@ def line(name: str, scale: Scale, points: list[Point]) -> str:
 
 def _labels(scale: Scale, held_out: list[Point]) -> Iterable[str]:
     """The first and the last held-out loss in numbers, inside the plot."""
+    if not held_out:
+        return
     for (step, loss), anchor, aside in ((held_out[0], "start", 10), (held_out[-1], "end", -4)):
         yield f'<text class="value" x="{scale.x(step) + aside}" y="{scale.y(loss) - 12}" text-anchor="{anchor}">{loss:.3f}</text>'

@@ -62,7 +62,7 @@ def resolve_model(spec: ModelSpec, *, patterns: tuple[str, ...]) -> ResolvedMode
         raise ModelError(f"model.source: {spec.source!r} is a file; name the folder that holds config.json and the weights")
     if not is_hub_id(spec.source):
         raise ModelError(f"model.source: no folder {spec.source!r}{_neighbours(folder)}; make it, or name a hub id such as org/name")
-    snapshot = patiently(lambda: _download(spec, patterns), what="hub", may_pass=_may_come_back)
+    snapshot = patiently(lambda: _download(spec, patterns), what="hub", may_pass=may_come_back)
     return ResolvedModel(folder=snapshot, revision=snapshot.name)
 
 
@@ -168,8 +168,8 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
     except errors.RepositoryNotFoundError:
         complaint = f"{at} {no_folder}, and no model of the hub that this HF_TOKEN (or none) may see; check the spelling"
     except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError) as error:
-        complaint = f"{at} {no_folder}, and the hub did not give it ({_cause(error)}); check network, HF_ENDPOINT and HF_HUB_OFFLINE"
-        status = _status(error.__cause__)
+        complaint = f"{at} {no_folder}, and the hub did not give it ({cause_of(error)}); check network, HF_ENDPOINT and HF_HUB_OFFLINE"
+        status = status_of(error.__cause__)
         may_not_ask = isinstance(error.__cause__, errors.OfflineModeIsEnabled)
         if status in BUSY or (status is None and not may_not_ask):
             kind = HubUnreachable
@@ -178,23 +178,23 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
     except errors.HFValidationError:
         complaint = f"{at} {no_folder} and no possible hub id; name a folder or a hub id such as org/name"
     except (errors.HfHubHTTPError, HTTPError, OSError) as error:
-        complaint = f"{at}: the download from the hub broke off ({_cause(error)}); run the same command again"
-        status = _status(error)
+        complaint = f"{at}: the download from the hub broke off ({cause_of(error)}); run the same command again"
+        status = status_of(error)
         no_answer = status is None and isinstance(error, (HTTPError, ConnectionError, TimeoutError))
         if no_answer or status in BUSY:
             kind = HubUnreachable
     raise kind(f"model.source: {complaint}") from None
 
 
-def _may_come_back(error: BaseException) -> bool:
+def may_come_back(error: BaseException) -> bool:
     return isinstance(error, HubUnreachable)
 
 
-def _status(error: BaseException | None) -> int | None:
+def status_of(error: BaseException | None) -> int | None:
     """The HTTP status that the hub answered with; None without an answer."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """The kind of what first went wrong, without its text: that may hold a signed URL."""
     return type(error.__cause__ or error).__name__

@@ -18,7 +18,8 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u2
 _SECRET_WORDS = re.compile(
     r"(^|[^a-z])(secret|token|password|passwd|pwd|credentials?|signature|(api|access|private|secret)[._-]?keys?|apikey)([^a-z]|$)"
 )
-_USER = re.compile(r"(?<=:/)(/?)[^\s'\"]+@")
+_HUB_REVISION = r"(?<=\bhf:/)/(?:datasets/)?[\w.-]+/[\w.-]+@"
+_USER = re.compile(rf"(?<=:/)(?!{_HUB_REVISION})(/?)[^\s'\"]+@")
 _QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s'\"?#]*)\?[^\s'\"#]+", re.IGNORECASE)
 _FRAGMENT = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s'\"#]*)#(?!/)[^\s'\"]+", re.IGNORECASE)
 _SIGNED_PATH = re.compile(r"\?[^\s'\"]*(signature|credential|token|secret|password|key)[^\s'\"]*", re.IGNORECASE)

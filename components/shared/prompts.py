@@ -51,7 +51,7 @@ class BaseFile(FrozenModel):
 class Prompts(FrozenModel):
     schema_version: Literal[1] = 1
     chat_template: str
-    """The Jinja text that wrote the training data."""
+    """The Jinja text that wrote the training data; empty where the data is texts without turns and the model brings none."""
     template_args: dict[str, Any] = Field(default_factory=dict)
     """What else it was given: `data.template_args`."""
     end_token_ids: tuple[int, ...]

@@ -25,14 +25,15 @@ class EpochLosses(FrozenModel):
     """The epoch's last step."""
     loss: float
     """Mean per trained token over the epoch's steps, each measured before its update. Runs of hagane 0.1: mean of the steps' losses."""
-    held_out_loss: float
+    held_out_loss: float | None = None
+    """None where nothing is held out."""
 
 
 class History(FrozenModel):
     """checkpoints/history.json, written at the end of training."""
 
-    start_held_out_loss: float
-    """Before the first step."""
+    start_held_out_loss: float | None = None
+    """Before the first step; None where nothing is held out."""
     seconds: float
     tokens: int
     """Tokens of all rows of all epochs."""
@@ -127,14 +128,20 @@ class Answer(FrozenModel):
 class Evaluation(FrozenModel):
     """evaluation.json."""
 
-    base: Measure
-    tuned: Measure
+    base: Measure | None
+    tuned: Measure | None
+    """Both None where nothing is held out."""
     answers: tuple[Answer, ...]
-    improved: bool
-    """The tuned model's held-out loss is below the base's."""
+    improved: bool | None
+    """The tuned model's held-out loss is below the base's; None where nothing is held out."""
     measured_rows: int | None = None
     held_out_rows: int | None = None
     """Of these, `measured_rows` were measured; None in a run of hagane 0.1.0 or before, which measured all."""
+
+    @property
+    def both(self) -> tuple[Measure, Measure] | None:
+        """Base and tuned model; None where nothing is held out."""
+        return None if self.base is None or self.tuned is None else (self.base, self.tuned)
 
     @property
     def part(self) -> str:

@@ -227,7 +227,8 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     trainer.add_callback(EngineSetup(engine, seed=spec.training.seed))
     trainer.add_callback(SkippedSteps(engine, log))
     trainer.add_callback(ProveRows(lambda: look_at(trainer, rows), plan, agreement, log))
-    trainer.add_callback(HeldOutLoss(measure, log, stop=boundary.stop))
+    if len(held_out):
+        trainer.add_callback(HeldOutLoss(measure, log, stop=boundary.stop))
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(boundary)
     map_files(when=job.resume is not None)

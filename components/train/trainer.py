@@ -246,6 +246,6 @@ def epoch_loss(history: LogHistory, *, steps_per_epoch: int, epoch: int) -> floa
     return sum(weight * entry["loss"] for weight, entry in zip(weights, steps, strict=True)) / sum(weights)
 
 
-def held_out_loss_of(history: LogHistory, epoch: int) -> float:
-    """What `HeldOutLoss` measured at the end of an epoch; 0 is before training."""
-    return next(entry["held_out_loss"] for entry in history if entry.get("held_out_epoch") == epoch)
+def held_out_loss_of(history: LogHistory, epoch: int) -> float | None:
+    """What `HeldOutLoss` measured at the end of an epoch, 0 being before training; None where nothing is held out."""
+    return next((entry["held_out_loss"] for entry in history if entry.get("held_out_epoch") == epoch), None)

@@ -11,7 +11,7 @@ from components.shared.figures import plural
 from components.shared.loss_chart import loss_chart
 from components.shared.page import page_environment
 from components.shared.plan import Plan
-from components.shared.results import Verification
+from components.shared.results import Evaluation, Verification
 from components.shared.spec_file import spec_yaml
 from components.write_report import words
 from components.write_report.against_plan import against_plan, told
@@ -79,12 +79,18 @@ def model_name(found: RunFound) -> str:
 def verdict(found: RunFound) -> str:
     """What was tuned on what, how long it took, what came of it: one sentence, behind which the two losses stand."""
     what = "LoRA" if found.plan.lora is not None else "full training"
-    moved = "fell" if found.evaluation.improved else "did not fall"
     conversations = plural(int(found.dataset.facts["num_conversations"] or 0), "conversation")
     return (
         f"{model_name(found)} learned from {conversations} by {what}, {plural(len(found.history.epochs), 'epoch')} in "
-        f"{words.duration(found.history.seconds)}; its loss on held-out conversations {moved}:"
+        f"{words.duration(found.history.seconds)}; {_outcome(found.evaluation)}"
     )
+
+
+def _outcome(evaluation: Evaluation) -> str:
+    if evaluation.improved is None:
+        return "nothing was held out, so no loss says whether it helped."
+    moved = "fell" if evaluation.improved else "did not fall"
+    return f"its loss on held-out conversations {moved}:"
 
 
 def proof_bars(found: Verification) -> list[ProofBar]:

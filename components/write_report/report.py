@@ -27,5 +27,7 @@ def report_run(run: str, log: Log) -> Manifest:
     (local / "report.html").write_text(render_page(found), encoding="utf-8")
     (local / "report.json").write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     log.info("reported", page=f"{run}/{REPORT}/report.html")
-    facts = {"base_loss": found.evaluation.base.loss, "tuned_loss": found.evaluation.tuned.loss, "seconds": found.history.seconds}
+    base, tuned = found.evaluation.base, found.evaluation.tuned
+    losses = {"base_loss": None if base is None else base.loss, "tuned_loss": None if tuned is None else tuned.loss}
+    facts = {**losses, "seconds": found.history.seconds}
     return publish_folder(store, REPORT, local, made_by="write_report", inputs=inputs, facts=facts)

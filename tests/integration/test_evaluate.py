@@ -67,6 +67,8 @@ def test_base_and_tuned_model_are_measured_and_asked(folder: Path):
     found = Evaluation.model_validate_json((run / "evaluation/evaluation.json").read_bytes())
     rows = read_rows(run / "dataset/held_out.parquet")
     base = measure(AutoModelForCausalLM.from_pretrained(folder / "base"), rows, on_row=lambda: None)
+    assert found.base is not None
+    assert found.tuned is not None
     assert found.base.loss == pytest.approx(base.loss, abs=1e-5)
     assert found.tuned.loss < found.base.loss - 0.1
     assert found.improved
@@ -89,6 +91,7 @@ def test_as_many_rows_as_planned_are_measured_and_the_page_tells_of_how_many(fol
     rows = read_rows(run / "dataset/held_out.parquet")
     base = measure(AutoModelForCausalLM.from_pretrained(folder / "base"), [rows[0], rows[len(rows) // 2]], on_row=lambda: None)
     assert (found.measured_rows, found.held_out_rows) == (2, len(rows))
+    assert found.base is not None
     assert found.base.loss == pytest.approx(base.loss, abs=1e-5)
     assert f"(2 of {len(rows)} rows)" in answers_page("tiny", found)
 

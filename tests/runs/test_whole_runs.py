@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from components.shared.checkpoints import committed_checkpoints
 from components.shared.layout import manifest_key
@@ -25,6 +26,19 @@ pytestmark = pytest.mark.slow
 def test_a_spec_becomes_a_verified_model(architecture: str, method: str, tmp_path: Path) -> None:
     zero = ZERO3 if architecture == "llama" else "auto"
     assert_run_verified(tiny_spec(tmp_path, architecture=architecture, method=method, zero=zero), tmp_path)
+
+
+def test_a_run_that_holds_nothing_out_is_finished_without_a_gate(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, zero="auto")
+    tree = yaml.safe_load(spec.read_text())
+    del tree["data"]["held_out"]
+    spec.write_text(json.dumps({**tree, "data": {**tree["data"], "held_out_share": 0}}))
+    done = hagane("run", spec, work=tmp_path / "work")
+    assert done.exit_code == 0, done.errors
+    assert "nothing was held out, so no loss says whether it helped" in done.output
+    report = read_json(LocalStore(tmp_path / "store/tiny"), "report/report.json")
+    assert report["held_out_loss"] is None
+    assert report["answers"][0]["question"] == "What is 12 plus 7?"
 
 
 def test_a_finished_run_is_not_done_again_and_its_s3_store_holds_one_checkpoint_per_epoch(tmp_path: Path, s3_env: S3Server) -> None:

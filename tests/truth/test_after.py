@@ -74,7 +74,9 @@ def planned(folder: Path) -> AfterPlan:
         "data": {"train": "s3://b/d", "row_tokens": ROW_TOKENS},
     }  # fmt: skip
     architecture = architecture_of(AutoConfig.from_pretrained(folder / "base").to_dict())
-    return plan_after(spec_from_parameter(tree), architecture, CPU, num_held_out=10, mean_row_tokens=ROW_TOKENS, num_cores=2)
+    return plan_after(
+        spec_from_parameter(tree), architecture, CPU, num_held_out=10, row_tokens=ROW_TOKENS, mean_row_tokens=ROW_TOKENS, num_cores=2
+    )
 
 
 def measured(code: str, folder: Path) -> int:

@@ -97,3 +97,10 @@ def test_a_tokenizer_of_a_class_that_transformers_lacks_is_read_without_its_code
     (tmp_path / "evil.py").write_text("raise SystemExit('code of the model was run')")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
     assert load_tokenizer(tmp_path, "model")("12 plus 7")["input_ids"] == known("12 plus 7")["input_ids"]
+
+
+def test_without_a_chat_template_the_answer_continues_the_question(model, tokenizer):
+    tokenizer.chat_template = None
+    tokens = model.generate(**tokenizer("41の次は", return_tensors="pt"), max_new_tokens=8, do_sample=False)
+    expected = tokenizer.decode(tokens[0][len(tokenizer("41の次は")["input_ids"]) :], skip_special_tokens=True).strip()
+    assert answer(model, tokenizer, "41の次は", answer_tokens=8) == expected

@@ -4,10 +4,13 @@ import pytest
 import structlog
 import torch
 
-from components.evaluate.evaluation import Models, evaluate, evenly_spaced, measured_in
+from components.evaluate.evaluation import Models, evaluate, evenly_spaced, gated, measured_in
 from components.evaluate.held_out import PackedRow
+from components.evaluate.page import answers_page, numbers_of
+from components.shared.manifest import Manifest
 from components.shared.plan import Precision
-from components.shared.spec_file import parse_spec
+from components.shared.results import Evaluation
+from components.shared.spec_file import parse_spec, spec_from_parameter
 from tests.tiny_models import make_model
 
 
@@ -50,3 +53,14 @@ def test_questions_are_asked_with_the_templates_arguments_of_the_spec(tmp_path: 
         return evaluate(models, [row], spec, structlog.get_logger(), num_held_out=1).answers[0].base
 
     assert answered(brief=True) != answered(brief=False) == answered()
+
+
+def test_without_held_out_data_nothing_is_measured_and_nothing_gates() -> None:
+    spec = spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d", "held_out_share": 0}})
+    found = Evaluation(base=None, tuned=None, answers=(), improved=None, measured_rows=0, held_out_rows=0)
+    facts = {"base_loss": None, "tuned_loss": None, "num_tokens": 0, "improved": None}
+    manifest = Manifest(folder="evaluation", made_by="evaluate", inputs={}, facts=facts, files=())
+    assert spec.evaluation.must_improve
+    assert gated(manifest, spec) is manifest
+    assert numbers_of(found) == {}
+    assert "no held-out loss: nothing was held out" in answers_page("s/t", found)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import yaml
 
@@ -51,18 +53,25 @@ PROMPTS = Prompts(
 )
 
 
-def card_of(method: str, base: BaseModel = HUB, prompts: Prompts = PROMPTS) -> str:
+def card_of(
+    method: str,
+    base: BaseModel = HUB,
+    prompts: Prompts = PROMPTS,
+    *,
+    data: dict[str, Any] | None = None,
+    history: History = HISTORY,
+) -> str:
     spec = parse_spec(
         {
             "name": "demo",
             "store": "s3://models/runs",
             "model": {"source": "org/base"},
-            "data": {"train": "chats.jsonl", "held_out": "kept.jsonl"},
+            "data": data or {"train": "chats.jsonl", "held_out": "kept.jsonl"},
             "training": {"method": method, "epochs": 1},
         }
     )
     plan = make_plan(spec, num_rows=32, revision=base.commit)
-    facts = CardFacts(spec=spec, plan=plan, history=HISTORY, verification=VERIFICATION, base=base, prompts=prompts, dataset=DATASET)
+    facts = CardFacts(spec=spec, plan=plan, history=history, verification=VERIFICATION, base=base, prompts=prompts, dataset=DATASET)
     return model_card(facts)
 
 
@@ -126,3 +135,18 @@ def test_the_cards_code_gives_the_template_the_arguments_of_training():
     assert asked["messages"] == [{"role": "user", "content": 'Say "hi"'}]
     assert {name: asked[name] for name in arguments} == arguments
     assert "**{" not in card_of("full").split("```python\n")[1]
+
+
+def test_the_card_of_a_run_that_held_nothing_out_says_so() -> None:
+    epochs = tuple(epoch.model_copy(update={"held_out_loss": None}) for epoch in HISTORY.epochs)
+    history = HISTORY.model_copy(update={"start_held_out_loss": None, "epochs": epochs})
+    card = card_of("lora", data={"train": "chats.jsonl", "held_out_share": 0}, history=history)
+    assert "nothing was held out: no loss was measured on conversations that it was not trained on" in card
+    assert "held-out loss" not in card
+
+
+def test_the_card_of_texts_asks_without_a_chat_template() -> None:
+    card = card_of("lora", prompts=PROMPTS.model_copy(update={"chat_template": ""}))
+    assert "written by no chat template: texts are trained on as they are" in card
+    assert "apply_chat_template" not in card
+    assert 'prompt = tokenizer("Say \\"hi\\"", return_tensors="pt")' in card

@@ -59,3 +59,17 @@ def test_what_is_no_event_is_left_alone(line: str) -> None:
 
 def test_durations_are_what_a_person_reads_at_a_glance() -> None:
     assert [duration(seconds) for seconds in (0.4, 75, 200, 3725)] == ["0 s", "75 s", "3 min 20 s", "62 min 05 s"]
+
+
+def test_progress_before_any_step_stands_behind_the_title() -> None:
+    output = io.StringIO()
+    console = open_console()
+    console.file = output
+    console.width = 120
+    event = event_of(
+        '{"event":"progress","component":"prepare_dataset","done":600,"total":600,"unit":"conversations","left_s":0.0,"level":"info"}'
+    )
+    assert event is not None
+    with Screen(console, (), title="checking every record") as screen:
+        screen.show(event)
+    assert "checking every record: 600/600 conversations" in output.getvalue()

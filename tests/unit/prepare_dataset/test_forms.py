@@ -193,8 +193,8 @@ def test_an_unknown_form_is_one_message_with_the_yaml_to_write(tmp_path: Path) -
     [
         ({"id": "x1", "question_ja": "long question", "answer_ja": "long answer"}, "{prompt: question_ja, completion: answer_ja}"),
         ({"message_id": "1", "parent_id": None, "text": "q", "role": "prompter"}, "single messages of OpenAssistant's trees"),
-        ({"text": "only text"}, "text without turns cannot be trained on"),
-        ({"input_ids": [1], "labels": [1]}, "write records such as"),
+        ({"body": "only text"}, "to train on all of it, write data: {format: text, columns: {text: body}}; or write records such as"),
+        ({"scores": [1], "n": 1}, "write records such as"),
     ],
 )
 def test_the_advice_for_an_unknown_form_fits_it(tmp_path: Path, record: dict[str, Any], told: str) -> None:

@@ -13,6 +13,8 @@ from components.shared.spec_file import parse_spec, spec_yaml
 from tests.command_line import hagane
 from tests.tiny_models import END, write_conversations
 
+NAMES = ("first sample", "random sample", "longest sample", "least trained sample", "longest sample that was left out")
+
 
 @pytest.fixture
 def spec(tmp_path: Path, model_folder: Path) -> RunSpec:
@@ -36,21 +38,34 @@ def test_a_file_is_described_without_a_model(tmp_path: Path) -> None:
 
 def test_a_spec_is_described_by_its_tokens_before_anything_is_dropped(spec: RunSpec) -> None:
     source = load_source(spec, now=datetime(2026, 11, 24))
-    lines = list(dataset_lines(source, spec.data.row_tokens))
+    lines = list(dataset_lines(source, spec.data))
     (row,) = [line for line in lines if line.endswith("<- data.row_tokens")]
     size, fitting, tokens = row.split()[:3]
     assert (size, fitting) == ("300", f"{40 / 41:.1%}")
     assert 50 < float(tokens.removesuffix("%")) < 97
     assert any(line.startswith("warning: 1 conversations longer than data.row_tokens were left out: 2.4% of all") for line in lines)
-    assert any(line.startswith("The longest sample, ") and "train.jsonl:41" in line for line in lines)
+    assert any(line.startswith("The longest sample that was left out, ") and "train.jsonl:41" in line for line in lines)
 
 
 def test_samples_show_what_is_trained_on_and_its_tokens(spec: RunSpec) -> None:
-    lines = list(dataset_lines(load_source(spec, now=datetime(2026, 11, 24)), spec.data.row_tokens))
+    lines = list(dataset_lines(load_source(spec, now=datetime(2026, 11, 24)), spec.data))
     first = lines.index(next(line for line in lines if line.startswith("The first sample")))
     shown = lines[first + 1 : lines.index("", first)]
     assert sum("⟦" in line for line in shown) == sum(f"{END}⟧" in line for line in shown) > 0
-    assert shown[-1].startswith("  tokens of the last trained turn, as text=id: ")
+    tokens = shown[shown.index("  tokens, as text=id, * trained on:") + 1 :]
+    words = " ".join(line.strip() for line in tokens).split()
+    assert words[0] == "<|bos|>=0"
+    assert f"*{END}=3" in words
+    trained = int(lines[first].split(" tokens, ")[1].split()[0])
+    assert sum(word.startswith("*") for word in words) == trained
+
+
+def test_samples_are_the_first_one_by_chance_the_longest_the_least_trained_and_a_dropped_one(spec: RunSpec) -> None:
+    lines = list(dataset_lines(load_source(spec, now=datetime(2026, 11, 24)), spec.data))
+    names = [line.split(",")[0] for line in lines if line.startswith("The ") and " trained on " in line]
+    assert names[0] == "The first sample"
+    assert names[-1] == "The longest sample that was left out"
+    assert set(names) <= {f"The {name}" for name in NAMES}
 
 
 def test_overrides_are_for_specs_alone(tmp_path: Path) -> None:

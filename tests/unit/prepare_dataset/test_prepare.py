@@ -13,6 +13,8 @@ from components.prepare_dataset.__main__ import check, kfp_step, prepare
 from components.prepare_dataset.assemble import LoggedProgress
 from components.prepare_dataset.claim import digest_of
 from components.prepare_dataset.source import load_source
+from components.render_config.__main__ import dataset_facts
+from components.render_config.planner import Machine, make_plan
 from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.layout import DATASET, PLAN
 from components.shared.log import set_up_log
@@ -24,6 +26,7 @@ from tests.s3_server import S3Server
 from tests.tiny_models import CHATML, write_conversations
 from tests.unit.prepare_dataset.chat_templates import HISTORY_WITHOUT_REASONING
 from tests.unit.prepare_dataset.conftest import Shown
+from tests.unit.render_config.test_planner import CONFIG
 
 
 @pytest.fixture
@@ -202,6 +205,81 @@ def test_without_a_held_out_file_a_share_of_train_is_kept_from_training(spec: Ru
     assert not trained & {tuple(row["input_ids"]) for row in _rows(shared, "held_out.parquet")}
 
 
+def test_a_held_out_share_of_0_trains_on_everything_and_says_what_is_lost(spec: RunSpec) -> None:
+    everything = _changed(spec, held_out=None, held_out_share=0)
+    facts = _prepare(everything).facts
+    assert (facts["num_conversations"], facts["held_out_conversations"], facts["held_out_rows"]) == (40, 0, 0)
+    assert pq.read_table(Path(everything.run_uri) / DATASET / "held_out.parquet").num_rows == 0
+    page = (Path(everything.run_uri) / DATASET / "page.html").read_text()
+    assert "nothing is held out: no held-out loss is measured" in page
+    assert "The training set" in page
+    assert check(everything) == []
+
+
+def test_the_best_checkpoint_is_not_asked_for_where_nothing_is_held_out(spec: RunSpec) -> None:
+    tree = _changed(spec, held_out=None, held_out_share=0).model_dump(mode="json")
+    with pytest.raises(SpecError, match=r"checkpoints.keep.best: got 2, but data.held_out_share is 0"):
+        spec_from_parameter({**tree, "checkpoints": {"keep": {"best": 2}}})
+
+
+BAD = [
+    '{"messages": [{"role": "user", "content": "q"}]}',
+    '{"messages": [{"role": "user", "content": "q"}]}',
+    '{"messages": ',
+    '{"messages": [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]}',
+]
+REFUSES_TWO_ANSWERS = CHATML.replace(
+    "{% for message in messages %}",
+    "{% for message in messages %}{% if loop.previtem and loop.previtem.role == message.role %}"
+    "{{ raise_exception('alternate') }}{% endif %}",
+)
+
+
+def _with_bad_records(spec: RunSpec, **data: object) -> RunSpec:
+    path = Path(spec.data.train_name)
+    path.write_text(path.read_text() + "\n".join(BAD) + "\n")
+    path.with_suffix(".jinja").write_text(REFUSES_TWO_ANSWERS)
+    return _changed(spec, chat_template=str(path.with_suffix(".jinja")), **data)
+
+
+def test_bad_records_stop_the_run_unless_they_may_be_skipped(spec: RunSpec) -> None:
+    with pytest.raises(DataError) as raised:
+        _prepare(_with_bad_records(spec))
+    assert len(raised.value.problems) == 2  # what the template refuses is seen once the records are read
+
+
+def test_skipped_records_are_counted_and_shown_with_their_reasons(spec: RunSpec) -> None:
+    lenient = _with_bad_records(spec, on_bad_record="skip")
+    assert check(lenient) == []
+    facts = _prepare(lenient).facts
+    assert (facts["skipped"], facts["num_conversations"]) == (4, 40)
+    quality = json.loads((Path(lenient.run_uri) / DATASET / "quality.json").read_text())
+    count, *reasons = quality["warnings"][:4]
+    assert count == "4 bad records were skipped (data.on_bad_record)"
+    name = spec.data.train_name
+    assert reasons[0].startswith(f"skipped: {name}:41: messages: no assistant turn, so nothing to learn")
+    assert reasons[0].endswith(f"(the same in 1 others, next {name}:42)")
+    assert reasons[1].startswith(f"skipped: {name}:43: not JSON")
+    assert "alternate" in reasons[2]
+
+
+def test_more_bad_records_than_the_limit_stop_the_run_in_check_and_prepare(spec: RunSpec) -> None:
+    strict = _with_bad_records(spec, on_bad_record="skip", max_bad_records=3)
+    with pytest.raises(DataError) as raised:
+        _prepare(strict)
+    assert raised.value.problems[0].startswith("data.max_bad_records: 4 of 52 records are bad, allowed to skip: 3. Fix: correct them")
+    assert check(strict) == list(raised.value.problems)
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_never_skipped(spec: RunSpec, tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_text('[{"instruction": "q", "output": "a"}, {"instruction": "q')
+    with pytest.raises(DataError, match=r"cut.json:1: the JSON list cannot be read on"):
+        _prepare(_changed(spec, train=str(tmp_path / "cut.json"), on_bad_record="skip"))
+    (tmp_path / "bad.jsonl").write_text("x\ny\n")
+    with pytest.raises(DataError, match=r"bad.jsonl: every record is bad, none is left"):
+        _prepare(_changed(spec, train=str(tmp_path / "bad.jsonl"), on_bad_record="skip"))
+
+
 def test_a_list_of_sources_is_one_training_set_and_repeats_only_what_is_trained_on(spec: RunSpec, tmp_path: Path) -> None:
     (tmp_path / "alpaca.json").write_text(json.dumps([{"instruction": f"q{n}", "output": f"a{n}"} for n in range(5)]))
     sources = [spec.data.train_name, {"path": str(tmp_path / "alpaca.json"), "format": "alpaca", "repeat": 3}]
@@ -216,6 +294,8 @@ def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None
     tree = spec.model_dump(mode="json")
     for train, told in (
         ([{"path": "a", "formt": "x"}], "source 1: formt: got 'x'"),
+        ([{"path": "a", "weight": 1}, "b"], "source 2: has no weight, others have one; give each source a weight, or none"),
+        ([{"path": "a", "repeat": 0}], "source 1: repeat: got 0"),
         ([], "got [], must be a path, or a list"),
         (3, "got 3"),
     ):
@@ -224,6 +304,31 @@ def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None
         (problem,) = raised.value.problems
         assert problem.startswith("spec: data.train: ")
         assert told in problem
+
+
+def test_198_conversations_of_batch_1_in_5_epochs_are_990_steps(spec: RunSpec) -> None:
+    write_conversations(Path(spec.data.train_name), 198, seed=1)
+    tree = _changed(spec, packing=False).model_dump(mode="json")
+    one_a_row = parse_spec({**tree, "training": {"global_batch": 1, "epochs": 5}, "hardware": {"host_memory_gib": 8}})
+    facts = dataset_facts(_prepare(one_a_row))
+    assert facts.num_rows == 198
+    assert make_plan(one_a_row, facts, CONFIG, machine=Machine()).steps.total_steps == 990
+
+
+def test_automatic_rows_hold_the_longest_conversation(spec: RunSpec) -> None:
+    facts = _prepare(_changed(spec, row_tokens="auto")).facts
+    assert (facts["row_tokens"], facts["dropped"]) == (512, 0)  # all positions of the model
+    unpacked = _changed(spec, row_tokens="auto", packing=False)
+    shorter = _prepare(unpacked.model_copy(update={"name": "unpacked"})).facts
+    assert shorter["row_tokens"] == -(-int(shorter["longest_conversation"] or 0) // 64) * 64
+    assert check(unpacked) == []
+
+
+def test_automatic_rows_are_refused_where_the_model_knows_too_few_positions(spec: RunSpec) -> None:
+    long = _with_records(spec, *([("user", f"q{n}"), ("assistant", "word " * 400)] for n in range(10)), row_tokens="auto")
+    with pytest.raises(DataError, match=r"data.row_tokens: auto makes rows of at most 512 tokens, .* and 10 of 10 conversations have more"):
+        _prepare(long)
+    assert check(long)
 
 
 def test_conversations_too_long_for_a_row_are_refused_with_both_ways_out(spec: RunSpec) -> None:

@@ -1,5 +1,8 @@
 import dataclasses
+import html
 import json
+import re
+from array import array
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,8 @@ import pytest
 from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.page import HEIGHT, WIDTH, bars, render_page
-from components.prepare_dataset.quality import Places, Quality, SetQuality, pieces, set_quality
+from components.prepare_dataset.quality import Places, Quality, SetQuality, row_sizes, set_quality
+from components.prepare_dataset.shown_samples import pieces, shown_sample, shown_samples, token_text
 from components.prepare_dataset.source import Records
 from components.prepare_dataset.template_process import BoundedTemplate
 from components.prepare_dataset.tokens import Encoder
@@ -119,13 +123,46 @@ def test_the_page_escapes_what_the_data_says_and_needs_nothing_from_elsewhere(en
     part = _ten(encoder)
     quality = Quality(
         row_tokens=64, chat_template="t<u>", train=part, held_out=part, copies=NONE, leaks=NONE, warnings=("a <i>",),
-        examples=(pieces(encoder.tokenizer, encoded_samples(encoder, talk)[0]),),
+        samples=(shown_sample(encoder.tokenizer, encoded_samples(encoder, talk)[0], "first sample"),), examples=(),
     )  # fmt: skip
     page = render_page("run<s>", "m", quality)
     assert all(
         escaped in page for escaped in ("&lt;script&gt;", "t&lt;u&gt;", "a &lt;i&gt;", "run&lt;s&gt;", "<mark>&lt;b&gt;no&lt;/b&gt;")
     )
     assert not any(outside in page for outside in ("<script", "http://", "https://", "@import", "src="))
+
+
+def test_the_page_shows_each_token_with_its_id_and_stays_small(encoder: Encoder) -> None:
+    long = conversation("港の色は" * 4000, "青です。" * 4000)
+    samples = encoded_samples(encoder, conversation("a <b>\n", "い"), long)
+    shown = shown_samples(encoder.tokenizer, samples[:1].of([0]), [1])
+    part = _ten(encoder)
+    quality = Quality(
+        row_tokens=64, chat_template="t", train=part, held_out=None, copies=NONE, leaks=NONE, warnings=(), samples=shown * 3, examples=(),
+        turns={"user": 2}, row_sizes=row_sizes(array("I", [10, 2000]), 64),
+    )  # fmt: skip
+    page = render_page("run", "m", quality)
+    assert len(page.encode()) < 300_000
+    assert "<span>&lt;<small>" in page
+    assert f'<span class="t">{html.escape(END)}<small>3</small></span>' in page
+    assert "more characters …" in page
+    assert "<td>64 (taken)</td><td>50.0%</td><td>0.5%</td>" in page
+
+
+@pytest.mark.parametrize("text", ["港は青い", "a b\n🎉", "é"])
+def test_tokens_are_shown_as_bytes_where_they_are_part_of_a_character(encoder: Encoder, text: str) -> None:
+    shown = [token_text(encoder.tokenizer, token) for token in encoder.tokenizer.encode(text, add_special_tokens=False).ids]
+    assert re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), "".join(shown).encode()) == text.encode()
+    assert not any("\ufffd" in each for each in shown)
+
+
+def test_a_long_text_is_cut_in_its_middle_and_its_marks_stay(encoder: Encoder) -> None:
+    (sample,) = encoded_samples(encoder, conversation("q" * 9000, "a" * 9000))
+    shown = shown_sample(encoder.tokenizer, sample, "first sample")
+    assert [piece.trained for piece in shown.pieces] == [False, False, True, False]
+    assert sum(len(piece.text) for piece in shown.pieces) < 3100
+    assert shown.pieces[-2].text.endswith(END)
+    assert (len(shown.tokens), shown.num_left_out) == (160, len(sample.ids) - 160)
 
 
 def test_bars_fill_the_width_and_the_highest_the_height(encoder: Encoder) -> None:

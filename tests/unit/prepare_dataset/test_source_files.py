@@ -220,8 +220,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("hf://owner/name@main", "Fix: hf download --repo-type dataset owner/name --local-dir FOLDER"),
-        ("https://example.com/a.jsonl", "found https://, allowed: a path, or s3://bucket/"),
+        ("https://example.com/a.jsonl", "found https://, allowed: a path, s3://bucket/… or hf://owner/name; download"),
         ("gs://bucket/a.jsonl", "found gs://, allowed"),
     ],
 )

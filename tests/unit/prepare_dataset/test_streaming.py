@@ -55,10 +55,12 @@ def test_no_token_is_lost_or_doubled(
     encoder: Encoder, tmp_path_factory: pytest.TempPathFactory, talks: list[list[str]], packed: bool
 ) -> None:
     records = _records(talks)
-    encoded = encode_all(encoder, records, progress=no_progress)
+    encoded = encode_all(DataSpec(train="x"), encoder, records, progress=no_progress)
     data = DataSpec(train="x", row_tokens=2048)
     folder = tmp_path_factory.mktemp("rows")
-    for part, conversations in zip(pack_sets(data, records, encoded, packed=packed), (records.train, records.held_out), strict=True):
+    for part, conversations in zip(
+        pack_sets(data, records, encoded, row_tokens=2048, packed=packed), (records.train, records.held_out), strict=True
+    ):
         write_rows(folder / "rows.parquet", part.rows, part.samples, row_tokens=2048)
         written = Counter(tokens for row in pq.read_table(folder / "rows.parquet").to_pylist() for tokens in _apart(row))
         chunk, _ = encoded_chunk(encoder, list(conversations))

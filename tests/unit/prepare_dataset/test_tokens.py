@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.prepare_dataset.records import problem_lines
+from components.prepare_dataset.bad_records import problem_lines
 from components.prepare_dataset.rows import NOT_TRAINED, labels, write_rows
 from components.prepare_dataset.template_process import BoundedTemplate
 from components.prepare_dataset.tokens import STARTS_INSIDE, Encoder, encode, load_encoder

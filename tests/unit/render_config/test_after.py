@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
-from components.render_config.after import LEAST_ROWS, after_cautions, plan_after
+from components.render_config.after import LEAST_ROWS, after_cautions, after_reasons, plan_after
 from components.render_config.architectures import architecture_of
 from components.render_config.hardware import Hardware
+from components.render_config.planner import DatasetFacts, held_out_rows
 from components.shared.plan import AfterPlan
 from components.shared.spec_file import spec_from_parameter
 
@@ -30,7 +31,8 @@ def spec_with(*, backend: str = "pytorchjob", **evaluation: Any):
 
 
 def after(config: dict[str, Any], *, num_held_out: int = 500, hardware: Hardware = CPU, **spec: Any) -> AfterPlan:
-    return plan_after(spec_with(**spec), architecture_of(config), hardware, num_held_out=num_held_out, mean_row_tokens=2048, num_cores=2)
+    rows = {"num_held_out": num_held_out, "row_tokens": 2048, "mean_row_tokens": 2048}
+    return plan_after(spec_with(**spec), architecture_of(config), hardware, **rows, num_cores=2)
 
 
 def test_a_small_model_is_measured_on_all_held_out_rows() -> None:
@@ -52,6 +54,19 @@ def test_rows_that_are_asked_for_are_measured_and_cautioned_about_when_they_end_
     (caution,) = after_cautions(spec, planned)
     assert caution.startswith("evaluation.rows: 400 rows take about ")
     assert not list(after_cautions(spec_with(), after(SEVEN_B)))
+
+
+def test_a_run_that_holds_nothing_out_is_cautioned_and_measures_no_row() -> None:
+    spec = spec_from_parameter(
+        {"name": "t", "store": "s3://b/r", "model": {"source": "m"}, "data": {"train": "s3://b/d", "held_out_share": 0}}
+    )
+    facts = DatasetFacts(digest="", num_rows=100, num_tokens=1000, model_revision=None)
+    assert held_out_rows(spec, facts) == 0
+    planned = after(SMALL, num_held_out=0)
+    assert planned.held_out_rows == 0
+    (caution,) = after_cautions(spec, planned)
+    assert caution.startswith("data.held_out_share is 0, so nothing is held out")
+    assert after_reasons(spec, planned, num_held_out=0)["after.held_out_rows"] == "nothing is held out"
 
 
 def test_no_more_rows_are_promised_than_there_are() -> None:

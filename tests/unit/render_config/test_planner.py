@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from components.render_config.planner import DatasetFacts, Machine, check_spec, make_plan
+from components.render_config.planner import NO_DATASET, DatasetFacts, Machine, check_spec, make_plan, row_tokens_of
 from components.render_config.precision import choose_precision
 from components.shared.errors import HaganeError
 from components.shared.spec_file import spec_from_parameter
@@ -154,3 +154,10 @@ def test_rows_that_are_few_because_they_are_long_are_named() -> None:
     few = replace(DATASET, num_rows=20)
     *_, caution = make_plan(spec_with(), few, CONFIG, machine=Machine()).cautions
     assert "shorter rows, as 64 tokens each make only 20 (data.row_tokens)" in caution
+
+
+def test_automatic_rows_are_the_datasets_and_a_guess_without_it() -> None:
+    spec = spec_with(data={"train": "d", "row_tokens": "auto"})
+    assert row_tokens_of(spec, NO_DATASET, {"max_position_embeddings": 512}) == 512
+    assert row_tokens_of(spec, NO_DATASET, {}) == 1024
+    assert row_tokens_of(spec, replace(NO_DATASET, row_tokens=4096), {}) == 4096

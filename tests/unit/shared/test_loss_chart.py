@@ -22,6 +22,15 @@ def test_the_drawing_is_well_formed_and_holds_each_held_out_loss() -> None:
     assert [element.text for element in drawing if element.get("class") == "value"] == ["4.500", "2.500"]
 
 
+def test_without_held_out_data_only_the_training_loss_is_drawn() -> None:
+    whole = history(20)
+    epochs = tuple(epoch.model_copy(update={"held_out_loss": None}) for epoch in whole.epochs)
+    drawing = loss_chart(whole.model_copy(update={"start_held_out_loss": None, "epochs": epochs}), width=760, height=300)
+    ElementTree.fromstring(drawing)
+    assert 'aria-label="Training loss by step"' in drawing
+    assert "circle" not in drawing
+
+
 def test_every_point_lies_inside_the_drawing() -> None:
     drawing = loss_chart(history(20), width=760, height=300)
     places = [tuple(map(float, pair.split(","))) for points in re.findall(r'points="([^"]+)"', drawing) for pair in points.split()]

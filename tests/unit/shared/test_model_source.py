@@ -1,10 +1,4 @@
-"""The hub here is a small server on loopback that answers as huggingface.co does: no test may need the real one."""
-
-import hashlib
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -28,8 +22,8 @@ from components.shared.model_source import (
 from components.shared.patience import waits
 from components.shared.plan import Plan
 from components.shared.spec import ModelSpec
+from tests.support.hub import COMMIT, serve_hub
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "config.json": b'{"model_type": "llama"}',
     "tokenizer.json": b"{}",
@@ -38,66 +32,10 @@ FILES = {
 }
 
 
-class _Hub(BaseHTTPRequestHandler):
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def _answer(self, *, with_body: bool) -> None:
-        path = self.path.partition("?")[0]
-        name = path.rsplit("/", 1)[-1]
-        if "/missing/" in path:
-            return self._send(404, b"{}", with_body, {"X-Error-Code": "RepoNotFound"})
-        if "/gated/" in path:
-            return self._send(403, b"{}", with_body, {"X-Error-Code": "GatedRepo"})
-        if "/status-" in path:
-            return self._send(int(path.partition("/status-")[2][:3]), b"{}", with_body, {})
-        if "/broken/" in path and "/resolve/" in path and with_body:
-            return self._send(403, b"{}", with_body, {})
-        if "/api/" in path and "/revision/" in path:
-            known = name in ("main", "v1")
-            body = {"id": "org/tiny", "sha": COMMIT, "siblings": []}
-            return self._send(
-                200 if known else 404, json.dumps(body).encode(), with_body, {} if known else {"X-Error-Code": "RevisionNotFound"}
-            )
-        if "/tree/" in path:
-            tree = [{"type": "file", "path": file, "size": len(content), "oid": _etag(content)} for file, content in FILES.items()]
-            return self._send(200, json.dumps(tree).encode(), with_body, {})
-        return self._send(200, FILES[name], with_body, {"X-Repo-Commit": COMMIT, "ETag": f'"{_etag(FILES[name])}"'})
-
-    def _send(self, status: int, body: bytes, with_body: bool, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def _etag(content: bytes) -> str:
-    return hashlib.sha1(content).hexdigest()
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(
-        huggingface_hub.constants,
-        "HUGGINGFACE_CO_URL_TEMPLATE",
-        huggingface_hub.constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}",
-    )
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    yield
-    server.shutdown()
-    server.server_close()
+    with serve_hub(FILES, cache=tmp_path / "cache", monkeypatch=monkeypatch):
+        yield
 
 
 def _complaint(source: str, revision: str | None = None) -> str:

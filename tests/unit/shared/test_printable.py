@@ -64,6 +64,8 @@ def test_a_secret_is_known_by_its_name(name: str, is_secret: bool) -> None:
         ("got 's3://b/p#token=abc'", "got 's3://b/p#***'"),
         ("https://me:pw@host/a?X-Amz-Signature=1&b=2#c", "https://***@host/a?***#***"),
         ("/bucket/key?X-Amz-Credential=AKIA failed", "/bucket/key?*** failed"),
+        ("hf://owner/name@v1/a.jsonl: gated", "hf://owner/name@v1/a.jsonl: gated"),
+        ("hf://me:pw@host/a", "hf://***@host/a"),
         ("see http://host/#/runs/details/12", "see http://host/#/runs/details/12"),
         ("did you mean 'a'? see s3://bucket/key", "did you mean 'a'? see s3://bucket/key"),
     ],

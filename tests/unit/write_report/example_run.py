@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, SPEC, checkpoint_folder, manifest_key
@@ -159,3 +160,13 @@ def _write(store: LocalStore, folder: str, files: dict[str, str], only_listed: d
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_held_out(found: RunFound) -> RunFound:
+    """The same run, as if it had been trained on everything."""
+    epochs = tuple(epoch.model_copy(update={"held_out_loss": None}) for epoch in found.history.epochs)
+    return replace(
+        found,
+        history=found.history.model_copy(update={"start_held_out_loss": None, "epochs": epochs}),
+        evaluation=found.evaluation.model_copy(update={"base": None, "tuned": None, "improved": None}),
+    )

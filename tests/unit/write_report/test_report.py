@@ -1,9 +1,12 @@
+import io
 import json
 from pathlib import Path
 
 import pytest
 import structlog
+from rich.console import Console
 
+from components.launch_training.page import losses_page
 from components.shared.errors import ObjectDamaged, StoreError
 from components.shared.layout import SPEC
 from components.shared.manifest import Manifest
@@ -12,8 +15,11 @@ from components.shared.spec_file import spec_yaml
 from components.shared.step import open_run
 from components.shared.storage import LocalStore
 from components.write_report.__main__ import kfp_step
+from components.write_report.numbers import report_numbers
+from components.write_report.page import render_page
 from components.write_report.report import report_run
-from tests.unit.write_report.example_run import EVALUATION_FOUND, write_example_run
+from pipelines.screens import end_screen
+from tests.unit.write_report.example_run import EVALUATION_FOUND, find_example_run, without_held_out, write_example_run
 
 
 @pytest.fixture
@@ -37,6 +43,21 @@ def test_report_holds_a_page_and_the_numbers_of_the_end_screen(run: Path):
     assert numbers["export"]["uri"] == f"{run}/adapter"
     assert numbers["export"]["num_bytes"] > 19_579_464
     assert (numbers["run"], numbers["method"], numbers["seconds"]) == ("demo", "lora", 500.3)
+
+
+def test_a_run_that_was_trained_on_everything_has_no_held_out_figures(tmp_path: Path):
+    found = without_held_out(find_example_run(tmp_path / "demo"))
+    page = render_page(found)
+    assert "nothing was held out, so no loss says whether it helped." in page
+    assert "held out, each epoch" not in page
+    numbers = report_numbers(found)
+    assert numbers["held_out_loss"] is None
+    screen = Console(width=200, record=True, file=io.StringIO())
+    screen.print(end_screen(numbers, Path("report.html")))
+    assert "nothing was held out, so no loss says whether it helped; trained for" in screen.export_text()
+    table = losses_page("demo", found.history)
+    assert "held out" not in table
+    assert table.count("<th>") == 3
 
 
 def test_reporting_a_finished_run_again_changes_nothing(run: Path):

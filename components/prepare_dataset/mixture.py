@@ -1,0 +1,50 @@
+"""Conversations of several sources, and how often each source is trained on -> the training set of an epoch."""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from components.prepare_dataset.conversations import Conversation
+from components.prepare_dataset.records import RecordFile
+from components.prepare_dataset.stored import Chosen, stored
+from components.shared.spec import SourceSpec
+
+_SPREAD = 0x9E3779B97F4A7C15
+"""2^64 divided by the golden ratio (Knuth, The Art of Computer Programming 3, 6.4): an odd number, by which a product
+modulo 2^64 is another hash, independent of the limit below which a hash is held out."""
+
+
+def mixed(
+    train: Chosen[Conversation],
+    files: Sequence[RecordFile],
+    sources: Sequence[SourceSpec],
+) -> Chosen[Conversation]:
+    """Each conversation as often as its source says, one after the other; `files` are those of the sources.
+
+    A share of a source is chosen by a hash of the conversation: the same every time, whatever else is there.
+    """
+    ends = list(accumulate(len(file.conversations) for file in files))
+    owners = array("I", (bisect_right(ends, number) for number in train.numbers))
+    often = _often(train, owners, sources)
+    digests = stored(train).digests
+    chosen = array("I")
+    for number, owner in zip(train.numbers, owners, strict=True):
+        whole = int(often[owner])
+        more = digests[number] * _SPREAD % 2**64 < (often[owner] - whole) * 2.0**64
+        chosen.extend([number] * (whole + more))
+    return train.of(chosen)
+
+
+def _often(train: Chosen[Conversation], owners: Sequence[int], sources: Sequence[SourceSpec]) -> list[float]:
+    """How often each source is trained on in an epoch."""
+    repeats = [source.repeat for source in sources]
+    weights = [source.weight for source in sources if source.weight is not None]
+    if not weights:
+        return repeats
+    num_characters = stored(train).num_characters
+    sizes = [0.0] * len(sources)
+    for number, owner in zip(train.numbers, owners, strict=True):
+        sizes[owner] += num_characters[number] * repeats[owner]
+    scale = min(size / weight for size, weight in zip(sizes, weights, strict=True) if size)
+    return [repeat * scale * weight / size if size else repeat for repeat, weight, size in zip(repeats, weights, sizes, strict=True)]
