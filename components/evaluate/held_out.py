@@ -1,4 +1,4 @@
-"""Held-out rows -> a model's loss per trained token.
+"""Held-out rows -> what a model gives for each conversation: the loss of its trained tokens, and how many it would have chosen.
 
 Shapes: T tokens of a row, V tokens of the vocabulary. One row at a time: memory for its logits, T x V x 4 bytes, is the peak.
 """
@@ -12,8 +12,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 from torch.nn.functional import cross_entropy
-
-from components.shared.results import Measure
 
 NOT_TRAINED = -100
 MOST_TOKENS = 128
@@ -34,18 +32,30 @@ def read_rows(path: Path) -> list[PackedRow]:
     return [PackedRow(**row) for row in pq.read_table(path, columns=["input_ids", "labels", "lengths"]).to_pylist()]
 
 
-def measure(model: Any, rows: list[PackedRow], *, on_row: Callable[[], None]) -> Measure:
-    """Mean loss over all trained tokens of all rows, each token weighing the same. `on_row` is called after each row."""
-    total, num_tokens = 0.0, 0
-    for loss_sum, count in (row_loss(model, row) for row in rows):
-        total, num_tokens = total + loss_sum, num_tokens + count
+@dataclass(frozen=True)
+class Counted:
+    """What a model gives for one conversation."""
+
+    loss_sum: float
+    """Nats, over its trained tokens."""
+    num_right: int
+    """Trained tokens that are the model's first choice."""
+    num_tokens: int
+    """Trained tokens, at least one."""
+
+
+def count(model: Any, rows: list[PackedRow], *, on_row: Callable[[], None]) -> list[Counted]:
+    """Of each conversation of all rows, in their order, that has a trained token. `on_row` is called after each row."""
+    counted: list[Counted] = []
+    for row in rows:
+        counted += count_row(model, row)
         on_row()
-    return Measure(loss=total / num_tokens, perplexity=perplexity(total / num_tokens), num_tokens=num_tokens)
+    return counted
 
 
 @torch.inference_mode()
-def row_loss(model: Any, row: PackedRow) -> tuple[float, int]:
-    """(sum of losses in nats, number of trained tokens) of a row whose conversations do not see each other.
+def count_row(model: Any, row: PackedRow) -> list[Counted]:
+    """Of each conversation of the row, none of which sees another.
 
     transformers (5.23, masking_utils.py) keeps those of a packed row apart by position_ids that restart, only where no attention_mask
     is given and no cache is used, and not in every model: such have one conversation a row, and may take no position_ids.
@@ -55,8 +65,18 @@ def row_loss(model: Any, row: PackedRow) -> tuple[float, int]:
     starts_T = torch.tensor([position == 0 for position in positions(row.lengths)], device=model.device)
     labels_T[starts_T] = NOT_TRAINED  # what comes before is another conversation's last token
     targets_T = labels_T[1:]
-    loss_sum = cross_entropy(logits_TV[:-1].float(), targets_T, ignore_index=NOT_TRAINED, reduction="sum")
-    return float(loss_sum), int((targets_T != NOT_TRAINED).sum())
+    losses_T = cross_entropy(logits_TV[:-1].float(), targets_T, ignore_index=NOT_TRAINED, reduction="none")
+    right_T = logits_TV[:-1].argmax(dim=-1) == targets_T
+    trained_T = targets_T != NOT_TRAINED
+    counted: list[Counted] = []
+    start = 0
+    for length in row.lengths:
+        own = slice(max(start - 1, 0), start + length - 1)  # the target of token 5 stands at 4
+        start += length
+        num_tokens = int(trained_T[own].sum())
+        if num_tokens:
+            counted.append(Counted(float(losses_T[own].double().sum()), int(right_T[own].sum()), num_tokens))
+    return counted
 
 
 def row_logits(model: Any, row: PackedRow) -> torch.Tensor:

@@ -14,7 +14,8 @@ def answers_page(run: str, evaluation: Evaluation) -> str:
     ]
     base, tuned = evaluation.base, evaluation.tuned
     losses = f"held-out loss {base.loss:.3f} → {tuned.loss:.3f}, perplexity {base.perplexity:.1f} → {tuned.perplexity:.1f}"
-    about = f"{run} · {losses}{evaluation.part}"
+    gate = "" if evaluation.gate is None else " · gate met" if evaluation.gate.met else f" · {'; '.join(evaluation.gate.not_met)}"
+    about = f"{run} · {losses}{evaluation.part}{gate}"
     return plain_page("Asked before and after", about, "\n".join(pairs) or "<p>The spec asks no questions: evaluation.questions.</p>")
 
 
@@ -24,9 +25,11 @@ def _said(who: str, text: str) -> str:
 
 def numbers_of(evaluation: Evaluation) -> dict[str, float | None]:
     """What KFP shows of the evaluation, by name."""
-    return {
+    shown = {name: score.value for name, score in evaluation.tuned.scores.items() if name not in ("loss", "perplexity")}
+    numbers: dict[str, float | None] = {
         "base_loss": evaluation.base.loss,
         "tuned_loss": evaluation.tuned.loss,
         "base_perplexity": evaluation.base.perplexity,
         "tuned_perplexity": evaluation.tuned.perplexity,
     }
+    return numbers | {f"tuned_{name}": value for name, value in shown.items()}

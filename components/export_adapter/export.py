@@ -25,6 +25,7 @@ from components.shared.model_source import read_config, resolve_planned_model
 from components.shared.plan import Plan
 from components.shared.prompts import PROMPTS, Prompts, read_prompts
 from components.shared.results import BaseModel, History, Verification
+from components.shared.serving import ServedExport, write_serving_files
 from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
 from components.shared.storage import Store
@@ -71,6 +72,7 @@ def export_run(run: str, log: Log) -> Manifest:
     verification = verify_in_fresh_process(local, trained, precision, log)
     facts = _card_facts(trained, verification, base)
     (local / "README.md").write_text(model_card(facts), encoding="utf-8")
+    write_serving_files(_served(trained, local, base, merges=merges.merges), local)
     log.info("merge", merges=merges.merges, reason=merges.reason)
     if merges.merges:
         export_merged(trained, local, facts, inputs, log)
@@ -93,6 +95,7 @@ def export_merged(trained: Trained, adapter: Path, facts: CardFacts, inputs: dic
     verification = verify_in_fresh_process(local, trained, precision, log)
     card = model_card(replace(facts, verification=verification, merged=True))
     (local / "README.md").write_text(card, encoding="utf-8")
+    write_serving_files(_served(trained, local, facts.base, merges=False), local)
     publish_folder(trained.store, MERGED, local, made_by="export_adapter", inputs=inputs, facts=_facts(trained, verification))
 
 
@@ -214,6 +217,19 @@ def _facts(trained: Trained, verification: Verification) -> dict[str, str | int 
         "max_difference": verification.exported.max,
         "tolerance": verification.tolerance_max,
     }
+
+
+def _served(trained: Trained, local: Path, base: BaseModel, *, merges: bool) -> ServedExport:
+    """By the name under which the spec publishes it, or else the run's."""
+    return ServedExport(
+        name=trained.spec.publish.name or trained.spec.name,
+        uri=f"{trained.spec.run_uri}/{local.name}",
+        plan=trained.plan,
+        base=base,
+        is_adapter=(local / "adapter_config.json").is_file(),
+        merged_uri=f"{trained.spec.run_uri}/{MERGED}" if merges else None,
+        template_args=trained.prompts.template_args,
+    )
 
 
 def _card_facts(trained: Trained, verification: Verification, base: BaseModel) -> CardFacts:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from components.shared.spec import FrozenModel
 
@@ -111,11 +111,56 @@ class Verification(Measured):
     """The model before training, in `precision`: what an export without effect would show."""
 
 
+class Score(FrozenModel):
+    """A value measured on held-out conversations."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    """95 % confidence interval, the conversations being the sample; None where it cannot be known, as with one conversation."""
+
+
 class Measure(FrozenModel):
     loss: float
     """Nats per trained token of the held-out conversations."""
     perplexity: float
     num_tokens: int
+    scores: dict[str, Score] = Field(default_factory=dict)
+    """Metric -> its value. Empty in an evaluation of hagane 0.1.0 or before."""
+
+
+class Comparison(FrozenModel):
+    """The tuned model beside another one, by one metric."""
+
+    metric: str
+    against: Literal["base", "published"]
+    other: float
+    tuned: float
+    improvement: Score
+    """Positive where the tuned model is better. Its interval is of the differences within each conversation."""
+
+
+class RuleResult(FrozenModel):
+    rule: str
+    """In words."""
+    met: bool
+    found: str
+    """The numbers, in words."""
+
+
+class GateResult(FrozenModel):
+    """What came of the spec's `gate`."""
+
+    rules: tuple[RuleResult, ...]
+
+    @property
+    def met(self) -> bool:
+        return all(rule.met for rule in self.rules)
+
+    @property
+    def not_met(self) -> list[str]:
+        """A line for each rule that is not met."""
+        return [f"gate: {rule.rule}: found {rule.found}" for rule in self.rules if not rule.met]
 
 
 class Answer(FrozenModel):
@@ -133,6 +178,13 @@ class Evaluation(FrozenModel):
     improved: bool
     """The tuned model's held-out loss is below the base's."""
     measured_rows: int | None = None
+    num_conversations: int | None = None
+    """Held-out conversations that were measured."""
+    comparisons: tuple[Comparison, ...] = ()
+    gate: GateResult | None = None
+    """None in an evaluation of hagane 0.1.0 or before."""
+    published: str | None = None
+    """The published version that was measured too, such as `support v3`; None where no rule is against it, or nothing is published."""
     held_out_rows: int | None = None
     """Of these, `measured_rows` were measured; None in a run of hagane 0.1.0 or before, which measured all."""
 

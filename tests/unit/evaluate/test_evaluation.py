@@ -4,8 +4,9 @@ import pytest
 import structlog
 import torch
 
-from components.evaluate.evaluation import Models, evaluate, evenly_spaced, measured_in
+from components.evaluate.evaluation import HeldOut, evaluate, evenly_spaced, measured_in
 from components.evaluate.held_out import PackedRow
+from components.evaluate.looking import Models
 from components.shared.plan import Precision
 from components.shared.spec_file import parse_spec
 from tests.tiny_models import make_model
@@ -47,6 +48,6 @@ def test_questions_are_asked_with_the_templates_arguments_of_the_spec(tmp_path: 
         data = {"train": "t.jsonl", "template_args": template_args}
         questions = {"questions": ["What is 12 plus 7?"], "answer_tokens": 8}
         spec = parse_spec({"name": "r", "store": "s", "model": {"source": str(base)}, "data": data, "evaluation": questions})
-        return evaluate(models, [row], spec, structlog.get_logger(), num_held_out=1).answers[0].base
+        return evaluate(models, HeldOut([row], num_all=1), spec, structlog.get_logger()).answers[0].base
 
     assert answered(brief=True) != answered(brief=False) == answered()
