@@ -20,6 +20,7 @@ from components.shared.manifest import read_manifest
 from components.shared.model_registry import ModelFamily
 from components.shared.plan import AfterPlan, MemoryPlan, Plan, TimePlan
 from components.shared.printable import printable_lines
+from components.shared.published import Version
 from components.shared.spec import RunSpec
 from components.shared.storage import Store
 from pipelines.checkpoint_list import checkpoint_table, damages
@@ -147,6 +148,21 @@ def models_screen(families: Iterable[ModelFamily]) -> RenderableType:
             table.add_row(model.name, f"{model.billions:g}B", "; ".join(about))
         parts += [Text.assemble((family.model_type, "bold"), f"  {targets}", (f"{serving}{remote}", "dim")), table, Text()]
     return Group(*parts)
+
+
+def published_screen(versions: list[Version], store_uri: str) -> RenderableType:
+    """One line a version."""
+    if not versions:
+        return Text(f"nothing is published in {store_uri}; set publish.name in a spec, or: hagane publish RUN --name NAME")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "version", "latest", "held-out loss", "run", "published"):
+        table.add_column(heading, overflow="fold")
+    for each in versions:
+        facts = each.manifest.facts
+        losses = f"{facts.get('base_loss', 0):.3f} -> {facts.get('tuned_loss', 0):.3f}"
+        latest = "yes" if each.is_latest else ""
+        table.add_row(each.name, each.label, latest, losses, str(facts.get("run", "")), f"{each.written:%Y-%m-%d %H:%M}")
+    return table
 
 
 def status_screen(store: Store, spec: RunSpec) -> RenderableType:

@@ -1,6 +1,6 @@
 """A question -> a model's greedy answer, through the tokenizer's chat template."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,20 @@ def answer(
     The chat template gets `template_args` as it did for the training data.
     """
     turns = [{"role": "user", "content": question}]
+    return reply(model, tokenizer=tokenizer, turns=turns, answer_tokens=answer_tokens, template_args=template_args)
+
+
+def reply(
+    model: Any,
+    *,
+    tokenizer: Any,
+    turns: Sequence[Mapping[str, str]],
+    answer_tokens: int,
+    template_args: Mapping[str, Any] | None = None,
+) -> str:
+    """As `answer`, after all turns so far, of which the last one is a user's."""
     arguments = {**(template_args or {}), "add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
-    prompt = tokenizer.apply_chat_template(turns, **arguments).to(model.device)
+    prompt = tokenizer.apply_chat_template(list(turns), **arguments).to(model.device)
     greedy = GenerationConfig(
         do_sample=False,
         max_new_tokens=answer_tokens,

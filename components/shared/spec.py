@@ -48,6 +48,12 @@ def _auto_or_bool(value: object) -> object:
     raise ValueError(f"got {shown(value)}, must be auto, true or false")
 
 
+def _last_best_or_epoch(value: object) -> object:
+    if value in ("last", "best") or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000):
+        return value
+    raise ValueError(f"got {shown(value)}, must be last, best or the number of an epoch")
+
+
 def _auto_zero(value: object) -> object:
     """`zero: auto` stands for a section without fields."""
     return {} if value == "auto" else value
@@ -287,6 +293,9 @@ class EvaluationSpec(FrozenModel):
 
 
 class ExportSpec(FrozenModel):
+    checkpoint: Annotated[Literal["last", "best"] | int, BeforeValidator(_last_best_or_epoch)] = "last"
+    """Which committed checkpoint is exported: the last epoch's, that with the lowest held-out loss (which `checkpoints.keep` must
+    keep), or an epoch's by its number."""
     merge: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
     """Also export the base with the adapter merged into it, as `merged/`, verified like the adapter. `auto` does so where vLLM loads no
     adapter of the architecture. Takes the base's size once more in the store. Experts' weights cannot be merged."""
