@@ -37,6 +37,26 @@ def export(
         print(part)
 
 
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="Finished runs: specs or URIs, 2 to 8.")],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with the curves over each other.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare finished runs: what was asked differently, and what came of it."""
+    import json
+
+    from pipelines.component_program import output_of
+    from pipelines.screens import compare_screen, open_console
+
+    arguments = [run_uri(run) for run in runs]
+    text = output_of("components.write_report.compare", *arguments, *(["--html", str(html)] if html else []))
+    found = json.loads(text.splitlines()[-1])
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        open_console().print(compare_screen(found))
+
+
 def published(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None, store: Place = "", as_json: AsJson = False) -> None:
     """List published models: versions, which is the latest, the run and the losses of each."""
     from components.shared.published import versions
@@ -130,5 +150,5 @@ def _opened(place: str) -> "Store":
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (export, published, publish, rollback, logs, chat):
+    for command in (export, compare, published, publish, rollback, logs, chat):
         app.command()(command)

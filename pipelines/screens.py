@@ -150,6 +150,31 @@ def models_screen(families: Iterable[ModelFamily]) -> RenderableType:
     return Group(*parts)
 
 
+def compare_screen(found: dict[str, Any]) -> RenderableType:
+    """One column a run: what came of it, then what was asked differently."""
+    runs = found["runs"]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("", *(run["run"] for run in runs)):
+        table.add_column(Text(heading), overflow="fold")
+    shown = {
+        "held-out loss": lambda run: f"{run['tuned_loss']:.4f}",
+        "before training": lambda run: f"{run['base_loss']:.4f}",
+        "token accuracy": lambda run: "" if run["token_accuracy"] is None else f"{run['token_accuracy']:.1%}",
+        "best epoch": lambda run: str(run["best_epoch"]),
+        "gate": lambda run: {True: "met", False: "not met", None: ""}[run["gate_met"]],
+        "steps": lambda run: f"{run['steps']:,}",
+        "training": lambda run: duration(run["seconds"]),
+        "tokens/s": lambda run: "" if run["tokens_per_second"] is None else f"{run['tokens_per_second']:,.0f}",
+        "restarts": lambda run: str(run["restarts"]),
+    }
+    for name, write in shown.items():
+        table.add_row(name, *(write(run) for run in runs))
+    table.add_row()
+    for field in runs[0]["asked"]:
+        table.add_row(Text(field, style="dim"), *(Text(json.dumps(run["asked"][field], ensure_ascii=False)) for run in runs))
+    return Group(table, *(Text(f"! {caution}", style="yellow") for caution in found["cautions"]))
+
+
 def published_screen(versions: list[Version], store_uri: str) -> RenderableType:
     """One line a version."""
     if not versions:

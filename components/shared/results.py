@@ -28,6 +28,18 @@ class EpochLosses(FrozenModel):
     held_out_loss: float
 
 
+class TrainingStart(FrozenModel):
+    """One start of the training that its end goes back to: the first, and each that resumed from a checkpoint."""
+
+    step: int
+    """Optimizer steps made before it."""
+    at: str
+    """UTC, ISO 8601."""
+    num_processes: int
+    environment: dict[str, str] = Field(default_factory=dict)
+    """What it ran on and with: processor or GPU, versions of libraries, hagane's commit."""
+
+
 class History(FrozenModel):
     """checkpoints/history.json, written at the end of training."""
 
@@ -46,6 +58,10 @@ class History(FrozenModel):
     """Steps that fp16 skipped since the scaled gradient overflowed: they changed no weight."""
     epochs: tuple[EpochLosses, ...]
     steps: tuple[StepLosses, ...]
+    step_seconds: tuple[float | None, ...] = ()
+    """Of each of `steps`, from the end of the one before; None for the first after a start. Empty in a run of hagane 0.1.0 or before."""
+    starts: tuple[TrainingStart, ...] = ()
+    """Empty in a run of hagane 0.1.0 or before."""
 
 
 class BaseModel(FrozenModel):

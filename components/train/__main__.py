@@ -37,6 +37,7 @@ from components.train.boundary import Sigterm, StepBoundary
 from components.train.commit import prune
 from components.train.devices import device_problem, meet
 from components.train.engine import EngineSetup, SkippedSteps, build_without_a_step
+from components.train.environment import NoteStart
 from components.train.finite import step_fault
 from components.train.model import load_model
 from components.train.output_layer import OutputLayer
@@ -229,6 +230,7 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     trainer.add_callback(EngineSetup(engine, seed=spec.training.seed))
     trainer.add_callback(SkippedSteps(engine, log))
     trainer.add_callback(ProveRows(lambda: look_at(trainer, rows), plan, agreement, log))
+    trainer.add_callback(NoteStart())
     trainer.add_callback(HeldOutLoss(measure, log, stop=boundary.stop))
     trainer.add_callback(EpochProbe(probe, keep=saver.keep_probe))
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))

@@ -20,7 +20,7 @@ from components.shared.plan import Plan
 from components.shared.prompts import PROBE, PROBE_POSITIONS, Prompts
 from components.shared.storage import Store
 from components.train.output_layer import OutputLayer
-from components.train.trainer import LogHistory, epoch_loss, evaluating, held_out_loss_of, seconds_per_step, seconds_trained
+from components.train.trainer import LogHistory, epoch_loss, evaluating, held_out_loss_of, seconds_per_step, seconds_trained, step_seconds
 
 
 def probe_logits(model: Any, output_layer: OutputLayer | None, prompts: Prompts) -> dict[str, torch.Tensor]:
@@ -106,6 +106,8 @@ def history_json(history: LogHistory, plan: Plan, peak: PeakMemory, *, num_skipp
         "peak_gpu_bytes": peak.gpu,
         "tokens": plan.steps.tokens_total,
         "skipped_steps": num_skipped,
+        "starts": [entry["start"] for entry in history if "start" in entry],
+        "step_seconds": step_seconds(history),
         "epochs": [
             {
                 "epoch": epoch,
