@@ -36,7 +36,13 @@ def publish_run(run: Store, spec: RunSpec, *, name: str, work: Path) -> Move | N
     fetch_folder(run, EVALUATION, work / EVALUATION)
     evaluation = Evaluation.model_validate_json((work / EVALUATION / EVALUATION_FILE).read_bytes())
     fetch_folder(run, export.folder, work / export.folder)
-    problems = unfit(export, evaluated, evaluation, work / export.folder)
+    merged = read_manifest(run, MERGED)
+    if merged is not None and merged.inputs == export.inputs:
+        fetch_folder(run, MERGED, work / MERGED)
+    else:
+        merged = None
+    problems = [*unfit(export, evaluated, evaluation), *unverified(export, work / export.folder)]
+    problems += [] if merged is None else unverified(merged, work / MERGED)
     if problems:
         raise RunFailed(*(f"{run.uri}: not published: {problem}" for problem in problems))
     store = open_store(spec.store)
@@ -49,16 +55,24 @@ def publish_run(run: Store, spec: RunSpec, *, name: str, work: Path) -> Move | N
     refuse_moved(store, name, instead_of)
     written = read_manifest(store, version_folder(name, version))
     if written is None or written.inputs["evaluation"] != evaluated.digest:
-        _write_version(store, run, spec, export, name=name, version=version, work=work)
+        _write_version(store, run, spec, export, merged, name=name, version=version, work=work)
     return make_latest(store, name, version, why="published", instead_of=instead_of)
 
 
-def unfit(export: Manifest, evaluated: Manifest, evaluation: Evaluation, folder: Path) -> list[str]:
-    """One line for each reason not to publish. `folder` holds the export."""
-    problems: list[str] = []
+def unverified(export: Manifest, folder: Path) -> list[str]:
+    """One line for each way in which the export in `folder` is not what a fresh process verified."""
     verification = Verification.model_validate_json((folder / "verification.json").read_bytes())
-    if not verification.passed:
-        problems += [f"its verification failed: {problem}" for problem in verification.problems] or ["its verification failed"]
+    problems = [f"{export.folder}/: its verification failed: {problem}" for problem in verification.problems]
+    if not verification.passed and not problems:
+        problems.append(f"{export.folder}/: its verification failed")
+    used = [entry for entry in export.files if _is_used(entry.name)]
+    changed = [entry.name for entry in used if verification.files.get(entry.name) != entry.sha256]
+    return problems + [f"{export.folder}/{name} is not the file that was verified; export it again" for name in changed]
+
+
+def unfit(export: Manifest, evaluated: Manifest, evaluation: Evaluation) -> list[str]:
+    """One line for each reason in the evaluation not to publish."""
+    problems: list[str] = []
     if evaluated.inputs.get("adapter") != export.digest:
         problems.append(f"{EVALUATION}/ is of another export; evaluate this one: hagane run SPEC")
     if evaluation.gate is None:
@@ -68,6 +82,11 @@ def unfit(export: Manifest, evaluated: Manifest, evaluation: Evaluation, folder:
     else:
         problems += evaluation.gate.not_met
     return problems
+
+
+def _is_used(name: str) -> bool:
+    """Whether the export is used by this file; else it is for people, or says how to serve it."""
+    return "/" not in name and name not in ("README.md", "verification.json")
 
 
 def export_of_version(store: Store, move: Move, local: Path) -> Path:
@@ -81,18 +100,20 @@ def latest_of(spec: RunSpec) -> Move | None:
     return None if spec.publish.name is None else latest(open_store(spec.store), spec.publish.name)
 
 
-def _write_version(store: Store, run: Store, spec: RunSpec, export: Manifest, *, name: str, version: int, work: Path) -> None:
+def _write_version(
+    store: Store, run: Store, spec: RunSpec, export: Manifest, merged: Manifest | None, *, name: str, version: int, work: Path
+) -> None:
+    """Everything of the version is in the store, its manifest last. `work` holds the export and the evaluation, checked."""
     local = work / "version"
     shutil.rmtree(local, ignore_errors=True)
     local.mkdir(parents=True)
     folder = version_folder(name, version)
     plan = Plan.model_validate_json(run.read_bytes(f"{PLAN}/plan.json"))
     base = BaseModel.model_validate_json((work / export.folder / "base.json").read_bytes())
-    _link_files(export, work / export.folder, local / export.folder)
-    merged = read_manifest(run, MERGED)
-    if merged is not None and merged.inputs == export.inputs:
-        fetch_folder(run, MERGED, local / MERGED)
-    parts = [part for part in (export.folder, MERGED) if (local / part).is_dir()]
+    parts = [manifest.folder for manifest in (export, merged) if manifest is not None]
+    for manifest in (export, merged):
+        if manifest is not None:
+            _link_files(manifest, work / manifest.folder, local / manifest.folder)
     for part in parts:
         merged_uri = f"{store.uri}/{folder}/{MERGED}" if part == "adapter" and MERGED in parts else None
         served = ServedExport(

@@ -125,6 +125,8 @@ class Verification(Measured):
     """The export in fp32, whatever the precision."""
     base: Difference
     """The model before training, in `precision`: what an export without effect would show."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """sha256 of every file that was loaded, by its name in the export. Empty in a run of hagane 0.1.0 or before."""
 
 
 class Score(FrozenModel):
