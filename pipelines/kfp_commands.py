@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.options import EXPERIMENT, Overrides, SpecPath
+from pipelines.options import EXPERIMENT, AsJson, Overrides, SpecPath
 
 if TYPE_CHECKING:
     from pipelines.kfp_client import KfpClient
@@ -114,17 +114,21 @@ def runs(
     namespace: Namespace = None,
     token_file: TokenFile = None,
     context: Context = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the runs of this pipeline in Kubeflow Pipelines, newest first; with RUN, the steps of one and why it failed.
 
     How far a training is, and what is finished in the store, `hagane status SPEC` shows.
     """
-    from pipelines.kfp_runs import run_screen, runs_screen
+    from pipelines.as_json import print_json
+    from pipelines.kfp_runs import run_json, run_screen, runs_json, runs_screen
     from pipelines.screens import open_console
 
     _check_options(run, log=log, follow=follow, cancel=cancel, open_page=open_page)
     kfp = connect_to_read(endpoint, namespace, token_file, context)
-    if run is None:
+    if as_json and log is None and not cancel and not open_page:
+        print_json(runs_json(kfp, experiment, limit) if run is None else run_json(kfp, run))
+    elif run is None:
         open_console().print(runs_screen(kfp, experiment, limit))
     elif log is not None:
         _print_log(kfp, run, log, follow=follow)

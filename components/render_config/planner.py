@@ -276,7 +276,8 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     num_trainable = decided.wish.num_trainable(architecture)
     work = Work(architecture, decided.wish, decided.hardware, choice.zero, steps, num_cores, trains.flags)
     step = step_time(work)
-    checkpoints = plan_checkpoints(spec, choice.zero, steps, precision=decided.precision, num_trainable=num_trainable, step=step)
+    counted = {"num_trainable": num_trainable, "vocabulary": architecture.vocabulary}
+    checkpoints = plan_checkpoints(spec, choice.zero, steps, precision=decided.precision, step=step, **counted)
     num_held_out = held_out_rows(spec, dataset)
     after = plan_after(
         spec,

@@ -4,25 +4,15 @@ Parsing (YAML, `--set`, all errors at once, with line numbers) is in spec_file.p
 """
 
 import hashlib
-import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from components.shared.fields import FrozenModel, Number
+from components.shared.gate_spec import GateRule, MeasuredOnAnswers, auto_or_rules, checked_pattern, is_on_answers
 from components.shared.printable import shown
 
-
-class FrozenModel(BaseModel):
-    """What passes between steps: read-only, exact types, no key that is not declared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-def _exponent_number(value: object) -> object:
-    """`2e-4` as a number: YAML 1.1, which PyYAML reads, takes an exponent without a dot for text."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        return float(value)
-    return value
+__all__ = ["FrozenModel", "GateRule", "Number"]  # the home of the spec's own types is here for all readers
 
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$"
@@ -33,6 +23,8 @@ MOST_ROWS = 1_048_576
 """Of a batch, and of what is measured: more is a slip of the hand, and overflows what is counted from it."""
 MOST_MINUTES = 525_600
 """A year."""
+PUBLISHED = "published"
+"""Folder beside the runs: no run has this name."""
 TARGET_WORDS = ("auto", "all", "attention", "mlp")
 
 
@@ -62,12 +54,15 @@ def _auto_or_bool(value: object) -> object:
     raise ValueError(f"got {shown(value)}, must be auto, true or false")
 
 
+def _last_best_or_epoch(value: object) -> object:
+    if value in ("last", "best") or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000):
+        return value
+    raise ValueError(f"got {shown(value)}, must be last, best or the number of an epoch")
+
+
 def _auto_zero(value: object) -> object:
     """`zero: auto` stands for a section without fields."""
     return {} if value == "auto" else value
-
-
-Number = Annotated[float, BeforeValidator(_exponent_number), Field(allow_inf_nan=False)]
 
 
 class ModelSpec(FrozenModel):
@@ -361,13 +356,29 @@ class EvaluationSpec(FrozenModel):
     """Held-out rows on which base and tuned model are measured, or all when there are fewer. `auto`: as many as the step's CPUs
     measure in about four hours. Training's own held-out loss is of all rows."""
     must_improve: bool = True
-    """Fail the run when the tuned model's held-out loss is not below the base's."""
+    """Fail the run when a rule of `gate` is not met. `false` only reports it; such a run is never published."""
+    metrics: tuple[MeasuredOnAnswers, ...] = ()
+    """Also measured, on answers that the models generate to held-out prompts: `exact_match` and `rouge_l` compare them with the
+    data's own last turn, `json` is the share that is valid JSON, `pattern` the share in which `evaluation.pattern` is found."""
+    pattern: Annotated[str | None, BeforeValidator(checked_pattern)] = None
+    """A regular expression of Python."""
+    references: int = Field(default=64, ge=1, le=MOST_ROWS)
+    """Held-out conversations whose last turn is generated for `metrics`, or all when there are fewer."""
 
 
 class ExportSpec(FrozenModel):
+    checkpoint: Annotated[Literal["last", "best"] | int, BeforeValidator(_last_best_or_epoch)] = "last"
+    """Which committed checkpoint is exported: the last epoch's, that with the lowest held-out loss (which `checkpoints.keep` must
+    keep), or an epoch's by its number."""
     merge: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
     """Also export the base with the adapter merged into it, as `merged/`, verified like the adapter. `auto` does so where vLLM loads no
     adapter of the architecture. Takes the base's size once more in the store. Experts' weights cannot be merged."""
+
+
+class PublishSpec(FrozenModel):
+    name: str | None = Field(default=None, pattern=NAME_PATTERN)
+    """Publish the verified export under this name in the store, as its next version, when every rule of `gate` is met:
+    `<store>/published/<name>/v0001`, and `latest.json` beside it then names that version. Without it, nothing is published."""
 
 
 class ClusterSpec(FrozenModel):
@@ -430,7 +441,7 @@ class ClusterSpec(FrozenModel):
 
 
 HOW_NOT_WHAT = (
-    *("hardware", "zero", "checkpoints", "resume", "cluster", "export"),
+    *("hardware", "zero", "checkpoints", "resume", "cluster", "export", "gate", "publish"),
     *("training.micro_batch", "training.gradient_checkpointing", "training.output_layer", "training.attention"),
 )
 """Fields that say how a run is worked, not what comes of it: they may change while it is under way."""
@@ -455,6 +466,41 @@ class RunSpec(FrozenModel):
     cluster: ClusterSpec = ClusterSpec()
     export: ExportSpec = ExportSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+    gate: Annotated[Literal["auto"] | tuple[GateRule, ...], BeforeValidator(auto_or_rules)] = "auto"
+    """What a tuned model must show. `auto`: its held-out loss is below the base's by more than noise. Or a list of rules such as
+    `{metric: token_accuracy, improve_by: 0.02}`, `{metric: loss, against: published, improve_by: noise}` (the version that is
+    published as `publish.name` now), `{metric: json, at_least: 0.95}`; `[]` asks for nothing (docs/result.md)."""
+    publish: PublishSpec = PublishSpec()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.name == PUBLISHED:
+            raise ValueError(f"name {self.name!r} is the folder of published models in the store; set another name")
+        rules = self.gate_rules
+        if any(rule.against == "published" for rule in rules) and self.publish.name is None:
+            raise ValueError("a rule of gate is against 'published', but publish.name is not set; set it to the published model's name")
+        if not self.data.holds_out and (self.gate_rules or self.evaluation.metrics):
+            raise ValueError(
+                "gate and evaluation.metrics measure held-out conversations, but data.held_out_share is 0; remove them, or hold out a share"
+            )
+        if "pattern" in self.metrics_on_answers and self.evaluation.pattern is None:
+            raise ValueError("the metric 'pattern' needs evaluation.pattern, a regular expression; set it")
+        return self
+
+    @property
+    def gate_rules(self) -> tuple[GateRule, ...]:
+        if self.gate == "auto":
+            return (GateRule(metric="loss"),) if self.data.holds_out else ()
+        return self.gate
+
+    @property
+    def metrics_on_answers(self) -> tuple[MeasuredOnAnswers, ...]:
+        """Of the evaluation and of the gate's rules, each once."""
+        found: list[MeasuredOnAnswers] = list(self.evaluation.metrics)
+        for rule in self.gate_rules:
+            if is_on_answers(rule.metric) and rule.metric not in found:
+                found.append(rule.metric)
+        return tuple(dict.fromkeys(found))
 
     @model_validator(mode="after")
     def _best_is_measured(self) -> Self:

@@ -227,6 +227,17 @@ def seconds_trained(history: LogHistory) -> float:
     return max((float(entry["seconds"]) for entry in history if "seconds" in entry), default=0.0)
 
 
+def step_seconds(history: LogHistory) -> list[float | None]:
+    """Of each step with a loss, from the end of the one before; None where that one was not made in the same start."""
+    steps = [entry for entry in history if "loss" in entry]
+    begun = {entry["start"]["step"] for entry in history if "start" in entry}
+    ends = {entry["step"]: float(entry["seconds"]) for entry in steps if "seconds" in entry}
+    known = [step in ends and step - 1 in ends and step - 1 not in begun for step in (entry["step"] for entry in steps)]
+    return [
+        round(ends[entry["step"]] - ends[entry["step"] - 1], 4) if is_known else None for entry, is_known in zip(steps, known, strict=True)
+    ]
+
+
 def seconds_per_step(history: LogHistory) -> float | None:
     """Median time from one step's end to the next one's, over steps of one start: saves and held-out loss move it little."""
     ends = {entry["step"]: float(entry["seconds"]) for entry in history if "seconds" in entry}
