@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from components.shared.printable import shown
+from components.shared.printable import cut, shown
 
 
 class FrozenModel(BaseModel):
@@ -89,7 +89,7 @@ def _path_or_sources(value: object) -> object:
         return value
     if isinstance(value, (list, tuple)) and value:
         return tuple(_source(item, number) for number, item in enumerate(value, start=1))
-    raise ValueError(f"got {value!r}, must be a path, or a list of sources such as {{path: train.jsonl, format: alpaca, repeat: 2}}")
+    raise ValueError(f"got {shown(value)}, must be a path, or a list of sources such as {{path: train.jsonl, format: alpaca, repeat: 2}}")
 
 
 def _source(value: object, number: int) -> SourceSpec:
@@ -97,9 +97,10 @@ def _source(value: object, number: int) -> SourceSpec:
         return SourceSpec.model_validate({"path": value} if isinstance(value, str) else value)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = cut(".".join(str(part) for part in first["loc"]))
         allowed = ", ".join(SourceSpec.model_fields)
-        raise ValueError(f"source {number}: {where}: got {first['input']!r}: {first['msg']}; fields: {allowed}") from None
+        found = shown(first["input"], name=where)
+        raise ValueError(f"source {number}: {where}: got {found}: {cut(first['msg'])}; fields: {allowed}") from None
 
 
 class DataSpec(FrozenModel):
