@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from components.shared.fields import FrozenModel, Number
 from components.shared.gate_spec import GateRule, MeasuredOnAnswers, auto_or_rules, checked_pattern, is_on_answers
-from components.shared.printable import shown
+from components.shared.printable import cut, shown
 
 __all__ = ["FrozenModel", "GateRule", "Number"]  # the home of the spec's own types is here for all readers
 
@@ -102,7 +102,7 @@ def _path_or_sources(value: object) -> object:
         sources = tuple(_source(item, number) for number, item in enumerate(value, start=1))
         _all_weigh_or_none(sources)
         return sources
-    raise ValueError(f"got {value!r}, must be a path, or a list of sources such as {{path: train.jsonl, format: alpaca, repeat: 2}}")
+    raise ValueError(f"got {shown(value)}, must be a path, or a list of sources such as {{path: train.jsonl, format: alpaca, repeat: 2}}")
 
 
 def _source(value: object, number: int) -> SourceSpec:
@@ -110,9 +110,10 @@ def _source(value: object, number: int) -> SourceSpec:
         return SourceSpec.model_validate({"path": value} if isinstance(value, str) else value)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = cut(".".join(str(part) for part in first["loc"]))
         allowed = ", ".join(SourceSpec.model_fields)
-        raise ValueError(f"source {number}: {where}: got {first['input']!r}: {first['msg']}; fields: {allowed}") from None
+        found = shown(first["input"], name=where)
+        raise ValueError(f"source {number}: {where}: got {found}: {cut(first['msg'])}; fields: {allowed}") from None
 
 
 def _all_weigh_or_none(sources: tuple[SourceSpec, ...]) -> None:
