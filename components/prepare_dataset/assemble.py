@@ -13,10 +13,11 @@ from itertools import chain
 from pathlib import Path
 
 from components.prepare_dataset.bad_records import Problems, joined, num_skipped, refuse_bad, skipped_cautions
-from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
+from components.prepare_dataset.cautions import data_cautions, dropped_cautions, near_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import copies, leaks
 from components.prepare_dataset.in_processes import in_processes
+from components.prepare_dataset.near_duplicates import near_duplicates
 from components.prepare_dataset.packing import Rows, one_a_row, pack
 from components.prepare_dataset.page import render_page
 from components.prepare_dataset.quality import Quality, SetQuality, examples, row_sizes, set_quality
@@ -228,6 +229,7 @@ def _quality(
 ) -> Quality:
     records, model, row_tokens = source.records, source.model, row.tokens
     copied, leaked = copies(records.train), leaks(records.train, records.held_out)
+    near = near_duplicates(train.samples, held_out.samples)
     everything = train.samples.of(array("I", chain(train.samples.numbers, held_out.samples.numbers)))
     dropped = train.dropped.of(array("I", chain(train.dropped.numbers, held_out.dropped.numbers)))
     dropped_lengths = lengths_of(dropped)
@@ -240,10 +242,13 @@ def _quality(
         held_out=_set_quality(held_out, row_tokens) if held_out.samples else None,
         copies=copied,
         leaks=leaked,
+        near_copies=near.train,
+        near_leaks=near.held_out,
         skipped=num_skipped(skipped),
         warnings=(
             *skipped_cautions(skipped),
             *data_cautions(records, copied, leaked),
+            *near_cautions(near),
             *dropped_cautions(dropped_lengths, everything),
             *token_cautions(model.encoder, everything, model.resolved.folder, model.config),
         ),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from components.prepare_dataset.held_out import asked_in_both
+from components.prepare_dataset.near_duplicates import SIMILARITY, NearDuplicates
 from components.prepare_dataset.quality import Places
 from components.prepare_dataset.samples import EMPTY_REASONING, ENDED_BY_EOS, HEADER_TRAINED, LEFT_OUT, REWRITTEN
 from components.prepare_dataset.source import Records
@@ -52,6 +53,20 @@ def data_cautions(records: Records, copies: Places, leaks: Places) -> Iterator[s
     unread = sorted(kept.unread)
     if unread:
         yield f"keys of turns that nothing reads: {', '.join(unread[:8])}"
+
+
+def near_cautions(near: NearDuplicates) -> Iterator[str]:
+    alike = f"{SIMILARITY:.0%} of their runs of three tokens are the same"
+    if near.train.count:
+        yield (
+            f"{near.train.count} of {near.num_compared:,} compared conversations are trained to give nearly the answers of another one, "
+            f"such as {' and '.join(near.train.first[0])} ({alike}): leave such out, or they count more than once"
+        )
+    if near.held_out.count:
+        yield (
+            f"{near.held_out.count} held-out conversations have nearly the answers of one that is trained on, such as "
+            f"{' and '.join(near.held_out.first[0])} ({alike}): their loss flatters"
+        )
 
 
 def dropped_cautions(dropped_lengths: Sequence[int], kept: Chosen[Encoded]) -> Iterator[str]:

@@ -240,6 +240,8 @@ def unknown_form(record: Mapping[str, Any]) -> str:
 def _advice(record: Mapping[str, Any]) -> str:
     if "parent_id" in record and "text" in record:
         return "these are single messages of OpenAssistant's trees; take the published trees, whose records have prompt and replies"
+    if isinstance(record.get("chosen"), str) and "rejected" in record:
+        return "pairs of a better and a worse text are not trained on; write records of the better ones as prompt and completion"
     turns = next((key for key, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict)), None)
     if turns is not None:
         return f"write, with the right key, data: {{format: messages, columns: {{messages: {turns}}}}}"

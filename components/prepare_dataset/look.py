@@ -8,15 +8,16 @@ from pathlib import Path
 
 from components.prepare_dataset.assemble import Progress, encode_all, lengths_of, no_progress, samples_in, split_by_length
 from components.prepare_dataset.bad_records import skipped_cautions
-from components.prepare_dataset.cautions import data_cautions, dropped_cautions, token_cautions
+from components.prepare_dataset.cautions import data_cautions, dropped_cautions, near_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import copies, leaks, repeated
+from components.prepare_dataset.near_duplicates import near_duplicates
 from components.prepare_dataset.quality import row_sizes
 from components.prepare_dataset.records import RecordFile
 from components.prepare_dataset.row_length import row_length
 from components.prepare_dataset.shown_samples import ShownSample, ShownToken, shown_samples
 from components.prepare_dataset.source import Source
-from components.prepare_dataset.stored import Chosen, Conversations, stored, stored_samples
+from components.prepare_dataset.stored import Chosen, Conversations, Samples, stored, stored_samples
 from components.prepare_dataset.texts import is_tokens, token_row
 from components.prepare_dataset.tokens import Encoded
 from components.shared.log import JSON_MARK
@@ -54,7 +55,7 @@ def dataset_lines(source: Source, data: DataSpec, *, progress: Progress = no_pro
     samples = encoded[:].of(array("I", chain.from_iterable(part.numbers for part in both)))
     yield f"row_tokens      {row_tokens:,}: {row.reason}"
     yield from _length_lines(samples, row_tokens)
-    warnings = [*skipped_cautions(encoded.skipped), *_warnings(source, samples, row_tokens)]
+    warnings = [*skipped_cautions(encoded.skipped), *_warnings(source, encoded, samples, row_tokens)]
     yield from ("", *(f"warning: {line}" for line in warnings)) if warnings else ()
     kept, dropped = split_by_length(samples, row_tokens)
     for sample in shown_samples(encoder.tokenizer, kept or dropped, dropped.numbers):
@@ -91,10 +92,11 @@ def _length_lines(samples: Chosen[Encoded], row_tokens: int) -> Iterator[str]:
         yield f"{row.row_tokens:>10,}   {row.samples:>16.1%}   {row.tokens:>19.1%}{mark}"
 
 
-def _warnings(source: Source, samples: Chosen[Encoded], row_tokens: int) -> Iterator[str]:
+def _warnings(source: Source, encoded: Samples, samples: Chosen[Encoded], row_tokens: int) -> Iterator[str]:
     records, model = source.records, source.model
     kept, dropped = split_by_length(samples, row_tokens)
     yield from data_cautions(records, copies(records.train), leaks(records.train, records.held_out))
+    yield from near_cautions(near_duplicates(*(samples_in(encoded, part) for part in (records.train, records.held_out))))
     yield from dropped_cautions(lengths_of(dropped), kept)
     yield from token_cautions(model.encoder, samples, model.resolved.folder, model.config)
 

@@ -22,9 +22,10 @@ NUM_CANDIDATES = 16
 
 def write_prompts(source: Source, folder: Path, *, row_tokens: int) -> None:
     """prompts.json is in the folder, and names at least one conversation that fits a row."""
-    conversations = source.records.held_out or source.records.train
-    encoder = source.model.encoder
-    chosen = chosen_conversations(encoder, conversations, row_tokens=row_tokens)
+    encoder, records = source.model.encoder, source.records
+    chosen = chosen_conversations(encoder, records.held_out, row_tokens=row_tokens)
+    if not chosen:  # nothing is held out, or no held-out record can be trained on
+        chosen = chosen_conversations(encoder, records.train, row_tokens=row_tokens)
     prompts = Prompts(
         chat_template=encoder.template.text,
         template_args=dict(encoder.template.arguments),

@@ -101,6 +101,10 @@ class Quality(FrozenModel):
     """The same conversation more than once in the training data."""
     leaks: Places
     """Held-out conversations that are trained on: the loss on them flatters."""
+    near_copies: Places = Places(count=0, first=())
+    """Samples of the training data that are trained to give nearly the answers of another one."""
+    near_leaks: Places = Places(count=0, first=())
+    """The same of held-out samples and training data."""
     skipped: int = 0
     """Bad records that were left out, as `data.on_bad_record` says."""
     warnings: tuple[str, ...]

@@ -172,6 +172,8 @@ class _RecordReader:
         # Turns written for a template with documents; in any other form it is a column left unread.
         if self.form.name == "messages" and record.get("documents"):
             return ["documents: not supported; remove it from the record"]
+        if self.form.name == "prompt_completion" and record.get("label") is False:
+            return ["label: false marks an answer that is not wanted; remove such records, or set data.on_bad_record: skip"]
         said = self.form.read(self.form.values(record, columns))
         if isinstance(said, Text):
             return text_conversation(where, said.text)

@@ -43,7 +43,8 @@ def files_of(source: str, split: str | None = None) -> list[str]:
     found = _without_notes(found)
     if found == [source] or (_is_pattern(source) and split is None):
         return found
-    return of_split(source, found, split, below=_before_pattern(source) if _is_pattern(source) else source)
+    place = source if "://" in source else str(user_path(source))
+    return of_split(source, found, split, below=_before_pattern(place) if _is_pattern(place) else place)
 
 
 def _without_notes(files: list[str]) -> list[str]:

@@ -27,6 +27,7 @@ BREACHES = [
     ("torch", "components/prepare_dataset/unnamed.py", "transformers"),
     ("torch", "pipelines/unnamed.py", "deepspeed"),
     ("tokenizers", "components/train/rows.py", "tokenizers"),
+    ("tokenizers", "components/shared/unnamed.py", "rensa"),
     ("pyarrow", "components/render_config/unnamed.py", "pyarrow.parquet"),
     ("kfp", "components/render_config/planner.py", "kfp"),
     ("kfp", "laptop/unnamed.py", "kfp_server_api"),

@@ -206,6 +206,18 @@ def test_a_folder_gives_its_files_of_records_by_name(tmp_path: Path) -> None:
     assert len(file.conversations) == 6
 
 
+@pytest.mark.parametrize("source", ["~/train_data", "./train_data", "train_data/"])
+def test_a_word_in_the_name_of_the_source_itself_is_no_split(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "dev"
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "train_data").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    for name in ("a.jsonl", "test.jsonl"):
+        (folder / "train_data" / name).write_bytes(LINES)
+    assert len(files_of(source)) == 2
+    assert [Path(name).name for name in files_of(source, "test")] == ["test.jsonl"]
+
+
 def test_a_pattern_gives_the_files_that_fit_it(tmp_path: Path) -> None:
     for name in ("a-1.jsonl", "a-2.jsonl", "b.jsonl"):
         (tmp_path / name).write_bytes(LINES)
