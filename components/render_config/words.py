@@ -8,6 +8,7 @@ from components.render_config.fit import gib
 from components.render_config.memory import MANY_MICRO_BATCHES
 from components.shared.figures import plain
 from components.shared.plan import LoraPlan, StepPlan, TimePlan
+from components.shared.prompts import probe_bytes
 from components.shared.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan |
         found |= _lora_reasons(spec, decided, lora)
     if zero.stage < 3:
         found["checkpoints.bytes_each"] += f"; with {zero.name} the trained weights once more"
+    megabytes = probe_bytes(decided.architecture.vocabulary) / 1e6
+    found["checkpoints.bytes_each"] += f"; {megabytes:.2g} MB of logits, by which its export is verified"
     return found
 
 

@@ -6,6 +6,7 @@ import pytest
 from components.render_config.planner import NO_DATASET, DatasetFacts, Machine, check_spec, make_plan, row_tokens_of
 from components.render_config.precision import choose_precision
 from components.shared.errors import HaganeError
+from components.shared.prompts import probe_bytes
 from components.shared.spec_file import spec_from_parameter
 
 CONFIG = {
@@ -66,7 +67,7 @@ def test_full_training_trains_every_parameter_and_has_no_lora() -> None:
 
 def test_lora_checkpoints_promise_sixteen_bytes_a_trainable_parameter() -> None:
     plan = make_plan(spec_with(training={"epochs": 2}), DATASET, CONFIG, machine=Machine())
-    assert plan.checkpoints.bytes_each == pytest.approx(16 * plan.num_trainable, abs=50_000)
+    assert plan.checkpoints.bytes_each == pytest.approx(16 * plan.num_trainable + probe_bytes(CONFIG["vocab_size"]), abs=50_000)
     assert plan.checkpoints.bytes_total == 2 * plan.checkpoints.bytes_each
 
 
