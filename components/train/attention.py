@@ -30,6 +30,9 @@ NAME = "conversations"
 Span = tuple[int, int]
 """Of one conversation: its first token in the row, and the token after its last."""
 
+ROWS_LOOKED_AT = 64
+"""Of a conversation's mask, to know whether it is the causal one. Every window of transformers looks back equally far everywhere."""
+
 _HARMLESS = frozenset({"position_ids", "position_embeddings", "cache_position", "num_items_in_batch"})
 """Tensors that models hand on to their attention, which reads none of them."""
 
@@ -105,24 +108,11 @@ class ConversationAttention:
     ) -> Masks:
         if attention_mask is not None or q_length != kv_length:
             raise _not_possible("it is given a mask of its own")
-        squares = [
-            [
-                sdpa_mask(
-                    1,
-                    end - start,
-                    end - start,
-                    q_offset=start,
-                    kv_offset=start,
-                    mask_function=_of_row(mask_function, row),
-                    allow_is_causal_skip=False,
-                    use_vmap=use_vmap,
-                    device=device,
-                )
-                for start, end in spans
-            ]
-            for row, spans in enumerate(self._spans_for(batch_size, q_length))
-        ]
-        return Masks(_without_plain(squares))
+        spans = self._spans_for(batch_size, q_length)
+        squares = [_Square(mask_function, row, span, device) for row, of_row in enumerate(spans) for span in of_row]
+        plain = [False] * len(squares) if use_vmap else _are_plain(squares)
+        masks = iter([None if causal else each.mask(use_vmap=use_vmap) for each, causal in zip(squares, plain, strict=True)])
+        return Masks(tuple(tuple(next(masks) for _ in of_row) for of_row in spans))
 
     def _attend(
         self,
@@ -176,19 +166,46 @@ def spans_of(position_ids_BT: torch.Tensor) -> list[list[Span]]:
     return spans
 
 
-def _of_row(mask_function: Callable[..., Any], row: int) -> Callable[..., Any]:
-    """transformers evaluates a mask function for rows from 0 on."""
+@dataclass(frozen=True)
+class _Square:
+    """Which tokens of one conversation see which."""
 
-    def of_row(batch_index: Any, head_index: Any, query_index: Any, key_index: Any) -> Any:
-        return mask_function(batch_index + row, head_index, query_index, key_index)
+    function: Callable[..., Any]
+    """Of transformers: (row, head, query, key) -> whether the query sees the key, places counted in the row."""
+    row: int
+    span: Span
+    device: torch.device | str
 
-    return of_row
+    def mask(self, *, use_vmap: bool) -> torch.Tensor | None:
+        """[1, 1, L, L]."""
+        start, end = self.span
+        return sdpa_mask(
+            1,
+            end - start,
+            end - start,
+            q_offset=start,
+            kv_offset=start,
+            mask_function=lambda row, *places: self.function(row + self.row, *places),
+            allow_is_causal_skip=False,
+            use_vmap=use_vmap,
+            device=self.device,
+        )
+
+    def is_plain(self) -> torch.Tensor:
+        """Whether ROWS_LOOKED_AT queries, the first and the last among them, see all keys up to their own
+        and no other: a window, a chunk and a look ahead show there, and L x L numbers are never made."""
+        start, end = self.span
+        places = torch.arange(start, end, device=self.device)
+        count = min(len(places), ROWS_LOOKED_AT)
+        queries = places[torch.linspace(0, len(places) - 1, count, device=self.device).round().long()]
+        head = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=self.device)
+        seen = self.function(head + self.row, head, queries[None, None, :, None], places[None, None, None, :])
+        return (seen == (places[None, :] <= queries[:, None])).all()
 
 
-def _without_plain(squares: list[list[Any]]) -> tuple[tuple[torch.Tensor | None, ...], ...]:
-    """None where a mask is the causal one, for which torch has a kernel; asks the device once."""
-    plain = torch.stack([(mask == torch.ones_like(mask).tril()).all() for row in squares for mask in row]).tolist()
-    return tuple(tuple(None if plain.pop(0) else mask for mask in row) for row in squares)
+def _are_plain(squares: list[_Square]) -> list[bool]:
+    """For which torch's causal kernel will do; the device is asked once."""
+    return torch.stack([each.is_plain() for each in squares]).tolist()
 
 
 def _fused(

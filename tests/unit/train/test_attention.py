@@ -1,10 +1,10 @@
 """Attention of each conversation by itself, against each conversation alone by the model's own attention."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from transformers.masking_utils import sdpa_mask
 
 from components.shared.errors import ModelError
 from components.train.apart import look, pair_of
@@ -154,5 +154,23 @@ def test_attention_that_is_not_the_models_own_is_seen_before_training(monkeypatc
 
 
 def forget_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain: Callable[..., Any] = lambda squares: tuple(tuple(None for _ in row) for row in squares)  # noqa: E731
-    monkeypatch.setattr("components.train.attention._without_plain", plain)
+    monkeypatch.setattr("components.train.attention._are_plain", lambda squares: [True] * len(squares))
+
+
+@pytest.mark.parametrize(("model_type", "made"), [("llama", 0), ("gemma3_text", 1)])
+def test_squares_are_made_only_where_a_window_is_shorter_than_a_conversation(
+    model_type: str, made: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squares: list[int] = []
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        squares.append(arguments[1])
+        return sdpa_mask(*arguments, **named)
+
+    monkeypatch.setattr("components.train.attention.sdpa_mask", counted)
+    model = small_model(model_type)
+    batch = collate([as_row([[5] * 20, [6] * 200])])
+    own = OwnLayers(attention=ConversationAttention(model))
+    with torch.no_grad(), own.rows_of(batch):
+        model(**inputs_of(batch, CPU))
+    assert squares == [200] * made
