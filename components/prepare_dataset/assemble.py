@@ -252,6 +252,7 @@ def _quality(
             *dropped_cautions(dropped_lengths, everything),
             *token_cautions(model.encoder, everything, model.resolved.folder, model.config),
         ),
+        sources=records.uses,
         turns=dict(stored(records.train).roles.most_common()),
         row_sizes=row_sizes(array("I", chain(lengths_of(everything), dropped_lengths)), row_tokens),
         samples=shown_samples(model.encoder.tokenizer, train.samples, dropped.numbers),

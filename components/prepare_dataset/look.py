@@ -49,6 +49,7 @@ def dataset_lines(source: Source, data: DataSpec, *, progress: Progress = no_pro
     row_tokens = row.tokens
     yield f"form            {', '.join(dict.fromkeys(records.forms))}"
     yield f"template        {encoder.template.name}"
+    yield from (f"source          {line}" for line in records.uses)
     yield from _conversation_lines(stored(records.train))
     yield f"held out        {len(records.held_out):,} conversations"
     both = (samples_in(encoded, part) for part in (records.train, records.held_out))

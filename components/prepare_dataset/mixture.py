@@ -2,6 +2,7 @@
 
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -34,6 +35,23 @@ def mixed(
         more = digests[number] * _SPREAD % 2**64 < (often[owner] - whole) * 2.0**64
         chosen.extend([number] * (whole + more))
     return train.of(chosen)
+
+
+def source_uses(
+    mixture: Chosen[Conversation],
+    files: Sequence[RecordFile],
+    sources: Sequence[SourceSpec],
+) -> tuple[str, ...]:
+    """For people, one line a source: how many of its records are trained on in an epoch. None where there is one source."""
+    if len(sources) == 1 and sources[0].repeat == 1:
+        return ()
+    ends = list(accumulate(len(file.conversations) for file in files))
+    uses = Counter(bisect_right(ends, number) for number in mixture.numbers)
+    read = (len(file.conversations) for file in files)
+    return tuple(
+        f"{source.path}: {uses[place]:,} records in an epoch, {num_read:,} were read"
+        for place, (source, num_read) in enumerate(zip(sources, read, strict=True))
+    )
 
 
 def _often(train: Chosen[Conversation], owners: Sequence[int], sources: Sequence[SourceSpec]) -> list[float]:

@@ -13,7 +13,7 @@ from components.prepare_dataset.bad_records import Problems, joined, num_skipped
 from components.prepare_dataset.chat_template import read_template
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import set_aside
-from components.prepare_dataset.mixture import mixed
+from components.prepare_dataset.mixture import mixed, source_uses
 from components.prepare_dataset.packing import ROW_ORDER_VERSION
 from components.prepare_dataset.records import RecordFile, RecordSource, read_records
 from components.prepare_dataset.row_length import text_row
@@ -37,6 +37,8 @@ class Records:
     """What the records of each file were read as."""
     skipped: Problems = field(default_factory=dict)
     """Records that are no conversation and were left out, as `data.on_bad_record` says."""
+    uses: tuple[str, ...] = ()
+    """For people: how many records of each source are trained on in an epoch."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,14 @@ def _load_records(data: DataSpec) -> Records:
     sha256 = _of_all([file.sha256 for file in train_files])
     everything = _all_of(train_files)
     if held_out_files:
-        held_out, held_out_sha256 = _all_of(held_out_files), _of_all([file.sha256 for file in held_out_files])
-        return Records(mixed(everything, train_files, data.train_sources), held_out, sha256, held_out_sha256, forms, skipped)
-    split = set_aside(everything, data.held_out_share, by=data.held_out_by)
-    return Records(mixed(split.train, train_files, data.train_sources), split.held_out, sha256, None, forms, skipped)
+        train, held_out = everything, _all_of(held_out_files)
+        held_out_sha256 = _of_all([file.sha256 for file in held_out_files])
+    else:
+        split = set_aside(everything, data.held_out_share, by=data.held_out_by)
+        train, held_out, held_out_sha256 = split.train, split.held_out, None
+    mixture = mixed(train, train_files, data.train_sources)
+    uses = source_uses(mixture, train_files, data.train_sources)
+    return Records(mixture, held_out, sha256, held_out_sha256, forms, skipped, uses)
 
 
 def _all_of(files: Sequence[RecordFile]) -> Chosen[Conversation]:

@@ -287,7 +287,9 @@ def test_a_list_of_sources_is_one_training_set_and_repeats_only_what_is_trained_
     facts = _prepare(mixed).facts
     assert facts["num_conversations"] == 45
     assert sum(len(row["lengths"]) for row in _rows(mixed, "train.parquet")) == 40 + 3 * 5
-    assert "stand more than once" not in (Path(mixed.run_uri) / DATASET / "quality.json").read_text()
+    quality = (Path(mixed.run_uri) / DATASET / "quality.json").read_text()
+    assert "stand more than once" not in quality
+    assert "alpaca.json: 15 records in an epoch, 5 were read" in quality
 
 
 def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None:
