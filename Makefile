@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-adam bench-memory bench-data bench-time bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-templates bench-train bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -36,15 +36,17 @@ push: .venv/dev  ## Push the images to REGISTRY=…, and write their digests to 
 
 ## Develop
 test: .venv/dev test-unit  ## Run all tests but the slow suites below
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest -n 2 --dist loadfile tests/integration
 test-unit: .venv/dev  ## Run the fast tests alone, a process per core
 	$(BIN)/pytest -n auto tests/contracts tests/unit
-test-runs: .venv/dev  ## Run the pipeline once for each kind of run, some killed, and as the KFP UI runs it; ten minutes
-	$(BIN)/pytest tests/runs
-test-matrix: .venv/dev  ## Compare whole trainings with plain torch, and run each mixture of experts, by ZeRO stage and processes; half an hour
+test-runs: .venv/dev  ## Run the pipeline once for each kind of run, some killed, and as the KFP UI runs it; five minutes
+	$(BIN)/pytest -n 2 --dist loadfile tests/runs
+test-matrix: .venv/dev  ## Compare trainings with plain torch, export each architecture, spoil a run in 48 ways; three quarters of an hour
 	$(BIN)/pytest tests/matrix
 test-crash: .venv/dev  ## Kill training and uploads at every write, break network, disk and files; half an hour
 	$(BIN)/pytest tests/crash --least-kills 200
+test-races: .venv/dev  ## Start a run twice, at twenty moments of the first, on a folder and on S3; print who stopped; ten minutes
+	$(BIN)/pytest tests/crash/test_two_starts.py -rP
 test-hostile: .venv/dev  ## Read 10,000 damaged specs, and what else comes from outside; two minutes
 	$(BIN)/pytest tests/unit/shared/test_hostile_input.py --hostile-cases 10000
 test-cluster: .venv/dev  ## Train, kill, drain, cut off and cancel in the cluster of KUBECONFIG, one made for tests that has the images
@@ -61,14 +63,20 @@ bench-plan: .venv/dev  ## Time and memory of planning a 70B model, beside DeepSp
 	$(BIN)/python -m benchmarks.plan_speed
 bench-memory: .venv/dev  ## Train small models and set their peak memory beside the plan; half an hour
 	$(BIN)/python -m benchmarks.memory_truth
+bench-export: .venv/dev  ## Export a full model of 1.1 B parameters: memory and seconds beside DeepSpeed's zero_to_fp32; 14 GB of disk
+	$(BIN)/python -m benchmarks.export_full
 bench-adam: .venv/dev  ## Time AdamW on the host, DeepSpeed's compiled one beside torch's; needs g++; some minutes
 	DS_ACCELERATOR=cpu $(BIN)/python -W ignore -m benchmarks.cpu_adam --parameters 50e6 --steps 40
 bench-published: .venv/dev  ## Compare the plan's time of a step with runs on GPUs that others published
 	$(BIN)/python -m benchmarks.published_speed
 bench-time: .venv/dev  ## Train small models and set the time of a step beside the plan; a quarter of an hour
 	$(BIN)/python -m benchmarks.time_truth
+bench-train: .venv/dev  ## Speed and memory of a step with hagane's output layer and attention, beside the model's own; half an hour
+	$(BIN)/python -W ignore -m benchmarks.own_layers
 bench-data: .venv/dev  ## Memory and speed of prepare_dataset for 20 and 200 MB of chats, beside the tokenizer alone; some minutes
 	$(BIN)/python -m benchmarks.data_memory
+bench-templates: .venv/dev  ## What it costs that chat templates are rendered within limits; a minute
+	$(BIN)/python -m benchmarks.bounded_templates
 check: .venv/dev lint test golden  ## What CI runs: lint, types, import rules, tests, generated files
 lint: .venv/dev  ## Style, types, and who may import whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/lint-imports
@@ -82,10 +90,11 @@ clean:  ## Remove the environment, all runs and what was built
 	rm -rf .venv .hagane build
 
 # An environment is as its lock file says. torch is the one without CUDA where pip is offered it, and else PyPI's with its libraries.
-.venv/%: requirements/%.txt requirements/torch-cpu.txt requirements/torch-cuda.txt pyproject.toml
+.venv/%: requirements/%.txt requirements/torch-cpu.txt requirements/torch-cuda.txt requirements/pip.txt requirements/build.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-deps --require-hashes -r $<
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/pip.txt
+	PIP_BUILD_CONSTRAINT=requirements/build.txt DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-deps --require-hashes -r $<
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/torch-cpu.txt 2> /dev/null \
 	  || $(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/torch$(if $(filter Linux,$(shell uname -s)),-cuda).txt
-	$(BIN)/pip install --quiet --no-deps -e .
+	PIP_BUILD_CONSTRAINT=requirements/build.txt $(BIN)/pip install --quiet --no-deps -e .
 	@touch .venv/laptop $@

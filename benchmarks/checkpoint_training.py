@@ -103,7 +103,7 @@ class InLine:
         start = time.monotonic()
         root = Path(str(trainer.args.output_dir), "in-line")
         writes = self._saver.capture(trainer)
-        names = (*writes, *write_small_files(trainer, root))
+        names = (*writes, *write_small_files(trainer, root, probe=None))
         for name, write in writes.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             write(root / name)

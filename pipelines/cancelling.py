@@ -12,6 +12,8 @@ from pipelines.kfp_following import LEFT_A_JOB, TRAINING
 from pipelines.run_view import EXIT, RunView
 
 POLL_S = 2.0
+SAY_S = 20.0
+"""How often it is said what is still waited for, where nothing changed."""
 PATIENCE_S = 900.0
 """As long as a training may take to save a checkpoint, end, and the exit task to look for its job."""
 
@@ -33,10 +35,15 @@ def cancel_run(kfp: KfpClient, look: Callable[[], RunView], run_uri: str | None,
     started = time.monotonic()
     kfp.ask(f"cancel run {view.name!r}", kfp.runs.run_service_terminate_run, view.id)
     tell(f"run {view.name} is being cancelled; its training stores a checkpoint first")
+    said, said_at = "", started
     while not (view := look()).is_over:
-        if time.monotonic() - started > PATIENCE_S:
-            at = ", ".join(view.at_step) or "no step"
+        now = time.monotonic()
+        at = ", ".join(view.at_step) or "no step"
+        if now - started > PATIENCE_S:
             raise RunFailed(f"run {view.name!r}: still {view.state} after {PATIENCE_S:.0f} s, at {at}; see {kfp.run_link(view.id)}")
+        if at != said or now - said_at > SAY_S:
+            tell(f"waits for {at}, {now - started:.0f} s so far; gives up after {PATIENCE_S / 60:.0f} min")
+            said, said_at = at, now
         time.sleep(POLL_S)
     tell(f"run {view.name} is {view.state} after {time.monotonic() - started:.0f} s: {_job_is_gone(kfp, view, run_uri)}")
 

@@ -9,8 +9,8 @@ import typer
 
 from components.shared.errors import HaganeError
 from components.shared.printable import printable
-from pipelines import cluster_commands, data_commands, kfp_commands, schedule_commands
-from pipelines.options import Overrides, RunPlace, SpecPath, run_uri
+from pipelines import cluster_commands, data_commands, kfp_commands, result_commands, schedule_commands
+from pipelines.options import AsJson, Overrides, RunPlace, SpecPath, run_uri
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
     from components.shared.spec import RunSpec
@@ -86,7 +86,7 @@ def plan(
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also keep plan.json, deepspeed.json, training_args.json, lora.json, page.html here."),
+        typer.Option(metavar="FOLDER", help="Also keep the plan's files here: plan.json, deepspeed.json, page.html, the job and others."),
     ] = None,
     rows: Annotated[
         int | None,
@@ -99,6 +99,7 @@ def plan(
             metavar="FILE", help="Tell what is wrong in a hand-written deepspeed.json, what it means, what the plan would change."
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with its reason.
 
@@ -122,32 +123,44 @@ def plan(
         if import_deepspeed is not None:
             print(explain_deepspeed(import_deepspeed, out or Path(folder)), end="")
             return
-    open_console().print(plan_screen(made))
+    if as_json:
+        print(made.model_dump_json(indent=1))
+    else:
+        open_console().print(plan_screen(made))
 
 
 @app.command()
-def status(spec: SpecPath, overrides: Overrides = None) -> None:
+def status(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show which steps of a run are finished, and its committed checkpoints."""
     from components.shared.spec_file import load_spec
     from components.shared.step import open_run
+    from pipelines.as_json import print_json, status_json
     from pipelines.screens import open_console, status_screen
 
     store, claimed = open_run(load_spec(spec, overrides or ()).run_uri)
-    open_console().print(status_screen(store, claimed))
+    if as_json:
+        print_json(status_json(store, claimed))
+    else:
+        open_console().print(status_screen(store, claimed))
 
 
 @app.command()
 def checkpoints(
     run: RunPlace,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file again and compare size and sha256.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List a run's checkpoints: step, bytes, losses, committed or not, and why each stays."""
+    from pipelines.as_json import checkpoints_json, print_json
     from pipelines.checkpoint_list import checkpoint_table
     from pipelines.screens import open_console, verify_checkpoints
 
     store, spec = _opened(run)
-    console = open_console()
-    console.print(checkpoint_table(store, spec.checkpoints.keep))
+    console = open_console(stderr=as_json)
+    if as_json:
+        print_json(checkpoints_json(store, spec.checkpoints.keep))
+    else:
+        console.print(checkpoint_table(store, spec.checkpoints.keep))
     if verify:
         verify_checkpoints(store, console)
 
@@ -181,12 +194,18 @@ def models(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[WORD]", help="Show only models whose name or type has these words.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List open models for Japanese known by name: architecture, LoRA targets, tokenizer, chat template, licence, serving."""
     from components.shared.model_registry import matching_families
+    from pipelines.as_json import models_json, print_json
     from pipelines.screens import models_screen, open_console
 
-    open_console().print(models_screen(matching_families(words or ())))
+    found = matching_families(words or ())
+    if as_json:
+        print_json(models_json(found))
+    else:
+        open_console().print(models_screen(found))
 
 
 @app.command()
@@ -232,6 +251,7 @@ def compile(
 
 
 app.command()(data_commands.data)
+result_commands.add_to(app)
 app.command()(cluster_commands.doctor)
 app.command()(cluster_commands.reap)
 kfp_commands.add_to(app)

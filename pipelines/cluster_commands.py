@@ -7,7 +7,7 @@ import typer
 
 from components.shared.errors import HaganeError
 from pipelines.kfp_commands import Context, Endpoint, TokenFile
-from pipelines.options import Overrides, run_uri
+from pipelines.options import AsJson, Overrides, run_uri
 
 
 def doctor(
@@ -23,6 +23,7 @@ def doctor(
     endpoint: Endpoint = None,
     token_file: TokenFile = None,
     context: Context = None,
+    as_json: AsJson = False,
 ) -> None:
     """Find what in the cluster would stop a run, and say how to fix it.
 
@@ -30,6 +31,7 @@ def doctor(
     With --gpu drivers, GPUs, NCCL and a small training are tried on the nodes, or on this machine where the backend is local.
     """
     from components.shared.spec_file import load_spec
+    from pipelines.as_json import findings_json, print_json
     from pipelines.doctor import diagnose, diagnose_here, findings_table
     from pipelines.kfp_connection import Asked
     from pipelines.screens import open_console
@@ -50,7 +52,10 @@ def doctor(
         nodes = gpu_nodes if gpu else None
         found = diagnose(asked, progress, namespace=namespace, launcher=launcher, seconds=seconds, kfp=kfp, gpu_nodes=nodes)
         findings = list(found)
-    open_console().print(findings_table(findings))
+    if as_json:
+        print_json(findings_json(findings))
+    else:
+        open_console().print(findings_table(findings))
     failed = [finding.line for finding in findings if finding.state == "failed"]
     if failed:
         raise HaganeError(*failed)

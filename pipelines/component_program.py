@@ -17,6 +17,17 @@ def require_installed(*modules: str) -> None:
         raise HaganeError(*(f"{name}: is not installed here; run this command where all components are" for name in names))
 
 
+def talk_to(module: str, *arguments: str) -> int:
+    """Runs `python -m module` with this program's stdin, stdout and stderr. Returns its exit code.
+
+    Raises:
+        HaganeError: it is not installed here.
+    """
+    require_installed(module)
+    command = [sys.executable, "-W", "ignore", "-m", module, *arguments]
+    return subprocess.run(command, env={**os.environ, "TQDM_DISABLE": "1"}, check=False).returncode
+
+
 def output_of(module: str, *arguments: str) -> str:
     """What `python -m module` prints, its events as JSON.
 

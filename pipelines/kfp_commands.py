@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.options import EXPERIMENT, Overrides, SpecPath
+from pipelines.options import EXPERIMENT, AsJson, Overrides, SpecPath
 
 if TYPE_CHECKING:
     from pipelines.kfp_client import KfpClient
@@ -102,7 +102,9 @@ def runs(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show the steps of this run, by its id.")] = None,
     experiment: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this experiment.")] = None,
     limit: Annotated[int, typer.Option(metavar="COUNT", min=1, help="The newest COUNT runs.")] = 20,
-    log: Annotated[str | None, typer.Option("--log", metavar="STEP", help="Print the log of a step of RUN, such as claim_run.")] = None,
+    log: Annotated[
+        str | None, typer.Option("--log", metavar="STEP", help="Print the log of a step of RUN, such as claim_run (or claim-run).")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="With --log: go on until the step has ended.")] = False,
     cancel: Annotated[
         bool, typer.Option("--cancel", help="Cancel RUN: its training stores a checkpoint, and its job is gone when this returns.")
@@ -112,17 +114,21 @@ def runs(
     namespace: Namespace = None,
     token_file: TokenFile = None,
     context: Context = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the runs of this pipeline in Kubeflow Pipelines, newest first; with RUN, the steps of one and why it failed.
 
     How far a training is, and what is finished in the store, `hagane status SPEC` shows.
     """
-    from pipelines.kfp_runs import run_screen, runs_screen
+    from pipelines.as_json import print_json
+    from pipelines.kfp_runs import run_json, run_screen, runs_json, runs_screen
     from pipelines.screens import open_console
 
     _check_options(run, log=log, follow=follow, cancel=cancel, open_page=open_page)
     kfp = connect_to_read(endpoint, namespace, token_file, context)
-    if run is None:
+    if as_json and log is None and not cancel and not open_page:
+        print_json(runs_json(kfp, experiment, limit) if run is None else run_json(kfp, run))
+    elif run is None:
         open_console().print(runs_screen(kfp, experiment, limit))
     elif log is not None:
         _print_log(kfp, run, log, follow=follow)
@@ -150,11 +156,11 @@ def _check_options(run: str | None, *, log: str | None, follow: bool, cancel: bo
 
 def _print_log(kfp: "KfpClient", run_id: str, step: str, *, follow: bool) -> None:
     from components.shared.printable import printable_lines
-    from pipelines.kfp_runs import check_step, look_at_run
+    from pipelines.kfp_runs import known_step, look_at_run
     from pipelines.step_log import follow_step_log, step_log
 
     _, view = look_at_run(kfp, run_id)
-    check_step(step, view)
+    step = known_step(step, view)
     if not follow:
         print(printable_lines(step_log(kfp, view, step)), end="")
         return
@@ -170,7 +176,7 @@ def _cancel(kfp: "KfpClient", run_id: str) -> None:
 
     folder = folder_of(look_at_run(kfp, run_id)[0])
     run_uri = None if folder == NO_FOLDER else folder
-    cancel_run(kfp, lambda: look_at_run(kfp, run_id)[1], run_uri, tell=lambda line: print(printable(line)))
+    cancel_run(kfp, lambda: look_at_run(kfp, run_id)[1], run_uri, tell=lambda line: print(printable(line), flush=True))
 
 
 Definitions = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `hagane compile --manifests DIR` writes.")]
@@ -220,6 +226,7 @@ def diff(
 
     Exit code 0: the same. 1: something differs, as shown. 2: it could not be compared. Nothing is changed.
     """
+    from components.shared.figures import plural
     from pipelines.definition_diff import differences, in_kfp, in_kubernetes
     from pipelines.definitions import read_definitions
 
@@ -229,7 +236,7 @@ def diff(
     for each in found:
         print(each.told)
     counted = [each for each in found if prune or each.kind != "only in the cluster"]
-    told = f"{len(counted)} difference{'' if len(counted) == 1 else 's'}"
+    told = plural(len(counted), "difference")
     print(f"{told}; hagane apply {folder} mends them" if counted and not kubernetes else told)
     if counted:
         raise typer.Exit(1)

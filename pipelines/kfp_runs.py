@@ -1,5 +1,6 @@
 """Runs in KFP as text for a terminal."""
 
+from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -24,8 +25,8 @@ NEVER = "-"
 RETRIED = "KFP's Retry continued it at {time}. Retry does not run end_run again: its page is of the first try."
 
 
-def runs_screen(kfp: KfpClient, experiment: str | None, limit: int) -> RenderableType:
-    """The newest `limit` runs of this pipeline, one a line.
+def listed_runs(kfp: KfpClient, experiment: str | None, limit: int) -> Iterator[tuple[Any, RunView]]:
+    """The newest `limit` runs of this pipeline, as the client gives them and what they say.
 
     Raises:
         KfpMissing: no experiment of this name.
@@ -37,15 +38,45 @@ def runs_screen(kfp: KfpClient, experiment: str | None, limit: int) -> Renderabl
         within = {"experiment_id": kfp.experiment_id(experiment, make=False)}
         if within["experiment_id"] is None:
             raise KfpMissing(f"KFP at {kfp.connection.endpoint}: has no experiment {experiment!r}; leave --experiment out to see all runs")
+    kept = find_pipeline(kfp, pipeline.name)
+    for run in () if kept is None else islice(_of_pipeline(kfp, kept.pipeline_id, within), limit):
+        yield run, view_of(run, names)
+
+
+def runs_json(kfp: KfpClient, experiment: str | None, limit: int) -> list[dict[str, Any]]:
+    """As `runs_screen`, for programs."""
+    return [{**_facts(view), "at_step": list(view.at_step), "folder": folder_of(run)} for run, view in listed_runs(kfp, experiment, limit)]
+
+
+def run_json(kfp: KfpClient, run_id: str) -> dict[str, Any]:
+    """As `run_screen`, for programs. Raises KfpMissing where no run has this id."""
+    run, view = look_at_run(kfp, run_id)
+    folder = folder_of(run)
+    problems = reasons(kfp, view, None if folder == NO_FOLDER else folder) if view.state in ("failed", "cancelled") else []
+    steps = [
+        {"step": step.name, "state": step.state, "started": step.started, "finished": step.finished, "seconds": step.seconds}
+        for step in view.steps
+    ]
+    return {**_facts(view), "folder": folder, "link": kfp.run_link(run_id), "problems": problems, "steps": steps}
+
+
+def _facts(view: RunView) -> dict[str, Any]:
+    return {"id": view.id, "name": view.name, "state": _state(view), "created": view.created, "finished": view.finished}
+
+
+def runs_screen(kfp: KfpClient, experiment: str | None, limit: int) -> RenderableType:
+    """The newest `limit` runs of this pipeline, one a line.
+
+    Raises:
+        KfpMissing: no experiment of this name.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("run", "state", "at step", "started", "finished", "its folder", "id"):
         table.add_column(heading, overflow="fold")
-    kept = find_pipeline(kfp, pipeline.name)
-    for run in () if kept is None else islice(_of_pipeline(kfp, kept.pipeline_id, within), limit):
-        view = view_of(run, names)
+    for run, view in listed_runs(kfp, experiment, limit):
         at_step = ", ".join(view.at_step) or NEVER
         table.add_row(view.name, _state(view), at_step, local_time(view.created), local_time(view.finished), folder_of(run), view.id)
-    return table if table.row_count else Text(f"no runs of {pipeline.name} yet; hagane submit SPEC starts one")
+    return table if table.row_count else Text(f"no runs of {compiled_pipeline().name} yet; hagane submit SPEC starts one")
 
 
 def run_screen(kfp: KfpClient, run_id: str) -> RenderableType:
@@ -80,11 +111,13 @@ def _names() -> dict[str, str]:
     return step_names(compiled_pipeline())
 
 
-def check_step(name: str, view: RunView) -> None:
-    """Raises SpecError for a word that is no step."""
+def known_step(name: str, view: RunView) -> str:
+    """The run's step of this name, which may have hyphens as KFP's own names do. Raises SpecError for a word that is no step."""
     known = [step.name for step in view.steps]
-    if name not in known:
+    step = name.replace("-", "_")
+    if step not in known:
         raise SpecError(f"--log: found {name!r}, allowed {', '.join(known)}. Fix: name one of them")
+    return step
 
 
 def _said_since(run_uri: str | None, run_id: str) -> str:

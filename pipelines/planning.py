@@ -22,7 +22,7 @@ PLANNING = ("prepare_dataset", "render_config")
 
 
 def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None, num_rows: int | None = None) -> Plan:
-    """The plan that a run of this spec would have. Its files are copied to `keep` when given.
+    """The plan that a run of this spec would have. Its files are copied to `keep` when given, with the job that the run would send.
 
     With `num_rows`, for so many full rows: no data, no tokenizer, only the model's config is read.
 
@@ -31,18 +31,19 @@ def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None, num_ro
     """
     with tempfile.TemporaryDirectory(prefix="hagane-plan-") as folder:
         scratch = spec.model_copy(update={"store": folder})
-        file = Path(folder) / "asked.yaml"
+        file, asked = Path(folder) / "scratch.yaml", Path(folder) / "asked.yaml"
         file.write_text(spec_yaml(scratch))
+        asked.write_text(spec_yaml(spec))
         made = Path(scratch.run_uri) / PLAN
         with Screen(console, PLANNING if num_rows is None else PLANNING[1:]) as screen:
             if num_rows is None:
                 _run_program(["components.prepare_dataset", "--spec", str(file)], Path(folder), screen)
-                _run_program(["components.render_config", "--run", scratch.run_uri], Path(folder), screen)
+                _run_program(["components.render_config", "--run", scratch.run_uri, "--job-of", str(asked)], Path(folder), screen)
                 if read_tokenizer_sample(Path(scratch.run_uri) / DATASET).may_differ and find_spec("transformers") is not None:
                     _run_program(["components.evaluate.same_tokens", "--run", scratch.run_uri], Path(folder), screen)
             else:
                 rows = ("--rows", str(num_rows), "--out", str(made))
-                _run_program(["components.render_config", "--spec", str(file), *rows], Path(folder), screen)
+                _run_program(["components.render_config", "--spec", str(file), "--job-of", str(asked), *rows], Path(folder), screen)
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             for path in made.iterdir():

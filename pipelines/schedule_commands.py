@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.kfp_commands import Context, Endpoint, Namespace, TokenFile, connect, connect_to_read
+from pipelines.options import AsJson
 
 if TYPE_CHECKING:
     from pipelines.compiling import CompiledPipeline
@@ -34,8 +35,11 @@ def plan(
     namespace: Namespace = None,
     token_file: TokenFile = None,
     context: Context = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print what `apply` would change, and change nothing."""
+    from components.shared.figures import plural
+    from pipelines.as_json import print_json
     from pipelines.schedule_file import load_schedules
     from pipelines.schedules import changes, owned_schedules, to_do
 
@@ -44,11 +48,16 @@ def plan(
     kfp = connect_to_read(endpoint, namespace, token_file, context)
     owned = owned_schedules(kfp, wanted.owner)
     needed = changes(wanted, owned, version=pipeline.version_name, prune=prune, no_catch_up=no_catch_up)
+    if as_json:
+        print_json([{"change": change.kind, "schedule": change.name, "lines": list(change.lines)} for change in needed])
+        return
     for change in needed:
         print(f"{change.kind:13} {change.name}")
         for line in change.lines:
             print(f"{'':13}   {line}")
-    print(f"{len(wanted.schedules)} schedules in {file}, {len(to_do(needed))} changes")
+    num_changes = len(to_do(needed))
+    would = f"apply would make {plural(num_changes, 'change')}" if num_changes else "apply would change nothing"
+    print(f"{plural(len(wanted.schedules), 'schedule')} in {file}; {would}")
 
 
 @schedules.command()
@@ -69,6 +78,7 @@ def apply(
     A changed schedule is replaced, as KFP can change none, but never while a run of it is active: it is waited for, or told and left
     for the next apply (exit code 1). Crashes at any moment are healed by the next apply.
     """
+    from components.shared.figures import plural
     from pipelines.kfp_versions import ensure_version
     from pipelines.reconciler import Reconciler
     from pipelines.schedule_file import load_schedules
@@ -81,8 +91,9 @@ def apply(
     needed = changes(wanted, owned, version=pipeline.version_name, prune=prune, no_catch_up=no_catch_up)
     reconciler = Reconciler(kfp, wanted, ensure=lambda: ensure_version(kfp, pipeline), version=pipeline.version_name, tell=print)
     reconciler.apply(needed, wait_s=wait_minutes * 60)
-    changed = len(to_do(needed))
-    print(f"{len(wanted.schedules)} schedules, {changed} changed" if changed else f"{len(wanted.schedules)} schedules, nothing to change")
+    num_changes = len(to_do(needed))
+    made = f"{plural(num_changes, 'change')} made" if num_changes else "nothing to change"
+    print(f"{plural(len(wanted.schedules), 'schedule')}; {made}")
 
 
 @schedules.command("list")
@@ -92,14 +103,20 @@ def list_them(
     namespace: Namespace = None,
     token_file: TokenFile = None,
     context: Context = None,
+    as_json: AsJson = False,
 ) -> None:
     """List an owner's schedules in KFP: when, on or off, which version of the pipeline, the newest run of each."""
+    from pipelines.as_json import print_json
     from pipelines.schedules import owned_schedules
-    from pipelines.schedules_screen import schedules_screen
+    from pipelines.schedules_screen import schedules_json, schedules_screen
     from pipelines.screens import open_console
 
     kfp = connect_to_read(endpoint, namespace, token_file, context)
-    open_console().print(schedules_screen(kfp, owned_schedules(kfp, owner), owner))
+    owned = owned_schedules(kfp, owner)
+    if as_json:
+        print_json(schedules_json(kfp, owned))
+    else:
+        open_console().print(schedules_screen(kfp, owned, owner))
 
 
 def _pinned_pipeline() -> "CompiledPipeline":

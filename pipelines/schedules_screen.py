@@ -32,6 +32,22 @@ def schedules_screen(kfp: KfpClient, owned: Iterable[Owned], owner: str) -> Rend
     return table
 
 
+def schedules_json(kfp: KfpClient, owned: Iterable[Owned]) -> list[dict[str, Any]]:
+    """As `schedules_screen`, for programs."""
+    newest = _newest_runs(kfp)
+    return [
+        {
+            "schedule": each.name,
+            "cron": each.found.trigger.cron_schedule.cron if each.found.trigger and each.found.trigger.cron_schedule else None,
+            "on": each.enabled,
+            "version": each.version,
+            "newest_run": newest[each.id].run_id if each.id in newest else None,
+            "state": newest[each.id].state if each.id in newest else None,
+        }
+        for each in sorted(owned, key=lambda each: each.name)
+    ]
+
+
 def _newest_runs(kfp: KfpClient) -> dict[str, Any]:
     listed = kfp.pages("list runs", kfp.runs.run_service_list_runs, "runs", sort_by="created_at desc", **kfp.scope())
     newest: dict[str, Any] = {}

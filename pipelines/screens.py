@@ -20,6 +20,7 @@ from components.shared.manifest import read_manifest
 from components.shared.model_registry import ModelFamily
 from components.shared.plan import AfterPlan, MemoryPlan, Plan, TimePlan
 from components.shared.printable import printable_lines
+from components.shared.published import Version
 from components.shared.spec import RunSpec
 from components.shared.storage import Store
 from pipelines.checkpoint_list import checkpoint_table, damages
@@ -148,6 +149,50 @@ def models_screen(families: Iterable[ModelFamily]) -> RenderableType:
             table.add_row(model.name, f"{model.billions:g}B", "; ".join(about))
         parts += [Text.assemble((family.model_type, "bold"), f"  {targets}", (f"{serving}{remote}", "dim")), table, Text()]
     return Group(*parts)
+
+
+def compare_screen(found: dict[str, Any]) -> RenderableType:
+    """One column a run: what came of it, then what was asked differently."""
+    runs = found["runs"]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("", *(run["run"] for run in runs)):
+        table.add_column(Text(heading), overflow="fold")
+    shown = {
+        "held-out loss": lambda run: _loss(run["tuned_loss"]),
+        "before training": lambda run: _loss(run["base_loss"]),
+        "token accuracy": lambda run: "" if run["token_accuracy"] is None else f"{run['token_accuracy']:.1%}",
+        "best epoch": lambda run: str(run["best_epoch"] or ""),
+        "gate": lambda run: {True: "met", False: "not met", None: ""}[run["gate_met"]],
+        "steps": lambda run: f"{run['steps']:,}",
+        "training": lambda run: duration(run["seconds"]),
+        "tokens/s": lambda run: "" if run["tokens_per_second"] is None else f"{run['tokens_per_second']:,.0f}",
+        "restarts": lambda run: str(run["restarts"]),
+    }
+    for name, write in shown.items():
+        table.add_row(name, *(write(run) for run in runs))
+    table.add_row()
+    for field in runs[0]["asked"]:
+        table.add_row(Text(field, style="dim"), *(Text(json.dumps(run["asked"][field], ensure_ascii=False)) for run in runs))
+    return Group(table, *(Text(f"! {caution}", style="yellow") for caution in found["cautions"]))
+
+
+def _loss(value: Any) -> str:
+    return "not measured" if value is None else f"{value:.4f}"
+
+
+def published_screen(versions: list[Version], store_uri: str) -> RenderableType:
+    """One line a version."""
+    if not versions:
+        return Text(f"nothing is published in {store_uri}; set publish.name in a spec, or: hagane publish RUN --name NAME")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "version", "latest", "held-out loss", "run", "published"):
+        table.add_column(heading, overflow="fold")
+    for each in versions:
+        facts = each.manifest.facts
+        losses = f"{_loss(facts.get('base_loss'))} -> {_loss(facts.get('tuned_loss'))}"
+        latest = "yes" if each.is_latest else ""
+        table.add_row(each.name, each.label, latest, losses, str(facts.get("run", "")), f"{each.written:%Y-%m-%d %H:%M}")
+    return table
 
 
 def status_screen(store: Store, spec: RunSpec) -> RenderableType:

@@ -21,6 +21,10 @@ image train train
 image export export_adapter evaluate
 # What a KFP task starts with, for images that need nothing else of kfp: the package alone, at the version of `hagane compile`.
 grep -o '"kfp==[^"]*"' ../pyproject.toml | tr -d '"' | compile - --no-deps --output-file kfp.txt
+# What installs the locks, and what builds the packages that come as source. pip takes hashes for a build from 25.3 on, by
+# PIP_BUILD_CONSTRAINT; an older one, such as a base image's, installs this one first.
+echo "pip==26.3" | compile - --no-deps --output-file pip.txt
+printf '%s\n' setuptools==80.9.0 wheel==0.45.1 | compile - --no-deps --output-file build.txt
 # The CUDA build of torch and its libraries. What it shares with training is in train.txt.
 shared=(filelock fsspec jinja2 markupsafe mpmath networkx setuptools sympy typing-extensions)
 grep -o "^torch==[^ ]*" torch.txt | compile - --output-file torch-cuda.txt "${shared[@]/#/--no-emit-package=}"

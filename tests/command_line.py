@@ -20,11 +20,12 @@ class Finished:
     """Lines of stderr."""
 
 
-def hagane(*arguments: str | Path, work: Path, env: dict[str, str] | None = None) -> Finished:
+def hagane(*arguments: str | Path, work: Path, env: dict[str, str] | None = None, stdin: str = "") -> Finished:
     """Runs the command line to its end, with scratch files below `work`."""
     done = subprocess.run(
         [*HAGANE, *map(str, arguments)],
         env=environment(work) | (env or {}),
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=300,

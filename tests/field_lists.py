@@ -1,5 +1,5 @@
-"""`python -m tests.field_lists`: the published API packages of the training operator and of Trainer -> tests/data/fields/*.json, what
-fields each version of a kind of job has.
+"""`python -m tests.field_lists`: the published API packages of the training operator, Trainer and KServe -> tests/data/fields/*.json,
+what fields each version of a kind of object has.
 
 Types of Kubernetes itself are leaves: tests/schemas.py has them checked as a pod's. The packages are fetched by pip into a folder of
 their own and imported there, each in a process for itself, so that nothing of them is installed.
@@ -18,20 +18,22 @@ FIELDS = Path(__file__).parent / "data" / "fields"
 VERSIONS = {
     "kubeflow-training": ("1.9.0", "1.9.4"),
     "kubeflow-trainer-api": ("2.2.0", "2.2.1", "2.3.0"),
+    "kserve": ("0.21.0",),
 }
-"""Package -> versions that docs/cluster.md names: the oldest and newest of each."""
+"""Package -> versions that docs/cluster.md and docs/result.md name: the oldest and newest of each."""
 ROOTS = {
     "kubeflow-training": {"PyTorchJob": "KubeflowOrgV1PyTorchJob"},
     "kubeflow-trainer-api": {
         "TrainJob": "TrainerV1alpha1TrainJob",
         "TrainingRuntime": "TrainerV1alpha1TrainingRuntime",
     },
+    "kserve": {"InferenceService": "V1beta1InferenceService"},
 }
 PACKAGE_OF = {kind: package for package, roots in ROOTS.items() for kind in roots}
 KUBERNETES = "kubernetes"
 """Type of a field that the package takes from Kubernetes' own API."""
 READER = """
-import importlib, json, pathlib, re, sys
+import ast, importlib, json, pathlib, re, sys
 
 folder, roots = sys.argv[1], json.loads(sys.argv[2])
 types = {}
@@ -47,22 +49,38 @@ def pydantic(name):
     return {field.alias or key: str(shown.__annotations__[key]) for key, field in shown.model_fields.items()}
 
 
-read = swagger if pathlib.Path(folder, "kubeflow", "training").exists() else pydantic
+def source(name):  # kserve: as the first, read without importing what its servers need
+    for path in pathlib.Path(folder, "kserve", "models").glob("v1beta1_*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                values = {each.targets[0].id: each.value for each in node.body if isinstance(each, ast.Assign)}
+                shown = {key: ast.literal_eval(values[key]) for key in ("attribute_map", "openapi_types")}
+                return {shown["attribute_map"][key]: kind for key, kind in shown["openapi_types"].items()}
+
+
+def reader():
+    if pathlib.Path(folder, "kserve").exists():
+        return source
+    return swagger if pathlib.Path(folder, "kubeflow", "training").exists() else pydantic
+
+
+read = reader()
 SCALARS = {"str": "string", "StrictStr": "string", "int": "integer", "StrictInt": "integer", "bool": "boolean", "StrictBool": "boolean"}
 
 
 def collect(name):
-    if name in types:
+    fields = read(name)
+    if name in types or fields is None:
         return
     types[name] = {}
-    for field, annotation in sorted(read(name).items()):
+    for field, annotation in sorted(fields.items()):
         inner = [each for each in re.findall(r"[A-Za-z0-9]+", annotation) if each not in ("Optional", "List", "Dict", "list", "dict")]
         kind = inner[-1]
-        many = "[]" if re.search("[Ll]ist", annotation) else "{}" if re.search("[Dd]ict", annotation) else ""
-        own = kind.startswith(("KubeflowOrg", "Trainer", "Jobset", "IoXK8sJobset"))
+        many = "[]" if re.search(r"\\b[Ll]ist\\b", annotation) else "{}" if re.search(r"\\b[Dd]ict\\b", annotation) else ""
+        own = kind.startswith(("KubeflowOrg", "Trainer", "Jobset", "IoXK8sJobset", "V1beta1"))
         types[name][field] = many + (kind if own else SCALARS.get(kind, "any" if kind in ("object", "Any") else "kubernetes"))
         if own:
-            collect(kind)
+            collect(kind)  # of a type that the package names and does not have, any field is taken
 
 
 for root in roots:

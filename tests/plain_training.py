@@ -41,7 +41,7 @@ def train_plainly(run: Path, base: Path, training: TrainingSpec) -> PlainHistory
             if len(steps) == planned.total_steps:
                 break
             lr = training.lr_peak * share_of_peak(len(steps), planned, training)
-            steps.append(step(model, optimizer, batch, lr, training.clip_norm))
+            steps.append(step(model, optimizer, batch, lr, training))
         losses.append(mean_loss(model, held_out))
     return PlainHistory(steps, losses)
 
@@ -81,14 +81,25 @@ def share_of_peak(num_done: int, planned: StepPlan, training: TrainingSpec) -> f
     if num_done < warmup:
         return (num_done + 1) / (warmup + 1)
     progress = (num_done - warmup) / (total - warmup)
-    return {"cosine": (1 + cos(pi * progress)) / 2, "linear": 1 - progress, "constant_with_warmup": 1.0}[training.lr_schedule]
+    least = training.lr_min_share
+    if training.lr_schedule == "warmup_stable_decay":
+        decay = ceil(training.lr_decay_share * total)
+        return least + (1 - least) * falling(max(0, num_done - (total - decay)) / decay)
+    if training.lr_schedule == "cosine_with_min_lr":
+        return least + (1 - least) * falling(progress)
+    return {"cosine": falling(progress), "linear": 1 - progress, "constant_with_warmup": 1.0}[training.lr_schedule]
 
 
-def step(model: Any, optimizer: torch.optim.AdamW, rows: list[Row], lr: float, clip_norm: float) -> dict[str, float]:
+def falling(progress: float) -> float:
+    """Half a wave, from 1 to 0."""
+    return (1 + cos(pi * progress)) / 2
+
+
+def step(model: Any, optimizer: torch.optim.AdamW, rows: list[Row], lr: float, training: TrainingSpec) -> dict[str, float]:
     """One update by the mean loss over all trained tokens of the rows."""
-    loss_sum, num_tokens = loss_of(model, rows)
+    loss_sum, num_tokens = loss_of(model, rows, training.label_smoothing)
     (loss_sum / num_tokens).backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
@@ -102,12 +113,14 @@ def mean_loss(model: Any, rows: list[Row]) -> float:
     return float(loss_sum) / num_tokens
 
 
-def loss_of(model: Any, rows: list[Row]) -> tuple[torch.Tensor, int]:
+def loss_of(model: Any, rows: list[Row], label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
     """Summed over the trained tokens of all conversations, each seen alone."""
     loss_sum, num_tokens = torch.zeros(()), 0
     for tokens, labels in (conversation for row in rows for conversation in conversations_of(row)):
         logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
-        loss_sum = loss_sum + torch.nn.functional.cross_entropy(logits, labels[1:], ignore_index=-100, reduction="sum")
+        loss_sum = loss_sum + torch.nn.functional.cross_entropy(
+            logits, labels[1:], ignore_index=-100, reduction="sum", label_smoothing=label_smoothing
+        )
         num_tokens += int((labels[1:] != -100).sum())
     return loss_sum, num_tokens
 

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-Architecture = Literal["llama", "gpt_neox", "qwen3_moe", "mixtral", "gpt_oss", "bloom", "mamba2", "qwen3_next", "mamba"]
+Architecture = Literal[
+    "llama", "gpt_neox", "gpt2", "gemma", "qwen3", "qwen3_moe", "mixtral", "gpt_oss", "bloom", "mamba2", "qwen3_next", "mamba"
+]  # fmt: skip
 BOS, PAD, TURN, END = "<|bos|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 
 CHATML = """{{ bos_token }}{% if messages[0]['role'] != 'system' %}<|im_start|>system
@@ -100,7 +102,7 @@ def make_model(
 
 def _own_fields(architecture: Architecture) -> dict[str, Any]:
     """What makes a tiny model of this type: its key heads, and four small experts of which a token takes two."""
-    if architecture in ("gpt_neox", "bloom"):
+    if architecture in ("gpt_neox", "bloom", "gpt2"):
         return {}
     if architecture == "mamba2":
         return {"expand": 2, "num_heads": 8, "head_dim": 16, "n_groups": 1, "state_size": 16, "chunk_size": 32}
@@ -109,6 +111,8 @@ def _own_fields(architecture: Architecture) -> dict[str, Any]:
     grouped = {"num_key_value_heads": 2}
     if architecture == "llama":
         return grouped
+    if architecture in ("gemma", "qwen3"):
+        return grouped | {"head_dim": 16}
     experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
     if architecture == "mixtral":
         return grouped | experts

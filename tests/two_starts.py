@@ -1,4 +1,5 @@
-"""Two starts of one name with different specs: the second one comes in the middle of the first, before one of its calls of the store."""
+"""Two starts of one name, with different specs or the same: the second comes in the middle of the first, before one of its calls of the
+store. `hagane run` starts on two machines, whose processes cannot see each other."""
 
 import functools
 import os
@@ -26,7 +27,7 @@ from components.shared.storage import LocalStore, open_store
 from components.shared.writer import OWNER_VARIABLE, Writer, held_run
 from tests.tiny_models import make_tokenizer, write_conversations
 
-CALLS = ("read_bytes", "write_bytes", "list", "delete", "upload", "download")
+CALLS = ("read_bytes", "write_bytes", "list", "delete", "delete_own", "touch", "upload", "download")
 KINDS = ("kfp", "laptop")
 FIRST, SECOND = "otter", "heron"
 """Words that nothing else in a run has."""
@@ -119,14 +120,16 @@ class TwoStarts:
         assert start.refused == []
         return calls[0]
 
-    def at(self, call: int, *, first: str, second: str, store: str) -> tuple[Start, Start]:
+    def at(self, call: int, *, first: str, second: str, store: str, same_spec: bool = False) -> tuple[Start, Start]:
         """Both starts, the second one before that call of the first."""
-        starts = self._start(FIRST, first, store), self._start(SECOND, second, store)
+        asked = FIRST if same_spec else SECOND
+        starts = self._start(FIRST, first, store), self._start(SECOND, second, store, asked)
         with _before_call(call, starts[1].run):
             starts[0].run()
         return starts
 
-    def _start(self, name: str, kind: str, store: str) -> Start:
+    def _start(self, name: str, kind: str, store: str, asked: str = "") -> Start:
+        asked = asked or name
         shutil.rmtree(self.folder / "work", ignore_errors=True)
         shutil.rmtree(self.folder / name, ignore_errors=True)
         tree = {
@@ -134,8 +137,8 @@ class TwoStarts:
             "store": store,
             "model": {"source": str(self.folder / "model")},
             "data": {"train": str(self.folder / "train.jsonl"), "held_out_share": 0.1, "row_tokens": 256},
-            "cluster": {"user": name},
-            "evaluation": {"questions": [name]},
+            "cluster": {"user": asked},
+            "evaluation": {"questions": [asked]},
         }
         return Start(name, kind, tree, self.folder / name)
 
@@ -147,8 +150,7 @@ def check(starts: tuple[Start, Start], store: str) -> str:
     (loser,) = refused
     (winner,) = [start for start in starts if start is not loser]
     (line,) = loser.refused
-    owner = f"run 'id-{winner.name}' of Kubeflow Pipelines" if winner.kind == "kfp" else f"process 7 on '{winner.name}'"
-    assert f"is being worked on by {owner}" in line or _is_finished(winner, line), line
+    assert f"is being worked on by {_shown(winner)}" in line or _is_finished(winner, line), line
     run = open_store(f"{store}/r")
     for stored in run.list():
         if stored.key == f"ends/id-{loser.name}.json" and _is_finished(winner, line):
@@ -157,6 +159,27 @@ def check(starts: tuple[Start, Start], store: str) -> str:
         assert loser.name.encode() not in run.read_bytes(stored.key), stored.key
     assert open_run(f"{store}/r")[1].cluster.user == winner.name
     return loser.name
+
+
+def check_same(starts: tuple[Start, Start], store: str) -> str:
+    """Who was refused, of two starts with the same spec: at most one, with one line that names the other. The run's plan is there, and
+    nobody works on it any more. Two runs of Kubeflow Pipelines work beside each other."""
+    refused = [start for start in starts if start.refused]
+    for loser in refused:
+        (winner,) = [start for start in starts if start is not loser]
+        (line,) = loser.refused
+        assert f"is being worked on by {_shown(winner)}" in line, line
+    assert len(refused) <= (0 if starts[0].kind == starts[1].kind == "kfp" else 1)
+    run = open_store(f"{store}/r")
+    manifest = read_manifest(run, PLAN)
+    assert manifest is not None
+    assert b"otter" in run.read_bytes(f"{PLAN}/plan.json")
+    assert [stored.key for stored in run.list(".writer-")] == []
+    return refused[0].name if refused else "nobody"
+
+
+def _shown(start: Start) -> str:
+    return f"run 'id-{start.name}' of Kubeflow Pipelines" if start.kind == "kfp" else f"process 7 on '{start.name}'"
 
 
 def _is_finished(winner: Start, line: str) -> bool:

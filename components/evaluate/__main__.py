@@ -1,4 +1,4 @@
-"""base model + export + held-out rows -> evaluation/: loss of both, answers of both, and the gate."""
+"""base model + export + held-out rows -> evaluation/: measures and answers of both, the gate, and the published version."""
 
 from pathlib import Path
 
@@ -16,7 +16,8 @@ def run_step(run: str) -> Manifest:
 
     Raises:
         StoreError: the dataset or the export is not finished, or an object is damaged.
-        RunFailed: the tuned model is not better and the spec says it must be; evaluation/ is finished all the same.
+        RunFailed: a rule of the gate is not met and the spec says it must be; evaluation/ is finished all the same, and nothing
+            is published.
     """
     with step_of_run("evaluate", run) as log:
         return _evaluated(run, log)

@@ -1,6 +1,6 @@
 """A question -> a model's greedy answer, through the tokenizer's chat template."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,20 @@ def answer(
 
     The chat template gets `template_args` as it did for the training data.
     """
-    prompt = _prompt(tokenizer, question, template_args or {}).to(model.device)
+    turns = [{"role": "user", "content": question}]
+    return reply(model, tokenizer=tokenizer, turns=turns, answer_tokens=answer_tokens, template_args=template_args)
+
+
+def reply(
+    model: Any,
+    *,
+    tokenizer: Any,
+    turns: Sequence[Mapping[str, str]],
+    answer_tokens: int,
+    template_args: Mapping[str, Any] | None = None,
+) -> str:
+    """As `answer`, after all turns so far, of which the last one is a user's. Without a chat template a model continues that one."""
+    prompt = _prompt(tokenizer, list(turns), template_args or {}).to(model.device)
     greedy = GenerationConfig(
         do_sample=False,
         max_new_tokens=answer_tokens,
@@ -51,10 +64,9 @@ def answer(
     return tokenizer.decode(tokens_T[prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
-def _prompt(tokenizer: Any, question: str, template_args: Mapping[str, Any]) -> Any:
+def _prompt(tokenizer: Any, turns: list[Mapping[str, str]], template_args: Mapping[str, Any]) -> Any:
     if not tokenizer.chat_template:
-        return tokenizer(question, return_tensors="pt")
-    turns = [{"role": "user", "content": question}]
+        return tokenizer(turns[-1]["content"], return_tensors="pt")
     arguments = {**template_args, "add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
     return tokenizer.apply_chat_template(turns, **arguments)
 

@@ -1,80 +1,116 @@
-"""Base and tuned model, one after the other in memory (LoRA: one base, its adapter off and on) -> evaluation/, and the gate."""
+"""Base and tuned model on the same held-out data -> evaluation/, the gate, and the published version where the gate is met."""
 
+import hashlib
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
-from components.evaluate.answers import answer, load_tokenizer
-from components.evaluate.held_out import MOVE_ALLOWED, PackedRow, measure, others_move, read_rows
+from components.evaluate.answers import load_tokenizer
+from components.evaluate.gate import judge
+from components.evaluate.held_out import PackedRow, read_rows
+from components.evaluate.looking import Look, Models, PublishedExport, at_base_and_tuned, at_published
+from components.evaluate.measures import Found, comparison, measure_of
 from components.evaluate.progress import Progress
+from components.evaluate.references import references_of
 from components.evaluate.same_tokens import check_tokens
 from components.shared.errors import RunFailed
 from components.shared.layout import DATASET, EVALUATION, PLAN, export_folder
 from components.shared.machine import computes_bf16, machine_flags
 from components.shared.manifest import Manifest, Scalar, fetch_folder, publish_folder, require_manifest
-from components.shared.model_folder import OWN_CODE_ONLY
 from components.shared.model_source import resolve_planned_model
 from components.shared.plan import Plan, Precision
-from components.shared.results import Answer, Evaluation, Measure
+from components.shared.published import Move
+from components.shared.publishing import EVALUATION_FILE, export_of_version, latest_of, publish_run
+from components.shared.results import Answer, Comparison, Evaluation, GateResult
 from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
+from components.shared.storage import Store, open_store
 from components.shared.tokenizer_sample import TOKENIZER_SAMPLE
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
-class Models:
-    """Where both models are, and the number format in which they are measured."""
+class HeldOut:
+    """What is measured."""
 
-    base: Path
-    export: Path
-    """An adapter for the base (adapter_config.json in it) or a whole model."""
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one model showed."""
-
-    measure: Measure | None
-    """None where nothing is held out."""
-    answers: tuple[str, ...]
+    rows: list[PackedRow]
+    num_all: int
+    """Rows that are held out; `rows` may be a part of them."""
 
 
 def evaluate_run(run: str, log: Log) -> Manifest:
-    """evaluation/ is published; unchanged when it was made from this export already. Raises as `run_step`."""
+    """evaluation/ is published; unchanged when it was made from this export already.
+
+    Then comes the gate, and publishing. Raises as `run_step`.
+    """
     store, spec = open_run(run)
     export = require_manifest(store, export_folder(spec.training.method))
-    inputs = {"adapter": export.digest}
-    done = finished(store, EVALUATION, inputs, log)
-    if done is not None:
-        return gated(done, spec)
+    published = latest_of(spec) if any(rule.against == "published" for rule in spec.gate_rules) else None
+    inputs = inputs_of(export, spec, published)
     work = work_folder(run, "evaluate")
+    manifest = finished(store, EVALUATION, inputs, log)
+    if manifest is None:
+        evaluation = _measured(store, spec, export, published, work, log)
+        local = work / EVALUATION
+        shutil.rmtree(local, ignore_errors=True)
+        local.mkdir()
+        (local / EVALUATION_FILE).write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        facts = _facts(evaluation, published, compared=any(rule.against == "published" for rule in spec.gate_rules))
+        manifest = publish_folder(store, EVALUATION, local, made_by="evaluate", inputs=inputs, facts=facts)
+    gate_or_publish(store, spec, work, log)
+    shutil.rmtree(work)
+    return manifest
+
+
+def inputs_of(export: Manifest, spec: RunSpec, published: Move | None) -> dict[str, str]:
+    """What evaluation/ follows from. Another gate, or another published version that it compares with, is another evaluation."""
+    inputs = {"adapter": export.digest}
+    if spec.gate != "auto":
+        rules = [rule.model_dump(mode="json") for rule in spec.gate]
+        inputs["gate"] = hashlib.sha256(json.dumps(rules).encode()).hexdigest()
+    if published is not None:
+        inputs["published"] = published.digest
+    return inputs
+
+
+def gate_or_publish(store: Store, spec: RunSpec, work: Path, log: Log) -> None:
+    """The export is published where the spec names a place and the gate is met. Raises RunFailed where it is not, and must be."""
+    evaluation = Evaluation.model_validate_json(store.read_bytes(f"{EVALUATION}/{EVALUATION_FILE}"))
+    assert evaluation.gate is not None
+    if evaluation.gate.not_met:
+        if spec.evaluation.must_improve:
+            raise RunFailed(*(f"{EVALUATION}: {line}. Fix: {_FIX}" for line in evaluation.gate.not_met))
+        log.warning("gate_not_met", published=False, rules=evaluation.gate.not_met)
+    elif spec.publish.name is not None:
+        move = publish_run(store, spec, name=spec.publish.name, work=work)
+        if move is not None:
+            log.info("published", version=f"{move.name} v{move.version}", at=move.uri)
+
+
+_FIX = "begin another run with other data or settings, or change gate in the spec and run it again: the training stays"
+
+
+def _measured(store: Store, spec: RunSpec, export: Manifest, published: Move | None, work: Path, log: Log) -> Evaluation:
     for folder, names in ((DATASET, ("held_out.parquet", TOKENIZER_SAMPLE)), (PLAN, ("plan.json",)), (export.folder, None)):
         fetch_folder(store, folder, work / folder, names=names)
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     models = resolve_models(plan, export=work / export.folder)
+    if published is not None:
+        there = export_of_version(open_store(spec.store), published, work / "published")
+        models = models.beside(PublishedExport(there, label=f"{published.name} v{published.version}"))
     check_tokens(models.base, work / DATASET)
     held_out = read_rows(work / DATASET / "held_out.parquet")
     rows = evenly_spaced(held_out, len(held_out) if plan.after is None else plan.after.held_out_rows)
-    evaluation = evaluate(models, rows, spec, log, num_held_out=len(held_out))
+    evaluation = evaluate(models, HeldOut(rows, num_all=len(held_out)), spec, log)
+    assert evaluation.gate is not None
     losses = {name: round(each.loss, 4) for name, each in zip(("base_loss", "tuned_loss"), evaluation.both or (), strict=False)}
-    log.info("evaluated", **losses, improved=evaluation.improved)
-    local = work / EVALUATION
-    shutil.rmtree(local, ignore_errors=True)
-    local.mkdir()
-    (local / "evaluation.json").write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    published = publish_folder(store, EVALUATION, local, made_by="evaluate", inputs=inputs, facts=_facts(evaluation))
-    shutil.rmtree(work)
-    return gated(published, spec)
+    log.info("evaluated", **losses, improved=evaluation.improved, gate="met" if evaluation.gate.met else "not met")
+    return evaluation
 
 
 def evenly_spaced(rows: list[PackedRow], count: int) -> list[PackedRow]:
@@ -93,90 +129,82 @@ def measured_in(precision: Precision, *, on_gpu: bool, flags: frozenset[str]) ->
     return DTYPES[precision] if on_gpu or (precision == "bf16" and computes_bf16(flags)) else torch.float32
 
 
-def evaluate(models: Models, rows: list[PackedRow], spec: RunSpec, log: Log, *, num_held_out: int) -> Evaluation:
-    """Both models measured on the same rows, of all that are held out, if any, and asked the same questions.
+def evaluate(models: Models, held_out: HeldOut, spec: RunSpec, log: Log) -> Evaluation:
+    """All models measured on the same rows, if any are held out, and asked the same questions.
 
     Raises:
-        RunFailed: a loss is no finite number, or conversations of a row see each other here.
+        RunFailed: a loss is no finite number, or the published version cannot be compared.
     """
     tokenizer = load_tokenizer(models.base, spec.data.chat_template)
-    ask = partial(answer, answer_tokens=spec.evaluation.answer_tokens, template_args=spec.data.template_args)
-    progress = Progress(total=2 * (len(rows) + len(spec.evaluation.questions)), log=log)
-
-    def look(model: Any) -> Found:
-        refuse_mixed(others_move(model, rows), models.dtype)
-        found = measure(model, rows, on_row=progress.advance) if rows else None
-        answers: list[str] = []
-        for question in spec.evaluation.questions:
-            answers.append(ask(model, tokenizer, question))
-            progress.advance()
-        return Found(found, tuple(answers))
-
-    nothing = Found(None, ())
-    before, after = look_at_both(models, look) if rows or spec.evaluation.questions else (nothing, nothing)
-    measures = (("base", before.measure), ("tuned", after.measure))
-    broken = [name for name, found in measures if found is not None and not abs(found.loss) < float("inf")]
+    metrics = spec.metrics_on_answers
+    references = references_of(held_out.rows, tokenizer, count=spec.evaluation.references) if metrics else []
+    if metrics and not references:
+        raise RunFailed(f"{EVALUATION}: no held-out conversation has a turn before its last one, so {metrics[0]} cannot be measured")
+    num_models = 2 if models.published is None else 3
+    total = num_models * (len(held_out.rows) + len(references)) + 2 * len(spec.evaluation.questions)
+    look = Look(held_out.rows, references, tokenizer, spec, Progress(total=total, log=log))
+    if not held_out.rows and not spec.evaluation.questions:
+        return _of_nothing(held_out)
+    base, tuned = at_base_and_tuned(models, look)
+    if not held_out.rows:
+        return _of_nothing(held_out).model_copy(update={"answers": _beside_each_other(spec.evaluation.questions, base, tuned)})
+    published = at_published(models, look)
+    by_name = {"base": base, "tuned": tuned} | ({} if published is None else {"published": published})
+    measures = {name: measure_of(found) for name, found in by_name.items()}
+    broken = [name for name, measure in measures.items() if not abs(measure.loss) < float("inf")]
     if broken:
         raise RunFailed(*(f"{EVALUATION}: the {name} model's held-out loss is not a finite number; look at its weights" for name in broken))
     return Evaluation(
-        base=before.measure,
-        tuned=after.measure,
-        answers=tuple(
-            Answer(question=question, base=old, tuned=new)
-            for question, old, new in zip(spec.evaluation.questions, before.answers, after.answers, strict=True)
-        ),
-        improved=None if before.measure is None or after.measure is None else after.measure.loss < before.measure.loss,
-        measured_rows=len(rows),
-        held_out_rows=num_held_out,
+        base=measures["base"],
+        tuned=measures["tuned"],
+        answers=_beside_each_other(spec.evaluation.questions, base, tuned),
+        improved=measures["tuned"].loss < measures["base"].loss,
+        measured_rows=len(held_out.rows),
+        held_out_rows=held_out.num_all,
+        num_conversations=len(base.counted),
+        comparisons=_comparisons(base, tuned, published),
+        gate=judge(spec.gate_rules, tuned=tuned, base=base, published=published),
+        published=None if models.published is None else models.published.label,
     )
 
 
-def refuse_mixed(moved: float, dtype: torch.dtype) -> None:
-    """Raises RunFailed when conversations of a held-out row see each other: the loss would be another than training's."""
-    if moved > MOVE_ALLOWED[dtype]:
-        raise RunFailed(
-            f"{EVALUATION}: found conversations of a row that see each other: logits move by {moved:.2g} standard deviations when another "
-            f"conversation changes, allowed {MOVE_ALLOWED[dtype]:g}. Fix: set data.packing: false, and another name for the run"
-        )
+def _of_nothing(held_out: HeldOut) -> Evaluation:
+    """Where nothing is held out nothing is measured, and no gate judges."""
+    return Evaluation(
+        base=None,
+        tuned=None,
+        answers=(),
+        improved=None,
+        measured_rows=0,
+        held_out_rows=held_out.num_all,
+        gate=GateResult(rules=()),
+    )
 
 
-def look_at_both(models: Models, look: Callable[[Any], Found]) -> tuple[Found, Found]:
-    """What `look` finds in the base model and in the tuned one; never more than one model in memory."""
-    model: Any = load(models.base, models.dtype)
-    if not (models.export / "adapter_config.json").is_file():
-        before = look(model)
-        del model
-        return before, look(load(models.export, models.dtype))
-    model = PeftModel.from_pretrained(model, models.export).eval()
-    with model.disable_adapter():
-        before = look(model)
-    return before, look(model)
+def _beside_each_other(questions: Sequence[str], base: Found, tuned: Found) -> tuple[Answer, ...]:
+    asked = zip(questions, base.answers, tuned.answers, strict=True)
+    return tuple(Answer(question=question, base=before, tuned=after) for question, before, after in asked)
 
 
-def load(folder: Path, dtype: torch.dtype) -> Any:
-    """The model, ready to be asked, on the first GPU where there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **OWN_CODE_ONLY)
-    return model.to(device).eval()
+def _comparisons(base: Found, tuned: Found, published: Found | None) -> tuple[Comparison, ...]:
+    """By every metric."""
+    found = [comparison(tuned, base, metric, against="base") for metric in tuned.metrics if metric != "perplexity"]
+    if published is not None:
+        found += [comparison(tuned, published, metric, against="published") for metric in tuned.metrics if metric != "perplexity"]
+    return tuple(found)
 
 
-def gated(manifest: Manifest, spec: RunSpec) -> Manifest:
-    """The manifest of a finished evaluation. Raises RunFailed when the spec wants an improvement and there is none."""
-    facts = manifest.facts
-    if spec.evaluation.must_improve and facts["improved"] is False:
-        raise RunFailed(
-            f"{EVALUATION}: the tuned model's held-out loss, {facts['tuned_loss']:.4f}, is not below the base model's, "
-            f"{facts['base_loss']:.4f}; read {spec.run_uri}/{EVALUATION}/evaluation.json, then begin another run with other data or "
-            "settings, or with evaluation.must_improve: false"
-        )
-    return manifest
-
-
-def _facts(evaluation: Evaluation) -> dict[str, Scalar]:
+def _facts(evaluation: Evaluation, published: Move | None, *, compared: bool) -> dict[str, Scalar]:
+    """`published_move`: which version was the latest when a rule compared with it, so that no other is replaced unseen."""
+    assert evaluation.gate is not None
     base, tuned = evaluation.base, evaluation.tuned
-    return {
+    facts: dict[str, Scalar] = {
         "base_loss": None if base is None else base.loss,
         "tuned_loss": None if tuned is None else tuned.loss,
         "num_tokens": 0 if base is None else base.num_tokens,
         "improved": evaluation.improved,
+        "gate_met": evaluation.gate.met,
     }
+    if compared:
+        facts["published_move"] = 0 if published is None else published.number
+    return facts

@@ -12,7 +12,8 @@ def answers_page(run: str, evaluation: Evaluation) -> str:
         f'<h2>{escape(each.question)}</h2>\n<div class="answers">{_said("base", each.base)}{_said("tuned", each.tuned)}</div>'
         for each in evaluation.answers
     ]
-    about = f"{run} · {_losses(evaluation)}"
+    gate = "" if evaluation.gate is None else " · gate met" if evaluation.gate.met else f" · {'; '.join(evaluation.gate.not_met)}"
+    about = f"{run} · {_losses(evaluation)}{gate}"
     return plain_page("Asked before and after", about, "\n".join(pairs) or "<p>The spec asks no questions: evaluation.questions.</p>")
 
 
@@ -33,9 +34,11 @@ def numbers_of(evaluation: Evaluation) -> dict[str, float | None]:
     if evaluation.both is None:
         return {}
     base, tuned = evaluation.both
-    return {
+    shown = {name: score.value for name, score in tuned.scores.items() if name not in ("loss", "perplexity")}
+    numbers: dict[str, float | None] = {
         "base_loss": base.loss,
         "tuned_loss": tuned.loss,
         "base_perplexity": base.perplexity,
         "tuned_perplexity": tuned.perplexity,
     }
+    return numbers | {f"tuned_{name}": value for name, value in shown.items()}

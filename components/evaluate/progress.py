@@ -7,7 +7,7 @@ from components.shared.step import Log
 
 
 class Progress:
-    """Counts rows and questions alike. The last one is always told."""
+    """Counts rows and questions alike. The last one is always reported."""
 
     def __init__(self, total: int, log: Log, *, now: Callable[[], float] = time.monotonic) -> None:
         self._total = total
@@ -16,8 +16,8 @@ class Progress:
         self._start = self._told = now()
         self._done = 0
 
-    def advance(self) -> None:
-        self._done += 1
+    def advance(self, count: int = 1) -> None:
+        self._done += count
         now = self._now()
         if now - self._told >= 1 or self._done == self._total:
             self._told = now

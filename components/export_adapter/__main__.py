@@ -1,11 +1,15 @@
 """checkpoints/ -> adapter/ (LoRA) or model/ (full): what a run is for, proved to give the trained model's logits."""
 
+import argparse
 from pathlib import Path
 
+from components.shared.errors import SpecError
 from components.shared.kfp_face import hand_over
 from components.shared.links import store_link
 from components.shared.manifest import Manifest
-from components.shared.step import Log, run_argument, step_of_run
+from components.shared.printable import shown
+from components.shared.spec import ExportSpec
+from components.shared.step import Log, step_log, step_of_run
 
 
 def run_step(run: str) -> Manifest:
@@ -40,8 +44,35 @@ def where_it_is(run: str, manifest: Manifest) -> str:
     return "\n".join([f"## `{folder}`", "", "| file | bytes | sha256 |", "|---|---:|---|", *rows, ""])
 
 
+def folder_step(run: str, out: Path, *, checkpoint: str, merge: str) -> None:
+    """The export is in the folder `out`; nothing of the run is changed. Prints its folders."""
+    with step_log("export_adapter") as log:
+        asked = export_spec(checkpoint, merge)
+        from components.export_adapter.to_folder import export_to
+
+        for folder in export_to(run, out, asked, log):
+            log.info("exported", folder=str(folder))
+
+
 def main() -> None:
-    run_step(run_argument("export_adapter", __doc__, must_be_finished="training"))
+    parser = argparse.ArgumentParser(prog="python -m components.export_adapter", description=__doc__)
+    parser.add_argument("--run", metavar="URI", required=True, help="the run's folder; its training must be finished")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="export into this new folder instead of the run's own")
+    parser.add_argument("--checkpoint", default="last", help="with --out: last, best, or an epoch's number")
+    parser.add_argument("--merge", choices=("auto", "true", "false"), default="auto", help="with --out: as export.merge")
+    asked = parser.parse_args()
+    if asked.out is None:
+        run_step(asked.run)
+    else:
+        folder_step(asked.run, asked.out, checkpoint=asked.checkpoint, merge=asked.merge)
+
+
+def export_spec(checkpoint: str, merge: str) -> ExportSpec:
+    """Raises SpecError for a checkpoint that is none."""
+    if checkpoint not in ("last", "best") and not (checkpoint.isascii() and checkpoint.isdigit() and 1 <= int(checkpoint) <= 1000):
+        raise SpecError(f"--checkpoint: got {shown(checkpoint)}, must be last, best or the number of an epoch")
+    merges = {"auto": "auto", "true": True, "false": False}[merge]
+    return ExportSpec.model_validate({"checkpoint": int(checkpoint) if checkpoint.isdigit() else checkpoint, "merge": merges})
 
 
 if __name__ == "__main__":

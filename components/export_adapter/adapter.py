@@ -16,7 +16,7 @@ from components.shared.errors import RunFailed
 from components.shared.plan import LoraPlan, Plan
 from components.shared.storage import Store
 
-_DECIDES_LOGITS = ("r", "lora_alpha", "target_modules", "target_parameters", "fan_in_fan_out")
+_DECIDES_LOGITS = ("r", "lora_alpha", "use_rslora", "target_modules", "target_parameters", "fan_in_fan_out")
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 Shape = tuple[int, ...]
 
@@ -55,11 +55,10 @@ def expected_shapes(base: Path, lora: LoraPlan) -> dict[str, Shape]:
 
 def config_problems(config: Mapping[str, Any], planned: Mapping[str, Any]) -> list[str]:
     """One line for each setting of the adapter that is not the plan's: rank, scale, layers."""
-    compared = [name for name in _DECIDES_LOGITS if name in planned]
     return [
-        f"{name}: found {_comparable(config.get(name))}, the plan has {_comparable(planned[name])}"
-        for name in compared
-        if _comparable(config.get(name)) != _comparable(planned[name])
+        f"{name}: found {_comparable(config.get(name))}, the plan has {_comparable(planned.get(name))}"
+        for name in _DECIDES_LOGITS
+        if _comparable(config.get(name)) != _comparable(planned.get(name))
     ]
 
 

@@ -94,7 +94,8 @@ def _training(facts: CardFacts) -> str:
         lines.append(f"- {facts.history.skipped_steps:,} of these steps changed nothing: the scaled gradient overflowed fp16")
     if plan.lora is not None:
         lora = plan.lora
-        lines.append(f"- LoRA rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on {', '.join(lora.target_modules)}")
+        name, layers = "rsLoRA" if lora.rslora else "LoRA", ", ".join(lora.target_modules)
+        lines.append(f"- {name} rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on {layers}")
     table = _loss_table(facts.history)
     return (
         "## Training\n\n"

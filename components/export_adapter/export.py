@@ -1,4 +1,4 @@
-"""The last committed checkpoint of a run -> its export, verified in a fresh process before anything is published."""
+"""A committed checkpoint of a run -> its export, verified in a fresh process before anything is published."""
 
 import os
 import shutil
@@ -13,28 +13,30 @@ from safetensors.torch import load_file
 from components.export_adapter.adapter import write_adapter
 from components.export_adapter.base import BASE, base_model
 from components.export_adapter.card import CardFacts, model_card
-from components.export_adapter.merge import merge, merge_decision
+from components.export_adapter.chosen import chosen_checkpoint, fetch_probe
+from components.export_adapter.merge import MergeDecision, merge, merge_decision
 from components.export_adapter.probe import probe_problems
 from components.export_adapter.provenance import base_problems, provenance_problems
 from components.export_adapter.tokenizer import GENERATION_AND_TOKENIZER, write_generation_config, write_tokenizer
-from components.shared.checkpoints import Checkpoint, committed_checkpoints
-from components.shared.errors import ModelError, RunFailed, StoreError
+from components.shared.checkpoints import Checkpoint
+from components.shared.errors import ModelError, RunFailed
 from components.shared.layout import CHECKPOINTS, DATASET, MERGED, PLAN, export_folder
-from components.shared.manifest import Manifest, fetch_folder, publish_folder, require_manifest
+from components.shared.manifest import Manifest, Scalar, fetch_folder, publish_folder, require_manifest
 from components.shared.model_source import read_config, resolve_planned_model
 from components.shared.plan import Plan
-from components.shared.prompts import PROMPTS, Prompts, read_prompts
+from components.shared.prompts import PROBE, PROMPTS, Prompts, read_prompts
 from components.shared.results import BaseModel, History, Verification
+from components.shared.serving import ServedExport, write_serving_files
 from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
 from components.shared.storage import Store
 
-PROBE, HISTORY, VERIFICATION = "probe.safetensors", "history.json", "verification.json"
+HISTORY, VERIFICATION = "history.json", "verification.json"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What an export is made from: the run's finished folders, its last checkpoint, and local copies of what is small."""
+    """What an export is made from: the run's finished folders, the checkpoint that was chosen, and local copies of what is small."""
 
     store: Store
     spec: RunSpec
@@ -48,43 +50,77 @@ class Trained:
     """The base model's folder, weights included."""
 
 
+@dataclass(frozen=True)
+class Built:
+    """An export on this machine, verified."""
+
+    local: Path
+    verification: Verification
+    merged: Path | None = None
+    merged_verification: Verification | None = None
+
+
 def export_run(run: str, log: Log) -> Manifest:
-    """adapter/ or model/ is published; unchanged when it was made from these checkpoints already. Raises as `run_step`."""
+    """adapter/ or model/ is published; unchanged when it was made from this checkpoint already. Raises as `run_step`."""
     store, spec = open_run(run)
     training = require_manifest(store, CHECKPOINTS)
-    folder = export_folder(spec.training.method)
+    checkpoint = chosen_checkpoint(store, training, spec.export.checkpoint)
     work = work_folder(run, "export_adapter")
-    planned = fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
-    plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
-    merges = merge_decision(spec.export, plan)
-    inputs = {"checkpoints": training.digest} | ({"merge": "true"} if merges.merges else {})
-    done = finished(store, folder, inputs, log)
+    plan = fetch_plan(store, work)
+    inputs = inputs_of(training, checkpoint, merge_decision(spec.export, plan))
+    done = finished(store, export_folder(spec.training.method), inputs, log)
     if done is not None:
         return done
-    trained = gather(store, spec, plan, work, planned=planned, training=training)
-    log.info("export", checkpoint=f"{run}/{trained.checkpoint.folder}", step=trained.checkpoint.step, base=str(trained.base))
-    local = work / folder
-    shutil.rmtree(local, ignore_errors=True)
-    local.mkdir()
+    built = build(gather(store, spec, plan, checkpoint, work, training=training), work, log)
+    facts = {"method": plan.method, "epoch": checkpoint.epoch, "step": checkpoint.step}
+    if built.merged is not None and built.merged_verification is not None:
+        of_merged = facts | _figures(built.merged_verification)
+        publish_folder(store, MERGED, built.merged, made_by="export_adapter", inputs=inputs, facts=of_merged)
+    of_export = facts | _figures(built.verification)
+    published = publish_folder(store, built.local.name, built.local, made_by="export_adapter", inputs=inputs, facts=of_export)
+    shutil.rmtree(work)  # shards of a full model are 12 bytes a parameter
+    return published
+
+
+def inputs_of(training: Manifest, checkpoint: Checkpoint, merges: MergeDecision) -> dict[str, str]:
+    inputs = {"checkpoints": training.digest}
+    if checkpoint.epoch != training.facts["num_epochs"]:
+        inputs["checkpoint"] = checkpoint.manifest.digest
+    return inputs | ({"merge": "true"} if merges.merges else {})
+
+
+def fetch_plan(store: Store, work: Path) -> Plan:
+    fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
+    return Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
+
+
+def build(trained: Trained, work: Path, log: Log) -> Built:
+    """The export, and the merged model where there is to be one, are below `work`, each verified in a fresh process. Raises RunFailed."""
+    log.info(
+        "export",
+        checkpoint=f"{trained.store.uri}/{trained.checkpoint.folder}",
+        step=trained.checkpoint.step,
+        base=str(trained.base),
+    )
+    local = _emptied(work / export_folder(trained.spec.training.method))
     precision = write_export(trained, work, local)
     base = write_beside_weights(trained, local)
     verification = verify_in_fresh_process(local, trained, precision, log)
     facts = _card_facts(trained, verification, base)
     (local / "README.md").write_text(model_card(facts), encoding="utf-8")
+    merges = merge_decision(trained.spec.export, trained.plan)
+    write_serving_files(_served(trained, local, base, merges=merges.merges), local)
     log.info("merge", merges=merges.merges, reason=merges.reason)
-    if merges.merges:
-        export_merged(trained, local, facts, inputs, log)
-    published = publish_folder(store, folder, local, made_by="export_adapter", inputs=inputs, facts=_facts(trained, verification))
-    shutil.rmtree(work)  # shards of a full model are 12 bytes a parameter
-    return published
+    if not merges.merges:
+        return Built(local, verification)
+    merged, of_merged = build_merged(trained, local, facts, log)
+    return Built(local, verification, merged, of_merged)
 
 
-def export_merged(trained: Trained, adapter: Path, facts: CardFacts, inputs: dict[str, str], log: Log) -> None:
-    """merged/ is published, verified like the adapter. Raises RunFailed."""
+def build_merged(trained: Trained, adapter: Path, facts: CardFacts, log: Log) -> tuple[Path, Verification]:
+    """merged/ is beside the adapter, verified like it. Raises RunFailed."""
     assert trained.plan.lora is not None
-    local = adapter.with_name(MERGED)
-    shutil.rmtree(local, ignore_errors=True)
-    local.mkdir()
+    local = _emptied(adapter.with_name(MERGED))
     dtype = merge(trained.base, adapter, trained.plan.lora, local)
     for name in (BASE, *GENERATION_AND_TOKENIZER):
         if (adapter / name).is_file():
@@ -93,24 +129,31 @@ def export_merged(trained: Trained, adapter: Path, facts: CardFacts, inputs: dic
     verification = verify_in_fresh_process(local, trained, precision, log)
     card = model_card(replace(facts, verification=verification, merged=True))
     (local / "README.md").write_text(card, encoding="utf-8")
-    publish_folder(trained.store, MERGED, local, made_by="export_adapter", inputs=inputs, facts=_facts(trained, verification))
+    write_serving_files(_served(trained, local, facts.base, merges=False), local)
+    return local, verification
 
 
-def gather(store: Store, spec: RunSpec, plan: Plan, work: Path, *, planned: Manifest, training: Manifest) -> Trained:
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def gather(store: Store, spec: RunSpec, plan: Plan, checkpoint: Checkpoint, work: Path, *, training: Manifest) -> Trained:
     """Everything but the checkpoint's own files is at hand and fits together. Raises HaganeError."""
     dataset = fetch_folder(store, DATASET, work / DATASET, names=(PROMPTS,))
     fetch_folder(store, CHECKPOINTS, work / CHECKPOINTS, names=(HISTORY, PROBE))
     prompts = read_prompts(work / DATASET)
-    problems = provenance_problems(plan, prompts, dataset=dataset, planned=planned, training=training)
+    problems = provenance_problems(plan, prompts, dataset=dataset, planned=require_manifest(store, PLAN), training=training)
     if problems:
         raise RunFailed(*problems)
     trained = Trained(
         store=store,
         spec=spec,
         plan=plan,
-        checkpoint=last_checkpoint(store, training),
+        checkpoint=checkpoint,
         history=History.model_validate_json((work / CHECKPOINTS / HISTORY).read_bytes()),
-        probe=work / CHECKPOINTS / PROBE,
+        probe=fetch_probe(store, checkpoint, work, training=training),
         prompts=prompts,
         prompts_file=work / DATASET / PROMPTS,
         base=resolve_planned_model(plan).folder,
@@ -118,18 +161,6 @@ def gather(store: Store, spec: RunSpec, plan: Plan, work: Path, *, planned: Mani
     _check_base(trained)
     _check_probe(trained)
     return trained
-
-
-def last_checkpoint(store: Store, training: Manifest) -> Checkpoint:
-    """The checkpoint at the end of the training. Raises StoreError when the store's last one is of an earlier epoch."""
-    committed = committed_checkpoints(store)
-    last, num_epochs = (committed[-1].epoch if committed else 0), training.facts["num_epochs"]
-    if last != num_epochs:
-        raise StoreError(
-            f"{store.uri}/{CHECKPOINTS}: training ended with epoch {num_epochs}, the last checkpoint there is of epoch {last or 'none'}; "
-            "restore it, or run the training again under another name"
-        )
-    return committed[-1]
 
 
 def write_export(trained: Trained, work: Path, local: Path) -> str:
@@ -206,14 +237,21 @@ def _vocabulary(base: Path) -> int | None:
     return config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
 
 
-def _facts(trained: Trained, verification: Verification) -> dict[str, str | int | float | bool | None]:
-    return {
-        "method": trained.plan.method,
-        "epoch": trained.checkpoint.epoch,
-        "step": trained.checkpoint.step,
-        "max_difference": verification.exported.max,
-        "tolerance": verification.tolerance_max,
-    }
+def _figures(verification: Verification) -> dict[str, Scalar]:
+    return {"max_difference": verification.exported.max, "tolerance": verification.tolerance_max}
+
+
+def _served(trained: Trained, local: Path, base: BaseModel, *, merges: bool) -> ServedExport:
+    """By the name under which the spec publishes it, or else the run's."""
+    return ServedExport(
+        name=trained.spec.publish.name or trained.spec.name,
+        uri=f"{trained.spec.run_uri}/{local.name}",
+        plan=trained.plan,
+        base=base,
+        is_adapter=(local / "adapter_config.json").is_file(),
+        merged_uri=f"{trained.spec.run_uri}/{MERGED}" if merges else None,
+        template_args=trained.prompts.template_args,
+    )
 
 
 def _card_facts(trained: Trained, verification: Verification, base: BaseModel) -> CardFacts:

@@ -1,6 +1,6 @@
 """Base model + adapter -> a whole model in the base's number format, written part by part.
 
-W' = W + alpha / rank * B A (Hu et al. 2021, arXiv 2106.09685, section 4.1), computed in fp32 and rounded once. Needs memory for
+W' = W + scale * B A (Hu et al. 2021, arXiv 2106.09685, section 4.1), computed in fp32 and rounded once. Needs memory for
 one part of PART_BYTES, the adapter, and one weight in fp32, however large the model is.
 """
 
@@ -140,6 +140,6 @@ def merged_weight(stored: Stored, update: tuple[torch.Tensor, torch.Tensor] | No
     if update is None:
         return weight
     a_RI, b_OR = (matrix.float() for matrix in update)
-    delta_OI = (lora.alpha / lora.rank) * (b_OR @ a_RI)
+    delta_OI = lora.scale * (b_OR @ a_RI)
     delta = delta_OI.T if lora.fan_in_fan_out else delta_OI
     return (weight.float() + delta).to(weight.dtype).contiguous()

@@ -3,7 +3,10 @@
 import argparse
 from pathlib import Path
 
+from components.shared.manifest import file_entry
 from components.shared.prompts import Prompts
+
+VERIFICATION = "verification.json"
 
 
 def main() -> None:
@@ -19,7 +22,14 @@ def main() -> None:
         prompts=prompts,
         precision=arguments.precision,
     )
-    (arguments.folder / "verification.json").write_text(verification.model_dump_json(indent=1) + "\n")
+    verification = verification.model_copy(update={"files": loaded_files(arguments.folder)})
+    (arguments.folder / VERIFICATION).write_text(verification.model_dump_json(indent=1) + "\n")
+
+
+def loaded_files(folder: Path) -> dict[str, str]:
+    """sha256 of all that the export is used by: weights, configs, tokenizer, template."""
+    paths = (path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in (VERIFICATION, "README.md"))
+    return {path.name: file_entry(path, path.name).sha256 for path in paths}
 
 
 def parser() -> argparse.ArgumentParser:

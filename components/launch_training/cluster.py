@@ -255,7 +255,7 @@ def _answer(error: ApiException, verb: str, kind: JobKind) -> str:
     if error.status == 404 and message.startswith("namespaces "):
         return f"{message}; set cluster.namespace to one that is there"
     if error.status == 404:
-        return f"there is no {kind.name} in this cluster (404); install {kind.installed_by}, or set another backend"
+        return f"there is no {kind.name} in this cluster (404). Fix: install {kind.installed_by}, or set another backend"
     return message or f"{error.status} {error.reason}"
 
 

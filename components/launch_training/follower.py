@@ -6,7 +6,6 @@ import queue
 import time
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,6 +31,7 @@ from components.launch_training.phases import (
     sentence,
 )
 from components.launch_training.pod_log import PodLog, read_log, store_unfinished
+from components.launch_training.restarts import NO_RESTARTS, Restarts, Stalled
 from components.launch_training.workload import QueueWatch, phase_in_queue, queue_of
 from components.shared.errors import ClusterError, PeerLost, RunFailed, StoreError
 from components.shared.layout import LOGS, PROGRESS
@@ -49,32 +49,8 @@ LEASE_S = 30.0
 PROGRESS_S = 5.0
 API_PATIENCE_S = 600.0
 LOGS_END_S = 20.0
-MOST_FRUITLESS = 3
-"""Restarts in a row without a step made, after which no further one is waited for."""
-
-
-@dataclass(frozen=True)
-class Restarts:
-    """How often the pods of a run's training were started anew, in all and when a step was last made."""
-
-    rounds: int = 0
-    at_last_step: int = 0
-
-    def too_many(self, spec: ClusterSpec) -> str | None:
-        """Why no further one is waited for; None while there are some left."""
-        fruitless = self.rounds - self.at_last_step
-        if fruitless > MOST_FRUITLESS:
-            return f"the pods were started anew {fruitless} times without a step made"
-        if self.rounds > spec.max_restarts:
-            return f"the pods were started anew {self.rounds} times in all (cluster.max_restarts)"
-        return None
-
-    def and_one_more(self) -> "Restarts":
-        return Restarts(self.rounds + 1, self.at_last_step)
-
-
-class Stalled(RunFailed):
-    """No step was made for too long; the job is deleted, and may be made anew."""
+LIMIT_S = 3.0
+"""How long the event is waited for that says which limit ended a job: it may be heard of after the job's end."""
 
 
 def stamp_of_now() -> str:
@@ -96,7 +72,7 @@ class Follower:
         *,
         owner: Owner,
         attached: bool,
-        restarts: Restarts = Restarts(),
+        restarts: Restarts = NO_RESTARTS,
     ) -> None:
         """`restarts`: those of earlier jobs of this training, which stalled."""
         self._cluster, self._name, self._plan, self._spec, self._owner = cluster, name, plan, spec, owner
@@ -123,6 +99,7 @@ class Follower:
         self._phase = Phase("queued")
         self._since = self._last_step = time.monotonic()
         """The latter: since when training has got no further, by a step or by a checkpoint in the store."""
+        self._failed_since: float | None = None
         self._last_lease = -math.inf
         self._last_progress = 0.0
         self._progress: Fields = {}
@@ -155,6 +132,8 @@ class Follower:
                 self._look_at_pods(pods, self._own_pods(job, seen.ended | seen.pods))
                 warnings = job_warnings(self._cluster.kind, job, pods, seen.events)
                 phase = self._phase_now(job, pods, seen, warnings)
+                if phase.name == "failed" and self._may_hear_of_a_limit(job, warnings):
+                    continue
                 self._tell(phase)
                 self._look_at_refusals(job, pods, warnings)
                 if phase.name == "succeeded":
@@ -162,8 +141,7 @@ class Follower:
                     return
                 if phase.name == "failed":
                     self._end_logs()
-                    limit = limit_of(conditions_of(job)["Failed"], warnings)
-                    raise RunFailed(*self._problems(pods, f"{phase.detail} ({limit})" if limit else phase.detail))
+                    raise RunFailed(*self._problems(pods, phase.detail))
                 self._look_at_deadlines(phase)
                 self._look_at_restarts()
                 self._renew()
@@ -247,14 +225,26 @@ class Follower:
         phase = phase_in_queue(kind, job, pods, seen.queueing, begun=self._begun, complete=self._complete)
         alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         self._complete |= len(alive) >= kind.num_pods(job)
+        if phase.name == "failed":
+            limit = limit_of(conditions_of(job)["Failed"], warnings)
+            return Phase("failed", f"{phase.detail} ({limit})" if limit else phase.detail)
         if kind.is_suspended(job):
             return phase
         if phase.name in ("queued", "admitted"):
             return Phase(phase.name, newest_message(warnings) or phase.detail)
+        if phase.name == "starting" and self._rounds > self._rounds_before:
+            return Phase("restarting", phase.detail)
         of_pods = [each for each in warnings if each["involvedObject"].get("kind") == "Pod"]
         if phase.detail.endswith(IS_SET_UP) and of_pods:
             return Phase(phase.name, f"{phase.detail}: {newest_message(of_pods)}")
         return phase
+
+    def _may_hear_of_a_limit(self, job: Fields, warnings: list[Fields]) -> bool:
+        """Whether the event that says which limit ended the job may still come: of a TrainJob it is its Job's, another object's."""
+        if len(self._cluster.kind.makers(self._name)) == 1 or limit_of(conditions_of(job)["Failed"], warnings):
+            return False
+        self._failed_since = self._failed_since or time.monotonic()
+        return time.monotonic() - self._failed_since < LIMIT_S
 
     def _own_pods(self, job: Fields, pods: dict[str, Fields]) -> list[Fields]:
         return [pod for pod in pods_of(job, list(pods.values())) if pod["metadata"]["uid"] not in self._set_aside]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from components.launch_training.cluster import Cluster
-from components.launch_training.follower import Follower, Restarts, Stalled, stamp_of_now
+from components.launch_training.follower import Follower, stamp_of_now
 from components.launch_training.kinds import KINDS, JobKind
 from components.launch_training.ownership import Owner, end_job, is_left, this_owner
 from components.launch_training.phases import is_finished
+from components.launch_training.restarts import Restarts, Stalled
 from components.shared.errors import ClusterError, Preempted
 from components.shared.patience import waits_no_more
 from components.shared.plan import Plan

@@ -128,6 +128,8 @@ def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
         "template": source.model.encoder.template.name,
     }
     changed = [names[key] for key, digest in source.inputs.items() if begun.inputs.get(key) != digest]
+    if not changed:  # another start of the run has just finished it
+        return
     raise DataError(f"{', '.join(changed)}: changed since run {spec.name!r} was prepared and planned; put it back, or set another name")
 
 

@@ -18,5 +18,6 @@ def attempt(errors: list[HaganeError], call: Callable[[], Result]) -> Result | N
 
 
 def all_of(errors: list[HaganeError]) -> HaganeError:
-    """One error of the first one's kind, with the problems of all."""
-    return type(errors[0])(*(problem for error in errors for problem in error.problems))
+    """One error of the first one's kind, with the problems of all, each once."""
+    problems = (problem for error in errors for problem in error.problems)
+    return type(errors[0])(*dict.fromkeys(problems))

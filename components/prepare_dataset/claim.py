@@ -81,7 +81,7 @@ def _claim(spec: RunSpec, series: str, *, kfp_run: str, images: str, skip_if_unc
         claim_run(spec)
     else:
         _claim_for_kfp(store, spec, kfp_run)
-    note_asked(store, Asked(series=series, fingerprint=fingerprint, kfp_run=kfp_run))
+    note_asked(store, Asked(series=series, fingerprint=fingerprint, kfp_run=kfp_run, images=images))
     log.info("claimed", run=spec.run_uri)
     return _seen(*open_run(spec.run_uri), inputs=source.inputs, kfp_run=kfp_run)
 

@@ -11,12 +11,11 @@ from components.prepare_dataset.stored import Chosen, stored
 from components.prepare_dataset.texts import has_turns
 from components.prepare_dataset.tokens import Encoded, Encoder, encode
 from components.shared.errors import DataError
-from components.shared.prompts import PROBE_TOKENS, PROMPTS, Prompt, Prompts, base_files
+from components.shared.prompts import NUM_PROMPTS, PROBE_TOKENS, PROMPTS, Prompt, Prompts, base_files
 
 Item = TypeVar("Item")
 _TEXT_CHARACTERS = 500
 
-NUM_PROMPTS = 4
 NUM_CANDIDATES = 16
 """Conversations that are tokenised to choose from."""
 

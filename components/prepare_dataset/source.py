@@ -128,7 +128,7 @@ def _load_model(spec: RunSpec, *, now: datetime, needs_template: bool) -> Model:
         ),
     )
     config = attempt(errors, lambda: planned_config(resolved))
-    packing = None if config is None else attempt(errors, lambda: row_packing(spec.data.packing, config))
+    packing = None if config is None else attempt(errors, lambda: row_packing(spec.data.packing, config, spec.training.attention))
     if encoder is None or config is None or packing is None:
         raise all_of(errors)
     return Model(resolved, config, replace(encoder, text_tokens=text_row(spec.data, config)), packing)

@@ -72,6 +72,8 @@ class BoundedTemplate:
     limits: Limits = Limits()
     _running: "_Process | None" = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _has_rendered: bool = field(default=False, init=False, repr=False)
+    """Whether a conversation came through: the first goes alone, so that a template which none comes through is tried with it only."""
 
     def samples(self, conversations: Sequence[Conversation], end_tokens: tuple[str, ...]) -> list[tuple[Sample, ...] | DataError]:
         """For each conversation what `samples_of` returns or raises, in order.
@@ -105,8 +107,9 @@ class BoundedTemplate:
         answers: list[dict[str, Any]] = []
         with self._lock:
             self._started()
-            for batch in _batches(requests):
+            for batch in _batches(requests, first=_BATCH_CONVERSATIONS if self._has_rendered else 1):
                 answers += self._answers_to(batch, places[len(answers) :])
+                self._has_rendered = True
         return answers
 
     def _answers_to(self, batch: list[bytes], places: Sequence[str]) -> list[dict[str, Any]]:
@@ -247,15 +250,16 @@ def _environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(modules), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _batches(requests: Iterable[Request]) -> Iterator[list[bytes]]:
+def _batches(requests: Iterable[Request], *, first: int) -> Iterator[list[bytes]]:
+    """`first`: most requests of the first batch."""
     batch: list[bytes] = []
-    size = 0
+    size, most = 0, first
     for request in requests:
         batch.append(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL))
         size += len(batch[-1])
-        if size >= _BATCH_BYTES or len(batch) == _BATCH_CONVERSATIONS:
+        if size >= _BATCH_BYTES or len(batch) == most:
             yield batch
-            batch, size = [], 0
+            batch, size, most = [], 0, _BATCH_CONVERSATIONS
     if batch:
         yield batch
 

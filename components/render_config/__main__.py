@@ -37,17 +37,19 @@ CONVERSION = 2.75
 checkpoint, scratch, and what comes out of it; 2.73 measured (full, stage 2, bf16, 2 processes to 1)."""
 
 
-def run_step(run: str) -> Manifest:
+def run_step(run: str, *, job_of: RunSpec | None = None) -> Manifest:
     """plan/ is finished: plan.json, deepspeed.json, training_args.json, and lora.json for LoRA.
+
+    `job_of`: the spec whose job is written, where the run is only tried in a folder that is thrown away.
 
     Raises:
         HaganeError: the dataset is not finished, or the spec asks for what the model cannot do; all problems at once.
     """
     with step_of_run("render_config", run) as log:
-        return _planned(run, log)
+        return _planned(run, log, job_of)
 
 
-def _planned(run: str, log: Log) -> Manifest:
+def _planned(run: str, log: Log, job_of: RunSpec | None = None) -> Manifest:
     store, spec = open_run(run)
     dataset = require_manifest(store, DATASET)
     inputs = {"dataset": dataset.digest, "spec": spec.digest}
@@ -62,7 +64,7 @@ def _planned(run: str, log: Log) -> Manifest:
     plan = with_room_to_convert(store, plan)
     local = work_folder(run, PLAN)
     shutil.rmtree(local)
-    write_plan(local, spec, plan, hidden_size=architecture_of(config).hidden_size)
+    write_plan(local, job_of or spec, plan, hidden_size=architecture_of(config).hidden_size)
     steps = plan.steps
     log.info("planned", steps_per_epoch=steps.steps_per_epoch, total_steps=steps.total_steps, save_steps=list(steps.save_steps))
     told = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
@@ -99,13 +101,14 @@ def with_room_to_convert(store: Store, plan: Plan) -> Plan:
     return plan.model_copy(update={"checkpoints": plan.checkpoints.model_copy(update={"work_bytes": work_bytes})})
 
 
-def plan_without_data(spec: RunSpec, *, num_rows: int, folder: Path) -> Plan:
-    """The plan's files are in the folder, made for so many full rows, from the model's config alone. Raises as `run_step`."""
+def plan_without_data(spec: RunSpec, *, num_rows: int, folder: Path, job_of: RunSpec | None = None) -> Plan:
+    """The plan's files are in the folder, made for so many full rows, from the model's config alone. Raises as `run_step`, and takes
+    `job_of` as it does."""
     config = planned_config(resolve_model(spec.model, patterns=("config.json",)))
     num_tokens = num_rows * row_tokens_of(spec, NO_DATASET, config)
     facts = DatasetFacts(digest="", num_rows=num_rows, num_tokens=num_tokens, model_revision=spec.model.revision)
     plan = make_plan(spec, facts, config, machine=this_machine())
-    write_plan(folder, spec, plan, hidden_size=architecture_of(config).hidden_size)
+    write_plan(folder, job_of or spec, plan, hidden_size=architecture_of(config).hidden_size)
     return plan
 
 
@@ -205,6 +208,9 @@ def main() -> None:
     parser.add_argument("--rows", metavar="COUNT", type=int, help="plan for so many full rows instead of a dataset, into --out")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="with --rows: a folder that is made for the plan's files")
     parser.add_argument(
+        "--job-of", metavar="FILE", type=Path, help="with --run or --rows: the spec that the job is written for, where it is another"
+    )
+    parser.add_argument(
         "--import-deepspeed", metavar="FILE", type=Path, help="explain a hand-written deepspeed.json; with --out's plan beside"
     )
     arguments = parser.parse_args()
@@ -215,13 +221,17 @@ def main() -> None:
     chosen = [arguments.run is not None, arguments.check, arguments.rows is not None]
     if sum(chosen) != 1 or (arguments.run is None) == (arguments.spec is None) or (arguments.rows is None) != (arguments.out is None):
         parser.error("give --run URI, or --check --spec FILE, or --rows COUNT --spec FILE --out FOLDER")
+    job_of = None
+    if arguments.job_of is not None:
+        with step_log("render_config"):
+            job_of = load_spec(arguments.job_of)
     if arguments.run is not None:
-        run_step(arguments.run)
+        run_step(arguments.run, job_of=job_of)
         return
     with step_log("render_config"):
         spec = load_spec(arguments.spec)
         if arguments.rows is not None:
-            plan_without_data(spec, num_rows=arguments.rows, folder=arguments.out)
+            plan_without_data(spec, num_rows=arguments.rows, folder=arguments.out, job_of=job_of)
             return
         check(spec)
 

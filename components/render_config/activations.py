@@ -39,6 +39,8 @@ class Pass:
     """LoRA matrices are fp32 beside bf16 weights, so each casts its input anew (ZeRO-3 leaves them as PEFT made them)."""
     loss_chunk_tokens: int | None = None
     """Tokens whose logits are made at a time; None: of all tokens at once."""
+    masked_attention: bool = True
+    """Attention reads a mask of the whole row, and keys and values that are repeated for each head."""
 
     @property
     def tokens(self) -> int:
@@ -105,6 +107,8 @@ def scores(architecture: Architecture, work: Pass) -> int:
 
 def masks(architecture: Architecture, work: Pass) -> int:
     """Bytes of all masks of a pass; a block that has no attention has none."""
+    if not work.masked_attention:
+        return 0
     blocks = max((each.count for each in architecture.linears if each.role == "attention"), default=0)
     held = min(blocks, 1) if work.checkpointing or architecture.model_type in EAGER else blocks
     return work.micro_batch * work.row_tokens**2 * (min(blocks, 1) + held * work.weight_bytes)
@@ -139,7 +143,7 @@ def _rms_norm(architecture: Architecture, work: Pass, size: int) -> int:
 
 
 def _attention(architecture: Architecture, work: Pass) -> int:
-    """Queries, keys and values after rotation, keys and values repeated for each head as the packed mask asks; the output, and its
+    """Queries, keys and values after rotation, keys and values repeated for each head where a mask asks for it; the output, and its
     contiguous copy that the output projection reads; a log-sum-exp a head. Norms of heads; where one layer gives queries, keys and
     values, a view of the values holds the whole of it."""
     shape, w = architecture.attention, work.weight_bytes
@@ -147,7 +151,8 @@ def _attention(architecture: Architecture, work: Pass) -> int:
     fused = any("query_key_value" in each.path or "qkv" in each.path for each in architecture.linears)
     held = w * (a + k) if fused and a == k else 0
     heads = _rms_norm(architecture, work, a + k) if architecture.model_type in NORMED_HEADS else 0
-    return w * 5 * a + 4 * shape.num_heads + held + heads
+    keys_and_values = 2 * a if work.masked_attention else 2 * k
+    return w * (3 * a + keys_and_values) + 4 * shape.num_heads + held + heads
 
 
 def _mlp(architecture: Architecture, work: Pass) -> int:

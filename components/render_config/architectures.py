@@ -46,7 +46,9 @@ def _architecture(text: str) -> Architecture:
     except KeyError as error:
         raise ModelError(f"model.source: config.json of a {model_type} model has no field {error}") from None
     except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise ModelError(f"model.source: config.json of a {model_type} model cannot be counted ({error}); correct its sizes") from None
+        lists = sorted(name for name, value in config.items() if isinstance(value, list) and name.endswith("_size"))
+        why = f"{', '.join(lists)}: found a list, must be a number for this type" if lists else str(error)
+        raise ModelError(f"model.source: config.json of a {model_type} model cannot be counted ({why}); correct its sizes") from None
 
 
 def _walked(config: Mapping[str, Any]) -> Architecture:

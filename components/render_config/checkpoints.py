@@ -6,6 +6,7 @@ from components.render_config.precision import WEIGHT_BYTES
 from components.render_config.timing import StepTime
 from components.shared.figures import plain
 from components.shared.plan import CheckpointPlan, Precision, StepPlan, ZeroPlan
+from components.shared.prompts import probe_bytes
 from components.shared.spec import KeepSpec, RunSpec
 
 PROCESS_BYTES = 20_000
@@ -15,12 +16,12 @@ SAVE_SECONDS = 5
 
 
 def plan_checkpoints(
-    spec: RunSpec, zero: ZeroPlan, steps: StepPlan, *, precision: Precision, num_trainable: int, step: StepTime | None
+    spec: RunSpec, zero: ZeroPlan, steps: StepPlan, *, precision: Precision, num_trainable: int, vocabulary: int, step: StepTime | None
 ) -> CheckpointPlan:
     """Bytes of checkpoints. LoRA: optimizer state and the matrices themselves; full: the state, which holds the weights.
 
     Below ZeRO-3 the weights are not divided, so process 0 writes them once more, in training precision. It also writes the matrices,
-    and without ZeRO the state, so that its node holds all of these.
+    and without ZeRO the state, so that its node holds all of these; and the trained model's logits for the data's prompts.
     """
     state = state_bytes(zero, precision) * num_trainable
     # DeepSpeed keeps the matrices in training precision below ZeRO-3, and in fp32 there: PEFT's file is of those.
@@ -28,6 +29,7 @@ def plan_checkpoints(
     of_first = of_matrix * num_trainable if spec.training.method == "lora" else 0
     if zero.stage < 3:
         of_first += WEIGHT_BYTES[precision] * num_trainable
+    of_first += probe_bytes(vocabulary)
     of_all = PROCESS_BYTES * steps.num_processes
     bytes_each = state + of_first + of_all
     divided = of_all + (state if zero.stage else 0)

@@ -49,6 +49,10 @@ TRAINING_ARGS = {
     "learning_rate": "training.lr_peak",
     "lr_scheduler_type": "training.lr_schedule",
     "warmup_steps": "steps.warmup_steps",
+    "lr_scheduler_kwargs.min_lr_rate": "training.lr_min_share",
+    "lr_scheduler_kwargs.min_lr_ratio": "training.lr_min_share",
+    "lr_scheduler_kwargs.num_decay_steps": "training.lr_decay_share of all steps, rounded up",
+    "neftune_noise_alpha": "training.neftune_alpha",
     "weight_decay": "training.weight_decay",
     "max_grad_norm": f"training.clip_norm; {SHARED}",
     "optim": "torch's AdamW, all parameters in one call; on a GPU and on a CPU the same",
@@ -69,6 +73,7 @@ TRAINING_ARGS = {
 LORA = {
     "r": "lora.rank",
     "lora_alpha": "lora.alpha",
+    "use_rslora": "lora.rslora",
     "lora_dropout": "lora.dropout",
     "target_modules": "lora.target_modules",
     "target_parameters": "lora.target_parameters",

@@ -1,5 +1,6 @@
 """Spec + plan -> the files that the training libraries read. Every value is resolved; none is left as "auto"."""
 
+import math
 from typing import Any
 
 from components.render_config.memory import MAX_LIVE, reduce_bucket
@@ -69,8 +70,10 @@ def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
         "learning_rate": training.lr_peak,
         "lr_scheduler_type": training.lr_schedule,
         "warmup_steps": steps.warmup_steps,
+        **_schedule_settings(spec, plan),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.clip_norm,
+        **_noise(spec),
         "optim": "adamw_torch_fused",
         "bf16": plan.precision == "bf16",
         "fp16": plan.precision == "fp16",
@@ -79,6 +82,23 @@ def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
         "data_seed": training.seed,
         **TRAINER_SETTINGS,
     }
+
+
+def _schedule_settings(spec: RunSpec, plan: Plan) -> dict[str, Any]:
+    """What transformers' schedules of these names are called with."""
+    training = spec.training
+    if training.lr_schedule == "cosine_with_min_lr":
+        return {"lr_scheduler_kwargs": {"min_lr_rate": training.lr_min_share}}
+    if training.lr_schedule == "warmup_stable_decay":
+        left = plan.steps.total_steps - plan.steps.warmup_steps
+        decay = min(left, math.ceil(training.lr_decay_share * plan.steps.total_steps))
+        return {"lr_scheduler_kwargs": {"num_decay_steps": decay, "min_lr_ratio": training.lr_min_share}}
+    return {}
+
+
+def _noise(spec: RunSpec) -> dict[str, Any]:
+    alpha = spec.training.neftune_alpha
+    return {} if alpha is None else {"neftune_noise_alpha": alpha}
 
 
 def lora_json(lora: LoraPlan) -> dict[str, Any]:

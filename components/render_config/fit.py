@@ -43,6 +43,8 @@ class Wish:
     checkpointing: bool
     loss_chunk_tokens: int | None = None
     """Tokens whose logits are made at a time; None: of all tokens at once."""
+    masked_attention: bool = True
+    """See `Pass`."""
     fp16: bool = False
     on_gpu: bool = False
 
@@ -85,6 +87,7 @@ def job(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPl
         experts_adapted=not wish.full and bool(wish.targets.experts),
         rank=wish.rank,
         loss_chunk_tokens=wish.loss_chunk_tokens,
+        masked_attention=wish.masked_attention,
     )
 
 

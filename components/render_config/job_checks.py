@@ -130,8 +130,9 @@ def _unknown_containers(spec: RunSpec) -> Iterator[str]:
     containers = (spec.cluster.pod_patch.get("spec") or {}).get("containers") or []
     for each in containers:
         if isinstance(each, dict) and each.get("name") != own and "image" not in each:
+            found = shown(each.get("name"))
             yield (
-                f"cluster.pod_patch: spec.containers: found {each.get('name')!r} without an image, but the job's container is {own!r}. "
+                f"cluster.pod_patch: spec.containers: found {found} without an image, but the job's container is {own!r}. "
                 f"Fix: name it {own!r}, or give the new container an image"
             )
 

@@ -78,6 +78,8 @@ class Job:
     rank: int
     loss_chunk_tokens: int | None = None
     """Tokens whose logits are made at a time; None: of all tokens at once."""
+    masked_attention: bool = True
+    """See `Pass`."""
 
     @property
     def gradient_bytes(self) -> int:
@@ -263,6 +265,7 @@ def _activations(architecture: Architecture, job: Job) -> list[MemoryTerm]:
         checkpointing=job.checkpointing,
         fp32_adapters=job.zero.stage == 3 and job.weight_bytes == 2,
         loss_chunk_tokens=job.loss_chunk_tokens,
+        masked_attention=job.masked_attention,
     )
     made = activations(architecture, work)
     at = f"{work.micro_batch} x {work.row_tokens:,} tokens"

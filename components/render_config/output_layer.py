@@ -38,14 +38,20 @@ def choose_output_layer(
     tokens: int,
     hidden_size: int,
     weight_bytes: int,
+    label_smoothing: float = 0.0,
 ) -> OutputLayerChoice:
     """`tokens`: of a micro-batch, or of one row where the micro-batch is not known yet.
 
-    Raises ModelError when trained tokens are asked of a type whose loss would not be the same."""
+    Raises:
+        ModelError: trained tokens are asked of a type whose loss would not be the same, or labels are to
+            be smoothed, which the model's own loss cannot.
+    """
     model_type = str(config.get("model_type"))
     known = known_types()
     not_alone = known.whole_logits | known.not_measured
     chunk_tokens = GPU_TOKENS if on_gpu else 4 * CPU_TOKENS if full else CPU_TOKENS
+    if label_smoothing and (asked == "all_tokens" or model_type in not_alone):
+        raise ModelError(_no_smoothing(label_smoothing, model_type, known=model_type not in not_alone))
     if model_type in not_alone:
         why = f"the loss of a {model_type} model was not the same at trained tokens alone ({PAGE})"
         if asked == "trained_tokens":
@@ -58,6 +64,8 @@ def choose_output_layer(
         return OutputLayerChoice(None, "training.output_layer is all_tokens")
     if asked == "trained_tokens":
         return OutputLayerChoice(chunk_tokens, "training.output_layer is trained_tokens")
+    if label_smoothing:
+        return OutputLayerChoice(chunk_tokens, "training.label_smoothing needs the logits of trained tokens alone")
     gradient, whole = (4 + weight_bytes) * hidden_size, WHOLE_BYTES[weight_bytes] * tokens
     if full and gradient >= whole:
         return OutputLayerChoice(
@@ -66,3 +74,16 @@ def choose_output_layer(
             f"of the vocabulary, the logits of {tokens:,} tokens take {whole:,}",
         )
     return OutputLayerChoice(chunk_tokens, "logits of trained tokens alone, some at a time, take less memory and time")
+
+
+def _no_smoothing(found: float, model_type: str, *, known: bool) -> str:
+    field = f"training.label_smoothing: found {found:g}"
+    if known:
+        return (
+            f"{field} beside training.output_layer: all_tokens, whose loss is the model's own and is never "
+            "smoothed; allowed is 0. Fix: remove training.output_layer"
+        )
+    return (
+        f"{field}, but a {model_type} model keeps its own loss, which is never smoothed ({PAGE}); allowed "
+        "is 0. Fix: remove training.label_smoothing"
+    )

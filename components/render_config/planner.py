@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from components.render_config.after import after_cautions, after_reasons, plan_after
 from components.render_config.architectures import architecture_of
+from components.render_config.attention import AttentionChoice, choose_attention
 from components.render_config.checkpoints import checkpoint_reasons, plan_checkpoints, upload_seconds
 from components.render_config.choice import Choice, choose
 from components.render_config.file_reasons import file_reasons, rendered_files
@@ -80,6 +81,7 @@ class Decided:
     asks_for_router_loss: bool
     """config.json adds the router's auxiliary loss to the model's (`output_router_logits`)."""
     packing: RowPacking
+    attention: AttentionChoice
     output_layer: OutputLayerChoice
     known: tuple[ModelFamily, KnownModel] | None
     """What the registry tells of the model, by its source or by the name that its config.json was saved under."""
@@ -109,14 +111,25 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
             "zero.stage: found 0, allowed 1, 2 or 3 in fp16, whose loss DeepSpeed scales only with ZeRO. Fix: set zero.stage: 1, or auto"
         )
     row_tokens = row_tokens_of(spec, dataset, config)
+    longest_row = _longest_row(dataset, row_tokens)
+    on_gpu = hardware.gpu_bytes is not None
+    attention = choose_attention(
+        spec.training.attention,
+        config,
+        packed=packing.packed,
+        on_gpu=on_gpu,
+        row_tokens=longest_row,
+        precision=precision,
+    )
     output_layer = choose_output_layer(
         spec.training.output_layer,
         config,
         full=spec.training.method == "full",
-        on_gpu=hardware.gpu_bytes is not None,
-        tokens=_longest_row(dataset, row_tokens) * (1 if spec.training.micro_batch == "auto" else spec.training.micro_batch),
+        on_gpu=on_gpu,
+        tokens=longest_row * (1 if spec.training.micro_batch == "auto" else spec.training.micro_batch),
         hidden_size=architecture.hidden_size,
         weight_bytes=WEIGHT_BYTES[precision],
+        label_smoothing=spec.training.label_smoothing,
     )
     wish = Wish(
         zero=spec.zero,
@@ -124,19 +137,20 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         targets=targets,
         rank=spec.lora.rank,
         weight_bytes=WEIGHT_BYTES[precision],
-        row_tokens=_longest_row(dataset, row_tokens),
+        row_tokens=longest_row,
         mean_row_tokens=_mean_row_tokens(dataset, row_tokens),
         global_batch=spec.training.global_batch,
         micro_batch=None if spec.training.micro_batch == "auto" else spec.training.micro_batch,
         checkpointing=spec.training.gradient_checkpointing,
         loss_chunk_tokens=output_layer.chunk_tokens,
+        masked_attention=attention.masked,
         fp16=precision == "fp16",
-        on_gpu=hardware.gpu_bytes is not None,
+        on_gpu=on_gpu,
     )
     known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
     asks_for_router_loss = bool(architecture.experts) and bool(config.get("output_router_logits", False))
     choice = choose(architecture, wish, hardware)
-    return Decided(architecture, hardware, precision, why, wish, choice, asks_for_router_loss, packing, output_layer, known)
+    return Decided(architecture, hardware, precision, why, wish, choice, asks_for_router_loss, packing, attention, output_layer, known)
 
 
 def settle(spec: RunSpec, machine: Machine) -> tuple[Hardware, Precision, str]:
@@ -214,7 +228,7 @@ def row_tokens_of(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any
 
 def _packing(spec: RunSpec, config: Mapping[str, Any], dataset: DatasetFacts) -> RowPacking:
     """Raises ModelError as `row_packing`; DataError when the dataset's rows are of the other kind, as an older hagane made them."""
-    packing = row_packing(spec.data.packing, config)
+    packing = row_packing(spec.data.packing, config, spec.training.attention)
     if dataset.packed not in (None, packing.packed):
         rows = "packed rows" if dataset.packed else "one conversation a row"
         raise DataError(
@@ -262,7 +276,8 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     num_trainable = decided.wish.num_trainable(architecture)
     work = Work(architecture, decided.wish, decided.hardware, choice.zero, steps, num_cores, trains.flags)
     step = step_time(work)
-    checkpoints = plan_checkpoints(spec, choice.zero, steps, precision=decided.precision, num_trainable=num_trainable, step=step)
+    counted = {"num_trainable": num_trainable, "vocabulary": architecture.vocabulary}
+    checkpoints = plan_checkpoints(spec, choice.zero, steps, precision=decided.precision, step=step, **counted)
     num_held_out = held_out_rows(spec, dataset)
     after = plan_after(
         spec,
@@ -281,6 +296,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         precision=decided.precision,
         fp32_gradient_sums=sums_in_fp32(choice.zero, weight_bytes=decided.wish.weight_bytes, grad_accum=steps.grad_accum),
         router_loss="left out" if decided.asks_for_router_loss else "none",
+        attention=decided.attention.implementation,
         loss_chunk_tokens=decided.output_layer.chunk_tokens,
         packed=decided.packing.packed,
         num_trainable=num_trainable,
@@ -359,6 +375,7 @@ def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:
     return LoraPlan(
         rank=asked.rank,
         alpha=asked.alpha,
+        rslora=asked.rslora,
         dropout=asked.dropout,
         target_modules=targets.modules,
         target_parameters=targets.parameters,

@@ -8,6 +8,7 @@ from components.render_config.fit import gib
 from components.render_config.memory import MANY_MICRO_BATCHES
 from components.shared.figures import plain
 from components.shared.plan import LoraPlan, StepPlan, TimePlan
+from components.shared.prompts import probe_bytes
 from components.shared.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan |
         "steps.total_steps": f"{steps.steps_per_epoch} steps x {_epochs(training.epochs)}",
         "steps.save_steps": f"a checkpoint at the end of each epoch: every {steps.steps_per_epoch} steps",
         "steps.warmup_steps": f"{training.warmup_share:g} of {steps.total_steps} steps, rounded up",
+        "attention": decided.attention.reason,
         "loss_chunk_tokens": decided.output_layer.reason,
         "fp32_gradient_sums": _why_sums(decided, steps),
         "router_loss": _why_router_loss(decided),
@@ -124,6 +126,8 @@ def reasons(spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan |
         found |= _lora_reasons(spec, decided, lora)
     if zero.stage < 3:
         found["checkpoints.bytes_each"] += f"; with {zero.name} the trained weights once more"
+    megabytes = probe_bytes(decided.architecture.vocabulary) / 1e6
+    found["checkpoints.bytes_each"] += f"; {megabytes:.2g} MB of logits, by which its export is verified"
     return found
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from components.shared.errors import SpecError
+from components.shared.printable import shown
 from components.shared.spec import RunSpec
 from components.shared.spec_file import spec_from_parameter
 
@@ -25,7 +26,7 @@ NotifyWhen = Literal["never", "failure", "always"]
 def refuse_notify_when(given: str) -> None:
     """Raises SpecError for a word that only the run's end would find to be none."""
     if given not in get_args(NotifyWhen):
-        raise SpecError(f"notify_when: got {given!r}, must be one of {', '.join(map(repr, get_args(NotifyWhen)))}")
+        raise SpecError(f"notify_when: got {shown(given)}, must be one of {', '.join(map(repr, get_args(NotifyWhen)))}")
 
 
 def asked_spec(tree: Mapping[str, Any], overrides: Mapping[str, str | int], *, kfp_run: str) -> RunSpec:

@@ -3,6 +3,7 @@
 <store>/<run name>/spec.yaml  dataset/  plan/  checkpoints/epoch-0001/ … step-000123/  adapter/ or model/  evaluation/  report/
                                          asked.json  progress.json  logs/  failures/  ends/
 <store>/.newest/<series>.json
+<store>/published/<name>/v0001/ …  latest.json  claims/v0001.json  moves/000001.json
 """
 
 from typing import Literal
@@ -51,6 +52,15 @@ def step_checkpoint_folder(step: int) -> str:
 def newest_key(series: str) -> str:
     """In the store, beside the runs: which run of a series finished last. No run's name begins with a dot."""
     return f".newest/{series}.json"
+
+
+def published_folder(name: str) -> str:
+    """In the store, beside the runs: all versions of a published model. No run is named `published`."""
+    return f"published/{name}"
+
+
+def version_folder(name: str, version: int) -> str:
+    return f"{published_folder(name)}/v{version:04d}"
 
 
 def failure_key(step: str) -> str:

@@ -70,6 +70,14 @@ def parse_manifest(content: bytes) -> Manifest | None:
         return None
 
 
+def _manifest_there(store: Store, folder: str) -> Manifest | None:
+    """None also where it cannot be read."""
+    try:
+        return read_manifest(store, folder)
+    except ObjectDamaged:
+        return None
+
+
 def require_manifest(store: Store, folder: str) -> Manifest:
     """The manifest of a folder that an earlier step must have finished. Raises StoreError naming that folder."""
     manifest = read_manifest(store, folder)
@@ -92,7 +100,13 @@ def publish_folder(
     inputs: dict[str, str],
     facts: Mapping[str, Scalar],
 ) -> Manifest:
-    """Every file below `local` is under `folder` in the store, then the manifest that lists them. An older one goes first."""
+    """Every file below `local` is under `folder` in the store, then the manifest that lists them. An older one goes first.
+
+    One that another start of the run finished meanwhile, from the same inputs, stays as it is, and is returned.
+    """
+    there = _manifest_there(store, folder)
+    if inputs and there is not None and (there.made_by, there.inputs) == (made_by, inputs):
+        return there
     store.delete(manifest_key(folder))
     entries = tuple(file_entry(path, path.relative_to(local).as_posix()) for path in sorted(local.rglob("*")) if path.is_file())
     for entry in entries:

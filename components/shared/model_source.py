@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,18 @@ def read_json_object(path: Path) -> dict[str, Any]:
         found = ", ".join(sorted(item.name for item in path.parent.iterdir())[:8]) or "nothing"
         raise ModelError(f"{path}: no such file; model.source must hold a Hugging Face model, found there: {found}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON: {cut(str(error), 200)}") from None
+        raise ModelError(f"{path}: cannot be read as JSON: {_why_no_json(error)}") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path}: found {type(content).__name__}, must be a JSON object")
     return content
+
+
+def _why_no_json(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if "integer string conversion" in str(error):
+        return f"it has a number of more than {sys.get_int_max_str_digits():,} digits"
+    return cut(str(error), 200)
 
 
 def has_weights(folder: Path) -> bool:

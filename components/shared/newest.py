@@ -23,6 +23,8 @@ class Asked(FrozenModel):
     """See `fingerprint_of`."""
     kfp_run: str
     """KFP's id of the run that claimed it last: only that one may end its job."""
+    images: str = ""
+    """Names of the pipeline's images, with spaces between them."""
 
 
 class Newest(FrozenModel):

@@ -1,5 +1,6 @@
 """The plan: what the machine decided from the spec, the dataset and the model's config. Later steps only obey it."""
 
+import math
 import re
 from typing import Any, Literal
 
@@ -45,6 +46,8 @@ class StepPlan(FrozenModel):
 class LoraPlan(FrozenModel):
     rank: int
     alpha: float
+    rslora: bool = False
+    """The update is scaled by alpha / sqrt(rank)."""
     dropout: float
     target_modules: tuple[str, ...]
     """Names of linear layers, as PEFT matches them: the last parts of their paths."""
@@ -56,11 +59,18 @@ class LoraPlan(FrozenModel):
     """The targets are GPT-2's Conv1D, which stores its weight (inputs, outputs)."""
 
     @property
+    def scale(self) -> float:
+        """Of the product of the two matrices: alpha / rank (arXiv 2106.09685), in rsLoRA alpha / sqrt(rank) (2312.03732)."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    @property
     def peft_config(self) -> dict[str, Any]:
         """Keyword arguments of PEFT's LoraConfig: what training and export build the adapter from."""
         optional: dict[str, Any] = {}
         if self.target_parameters:
             optional["target_parameters"] = list(self.target_parameters)
+        if self.rslora:
+            optional["use_rslora"] = True
         if self.fan_in_fan_out:
             optional["fan_in_fan_out"] = True
         if self.exclude_modules:
@@ -230,6 +240,8 @@ class Plan(FrozenModel):
     """Whether gradients of 16 bits are summed over a step's micro-batches in fp32; else they are in `precision`."""
     router_loss: Literal["none", "left out"] = "none"
     """The auxiliary loss of a mixture's router: the model has none in its loss, or its config.json asks for it and it is left out."""
+    attention: str | None = None
+    """transformers' `attn_implementation`, or `conversations` (components/train/attention.py); None: what the model takes by itself."""
     loss_chunk_tokens: int | None = None
     """Trained tokens whose logits are made at a time; None where the logits of all tokens of a micro-batch are made at once."""
     packed: bool = True

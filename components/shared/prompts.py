@@ -14,11 +14,20 @@ from components.shared.model_source import CONFIG_AND_TOKENIZER
 from components.shared.spec import FrozenModel
 
 PROMPTS: Final = "prompts.json"
+NUM_PROMPTS: Final = 4
+"""Most prompts of a dataset."""
+PROBE: Final = "probe.safetensors"
+"""The trained model's logits for the prompts: in each epoch's checkpoint, and beside history.json those of the end of training."""
 PROBE_TOKENS: Final = 256
 """Most tokens of a prompt that pass through the model."""
 PROBE_POSITIONS: Final = 8
 """Last positions of a prompt whose logits are kept. Each depends on all tokens before it, so that a long prompt is tested as
 a whole; four prompts of a vocabulary of 150,000 tokens are 19 MB."""
+
+
+def probe_bytes(vocabulary: int) -> int:
+    """Most that a probe takes, in fp32."""
+    return 4 * NUM_PROMPTS * PROBE_POSITIONS * vocabulary
 
 
 class Prompt(FrozenModel):

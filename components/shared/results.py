@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from components.shared.spec import FrozenModel
 
@@ -29,6 +29,18 @@ class EpochLosses(FrozenModel):
     """None where nothing is held out."""
 
 
+class TrainingStart(FrozenModel):
+    """One start of the training that its end goes back to: the first, and each that resumed from a checkpoint."""
+
+    step: int
+    """Optimizer steps made before it."""
+    at: str
+    """UTC, ISO 8601."""
+    num_processes: int
+    environment: dict[str, str] = Field(default_factory=dict)
+    """What it ran on and with: processor or GPU, versions of libraries, hagane's commit."""
+
+
 class History(FrozenModel):
     """checkpoints/history.json, written at the end of training."""
 
@@ -47,6 +59,10 @@ class History(FrozenModel):
     """Steps that fp16 skipped since the scaled gradient overflowed: they changed no weight."""
     epochs: tuple[EpochLosses, ...]
     steps: tuple[StepLosses, ...]
+    step_seconds: tuple[float | None, ...] = ()
+    """Of each of `steps`, from the end of the one before; None for the first after a start. Empty in a run of hagane 0.1.0 or before."""
+    starts: tuple[TrainingStart, ...] = ()
+    """Empty in a run of hagane 0.1.0 or before."""
 
 
 class BaseModel(FrozenModel):
@@ -110,6 +126,17 @@ class Verification(Measured):
     """The export in fp32, whatever the precision."""
     base: Difference
     """The model before training, in `precision`: what an export without effect would show."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """sha256 of every file that was loaded, by its name in the export. Empty in a run of hagane 0.1.0 or before."""
+
+
+class Score(FrozenModel):
+    """A value measured on held-out conversations."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    """95 % confidence interval, the conversations being the sample; None where it cannot be known, as with one conversation."""
 
 
 class Measure(FrozenModel):
@@ -117,6 +144,42 @@ class Measure(FrozenModel):
     """Nats per trained token of the held-out conversations."""
     perplexity: float
     num_tokens: int
+    scores: dict[str, Score] = Field(default_factory=dict)
+    """Metric -> its value. Empty in an evaluation of hagane 0.1.0 or before."""
+
+
+class Comparison(FrozenModel):
+    """The tuned model beside another one, by one metric."""
+
+    metric: str
+    against: Literal["base", "published"]
+    other: float
+    tuned: float
+    improvement: Score
+    """Positive where the tuned model is better. Its interval is of the differences within each conversation."""
+
+
+class RuleResult(FrozenModel):
+    rule: str
+    """In words."""
+    met: bool
+    found: str
+    """The numbers, in words."""
+
+
+class GateResult(FrozenModel):
+    """What came of the spec's `gate`."""
+
+    rules: tuple[RuleResult, ...]
+
+    @property
+    def met(self) -> bool:
+        return all(rule.met for rule in self.rules)
+
+    @property
+    def not_met(self) -> list[str]:
+        """A line for each rule that is not met."""
+        return [f"gate: {rule.rule}: found {rule.found}" for rule in self.rules if not rule.met]
 
 
 class Answer(FrozenModel):
@@ -135,6 +198,13 @@ class Evaluation(FrozenModel):
     improved: bool | None
     """The tuned model's held-out loss is below the base's; None where nothing is held out."""
     measured_rows: int | None = None
+    num_conversations: int | None = None
+    """Held-out conversations that were measured."""
+    comparisons: tuple[Comparison, ...] = ()
+    gate: GateResult | None = None
+    """None in an evaluation of hagane 0.1.0 or before."""
+    published: str | None = None
+    """The published version that was measured too, such as `support v3`; None where no rule is against it, or nothing is published."""
     held_out_rows: int | None = None
     """Of these, `measured_rows` were measured; None in a run of hagane 0.1.0 or before, which measured all."""
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from components.shared.errors import ModelError
-from components.shared.spec import FrozenModel
+from components.shared.spec import Attention, FrozenModel
 
 PAGE = "docs/packing.md"
 
@@ -25,11 +25,14 @@ class KnownTypes(FrozenModel):
     packed: frozenset[str]
     """Conversations of a row do not see each other."""
     one_conversation: frozenset[str]
-    """They do, or packed logits are others than alone: a row must be one conversation."""
+    """They do, or packed logits are others than alone: a row must be one conversation, unless the type is in `conversations`."""
     decoders: frozenset[str]
     """Of `refused`, those that are right in one conversation a row where config.json says `is_decoder: true`."""
     refused: dict[str, str]
     """Type -> why it cannot be trained, as a clause."""
+    conversations: frozenset[str] = frozenset()
+    """Attention that computes each conversation by itself (components/train/attention.py) gives packed rows the logits of each
+    conversation alone. Those that are not in `packed` keep conversations apart only with it."""
     whole_logits: frozenset[str] = frozenset()
     """Their loss is another one when the output layer works at trained tokens alone."""
     not_measured: frozenset[str]
@@ -54,8 +57,8 @@ def known_types() -> KnownTypes:
     return KnownTypes.model_validate(tree, strict=False)
 
 
-def row_packing(asked: Literal["auto"] | bool, config: Mapping[str, Any]) -> RowPacking:
-    """`asked` is data.packing; without it, packed wherever that was measured to be right.
+def row_packing(asked: Literal["auto"] | bool, config: Mapping[str, Any], attention: Attention = "auto") -> RowPacking:
+    """`asked` is data.packing; without it, packed wherever that was measured to be right with training.attention.
 
     Raises:
         ModelError: a model of this type cannot be trained right, or not in the rows that are asked for.
@@ -68,6 +71,8 @@ def row_packing(asked: Literal["auto"] | bool, config: Mapping[str, Any]) -> Row
         if asked is False:
             return RowPacking(packed=False, reason="data.packing is false")
         return RowPacking(packed=True, reason=f"a {model_type} model keeps conversations of a row apart ({PAGE})")
+    if model_type in known.conversations and attention in ("auto", "conversations") and asked is not False:
+        return RowPacking(packed=True, reason=f"attention computes each conversation of a row by itself ({PAGE})")
     why = _why_alone(known, model_type)
     if asked is True:
         raise ModelError(f"data.packing: found true, but {why}, so allowed are false and auto ({PAGE}). Fix: remove data.packing")
@@ -77,7 +82,8 @@ def row_packing(asked: Literal["auto"] | bool, config: Mapping[str, Any]) -> Row
 def _why_alone(known: KnownTypes, model_type: str) -> str:
     if model_type in known.not_measured:
         return f"whether a {model_type} model keeps conversations of a row apart is not known"
-    return f"in a {model_type} model conversations of a row would see each other"
+    why = f"in a {model_type} model conversations of a row would see each other"
+    return f"{why} without training.attention: conversations" if model_type in known.conversations else why
 
 
 def untrainable(config: Mapping[str, Any]) -> str | None:

@@ -4,25 +4,15 @@ Parsing (YAML, `--set`, all errors at once, with line numbers) is in spec_file.p
 """
 
 import hashlib
-import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from components.shared.printable import shown
+from components.shared.fields import FrozenModel, Number
+from components.shared.gate_spec import GateRule, MeasuredOnAnswers, auto_or_rules, checked_pattern, is_on_answers
+from components.shared.printable import cut, shown
 
-
-class FrozenModel(BaseModel):
-    """What passes between steps: read-only, exact types, no key that is not declared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-def _exponent_number(value: object) -> object:
-    """`2e-4` as a number: YAML 1.1, which PyYAML reads, takes an exponent without a dot for text."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        return float(value)
-    return value
+__all__ = ["FrozenModel", "GateRule", "Number"]  # the home of the spec's own types is here for all readers
 
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$"
@@ -33,6 +23,8 @@ MOST_ROWS = 1_048_576
 """Of a batch, and of what is measured: more is a slip of the hand, and overflows what is counted from it."""
 MOST_MINUTES = 525_600
 """A year."""
+PUBLISHED = "published"
+"""Folder beside the runs: no run has this name."""
 TARGET_WORDS = ("auto", "all", "attention", "mlp")
 
 
@@ -62,12 +54,15 @@ def _auto_or_bool(value: object) -> object:
     raise ValueError(f"got {shown(value)}, must be auto, true or false")
 
 
+def _last_best_or_epoch(value: object) -> object:
+    if value in ("last", "best") or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000):
+        return value
+    raise ValueError(f"got {shown(value)}, must be last, best or the number of an epoch")
+
+
 def _auto_zero(value: object) -> object:
     """`zero: auto` stands for a section without fields."""
     return {} if value == "auto" else value
-
-
-Number = Annotated[float, BeforeValidator(_exponent_number), Field(allow_inf_nan=False)]
 
 
 class ModelSpec(FrozenModel):
@@ -107,7 +102,7 @@ def _path_or_sources(value: object) -> object:
         sources = tuple(_source(item, number) for number, item in enumerate(value, start=1))
         _all_weigh_or_none(sources)
         return sources
-    raise ValueError(f"got {value!r}, must be a path, or a list of sources such as {{path: train.jsonl, format: alpaca, repeat: 2}}")
+    raise ValueError(f"got {shown(value)}, must be a path, or a list of sources such as {{path: train.jsonl, format: alpaca, repeat: 2}}")
 
 
 def _source(value: object, number: int) -> SourceSpec:
@@ -115,9 +110,10 @@ def _source(value: object, number: int) -> SourceSpec:
         return SourceSpec.model_validate({"path": value} if isinstance(value, str) else value)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = cut(".".join(str(part) for part in first["loc"]))
         allowed = ", ".join(SourceSpec.model_fields)
-        raise ValueError(f"source {number}: {where}: got {first['input']!r}: {first['msg']}; fields: {allowed}") from None
+        found = shown(first["input"], name=where)
+        raise ValueError(f"source {number}: {where}: got {found}: {cut(first['msg'])}; fields: {allowed}") from None
 
 
 def _all_weigh_or_none(sources: tuple[SourceSpec, ...]) -> None:
@@ -201,6 +197,9 @@ class DataSpec(FrozenModel):
         return ", ".join(source.path for source in self.held_out_sources) or None
 
 
+Attention = Literal["auto", "conversations", "sdpa", "eager", "flash_attention_2", "flex_attention"]
+
+
 class TrainingSpec(FrozenModel):
     method: Literal["lora", "full"] = "lora"
     """`lora` trains small matrices beside the frozen base; `full` trains every parameter."""
@@ -217,19 +216,33 @@ class TrainingSpec(FrozenModel):
     """Leave out the last rows of an epoch when they do not fill a micro-batch on every process."""
     lr_peak: Number = Field(default=2e-4, gt=0, le=1)
     """Highest learning rate, reached after the warm-up."""
-    lr_schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    lr_schedule: Literal["cosine", "linear", "constant_with_warmup", "cosine_with_min_lr", "warmup_stable_decay"] = "cosine"
+    """How the learning rate falls after the warm-up. `warmup_stable_decay` stays at `lr_peak` and falls over the last
+    `lr_decay_share` of all steps."""
+    lr_min_share: Number = Field(default=0.1, ge=0, lt=1)
+    """Share of `lr_peak` at which `cosine_with_min_lr` and `warmup_stable_decay` end."""
+    lr_decay_share: Number = Field(default=0.2, gt=0, le=1)
+    """Share of all steps over which `warmup_stable_decay` falls."""
     warmup_share: Number = Field(default=0.05, ge=0, lt=1)
     """Share of all steps during which the learning rate rises in equal parts to `lr_peak`. The first step trains, with one part."""
     weight_decay: Number = Field(default=0.0, ge=0, lt=1)
     """AdamW's decoupled weight decay, per unit of learning rate. Norms, biases and the state of recurrent layers do not decay."""
     clip_norm: Number = Field(default=1.0, gt=0, le=1e9)
     """Largest norm of the gradient over all trainable parameters."""
+    label_smoothing: Number = Field(default=0.0, ge=0, lt=1)
+    """Share of each trained token's target that is spread over the whole vocabulary (Szegedy et al. 2015, arXiv 1512.00567, section 7).
+    The held-out loss is without it."""
+    neftune_alpha: Number | None = Field(default=None, gt=0, le=1000)
+    """Noise on token embeddings during training, uniform up to alpha / sqrt(tokens x hidden size) (NEFTune, arXiv 2310.05914)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of weights and activations in the forward and backward pass: `auto` is bf16 where the machine computes it
     fast, else fp32. Optimizer state is fp32 either way."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third more compute for much less memory."""
+    attention: Attention = "auto"
+    """How the tokens of a packed row look at each other. `conversations` computes each conversation by itself with torch's kernels,
+    without a mask over the whole row; the others are transformers' `attn_implementation`, the last two of them for GPUs. `auto` is
+    `conversations` where docs/packing.md has it, else what the model takes by itself."""
     output_layer: Literal["auto", "trained_tokens", "all_tokens"] = "auto"
     """Where logits and loss are computed: `trained_tokens` only at tokens that are trained, in chunks, with the same result;
     `all_tokens` makes the logits of whole rows at once. `auto` takes what needs less memory."""
@@ -242,6 +255,8 @@ class LoraSpec(FrozenModel):
     """Rank of the update matrices: trainable parameters grow in proportion."""
     alpha: Number = Field(default=32.0, gt=0, le=1e6)
     """The update is scaled by alpha / rank (Hu et al. 2021, arXiv 2106.09685, section 4.1)."""
+    rslora: bool = False
+    """Scale it by alpha / sqrt(rank) instead, so that larger ranks learn as fast (rsLoRA, arXiv 2312.03732)."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     """Share of a LoRA layer's inputs set to zero during training."""
     targets: Annotated[Literal["auto", "all", "attention", "mlp"] | tuple[str, ...], BeforeValidator(_word_or_names)] = "auto"
@@ -342,13 +357,29 @@ class EvaluationSpec(FrozenModel):
     """Held-out rows on which base and tuned model are measured, or all when there are fewer. `auto`: as many as the step's CPUs
     measure in about four hours. Training's own held-out loss is of all rows."""
     must_improve: bool = True
-    """Fail the run when the tuned model's held-out loss is not below the base's."""
+    """Fail the run when a rule of `gate` is not met. `false` only reports it; such a run is never published."""
+    metrics: tuple[MeasuredOnAnswers, ...] = ()
+    """Also measured, on answers that the models generate to held-out prompts: `exact_match` and `rouge_l` compare them with the
+    data's own last turn, `json` is the share that is valid JSON, `pattern` the share in which `evaluation.pattern` is found."""
+    pattern: Annotated[str | None, BeforeValidator(checked_pattern)] = None
+    """A regular expression of Python."""
+    references: int = Field(default=64, ge=1, le=MOST_ROWS)
+    """Held-out conversations whose last turn is generated for `metrics`, or all when there are fewer."""
 
 
 class ExportSpec(FrozenModel):
+    checkpoint: Annotated[Literal["last", "best"] | int, BeforeValidator(_last_best_or_epoch)] = "last"
+    """Which committed checkpoint is exported: the last epoch's, that with the lowest held-out loss (which `checkpoints.keep` must
+    keep), or an epoch's by its number."""
     merge: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
     """Also export the base with the adapter merged into it, as `merged/`, verified like the adapter. `auto` does so where vLLM loads no
     adapter of the architecture. Takes the base's size once more in the store. Experts' weights cannot be merged."""
+
+
+class PublishSpec(FrozenModel):
+    name: str | None = Field(default=None, pattern=NAME_PATTERN)
+    """Publish the verified export under this name in the store, as its next version, when every rule of `gate` is met:
+    `<store>/published/<name>/v0001`, and `latest.json` beside it then names that version. Without it, nothing is published."""
 
 
 class ClusterSpec(FrozenModel):
@@ -411,8 +442,8 @@ class ClusterSpec(FrozenModel):
 
 
 HOW_NOT_WHAT = (
-    *("hardware", "zero", "checkpoints", "resume", "cluster", "export"),
-    *("training.micro_batch", "training.gradient_checkpointing", "training.output_layer"),
+    *("hardware", "zero", "checkpoints", "resume", "cluster", "export", "gate", "publish"),
+    *("training.micro_batch", "training.gradient_checkpointing", "training.output_layer", "training.attention"),
 )
 """Fields that say how a run is worked, not what comes of it: they may change while it is under way."""
 
@@ -436,6 +467,41 @@ class RunSpec(FrozenModel):
     cluster: ClusterSpec = ClusterSpec()
     export: ExportSpec = ExportSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+    gate: Annotated[Literal["auto"] | tuple[GateRule, ...], BeforeValidator(auto_or_rules)] = "auto"
+    """What a tuned model must show. `auto`: its held-out loss is below the base's by more than noise. Or a list of rules such as
+    `{metric: token_accuracy, improve_by: 0.02}`, `{metric: loss, against: published, improve_by: noise}` (the version that is
+    published as `publish.name` now), `{metric: json, at_least: 0.95}`; `[]` asks for nothing (docs/result.md)."""
+    publish: PublishSpec = PublishSpec()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.name == PUBLISHED:
+            raise ValueError(f"name {self.name!r} is the folder of published models in the store; set another name")
+        rules = self.gate_rules
+        if any(rule.against == "published" for rule in rules) and self.publish.name is None:
+            raise ValueError("a rule of gate is against 'published', but publish.name is not set; set it to the published model's name")
+        if not self.data.holds_out and (self.gate_rules or self.evaluation.metrics):
+            raise ValueError(
+                "gate and evaluation.metrics measure held-out conversations, but data.held_out_share is 0; remove them, or hold out a share"
+            )
+        if "pattern" in self.metrics_on_answers and self.evaluation.pattern is None:
+            raise ValueError("the metric 'pattern' needs evaluation.pattern, a regular expression; set it")
+        return self
+
+    @property
+    def gate_rules(self) -> tuple[GateRule, ...]:
+        if self.gate == "auto":
+            return (GateRule(metric="loss"),) if self.data.holds_out else ()
+        return self.gate
+
+    @property
+    def metrics_on_answers(self) -> tuple[MeasuredOnAnswers, ...]:
+        """Of the evaluation and of the gate's rules, each once."""
+        found: list[MeasuredOnAnswers] = list(self.evaluation.metrics)
+        for rule in self.gate_rules:
+            if is_on_answers(rule.metric) and rule.metric not in found:
+                found.append(rule.metric)
+        return tuple(dict.fromkeys(found))
 
     @model_validator(mode="after")
     def _best_is_measured(self) -> Self:

@@ -35,6 +35,7 @@ from components.shared.writer import (
     given_back,
     is_held_by_another,
     kfp_run_alive,
+    kfp_runs_at,
     kfp_writer,
     owner_of,
 )
@@ -60,15 +61,24 @@ def step_of_run(step: str, run_uri: str, *, spec_digest: str = "") -> Iterator[L
     When it fails, the run says why (failures.py); when it succeeds, it no longer does. A run whose end was said goes on (run_end.py).
     With `spec_digest`, of the spec that the pipeline was started for, nothing is done where another spec was stored since.
     """
-    with step_log(step) as log, waits(log), _started_for(run_uri, spec_digest, log), failure_kept(step, run_uri, log):
+    with (
+        step_log(step) as log,
+        waits(log),
+        _started_for(run_uri, spec_digest, log) as of_another,
+        failure_kept(step, run_uri, log, of_another=of_another),
+    ):
         yield log
 
 
 @contextmanager
-def _started_for(run_uri: str, spec_digest: str, log: Log) -> Iterator[None]:
-    """Raises SpecError where the run's spec.yaml is not the one that the pipeline was started for; its lock shows signs of life."""
+def _started_for(run_uri: str, spec_digest: str, log: Log) -> Iterator[bool]:
+    """The pipeline's lock shows signs of life. Yields whether the run of Kubeflow Pipelines that claimed this one last is over, and another
+    with the same spec works on: then this step is the other's, and no Retry of the one that is over.
+
+    Raises SpecError where the run's spec.yaml is not the one that the pipeline was started for.
+    """
     if not spec_digest:
-        yield
+        yield False
         return
     store, spec = open_run(run_uri)
     if spec.digest != spec_digest:
@@ -79,10 +89,11 @@ def _started_for(run_uri: str, spec_digest: str, log: Log) -> Iterator[None]:
             "nothing was done. Fix: start it again under another name"
         )
     if os.environ.get(OWNER_VARIABLE):  # `hagane run` shows that it is alive
-        yield
+        yield False
         return
-    owner = _owner(store)
-    if read_end(store, owner) is not None:  # KFP's Retry: the exit task gave the lock back, and does not run again
+    owner, at_work = _owner(store), kfp_runs_at(store, spec_digest)
+    is_over = read_end(store, owner) is not None
+    if is_over and not at_work:  # KFP's Retry: the exit task gave the lock back, and does not run again
         claim_for_kfp(store, kfp_writer(owner, spec_digest))
 
     def lost() -> None:
@@ -90,19 +101,20 @@ def _started_for(run_uri: str, spec_digest: str, log: Log) -> Iterator[None]:
         os.kill(os.getpid(), signal.SIGTERM)
 
     with kfp_run_alive(store, spec_digest, on_loss=lost):
-        yield
+        yield is_over and bool(at_work) and owner not in at_work
 
 
 @contextmanager
-def failure_kept(step: str, run_uri: str, log: Log, *, kfp_run: str = "") -> Iterator[None]:
+def failure_kept(step: str, run_uri: str, log: Log, *, kfp_run: str = "", of_another: bool = False) -> Iterator[None]:
     """An error inside is in the run's folder, for whoever reads why; a block that passes takes back an earlier one of its own.
 
     With `kfp_run` the step is the one that claims the run: it writes into a folder that nobody has claimed, and into no other run's.
+    `of_another`: the step is not of the run of Kubeflow Pipelines that claimed this one last, whose end stays said.
     """
     ended: RunEnd | None = None
     try:
         store = open_store(run_uri)
-        ended = end_taken_back(store, step, kfp_run or _owner(store))
+        ended = None if of_another else end_taken_back(store, step, kfp_run or _owner(store))
         if ended is not None:
             log.warning(
                 "goes_on", said_before=ended.title, why="a step runs after the end of the run was said; KFP has no exit task for it"

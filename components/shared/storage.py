@@ -83,6 +83,15 @@ class Store(Protocol):
         """No object is under the key, whether or not one was."""
         ...
 
+    def touch(self, key: str, content: bytes) -> bool:
+        """Whether the object has just this content: then it was written now. It is never made again, nor another's content replaced,
+        also not in the moment in which it goes or changes."""
+        ...
+
+    def delete_own(self, key: str, content: bytes) -> None:
+        """The object is gone if it has just this content. Another's stays, also one that is written in the same moment."""
+        ...
+
     def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
         """What is being written, or was left half written, under keys that begin with `prefix`."""
         ...
@@ -169,6 +178,26 @@ class LocalStore:
     def delete(self, key: str) -> None:
         with self._errors_told(key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             (self.root / checked_key(key)).unlink()
+
+    def touch(self, key: str, content: bytes) -> bool:
+        with suppress(ObjectMissing), self._object_opened(key) as stream, self._errors_told(key):
+            if stream.read() == content:
+                os.utime(stream.fileno())  # of this file, whatever has its name by now
+                return os.fstat(stream.fileno()).st_nlink > 0
+        return False
+
+    def delete_own(self, key: str, content: bytes) -> None:
+        path = self.root / checked_key(key)
+        aside = path.with_name(f".writing-{uuid.uuid4().hex}")
+        with suppress(ObjectMissing), self._errors_told(key):
+            if self.read_bytes(key) != content:
+                return
+            with suppress(FileNotFoundError):
+                path.rename(aside)
+                if aside.read_bytes() != content:  # another's since: it gets its name back, unless that is taken again
+                    with suppress(FileExistsError):
+                        path.hardlink_to(aside)
+                aside.unlink()
 
     def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
         folder = prefix.rpartition("/")[0]

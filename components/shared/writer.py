@@ -6,7 +6,8 @@ A lock of an S3 store and of a folder alike: its object is written only if absen
 leaves its lock behind. It is taken over at once on the same machine, where the process can be seen to be gone, and from another one
 after 2 minutes without a sign of life, by the store's own clock. Then the next number is taken. The first one, should it still be
 there, sees before it writes its own lock again or removes it that there is a higher number, or that its own lock is gone or is
-another's: the numbers begin at 1 again once a taker has ended.
+another's: the numbers begin at 1 again once a taker has ended. It writes and removes only what is its own still, by the store's own
+comparison (If-Match in S3, the open file in a folder), so that a process which was held up between look and write brings nothing back.
 
 A run of Kubeflow Pipelines is many pods, one after the other. Its first step writes the lock, each step shows signs of life while it
 runs, and its exit task removes the lock. Between two steps nobody does, so it is taken over after an hour without one. A second such run
@@ -79,6 +80,7 @@ class Held:
 class _Found:
     number: int
     stored: StoredObject
+    content: bytes
     writer: Writer | None
     """None for one that cannot be read."""
 
@@ -101,8 +103,7 @@ def claim_for_kfp(store: Store, writer: Writer) -> None:
         SpecError: a process works on it, or another run of Kubeflow Pipelines with another spec; with who.
     """
     for each in _locks(store):
-        if each.writer == writer:
-            store.write_bytes(each.stored.key, _content(writer))
+        if each.writer == writer and store.touch(each.stored.key, each.content):
             return
     _acquire(store, writer)
 
@@ -111,7 +112,12 @@ def given_back(store: Store, kfp_run: str) -> None:
     """The lock of this run of Kubeflow Pipelines is gone, where it has one."""
     for each in _locks(store):
         if kfp_run and each.writer is not None and each.writer.kfp_run == kfp_run:
-            store.delete(each.stored.key)
+            store.delete_own(each.stored.key, each.content)
+
+
+def kfp_runs_at(store: Store, spec_digest: str) -> list[str]:
+    """KFP's ids of the runs with this spec that have a lock."""
+    return [each.writer.kfp_run for each in _of_kfp_with(_locks(store), spec_digest) if each.writer is not None]
 
 
 def owner_of(store: Store) -> str:
@@ -156,13 +162,12 @@ def _kfp_beat(store: Store, spec_digest: str, ended: threading.Event, on_loss: C
             own = _of_kfp_with(found, spec_digest)
             last = max((each.number for each in own), default=last)
             if any(each.number > last and each not in own for each in found):
-                for each in own:  # written again in the moment in which it was taken over
-                    store.delete(each.stored.key)
+                for each in own:  # a store without conditional writes may have it again since it was taken over
+                    store.delete_own(each.stored.key, each.content)
                 on_loss()
                 return
             for each in own:
-                if each.writer is not None:
-                    store.write_bytes(each.stored.key, _content(each.writer))
+                store.touch(each.stored.key, each.content)
         ended.wait(beat_s)
 
 
@@ -207,7 +212,7 @@ def _acquire(store: Store, writer: Writer) -> int:
         beside = _of_kfp_with(found, writer.spec) if writer.kfp_run else []
         for each in found:
             if each not in beside:
-                store.delete(each.stored.key)
+                store.delete_own(each.stored.key, each.content)
         return number
     raise SpecError(f"name: {store.uri} is begun by several processes at once; wait for them, or set another name")
 
@@ -242,11 +247,11 @@ def _beat(store: Store, held: Held, ended: threading.Event, on_loss: Callable[[]
                 if not ended.is_set():  # nobody waits for it any more
                     on_loss()
                 return
-            store.write_bytes(_key(held.number), _content(held.writer))
+            store.touch(_key(held.number), _content(held.writer))
     with suppress(StoreError):  # a lock that stays is taken over
         held.lost_to = _taker(_locks(store), held)
         if held.lost_to is None:
-            store.delete(_key(held.number))
+            store.delete_own(_key(held.number), _content(held.writer))
 
 
 def _taker(found: list[_Found], held: Held) -> str | None:
@@ -275,7 +280,7 @@ def _locks(store: Store) -> list[_Found]:
             writer = Writer.model_validate_json(content)
         except ValueError:
             writer = None
-        found.append(_Found(int(number[1]), stored, writer))
+        found.append(_Found(int(number[1]), stored, content, writer))
     return found
 
 

@@ -33,14 +33,18 @@ from components.shared.step import Log, open_run, step_log, work_folder
 from components.shared.storage import Store
 from components.train.agreement import Agreement, ShortPatience
 from components.train.apart import ProveRows, look_at
+from components.train.attention import NAME as CONVERSATIONS
+from components.train.attention import ConversationAttention
 from components.train.boundary import Sigterm, StepBoundary
 from components.train.commit import prune
 from components.train.devices import device_problem, meet
 from components.train.engine import EngineSetup, SkippedSteps, build_without_a_step
+from components.train.environment import NoteStart
 from components.train.finite import step_fault
 from components.train.model import load_model
 from components.train.output_layer import OutputLayer
-from components.train.results import history_json, peak_memory, probe_logits, publish_results
+from components.train.own_layers import OwnLayers
+from components.train.results import EpochProbe, history_json, peak_memory, probe_logits, publish_results
 from components.train.resume import AfterResume, Resume, fetch_resume, map_files
 from components.train.rows import PackedRows, unpack_rows
 from components.train.saving import CheckpointSaver
@@ -190,13 +194,13 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     arguments = training_arguments(job)
     base = resolve_planned_model(plan)
     check_tokens(base.folder, job.work / DATASET)
-    check_template(base.folder, read_prompts(job.work / DATASET))
+    prompts = read_prompts(job.work / DATASET)
+    check_template(base.folder, prompts)
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
     rows = PackedRows(job.work / DATASET / "train.parquet")
-    chunk_tokens = plan.loss_chunk_tokens
-    output_layer = None if chunk_tokens is None else OutputLayer(model, chunk_tokens=chunk_tokens)
-    trainer = HaganeTrainer(model, arguments, rows, output_layer=output_layer)
+    own = own_layers(model, plan, label_smoothing=spec.training.label_smoothing)
+    trainer = HaganeTrainer(model, arguments, rows, own=own)
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement)
     trainer.save = lambda: saver.save(trainer)
@@ -206,7 +210,10 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
 
     def measure() -> float:
         ranks = {"process_rank": dist.get_rank(), "num_processes": dist.get_world_size()}
-        return held_out_loss(engine(), output_layer, held_out, agreement, **ranks)
+        return held_out_loss(engine(), own, held_out, agreement, **ranks)
+
+    def probe() -> dict[str, torch.Tensor]:
+        return probe_logits(engine(), own, prompts)
 
     steps = plan.steps
     boundary = StepBoundary(
@@ -225,19 +232,30 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     trainer.add_callback(EngineSetup(engine, seed=spec.training.seed))
     trainer.add_callback(SkippedSteps(engine, log))
     trainer.add_callback(ProveRows(lambda: look_at(trainer, rows), plan, agreement, log))
+    trainer.add_callback(NoteStart())
     if len(held_out):
         trainer.add_callback(HeldOutLoss(measure, log, stop=boundary.stop))
+    trainer.add_callback(EpochProbe(probe, keep=saver.keep_probe))
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(boundary)
     map_files(when=job.resume is not None)
     trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume.folder))
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
-    probe = probe_logits(engine(), output_layer, read_prompts(job.work / DATASET))
+    last_probe = probe()
     boundary.finish(trainer.state)
     peak = peak_memory()
     if dist.get_rank() == 0:
         history = history_json(trainer.state.log_history, plan, peak, num_skipped=engine().skipped_steps)
-        publish(job, history, probe)
+        publish(job, history, last_probe)
+
+
+def own_layers(model: Any, plan: Plan, *, label_smoothing: float) -> OwnLayers:
+    """Raises ModelError where the model's code does not allow what the plan says."""
+    chunk_tokens = plan.loss_chunk_tokens
+    return OwnLayers(
+        output_layer=(None if chunk_tokens is None else OutputLayer(model, chunk_tokens=chunk_tokens, label_smoothing=label_smoothing)),
+        attention=ConversationAttention(model) if plan.attention == CONVERSATIONS else None,
+    )
 
 
 def last_committed(store: Store) -> str | None:

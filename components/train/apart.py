@@ -20,7 +20,8 @@ from components.shared.errors import ModelError
 from components.shared.plan import Plan, Precision
 from components.shared.step import Log
 from components.train.agreement import Agreement
-from components.train.output_layer import OutputLayer, mean_loss
+from components.train.output_layer import mean_loss
+from components.train.own_layers import NO_OWN_LAYERS, OwnLayers
 from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate, inputs_of
 from components.train.trainer import HaganeTrainer, evaluating
 
@@ -33,6 +34,9 @@ NUM_ITEMS = 1000
 MOVE_ALLOWED: dict[Precision, float] = {"fp32": 1e-4, "bf16": 5e-3, "fp16": 5e-3}
 """Standard deviations of the logits. The passes have one shape, so what is masked adds exactly 0 on a CPU; docs/packing.md says by how
 much types that mix conversations move at least."""
+
+ATTENTION_ALLOWED: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
+"""Standard deviations of the logits: two kernels round differently, in each layer."""
 
 LOSS_ALLOWED: dict[Precision, float] = {"fp32": 1e-3, "bf16": 1e-2, "fp16": 1e-2}
 """Share of the next-token loss."""
@@ -60,10 +64,12 @@ class Looked:
     next_token_loss: float
     in_chunks: bool = False
     """`own_loss` was computed by the output layer at trained tokens alone."""
+    attention: float = 0.0
+    """How far the logits of the first conversation are from those by the model's own attention, where another is used."""
 
     @property
     def finite(self) -> bool:
-        return math.isfinite(self.future + self.others + self.own_loss)
+        return math.isfinite(self.future + self.others + self.own_loss + self.attention)
 
     def problem(self, precision: Precision) -> str | None:
         """Why training on such rows would be wrong, as a sentence with its fix, if it would."""
@@ -80,6 +86,12 @@ class Looked:
                 "found conversations of a row that see each other: logits move by "
                 f"{self.others:.2g} standard deviations when another conversation changes, allowed {allowed:g}. Fix: set data.packing: "
                 "false, one conversation a row, and another name for the run, as its dataset is packed already"
+            )
+        if self.attention > ATTENTION_ALLOWED[precision]:
+            return (
+                "found attention of each conversation by itself that is not the model's own: logits differ by "
+                f"{self.attention:.2g} standard deviations, allowed {ATTENTION_ALLOWED[precision]:g}. Fix: set "
+                "training.attention: sdpa or eager"
             )
         if abs(self.own_loss - self.next_token_loss) > LOSS_ALLOWED[precision] * self.next_token_loss:
             fix = "set training.output_layer: all_tokens" if self.in_chunks else "name a base model that is trained on the next token"
@@ -132,24 +144,24 @@ def look(
     *,
     device: torch.device,
     loss_kwargs: dict[str, Any],
-    output_layer: OutputLayer | None = None,
+    own: OwnLayers = NO_OWN_LAYERS,
 ) -> Looked:
     """The model is called as in training, but in evaluation mode and without gradients.
 
-    `loss_kwargs` are what its loss takes beside labels. With `output_layer` its loss is judged in
-    place of the model's own.
+    `loss_kwargs` are what its loss takes beside labels. Of `own`, the output layer's loss is judged
+    in place of the model's.
     """
-    batch = collate([pair.row])
-    if output_layer is None:
-        output = model(**_on(device, batch), **loss_kwargs)
-        own_loss = output.loss
+    batch, exchanged = collate([pair.row]), collate([pair.exchanged])
+    if own.output_layer is None:
+        with own.rows_of(batch):
+            output = model(**_on(device, batch), **loss_kwargs)
+        own_loss, one_TV = output.loss, output.logits[0].float()
     else:
-        with output_layer.losses_of(batch["labels"]):
+        with own.losses_of(batch):
             at_trained_tokens = model(**inputs_of(batch, device))
         own_loss = mean_loss(at_trained_tokens, batch["labels"], loss_kwargs.get("num_items_in_batch"))
-        output = model(**inputs_of(batch, device))
-    one_TV = output.logits[0].float()
-    other_TV = model(**inputs_of(collate([pair.exchanged]), device)).logits[0].float()
+        one_TV = _logits(model, own, batch, device)
+    other_TV = _logits(model, own, exchanged, device)
     moved_T = (one_TV - other_TV).square().mean(dim=1).sqrt() / one_TV.std()
     targets_T = batch["labels"][0, 1:].to(device)
     loss_sum = torch.nn.functional.cross_entropy(one_TV[:-1], targets_T, ignore_index=NOT_TRAINED, reduction="sum")
@@ -160,8 +172,26 @@ def look(
         others=float(after_first.max()) if len(after_first) else 0.0,
         own_loss=float(own_loss),
         next_token_loss=float(loss_sum / num_items),
-        in_chunks=output_layer is not None,
+        in_chunks=own.output_layer is not None,
+        attention=_from_own_attention(model, own, pair.row, one_TV, device),
     )
+
+
+def _logits(model: Any, own: OwnLayers, batch: Batch, device: torch.device) -> torch.Tensor:
+    """[T, V], fp32, of the batch's one row."""
+    with own.rows_of(batch):
+        return model(**inputs_of(batch, device)).logits[0].float()
+
+
+def _from_own_attention(model: Any, own: OwnLayers, row: Row, logits_TV: torch.Tensor, device: torch.device) -> float:
+    """How far the first conversation's logits are from those that the model's own attention gives it alone."""
+    if own.attention is None:
+        return 0.0
+    first = conversations_of(row)[0]
+    with own.attention.left_out():
+        alone_TV = model(**inputs_of(collate([_row([first])]), device)).logits[0].float()
+    moved_T = (logits_TV[: len(first)] - alone_TV).square().mean(dim=1).sqrt() / logits_TV.std()
+    return float(moved_T.max())
 
 
 def _on(device: torch.device, batch: Batch) -> dict[str, torch.Tensor]:
@@ -182,7 +212,7 @@ def look_at(trainer: HaganeTrainer, rows: PackedRows) -> Looked:
             pair_from(rows),
             device=device,
             loss_kwargs=loss_kwargs,
-            output_layer=trainer.output_layer,
+            own=trainer.own,
         )
 
 
@@ -211,6 +241,7 @@ class ProveRows(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if looked.finite:
-            self._log.info("rows_proved", packed=self._plan.packed, others=looked.others, future=looked.future, seconds=seconds)
+            moved = {"others": looked.others, "future": looked.future, "attention": looked.attention}
+            self._log.info("rows_proved", packed=self._plan.packed, **moved, seconds=seconds)
         else:
             self._log.warning("rows_not_proved", reason="logits of the first rows are no finite numbers", seconds=seconds)

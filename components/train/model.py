@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from components.shared.model_folder import OWN_CODE_ONLY
 from components.shared.plan import Plan
+from components.train.attention import NAME as CONVERSATIONS
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -18,7 +19,12 @@ def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: i
 
     Under ZeRO-3, parameters take the DeepSpeed config's number format whatever the file's is.
     """
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[plan.precision], **OWN_CODE_ONLY)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=DTYPES[plan.precision],
+        attn_implementation=None if plan.attention == CONVERSATIONS else plan.attention,
+        **OWN_CODE_ONLY,
+    )
     turn_cache_off(model.config)
     assert plan.zero.stage < 3 or hasattr(next(model.parameters()), "ds_id"), "ZeRO-3 is not active: the model was loaded whole"
     leave_out_router_loss(model)

@@ -37,10 +37,12 @@ _WORDS_AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class Curve:
-    """What a model makes of its output layer's numbers: cap * tanh(scale * number / cap)."""
+    """What a model makes of its output layer's numbers: cap * tanh(scale * number / cap); and what of a
+    label is spread over the vocabulary."""
 
     scale: float = 1.0
     cap: float | None = None
+    smoothing: float = 0.0
 
 
 class OutputLayer:
@@ -53,7 +55,7 @@ class OutputLayer:
         ModelError: the model has no plain output layer.
     """
 
-    def __init__(self, model: Any, *, chunk_tokens: int) -> None:
+    def __init__(self, model: Any, *, chunk_tokens: int, label_smoothing: float = 0.0) -> None:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         layer = base.get_output_embeddings()
         if type(layer) is not torch.nn.Linear:
@@ -65,14 +67,18 @@ class OutputLayer:
         self._chunk_tokens = chunk_tokens
         self._cap = _take_soft_cap(base.config)
         self._scale = _logit_scale(base.config)
+        self._label_smoothing = label_smoothing
+        self._smoothed = 0.0
         self._labels_BT: torch.Tensor | None = None
         self._kept_tokens: int | None = None
         layer.forward = self._forward  # pyright: ignore[reportAttributeAccessIssue] - another name
 
     @contextmanager
-    def losses_of(self, labels_BT: torch.Tensor) -> Iterator[None]:
-        """Calls inside give the sum of losses for these labels; one that is NOT_TRAINED has no loss."""
+    def losses_of(self, labels_BT: torch.Tensor, *, to_train: bool = False) -> Iterator[None]:
+        """Calls inside give the sum of losses for these labels; one that is NOT_TRAINED has no loss.
+        Labels are smoothed only `to_train`."""
         self._labels_BT = labels_BT
+        self._smoothed = self._label_smoothing if to_train else 0.0
         try:
             yield
         finally:
@@ -101,7 +107,7 @@ class OutputLayer:
             bias_V,
             targets_BT[trained_BT],
             self._chunk_tokens,
-            Curve(self._scale, self._cap),
+            Curve(self._scale, self._cap, self._smoothed),
             torch.is_grad_enabled(),
         )
         # The model multiplies what it takes for logits by its scale.
@@ -210,6 +216,7 @@ def _losses_and_gradient(linear_CV: torch.Tensor, targets_C: torch.Tensor, curve
 
     The gradient is softmax - 1 at the target, times the scale, and with a soft cap times
     1 - (logits / cap)². Written over the logits: 4 bytes a number beside the layer's output.
+    With smoothing s the target has the share 1 - s + s / V, each other word s / V.
     """
     logits_CV = linear_CV.float()  # nobody else's: it may be written over
     if curve.scale != 1:
@@ -221,12 +228,17 @@ def _losses_and_gradient(linear_CV: torch.Tensor, targets_C: torch.Tensor, curve
         logits_CV.mul_(curve.cap)
     targets_C1 = targets_C[:, None]
     largest_C1 = logits_CV.amax(dim=1, keepdim=True)
+    smoothing = curve.smoothing
     at_target_C1 = logits_CV.gather(1, targets_C1)
+    if smoothing:
+        at_target_C1 = (1 - smoothing) * at_target_C1 + smoothing * logits_CV.mean(dim=1, keepdim=True)
     exponentials_CV = logits_CV.sub_(largest_C1).exp_()
     sums_C1 = exponentials_CV.sum(dim=1, keepdim=True)
     losses_C = (sums_C1.log() + largest_C1 - at_target_C1)[:, 0]
     gradient_CV = exponentials_CV.div_(sums_C1)
-    gradient_CV.scatter_add_(1, targets_C1, torch.full_like(sums_C1, -1))
+    gradient_CV.scatter_add_(1, targets_C1, torch.full_like(sums_C1, smoothing - 1))
+    if smoothing:
+        gradient_CV.sub_(smoothing / gradient_CV.shape[1])
     if slope_CV is not None:
         gradient_CV.mul_(slope_CV)
     if curve.scale != 1:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,23 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from components.shared.layout import CHECKPOINTS
 from components.shared.manifest import Manifest, publish_folder
 from components.shared.plan import Plan
-from components.shared.prompts import PROBE_POSITIONS, Prompts
+from components.shared.prompts import PROBE, PROBE_POSITIONS, Prompts
 from components.shared.storage import Store
-from components.train.output_layer import OutputLayer
-from components.train.trainer import LogHistory, epoch_loss, evaluating, held_out_loss_of, seconds_per_step, seconds_trained
+from components.train.own_layers import OwnLayers
+from components.train.trainer import LogHistory, epoch_loss, evaluating, held_out_loss_of, seconds_per_step, seconds_trained, step_seconds
 
 
-def probe_logits(model: Any, output_layer: OutputLayer | None, prompts: Prompts) -> dict[str, torch.Tensor]:
+def probe_logits(model: Any, own: OwnLayers, prompts: Prompts) -> dict[str, torch.Tensor]:
     """`tokens` of all prompts behind each other, their `lengths`, and the model's `logits` [K, V], fp32, at the last
     PROBE_POSITIONS of each prompt. Every process must call this under ZeRO-3."""
     device = next(model.parameters()).device
     logits_KV: list[torch.Tensor] = []
-    last = nullcontext() if output_layer is None else output_layer.last_logits_alone(PROBE_POSITIONS)
-    with evaluating(model), last:
+    with evaluating(model), own.last_logits_alone(PROBE_POSITIONS):
         for prompt in prompts.prompts:
             tokens_1T = torch.tensor([prompt.probe_ids], device=device)
             logits_1TV = model(input_ids=tokens_1T, use_cache=False).logits
@@ -37,6 +37,17 @@ def probe_logits(model: Any, output_layer: OutputLayer | None, prompts: Prompts)
         "lengths": torch.tensor([prompt.probe_length for prompt in prompts.prompts]),
         "logits": torch.cat(logits_KV).contiguous(),
     }
+
+
+class EpochProbe(TrainerCallback):
+    """At the end of each epoch, before its checkpoint is saved, `keep` has the model's probe."""
+
+    def __init__(self, probe: Callable[[], dict[str, torch.Tensor]], *, keep: Callable[[dict[str, torch.Tensor]], None]) -> None:
+        self._probe = probe
+        self._keep = keep
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._keep(self._probe())
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,8 @@ def history_json(history: LogHistory, plan: Plan, peak: PeakMemory, *, num_skipp
         "peak_gpu_bytes": peak.gpu,
         "tokens": plan.steps.tokens_total,
         "skipped_steps": num_skipped,
+        "starts": [entry["start"] for entry in history if "start" in entry],
+        "step_seconds": step_seconds(history),
         "epochs": [
             {
                 "epoch": epoch,
@@ -124,7 +137,7 @@ def _finite(norm: float | None) -> float | None:
 def publish_results(store: Store, local: Path, *, history: dict[str, Any], probe: dict[str, torch.Tensor], training: str) -> Manifest:
     """checkpoints/ is finished: its manifest says that the training is whole. `local` is an empty folder, `training` the plan's digest."""
     (local / "history.json").write_text(json.dumps(history, indent=1) + "\n")
-    save_file(probe, local / "probe.safetensors")
+    save_file(probe, local / PROBE)
     last = history["epochs"][-1]
     facts = {
         "num_epochs": last["epoch"],

@@ -19,8 +19,10 @@ from typing import Any
 import torch
 from deepspeed.checkpoint.constants import LOSS_SCALER
 from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+from safetensors.torch import save_file
 
 from components.shared.plan import Plan
+from components.shared.prompts import PROBE
 from components.shared.step import Log
 from components.train.agreement import Agreement
 from components.train.commit import Part
@@ -44,6 +46,7 @@ class CheckpointSaver:
         self.capture = Capture()
         self._writer = LocalWriter()
         self._problem: str | None = None
+        self._probe: dict[str, torch.Tensor] | None = None
         self._waits_before_steps = False
 
     @property
@@ -70,7 +73,7 @@ class CheckpointSaver:
         writes = self.capture(trainer)
         copy_of_gpu = self._copies(trainer.model_wrapped)
         try:
-            part = self.part_of(trainer, root, (*writes, *write_small_files(trainer, root)))
+            part = self.part_of(trainer, root, (*writes, *write_small_files(trainer, root, probe=self._taken_probe())))
         except WRITE_ERRORS as error:
             self._failed(root, (), step, error)
             return
@@ -85,6 +88,14 @@ class CheckpointSaver:
         """Seconds that training waited for saves since this was last asked."""
         held_s, self._writer.held_s = self._writer.held_s, 0.0
         return held_s
+
+    def keep_probe(self, probe: dict[str, torch.Tensor]) -> None:
+        """The next checkpoint has it, and no later one."""
+        self._probe = probe
+
+    def _taken_probe(self) -> dict[str, torch.Tensor] | None:
+        probe, self._probe = self._probe, None
+        return probe
 
     def finish(self, log: Log | None) -> None:
         """All that was saved is in the store, or `problem` says why it is not. That it waits is told to `log`."""
@@ -264,8 +275,9 @@ def _adapter_files(model: Any, weights: dict[str, torch.Tensor]) -> Writes:
     return {"adapter_model.safetensors": write, "adapter_config.json": lambda _: None}
 
 
-def write_small_files(trainer: HaganeTrainer, root: Path) -> list[str]:
-    """What changes at once when training goes on is on the disk: the generators' states, and on process 0 the losses so far."""
+def write_small_files(trainer: HaganeTrainer, root: Path, *, probe: dict[str, torch.Tensor] | None) -> list[str]:
+    """What changes at once when training goes on is on the disk: the generators' states, and on process 0 the losses so far and, at the
+    end of an epoch, the model's logits for the data's prompts."""
     root.mkdir(parents=True, exist_ok=True)
     trainer._save_rng_state(str(root))
     rank, num_processes = trainer.args.process_index, trainer.args.world_size
@@ -273,6 +285,9 @@ def write_small_files(trainer: HaganeTrainer, root: Path) -> list[str]:
     if rank == 0:
         trainer.state.save_to_json(str(root / "trainer_state.json"))
         names.append("trainer_state.json")
+        if probe is not None:
+            save_file(probe, root / PROBE)
+            names.append(PROBE)
     return names
 
 

@@ -8,7 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
@@ -22,7 +22,8 @@ from components.shared.step import Log
 from components.train.agreement import Agreement
 from components.train.finite import StepRecord
 from components.train.optimizer import decayed_parameters, warm_up_from_the_first_step
-from components.train.output_layer import OutputLayer, mean_loss
+from components.train.output_layer import mean_loss
+from components.train.own_layers import NO_OWN_LAYERS, OwnLayers
 from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate, inputs_of, padded_length
 
 LogHistory = list[dict[str, Any]]
@@ -53,17 +54,16 @@ class HaganeTrainer(Trainer):
 
     save: Callable[[], None]
 
-    def __init__(self, model: Any, args: TrainingArguments, rows: PackedRows, *, output_layer: OutputLayer | None = None) -> None:
+    def __init__(self, model: Any, args: TrainingArguments, rows: PackedRows, *, own: OwnLayers = NO_OWN_LAYERS) -> None:
         collator: Any = partial(collate_numbered, longest=rows.longest if torch.cuda.is_available() else None)
         super().__init__(
             model=model,
             args=args,
             train_dataset=NumberedRows(rows),
             data_collator=collator,
-            compute_loss_func=None if output_layer is None else mean_loss,
+            compute_loss_func=None if own.output_layer is None else mean_loss,
         )
-        self.output_layer = output_layer
-        """None where the model's own loss is trained on, at the logits of all tokens."""
+        self.own = own
         self.remove_callback(PrinterCallback)
         self.record = StepRecord()
         """Of the optimizer step in progress; until the next begins, of the last one."""
@@ -82,7 +82,7 @@ class HaganeTrainer(Trainer):
         if self._step_begins:
             self.record = StepRecord(num_trained_tokens=None if num_items_in_batch is None else int(num_items_in_batch))
         self.record.row_numbers.append(inputs.pop("row_numbers"))
-        with nullcontext() if self.output_layer is None else self.output_layer.losses_of(inputs["labels"]):
+        with self.own.losses_of(inputs, to_train=True):
             loss = super().training_step(model, inputs, num_items_in_batch)
         self.record.losses.append(loss.detach())
         self._step_begins = self.accelerator.sync_gradients
@@ -129,30 +129,26 @@ def evaluating(model: Any) -> Iterator[None]:
         model.empty_partition_cache()
 
 
-def held_out_loss(
-    model: Any, output_layer: OutputLayer | None, rows: PackedRows, agreement: Agreement, *, process_rank: int, num_processes: int
-) -> float:
+def held_out_loss(model: Any, own: OwnLayers, rows: PackedRows, agreement: Agreement, *, process_rank: int, num_processes: int) -> float:
     """Mean loss per trained token over all rows, in nats. Every process makes equally many passes, as ZeRO-3 needs."""
     total = torch.zeros(2, dtype=torch.float64)
     with evaluating(model):
         for start in range(0, len(rows), num_processes):
             index = start + process_rank
             batch = collate([rows[index if index < len(rows) else 0]])
-            loss_sum, num_tokens = _loss_sum(model, output_layer, batch)
+            loss_sum, num_tokens = _loss_sum(model, own, batch)
             if index < len(rows):
                 total += torch.tensor([loss_sum, num_tokens], dtype=torch.float64)
     loss_sum, num_tokens = agreement.sum(total)
     return float(loss_sum / num_tokens)
 
 
-def _loss_sum(model: Any, output_layer: OutputLayer | None, batch: Batch) -> tuple[float, int]:
+def _loss_sum(model: Any, own: OwnLayers, batch: Batch) -> tuple[float, int]:
     device = next(model.parameters()).device
-    if output_layer is not None:
-        labels_BT = batch["labels"]
-        with output_layer.losses_of(labels_BT):
-            loss_sum = model(**inputs_of(batch, device), use_cache=False).logits
-        return float(loss_sum), int((labels_BT[:, 1:] != NOT_TRAINED).sum())
-    logits_BTV = model(**inputs_of(batch, device), use_cache=False).logits
+    with own.losses_of(batch):
+        logits_BTV = model(**inputs_of(batch, device), use_cache=False).logits
+    if own.output_layer is not None:
+        return float(logits_BTV), int((batch["labels"][:, 1:] != NOT_TRAINED).sum())
     # Where the logits are: one row's would take 8 bytes a token and word of the vocabulary of the host, which nobody planned for.
     targets = batch["labels"][:, 1:].flatten().to(device)
     loss_sum = torch.nn.functional.cross_entropy(
@@ -229,6 +225,17 @@ class Progress(TrainerCallback):
 def seconds_trained(history: LogHistory) -> float:
     """Seconds of training up to the last logged step, interrupted tries that were resumed from included."""
     return max((float(entry["seconds"]) for entry in history if "seconds" in entry), default=0.0)
+
+
+def step_seconds(history: LogHistory) -> list[float | None]:
+    """Of each step with a loss, from the end of the one before; None where that one was not made in the same start."""
+    steps = [entry for entry in history if "loss" in entry]
+    begun = {entry["start"]["step"] for entry in history if "start" in entry}
+    ends = {entry["step"]: float(entry["seconds"]) for entry in steps if "seconds" in entry}
+    known = [step in ends and step - 1 in ends and step - 1 not in begun for step in (entry["step"] for entry in steps)]
+    return [
+        round(ends[entry["step"]] - ends[entry["step"] - 1], 4) if is_known else None for entry, is_known in zip(steps, known, strict=True)
+    ]
 
 
 def seconds_per_step(history: LogHistory) -> float | None:

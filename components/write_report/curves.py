@@ -1,4 +1,4 @@
-"""Values by optimizer step -> a small SVG drawing with epoch marks, for the learning rate and the norm of the gradient."""
+"""Values by optimizer step -> a small SVG drawing with epoch marks, for the learning rate, the norm of the gradient, tokens per second."""
 
 import math
 from dataclasses import dataclass
@@ -20,9 +20,11 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 WIDE, NARROW = (760, 180), (380, 170)
 
 
-def curves(history: History) -> list[Curve]:
-    """One for each value that the training recorded."""
+def curves(history: History, *, tokens_per_step: float = 0.0) -> list[Curve]:
+    """One for each value that the training recorded. `tokens_per_step`: of all processes, a mean."""
+    timed = zip(history.steps, history.step_seconds, strict=False)
     values = {
+        "tokens per second": [(float(each.step), tokens_per_step / took) for each, took in timed if took and tokens_per_step],
         "learning rate": [(float(each.step), each.lr) for each in history.steps],
         "gradient norm before clipping": [(float(each.step), each.grad_norm) for each in history.steps if each.grad_norm is not None],
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from components.shared.figures import plural
 from components.shared.loss_chart import loss_chart
 from components.shared.page import page_environment
 from components.shared.plan import Plan
@@ -15,7 +16,10 @@ from components.shared.spec_file import spec_yaml
 from components.write_report import words
 from components.write_report.against_plan import against_plan, told
 from components.write_report.curves import curves
+from components.write_report.differences import marked
 from components.write_report.gather import RunFound
+from components.write_report.measured import metric_rows
+from components.write_report.timeline import timeline
 
 WIDE, NARROW = (760, 300), (380, 260)
 """The chart is drawn twice, for a desk and for a phone; text in a drawing that shrinks could not be read."""
@@ -59,7 +63,12 @@ def render_page(found: RunFound) -> str:
         verdict=verdict(found),
         chart=Markup(loss_chart(found.history, width=WIDE[0], height=WIDE[1])),  # noqa: S704 - numbers only
         small_chart=Markup(loss_chart(found.history, width=NARROW[0], height=NARROW[1])),  # noqa: S704 - numbers only
-        curves=curves(found.history),
+        curves=curves(found.history, tokens_per_step=found.plan.steps.tokens_per_epoch / found.plan.steps.steps_per_epoch),
+        answers=[(answer.question, marked(answer.base, answer.tuned)) for answer in found.evaluation.answers],
+        metric_rows=metric_rows(found.evaluation),
+        timeline=timeline(found),
+        environment=found.history.starts[-1].environment if found.history.starts else {},
+        num_restarts=max(len(found.history.starts) - 1, 0),
         plan_rows=plan_rows(found.plan),
         against_plan=[told(figure) for figure in against_plan(found)],
         checkpoint_bytes={checkpoint.epoch: checkpoint.num_bytes for checkpoint in found.checkpoints},
@@ -78,9 +87,9 @@ def model_name(found: RunFound) -> str:
 def verdict(found: RunFound) -> str:
     """What was tuned on what, how long it took, what came of it: one sentence, behind which the two losses stand."""
     what = "LoRA" if found.plan.lora is not None else "full training"
-    conversations = words.plural(int(found.dataset.facts["num_conversations"] or 0), "conversation")
+    conversations = plural(int(found.dataset.facts["num_conversations"] or 0), "conversation")
     return (
-        f"{model_name(found)} learned from {conversations} by {what}, {words.plural(len(found.history.epochs), 'epoch')} in "
+        f"{model_name(found)} learned from {conversations} by {what}, {plural(len(found.history.epochs), 'epoch')} in "
         f"{words.duration(found.history.seconds)}; {_outcome(found.evaluation)}"
     )
 

@@ -40,7 +40,3 @@ def parameters(number: int) -> str:
         if number >= worth:
             return f"{number / worth:.1f} {unit}"
     return f"{number:,}"
-
-
-def plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -163,15 +163,16 @@ class ClusterRun:
         history = json.loads(self.store.read_bytes("checkpoints/history.json"))
         return [(step["step"], step["loss"]) for step in history["steps"]]
 
-    def launch(self, name: str = "launcher") -> None:
-        """A pod with the command that the compiled pipeline has for launch_training, as KFP fills it in."""
+    def launch(self, name: str = "launcher", *, spec_digest: str = "") -> None:
+        """A pod with the command that the compiled pipeline has for launch_training, as KFP fills it in. `spec_digest`: of the spec that
+        it was started for, where that is not the run's."""
         compiled = self.folder / "pipeline.yaml"
         compile_pipeline(compiled)
         pipeline = next(yaml.safe_load_all(compiled.read_text()))
         executor = pipeline["deploymentSpec"]["executors"]["exec-launch-training"]["container"]
         made = pipeline["components"]["comp-launch-training"]["outputDefinitions"]["artifacts"]
         _, spec = open_run(self.uri)
-        values = {"run": self.uri, "spec_digest": spec.digest, "plan": "digest"}
+        values = {"run": self.uri, "spec_digest": spec_digest or spec.digest, "plan": "digest"}
         values |= {"train_image": read_images().of("train"), "train_on_gpus": "", "kfp_run": "kfp-run"}
         artifacts = {name: {"name": name, "type": each["artifactType"], "uri": f"/tmp/{name}"} for name, each in made.items()}
         outputs = {

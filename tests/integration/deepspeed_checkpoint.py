@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from components.shared.prompts import read_prompts
+from components.train.own_layers import OwnLayers
 from components.train.results import probe_logits
 
 STEPS = 3
@@ -58,7 +59,7 @@ def main() -> None:
         engine.backward(engine(input_ids=tokens_1T, labels=tokens_1T, use_cache=False).loss)
         engine.step()
     engine.save_checkpoint(str(out), tag=f"global_step{STEPS}")
-    save_file(probe_logits(engine, None, read_prompts(out)), out / "probe.safetensors")
+    save_file(probe_logits(engine, OwnLayers(), read_prompts(out)), out / "probe.safetensors")
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
         weights = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
     save_file(weights, out / "trained.safetensors")

@@ -26,7 +26,7 @@ def test_training_stops_before_its_first_step_where_conversations_of_a_row_see_e
     spec = {
         "name": "tiny",
         "store": str(tmp_path / "store"),
-        "model": {"source": str(make_model(tmp_path / "model", architecture="gpt_oss"))},
+        "model": {"source": str(make_model(tmp_path / "model", architecture="bloom"))},
         "data": {
             "train": str(write_conversations(tmp_path / "train.jsonl", 12, seed=1)),
             "held_out": str(write_conversations(tmp_path / "held_out.jsonl", 4, seed=2)),
@@ -48,7 +48,7 @@ def test_training_stops_before_its_first_step_where_conversations_of_a_row_see_e
     publish_folder(LocalStore(run), DATASET, local, made_by=dataset.made_by, inputs=dataset.inputs, facts=facts)
     done = hagane("run", file, work=tmp_path / "work")
     [line] = {line for line in done.errors if "see each other" in line}
-    assert "training: model.source, a gpt_oss model: found conversations of a row that see each other" in line
+    assert "training: model.source, a bloom model: found conversations of a row that see each other" in line
     assert "Fix: set data.packing: false" in line
     assert done.exit_code != 0
     assert not (run / "checkpoints").exists()

@@ -13,7 +13,7 @@ import structlog
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components.export_adapter.export import export_run
 from components.export_adapter.logits import prompt_logits
@@ -97,6 +97,10 @@ def test_adapter_folder_holds_matrices_config_card_and_proof(exported: str):
         "base.json",
         "chat_template.jinja",
         "generation_config.json",
+        "serve/GGUF.md",
+        "serve/README.md",
+        "serve/load.py",
+        "serve/vllm.sh",
         "tokenizer.json",
         "tokenizer_config.json",
         "verification.json",
@@ -119,6 +123,21 @@ def test_the_cards_code_answers_in_an_empty_folder_without_network(exported: str
     expected = model.generate(input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=200)
     assert tokens == expected[0].tolist()
     assert len(tokens) > len(prompt)
+
+
+def test_the_serving_program_gives_the_cards_answer_in_an_empty_folder_without_network(exported: str, tmp_path: Path):
+    base = json.loads(Path(exported, "adapter/adapter_config.json").read_bytes())["base_model_name_or_path"]
+    folder = shutil.copytree(f"{exported}/adapter", tmp_path / "anywhere")
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, "-I", "-W", "ignore", folder / "serve/load.py", "--base", base, "What is 12 plus 7?"]
+    done = subprocess.run(command, cwd=tmp_path / "empty", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
+    asked = [{"role": "user", "content": "What is 12 plus 7?"}]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    made = model.generate(**prompt, do_sample=False, max_new_tokens=200)[0, prompt["input_ids"].shape[1] :]
+    assert done.stdout.strip() == tokenizer.decode(made, skip_special_tokens=True).strip()
 
 
 def test_exporting_a_finished_run_again_changes_nothing(exported: str):

@@ -85,7 +85,7 @@ def test_the_tutorial_does_what_it_says(place: dict[str, str], tmp_path: Path, s
     assert open_store("s3://hagane/data").read_bytes("train.jsonl") == (ROOT / "specs/data/hagane.train.jsonl").read_bytes()
     assert len(server.runs) == 1
     assert "from-the-ui" in printed["hagane runs"]
-    assert "2 schedules, 2 changed" in printed["hagane schedules apply"]
+    assert "2 schedules; 2 changes made" in printed["hagane schedules apply"]
     assert re.search(r"weekly +0 0 18 \* \* 0 +yes", printed["hagane schedules list"])
     assert re.search(r"nightly-trial +0 30 1 \* \* \* +no", printed["hagane schedules list"])
 

@@ -54,8 +54,51 @@ def read_json(store: Store, key: str) -> Any:
     return json.loads(store.read_bytes(key))
 
 
-def test_a_spec_becomes_a_verified_adapter(tmp_path: Path) -> None:
-    assert_run_verified(tiny_spec(tmp_path), tmp_path)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of two epochs; its spec and its model are beside `store`."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert_run_verified(tiny_spec(folder), folder)
+    return folder
+
+
+def test_a_spec_becomes_a_verified_adapter(finished: Path) -> None:
+    assert Path(finished, "store/tiny/report/report.html").is_file()
+
+
+def test_any_committed_checkpoint_is_exported_and_verified_into_a_folder(finished: Path) -> None:
+    spec, out = finished / "spec.yaml", finished / "epoch-1"
+    done = hagane("export", spec, "--checkpoint", "1", "--merge", "--out", out, work=finished / "work")
+    assert done.exit_code == 0, done.errors
+    assert done.output.splitlines() == [f"{out}/adapter", f"{out}/merged"]
+    last = load_file(finished / "store/tiny/adapter/adapter_model.safetensors")
+    first = load_file(out / "adapter/adapter_model.safetensors")
+    assert first.keys() == last.keys()
+    assert not torch.allclose(first[(name := next(key for key in first if "lora_B" in key))], last[name])
+    proofs = [json.loads((out / part / "verification.json").read_bytes()) for part in ("adapter", "merged")]
+    assert all(proof["passed"] and proof["num_prompts"] == 4 for proof in proofs)
+    again = hagane("export", spec, "--checkpoint", "7", "--out", finished / "none", work=finished / "work")
+    assert again.exit_code == 2
+    assert "export.checkpoint: got 7, epochs in" in again.errors[0]
+    assert not (finished / "none").exists()
+
+
+def test_a_finished_run_is_published_listed_read_and_asked(finished: Path) -> None:
+    run, store, work = str(finished / "store/tiny"), str(finished / "store"), finished / "work"
+    assert hagane("publish", run, "--name", "tiny-chat", work=work).output == f"tiny-chat v1  {store}/published/tiny-chat/v0001\n"
+    assert "was published before" in hagane("publish", run, "--name", "tiny-chat", work=work).output
+    (version,) = json.loads(hagane("published", "--store", finished / "spec.yaml", "--json", work=work).output)
+    assert (version["version"], version["latest"], version["run"]) == (1, True, run)
+    refused = hagane("rollback", "tiny-chat", "--store", store, work=work)
+    assert (refused.exit_code, refused.errors) == (2, ["error: tiny-chat: there is no version before v1; versions: v1"])
+    status = json.loads(hagane("status", finished / "spec.yaml", "--json", work=work).output)
+    assert [folder["finished"] for folder in status["folders"]] == [True] * 6
+    assert [checkpoint["epoch"] for checkpoint in status["checkpoints"]] == [1, 2]
+    log = hagane("logs", run, "export_adapter", work=work).output.splitlines()
+    assert any(line.startswith("event=verified component=export_adapter") for line in log)
+    assert not any("component=evaluate" in line for line in log)
+    asked = hagane("chat", run, "--tokens", "4", work=work, stdin="What is 12 plus 7?\nAnd 41?\n\nnot asked\n")
+    assert [line.split()[0] for line in asked.output.splitlines()] == ["base", "tuned", "base", "tuned"], asked.errors
 
 
 def assert_run_verified(spec: Path, folder: Path) -> None:
@@ -78,6 +121,16 @@ def assert_run_verified(spec: Path, folder: Path) -> None:
     memory = happened["memory of a node"]
     assert 0.7 < memory["happened"] / memory["planned"] < 1.3
     assert "is finished" in done.output
+
+
+def test_another_gate_evaluates_again_and_fails_the_step_that_it_is_judged_in(finished: Path) -> None:
+    gate = "gate=[{metric: loss, improve_by: 100}]"
+    done = hagane("run", finished / "spec.yaml", "--set", gate, work=finished / "work")
+    assert done.exit_code == 1
+    assert "gate: held-out loss must fall below the base model's by at least 100: found" in done.errors[0]
+    assert "training" not in done.output
+    failure = read_json(LocalStore(finished / "store/tiny"), "failures/evaluate.json")
+    assert failure["message"].startswith("evaluation: gate: held-out loss")
 
 
 RUN_COMPILED = """

@@ -105,7 +105,7 @@ def test_a_log_is_followed_until_its_step_has_ended(server: KfpServer, person: P
         server.print_log(run, "claim_run", "one\n" if server.course else "one\ntwo\n")
 
     server.on_look = print_more
-    assert person.runs(person.run, "--log", "claim_run", "--follow").output == "one\ntwo\n"
+    assert person.runs(person.run, "--log", "claim-run", "--follow").output == "one\ntwo\n"
 
 
 @pytest.mark.parametrize(

@@ -404,11 +404,11 @@ def test_plan_apply_and_list_from_the_command_line(cli: Any, git: Git, server: K
     planned = cli("plan", file)
     assert planned.exit_code == 0, planned.errors
     assert planned.output.splitlines()[0] == "create        weekly"
-    assert planned.output.splitlines()[-1] == f"2 schedules in {file}, 2 changes"
+    assert planned.output.splitlines()[-1] == f"2 schedules in {file}; apply would make 2 changes"
     assert writes(server) == []
     applied = cli("apply", file)
-    assert applied.output.splitlines() == ["created   weekly", "created   nightly", "2 schedules, 2 changed"]
-    assert cli("apply", file).output == "2 schedules, nothing to change\n"
+    assert applied.output.splitlines() == ["created   weekly", "created   nightly", "2 schedules; 2 changes made"]
+    assert cli("apply", file).output == "2 schedules; nothing to change\n"
     listed = cli("list").output
     assert re.search(r"weekly +0 0 3 \* \* 1 +yes +hagane-finetune-[0-9a-f]{12} +- +-", listed)
 

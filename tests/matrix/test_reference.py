@@ -29,6 +29,16 @@ FP32: dict[str, dict[str, Any]] = {
     "full, drop_last": {"zero": {"stage": 2}, "training": {"drop_last": True, "micro_batch": 2}},
     "full, tied embeddings, ZeRO-3": {"zero": {"stage": 3}, "config": {"tie_word_embeddings": True}},
     "full, checkpointing": {"zero": {"stage": 2}, "training": {"gradient_checkpointing": True}},
+    "full, labels smoothed, at the peak until it decays, two processes": {
+        "zero": {"stage": 2},
+        "num_processes": 2,
+        "training": {"label_smoothing": 0.1, "lr_schedule": "warmup_stable_decay", "lr_decay_share": 0.5},
+    },
+    "rsLoRA, a least learning rate": {
+        "zero": {"stage": 0},
+        "training": {**LORA, "lr_schedule": "cosine_with_min_lr", "epochs": 3},
+        "lora": {"rslora": True, "alpha": 16},
+    },
     "full, GPT-NeoX": {"architecture": "gpt_neox", "zero": {"stage": 2}},
     "full, logits of all tokens": {"zero": {"stage": 2}, "training": {"output_layer": "all_tokens"}},
     "LoRA, ZeRO-0, two processes": {"zero": {"stage": 0}, "num_processes": 2, "training": LORA},
@@ -42,11 +52,18 @@ FP32: dict[str, dict[str, Any]] = {
     },
     "LoRA of experts, ZeRO-0": {"architecture": "qwen3_moe", "zero": {"stage": 0}, "training": LORA},
     "LoRA of experts, ZeRO-3, two processes": {"architecture": "mixtral", "zero": {"stage": 3}, "num_processes": 2, "training": LORA},
-    "GPT-OSS, one conversation a row, ZeRO-3, two processes": {
+    "full, the mask of transformers": {"zero": {"stage": 2}, "training": {"attention": "sdpa", "micro_batch": 3}},
+    "GPT-OSS, ZeRO-3, two processes": {"architecture": "gpt_oss", "zero": {"stage": 3}, "num_processes": 2},
+    "GPT-OSS, checkpointing, micro-batch 3": {
+        "architecture": "gpt_oss",
+        "zero": {"stage": 2},
+        "training": {"gradient_checkpointing": True, "micro_batch": 3},
+    },
+    "GPT-OSS, one conversation a row": {
         **APART,
         "architecture": "gpt_oss",
-        "zero": {"stage": 3},
-        "num_processes": 2,
+        "zero": {"stage": 2},
+        "training": {"attention": "eager"},
     },
     "BLOOM, one conversation a row": {**APART, "architecture": "bloom", "zero": {"stage": 2}, "training": {"micro_batch": 2}},
     "Mamba-2, one conversation a row": {**APART, "architecture": "mamba2", "zero": {"stage": 2}, "training": {"micro_batch": 3}},

@@ -18,8 +18,9 @@ import yaml
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from components.train.apart import NUM_ITEMS, Looked, look, pair_of
+from components.train.attention import ConversationAttention
 from components.train.output_layer import DIVISORS, FACTORS, SOFT_CAP, OutputLayer, mean_loss
-from components.train.rows import NOT_TRAINED, Row, collate, inputs_of
+from components.train.rows import NOT_TRAINED, Batch, Row, collate, inputs_of
 from tests.small_models import VOCABULARY, parts_of, small_config, small_model
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,8 @@ class Measured:
     """Of a refusal, a clause; of a type that was not measured, the error."""
     others: dict[str, float]
     """Precision -> how far a packed row's second conversation moves when the first changes; empty where that was not measured."""
+    conversations: bool = False
+    """Attention of each conversation by itself gives a packed row the logits and gradients of each alone."""
     same_loss: bool = False
     """The output layer at trained tokens alone gives the loss and the gradients of whole logits."""
     decoder: bool = False
@@ -72,8 +75,10 @@ def measure(model_type: str) -> Measured:
     others = {"fp32": packed(model)}
     differs = others["fp32"] > SAME or packed_against_alone(model) > SAME
     others |= in_bf16(model_type)
-    verdict: Verdict = "one conversation" if differs else "packed"
-    return Measured(model_type, verdict, "", others, has_same_loss(model_type))
+    by_itself = attends_conversations(model_type)
+    verdict: Verdict = "packed" if by_itself or not differs else "one conversation"
+    why = "by attention of each conversation alone" if by_itself and differs else ""
+    return Measured(model_type, verdict, why, others, by_itself, has_same_loss(model_type))
 
 
 def refusal(model: Any) -> str | None:
@@ -91,6 +96,40 @@ def refusal(model: Any) -> str | None:
     if not padding_moves(model) <= SAME:
         return "padding on the right changes its logits"
     return None
+
+
+def attends_conversations(model_type: str) -> bool:
+    """Packed, components/train/attention.py gives the logits and the sum of gradients of conversations that are trained alone by the
+    model's own attention."""
+    try:
+        model = small_model(model_type)
+        packed_row = collate([as_row(*conversations())])
+        alone_rows = [collate([as_row(each)]) for each in conversations()]
+        wanted_TV = torch.cat([alone(model, each) for each in conversations()])
+        wanted = gradients_of(model, sum_of_losses(model, alone_rows))
+        attention = ConversationAttention(model)
+        with attention.conversations_of(packed_row.get("position_ids")):
+            with torch.no_grad():
+                found_TV = model(**inputs_of(packed_row, CPU)).logits[0]
+            found = gradients_of(model, sum_of_losses(model, [packed_row]))
+    except Exception:  # as in `measure`
+        return False
+    return moved(found_TV, wanted_TV) <= SAME and same_gradients(found, wanted)
+
+
+def sum_of_losses(model: Any, batches: list[Batch]) -> Any:
+    """Over all tokens with a label, in nats."""
+    total: Any = 0
+    for batch in batches:
+        logits_BTV = model(**inputs_of(batch, CPU)).logits
+        targets = batch["labels"][:, 1:].flatten()
+        total += torch.nn.functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), targets, ignore_index=NOT_TRAINED, reduction="sum")
+    return total
+
+
+def as_row(*of: list[int]) -> Row:
+    tokens = [token for each in of for token in each]
+    return {"input_ids": tokens, "labels": tokens, "lengths": [len(each) for each in of]}
 
 
 def has_same_loss(model_type: str) -> bool:
@@ -118,9 +157,12 @@ def _same_loss(model: Any) -> bool:
     with layer.losses_of(given["labels"]):
         alone = mean_loss(model(**inputs_of(given, CPU)), given["labels"])
     found = gradients_of(model, alone)
-    return abs(alone.item() - loss.item()) <= SAME * loss.item() and all(
-        name in found and (found[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7 for name, gradient in wanted.items()
-    )
+    return abs(alone.item() - loss.item()) <= SAME * loss.item() and same_gradients(found, wanted)
+
+
+def same_gradients(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:
+    """To a thousandth of each parameter's norm."""
+    return all(name in found and (found[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7 for name, gradient in wanted.items())
 
 
 def gradients_of(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -162,8 +204,7 @@ def in_bf16(model_type: str) -> dict[str, float]:
 
 def packed_against_alone(model: Any) -> float:
     first, second = conversations()
-    row: Row = {"input_ids": first + second, "labels": first + second, "lengths": [len(first), len(second)]}
-    return moved(logits(model, [row])[0, len(first) :], alone(model, second))
+    return moved(logits(model, [as_row(first, second)])[0, len(first) :], alone(model, second))
 
 
 def padding_moves(model: Any) -> float:
@@ -173,7 +214,7 @@ def padding_moves(model: Any) -> float:
 
 
 def two_rows() -> list[Row]:
-    return [{"input_ids": tokens, "labels": tokens, "lengths": [len(tokens)]} for tokens in conversations()]
+    return [as_row(tokens) for tokens in conversations()]
 
 
 def alone(model: Any, tokens: list[int]) -> torch.Tensor:
@@ -208,10 +249,11 @@ def data(found: list[Measured]) -> str:
         of.setdefault(each.verdict, []).append(each)
     tree = {
         "transformers": transformers.__version__,
-        "packed": [each.model_type for each in of["packed"]],
-        "one_conversation": [each.model_type for each in of["one conversation"]],
+        "packed": [each.model_type for each in of["packed"] if not by_attention(each)],
+        "one_conversation": [each.model_type for each in found if each.verdict == "one conversation" or by_attention(each)],
         "decoders": [each.model_type for each in of["refused"] if each.decoder],
         "refused": {each.model_type: each.why for each in of["refused"]},
+        "conversations": [each.model_type for each in of["packed"] if each.conversations],
         "whole_logits": [each.model_type for each in (*of["packed"], *of["one conversation"]) if not each.same_loss],
         "not_measured": [each.model_type for each in of["not measured"]],
     }
@@ -219,12 +261,19 @@ def data(found: list[Measured]) -> str:
     return head + yaml.safe_dump(tree, sort_keys=False, width=138)
 
 
+def by_attention(measured: Measured) -> bool:
+    """Packed rows are right only where each conversation attends by itself."""
+    return measured.verdict == "packed" and bool(measured.why)
+
+
 def document(found: list[Measured]) -> str:
     """docs/packing.md."""
     count = Counter(each.verdict for each in found)
     whole = ", ".join(f"`{each.model_type}`" for each in found if each.others and not each.same_loss)
-    apart = [value for each in found if each.verdict == "packed" for value in each.others.values()]
-    mixing = [each.others["fp32"] for each in found if each.verdict == "one conversation"]
+    apart = [value for each in found if each.verdict == "packed" and not by_attention(each) for value in each.others.values()]
+    by_itself = sum(each.conversations for each in found)
+    without = ", ".join(f"`{each.model_type}`" for each in found if each.verdict == "packed" and not each.conversations)
+    mixing = [each.others["fp32"] for each in found if each.others and (by_attention(each) or each.verdict == "one conversation")]
     lines = [
         "# Rows: packed, or one conversation each",
         "",
@@ -233,6 +282,12 @@ def document(found: list[Measured]) -> str:
         "one's logits do not move, and are those that it has alone, rows are **packed**. Where they move, a row is **one conversation**,",
         "padded on the right, where no token looks. A type is **refused** where one conversation a row would be wrong too. A type that",
         "could not be made small is **not measured**, and has one conversation a row. `data.packing: false` asks for that in every model.",
+        "",
+        f"In {by_itself} types training computes each conversation of a packed row by itself, with torch's kernels and without a mask",
+        "over the row (`training.attention: conversations`): logits and gradients were those of the conversations alone by the model's own",
+        f"attention. Types that are packed and not among them, by the mask that transformers makes: {without}. Layers with a state",
+        "(Mamba, linear attention, short convolutions) carry it from one conversation to the next: transformers can reset it only in",
+        "kernels for GPUs (`seq_idx`, `cu_seq_lens`), so these types have one conversation a row.",
         "",
         "The output layer works at trained tokens alone (`training.output_layer`) in all types that are not refused or unmeasured but",
         f"{whole}: there the loss or a gradient was another one.",
@@ -256,6 +311,7 @@ def document(found: list[Measured]) -> str:
 def measure_all() -> list[Measured]:
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)  # models are so small that sharing their work takes longer than doing it
     return [measure(model_type) for model_type in sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))]
 
 

@@ -13,6 +13,8 @@ from components.render_config.files import lora_json
 from components.render_config.planner import lora_plan
 from components.render_config.targets import lora_targets
 from components.shared.spec import LoraSpec
+from components.train.attention import ConversationAttention
+from components.train.own_layers import OwnLayers
 
 pytestmark = pytest.mark.slow
 ROWS, TOKENS, RANK = 2, 64, 8
@@ -55,7 +57,19 @@ def test_a_block_of_long_rows_keeps_its_mask_too(config: dict[str, Any], dtype: 
     assert planned_of_a_block(two, four, dtype, full=True, tokens=LONG) == pytest.approx(kept, rel=0.1)
 
 
-def planned_of_a_block(two: dict[str, Any], four: dict[str, Any], dtype: torch.dtype, *, full: bool, tokens: int = TOKENS) -> float:
+@pytest.mark.parametrize("full", [True, False], ids=["full", "lora"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("config", [CONFIGS[index] for index in (0, 1, 2, 7)], ids=lambda config: config["model_type"])
+def test_a_block_whose_conversations_attend_by_themselves_keeps_no_mask(config: dict[str, Any], dtype: torch.dtype, full: bool) -> None:
+    two, four = ({**config, **TOKEN_IDS, "num_hidden_layers": blocks} for blocks in (2, 4))
+    how: dict[str, Any] = {"full": full, "tokens": LONG, "by_itself": True}
+    kept = (saved_bytes(four, dtype, **how) - saved_bytes(two, dtype, **how)) / 2
+    assert planned_of_a_block(two, four, dtype, **how) == pytest.approx(kept, rel=0.1)
+
+
+def planned_of_a_block(
+    two: dict[str, Any], four: dict[str, Any], dtype: torch.dtype, *, full: bool, tokens: int = TOKENS, by_itself: bool = False
+) -> float:
     targets = lora_targets("auto", architecture_of(two))
     work = Pass(
         micro_batch=ROWS,
@@ -67,12 +81,13 @@ def planned_of_a_block(two: dict[str, Any], four: dict[str, Any], dtype: torch.d
         rank=RANK,
         checkpointing=False,
         fp32_adapters=False,
+        masked_attention=not by_itself,
     )
     of_two, of_four = (activations(architecture_of(config), work) for config in (two, four))
     return (of_four.blocks + of_four.expert_weights + of_four.masks - of_two.blocks - of_two.expert_weights - of_two.masks) / 2
 
 
-def saved_bytes(config: dict[str, Any], dtype: torch.dtype, *, full: bool, tokens: int = TOKENS) -> int:
+def saved_bytes(config: dict[str, Any], dtype: torch.dtype, *, full: bool, tokens: int = TOKENS, by_itself: bool = False) -> int:
     """Bytes of the storages that one forward pass over two packed rows keeps, the model's own weights left out."""
     fields = {key: value for key, value in config.items() if key != "model_type"}
     model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields), dtype=dtype)
@@ -93,6 +108,7 @@ def saved_bytes(config: dict[str, Any], dtype: torch.dtype, *, full: bool, token
 
     ids_BT = torch.randint(0, config["vocab_size"], (ROWS, tokens))
     positions_BT = torch.arange(tokens).remainder(tokens // 2).repeat(ROWS, 1)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    own = OwnLayers(attention=ConversationAttention(model) if by_itself else None)
+    with own.rows_of({"position_ids": positions_BT}), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.train()(input_ids=ids_BT, labels=ids_BT, position_ids=positions_BT, use_cache=False)
     return sum(size for size, _ in found.values())

@@ -1,13 +1,15 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 import torch
 
-from components.evaluate.evaluation import Models, evaluate, evenly_spaced, gated, measured_in
+from components.evaluate.evaluation import HeldOut, evaluate, evenly_spaced, measured_in
 from components.evaluate.held_out import PackedRow
+from components.evaluate.looking import Models
 from components.evaluate.page import answers_page, numbers_of
-from components.shared.manifest import Manifest
+from components.shared.errors import SpecError
 from components.shared.plan import Precision
 from components.shared.results import Evaluation
 from components.shared.spec_file import parse_spec, spec_from_parameter
@@ -50,7 +52,7 @@ def test_questions_are_asked_with_the_templates_arguments_of_the_spec(tmp_path: 
         data = {"train": "t.jsonl", "template_args": template_args}
         questions = {"questions": ["What is 12 plus 7?"], "answer_tokens": 8}
         spec = parse_spec({"name": "r", "store": "s", "model": {"source": str(base)}, "data": data, "evaluation": questions})
-        return evaluate(models, [row], spec, structlog.get_logger(), num_held_out=1).answers[0].base
+        return evaluate(models, HeldOut([row], num_all=1), spec, structlog.get_logger()).answers[0].base
 
     assert answered(brief=True) != answered(brief=False) == answered()
 
@@ -58,9 +60,15 @@ def test_questions_are_asked_with_the_templates_arguments_of_the_spec(tmp_path: 
 def test_without_held_out_data_nothing_is_measured_and_nothing_gates() -> None:
     spec = spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d", "held_out_share": 0}})
     found = Evaluation(base=None, tuned=None, answers=(), improved=None, measured_rows=0, held_out_rows=0)
-    facts = {"base_loss": None, "tuned_loss": None, "num_tokens": 0, "improved": None}
-    manifest = Manifest(folder="evaluation", made_by="evaluate", inputs={}, facts=facts, files=())
-    assert spec.evaluation.must_improve
-    assert gated(manifest, spec) is manifest
+    assert spec.gate_rules == ()
     assert numbers_of(found) == {}
     assert "no held-out loss: nothing was held out" in answers_page("s/t", found)
+
+
+@pytest.mark.parametrize(
+    "section", [{"gate": [{"metric": "loss"}]}, {"evaluation": {"metrics": ["json"]}}], ids=["a rule of the gate", "a metric"]
+)
+def test_what_needs_held_out_data_is_refused_without(section: dict[str, Any]) -> None:
+    tree = {"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d", "held_out_share": 0}, **section}
+    with pytest.raises(SpecError, match=r"data\.held_out_share is 0"):
+        spec_from_parameter(tree)

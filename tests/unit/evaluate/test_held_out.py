@@ -5,9 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from components.evaluate.evaluation import refuse_mixed
-from components.evaluate.held_out import MOVE_ALLOWED, PackedRow, measure, others_move, perplexity, positions, row_loss
-from components.shared.errors import RunFailed
+from components.evaluate.held_out import PackedRow, count, count_row, perplexity
+from components.evaluate.measures import Found, measure_of
 from tests.small_models import small_model
 from tests.tiny_models import make_model
 
@@ -37,35 +36,50 @@ def plain_losses(model, conversations: list[list[int]], not_trained: int = 4) ->
     return losses
 
 
+def measured(model, rows: list[PackedRow]):
+    return measure_of(Found(count(model, rows, on_row=lambda: None)))
+
+
 def test_packed_loss_equals_that_of_each_conversation_alone(model):
     expected = plain_losses(model, CONVERSATIONS)
-    found = measure(model, [packed(*CONVERSATIONS[:2]), packed(CONVERSATIONS[2])], on_row=lambda: None)
+    found = measured(model, [packed(*CONVERSATIONS[:2]), packed(CONVERSATIONS[2])])
     assert found.loss == pytest.approx(sum(expected) / len(expected), abs=1e-5)
     assert found.num_tokens == len(expected)
 
 
 def test_each_token_weighs_the_same_however_rows_are_cut(model):
-    one_row = measure(model, [packed(*CONVERSATIONS)], on_row=lambda: None)
-    three_rows = measure(model, [packed(ids) for ids in CONVERSATIONS], on_row=lambda: None)
+    one_row = measured(model, [packed(*CONVERSATIONS)])
+    three_rows = measured(model, [packed(ids) for ids in CONVERSATIONS])
     assert three_rows.loss == pytest.approx(one_row.loss, abs=1e-5)
     assert three_rows.num_tokens == one_row.num_tokens
 
 
 def test_first_token_of_a_conversation_is_never_predicted_from_the_one_before(model):
-    loss_sum, num_tokens = row_loss(model, packed(*CONVERSATIONS, not_trained=0))
-    expected = plain_losses(model, CONVERSATIONS, not_trained=1)
-    assert num_tokens == len(expected)
-    assert loss_sum == pytest.approx(sum(expected), abs=1e-4)
+    counted = count_row(model, packed(*CONVERSATIONS, not_trained=0))
+    for ids, each in zip(CONVERSATIONS, counted, strict=True):
+        expected = plain_losses(model, [ids], not_trained=1)
+        assert each.num_tokens == len(expected)
+        assert each.loss_sum == pytest.approx(sum(expected), abs=1e-4)
+
+
+def test_tokens_that_the_model_would_have_chosen_are_counted(model):
+    counted = count_row(model, packed(*CONVERSATIONS))
+    with torch.no_grad():
+        chosen = [model(torch.tensor([ids])).logits[0].argmax(dim=-1).tolist() for ids in CONVERSATIONS]
+    right = [sum(first[i - 1] == ids[i] for i in range(4, len(ids))) for ids, first in zip(CONVERSATIONS, chosen, strict=True)]
+    assert [each.num_right for each in counted] == right
+
+
+def test_a_conversation_without_a_trained_token_is_not_counted(model):
+    row = packed(*CONVERSATIONS)
+    labels = [NOT_TRAINED] * 13 + row.labels[13:]
+    assert [each.num_tokens for each in count_row(model, PackedRow(row.input_ids, labels, row.lengths))] == [3, 17]
 
 
 def test_every_row_is_told(model):
     told: list[None] = []
-    measure(model, [packed(ids) for ids in CONVERSATIONS], on_row=lambda: told.append(None))
+    count(model, [packed(ids) for ids in CONVERSATIONS], on_row=lambda: told.append(None))
     assert len(told) == 3
-
-
-def test_positions_restart_at_each_conversation():
-    assert list(positions([3, 2])) == [0, 1, 2, 0, 1]
 
 
 def test_perplexity_is_e_to_the_loss_and_never_overflows():
@@ -73,24 +87,18 @@ def test_perplexity_is_e_to_the_loss_and_never_overflows():
     assert perplexity(1e4) == float("inf")
 
 
-@pytest.mark.parametrize(("model_type", "mixes"), [("llama", False), ("gpt_neox", False), ("bloom", True), ("qwen3_next", True)])
-def test_conversations_that_see_each_other_are_found_before_a_loss_is_reported(model_type: str, mixes: bool) -> None:
-    row = PackedRow(list(range(3, 53)), list(range(3, 53)), [30, 20])
-    moved = others_move(small_model(model_type), [row])
-    assert (moved > MOVE_ALLOWED[torch.float32]) == mixes
-    if mixes:
-        with pytest.raises(RunFailed, match=r"see each other.*Fix: set data\.packing: false"):
-            refuse_mixed(moved, torch.float32)
-    else:
-        refuse_mixed(moved, torch.float32)
+@pytest.mark.parametrize("model_type", ["gpt_oss", "bloom", "mamba2", "qwen3_next"])
+def test_conversations_of_a_row_do_not_see_each_other_in_any_model(model_type: str) -> None:
+    model, tokens = small_model(model_type), list(range(3, 53))
+    alone = [PackedRow(part, part, [len(part)]) for part in (tokens[:30], tokens[30:])]
+    assert count_row(model, PackedRow(tokens, tokens, [30, 20])) == [each for row in alone for each in count_row(model, row)]
 
 
 @pytest.mark.parametrize("model_type", ["gpt_oss", "bloom", "mamba2"])
 def test_a_row_of_one_conversation_has_the_loss_that_the_model_itself_gives(model_type: str) -> None:
     model, tokens = small_model(model_type), list(range(3, 30))
-    loss_sum, num_tokens = row_loss(model, PackedRow(tokens, tokens, [len(tokens)]))
+    (counted,) = count_row(model, PackedRow(tokens, tokens, [len(tokens)]))
     with torch.no_grad():
         own = model(input_ids=torch.tensor([tokens]), labels=torch.tensor([tokens])).loss
-    assert num_tokens == len(tokens) - 1
-    assert loss_sum / num_tokens == pytest.approx(float(own), rel=1e-5)
-    assert others_move(model, [PackedRow(tokens, tokens, [len(tokens)])]) == 0
+    assert counted.num_tokens == len(tokens) - 1
+    assert counted.loss_sum / counted.num_tokens == pytest.approx(float(own), rel=1e-5)

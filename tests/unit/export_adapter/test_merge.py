@@ -47,12 +47,12 @@ def logits(model: Any) -> torch.Tensor:
     return model.eval()(input_ids=TOKENS, use_cache=False).logits[0].float()
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt_neox", "gpt2"])
-def test_merged_equals_base_and_adapter(tmp_path: Path, architecture: Any) -> None:
+@pytest.mark.parametrize(("architecture", "rslora"), [("llama", False), ("llama", True), ("gpt_neox", False), ("gpt2", False)])
+def test_merged_equals_base_and_adapter(tmp_path: Path, architecture: Any, rslora: bool) -> None:
     gpt2 = architecture == "gpt2"
     base = make_gpt2(tmp_path / "base") if gpt2 else make_model(tmp_path / "base", architecture=architecture)
     targets = ("c_attn", "c_proj", "c_fc") if gpt2 else TARGETS[architecture]
-    lora = LoraPlan(rank=4, alpha=16, dropout=0.0, target_modules=targets, fan_in_fan_out=gpt2)
+    lora = LoraPlan(rank=4, alpha=16, rslora=rslora, dropout=0.0, target_modules=targets, fan_in_fan_out=gpt2)
     adapter = make_adapter(base, tmp_path / "adapter", lora)
     (tmp_path / "merged").mkdir()
     assert merge(base, adapter, lora, tmp_path / "merged", part_bytes=100_000) == torch.float32

@@ -19,6 +19,7 @@ from components.launch_training import cluster as module
 from components.launch_training import cluster_watch
 from components.launch_training.cluster import Cluster
 from components.launch_training.cluster_watch import Seen
+from components.launch_training.kinds import PYTORCHJOB, TRAINJOB, JobKind
 from components.shared.errors import ClusterError
 from tests.unit.launch_training.api_stand_in import ApiStandIn, kubeconfig, running, serve_tls
 
@@ -185,14 +186,21 @@ def test_the_end_of_a_log_is_asked_for_again_while_the_api_is_busy(tmp_path: Pat
     assert list(cluster.follow_log("p", ended=lambda: True, only_new=False)) == []
 
 
-def test_a_namespace_that_is_not_there_is_told_from_a_kind_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [PYTORCHJOB, TRAINJOB])
+def test_a_namespace_that_is_not_there_is_told_from_a_kind_that_is_not(
+    kind: JobKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers = [(404, {"message": 'namespaces "runs" not found'}), (404, {"message": "the server could not find the requested resource"})]
     with running(ApiStandIn(lambda *_: answers.pop(0))) as server:
         cluster = cluster_at(server, tmp_path, monkeypatch)
+        cluster.kind = kind
         with pytest.raises(ClusterError, match=r'namespaces "runs" not found; set cluster.namespace'):
             cluster.job("j")
-        with pytest.raises(ClusterError, match="there is no PyTorchJob in this cluster"):
+        with pytest.raises(ClusterError) as caught:
             cluster.job("j")
+    (line,) = caught.value.problems
+    assert f"there is no {kind.name} in this cluster (404). Fix: install {kind.installed_by}" in line
+    assert caught.value.exit_code == 2
 
 
 NO_RUNTIME = 'admission webhook "vtrainjob.kb.io" denied the request: TrainingRuntime.trainer.kubeflow.org "hagane" not found'
@@ -216,6 +224,7 @@ def test_what_refuses_a_job_is_shown_as_it_stands_and_only_a_missing_right_as_on
         cluster = cluster_at(server, tmp_path, monkeypatch)
         with pytest.raises(ClusterError) as caught:
             cluster.create({"metadata": {"name": "j"}})
+    assert caught.value.exit_code == 2
     assert expected in caught.value.problems[0]
     assert ("needs the Role" in caught.value.problems[0]) is (message is NO_RIGHT)
 

@@ -17,6 +17,7 @@ from components.launch_training.follower import Follower
 from components.launch_training.in_cluster import begin, run_in_cluster
 from components.launch_training.ownership import this_owner
 from components.launch_training.phases import Fields
+from components.launch_training.restarts import MOST_FRUITLESS
 from components.shared.errors import ClusterError, Preempted, RunFailed
 from components.shared.spec import ClusterSpec
 from components.shared.spec_file import spec_from_parameter
@@ -271,7 +272,7 @@ def test_a_training_that_stalls_is_made_anew_while_restarts_are_left(world: Worl
     assert pods is not world.pods
 
 
-@pytest.mark.parametrize(("max_restarts", "num_jobs"), [(0, 0), (1, 1), (99, follower.MOST_FRUITLESS)])
+@pytest.mark.parametrize(("max_restarts", "num_jobs"), [(0, 0), (1, 1), (99, MOST_FRUITLESS)])
 def test_a_training_that_stalls_each_time_is_given_up(world: World, tmp_path: Path, max_restarts: int, num_jobs: int) -> None:
     job, pods, made = world.job, world.pods, []
 
@@ -292,9 +293,9 @@ def restart_for_ever(world: World) -> None:
     """Whenever all pods run, the worker is killed, and another takes its place."""
 
     def hears(name: str, fields: Fields) -> None:
-        if name == "phase" and fields["phase"] == "starting":
+        if name == "phase" and fields["detail"] == "all pods run; the processes meet":
             world.pods[1] = pod("worker-0", ended(137), uid=world.pods[1]["metadata"]["uid"])
-        if name == "phase" and fields["phase"] == "restarting":
+        if name == "phase" and fields["detail"] == "worker-0 has ended":
             world.pods[1] = pod("worker-0", RUNNING, uid=f"{len(world.told)}-worker")
 
     world.hears = hears

@@ -65,6 +65,8 @@ class Recorded:
     """That number when it had heard of everything."""
     ticks: int = 3
     """How often it looks after that."""
+    earlier: list[tuple[str, list[Fields]]] = field(default_factory=list)
+    """Pods as they were before the stage, and the words by which the follower shows them: the next are served once it did."""
 
     @property
     def kind(self) -> JobKind:
@@ -78,7 +80,7 @@ class Recorded:
         if is_read and self.told_when_read is None:
             self.told_when_read = self.num_told
         is_said = self.told_when_read is not None and self.num_told >= self.told_when_read + self.ticks
-        return self.deleted or (is_said and not self.stays)
+        return self.deleted or (is_said and not self.stays and not self.earlier)
 
     def answer(self, path: str, parameters: dict[str, str]) -> tuple[int, Fields | Iterable[str]]:
         what = path.rpartition("/")[2]
@@ -101,7 +103,8 @@ class Recorded:
             self.looks[parameters["fieldSelector"]] += 1
             return 200, _list([each for each in self.found["events"] if _selected(each, parameters["fieldSelector"])])
         self.looks[what] += 1
-        return 200, _list(self.found["pods"] if what == "pods" else [])
+        pods = self.earlier[0][1] if self.earlier else self.found["pods"]
+        return 200, _list(pods if what == "pods" else [])
 
     def change(self, verb: str, path: str, *_: Fields) -> tuple[int, Fields]:
         self.deleted |= verb == "DELETE"
@@ -110,6 +113,10 @@ class Recorded:
     def info(self, name: str, **fields: Any) -> None:
         self.said.append((name, fields))
         self.hears(name, fields)
+        if name == "phase" and self.earlier and fields["detail"] == self.earlier[0][0]:
+            self.earlier.pop(0)
+            self.looks.clear()
+            self.told_when_read = None
         if "queue" not in self.looks and workload.queue_of(self.found["job"]) is None:
             self.looks["queue"] = LOOKS
 
@@ -170,15 +177,19 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return read
 
 
+MEET = "all pods run; the processes meet"
 HELD = "The ClusterQueue is stopped; ClusterQueue hagane is inactive"
+BACKOFF = "jobset failed due to one or more job failures (first failed job: {}-node-0) (the Job's backoffLimit ended it)"
 STAGES = {
-    "01-running": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
-    "02-failed-backoff": ("failed", "jobset failed due to one or more job failures", ""),
+    "01-running": ("starting", MEET, "start_timeout_minutes"),
+    "02-failed-backoff": ("failed", BACKOFF.format("ok-run-7174f652"), ""),
     "03-jobset-refused": ("queued", 'admission webhook "vjobset.kb.io" denied the request', "queue_timeout_minutes"),
-    "04-eight-failed": ("failed", "jobset failed due to one or more job failures", ""),
+    "04-eight-failed": ("failed", BACKOFF.format("eight-d85f55e8"), ""),
     "05-succeeded": ("succeeded", "", ""),
-    "06-deadline": ("failed", "TrainJob exceeded its active deadline", ""),
-    "07-lostpod": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
+    "06-deadline": (
+        "failed", "TrainJob exceeded its active deadline (activeDeadlineSeconds (cluster.run_timeout_hours) ended it)", "",
+    ),
+    "07-lostpod": ("restarting", MEET, "start_timeout_minutes"),
     "10-kueue-inadmissible": (
         "queued",
         "queue hagane: couldn't assign flavors to pod set node: resource ephemeral-storage unavailable in ClusterQueue",
@@ -187,10 +198,10 @@ STAGES = {
     "11-kueue-admitted-jobset-still-suspended": (
         "admitted", 'admission webhook "vjobset.kb.io" denied the request', "start_timeout_minutes",
     ),
-    "12-kueue-admitted-running": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
+    "12-kueue-admitted-running": ("starting", MEET, "start_timeout_minutes"),
     "13-kueue-evicting": ("evicted", HELD, "queue_timeout_minutes"),
     "14-kueue-evicted": ("evicted", HELD, "queue_timeout_minutes"),
-    "15-kueue-readmitted": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
+    "15-kueue-readmitted": ("starting", MEET, "start_timeout_minutes"),
     "16-kueue-finished": ("succeeded", "", ""),
     "20-pytorchjob-no-workload": ("queued", "suspended until queue hagane admits it", "queue_timeout_minutes"),
     "21-pytorchjob-workload": ("admitted", "by queue hagane; the job is not resumed yet", "start_timeout_minutes"),
@@ -198,8 +209,8 @@ STAGES = {
         "scheduling", "node-0: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.", "queue_timeout_minutes",
     ),
     "31-imagepull": ("pulling", "ImagePullBackOff: Back-off pulling image", "start_timeout_minutes"),
-    "40-jobset-restarted": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
-    "50-trainer221-kueue-running": ("starting", "all pods run; the processes meet", "start_timeout_minutes"),
+    "40-jobset-restarted": ("restarting", MEET, "start_timeout_minutes"),
+    "50-trainer221-kueue-running": ("starting", MEET, "start_timeout_minutes"),
     "60-kueue-preempted": (
         "requeued", "insufficient unused quota for cpu in flavor pool, 1 more needed; before that: Preempted to accommodate",
         "queue_timeout_minutes",
@@ -212,9 +223,22 @@ def test_every_recorded_stage_is_read() -> None:
     assert {path.stem for path in OBJECTS.glob("*.json")} == STAGES.keys() | {"events"}
 
 
+def lost_before(name: str, found: Fields) -> list[tuple[str, list[Fields]]]:
+    """What came before a stage that one look cannot show: all pods ran, one was lost (07) or all were made anew (40)."""
+    if name not in ("07-lostpod", "40-jobset-restarted"):
+        return []
+    made = found["job"]["metadata"]["creationTimestamp"]
+    first = [{**pod, "metadata": {**pod["metadata"], "uid": f"first-{number}", "creationTimestamp": made}}
+             for number, pod in enumerate(found["pods"])]  # fmt: skip
+    kept = found["pods"][:1] if name == "07-lostpod" else []
+    all_pods = [*kept, *first[len(kept) :]]
+    return [(MEET, all_pods), (f"{len(kept)} of 2 pods are there", kept)]
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_is_shown_with_its_phase_reason_and_clock(name: str, read: Any) -> None:
-    recorded = Recorded(stage(name))
+    found = stage(name)
+    recorded = Recorded(found, earlier=lost_before(name, found))
     read(recorded)
     phase, reason, clock = STAGES[name]
     print(f"{name} | {recorded.phase.name} | {recorded.phase.detail} | {clock_of(recorded.phase)}")
@@ -223,22 +247,26 @@ def test_a_stage_is_shown_with_its_phase_reason_and_clock(name: str, read: Any) 
     assert clock_of(recorded.phase) == clock
 
 
-def test_a_limit_that_ended_a_job_is_named(read: Any) -> None:
-    found = stage("02-failed-backoff")
-    (limit,) = [each for each in events() if each["reason"] == "BackoffLimitExceeded"]
-    found["job"]["metadata"] |= {"name": "again-009272d3", "creationTimestamp": "2026-11-29T23:01:10Z"}
-    found["events"] = [limit]
-    recorded, conditions = Recorded(found), found["job"]["status"].pop("conditions")
+class LateEvents(Recorded):
+    """No event is heard of before the job's end is."""
 
-    def fails(name: str, fields: Fields) -> None:
-        if name == "phase" and "backoff limit" in fields["detail"]:
-            found["job"]["status"]["conditions"] = conditions
+    def answer(self, path: str, parameters: dict[str, str]) -> tuple[int, Fields | Iterable[str]]:
+        is_late = path.endswith("/events") and self.looks["job"] < LOOKS
+        return (200, _list([])) if is_late else super().answer(path, parameters)
 
-    recorded.hears = fails
-    error = read(recorded)
+
+def test_a_limit_is_named_though_its_event_is_heard_of_after_the_jobs_end(read: Any) -> None:
+    error = read(LateEvents(stage("02-failed-backoff")))
     assert isinstance(error, RunFailed)
     assert "(the Job's backoffLimit ended it)" in str(error)
-    assert "(activeDeadlineSeconds (cluster.run_timeout_hours) ended it)" in str(read(Recorded(stage("06-deadline"))))
+
+
+def test_a_job_that_no_limit_ended_is_not_waited_for_for_long(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "LIMIT_S", 0.3)
+    found = stage("02-failed-backoff") | {"events": []}
+    error = read(Recorded(found))
+    assert isinstance(error, RunFailed)
+    assert str(error).endswith("(first failed job: ok-run-7174f652-node-0)")
 
 
 def events() -> list[Fields]:
@@ -356,8 +384,9 @@ def test_a_new_job_that_its_queue_never_admits_is_deleted_and_one_that_only_wait
     assert isinstance(error, RunFailed if fix is None else ClusterError)
     assert recorded.deleted is (fix is not None)
     if fix is not None:
+        assert error.exit_code == 2
         assert message in error.problems[0]
-        assert fix in error.problems[0]
+        assert fix in error.problems[0].partition("Fix: ")[2]
 
 
 def test_a_job_found_again_waits_though_its_queue_is_held(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,3 +147,21 @@ def test_a_run_that_does_not_end_is_given_up(server: KfpServer, monkeypatch: pyt
     training = Training(server)
     with pytest.raises(RunFailed, match="still being cancelled after 0 s, at launch_training"):
         training.cancel()
+
+
+def test_while_it_waits_it_says_for_which_step_and_how_long(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancelling, "SAY_S", 0.1)
+    training = Training(server)
+
+    def end(run: str) -> None:
+        time.sleep(0.3)
+        server.advance(run, "RUNNING", steps={"launch_training": "FAILED", "end_run": "RUNNING"})
+        time.sleep(0.3)
+        server.advance(run, "FAILED", steps={"end_run": "SUCCEEDED"})
+
+    server.on_terminate = lambda run: threading.Thread(target=end, args=(run,)).start()
+    training.cancel()
+    waits = [line for line in training.told if line.startswith("waits for ")]
+    assert waits[0] == "waits for launch_training, 0 s so far; gives up after 15 min"
+    assert {line.split()[2] for line in waits} == {"launch_training,", "end_run,"}
+    assert len(waits) > 2

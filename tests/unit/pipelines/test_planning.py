@@ -1,7 +1,13 @@
 """`hagane plan` and `hagane models` as a person runs them, from a config alone."""
 
+import json
 from pathlib import Path
 
+import yaml
+
+from components.render_config.trainjob import trainjob
+from components.shared.plan import Plan
+from components.shared.spec_file import load_spec
 from tests.command_line import hagane
 
 SPEC = Path(__file__).parents[3] / "specs/plans/elyza-7b-lora-1x24gb.yaml"
@@ -17,6 +23,19 @@ def test_a_plan_from_a_config_alone_says_whether_it_fits_and_leaves_its_files_an
     page = (tmp_path / "p.html").read_text()
     assert page.count("<svg") == 3
     assert "ZeRO-3, all offloaded" in page
+
+
+def test_the_job_that_is_kept_is_the_one_that_the_run_would_send(tmp_path: Path) -> None:
+    given = ["--set", "backend=trainjob", "--set", "store=s3://bucket/runs"]
+    done = hagane("plan", SPEC, "--rows", "198", *given, "--out", tmp_path / "plan", work=tmp_path)
+    assert done.exit_code == 0, done.errors
+    job = (tmp_path / "plan" / "trainjob.yaml").read_text()
+    spec = load_spec(SPEC, given[1::2])
+    plan = Plan.model_validate_json((tmp_path / "plan" / "plan.json").read_bytes())
+    assert yaml.safe_load(job) == json.loads(json.dumps(trainjob(spec, plan)))
+    assert "s3://bucket/runs/elyza-7b-lora-1x24gb" in job
+    rule = json.loads((tmp_path / "plan" / "lifecycle.json").read_text())["Rules"][0]
+    assert rule["Filter"] == {"Prefix": "runs/elyza-7b-lora-1x24gb/"}
 
 
 def test_an_old_deepspeed_file_is_explained_without_a_spec_and_beside_a_plan(tmp_path: Path) -> None:

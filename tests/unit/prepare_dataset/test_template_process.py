@@ -35,13 +35,15 @@ TOO_MUCH = {
 
 @pytest.mark.parametrize("text", TOO_MUCH)
 def test_a_template_that_needs_too_much_is_stopped_with_its_place_and_the_limits(text: str) -> None:
-    begun = time.monotonic()
+    begun, talks = time.monotonic(), [conversation("q", "a", where=f"x.jsonl:{line}") for line in (7, 8, 9)]
+    used = _processor_s()
     with pytest.raises(DataError) as raised:
-        _samples(BoundedTemplate("t.jinja", text, TOKENS, NOW, limits=SMALL), conversation("q", "a", where="x.jsonl:7"))
+        _samples(BoundedTemplate("t.jinja", text, TOKENS, NOW, limits=SMALL), *talks)
     (problem,) = raised.value.problems
     assert problem.startswith("t.jinja")
     assert TOO_MUCH[text] in problem
     assert time.monotonic() - begun < 60
+    assert _processor_s() - used < 3.5  # one conversation is tried, once
 
 
 def test_what_is_too_much_names_the_record_and_the_limits() -> None:
@@ -135,6 +137,12 @@ def test_the_limits_are_of_the_process_and_not_of_this_one() -> None:
 
 def _samples(template: BoundedTemplate, *talks: Conversation) -> list:
     return template.samples(talks, (END,))
+
+
+def _processor_s() -> float:
+    """Of processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _children() -> set[int]:

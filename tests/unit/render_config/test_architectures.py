@@ -99,5 +99,7 @@ def test_seven_billion_parameters_are_counted_in_elyza() -> None:
 def test_a_missing_field_and_a_missing_type_are_told() -> None:
     with pytest.raises(ModelError, match="has no field 'hidden_size'"):
         architecture_of({"model_type": "llama"})
+    with pytest.raises(ModelError, match=r"cannot be counted \(intermediate_size: found a list, must be a number for this type\)"):
+        architecture_of({"model_type": "llama", **SMALL, "intermediate_size": [160]})
     with pytest.raises(ModelError, match="has model_type None, must be the name of an architecture"):
         architecture_of({})

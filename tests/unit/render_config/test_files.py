@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from deepspeed.runtime.config import DeepSpeedConfig
 from peft import LoraConfig
 from transformers import TrainingArguments
+from transformers.optimization import get_scheduler
 
 from components.render_config.file_reasons import DEEPSPEED, LORA, TRAINING_ARGS, leaves, rendered_files
 from components.render_config.files import deepspeed_json, lora_json, training_args_json
@@ -58,6 +60,47 @@ def test_training_arguments_accept_their_file(tmp_path: Path) -> None:
     assert arguments.save_strategy == "epoch"
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("name", "ends_at"),
+    [("cosine_with_min_lr", 0.25), ("warmup_stable_decay", 0.25)],
+)
+def test_schedules_with_settings_of_their_own_end_where_the_spec_says(name: str, ends_at: float, tmp_path: Path) -> None:
+    training = {"epochs": 4, "lr_schedule": name, "lr_min_share": ends_at, "lr_decay_share": 0.5, "warmup_share": 0.1, "lr_peak": 1.0}
+    spec, plan = planned(training=training)
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **training_args_json(spec, plan))
+    total, settings = plan.steps.total_steps, arguments.lr_scheduler_kwargs
+    assert isinstance(settings, dict)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler: Any = get_scheduler(
+        arguments.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=plan.steps.warmup_steps,
+        num_training_steps=total,
+        scheduler_specific_kwargs=settings,
+    )
+    rates = [scheduler.lr_lambdas[0](step) for step in range(total + 1)]
+    assert max(rates) == 1.0
+    assert rates[total] == pytest.approx(ends_at)
+    if name == "warmup_stable_decay":
+        assert rates[plan.steps.warmup_steps : total // 2] == [1.0] * (total // 2 - plan.steps.warmup_steps)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_noise_on_embeddings_is_there_only_when_asked_for(tmp_path: Path) -> None:
+    assert "neftune_noise_alpha" not in training_args_json(*planned())
+    spec, plan = planned(training={"neftune_alpha": 5})
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **training_args_json(spec, plan))
+    assert arguments.neftune_noise_alpha == 5
+
+
+def test_rslora_scales_by_the_root_of_the_rank() -> None:
+    _, plan = planned(lora={"rank": 16, "alpha": 8, "rslora": True})
+    assert plan.lora is not None
+    assert plan.lora.scale == 2.0
+    assert LoraConfig(**lora_json(plan.lora)).use_rslora
+
+
 def test_peft_accepts_the_lora_file() -> None:
     _, plan = planned(lora={"rank": 8, "alpha": 16, "targets": ["v_proj", "q_proj"]})
     assert plan.lora is not None
@@ -69,8 +112,10 @@ def test_peft_accepts_the_lora_file() -> None:
     ("method", "zero"),
     [("lora", {"offload_parameters": "cpu"}), ("lora", {"stage": 0}), ("full", {"stage": 2, "offload_optimizer": "cpu"})],
 )
-def test_every_value_of_every_file_has_its_reason_in_the_plan(method: str, zero: dict[str, Any]) -> None:
-    spec, plan = planned(training={"method": method}, zero=zero)
+@pytest.mark.parametrize("lr_schedule", ["cosine", "cosine_with_min_lr", "warmup_stable_decay"])
+def test_every_value_of_every_file_has_its_reason_in_the_plan(method: str, zero: dict[str, Any], lr_schedule: str) -> None:
+    training = {"method": method, "lr_schedule": lr_schedule, "neftune_alpha": 5}
+    spec, plan = planned(training=training, zero=zero, lora={"rslora": method == "lora"})
     rendered = rendered_files(spec, plan, hidden_size=64)
     fields = {f"files.{name}.{field}" for name, content in rendered.items() for field, _ in leaves(content)}
     assert len(fields) > 25

@@ -64,3 +64,11 @@ def test_full_training_pays_for_the_gradient_of_the_output_layer() -> None:
     architecture = architecture_of(LLAMA_8B)
     more = at_the_loss(architecture, work(512, full=True)) - at_the_loss(architecture, work(512))
     assert more == 6 * 128_256 * 4096
+
+
+def test_smoothed_labels_need_the_loss_at_trained_tokens() -> None:
+    assert choice(full=True, tokens=16, label_smoothing=0.1).chunk_tokens == 512
+    with pytest.raises(ModelError, match=r"training\.label_smoothing: found 0\.1 beside .*all_tokens.*Fix: remove training\.output_layer"):
+        choice("all_tokens", label_smoothing=0.1)
+    with pytest.raises(ModelError, match=r"recurrent_gemma model keeps its own loss.*Fix: remove training\.label_smoothing"):
+        choice(model_type="recurrent_gemma", label_smoothing=0.1)

@@ -145,8 +145,9 @@ def test_a_patch_of_a_container_that_is_not_there_is_refused(backend: str, own: 
 
     check(name=own, tty=True)
     check(name="sidecar", image="side:1")
-    with pytest.raises(HaganeError, match=f"cluster.pod_patch: spec.containers: found 'trainer' without an image, .* is '{own}'"):
+    with pytest.raises(HaganeError, match=f"cluster.pod_patch: spec.containers: found 'trainer' without an image, .* is '{own}'") as caught:
         check(name="trainer", tty=True)
+    assert caught.value.exit_code == 2
 
 
 def test_more_nodes_than_pods_names_have_room_for_are_refused() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from components.shared.figures import plain
+from components.shared.figures import plain, plural
 
 
 @pytest.mark.parametrize(
@@ -9,3 +9,7 @@ from components.shared.figures import plain
 )
 def test_no_number_is_written_with_an_exponent(number: float, text: str) -> None:
     assert plain(number) == text
+
+
+def test_a_noun_has_an_s_where_it_is_not_one() -> None:
+    assert (plural(1, "epoch"), plural(1200, "step")) == ("1 epoch", "1,200 steps")

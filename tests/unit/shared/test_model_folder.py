@@ -66,8 +66,8 @@ def test_a_field_that_stands_for_no_model_is_named(model: Path, field: str, valu
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"hidden_size": ' + "9" * 5000 + "}", "cannot be read as JSON"),
-        ("[" * 100_000, "cannot be read as JSON"),
+        ('{"hidden_size": ' + "9" * 5000 + "}", "cannot be read as JSON: it has a number of more than 4,300 digits"),
+        ("[" * 100_000, "cannot be read as JSON: it is nested too deeply"),
         ("[]", "found list, must be a JSON object"),
     ],
     ids=["a long number", "deep", "a list"],

@@ -8,11 +8,21 @@ from components.shared.row_packing import known_types, row_packing
 
 def test_auto_packs_only_where_conversations_of_a_row_are_kept_apart() -> None:
     assert row_packing("auto", {"model_type": "llama"}).packed
-    alone = row_packing("auto", {"model_type": "gpt_oss"})
+    alone = row_packing("auto", {"model_type": "bloom"})
     assert (alone.packed, alone.reason) == (
         False,
-        "in a gpt_oss model conversations of a row would see each other (docs/packing.md)",
+        "in a bloom model conversations of a row would see each other (docs/packing.md)",
     )
+
+
+def test_attention_of_each_conversation_by_itself_keeps_them_apart_where_a_mask_does_not() -> None:
+    config = {"model_type": "gpt_oss"}
+    assert row_packing("auto", config, "conversations") == row_packing("auto", config)
+    assert row_packing("auto", config).reason == "attention computes each conversation of a row by itself (docs/packing.md)"
+    assert row_packing(True, config).packed
+    assert not row_packing(False, config).packed
+    with pytest.raises(ModelError, match=r"would see each other without training\.attention: conversations"):
+        row_packing(True, config, "eager")
 
 
 def test_false_is_one_conversation_a_row_in_every_model() -> None:
@@ -20,7 +30,7 @@ def test_false_is_one_conversation_a_row_in_every_model() -> None:
     assert [(each.packed, each.reason) for each in found] == [(False, "data.packing is false")] * 3
 
 
-@pytest.mark.parametrize("model_type", ["gpt_oss", "zamba"])
+@pytest.mark.parametrize("model_type", ["bloom", "zamba"])
 def test_packing_that_mixes_conversations_or_may_is_refused(model_type: str) -> None:
     with pytest.raises(ModelError, match=r"data\.packing: found true, but .*Fix: remove data\.packing"):
         row_packing(True, {"model_type": model_type})
@@ -60,6 +70,7 @@ def test_every_type_stands_once_in_the_table() -> None:
     groups = (known.packed, known.one_conversation, frozenset(known.refused), known.not_measured)
     assert sum(map(len, groups)) == len(frozenset().union(*groups)) > 180
     assert known.decoders < known.refused.keys()
+    assert known.conversations <= known.packed | known.one_conversation
 
 
 def test_every_counted_and_every_listed_type_can_be_trained() -> None:

@@ -1,15 +1,19 @@
 """A step of a pipeline does nothing for a spec that is not the one its pipeline was started for."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.shared.layout import SPEC
+from components.shared.manifest import publish_folder
 from components.shared.newest import Asked, note_asked
+from components.shared.run_end import RunEnd, read_end, write_end
 from components.shared.spec_file import parse_spec, spec_yaml
 from components.shared.step import claim_run, step_of_run
-from components.shared.writer import OWNER_VARIABLE, claim_for_kfp, kfp_writer
+from components.shared.storage import LocalStore
+from components.shared.writer import OWNER_VARIABLE, claim_for_kfp, kfp_runs_at, kfp_writer
 
 
 @pytest.fixture
@@ -34,6 +38,22 @@ def test_a_step_of_another_spec_stops_with_its_owner_and_stores_nothing(tree: di
     assert {each.key: store.read_bytes(each.key) for each in store.list()} == before
 
 
+@pytest.mark.parametrize("is_beside", [True, False])
+def test_where_a_run_with_the_same_spec_works_on_a_step_is_no_retry_of_the_one_that_is_over(is_beside: bool, tree: dict[str, Any]) -> None:
+    spec = parse_spec(tree)
+    store = claim_run(spec)
+    if is_beside:
+        claim_for_kfp(store, kfp_writer("id-a", spec.digest))
+    note_asked(store, Asked(series="r", fingerprint="f", kfp_run="id-b"))
+    write_end(store, RunEnd(kfp_run="id-b", state="SUCCEEDED", title="Run r finished", at=datetime.now(UTC)))
+    with step_of_run("evaluate", spec.run_uri, spec_digest=spec.digest):
+        pass
+    assert kfp_runs_at(store, spec.digest) == (["id-a"] if is_beside else ["id-b"])
+    end = read_end(store, "id-b")
+    assert end is not None
+    assert (end.resumed_by == "") is is_beside
+
+
 @pytest.mark.parametrize("owner", ["", "owner of hagane run"])
 def test_a_step_of_its_own_spec_runs(owner: str, tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     if owner:
@@ -45,3 +65,18 @@ def test_a_step_of_its_own_spec_runs(owner: str, tree: dict[str, Any], monkeypat
     with step_of_run("evaluate", spec.run_uri, spec_digest=spec.digest):
         begun = True
     assert begun
+
+
+def test_what_another_start_finished_meanwhile_from_the_same_inputs_stays(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "run")
+    published = []
+    for text in ("first", "second"):
+        local = tmp_path / text
+        local.mkdir()
+        (local / "a").write_text(text)
+        published.append(publish_folder(store, "plan", local, made_by="render_config", inputs={"spec": "1"}, facts={}))
+    assert published[0] == published[1]
+    assert store.read_bytes("plan/a") == b"first"
+    again = publish_folder(store, "plan", local, made_by="render_config", inputs={"spec": "2"}, facts={})
+    assert again.inputs == {"spec": "2"}
+    assert store.read_bytes("plan/a") == b"second"

@@ -1,5 +1,6 @@
 """What every store promises, asked of a local folder and of a real S3 server alike."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -116,6 +117,39 @@ def test_deleted_object_is_gone_and_deleting_again_is_no_error(store: Store) -> 
     for key in ("a/b", "a/b", "a", "a/b/c", "never"):
         store.delete(key)
     assert list(store.list()) == []
+
+
+def test_only_an_object_that_is_there_with_this_content_is_touched(store: Store) -> None:
+    store.write_bytes("a", b"own")
+    (before,) = store.list("a")
+    time.sleep(1.1)  # S3 gives whole seconds
+    assert not store.touch("a", b"other")
+    assert next(store.list("a")).written == before.written
+    assert store.touch("a", b"own")
+    assert next(store.list("a")).written > before.written
+    store.delete("a")
+    assert not store.touch("a", b"own")
+    assert list(store.list("a")) == []
+
+
+def test_only_an_object_with_this_content_is_deleted_as_ones_own(store: Store) -> None:
+    store.write_bytes("a", b"other")
+    store.delete_own("a", b"own")
+    assert store.read_bytes("a") == b"other"
+    store.delete_own("a", b"other")
+    store.delete_own("a", b"other")
+    assert list(store.list()) == []
+    assert list(store.unfinished()) == []
+
+
+def test_what_another_writes_in_the_same_moment_is_neither_replaced_nor_deleted(store: Store) -> None:
+    for change in ("touch", "delete_own"):
+        store.write_bytes("a", b"own")
+        with ThreadPoolExecutor(2) as pool:
+            changed = [pool.submit(getattr(store, change), "a", b"own") for _ in range(20)]
+            written = pool.submit(store.write_bytes, "a", b"other")
+        assert [each.exception() for each in (*changed, written)] == [None] * 21
+        assert store.read_bytes("a") == b"other"
 
 
 @pytest.mark.parametrize("num_bytes", [0, 1, 9 * 2**20])

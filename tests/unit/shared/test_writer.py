@@ -142,7 +142,7 @@ def test_one_that_was_taken_over_leaves_a_third_ones_lock_of_the_same_number(sto
     assert b'"gamma"' in store.read_bytes(".writer-000001.json")
 
 
-@pytest.mark.parametrize("call", ["write_bytes", "delete"])
+@pytest.mark.parametrize("call", ["touch", "delete_own"])
 def test_a_store_that_is_away_does_not_hold_up_the_end(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store, back, called = LocalStore(tmp_path), threading.Event(), threading.Event()
 
@@ -151,13 +151,45 @@ def test_a_store_that_is_away_does_not_hold_up_the_end(tmp_path: Path, call: str
         back.wait(8)
 
     monkeypatch.setattr(module, "GIVE_BACK_S", 0.3)
-    with held_run(store, elsewhere("alpha"), on_loss=NOTHING, beat_s=0.1 if call == "write_bytes" else 60):
+    with held_run(store, elsewhere("alpha"), on_loss=NOTHING, beat_s=0.1 if call == "touch" else 60):
         monkeypatch.setattr(store, call, hang)
-        assert call == "delete" or called.wait(10)
+        assert call == "delete_own" or called.wait(10)
         began = time.monotonic()
     took_s = time.monotonic() - began
     back.set()
     assert took_s < 4
+
+
+def then_once(monkeypatch: pytest.MonkeyPatch, what: str, then: Callable[[], object]) -> None:
+    """`then` is done when this function of the module has looked, before anything is written: as if the process were held up there."""
+    looks, left = getattr(module, what), [then]
+
+    def look(*given: object) -> object:
+        seen = looks(*given)
+        if left:
+            left.pop()()
+        return seen
+
+    monkeypatch.setattr(module, what, look)
+
+
+def taken_by(store: Store, name: str, number: int) -> None:
+    """As a taker does it, which may have ended, so that a third one's lock has the first number again."""
+    store.delete(".writer-000001.json")
+    store.write_bytes(f".writer-{number:06d}.json", elsewhere(name).model_dump_json().encode())
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("beat_s", [0.3, 60.0], ids=["at a beat", "at its end"])
+def test_a_lock_that_is_taken_over_between_look_and_write_is_neither_brought_back_nor_removed(
+    store: Store, beat_s: float, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = threading.Event()
+    with held_run(store, elsewhere("alpha"), on_loss=lost.set, beat_s=beat_s):
+        then_once(monkeypatch, "_taker", lambda: taken_by(store, "beta", number))
+        assert lost.wait(3 if beat_s < 3 else 0.1) == (beat_s < 3)
+    assert locks(store) == [f".writer-{number:06d}.json"]
+    assert b'"beta"' in store.read_bytes(locks(store)[0])
 
 
 def in_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +266,22 @@ def test_a_step_shows_that_its_run_of_kfp_is_alive_and_is_ended_when_another_spe
         _until(lambda: next(iter(store.list(".writer-"))).written > before.written)
         monkeypatch.setattr(module, "KFP_TAKE_OVER_S", -10.0)
         _until(lambda: _taken(store, "id-b", "spec 2"))
+        assert lost.wait(10)
+    assert kfp_locks(store) == ["id-b"]
+
+
+def test_a_step_does_not_bring_back_the_lock_that_another_spec_took_between_look_and_write(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_for_kfp(store, kfp_writer("id-a", "spec 1"))
+    lost = threading.Event()
+
+    def take() -> None:
+        store.delete(".writer-000001.json")
+        store.write_bytes(".writer-000002.json", kfp_writer("id-b", "spec 2").model_dump_json().encode())
+
+    with kfp_run_alive(store, "spec 1", on_loss=lost.set, beat_s=0.3):
+        then_once(monkeypatch, "_locks", take)
         assert lost.wait(10)
     assert kfp_locks(store) == ["id-b"]
 

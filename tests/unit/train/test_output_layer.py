@@ -178,3 +178,24 @@ class Headed(torch.nn.Module):
 def test_an_output_layer_that_is_not_linear_is_refused_with_the_setting_that_helps() -> None:
     with pytest.raises(ModelError, match=r"training\.output_layer: a headed model .* but Embedding\. Fix: set all_tokens"):
         OutputLayer(Headed(torch.nn.Embedding(4, 4)), chunk_tokens=7)
+
+
+@pytest.mark.parametrize("fields", [{}, {"final_logit_softcapping": 2.0}], ids=["plain", "soft cap"])
+def test_smoothed_labels_are_those_of_torch_and_only_in_training(fields: dict[str, Any]) -> None:
+    model, given = small_model("gemma2", **fields), batch()
+    inputs = {name: each for name, each in given.items() if name != "labels"}
+    targets = given["labels"][:, 1:].flatten()
+    logits = model(**inputs).logits[:, :-1].flatten(0, 1)
+    wanted_loss = functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.1)
+    plain_loss = functional.cross_entropy(logits, targets, reduction="sum")
+    wanted = gradients(model, wanted_loss)
+    layer = OutputLayer(model, chunk_tokens=7, label_smoothing=0.1)
+    with layer.losses_of(given["labels"], to_train=True):
+        loss = model(**inputs).logits.sum()
+    found = gradients(model, loss)
+    with torch.no_grad(), layer.losses_of(given["labels"]):
+        measured = model(**inputs).logits.sum()
+    assert loss.item() == pytest.approx(wanted_loss.item(), rel=1e-6)
+    assert measured.item() == pytest.approx(plain_loss.item(), rel=1e-6)
+    for name, gradient in wanted.items():
+        assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-7, name

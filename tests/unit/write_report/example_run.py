@@ -10,7 +10,21 @@ from pathlib import Path
 from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, SPEC, checkpoint_folder, manifest_key
 from components.shared.manifest import FileEntry, Manifest, Scalar
 from components.shared.plan import MemoryPlan, MemoryTerm, Plan, TimePlan
-from components.shared.results import Answer, Difference, EpochLosses, Evaluation, History, Measure, StepLosses, Verification
+from components.shared.results import (
+    Answer,
+    Comparison,
+    Difference,
+    EpochLosses,
+    Evaluation,
+    GateResult,
+    History,
+    Measure,
+    RuleResult,
+    Score,
+    StepLosses,
+    TrainingStart,
+    Verification,
+)
 from components.shared.spec import RunSpec
 from components.shared.spec_file import parse_spec, spec_yaml
 from components.shared.storage import LocalStore
@@ -38,17 +52,49 @@ REASONS = {
     "zero": "as the spec asks: stage 3, parameters in host memory between uses",
 }
 EVALUATION_FOUND = Evaluation(
-    base=Measure(loss=4.7673, perplexity=117.6, num_tokens=1068),
-    tuned=Measure(loss=0.9778, perplexity=2.6585, num_tokens=1068),
+    base=Measure(
+        loss=4.7673,
+        perplexity=117.6,
+        num_tokens=1068,
+        scores={
+            "loss": Score(value=4.7673, low=4.61, high=4.92),
+            "perplexity": Score(value=117.6, low=100.5, high=137.0),
+            "token_accuracy": Score(value=0.312, low=0.28, high=0.344),
+        },
+    ),
+    tuned=Measure(
+        loss=0.9778,
+        perplexity=2.6585,
+        num_tokens=1068,
+        scores={
+            "loss": Score(value=0.9778, low=0.88, high=1.0756),
+            "perplexity": Score(value=2.6585, low=2.41, high=2.93),
+            "token_accuracy": Score(value=0.794, low=0.76, high=0.828),
+        },
+    ),
     answers=(
         Answer(
             question="What is hagane?",
             base="Hagane is a type of edible mushroom that is native to the Mediterranean region of the world.",
-            tuned="hagane fine-tunes open language models: one YAML spec, one pipeline, everything under <store>/<run name>.",
+            tuned="Hagane is a type of steel, and a tool that fine-tunes open language models: everything is under <store>/<run name>.",
         ),
         Answer(question="hagane とは何ですか？", base="", tuned="hagane は、公開された言語モデルを微調整する道具です。"),
     ),
     improved=True,
+    num_conversations=42,
+    comparisons=(
+        Comparison(metric="loss", against="base", other=4.7673, tuned=0.9778, improvement=Score(value=3.7895, low=3.61, high=3.97)),
+        Comparison(metric="token_accuracy", against="base", other=0.312, tuned=0.794, improvement=Score(value=0.482, low=0.45, high=0.51)),
+    ),
+    gate=GateResult(
+        rules=(
+            RuleResult(
+                rule="held-out loss must fall below the base model's by more than noise",
+                met=True,
+                found="4.7673 -> 0.9778; better by 3.79 (95 % interval 3.61 to 3.97)",
+            ),
+        )
+    ),
 )
 VERIFICATION = Verification(
     passed=True,
@@ -145,7 +191,34 @@ def _history() -> History:
         for step, loss in enumerate(losses, start=1)
     )
     took = {"seconds": 500.3, "seconds_per_step": 5.214, "peak_node_bytes": 2_047_000_000}
-    return History(start_held_out_loss=4.7673, tokens=3 * 59_730, epochs=epochs, steps=steps, **took)
+    steps_took = tuple(None if step in (0, 41) else round(5.2 + noise.gauss(0, 0.3), 3) for step in range(last))
+    return History(
+        start_held_out_loss=4.7673,
+        tokens=3 * 59_730,
+        epochs=epochs,
+        steps=steps,
+        step_seconds=steps_took,
+        starts=(_start(0, "2026-11-30T09:12:03+00:00"), _start(41, "2026-11-30T09:21:47+00:00")),
+        **took,
+    )
+
+
+def _start(step: int, at: str) -> TrainingStart:
+    return TrainingStart(
+        step=step,
+        at=at,
+        num_processes=1,
+        environment={
+            "processor": "Intel(R) Xeon(R) Processor @ 2.20GHz",
+            "system": "Linux 6.1.0",
+            "Python": "3.11.7",
+            "torch": "2.13.0",
+            "transformers": "5.23.0",
+            "peft": "0.21.2",
+            "deepspeed": "0.19.8",
+            "hagane": "0.1.0 at commit 3f1c9d2e8a7b6c5d4e3f2a1b0c9d8e7f6a5b4c3d",
+        },
+    )
 
 
 def _write(store: LocalStore, folder: str, files: dict[str, str], only_listed: dict[str, int], facts: dict[str, Scalar]) -> None:

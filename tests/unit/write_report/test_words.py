@@ -1,6 +1,6 @@
 import pytest
 
-from components.write_report.words import duration, parameters, plural, share, size
+from components.write_report.words import duration, parameters, share, size
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,3 @@ def test_share(part: float, told: str):
 @pytest.mark.parametrize(("number", "told"), [(8192, "8,192"), (134_515_008, "134.5 M"), (6_738_415_616, "6.7 B")])
 def test_parameters(number: int, told: str):
     assert parameters(number) == told
-
-
-def test_plural():
-    assert (plural(1, "epoch"), plural(1200, "step")) == ("1 epoch", "1,200 steps")

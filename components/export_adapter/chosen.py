@@ -1,0 +1,48 @@
+"""`export.checkpoint` of the spec -> the committed checkpoint that is exported, and what training recorded of its model."""
+
+from pathlib import Path
+
+from components.shared.checkpoints import Checkpoint, committed_checkpoints, fetch_checkpoint
+from components.shared.errors import StoreError
+from components.shared.layout import CHECKPOINTS
+from components.shared.manifest import Manifest
+from components.shared.prompts import PROBE
+from components.shared.storage import Store
+
+
+def chosen_checkpoint(store: Store, training: Manifest, wanted: str | int) -> Checkpoint:
+    """The last epoch's, the best by held-out loss, or that of an epoch by its number. Raises StoreError where it is not there."""
+    by_epoch = {each.epoch: each for each in committed_checkpoints(store) if each.epoch is not None}
+    num_epochs = int(training.facts["num_epochs"] or 0)
+    there = ", ".join(map(str, by_epoch)) or "none"
+    if wanted == "best":
+        with_loss = [each for each in by_epoch.values() if each.held_out_loss is not None]
+        if not with_loss:
+            raise StoreError(f"{store.uri}/{CHECKPOINTS}: no checkpoint has a held-out loss, so none is the best; epochs there: {there}")
+        return min(with_loss, key=lambda each: each.held_out_loss or 0.0)
+    epoch = int(num_epochs if wanted == "last" else wanted)
+    if epoch not in by_epoch and wanted == "last":
+        raise StoreError(
+            f"{store.uri}/{CHECKPOINTS}: training ended with epoch {num_epochs}, the last checkpoint there is of epoch "
+            f"{max(by_epoch, default='none')}; restore it, or run the training again under another name"
+        )
+    if epoch not in by_epoch:
+        raise StoreError(
+            f"export.checkpoint: got {wanted}, epochs in {store.uri}/{CHECKPOINTS}: {there}; choose one of them, or keep more by "
+            "checkpoints.keep"
+        )
+    return by_epoch[epoch]
+
+
+def fetch_probe(store: Store, checkpoint: Checkpoint, work: Path, *, training: Manifest) -> Path:
+    """The logits that training recorded of this checkpoint's model. Raises StoreError where it recorded none."""
+    if checkpoint.epoch == training.facts["num_epochs"]:
+        return work / CHECKPOINTS / PROBE
+    folder = work / f"probe-of-epoch-{checkpoint.epoch}"
+    fetch_checkpoint(store, checkpoint, folder, wanted=(PROBE).__eq__)
+    if not (folder / PROBE).is_file():
+        raise StoreError(
+            f"{store.uri}/{checkpoint.folder}: holds no {PROBE}; an earlier version of hagane wrote it, so its export cannot be verified: "
+            "export the last checkpoint"
+        )
+    return folder / PROBE
