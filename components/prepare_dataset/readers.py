@@ -119,13 +119,13 @@ def _decoded_lines(path: Path, encoding: str) -> Iterator[str]:
 
 
 def _batches(path: Path, batches: Callable[[Path], Iterator[pa.RecordBatch]]) -> Iterator[Place]:
-    """Rows, numbered from 1. A struct has every key that any row has: null ones are left out at every depth."""
+    """Rows, numbered from 1. A struct has every key that any row has: null ones are left out at every depth below the columns."""
     number = 0
     try:
         for batch in batches(path):
             for record in batch.to_pylist():
                 number += 1
-                yield Place(number, _without_nulls(record))
+                yield Place(number, {key: _without_nulls(value) for key, value in record.items()})
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
