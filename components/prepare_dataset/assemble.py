@@ -108,7 +108,23 @@ def pack_sets(data: DataSpec, records: Records, encoded: Samples, *, row_tokens:
             raise DataError(f"{name}: every conversation is longer than data.row_tokens {row_tokens}, none is left; raise it")
     if not train.samples:
         raise DataError("data.train: every record is bad and was skipped, none is left; set data.on_bad_record: fail to see why")
+    if not held_out.samples:
+        refuse_no_held_out(data)
     return train, held_out
+
+
+def refuse_no_held_out(data: DataSpec) -> None:
+    """Raises DataError where held-out records are asked for; called where none can be used."""
+    if data.held_out is not None:
+        raise DataError(
+            "data.held_out: every record is bad, refused by the template or longer than a row, so the model could not be measured. "
+            "Fix: correct them (data.on_bad_record: fail shows what is bad), or raise data.row_tokens"
+        )
+    if data.holds_out:
+        raise DataError(
+            f"data.held_out_share: {data.held_out_share:g} of data.train was set aside, and every record of it is refused by the template "
+            "or longer than a row, so the model could not be measured. Fix: correct or remove bad records, raise the share, or set it to 0"
+        )
 
 
 def samples_in(encoded: Samples, conversations: Chosen[Conversation]) -> Chosen[Encoded]:

@@ -271,6 +271,35 @@ def test_more_bad_records_than_the_limit_stop_the_run_in_check_and_prepare(spec:
     assert check(strict) == list(raised.value.problems)
 
 
+REFUSED = [("user", "q"), ("assistant", "a"), ("assistant", "b")]
+TOO_LONG = [("user", "q"), ("assistant", "とても長い。" * 100)]
+
+
+@pytest.mark.parametrize("records", [[REFUSED], [TOO_LONG], [REFUSED, TOO_LONG]])
+def test_a_run_whose_held_out_records_are_all_left_out_is_refused(spec: RunSpec, records: list[list[tuple[str, str]]]) -> None:
+    """Nothing could be measured, and the run would say so after training."""
+    turns = [{"messages": [{"role": role, "content": content} for role, content in each]} for each in records]
+    Path(spec.data.held_out_name or "").write_text("".join(json.dumps(each) + "\n" for each in turns))
+    template = Path(spec.data.train_name).with_suffix(".jinja")
+    template.write_text(REFUSES_TWO_ANSWERS)
+    lenient = _changed(spec, chat_template=str(template), on_bad_record="skip", too_long="drop")
+    with pytest.raises(DataError, match=r"^data.held_out: every (record|conversation) is "):
+        _prepare(lenient)
+    (line,) = check(lenient)
+    assert line.startswith("data.held_out: every record is bad, refused by the template or longer than a row")
+
+
+def test_a_held_out_share_of_records_that_are_left_out_is_refused(spec: RunSpec) -> None:
+    talks = [[("user", f"q{number}"), ("assistant", "a")] for number in range(8)]
+    held_out = load_source(_with_records(spec, *talks), now=datetime.now()).records.held_out
+    questions = {each.messages[0].content for each in held_out}
+    longer = [[talk[0], ("assistant", "とても長い。" * 100)] if talk[0][1] in questions else talk for talk in talks]
+    dropping = _with_records(spec, *longer, too_long="drop")
+    assert check(dropping)[0].startswith("data.held_out_share: 0.1 of data.train was set aside")
+    with pytest.raises(DataError):
+        _prepare(dropping)
+
+
 def test_a_file_that_cannot_be_read_to_its_end_is_never_skipped(spec: RunSpec, tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('[{"instruction": "q", "output": "a"}, {"instruction": "q')
     with pytest.raises(DataError, match=r"cut.json:1: the JSON list cannot be read on"):
