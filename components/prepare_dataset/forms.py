@@ -228,6 +228,8 @@ FORMS = (
     *_LONGER_FORMS,
     Form("text", {"text": ("text",)}, ("text",), _text, never_with=("parent_id", "role", *sorted(_NO_TEXT))),
 )
+_ALSO_READ = ("documents", "label", "parent_id", "role")
+"""Keys that no form reads, and that decide about a record."""
 FORM_NAMES = tuple(form.name for form in FORMS)
 
 
@@ -243,6 +245,14 @@ def recognised(record: Mapping[str, Any], columns: Mapping[str, str]) -> Form | 
 def nearest(record: Mapping[str, Any], columns: Mapping[str, str]) -> Form | None:
     """The form whose needed keys a record has, of which some are empty."""
     return next((form for form in FORMS if form.has_keys(record, columns)), None)
+
+
+def read_keys(keys: Sequence[str], columns: Mapping[str, str]) -> set[str]:
+    """Of the columns of a file, those that are looked at where its records are read; all of them where they are of no form."""
+    if nearest(dict.fromkeys(keys), columns) is None:
+        return set(keys)
+    named = {key for form in FORMS for names in form.columns.values() for key in names}
+    return set(keys) & {*named, *columns.values(), *_ALSO_READ}
 
 
 def unknown_form(record: Mapping[str, Any]) -> str:

@@ -9,11 +9,12 @@ import io
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from components.prepare_dataset.bad_records import Problems, first_problems, joined, problem_lines
 from components.prepare_dataset.conversations import Conversation, Message, kind_of, read_conversation
-from components.prepare_dataset.forms import Form, Text, Tokens, form_named, missing_columns, nearest, recognised, unknown_form
+from components.prepare_dataset.forms import Form, Text, Tokens, form_named, missing_columns, nearest, read_keys, recognised, unknown_form
 from components.prepare_dataset.readers import Place, read_places
 from components.prepare_dataset.source_files import files_of, kind_of_name, on_this_machine, unpacked
 from components.prepare_dataset.stored import Chosen, Conversations
@@ -111,7 +112,8 @@ def _read_file(
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         reader = _RecordReader(source, name, of_file, of_records)
         with unpacked(path, name) as plain:
-            places = read_places(plain, kind_of_name(name), source.encoding)
+            wanted = partial(read_keys, columns=source.columns)
+            places = read_places(plain, kind_of_name(name), source.encoding, wanted)
             for place in places:
                 conversation = reader.read(place)
                 if conversation is not None:
