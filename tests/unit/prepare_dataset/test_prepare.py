@@ -355,6 +355,25 @@ def test_automatic_rows_hold_the_longest_conversation(spec: RunSpec) -> None:
     assert check(unpacked) == []
 
 
+def test_automatic_rows_are_as_long_as_what_the_mixture_takes(spec: RunSpec, tmp_path: Path) -> None:
+    short = "".join(json.dumps({"prompt": f"q{n}", "completion": "a"}) + "\n" for n in range(8))
+    (tmp_path / "short.jsonl").write_text(short)
+    (tmp_path / "held_out.jsonl").write_text(short)
+    sources = [{"path": str(tmp_path / "short.jsonl")}, {"path": spec.data.train_name, "repeat": 1e-9}]
+    mixed = _changed(spec, train=sources, row_tokens="auto", packing=False)
+    facts = _prepare(mixed).facts
+    assert (facts["num_conversations"], facts["row_tokens"]) == (8, 64)
+
+
+def test_a_long_text_is_cut_and_not_dropped_for_automatic_rows(spec: RunSpec, tmp_path: Path) -> None:
+    sentence = "12 plus 7 is 19. 港の色は青です。"
+    texts = [*({"text": f"text {n} {sentence * 8}"} for n in range(600)), {"text": sentence * 40}]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(each) + "\n" for each in texts))
+    long = _changed(spec, train=str(tmp_path / "texts.jsonl"), row_tokens="auto", too_long="drop", packing=False)
+    facts = _prepare(long).facts
+    assert (facts["dropped"], facts["row_tokens"]) == (0, 448)
+
+
 def test_automatic_rows_are_refused_where_the_model_knows_too_few_positions(spec: RunSpec) -> None:
     long = _with_records(spec, *([("user", f"q{n}"), ("assistant", "word " * 400)] for n in range(10)), row_tokens="auto")
     with pytest.raises(DataError, match=r"data.row_tokens: auto makes rows of at most 512 tokens, .* and 10 of 10 conversations have more"):
