@@ -337,6 +337,18 @@ def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None
         assert told in problem
 
 
+@pytest.mark.parametrize("field", ["repeat", "weight"])
+def test_held_out_sources_are_measured_once_and_have_no_weight(spec: RunSpec, field: str) -> None:
+    tree = spec.model_dump(mode="json")
+    sources = [spec.data.held_out_name, {"path": "a", field: 2}]
+    with pytest.raises(SpecError) as raised:
+        spec_from_parameter({**tree, "data": {**tree["data"], "held_out": sources[1:] if field == "weight" else sources}})
+    number = 1 if field == "weight" else 2
+    (problem,) = raised.value.problems
+    assert f"data.held_out: source {number}: {field}: not for held-out sources" in problem
+    assert len(_changed(spec, held_out=sources[:1]).data.held_out_sources) == 1
+
+
 def test_198_conversations_of_batch_1_in_5_epochs_are_990_steps(spec: RunSpec) -> None:
     write_conversations(Path(spec.data.train_name), 198, seed=1)
     tree = _changed(spec, packing=False).model_dump(mode="json")
