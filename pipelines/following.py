@@ -62,12 +62,13 @@ class Screen:
         self._task = self._bar.add_task("", total=None, visible=False, unit="", note="")
 
     def __enter__(self) -> "Screen":
-        if self._console.is_terminal:
+        if self._console.is_interactive:
             self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._console.is_interactive:  # elsewhere rich would print an empty line
+            self._bar.stop()
 
     def show(self, event: Event) -> None:
         event = dict(event)
@@ -116,7 +117,7 @@ class Screen:
         )
         now = time.monotonic()
         is_last = event["done"] == event["total"]
-        if not self._console.is_terminal and (is_last or now - self._last_progress >= QUIET_SECONDS):
+        if not self._console.is_interactive and (is_last or now - self._last_progress >= QUIET_SECONDS):
             self._last_progress = now
             before = "" if self._step in self._steps else f"{self._step}: "
             self._console.print(f"      {before}{event['done']}/{event['total']} {event['unit']}  {note}")

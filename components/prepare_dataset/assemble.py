@@ -5,7 +5,6 @@ Text and tokens are kept on disk (stored.py); in memory is what rows are decided
 
 import time
 from array import array
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from components.prepare_dataset.row_length import RowLength, row_length
 from components.prepare_dataset.rows import write_rows
 from components.prepare_dataset.shown_samples import shown_samples
 from components.prepare_dataset.source import Model, Records, Source
-from components.prepare_dataset.stored import Chosen, PackedSample, Samples, stored, stored_samples
+from components.prepare_dataset.stored import Chosen, PackedSample, Samples, lengths_of, samples_in, split_by_length, stored, stored_samples
 from components.prepare_dataset.tokens import Encoded, Encoder, encode
 from components.shared.errors import DataError
 from components.shared.manifest import Scalar
@@ -35,6 +34,7 @@ from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, Tok
 
 _NUM_SAMPLE_TEXTS = 50
 _SAMPLE_CHARACTERS = 4000
+_NONE_LEFT = "data.train: every record is bad and was skipped, none is left; set data.on_bad_record: fail to see why"
 
 Progress = Callable[[int, int], None]
 """Is called with (done, total) after each chunk."""
@@ -87,14 +87,33 @@ def assemble(
 
 def row_length_of(data: DataSpec, source: Source, encoded: Samples) -> RowLength:
     """How many tokens a row has. Raises DataError where auto cannot make rows long enough and nothing may be dropped."""
-    row = row_length(data, encoded.lengths, source.model.config, packed=source.model.packing.packed)
-    if data.row_tokens == "auto" and data.too_long == "refuse" and max(encoded.lengths) > row.tokens:
-        longer = sum(length > row.tokens for length in encoded.lengths)
+    row = row_of_used(data, source, encoded)
+    lengths = lengths_of(used_samples(source.records, encoded))
+    if data.row_tokens == "auto" and data.too_long == "refuse" and max(lengths) > row.tokens:
+        longer = sum(length > row.tokens for length in lengths)
         raise DataError(
-            f"data.row_tokens: auto makes rows of at most {row.tokens} tokens, as {row.reason}, and {longer} of {len(encoded)} "
+            f"data.row_tokens: auto makes rows of at most {row.tokens} tokens, as {row.reason}, and {longer} of {len(lengths)} "
             "conversations have more. Fix: set data.too_long: drop, or split them"
         )
     return row
+
+
+def row_of_used(data: DataSpec, source: Source, encoded: Samples) -> RowLength:
+    """How many tokens a row has, by the samples that are trained on or held out. Raises DataError where there are none."""
+    samples = used_samples(source.records, encoded)
+    if not samples:
+        raise DataError(_NONE_LEFT)
+    is_text, sources = encoded.conversations.is_text, encoded.sources
+    whole, texts = array("I"), array("I")
+    for number in samples.numbers:
+        (texts if is_text[sources[number]] else whole).append(encoded.lengths[number])
+    return row_length(data, whole, source.model.config, packed=source.model.packing.packed, texts=texts)
+
+
+def used_samples(records: Records, encoded: Samples) -> Chosen[Encoded]:
+    """All that are trained on or held out; records that a mixture leaves out are not among them."""
+    both = (samples_in(encoded, part).numbers for part in (records.train, records.held_out))
+    return encoded[:].of(array("I", chain.from_iterable(both)))
 
 
 def pack_sets(data: DataSpec, records: Records, encoded: Samples, *, row_tokens: int, packed: bool) -> tuple[PackedSet, PackedSet]:
@@ -107,32 +126,24 @@ def pack_sets(data: DataSpec, records: Records, encoded: Samples, *, row_tokens:
         if part.dropped and not part.samples:
             raise DataError(f"{name}: every conversation is longer than data.row_tokens {row_tokens}, none is left; raise it")
     if not train.samples:
-        raise DataError("data.train: every record is bad and was skipped, none is left; set data.on_bad_record: fail to see why")
+        raise DataError(_NONE_LEFT)
+    if not held_out.samples:
+        refuse_no_held_out(data)
     return train, held_out
 
 
-def samples_in(encoded: Samples, conversations: Chosen[Conversation]) -> Chosen[Encoded]:
-    """The samples of these conversations, in their order."""
-    sources = encoded.sources
-    numbers = array("I")
-    for conversation in conversations.numbers:
-        first = bisect_left(sources, conversation)
-        numbers.extend(range(first, bisect_right(sources, conversation, lo=first)))
-    return Chosen(encoded, numbers)
-
-
-def split_by_length(samples: Chosen[Encoded], row_tokens: int) -> tuple[Chosen[Encoded], Chosen[Encoded]]:
-    """(those that fit a row, those that do not)."""
-    lengths = stored_samples(samples).lengths
-    kept = array("I", (number for number in samples.numbers if lengths[number] <= row_tokens))
-    dropped = array("I", (number for number in samples.numbers if lengths[number] > row_tokens))
-    return samples.of(kept), samples.of(dropped)
-
-
-def lengths_of(samples: Chosen[Encoded]) -> "array[int]":
-    """In tokens."""
-    lengths = stored_samples(samples).lengths
-    return array("I", (lengths[number] for number in samples.numbers))
+def refuse_no_held_out(data: DataSpec) -> None:
+    """Raises DataError where held-out records are asked for; called where none can be used."""
+    if data.held_out is not None:
+        raise DataError(
+            "data.held_out: every record is bad, refused by the template or longer than a row, so the model could not be measured. "
+            "Fix: correct them (data.on_bad_record: fail shows what is bad), or raise data.row_tokens"
+        )
+    if data.holds_out:
+        raise DataError(
+            f"data.held_out_share: {data.held_out_share:g} of data.train was set aside, and every record of it is refused by the template "
+            "or longer than a row, so the model could not be measured. Fix: correct or remove bad records, raise the share, or set it to 0"
+        )
 
 
 def _kept_set(samples: Chosen[Encoded], row_tokens: int, *, packed: bool) -> PackedSet:
@@ -176,7 +187,7 @@ def encode_all(
     encoded.skipped = joined((records.skipped, problems))
     refuse_bad(data, encoded.skipped, num_records=len(conversations) + num_skipped(records.skipped))
     if not encoded:
-        raise DataError("data.train: every record is bad and was skipped, none is left; set data.on_bad_record: fail to see why")
+        raise DataError(_NONE_LEFT)
     return encoded
 
 
@@ -252,6 +263,7 @@ def _quality(
             *dropped_cautions(dropped_lengths, everything),
             *token_cautions(model.encoder, everything, model.resolved.folder, model.config),
         ),
+        sources=records.uses,
         turns=dict(stored(records.train).roles.most_common()),
         row_sizes=row_sizes(array("I", chain(lengths_of(everything), dropped_lengths)), row_tokens),
         samples=shown_samples(model.encoder.tokenizer, train.samples, dropped.numbers),

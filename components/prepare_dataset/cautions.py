@@ -30,6 +30,8 @@ Noted = Mapping[str, tuple[int, str]]
 def data_cautions(records: Records, copies: Places, leaks: Places) -> Iterator[str]:
     if records.train and not records.held_out:
         yield NOTHING_HELD_OUT
+    for path in records.unused:
+        yield f"{path}: no record of it is trained on, as its repeat or weight is small or all of it is held out; raise it, or remove it"
     if copies.count:
         yield f"{copies.count} conversations stand more than once in data.train, such as {', '.join(copies.first[0][:2])}"
     if leaks.count:

@@ -4,14 +4,14 @@ import heapq
 from collections import defaultdict
 from collections.abc import Sequence
 
-from components.prepare_dataset.assemble import Progress, encoded_chunk, refuse_too_long
+from components.prepare_dataset.assemble import Progress, encoded_chunk, refuse_no_held_out, refuse_too_long
 from components.prepare_dataset.bad_records import joined, num_skipped, refuse_bad
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.in_processes import in_processes
 from components.prepare_dataset.row_length import longest_row
 from components.prepare_dataset.source import Source
 from components.prepare_dataset.stored import Chosen, Samples, stored
-from components.prepare_dataset.tokens import Encoder, rendered
+from components.prepare_dataset.tokens import Encoder, encode, rendered
 from components.shared.spec import DataSpec
 
 _LOOKED_AT = 8
@@ -34,14 +34,23 @@ def check_conversations(data: DataSpec, source: Source, *, progress: Progress, p
     samples = Samples(conversations)
     for index, sample in chunk:
         samples.append(some[index], sample)
+    most = longest_row(source.model.config) if data.row_tokens == "auto" else data.row_tokens
+    if not _any_fits(encoder, records.held_out, most):
+        refuse_no_held_out(data)
     if data.too_long == "refuse":
-        most = longest_row(source.model.config) if data.row_tokens == "auto" else data.row_tokens
         refuse_too_long([samples[:]], most, what="conversations looked at")
 
 
 def rendering_problems(encoder: Encoder, conversations: Sequence[Conversation]) -> dict[str, list[str]]:
     """Problem -> the places of all conversations that the template cannot write as training needs it; nothing is tokenised."""
     return rendered(encoder, conversations)[1]
+
+
+def _any_fits(encoder: Encoder, part: Chosen[Conversation], row_tokens: int) -> bool:
+    """Whether a conversation can be trained on and fits a row; the shortest are looked at first, mostly eight of them."""
+    by_length = part.of(sorted(part.numbers, key=stored(part).num_characters.__getitem__))
+    chunks = (by_length[start : start + _LOOKED_AT] for start in range(0, len(by_length), _LOOKED_AT))
+    return any(len(each.ids) <= row_tokens for chunk in chunks for each in encode(encoder, list(chunk))[0])
 
 
 def _looked_at(part: Chosen[Conversation]) -> list[int]:

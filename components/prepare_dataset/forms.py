@@ -67,7 +67,7 @@ class Form:
     needed_kinds: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
     """Kinds of value that a needed column must have for the form to be recognised; text unless named."""
     never_with: tuple[str, ...] = ()
-    """Keys of a record that is of another form."""
+    """Keys of a record that is of another form, whatever their values."""
 
     def values(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> Values:
         found: dict[str, Any] = {}
@@ -79,9 +79,16 @@ class Form:
                 found[name] = value
         return found
 
+    def has_keys(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> bool:
+        """Whether each needed column is there, be it empty."""
+        if any(key in record for key in self.never_with):
+            return False
+        keys = ((columns[name],) if name in columns else self.columns[name] for name in self.needed)
+        return all(any(key in record for key in each) for each in keys)
+
     def fits(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> bool:
         values = self.values(record, columns)
-        if any(key in record for key in self.never_with):
+        if any(key in record and key not in columns.values() for key in self.never_with):
             return False
         return all(isinstance(values.get(name), self.needed_kinds.get(name, (str,))) for name in self.needed)
 
@@ -173,7 +180,7 @@ def _tokens(values: Values) -> Tokens:
     return Tokens(values["input_ids"], values.get("labels"), values.get("attention_mask"))
 
 
-FORMS = (
+_LONGER_FORMS = (
     Form("messages", {"messages": ("messages",), "tools": ("tools", "functions")}, ("messages",), _messages, {"messages": (list,)}),
     Form(
         "sharegpt",
@@ -215,8 +222,14 @@ FORMS = (
         _tokens,
         {"input_ids": (list,)},
     ),
-    Form("text", {"text": ("text",)}, ("text",), _text, never_with=("parent_id", "role")),
 )
+_NO_TEXT = {key for form in _LONGER_FORMS for name in form.needed for key in form.columns[name]} - {"text"}
+FORMS = (
+    *_LONGER_FORMS,
+    Form("text", {"text": ("text",)}, ("text",), _text, never_with=("parent_id", "role", *sorted(_NO_TEXT))),
+)
+_ALSO_READ = ("documents", "label", "parent_id", "role")
+"""Keys that no form reads, and that decide about a record."""
 FORM_NAMES = tuple(form.name for form in FORMS)
 
 
@@ -227,6 +240,19 @@ def form_named(name: str) -> Form:
 def recognised(record: Mapping[str, Any], columns: Mapping[str, str]) -> Form | None:
     """The form of a record, by its keys and the kinds of their values."""
     return next((form for form in FORMS if form.fits(record, columns)), None)
+
+
+def nearest(record: Mapping[str, Any], columns: Mapping[str, str]) -> Form | None:
+    """The form whose needed keys a record has, of which some are empty."""
+    return next((form for form in FORMS if form.has_keys(record, columns)), None)
+
+
+def read_keys(keys: Sequence[str], columns: Mapping[str, str]) -> set[str]:
+    """Of the columns of a file, those that are looked at where its records are read; all of them where they are of no form."""
+    if nearest(dict.fromkeys(keys), columns) is None:
+        return set(keys)
+    named = {key for form in FORMS for names in form.columns.values() for key in names}
+    return set(keys) & {*named, *columns.values(), *_ALSO_READ}
 
 
 def unknown_form(record: Mapping[str, Any]) -> str:
@@ -249,7 +275,8 @@ def _advice(record: Mapping[str, Any]) -> str:
     longest = sorted(texts, key=lambda key: -len(record[key]))[:2]
     if len(longest) == 2:
         prompt, completion = (key for key in texts if key in longest)
-        return f"write, with the right keys, data: {{format: prompt_completion, columns: {{prompt: {prompt}, completion: {completion}}}}}"
+        pair = f"data: {{format: prompt_completion, columns: {{prompt: {prompt}, completion: {completion}}}}}"
+        return f"write, with the right keys, {pair}" + ("; or data: {format: text} to train on text alone" if "text" in texts else "")
     if texts:
         return f"to train on all of it, write data: {{format: text, columns: {{text: {longest[0]}}}}}; or write records such as {_MESSAGES}"
     return f"write records such as {_MESSAGES}"

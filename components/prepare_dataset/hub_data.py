@@ -47,6 +47,11 @@ def hub_files(source: str, *, suffixes: Iterable[str], is_records: Callable[[str
     inside = (path.relative_to(snapshot) for path in snapshot.rglob("*") if path.is_file())
     wanted = sorted(str(path) for path in inside if _is_named(str(path), address.path))
     found = [path for path in wanted if path == address.path or is_records(Path(path).name)]
+    if found != [address.path] and not _is_listed(address, snapshot):
+        raise DataError(
+            f"{source}: the cache of the hub on this machine holds {len(found)} files of records of it and no list of all, so some may be "
+            f"missing. Fix: fetch it where there is a network: {_download_line(address)}"
+        )
     if not found:
         raise DataError(f"{source}: the data set holds no file of records there; look at its files on the hub and name others")
     return [f"{SCHEME}{address.name}@{snapshot.name}/{path}" for path in found]
@@ -108,7 +113,8 @@ def _snapshot(source: str, address: HubAddress, suffixes: Iterable[str]) -> Path
         complaint = f"no address of a data set of the hub, must be such as {_FORM}"
     except (errors.HfHubHTTPError, HTTPError, OSError) as error:
         complaint = f"the download from the hub broke off ({cause_of(error)}); run the same command again"
-        if _may_pass(error):
+        no_answer = status_of(error) is None and isinstance(error, (HTTPError, ConnectionError, TimeoutError))
+        if no_answer or status_of(error) in BUSY:
             kind = HubUnreachable
     raise kind(f"{source}: {complaint}") from None
 
@@ -116,6 +122,19 @@ def _snapshot(source: str, address: HubAddress, suffixes: Iterable[str]) -> Path
 def _download_line(address: HubAddress) -> str:
     revision = f" --revision {address.revision}" if address.revision else ""
     return f"hf download --repo-type dataset {address.name}{revision}"
+
+
+def _is_listed(address: HubAddress, snapshot: Path) -> bool:
+    """Whether the cache has the list of the revision's files, by which the client itself refuses a part of them. It comes with
+    a download of several files; one file, fetched by its name, brings none."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        huggingface_hub.get_cached_repo_tree(address.name, repo_type="dataset", revision=snapshot.name)
+    except errors.CachedRepoTreeNotFoundError:
+        return False
+    return True
 
 
 def _may_pass(error: BaseException | None) -> bool:

@@ -1,12 +1,10 @@
 """Conversations, and with a model their tokens -> lines of text that say what the data is before a run is paid for."""
 
 import textwrap
-from array import array
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
-from components.prepare_dataset.assemble import Progress, encode_all, lengths_of, no_progress, samples_in, split_by_length
+from components.prepare_dataset.assemble import Progress, encode_all, no_progress, row_of_used, used_samples
 from components.prepare_dataset.bad_records import skipped_cautions
 from components.prepare_dataset.cautions import data_cautions, dropped_cautions, near_cautions, token_cautions
 from components.prepare_dataset.conversations import Conversation
@@ -14,10 +12,18 @@ from components.prepare_dataset.held_out import copies, leaks, repeated
 from components.prepare_dataset.near_duplicates import near_duplicates
 from components.prepare_dataset.quality import row_sizes
 from components.prepare_dataset.records import RecordFile
-from components.prepare_dataset.row_length import row_length
 from components.prepare_dataset.shown_samples import ShownSample, ShownToken, shown_samples
 from components.prepare_dataset.source import Source
-from components.prepare_dataset.stored import Chosen, Conversations, Samples, stored, stored_samples
+from components.prepare_dataset.stored import (
+    Chosen,
+    Conversations,
+    Samples,
+    lengths_of,
+    samples_in,
+    split_by_length,
+    stored,
+    stored_samples,
+)
 from components.prepare_dataset.texts import is_tokens, token_row
 from components.prepare_dataset.tokens import Encoded
 from components.shared.log import JSON_MARK
@@ -45,14 +51,14 @@ def dataset_lines(source: Source, data: DataSpec, *, progress: Progress = no_pro
     """What a spec's data is, as its model reads it. Raises DataError where it cannot be trained on."""
     records, encoder = source.records, source.model.encoder
     encoded = encode_all(data, encoder, records, progress=progress)
-    row = row_length(data, encoded.lengths, source.model.config, packed=source.model.packing.packed)
+    row = row_of_used(data, source, encoded)
     row_tokens = row.tokens
     yield f"form            {', '.join(dict.fromkeys(records.forms))}"
     yield f"template        {encoder.template.name}"
+    yield from (f"source          {line}" for line in records.uses)
     yield from _conversation_lines(stored(records.train))
     yield f"held out        {len(records.held_out):,} conversations"
-    both = (samples_in(encoded, part) for part in (records.train, records.held_out))
-    samples = encoded[:].of(array("I", chain.from_iterable(part.numbers for part in both)))
+    samples = used_samples(records, encoded)
     yield f"row_tokens      {row_tokens:,}: {row.reason}"
     yield from _length_lines(samples, row_tokens)
     warnings = [*skipped_cautions(encoded.skipped), *_warnings(source, encoded, samples, row_tokens)]

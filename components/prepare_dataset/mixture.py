@@ -2,6 +2,7 @@
 
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -34,6 +35,33 @@ def mixed(
         more = digests[number] * _SPREAD % 2**64 < (often[owner] - whole) * 2.0**64
         chosen.extend([number] * (whole + more))
     return train.of(chosen)
+
+
+def source_uses(
+    mixture: Chosen[Conversation],
+    files: Sequence[RecordFile],
+    sources: Sequence[SourceSpec],
+) -> tuple[str, ...]:
+    """For people, one line a source: how many of its records are trained on in an epoch. None where there is one source."""
+    if len(sources) == 1 and sources[0].repeat == 1:
+        return ()
+    read = (len(file.conversations) for file in files)
+    return tuple(
+        f"{source.path}: {num_used:,} records in an epoch, {num_read:,} were read"
+        for source, num_used, num_read in zip(sources, _num_used(mixture, files), read, strict=True)
+    )
+
+
+def unused_sources(mixture: Chosen[Conversation], files: Sequence[RecordFile], sources: Sequence[SourceSpec]) -> tuple[str, ...]:
+    """Paths of sources of which no record is trained on."""
+    return tuple(source.path for source, num_used in zip(sources, _num_used(mixture, files), strict=True) if not num_used)
+
+
+def _num_used(mixture: Chosen[Conversation], files: Sequence[RecordFile]) -> list[int]:
+    """Records of each file in an epoch."""
+    ends = list(accumulate(len(file.conversations) for file in files))
+    uses = Counter(bisect_right(ends, number) for number in mixture.numbers)
+    return [uses[place] for place in range(len(files))]
 
 
 def _often(train: Chosen[Conversation], owners: Sequence[int], sources: Sequence[SourceSpec]) -> list[float]:

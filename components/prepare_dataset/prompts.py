@@ -39,7 +39,8 @@ def write_prompts(source: Source, folder: Path, *, row_tokens: int) -> None:
 def chosen_conversations(encoder: Encoder, conversations: Chosen[Conversation], *, row_tokens: int) -> list[Encoded]:
     """Up to four that fit a row, from the shortest to the longest of those looked at."""
     num_characters = stored(conversations).num_characters
-    by_length = conversations.of(sorted(conversations.numbers, key=num_characters.__getitem__))
+    once = dict.fromkeys(conversations.numbers)  # a source with `repeat` has each several times
+    by_length = conversations.of(sorted(once, key=num_characters.__getitem__))
     candidates = spread(by_length, NUM_CANDIDATES)
     fitting = _fitting(encoder, candidates, row_tokens) or _fitting(encoder, by_length, row_tokens)
     return spread(sorted(fitting, key=lambda each: len(each.ids)), NUM_PROMPTS)
@@ -97,8 +98,11 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def _fitting(encoder: Encoder, conversations: Sequence[Conversation], row_tokens: int) -> list[Encoded]:
+    """The samples that fit a row, of the first conversations that have 16 such or of all."""
     fitting: list[Encoded] = []
     for start in range(0, len(conversations), NUM_CANDIDATES):
-        encoded, _ = encode(encoder, conversations[start : start + NUM_CANDIDATES])
+        encoded, _ = encode(encoder, list(conversations[start : start + NUM_CANDIDATES]))  # kept on disk, each look is another object
         fitting += [each for each in encoded if len(each.ids) <= row_tokens]
+        if len(fitting) >= NUM_CANDIDATES:
+            break
     return fitting

@@ -108,6 +108,8 @@ class Quality(FrozenModel):
     skipped: int = 0
     """Bad records that were left out, as `data.on_bad_record` says."""
     warnings: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    """How many records of each source are trained on in an epoch, where there are several."""
     turns: dict[str, int] = Field(default_factory=dict)
     """Turns of each role."""
     row_sizes: tuple[RowSize, ...] = ()

@@ -7,7 +7,7 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +34,8 @@ _JAPANESE = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 _LONGEST_INTEGER = 4300
 """Digits that Python reads as an integer (sys.int_info.default_max_str_digits)."""
 
+ReadKeys = Callable[[Sequence[str]], set[str]]
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -49,8 +51,9 @@ class Place:
     """Of a list, which may have many records on one line: which of them, from 1."""
 
 
-def read_places(path: Path, kind: str, encoding: str = "utf-8") -> Iterator[Place]:
-    """Every record of the file, in order; blank lines are none. `kind` is the suffix of its name, such as `.csv`.
+def read_places(path: Path, kind: str, encoding: str = "utf-8", read_keys: ReadKeys = set) -> Iterator[Place]:
+    """Every record of the file, in order; blank lines are none. `kind` is the suffix of its name, such as `.csv`. `read_keys`
+    says which columns of Parquet and Arrow are read: of the others Python may not know the values.
 
     Raises:
         OSError: the file cannot be read.
@@ -58,9 +61,9 @@ def read_places(path: Path, kind: str, encoding: str = "utf-8") -> Iterator[Plac
     with path.open("rb") as stream:
         start = stream.read(4096)
     if start.startswith(_PARQUET):
-        return _batches(path, _parquet_batches)
+        return _batches(_parquet_batches(path, read_keys))
     if start.startswith(_ARROW_FILE) or kind == ".arrow":
-        return _batches(path, _arrow_batches)
+        return _batches(_arrow_batches(path, read_keys))
     if kind == ".txt":
         return iter([_whole_text(path, encoding)])
     if codecs.lookup(encoding).name == "utf-8" and start.startswith(_UTF16):
@@ -118,36 +121,37 @@ def _decoded_lines(path: Path, encoding: str) -> Iterator[str]:
         yield rest
 
 
-def _batches(path: Path, batches: Callable[[Path], Iterator[pa.RecordBatch]]) -> Iterator[Place]:
-    """Rows, numbered from 1. A struct has every key that any row has: null ones are left out at every depth."""
+def _batches(batches: Iterator[pa.RecordBatch]) -> Iterator[Place]:
+    """Rows, numbered from 1. A struct has every key that any row has: null ones are left out at every depth below the columns."""
     number = 0
     try:
-        for batch in batches(path):
+        for batch in batches:
             for record in batch.to_pylist():
                 number += 1
-                yield Place(number, _without_nulls(record))
-    except (pa.ArrowException, OSError) as error:
+                yield Place(number, {key: _without_nulls(value) for key, value in record.items()})
+    except (pa.ArrowException, ValueError, OverflowError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = " ".join(str(error).split())[:200]
         yield Place(number + 1, problem=f"cannot be read on ({reason}); make or fetch the file again", ends_file=True)
 
 
-def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(path: Path, read_keys: ReadKeys) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(batch_size=_ROWS_AT_ONCE)
+        wanted = read_keys(file.schema_arrow.names)
+        yield from file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[name for name in file.schema_arrow.names if name in wanted])
 
 
-def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+def _arrow_batches(path: Path, read_keys: ReadKeys) -> Iterator[pa.RecordBatch]:
     """Of an Arrow file, or of an Arrow stream, as `datasets` saves it."""
     with pa.memory_map(str(path)) as source:
-        if source.read(len(_ARROW_FILE)) == _ARROW_FILE:
-            source.seek(0)
-            reader = ipc.open_file(source)
-            yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
-            return
+        is_file = source.read(len(_ARROW_FILE)) == _ARROW_FILE
         source.seek(0)
-        yield from ipc.open_stream(source)
+        reader: Any = ipc.open_file(source) if is_file else ipc.open_stream(source)
+        wanted = read_keys(reader.schema.names)
+        places = [place for place, name in enumerate(reader.schema.names) if name in wanted]
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+        yield from (batch.select(places) for batch in batches)
 
 
 def _without_nulls(value: Any) -> Any:

@@ -9,11 +9,12 @@ import io
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from components.prepare_dataset.bad_records import Problems, first_problems, joined, problem_lines
 from components.prepare_dataset.conversations import Conversation, Message, kind_of, read_conversation
-from components.prepare_dataset.forms import Form, Text, Tokens, form_named, missing_columns, recognised, unknown_form
+from components.prepare_dataset.forms import Form, Text, Tokens, form_named, missing_columns, nearest, read_keys, recognised, unknown_form
 from components.prepare_dataset.readers import Place, read_places
 from components.prepare_dataset.source_files import files_of, kind_of_name, on_this_machine, unpacked
 from components.prepare_dataset.stored import Chosen, Conversations
@@ -111,7 +112,8 @@ def _read_file(
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         reader = _RecordReader(source, name, of_file, of_records)
         with unpacked(path, name) as plain:
-            places = read_places(plain, kind_of_name(name), source.encoding)
+            wanted = partial(read_keys, columns=source.columns)
+            places = read_places(plain, kind_of_name(name), source.encoding, wanted)
             for place in places:
                 conversation = reader.read(place)
                 if conversation is not None:
@@ -165,7 +167,7 @@ class _RecordReader:
         if self.form is None:
             self.form = recognised(record, columns)
         if self.form is None:
-            return [_no_form(record)]
+            return [_no_form(record, columns)]
         missing = missing_columns(self.form, record, columns)
         if missing is not None:
             return [missing]
@@ -182,10 +184,12 @@ class _RecordReader:
         return read_conversation(where, said.turns, said.tools)
 
 
-def _no_form(record: dict[str, Any]) -> str:
+def _no_form(record: dict[str, Any], columns: Mapping[str, str]) -> str:
     if "messages" in record:
         return f"messages: found {kind_of(record['messages'])}, must be a list of turns: {_FORM}"
-    return unknown_form(record)
+    near = nearest(record, columns)
+    missing = near and missing_columns(near, record, columns)
+    return missing or unknown_form(record)
 
 
 def _known_columns(form: Form, columns: Mapping[str, str]) -> None:

@@ -30,11 +30,13 @@ def row_length(
     config: Mapping[str, Any],
     *,
     packed: bool,
+    texts: Sequence[int] = (),
 ) -> RowLength:
-    """What the spec says, or for auto the shortest row that holds the samples; `lengths` are theirs in tokens, at least one.
+    """What the spec says, or for auto the shortest row that holds the samples; `lengths` are theirs in tokens, `texts` those
+    of texts, which were cut; at least one of both.
 
-    All of them fit, or with `too_long: drop` as many of the shortest as hold 99 % of the tokens, if the model knows so many
-    positions.
+    All of them fit, or with `too_long: drop` all parts of texts and as many of the shortest others as hold 99 % of the others'
+    tokens, if the model knows so many positions.
     """
     if data.row_tokens != "auto":
         return RowLength(data.row_tokens, "as data.row_tokens says")
@@ -42,7 +44,9 @@ def row_length(
     if data.too_long == "drop":
         needed, what = _length_of_share(lengths), f"{_KEPT_SHARE:.0%} of the tokens are in samples of up to"
     else:
-        needed, what = max(lengths), "the longest sample has"
+        needed, what = max(lengths, default=0), "the longest sample has"
+    if max(texts, default=0) > needed:
+        needed, what = max(texts), "the longest part of a text has"
     rounded = _power_of_two(max(needed, _LEAST_PACKED)) if packed else -(-needed // _MULTIPLE) * _MULTIPLE
     reason = f"{what} {needed:,} tokens, rounded up to {'a power of two' if packed else f'a multiple of {_MULTIPLE}'}"
     if packed and needed < _LEAST_PACKED:
@@ -71,7 +75,7 @@ def _length_of_share(lengths: Sequence[int]) -> int:
         total += length
         if total >= limit:
             return length
-    raise ValueError("no length of nothing")
+    return 0
 
 
 def _power_of_two(number: int) -> int:

@@ -13,13 +13,13 @@ from components.prepare_dataset.bad_records import Problems, joined, num_skipped
 from components.prepare_dataset.chat_template import read_template
 from components.prepare_dataset.conversations import Conversation
 from components.prepare_dataset.held_out import set_aside
-from components.prepare_dataset.mixture import mixed
+from components.prepare_dataset.mixture import mixed, source_uses, unused_sources
 from components.prepare_dataset.packing import ROW_ORDER_VERSION
 from components.prepare_dataset.records import RecordFile, RecordSource, read_records
 from components.prepare_dataset.row_length import text_row
 from components.prepare_dataset.stored import Chosen, stored
 from components.prepare_dataset.tokens import Encoder, load_encoder
-from components.shared.errors import HaganeError
+from components.shared.errors import DataError, HaganeError
 from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, planned_config, resolve_model
 from components.shared.row_packing import RowPacking, row_packing
 from components.shared.spec import DataSpec, ModelSpec, RunSpec, SourceSpec
@@ -37,6 +37,10 @@ class Records:
     """What the records of each file were read as."""
     skipped: Problems = field(default_factory=dict)
     """Records that are no conversation and were left out, as `data.on_bad_record` says."""
+    uses: tuple[str, ...] = ()
+    """For people: how many records of each source are trained on in an epoch."""
+    unused: tuple[str, ...] = ()
+    """Paths of sources of which no record is trained on."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,17 @@ def _load_records(data: DataSpec) -> Records:
     sha256 = _of_all([file.sha256 for file in train_files])
     everything = _all_of(train_files)
     if held_out_files:
-        held_out, held_out_sha256 = _all_of(held_out_files), _of_all([file.sha256 for file in held_out_files])
-        return Records(mixed(everything, train_files, data.train_sources), held_out, sha256, held_out_sha256, forms, skipped)
-    split = set_aside(everything, data.held_out_share, by=data.held_out_by)
-    return Records(mixed(split.train, train_files, data.train_sources), split.held_out, sha256, None, forms, skipped)
+        train, held_out = everything, _all_of(held_out_files)
+        held_out_sha256 = _of_all([file.sha256 for file in held_out_files])
+    else:
+        split = set_aside(everything, data.held_out_share, by=data.held_out_by)
+        train, held_out, held_out_sha256 = split.train, split.held_out, None
+    mixture = mixed(train, train_files, data.train_sources)
+    if not mixture:
+        raise DataError("data.train: no record is trained on, as little is asked of each source. Fix: raise repeat, or leave it out")
+    uses = source_uses(mixture, train_files, data.train_sources)
+    unused = unused_sources(mixture, train_files, data.train_sources)
+    return Records(mixture, held_out, sha256, held_out_sha256, forms, skipped, uses, unused)
 
 
 def _all_of(files: Sequence[RecordFile]) -> Chosen[Conversation]:

@@ -38,7 +38,11 @@ def of_split(source: str, files: Sequence[str], split: str | None, *, below: str
     counts = Counter(each for each in splits.values() if each is not None)
     there = ", ".join(f"{each} ({count} files)" for each, count in sorted(counts.items())) or "none"
     if split is not None:
-        found = [name for name, each in splits.items() if each == split or _is_below(name.removeprefix(below), split)]
+        known = _named_by(split)
+        if known == split:
+            found = [name for name, each in splits.items() if each == split]
+        else:
+            found = [name for name, each in splits.items() if known in (None, each) and _is_below(name.removeprefix(below), split)]
         if not found:
             raise DataError(f"{source}: holds no file of split {split!r}; splits that its file names say: {there}")
         return found
@@ -48,6 +52,11 @@ def of_split(source: str, files: Sequence[str], split: str | None, *, below: str
             f"[{{path: {source}, split: {_first(counts)}}}], or a pattern such as {source.rstrip('/')}/train*"
         )
     return list(files)
+
+
+def _named_by(word: str) -> str | None:
+    """The split of which this is a word, if it is one."""
+    return next((split for split, words in _WORDS.items() if word.lower() in words), None)
 
 
 def _first(counts: Counter[str]) -> str:

@@ -1,18 +1,19 @@
 """Conversations and their tokens, kept on disk, with what is decided by held in memory as numbers.
 
-A conversation takes 29 bytes of memory and one of its samples 18, whatever their length.
+A conversation takes 30 bytes of memory and one of its samples 18, whatever their length.
 """
 
 import io
 import pickle
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar, cast, overload
 
 from components.prepare_dataset.conversations import Conversation, Message
 from components.prepare_dataset.spool import Spool
-from components.prepare_dataset.texts import TEXT, TOKENS, has_turns, num_characters
+from components.prepare_dataset.texts import TEXT, TOKENS, has_turns, is_text, num_characters
 from components.prepare_dataset.tokens import Encoded
 
 Item = TypeVar("Item", bound="Conversation | Encoded")
@@ -30,6 +31,8 @@ class Conversations(Sequence[Conversation]):
         """The same of the first question."""
         self.num_characters = array("Q")
         self.num_empty_system = array("B")
+        self.is_text = array("B")
+        """1 of a text, which is cut where it is longer than a row, 0 of others."""
         self.unread: set[str] = set()
         """Keys of turns that nothing reads, of all conversations."""
         self.roles: Counter[str] = Counter()
@@ -43,6 +46,7 @@ class Conversations(Sequence[Conversation]):
         self.questions.append(_place(each.question))
         self.num_characters.append(num_characters(each))
         self.num_empty_system.append(min(each.num_empty_system, _MOST_COUNTED))
+        self.is_text.append(is_text(each))
         self.unread.update(each.unread)
         self.num_with_tools += each.tools is not None
         for message in each.messages:
@@ -169,6 +173,30 @@ def stored(conversations: Chosen[Conversation]) -> Conversations:
 def stored_samples(samples: Chosen[Encoded]) -> Samples:
     """Where these are kept."""
     return cast(Samples, samples.items)
+
+
+def samples_in(encoded: Samples, conversations: Chosen[Conversation]) -> Chosen[Encoded]:
+    """The samples of these conversations, in their order."""
+    sources = encoded.sources
+    numbers = array("I")
+    for conversation in conversations.numbers:
+        first = bisect_left(sources, conversation)
+        numbers.extend(range(first, bisect_right(sources, conversation, lo=first)))
+    return Chosen(encoded, numbers)
+
+
+def split_by_length(samples: Chosen[Encoded], row_tokens: int) -> tuple[Chosen[Encoded], Chosen[Encoded]]:
+    """(those that fit a row, those that do not)."""
+    lengths = stored_samples(samples).lengths
+    kept = array("I", (number for number in samples.numbers if lengths[number] <= row_tokens))
+    dropped = array("I", (number for number in samples.numbers if lengths[number] > row_tokens))
+    return samples.of(kept), samples.of(dropped)
+
+
+def lengths_of(samples: Chosen[Encoded]) -> "array[int]":
+    """In tokens."""
+    lengths = stored_samples(samples).lengths
+    return array("I", (lengths[number] for number in samples.numbers))
 
 
 class PackedSample:

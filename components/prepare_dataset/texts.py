@@ -17,8 +17,8 @@ from components.prepare_dataset.samples import Sample
 TEXT, TOKENS = "text", "tokens"
 """In place of a role: what the only message of such a record is."""
 
-MOST_CHARACTERS = 8_000_000
-"""Of one text: tokenizers needs about 100 bytes of memory for each byte."""
+MOST_BYTES = 8_000_000
+"""Of one text in UTF-8: tokenizers needs about 100 bytes of memory for each byte."""
 NOT_TRAINED = -100
 """The label of a token that is not trained on, as in torch.nn.CrossEntropyLoss."""
 CHARACTERS_A_TOKEN = 3
@@ -33,11 +33,12 @@ def text_conversation(where: str, text: Any) -> Conversation | list[str]:
         return [f"text: found {kind_of(text)}, must be text"]
     if not text.strip():
         return ["text: is empty; write it or remove the record"]
-    if len(text) > MOST_CHARACTERS:
-        return [f"text: has {len(text):,} characters, allowed are {MOST_CHARACTERS:,} in one record; cut it into several"]
     if _HALF_PAIR.search(text):
         return ["text: holds half a surrogate pair (\\ud800 to \\udfff), which is no text; correct the escape"]
-    digest = hashlib.sha256(f"{TEXT}\0{text}".encode()).digest()
+    content = text.encode()
+    if len(content) > MOST_BYTES:
+        return [f"text: has {len(content):,} bytes in UTF-8, allowed are {MOST_BYTES:,} in one record; cut it into several"]
+    digest = hashlib.sha256(TEXT.encode() + b"\0" + content).digest()
     return Conversation(where, (Message(TEXT, text),), digest)
 
 

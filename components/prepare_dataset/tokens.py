@@ -190,13 +190,17 @@ def encode(encoder: Encoder, conversations: Sequence[Conversation]) -> tuple[lis
     marked, problems = rendered(encoder, turned)
     texts, spans = [sample.text for _, sample in marked], [sample.spans for _, sample in marked]
     encoded: list[Encoded] = []
+    bad: set[int] = set()
     for (conversation, sample), tokens in zip(marked, encoder.placed.encode(texts, spans), strict=True):
         problem = _problem(encoder, tokens)
-        if problem is not None:
+        if problem is not None and id(conversation) not in bad:
             problems[problem].append(conversation.where)
+            bad.add(id(conversation))
+        if id(conversation) in bad:
             continue
         found = _encoded(encoder, conversation, sample, tokens)
         encoded += _rows_of_text(found, encoder.text_tokens) if is_text(conversation) else [found]
+    encoded = [each for each in encoded if id(each.source) not in bad]  # of samples before the bad one too
     for conversation in conversations:
         if is_tokens(conversation):
             problem = _row_problem(encoder, conversation)

@@ -95,7 +95,7 @@ class SourceSpec(FrozenModel):
     with the least text for its weight is used whole, a part of each other one, chosen by a hash."""
 
 
-def _path_or_sources(value: object) -> object:
+def _path_or_sources(value: object) -> str | tuple[SourceSpec, ...]:
     if isinstance(value, str) and value:
         return value
     if isinstance(value, (list, tuple)) and value:
@@ -122,7 +122,18 @@ def _all_weigh_or_none(sources: tuple[SourceSpec, ...]) -> None:
         raise ValueError(f"source {without[0]}: has no weight, others have one; give each source a weight, or none")
 
 
+def _path_or_whole_sources(value: object) -> object:
+    """Held-out records are measured once each."""
+    sources = _path_or_sources(value)
+    for number, source in enumerate(sources if isinstance(sources, tuple) else (), start=1):
+        name = "weight" if source.weight is not None else "repeat" if source.repeat != 1 else None
+        if name is not None:
+            raise ValueError(f"source {number}: {name}: not for held-out sources, each record of which is measured once; remove it")
+    return sources
+
+
 Sources = Annotated[str | tuple[SourceSpec, ...], BeforeValidator(_path_or_sources)]
+HeldOutSources = Annotated[str | tuple[SourceSpec, ...], BeforeValidator(_path_or_whole_sources)]
 
 
 def _long_form(sources: str | tuple[SourceSpec, ...]) -> tuple[SourceSpec, ...]:
@@ -134,8 +145,9 @@ class DataSpec(FrozenModel):
     """Training conversations: a file (JSONL, a JSON list, CSV, TSV, Parquet, Arrow; also .gz or .zst), a folder of such, a
     pattern such as `data/*.jsonl`, the same in a store (`s3://bucket/train.jsonl`), or a data set of the hub
     (`hf://owner/name@revision`). Or a list of such sources, each with the fields of `data.train[]`."""
-    held_out: Sources | None = None
-    """Conversations never trained on, named as in `train`. Without it, `held_out_share` of `train` is set aside."""
+    held_out: HeldOutSources | None = None
+    """Conversations never trained on, named as in `train`, without `repeat` and `weight`. Without it, `held_out_share` of
+    `train` is set aside."""
     held_out_share: Number = Field(default=0.05, ge=0, lt=0.5)
     """Share of `train` set aside when `held_out` is absent, chosen by a hash: the same every time. 0 trains on everything: there
     is no held-out loss then, so `evaluation.must_improve` fails no run and no checkpoint is known as the best."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.shared.layout import DATASET
-from components.shared.manifest import publish_folder, require_manifest
+from components.shared.manifest import manifest_key, publish_folder, require_manifest
 from components.shared.storage import LocalStore
 from tests.command_line import environment, hagane, write_spec
 from tests.tiny_models import make_model, write_conversations
@@ -45,6 +45,7 @@ def test_training_stops_before_its_first_step_where_conversations_of_a_row_see_e
     for name in ("train.parquet", "held_out.parquet"):
         pack_in_pairs(local / name)
     facts = dataset.facts | {"num_rows": 6, "held_out_rows": 2}
+    LocalStore(run).delete(manifest_key(DATASET))
     publish_folder(LocalStore(run), DATASET, local, made_by=dataset.made_by, inputs=dataset.inputs, facts=facts)
     done = hagane("run", file, work=tmp_path / "work")
     [line] = {line for line in done.errors if "see each other" in line}

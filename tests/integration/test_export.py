@@ -188,6 +188,7 @@ def republish(run: str, folder: str, change: Callable[[Path], object]) -> None:
     change(local)
     copy = Path(run).parent / "republished"
     shutil.copytree(local, copy, ignore=shutil.ignore_patterns("epoch-*", "manifest.json"))
+    store.delete(manifest_key(folder))
     publish_folder(store, folder, copy, made_by=manifest.made_by, inputs=manifest.inputs, facts=manifest.facts)
 
 

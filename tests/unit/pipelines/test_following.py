@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from components.shared.log import event_of
 from pipelines.following import Outcome, Screen, duration, follow
@@ -73,3 +74,13 @@ def test_progress_before_any_step_stands_behind_the_title() -> None:
     with Screen(console, (), title="checking every record") as screen:
         screen.show(event)
     assert "checking every record: 600/600 conversations" in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    "console", [Console(file=io.StringIO()), Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})]
+)
+def test_nothing_is_printed_where_nothing_was_shown(console: Console) -> None:
+    with Screen(console, (), title="checking every record"):
+        pass
+    assert isinstance(console.file, io.StringIO)
+    assert not console.file.getvalue()

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.prepare_dataset.conversations import Message
@@ -231,3 +233,31 @@ def test_another_encoding_is_named_and_read_when_the_spec_names_it(tmp_path: Pat
 
 def test_an_encoding_that_python_does_not_know_is_refused(tmp_path: Path) -> None:
     assert _problem(tmp_path / "data.jsonl", "{}", encoding="nope").startswith("data.encoding: found 'nope', must be an encoding")
+
+
+@pytest.mark.parametrize(
+    ("keys", "form", "lacking"),
+    [(("text", "output"), "ichikara", "output"), (("instruction", "output"), "alpaca", "output or response")],
+)
+@pytest.mark.parametrize("empty", ["", None])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_first_record_with_an_empty_answer_makes_no_file_of_texts(
+    tmp_path: Path, keys: tuple[str, str], form: str, lacking: str, empty: str | None, kind: str
+) -> None:
+    records = [{"text": "t", **dict(zip(keys, each, strict=True))} for each in (("Q0?", empty), ("Q1?", "A1"))]
+    data = tmp_path / f"train.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(records), data)
+    else:
+        data.write_text("".join(json.dumps(each) + "\n" for each in records))
+    (file,) = read_records(RecordSource(str(data)), skip_bad=True)
+    assert (file.form, len(file.conversations)) == (form, 1)
+    (problem,) = file.skipped
+    assert problem.startswith(f"{lacking}: missing or empty, as {form} needs it")
+
+
+def test_a_text_beside_a_prompt_is_read_where_the_spec_says_so(tmp_path: Path) -> None:
+    content = json.dumps({"prompt": "write a story", "text": "Once upon a time"})
+    assert "or data: {format: text} to train on text alone" in _problem(tmp_path / "data.jsonl", content)
+    assert _read(tmp_path / "data.jsonl", content, format="text").form == "text"
+    assert _read(tmp_path / "data.jsonl", '{"output": "a"}', columns={"text": "output"}).form == "text"

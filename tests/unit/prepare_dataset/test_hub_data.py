@@ -1,5 +1,6 @@
 """Data sets of the hub, by `hf://owner/name@revision`."""
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
+from components.prepare_dataset import hub_data
 from components.prepare_dataset.records import RecordSource, read_records
-from components.shared.errors import HaganeError
+from components.shared.errors import HaganeError, HubUnreachable
 from tests.support.hub import COMMIT, serve_hub
 
 
@@ -93,9 +95,46 @@ def test_what_the_hub_refuses_is_one_line(source: str, split: str | None, told: 
     assert told in problem
 
 
+@pytest.mark.usefixtures("hub")
+def test_offline_a_data_set_of_which_only_some_files_may_be_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "data/train-00000-of-00002.jsonl"
+    huggingface_hub.hf_hub_download("org/tiny", name, repo_type="dataset")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    problem = _complaint("hf://org/tiny/data", "train")
+    assert "holds 1 files of records of it and no list of all, so some may be missing. Fix: fetch it" in problem
+    assert _answers(f"hf://org/tiny/{name}") == ["a", "b"]
+
+
+@pytest.mark.usefixtures("hub")
+def test_offline_a_download_of_some_files_is_refused_where_more_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    huggingface_hub.snapshot_download("org/tiny", repo_type="dataset", allow_patterns="data/train-00000*")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "not in the cache of the hub on this machine" in _complaint("hf://org/tiny/data", "train")
+
+
 def test_offline_and_not_in_the_cache_is_one_line_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     problem = _complaint("hf://org/tiny@v1")
     assert "not in the cache of the hub on this machine, and the hub did not give it (OfflineModeIsEnabled)" in problem
     assert problem.endswith("hf download --repo-type dataset org/tiny --revision v1")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_passing"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (PermissionError(errno.EACCES, "Permission denied"), False),
+        (ConnectionResetError(), True),
+    ],
+)
+def test_only_a_hub_that_may_answer_later_is_asked_again(monkeypatch: pytest.MonkeyPatch, error: OSError, is_passing: bool) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    monkeypatch.setattr(hub_data, "patiently", lambda attempt, **_: attempt())
+    with pytest.raises(HaganeError) as raised:
+        hub_data.hub_files("hf://org/tiny", suffixes=[".jsonl"], is_records=bool)
+    assert isinstance(raised.value, HubUnreachable) == is_passing
+    assert "the download from the hub broke off" in str(raised.value)

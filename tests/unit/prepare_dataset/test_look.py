@@ -92,3 +92,15 @@ def test_a_file_that_cannot_be_read_is_an_error_of_the_command(tmp_path: Path) -
     done = hagane("data", tmp_path / "a.jsonl", work=tmp_path / "work")
     assert done.exit_code == 2
     assert done.errors[-1].endswith("data: {format: prompt_completion, columns: {prompt: title, completion: body}}")
+
+
+def test_sources_of_which_nothing_is_trained_on_are_told(spec: RunSpec, tmp_path: Path) -> None:
+    write_conversations(tmp_path / "other.jsonl", 5, seed=3)
+    little = {"path": str(tmp_path / "other.jsonl"), "repeat": 1e-9}
+    tree = spec.model_dump(mode="json")
+    some = parse_spec({**tree, "data": {**tree["data"], "train": [spec.data.train_name, little]}})
+    lines = list(dataset_lines(load_source(some, now=datetime(2026, 11, 24)), some.data))
+    assert sum(line.startswith(f"warning: {little['path']}: no record of it is trained on") for line in lines) == 1
+    none = parse_spec({**tree, "data": {**tree["data"], "train": [little]}})
+    with pytest.raises(DataError, match=r"^data.train: no record is trained on, .* Fix: raise repeat, or leave it out$"):
+        load_source(none, now=datetime(2026, 11, 24))

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from components.prepare_dataset.mixture import mixed
+from components.prepare_dataset.mixture import mixed, source_uses
 from components.prepare_dataset.records import RecordFile
 from components.shared.spec import DataSpec
 from tests.unit.prepare_dataset.conftest import conversation, kept
@@ -38,6 +38,15 @@ def test_weights_are_shares_of_the_text_and_repeat_nothing() -> None:
     assert _counts(100, 1000, sources=[{"weight": 1}, {"weight": 3}]) == [100, pytest.approx(300, abs=45)]
     assert _counts(100, 1000, letters=3, sources=[{"weight": 0.5}, {"weight": 0.5}]) == [100, pytest.approx(34, abs=18)]
     assert _counts(100, 1000, sources=[{"weight": 1, "repeat": 5}, {"weight": 1}]) == [500, pytest.approx(500, abs=45)]
+
+
+def test_people_are_shown_how_much_of_each_source_is_trained_on() -> None:
+    everything = kept(*(conversation(f"q{number}", "a") for number in range(5)))
+    files = [RecordFile(everything.of(range(2)), ""), RecordFile(everything.of(range(2, 5)), "")]
+    sources = DataSpec(train=({"path": "a"}, {"path": "b", "repeat": 2})).train_sources  # pyright: ignore[reportArgumentType]
+    found = source_uses(mixed(everything, files, sources), files, sources)
+    assert found == ("a: 2 records in an epoch, 2 were read", "b: 6 records in an epoch, 3 were read")
+    assert source_uses(everything, [RecordFile(everything, "")], sources[:1]) == ()
 
 
 def test_the_same_part_is_taken_whatever_else_is_there() -> None:

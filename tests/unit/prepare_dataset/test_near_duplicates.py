@@ -1,7 +1,10 @@
+from components.prepare_dataset.mixture import mixed
 from components.prepare_dataset.near_duplicates import near_duplicates
+from components.prepare_dataset.records import RecordFile
 from components.prepare_dataset.stored import Chosen, stored_samples
 from components.prepare_dataset.tokens import Encoded, Encoder
-from tests.unit.prepare_dataset.conftest import conversation, encoded_samples
+from components.shared.spec import DataSpec
+from tests.unit.prepare_dataset.conftest import conversation, encoded_samples, kept
 
 ANSWER = " ".join(f"word{number} is 12 plus {number}" for number in range(60))
 
@@ -53,3 +56,13 @@ def test_of_many_samples_the_same_part_is_compared_every_time(encoder: Encoder) 
     assert 20 < found.num_compared < 90
     assert found == near_duplicates(samples, samples.of(()), most=50)
     assert len(stored_samples(samples)) == 200
+
+
+def test_of_a_part_that_a_mixture_took_only_a_part_is_compared_too(encoder: Encoder) -> None:
+    talks = [conversation(f"q{number}", f"{ANSWER} {number}") for number in range(800)]
+    everything = kept(*talks)
+    (source,) = DataSpec(train=({"path": "p", "repeat": 0.25},)).train_sources  # pyright: ignore[reportArgumentType]
+    taken = mixed(everything, [RecordFile(everything, "")], [source])
+    samples = encoded_samples(encoder, *taken)
+    found = near_duplicates(samples, samples.of(()), most=len(samples) // 4)
+    assert found.num_compared < len(samples) / 2

@@ -271,6 +271,35 @@ def test_more_bad_records_than_the_limit_stop_the_run_in_check_and_prepare(spec:
     assert check(strict) == list(raised.value.problems)
 
 
+REFUSED = [("user", "q"), ("assistant", "a"), ("assistant", "b")]
+TOO_LONG = [("user", "q"), ("assistant", "とても長い。" * 100)]
+
+
+@pytest.mark.parametrize("records", [[REFUSED], [TOO_LONG], [REFUSED, TOO_LONG]])
+def test_a_run_whose_held_out_records_are_all_left_out_is_refused(spec: RunSpec, records: list[list[tuple[str, str]]]) -> None:
+    """Nothing could be measured, and the run would say so after training."""
+    turns = [{"messages": [{"role": role, "content": content} for role, content in each]} for each in records]
+    Path(spec.data.held_out_name or "").write_text("".join(json.dumps(each) + "\n" for each in turns))
+    template = Path(spec.data.train_name).with_suffix(".jinja")
+    template.write_text(REFUSES_TWO_ANSWERS)
+    lenient = _changed(spec, chat_template=str(template), on_bad_record="skip", too_long="drop")
+    with pytest.raises(DataError, match=r"^data.held_out: every (record|conversation) is "):
+        _prepare(lenient)
+    (line,) = check(lenient)
+    assert line.startswith("data.held_out: every record is bad, refused by the template or longer than a row")
+
+
+def test_a_held_out_share_of_records_that_are_left_out_is_refused(spec: RunSpec) -> None:
+    talks = [[("user", f"q{number}"), ("assistant", "a")] for number in range(8)]
+    held_out = load_source(_with_records(spec, *talks), now=datetime.now()).records.held_out
+    questions = {each.messages[0].content for each in held_out}
+    longer = [[talk[0], ("assistant", "とても長い。" * 100)] if talk[0][1] in questions else talk for talk in talks]
+    dropping = _with_records(spec, *longer, too_long="drop")
+    assert check(dropping)[0].startswith("data.held_out_share: 0.1 of data.train was set aside")
+    with pytest.raises(DataError):
+        _prepare(dropping)
+
+
 def test_a_file_that_cannot_be_read_to_its_end_is_never_skipped(spec: RunSpec, tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('[{"instruction": "q", "output": "a"}, {"instruction": "q')
     with pytest.raises(DataError, match=r"cut.json:1: the JSON list cannot be read on"):
@@ -287,7 +316,9 @@ def test_a_list_of_sources_is_one_training_set_and_repeats_only_what_is_trained_
     facts = _prepare(mixed).facts
     assert facts["num_conversations"] == 45
     assert sum(len(row["lengths"]) for row in _rows(mixed, "train.parquet")) == 40 + 3 * 5
-    assert "stand more than once" not in (Path(mixed.run_uri) / DATASET / "quality.json").read_text()
+    quality = (Path(mixed.run_uri) / DATASET / "quality.json").read_text()
+    assert "stand more than once" not in quality
+    assert "alpaca.json: 15 records in an epoch, 5 were read" in quality
 
 
 def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None:
@@ -306,6 +337,18 @@ def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None
         assert told in problem
 
 
+@pytest.mark.parametrize("field", ["repeat", "weight"])
+def test_held_out_sources_are_measured_once_and_have_no_weight(spec: RunSpec, field: str) -> None:
+    tree = spec.model_dump(mode="json")
+    sources = [spec.data.held_out_name, {"path": "a", field: 2}]
+    with pytest.raises(SpecError) as raised:
+        spec_from_parameter({**tree, "data": {**tree["data"], "held_out": sources[1:] if field == "weight" else sources}})
+    number = 1 if field == "weight" else 2
+    (problem,) = raised.value.problems
+    assert f"data.held_out: source {number}: {field}: not for held-out sources" in problem
+    assert len(_changed(spec, held_out=sources[:1]).data.held_out_sources) == 1
+
+
 def test_198_conversations_of_batch_1_in_5_epochs_are_990_steps(spec: RunSpec) -> None:
     write_conversations(Path(spec.data.train_name), 198, seed=1)
     tree = _changed(spec, packing=False).model_dump(mode="json")
@@ -322,6 +365,25 @@ def test_automatic_rows_hold_the_longest_conversation(spec: RunSpec) -> None:
     shorter = _prepare(unpacked.model_copy(update={"name": "unpacked"})).facts
     assert shorter["row_tokens"] == -(-int(shorter["longest_conversation"] or 0) // 64) * 64
     assert check(unpacked) == []
+
+
+def test_automatic_rows_are_as_long_as_what_the_mixture_takes(spec: RunSpec, tmp_path: Path) -> None:
+    short = "".join(json.dumps({"prompt": f"q{n}", "completion": "a"}) + "\n" for n in range(8))
+    (tmp_path / "short.jsonl").write_text(short)
+    (tmp_path / "held_out.jsonl").write_text(short)
+    sources = [{"path": str(tmp_path / "short.jsonl")}, {"path": spec.data.train_name, "repeat": 1e-9}]
+    mixed = _changed(spec, train=sources, row_tokens="auto", packing=False)
+    facts = _prepare(mixed).facts
+    assert (facts["num_conversations"], facts["row_tokens"]) == (8, 64)
+
+
+def test_a_long_text_is_cut_and_not_dropped_for_automatic_rows(spec: RunSpec, tmp_path: Path) -> None:
+    sentence = "12 plus 7 is 19. 港の色は青です。"
+    texts = [*({"text": f"text {n} {sentence * 8}"} for n in range(600)), {"text": sentence * 40}]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(each) + "\n" for each in texts))
+    long = _changed(spec, train=str(tmp_path / "texts.jsonl"), row_tokens="auto", too_long="drop", packing=False)
+    facts = _prepare(long).facts
+    assert (facts["dropped"], facts["row_tokens"]) == (0, 448)
 
 
 def test_automatic_rows_are_refused_where_the_model_knows_too_few_positions(spec: RunSpec) -> None:

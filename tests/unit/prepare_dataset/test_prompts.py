@@ -1,19 +1,26 @@
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from components.export_adapter.text_checks import template_problems, token_id_problems
-from components.prepare_dataset.prompts import chosen_conversations, spread, write_prompts
+from components.prepare_dataset import prompts
+from components.prepare_dataset.conversations import Conversation
+from components.prepare_dataset.prompts import NUM_CANDIDATES, chosen_conversations, spread, write_prompts
 from components.prepare_dataset.source import Source, load_source
+from components.prepare_dataset.texts import num_characters, tokens_conversation
+from components.prepare_dataset.tokens import Encoder, encode
 from components.shared.errors import DataError
 from components.shared.prompts import PROBE_TOKENS, read_prompts
 from components.shared.spec_file import parse_spec
 from tests.tiny_models import END, make_model, write_conversations
 from tests.unit.prepare_dataset.chat_templates import ALL, EOS, RENAMED_ROLE, SPECIAL_TOKENS
+from tests.unit.prepare_dataset.conftest import conversation, kept
 from tests.unit.prepare_dataset.test_samples import TALKS
 
 
@@ -53,6 +60,30 @@ def test_conversations_longer_than_a_row_are_no_prompts(source: Source) -> None:
     lengths = sorted(len(each.ids) for each in chosen_conversations(encoder, records, row_tokens=10_000))
     chosen = chosen_conversations(encoder, records, row_tokens=lengths[0])
     assert {len(each.ids) for each in chosen} == {lengths[0]}
+
+
+def test_of_many_conversations_no_more_are_tokenised_than_are_chosen_from(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    records, encoder = source.records.train, source.model.encoder
+    asked: list[int] = []
+
+    def counted(encoder: Encoder, conversations: Sequence[Conversation]) -> Any:
+        asked.append(len(conversations))
+        return encode(encoder, conversations)
+
+    monkeypatch.setattr(prompts, "encode", counted)
+    monkeypatch.setattr(prompts, "spread", lambda items, most: list(items[-1:]) if most == NUM_CANDIDATES else list(items[:most]))
+    (longest,), _ = encode(encoder, [max(records, key=num_characters)])
+    assert len(chosen_conversations(encoder, records, row_tokens=len(longest.ids) - 1)) == 4
+    assert asked == [1, 16]  # the candidate is too long, the first 16 are not
+
+
+def test_prompts_of_rows_that_came_tokenised_are_chosen_beside_conversations(source: Source) -> None:
+    row = tokens_conversation("a:1", [5, 6, 7], None, None)
+    assert isinstance(row, Conversation)
+    encoder, records = source.model.encoder, kept(conversation("q" * 300, "a"), row)
+    chosen = chosen_conversations(encoder, records.of([0] * 30 + [1]), row_tokens=3)
+    assert [list(each.ids) for each in chosen] == [[5, 6, 7]]
+    assert len(chosen_conversations(encoder, records.of([0] * 30 + [1]), row_tokens=10_000)) == 2
 
 
 def test_spread_takes_the_first_and_the_last() -> None:

@@ -3,12 +3,17 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.ipc as ipc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.prepare_dataset import readers
 from components.prepare_dataset.readers import read_places
+from components.prepare_dataset.records import RecordSource, read_records
+from components.shared.errors import DataError
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.text(st.characters(codec="utf-8"), max_size=12),
@@ -65,3 +70,31 @@ def test_a_list_on_one_long_line_is_read_in_little_memory(tmp_path: Path) -> Non
         tracemalloc.stop()
     assert count == 4000
     assert peak < 8e6  # of 20 MB
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return
+    with ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_columns_that_no_form_reads_are_left_in_the_file(tmp_path: Path, name: str) -> None:
+    """Python has no nanoseconds, which pandas writes."""
+    at = pa.array([1], pa.timestamp("ns"))
+    _write_table(tmp_path / name, pa.table({"at": at, "prompt": ["q"], "completion": ["a"]}))
+    (file,) = read_records(RecordSource(str(tmp_path / name)))
+    assert len(file.conversations) == 1
+    _write_table(tmp_path / name, pa.table({"at": at, "title": ["q"], "body": ["a"]}))
+    with pytest.raises(DataError, match=r":1: cannot be read on \(.*; make or fetch the file again"):
+        read_records(RecordSource(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_text_of_a_table_that_is_no_utf_8_is_told_with_its_row(tmp_path: Path, name: str) -> None:
+    no_text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+    _write_table(tmp_path / name, pa.table({"prompt": no_text, "completion": ["a"]}))
+    with pytest.raises(DataError, match=r":1: cannot be read on \(.*utf-8"):
+        read_records(RecordSource(str(tmp_path / name)))

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ from components.shared.spec import DataSpec
 CONFIG = {"max_position_embeddings": 8192}
 
 
-def _tokens(lengths: list[int], config: dict[str, Any] = CONFIG, *, packed: bool = True, **data: Any) -> int:
-    return row_length(DataSpec(train="x", row_tokens="auto", **data), lengths, config, packed=packed).tokens
+def _tokens(lengths: list[int], config: dict[str, Any] = CONFIG, *, packed: bool = True, texts: Sequence[int] = (), **data: Any) -> int:
+    return row_length(DataSpec(train="x", row_tokens="auto", **data), lengths, config, packed=packed, texts=texts).tokens
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,11 @@ def test_the_reason_names_what_decided() -> None:
     )
     assert row_length(spec, [100] * 9, CONFIG, packed=True).reason.endswith("100 tokens, and rows of 1,024 hold several")
     assert row_length(spec, [9000], CONFIG, packed=True).reason.endswith("9,000 tokens, and the model knows 8,192 positions")
+
+
+def test_parts_of_texts_are_never_dropped() -> None:
+    assert _tokens([100] * 1000, too_long="drop", texts=[4096] * 9) == 4096
+    assert _tokens([5000] * 1000, too_long="drop", texts=[4096] * 9) == 8192
+    assert _tokens([], too_long="drop", texts=[4096, 10]) == 4096
+    spec = DataSpec(train="x", row_tokens="auto", too_long="drop")
+    assert row_length(spec, [10], CONFIG, packed=False, texts=[99]).reason.startswith("the longest part of a text has 99 tokens")

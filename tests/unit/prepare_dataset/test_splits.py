@@ -37,3 +37,11 @@ def test_words_above_the_source_name_no_split() -> None:
 
 def test_a_split_of_another_name_is_found_by_its_word() -> None:
     assert of_split("s", ["s/ja/a.jsonl", "s/en/a.jsonl"], "ja", below="s") == ["s/ja/a.jsonl"]
+
+
+def test_no_file_is_of_two_splits() -> None:
+    files = ["train/dev-tools.jsonl", "test/train-extra.jsonl", "train/b.jsonl", "test/c.jsonl"]
+    found = {split: of_split("data", files, split, below="") for split in ("train", "validation", "test")}
+    assert sorted(name for names in found.values() for name in names) == sorted(files)
+    assert of_split("data", files, "dev", below="") == found["validation"]
+    assert of_split("data", ["eval/a.jsonl", "test/a.jsonl"], "eval", below="") == ["eval/a.jsonl"]

@@ -134,7 +134,8 @@ def test_text_files_of_a_folder_are_records_only_where_there_is_nothing_else(tmp
         (" ", "text: is empty"),
         (3, "text: found a number"),
         ("\ud800", "text: holds half a surrogate"),
-        ("x" * 8_000_001, "text: has 8,000,001"),
+        ("x" * 8_000_001, "text: has 8,000,001 bytes in UTF-8"),
+        ("港" * 2_700_000, "text: has 8,100,000 bytes in UTF-8"),
     ],
 )
 def test_what_is_no_text_is_one_problem(text: Any, told: str) -> None:

@@ -14,6 +14,7 @@ from components.prepare_dataset.template_process import BoundedTemplate
 from components.prepare_dataset.tokens import STARTS_INSIDE, Encoder, encode, load_encoder
 from components.shared.errors import ModelError
 from tests.tiny_models import BOS, END, make_tokenizer
+from tests.unit.prepare_dataset.chat_templates import HISTORY_WITHOUT_REASONING
 from tests.unit.prepare_dataset.conftest import NOW, conversation, encoded_samples
 from tests.unit.prepare_dataset.sentencepiece import like_a_japanese_sentencepiece, like_llama_2
 
@@ -92,6 +93,21 @@ def test_a_token_that_the_model_has_no_embedding_for_is_refused(encoder: Encoder
     small = Encoder(encoder.tokenizer, encoder.tokenizer_file, encoder.template, encoder.end_ids, vocab_size=300)
     _, problems = encode(small, [conversation("What is 12 plus 7?", "12 plus 7 is 19.")])
     assert "the model only 300 embeddings" in problem_lines(problems)[0]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_conversation_of_which_one_sample_is_bad_is_left_out_whole(encoder: Encoder, is_first: bool) -> None:
+    """Earlier reasoning is left out of the text of later turns, so that each answer is a sample of its own."""
+    last = encoder.tokenizer.get_vocab_size() - 1
+    words = [encoder.tokenizer.decode([last]), "r"]
+    one, other = (f"<think>\n{word}\n</think>\n\na" for word in (words if is_first else words[::-1]))
+    talks = [conversation("q", one, "s", other, where="a:1"), conversation("q", "a", where="a:2")]
+    history = _with(encoder, HISTORY_WITHOUT_REASONING)
+    samples, _ = encode(history, talks)
+    assert [(each.source.where, last in each.ids) for each in samples] == [("a:1", is_first), ("a:1", not is_first), ("a:2", False)]
+    left, problems = encode(dataclasses.replace(history, vocab_size=last), talks)
+    assert [each.source.where for each in left] == ["a:2"]
+    assert list(problems.values()) == [["a:1"]]
 
 
 def test_truncation_and_padding_settings_of_a_tokenizer_file_are_not_obeyed(tmp_path: Path) -> None:
