@@ -71,6 +71,21 @@ def latest(store: Store, name: str) -> Move | None:
     return None if not numbers else _move(store, name, max(numbers))
 
 
+def latest_beside(store: Store, name: str, export: str) -> Move | None:
+    """Which version the export with this digest is compared with: the latest, or, where that is the export's own version, the one
+    that was the latest before. None where there is none."""
+    moves = [_move(store, name, number) for number in sorted(_move_numbers(store, name))]
+    if not moves or not _is_of(store, moves[-1], export):
+        return moves[-1] if moves else None
+    first = [move.version for move in moves].index(moves[-1].version)
+    return moves[first - 1] if first else None
+
+
+def _is_of(store: Store, move: Move, export: str) -> bool:
+    manifest = read_manifest(store, move.folder)
+    return manifest is not None and manifest.inputs.get("export") == export
+
+
 def versions(store: Store, name: str | None = None) -> list[Version]:
     """All published versions of a name, or of the store, in the order of names and numbers."""
     found: list[Version] = []

@@ -477,8 +477,7 @@ class RunSpec(FrozenModel):
     def _parts_fit(self) -> Self:
         if self.name == PUBLISHED:
             raise ValueError(f"name {self.name!r} is the folder of published models in the store; set another name")
-        rules = self.gate_rules
-        if any(rule.against == "published" for rule in rules) and self.publish.name is None:
+        if self.compares_with_published and self.publish.name is None:
             raise ValueError("a rule of gate is against 'published', but publish.name is not set; set it to the published model's name")
         if not self.data.holds_out and (self.gate_rules or self.evaluation.metrics):
             raise ValueError(
@@ -493,6 +492,10 @@ class RunSpec(FrozenModel):
         if self.gate == "auto":
             return (GateRule(metric="loss"),) if self.data.holds_out else ()
         return self.gate
+
+    @property
+    def compares_with_published(self) -> bool:
+        return any(rule.against == "published" for rule in self.gate_rules)
 
     @property
     def metrics_on_answers(self) -> tuple[MeasuredOnAnswers, ...]:
