@@ -62,8 +62,10 @@ def evaluate_run(run: str, log: Log) -> Manifest:
         (local / EVALUATION_FILE).write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
         facts = _facts(evaluation, published, compared_name=spec.publish.name if spec.compares_with_published else None)
         manifest = publish_folder(store, EVALUATION, local, made_by="evaluate", inputs=inputs, facts=facts)
-    gate_or_publish(store, spec, work, log)
-    shutil.rmtree(work)
+    try:
+        gate_or_publish(store, spec, work, log)
+    finally:
+        shutil.rmtree(work)
     return manifest
 
 
@@ -104,6 +106,7 @@ def _measured(store: Store, spec: RunSpec, export: Manifest, published: Move | N
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     models = resolve_models(plan, export=work / export.folder)
     if published is not None:
+        shutil.rmtree(work / "published", ignore_errors=True)  # an earlier try may have fetched another version
         there = export_of_version(store_of(store), published, work / "published")
         models = models.beside(PublishedExport(there, label=f"{published.name} v{published.version}"))
     check_tokens(models.base, work / DATASET)

@@ -4,10 +4,11 @@ Made from facts of the export alone. Where a server cannot load it, serve/README
 """
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def _vllm(export: ServedExport) -> str:
     if export.is_adapter:
         model = '"$base"' if base.hub_id is None else shlex.quote(base.hub_id)
     revision = f"  --revision {shlex.quote(base.commit)} \\\n" if export.is_adapter and base.commit else ""
-    words = (f"\n  {word}" if word.startswith("--") else f' "{word}"' for word in vllm_arguments(export, folder="$here"))
+    named = replace(export, name=re.sub(r'([\\"$`])', r"\\\1", export.name))
+    words = (f"\n  {word}" if word.startswith("--") else f' "{word}"' for word in vllm_arguments(named, folder="$here"))
     options = "".join(words).lstrip("\n").replace("\n", " \\\n")
     lines = "\n".join([*settings, f"exec vllm serve {model} \\"])
     return (

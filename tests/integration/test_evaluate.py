@@ -181,6 +181,7 @@ def test_run_that_misses_its_gate_publishes_nothing_and_the_latest_stays(publish
     before = latest.read_bytes()
     with pytest.raises(RunFailed, match=r"must fall below that of the published version by at least 0.01: found .* by 0 "):
         evaluate(run_of_the_same_export(run, gate=[{"metric": "loss", "against": "published", "improve_by": 0.01}]))
+    assert list((publishable / "work").glob("*/evaluate")) == []
     assert latest.read_bytes() == before
     assert [each.label for each in versions(LocalStore(tmp_path / "store"))] == ["v1"]
 

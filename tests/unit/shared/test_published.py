@@ -89,6 +89,17 @@ def test_an_export_is_compared_with_the_version_before_its_own_never_with_itself
     assert (beside("a"), beside("b")) == (None, 1)
 
 
+def test_a_version_that_never_was_the_latest_is_not_gone_back_to_and_is_marked(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    publish(store, tmp_path / "a", "a")
+    finish_version(store, tmp_path / "late", "late")
+    publish(store, tmp_path / "c", "c")
+    assert [(each.label, each.was_latest) for each in versions(store)] == [("v1", True), ("v2", False), ("v3", True)]
+    with pytest.raises(SpecError, match=r"support: v2 never was the latest; versions: v1, v2 \(never the latest\), v3"):
+        roll_back(store, NAME, 2)
+    assert roll_back(store, NAME, None).version == 1
+
+
 def test_of_two_publishers_compared_with_the_same_version_one_is_refused(store: Store, tmp_path: Path) -> None:
     seen = publish(store, tmp_path / "a", "a").number
     publish(store, tmp_path / "b", "b", instead_of=seen)

@@ -73,6 +73,11 @@ def test_vllm_is_asked_for_the_folder_of_a_base_that_no_hub_has(tmp_path: Path) 
     assert "--revision" not in command
 
 
+def test_a_name_is_no_part_of_the_shells_program(tmp_path: Path) -> None:
+    name = '$(touch made)`touch made`"\\'
+    assert vllm_command(replace(WHOLE, name=name), tmp_path)[-1] == name
+
+
 def test_vllm_serves_a_whole_model_from_its_folder(tmp_path: Path) -> None:
     command = vllm_command(WHOLE, tmp_path)
     assert command[:2] == ["serve", str(tmp_path / "my export")]
