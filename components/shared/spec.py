@@ -515,6 +515,22 @@ class RunSpec(FrozenModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _exported_is_kept(self) -> Self:
+        wanted, keep = self.export.checkpoint, self.checkpoints.keep
+        if wanted == "best" and not self.data.holds_out:
+            raise ValueError(
+                "export.checkpoint: got 'best', but data.held_out_share is 0, so no held-out loss says which checkpoint is best; "
+                "set last, or hold out a share"
+            )
+        if wanted == "best" and keep != KeepSpec() and keep.best is None and keep.every != 1:
+            raise ValueError("export.checkpoint: got 'best', but checkpoints.keep may remove that one; set checkpoints.keep.best: 1")
+        if isinstance(wanted, int) and wanted > self.training.epochs:
+            raise ValueError(
+                f"export.checkpoint: got {wanted}, must be last, best or an epoch up to training.epochs, {self.training.epochs}"
+            )
+        return self
+
     @property
     def run_uri(self) -> str:
         """Folder of the run in the store: `<store>/<name>`."""
