@@ -106,7 +106,6 @@ def _measured(store: Store, spec: RunSpec, export: Manifest, published: Move | N
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     models = resolve_models(plan, export=work / export.folder)
     if published is not None:
-        shutil.rmtree(work / "published", ignore_errors=True)  # an earlier try may have fetched another version
         there = export_of_version(store_of(store), published, work / "published")
         models = models.beside(PublishedExport(there, label=f"{published.name} v{published.version}"))
     check_tokens(models.base, work / DATASET)

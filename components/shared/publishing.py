@@ -114,7 +114,9 @@ def _is_used(name: str) -> bool:
 
 
 def export_of_version(store: Store, move: Move, local: Path) -> Path:
-    """The export's folder of a published version, fetched below `local`."""
+    """The export's folder of a published version, fetched into `local`, which holds nothing else: an earlier try may have fetched
+    another version, whose weights a loader would take for this one's."""
+    shutil.rmtree(local, ignore_errors=True)
     manifest = fetch_folder(store, move.folder, local)
     return local / str(manifest.facts["export"])
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from components.shared.manifest import Manifest
-from components.shared.publishing import of_another_name, store_of
+from components.shared.manifest import Manifest, publish_folder
+from components.shared.published import make_latest
+from components.shared.publishing import export_of_version, of_another_name, store_of
 from components.shared.spec_file import parse_spec
 from components.shared.storage import LocalStore, open_store
 
@@ -35,3 +36,14 @@ def test_the_place_of_versions_is_beside_the_run_from_whatever_folder(tmp_path: 
     monkeypatch.chdir(tmp_path / "below")
     assert store_of(LocalStore(Path("../store/r"))).uri == str(tmp_path / "store")
     assert store_of(open_store("s3://bucket/runs/r")).uri == "s3://bucket/runs"
+
+
+def test_no_file_of_another_version_is_left_beside_the_fetched_one(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    for version, name in ((1, "model.safetensors"), (2, "model-00001-of-00002.safetensors")):
+        local = tmp_path / str(version)
+        (local / "model").mkdir(parents=True)
+        (local / "model" / name).write_bytes(b"weights")
+        publish_folder(store, f"published/support/v000{version}", local, made_by="publish", inputs={}, facts={"export": "model"})
+        folder = export_of_version(store, make_latest(store, "support", version, why="published", instead_of=None), tmp_path / "fetched")
+        assert [path.name for path in folder.iterdir()] == [name]
