@@ -82,6 +82,7 @@ def versions_json(versions: Iterable[Version], *, store_uri: str) -> list[dict[s
             "name": each.name,
             "version": each.number,
             "latest": each.is_latest,
+            "was_latest": each.was_latest,
             "uri": f"{store_uri}/{each.manifest.folder}",
             "written": each.written,
             **each.manifest.facts,

@@ -60,9 +60,12 @@ def compare(
 def published(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None, store: Place = "", as_json: AsJson = False) -> None:
     """List published models: versions, which is the latest, the run and the losses of each."""
     from components.shared.published import versions
+    from components.shared.spec_file import check_name
     from pipelines.as_json import print_json, versions_json
     from pipelines.screens import open_console, published_screen
 
+    if name is not None:
+        check_name(name, "NAME")
     opened = _opened(store)
     found = versions(opened, name)
     if as_json:
@@ -79,18 +82,25 @@ def publish(
 
     Refused unless it was verified and its gate is met, as in the pipeline, which does the same where the spec has publish.name.
     """
-    from tempfile import TemporaryDirectory
+    import shutil
 
     from components.shared.errors import SpecError
     from components.shared.publishing import publish_run
-    from components.shared.step import open_run
+    from components.shared.spec_file import check_name
+    from components.shared.step import open_run, work_folder
 
-    opened, spec = open_run(run_uri(run))
+    if name is not None:
+        check_name(name, "--name")
+    uri = run_uri(run)
+    opened, spec = open_run(uri)
     place = name or spec.publish.name
     if place is None:
         raise SpecError("publish: found no name, neither --name nor publish.name in the run's spec. Fix: add --name NAME")
-    with TemporaryDirectory() as folder:
-        move = publish_run(opened, spec, name=place, work=Path(folder))
+    work = work_folder(uri, "publish")
+    try:
+        move = publish_run(opened, spec, name=place, work=work)
+    finally:
+        shutil.rmtree(work)
     print(f"{place}: this export was published before; nothing is changed" if move is None else f"{place} v{move.version}  {move.uri}")
 
 
@@ -101,7 +111,9 @@ def rollback(
 ) -> None:
     """Make an earlier version of a published model the latest again. No version is removed."""
     from components.shared.published import roll_back
+    from components.shared.spec_file import check_name
 
+    check_name(name, "NAME")
     move = roll_back(_opened(store), name, version)
     print(f"{name} v{move.version}  {move.uri}")
 

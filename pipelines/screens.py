@@ -190,7 +190,7 @@ def published_screen(versions: list[Version], store_uri: str) -> RenderableType:
     for each in versions:
         facts = each.manifest.facts
         losses = f"{_loss(facts.get('base_loss'))} -> {_loss(facts.get('tuned_loss'))}"
-        latest = "yes" if each.is_latest else ""
+        latest = "yes" if each.is_latest else "" if each.was_latest else "never was"
         table.add_row(each.name, each.label, latest, losses, str(facts.get("run", "")), f"{each.written:%Y-%m-%d %H:%M}")
     return table
 

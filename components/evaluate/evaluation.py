@@ -24,11 +24,11 @@ from components.shared.manifest import Manifest, Scalar, fetch_folder, publish_f
 from components.shared.model_source import resolve_planned_model
 from components.shared.plan import Plan, Precision
 from components.shared.published import Move
-from components.shared.publishing import EVALUATION_FILE, export_of_version, latest_of, publish_run
+from components.shared.publishing import EVALUATION_FILE, NO_GATE, compared_version, export_of_version, publish_run, store_of
 from components.shared.results import Answer, Comparison, Evaluation, GateResult
 from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
-from components.shared.storage import Store, open_store
+from components.shared.storage import Store
 from components.shared.tokenizer_sample import TOKENIZER_SAMPLE
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -50,7 +50,7 @@ def evaluate_run(run: str, log: Log) -> Manifest:
     """
     store, spec = open_run(run)
     export = require_manifest(store, export_folder(spec.training.method))
-    published = latest_of(spec) if any(rule.against == "published" for rule in spec.gate_rules) else None
+    published = compared_version(store, spec, export)
     inputs = inputs_of(export, spec, published)
     work = work_folder(run, "evaluate")
     manifest = finished(store, EVALUATION, inputs, log)
@@ -60,10 +60,12 @@ def evaluate_run(run: str, log: Log) -> Manifest:
         shutil.rmtree(local, ignore_errors=True)
         local.mkdir()
         (local / EVALUATION_FILE).write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        facts = _facts(evaluation, published, compared=any(rule.against == "published" for rule in spec.gate_rules))
+        facts = _facts(evaluation, published, compared_name=spec.publish.name if spec.compares_with_published else None)
         manifest = publish_folder(store, EVALUATION, local, made_by="evaluate", inputs=inputs, facts=facts)
-    gate_or_publish(store, spec, work, log)
-    shutil.rmtree(work)
+    try:
+        gate_or_publish(store, spec, work, log)
+    finally:
+        shutil.rmtree(work)
     return manifest
 
 
@@ -71,7 +73,9 @@ def inputs_of(export: Manifest, spec: RunSpec, published: Move | None) -> dict[s
     """What evaluation/ follows from. Another gate, or another published version that it compares with, is another evaluation."""
     inputs = {"adapter": export.digest}
     if spec.gate != "auto":
-        rules = [rule.model_dump(mode="json") for rule in spec.gate]
+        rules: list[object] = [rule.model_dump(mode="json") for rule in spec.gate]
+        if spec.compares_with_published:
+            rules.append(spec.publish.name)
         inputs["gate"] = hashlib.sha256(json.dumps(rules).encode()).hexdigest()
     if published is not None:
         inputs["published"] = published.digest
@@ -81,7 +85,8 @@ def inputs_of(export: Manifest, spec: RunSpec, published: Move | None) -> dict[s
 def gate_or_publish(store: Store, spec: RunSpec, work: Path, log: Log) -> None:
     """The export is published where the spec names a place and the gate is met. Raises RunFailed where it is not, and must be."""
     evaluation = Evaluation.model_validate_json(store.read_bytes(f"{EVALUATION}/{EVALUATION_FILE}"))
-    assert evaluation.gate is not None
+    if evaluation.gate is None:
+        raise RunFailed(f"{EVALUATION}: {NO_GATE}")
     if evaluation.gate.not_met:
         if spec.evaluation.must_improve:
             raise RunFailed(*(f"{EVALUATION}: {line}. Fix: {_FIX}" for line in evaluation.gate.not_met))
@@ -101,7 +106,7 @@ def _measured(store: Store, spec: RunSpec, export: Manifest, published: Move | N
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     models = resolve_models(plan, export=work / export.folder)
     if published is not None:
-        there = export_of_version(open_store(spec.store), published, work / "published")
+        there = export_of_version(store_of(store), published, work / "published")
         models = models.beside(PublishedExport(there, label=f"{published.name} v{published.version}"))
     check_tokens(models.base, work / DATASET)
     held_out = read_rows(work / DATASET / "held_out.parquet")
@@ -133,8 +138,14 @@ def evaluate(models: Models, held_out: HeldOut, spec: RunSpec, log: Log) -> Eval
     """All models measured on the same rows, if any are held out, and asked the same questions.
 
     Raises:
-        RunFailed: a loss is no finite number, or the published version cannot be compared.
+        RunFailed: no held-out row is there though the spec holds some out, a loss is no finite number, or the published version
+            cannot be compared.
     """
+    if spec.data.holds_out and not held_out.rows:
+        raise RunFailed(
+            f"{EVALUATION}: no held-out row is left, so nothing shows whether the gate is met. "
+            "Fix: begin another run with more held-out data, or with data.held_out_share: 0, which measures nothing"
+        )
     tokenizer = load_tokenizer(models.base, spec.data.chat_template)
     metrics = spec.metrics_on_answers
     references = references_of(held_out.rows, tokenizer, count=spec.evaluation.references) if metrics else []
@@ -194,8 +205,9 @@ def _comparisons(base: Found, tuned: Found, published: Found | None) -> tuple[Co
     return tuple(found)
 
 
-def _facts(evaluation: Evaluation, published: Move | None, *, compared: bool) -> dict[str, Scalar]:
-    """`published_move`: which version was the latest when a rule compared with it, so that no other is replaced unseen."""
+def _facts(evaluation: Evaluation, published: Move | None, *, compared_name: str | None) -> dict[str, Scalar]:
+    """`published_move`: which version was the latest when a rule compared with it, so that no other is replaced unseen, nor one of
+    another name than `published_name`."""
     assert evaluation.gate is not None
     base, tuned = evaluation.base, evaluation.tuned
     facts: dict[str, Scalar] = {
@@ -205,6 +217,6 @@ def _facts(evaluation: Evaluation, published: Move | None, *, compared: bool) ->
         "improved": evaluation.improved,
         "gate_met": evaluation.gate.met,
     }
-    if compared:
-        facts["published_move"] = 0 if published is None else published.number
+    if compared_name is not None:
+        facts |= {"published_name": compared_name, "published_move": 0 if published is None else published.number}
     return facts

@@ -26,7 +26,8 @@ class Reference:
 
 
 def references_of(rows: Sequence[PackedRow], tokenizer: Any, *, count: int) -> list[Reference]:
-    """Of at most `count` conversations, as far apart as can be. One that begins with its last turn has no prompt, and is left out."""
+    """Of at most `count` conversations, as far apart as can be. One that begins with its last turn has no prompt, and is left out;
+    so is a text, of which only the first token is not trained on."""
     found = [pair for row in rows for pair in _last_turns(row)]
     chosen = found if count >= len(found) else [found[index * len(found) // count] for index in range(count)]
     return [Reference(prompt, tokenizer.decode(turn, skip_special_tokens=True).strip()) for prompt, turn in chosen]
@@ -43,7 +44,7 @@ def _last_turns(row: PackedRow) -> Iterator[tuple[list[int], list[int]]]:
             continue
         end = trained[-1] + 1
         begin = max((place + 1 for place in range(end) if labels[place] == NOT_TRAINED), default=0)
-        if begin:
+        if begin > 1:
             yield ids[:begin], ids[begin:end]
 
 

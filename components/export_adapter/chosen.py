@@ -1,5 +1,6 @@
 """`export.checkpoint` of the spec -> the committed checkpoint that is exported, and what training recorded of its model."""
 
+import math
 from pathlib import Path
 
 from components.shared.checkpoints import Checkpoint, committed_checkpoints, fetch_checkpoint
@@ -7,7 +8,10 @@ from components.shared.errors import StoreError
 from components.shared.layout import CHECKPOINTS
 from components.shared.manifest import Manifest
 from components.shared.prompts import PROBE
+from components.shared.results import History
 from components.shared.storage import Store
+
+HISTORY = "history.json"
 
 
 def chosen_checkpoint(store: Store, training: Manifest, wanted: str | int) -> Checkpoint:
@@ -16,10 +20,15 @@ def chosen_checkpoint(store: Store, training: Manifest, wanted: str | int) -> Ch
     num_epochs = int(training.facts["num_epochs"] or 0)
     there = ", ".join(map(str, by_epoch)) or "none"
     if wanted == "best":
-        with_loss = [each for each in by_epoch.values() if each.held_out_loss is not None]
-        if not with_loss:
-            raise StoreError(f"{store.uri}/{CHECKPOINTS}: no checkpoint has a held-out loss, so none is the best; epochs there: {there}")
-        return min(with_loss, key=lambda each: each.held_out_loss or 0.0)
+        best = best_epoch(History.model_validate_json(store.read_bytes(f"{CHECKPOINTS}/{HISTORY}")))
+        if best is None:
+            raise StoreError(f"{store.uri}/{CHECKPOINTS}: no epoch has a held-out loss, so none is the best; epochs there: {there}")
+        if best not in by_epoch:
+            raise StoreError(
+                f"{store.uri}/{CHECKPOINTS}: the best is epoch {best}, and its checkpoint is not there; epochs there: {there}. "
+                "Fix: choose one of them, or train again with checkpoints.keep.best: 1"
+            )
+        return by_epoch[best]
     epoch = int(num_epochs if wanted == "last" else wanted)
     if epoch not in by_epoch and wanted == "last":
         raise StoreError(
@@ -32,6 +41,14 @@ def chosen_checkpoint(store: Store, training: Manifest, wanted: str | int) -> Ch
             "checkpoints.keep"
         )
     return by_epoch[epoch]
+
+
+def best_epoch(history: History) -> int | None:
+    """With the lowest held-out loss, the first of equals; None where no epoch has one."""
+    losses = [
+        (each.held_out_loss, each.epoch) for each in history.epochs if each.held_out_loss is not None and not math.isnan(each.held_out_loss)
+    ]
+    return min(losses)[1] if losses else None
 
 
 def fetch_probe(store: Store, checkpoint: Checkpoint, work: Path, *, training: Manifest) -> Path:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from components.export_adapter.adapter import write_adapter
 from components.export_adapter.base import BASE, base_model
 from components.export_adapter.card import CardFacts, model_card
-from components.export_adapter.chosen import chosen_checkpoint, fetch_probe
+from components.export_adapter.chosen import HISTORY, chosen_checkpoint, fetch_probe
 from components.export_adapter.merge import MergeDecision, merge, merge_decision
 from components.export_adapter.probe import probe_problems
 from components.export_adapter.provenance import base_problems, provenance_problems
@@ -31,7 +31,7 @@ from components.shared.spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
 from components.shared.storage import Store
 
-HISTORY, VERIFICATION = "history.json", "verification.json"
+VERIFICATION = "verification.json"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Trained:
     prompts_file: Path
     base: Path
     """The base model's folder, weights included."""
+    place: str
+    """URI of the folder in which the export's will be."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def export_run(run: str, log: Log) -> Manifest:
     done = finished(store, export_folder(spec.training.method), inputs, log)
     if done is not None:
         return done
-    built = build(gather(store, spec, plan, checkpoint, work, training=training), work, log)
+    built = build(gather(store, spec, plan, checkpoint, work, training=training, place=store.uri), work, log)
     facts = {"method": plan.method, "epoch": checkpoint.epoch, "step": checkpoint.step}
     if built.merged is not None and built.merged_verification is not None:
         of_merged = facts | _figures(built.merged_verification)
@@ -139,7 +141,7 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def gather(store: Store, spec: RunSpec, plan: Plan, checkpoint: Checkpoint, work: Path, *, training: Manifest) -> Trained:
+def gather(store: Store, spec: RunSpec, plan: Plan, checkpoint: Checkpoint, work: Path, *, training: Manifest, place: str) -> Trained:
     """Everything but the checkpoint's own files is at hand and fits together. Raises HaganeError."""
     dataset = fetch_folder(store, DATASET, work / DATASET, names=(PROMPTS,))
     fetch_folder(store, CHECKPOINTS, work / CHECKPOINTS, names=(HISTORY, PROBE))
@@ -157,6 +159,7 @@ def gather(store: Store, spec: RunSpec, plan: Plan, checkpoint: Checkpoint, work
         prompts=prompts,
         prompts_file=work / DATASET / PROMPTS,
         base=resolve_planned_model(plan).folder,
+        place=place.rstrip("/"),
     )
     _check_base(trained)
     _check_probe(trained)
@@ -245,11 +248,11 @@ def _served(trained: Trained, local: Path, base: BaseModel, *, merges: bool) -> 
     """By the name under which the spec publishes it, or else the run's."""
     return ServedExport(
         name=trained.spec.publish.name or trained.spec.name,
-        uri=f"{trained.spec.run_uri}/{local.name}",
+        uri=f"{trained.place}/{local.name}",
         plan=trained.plan,
         base=base,
         is_adapter=(local / "adapter_config.json").is_file(),
-        merged_uri=f"{trained.spec.run_uri}/{MERGED}" if merges else None,
+        merged_uri=f"{trained.place}/{MERGED}" if merges else None,
         template_args=trained.prompts.template_args,
     )
 

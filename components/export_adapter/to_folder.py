@@ -25,7 +25,8 @@ def export_to(run: str, out: Path, asked: ExportSpec, log: Log) -> list[Path]:
     training = require_manifest(store, CHECKPOINTS)
     checkpoint = chosen_checkpoint(store, training, asked.checkpoint)
     work = work_folder(run, "export_to_folder")
-    built = build(gather(store, spec, fetch_plan(store, work), checkpoint, work, training=training), work, log)
+    trained = gather(store, spec, fetch_plan(store, work), checkpoint, work, training=training, place=str(out.resolve()))
+    built = build(trained, work, log)
     parts = [built.local, *([built.merged] if built.merged is not None else [])]
     beside = out.with_name(f".{out.name}.writing")
     shutil.rmtree(beside, ignore_errors=True)

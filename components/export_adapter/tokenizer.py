@@ -9,9 +9,9 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from components.shared.model_source import CONFIG_AND_TOKENIZER, read_json_object
 from components.shared.prompts import Prompts
+from components.shared.serving import TEMPLATE
 from components.shared.tokenizer_sample import AS_WRITTEN
 
-TEMPLATE = "chat_template.jinja"
 GENERATION = "generation_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_AND_TOKENIZER = tuple(name for name in CONFIG_AND_TOKENIZER if name != "config.json")

@@ -115,13 +115,16 @@ def look(place: str, overrides: list[str]) -> Iterator[str]:
     return file_lines(read_records(RecordSource(place))[0])
 
 
+OF_ANOTHER_VERSION = "the way hagane makes rows"
+
+
 def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
     """Raises DataError when a plan was already made from a dataset of other inputs: what has begun must not change."""
     begun = read_manifest(store, DATASET)
     if begun is None or read_manifest(store, PLAN) is None:
         return
     names = {
-        "spec": "the way hagane packs",
+        "spec": OF_ANOTHER_VERSION,
         "train": spec.data.train_name,
         "held_out": spec.data.held_out_name or "the held-out share",
         "tokenizer": str(source.model.encoder.tokenizer_file),
@@ -130,6 +133,11 @@ def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
     changed = [names[key] for key, digest in source.inputs.items() if begun.inputs.get(key) != digest]
     if not changed:  # another start of the run has just finished it
         return
+    if changed == [OF_ANOTHER_VERSION]:  # the spec is the run's own: claim_run refuses any other
+        raise DataError(
+            f"run {spec.name!r} was prepared and planned by another version of hagane, which makes rows of the same data another way; "
+            "finish it with that version, or set another name"
+        )
     raise DataError(f"{', '.join(changed)}: changed since run {spec.name!r} was prepared and planned; put it back, or set another name")
 
 

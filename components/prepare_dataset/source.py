@@ -18,6 +18,7 @@ from components.prepare_dataset.packing import ROW_ORDER_VERSION
 from components.prepare_dataset.records import RecordFile, RecordSource, read_records
 from components.prepare_dataset.row_length import text_row
 from components.prepare_dataset.stored import Chosen, stored
+from components.prepare_dataset.texts import TEXT
 from components.prepare_dataset.tokens import Encoder, load_encoder
 from components.shared.errors import DataError, HaganeError
 from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, planned_config, resolve_model
@@ -67,11 +68,24 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
     """
     errors: list[HaganeError] = []
     records = attempt(errors, lambda: _load_records(spec.data))
+    if records is not None:
+        attempt(errors, lambda: _refuse_metrics_on_texts(spec, records))
     needs_template = records is None or stored(records.train).has_turns
     model = attempt(errors, lambda: _load_model(spec, now=now, needs_template=needs_template))
-    if records is None or model is None:
+    if records is None or model is None or errors:
         raise all_of(errors)
     return Source(records, model, _inputs(spec, records, model))
+
+
+def _refuse_metrics_on_texts(spec: RunSpec, records: Records) -> None:
+    """Raises DataError where answers are to be measured and all that is held out are texts, in which nobody answers."""
+    metrics = ", ".join(spec.metrics_on_answers)
+    held_out_forms = records.forms[len(spec.data.train_sources) :] or records.forms
+    if metrics and set(held_out_forms) == {TEXT}:
+        raise DataError(
+            f"evaluation.metrics and gate: {metrics} are of answers, and the held-out data is text without turns. "
+            "Fix: leave them out (loss, perplexity and token_accuracy are of any data), or name conversations in data.held_out"
+        )
 
 
 def _load_records(data: DataSpec) -> Records:

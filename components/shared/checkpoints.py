@@ -140,8 +140,8 @@ def resume_problem(checkpoint: Checkpoint, plan: Plan) -> str | None:
     made_from, stage = checkpoint.manifest.inputs.get("training", "unknown"), facts["zero_stage"]
     if made_from != plan.training_digest:
         return (
-            f"{checkpoint.folder}: is of another training ({made_from[:12]}, this is {plan.training_digest[:12]}: other data, precision "
-            "or settings); set another name"
+            f"{checkpoint.folder}: is of another training ({made_from[:12]}, this is {plan.training_digest[:12]}: other data, precision, "
+            "settings or version of hagane); set another name"
         )
     if stage != plan.zero.stage:
         return f"zero.stage: got {plan.zero.stage}, but {checkpoint.folder} is of stage {stage}; set zero.stage: {stage}, or another name"

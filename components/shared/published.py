@@ -11,7 +11,7 @@ leaves files without a manifest, which nobody reads; the same one, started again
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from components.shared.errors import ObjectExists, ObjectMissing, RunFailed, SpecError, StoreError
@@ -59,6 +59,8 @@ class Version:
     manifest: Manifest
     written: datetime
     is_latest: bool
+    was_latest: bool
+    """Whether any move made it the latest: another publisher may have been faster, or this one killed before it."""
 
     @property
     def label(self) -> str:
@@ -71,6 +73,21 @@ def latest(store: Store, name: str) -> Move | None:
     return None if not numbers else _move(store, name, max(numbers))
 
 
+def latest_beside(store: Store, name: str, export: str) -> Move | None:
+    """Which version the export with this digest is compared with: the latest, or, where that is the export's own version, the one
+    that was the latest before. None where there is none."""
+    moves = [_move(store, name, number) for number in sorted(_move_numbers(store, name))]
+    if not moves or not _is_of(store, moves[-1], export):
+        return moves[-1] if moves else None
+    first = [move.version for move in moves].index(moves[-1].version)
+    return moves[first - 1] if first else None
+
+
+def _is_of(store: Store, move: Move, export: str) -> bool:
+    manifest = read_manifest(store, move.folder)
+    return manifest is not None and manifest.inputs.get("export") == export
+
+
 def versions(store: Store, name: str | None = None) -> list[Version]:
     """All published versions of a name, or of the store, in the order of names and numbers."""
     found: list[Version] = []
@@ -80,9 +97,9 @@ def versions(store: Store, name: str | None = None) -> list[Version]:
             continue
         manifest = read_manifest(store, stored.key.removesuffix("/manifest.json"))
         if manifest is not None:
-            found.append(Version(key[1], int(key[2]), manifest, stored.written, is_latest=False))
-    newest = {each: latest(store, each) for each in {version.name for version in found}}
-    marked = (_marked(version, newest[version.name]) for version in found)
+            found.append(Version(key[1], int(key[2]), manifest, stored.written, is_latest=False, was_latest=False))
+    moved_to = {each: _moved_to(store, each) for each in {version.name for version in found}}
+    marked = (_marked(version, moved_to[version.name]) for version in found)
     return sorted(marked, key=lambda version: (version.name, version.number))
 
 
@@ -147,23 +164,28 @@ def write_latest(store: Store, name: str) -> None:
 
 
 def roll_back(store: Store, name: str, version: int | None) -> Move:
-    """An earlier version is the latest again: `version`, or else the one with the number before the latest one's.
+    """An earlier version is the latest again: `version`, or else the one with the number before the latest one's. One that never was
+    the latest is not chosen: nothing says that it was better than the one before.
 
     Raises:
-        SpecError: there is no such name or version, or none before. StoreError: files of the version are not there.
+        SpecError: there is no such name or version, none before, or it never was the latest.
+        StoreError: files of the version are not there.
     """
     newest = latest(store, name)
     if newest is None:
         known = ", ".join(sorted({each.name for each in versions(store)})) or "nothing"
         raise SpecError(f"{shown(name)}: nothing is published under this name in {store.uri}; published there: {known}")
-    finished = {each.number: each for each in versions(store, name)}
-    there = ", ".join(each.label for each in finished.values())
+    all_finished = versions(store, name)
+    finished = {each.number: each for each in all_finished if each.was_latest}
+    there = ", ".join(each.label if each.was_latest else f"{each.label} (never the latest)" for each in all_finished)
     chosen = max((number for number in finished if number < newest.version), default=0) if version is None else version
     if chosen == newest.version:
         raise SpecError(f"{name}: v{chosen} is the latest already; versions: {there}")
     if chosen not in finished:
         wanted = f"version before v{newest.version}" if version is None else f"v{version}"
-        raise SpecError(f"{name}: there is no {wanted}; versions: {there}")
+        known = any(each.number == chosen for each in all_finished)
+        problem = f"{wanted} never was the latest" if known else f"there is no {wanted}"
+        raise SpecError(f"{name}: {problem}; versions: {there}")
     absent = absent_files(store, finished[chosen])
     if absent:
         fix = "is not there as its manifest says; restore it, or choose another version"
@@ -180,12 +202,16 @@ def absent_files(store: Store, version: Version) -> list[str]:
 
 def was_latest(store: Store, name: str, version: int) -> bool:
     """Whether any move was to this version."""
-    return any(_move(store, name, number).version == version for number in _move_numbers(store, name))
+    return version in _moved_to(store, name)
 
 
-def _marked(version: Version, newest: Move | None) -> Version:
-    is_latest = newest is not None and newest.version == version.number
-    return Version(version.name, version.number, version.manifest, version.written, is_latest)
+def _moved_to(store: Store, name: str) -> list[int]:
+    """The version of each move, oldest first."""
+    return [_move(store, name, number).version for number in sorted(_move_numbers(store, name))]
+
+
+def _marked(version: Version, moved_to: list[int]) -> Version:
+    return replace(version, is_latest=moved_to[-1:] == [version.number], was_latest=version.number in moved_to)
 
 
 def _move_numbers(store: Store, name: str) -> list[int]:

@@ -13,13 +13,14 @@ from components.shared.layout import EVALUATION, MERGED, PLAN, SPEC, export_fold
 from components.shared.lineage import lineage_of
 from components.shared.manifest import Manifest, fetch_folder, publish_folder, read_manifest, require_manifest
 from components.shared.plan import Plan
-from components.shared.published import Claim, Move, claim_version, latest, make_latest, refuse_moved, was_latest, write_latest
+from components.shared.published import Claim, Move, claim_version, latest_beside, make_latest, refuse_moved, was_latest, write_latest
 from components.shared.results import BaseModel, Evaluation, Verification
 from components.shared.serving import ServedExport, write_serving_files
 from components.shared.spec import RunSpec
-from components.shared.storage import Store, open_store
+from components.shared.storage import LocalStore, Store, open_store
 
 EVALUATION_FILE = "evaluation.json"
+NO_GATE = "says nothing of the gate; an earlier version of hagane made it: start the run again under another name"
 
 
 def publish_run(run: Store, spec: RunSpec, *, name: str, work: Path) -> Move | None:
@@ -28,9 +29,11 @@ def publish_run(run: Store, spec: RunSpec, *, name: str, work: Path) -> Move | N
     `work`: a folder of this machine; export files that are there already are not fetched again.
 
     Raises:
-        RunFailed: it is not verified, does not meet the gate, or was measured against a version that is no longer the latest.
+        RunFailed: it is not verified, does not meet the gate, or was measured against a version that is no longer the latest, or
+            against one of another name.
         StoreError: a folder of the run is not finished, or damaged.
     """
+    run = at_its_full_path(run)
     export = require_manifest(run, export_folder(spec.training.method))
     evaluated = require_manifest(run, EVALUATION)
     fetch_folder(run, EVALUATION, work / EVALUATION)
@@ -41,11 +44,12 @@ def publish_run(run: Store, spec: RunSpec, *, name: str, work: Path) -> Move | N
         fetch_folder(run, MERGED, work / MERGED)
     else:
         merged = None
-    problems = [*unfit(export, evaluated, evaluation), *unverified(export, work / export.folder)]
+    problems = [*unfit(export, evaluated, evaluation), *of_another_name(spec, evaluated, name)]
+    problems += unverified(export, work / export.folder)
     problems += [] if merged is None else unverified(merged, work / MERGED)
     if problems:
         raise RunFailed(*(f"{run.uri}: not published: {problem}" for problem in problems))
-    store = open_store(spec.store)
+    store = store_of(run)
     version = claim_version(store, name, Claim(run=run.uri, export=export.digest))
     if was_latest(store, name, version):
         write_latest(store, name)
@@ -76,12 +80,32 @@ def unfit(export: Manifest, evaluated: Manifest, evaluation: Evaluation) -> list
     if evaluated.inputs.get("adapter") != export.digest:
         problems.append(f"{EVALUATION}/ is of another export; evaluate this one: hagane run SPEC")
     if evaluation.gate is None:
-        problems.append(
-            f"{EVALUATION}/ says nothing of the gate; an earlier version of hagane made it: start the run again under another name"
-        )
+        problems.append(f"{EVALUATION}/: {NO_GATE}")
     else:
         problems += evaluation.gate.not_met
     return problems
+
+
+def of_another_name(spec: RunSpec, evaluated: Manifest, name: str) -> list[str]:
+    """One line where a rule of the gate compared the export with what is published under another name."""
+    compared_with = evaluated.facts.get("published_name", spec.publish.name)
+    if "published_move" not in evaluated.facts or compared_with == name:
+        return []
+    return [
+        f"a rule of gate compared it with what is published as {compared_with}, and this would be {name}. "
+        f"Fix: set publish.name: {name} in the spec and run it again: the training stays"
+    ]
+
+
+def store_of(run: Store) -> Store:
+    """The store that a run's folder is in; a local one has its full path."""
+    uri = at_its_full_path(run).uri.rstrip("/")
+    return open_store(uri.rpartition("/")[0] or "/")
+
+
+def at_its_full_path(run: Store) -> Store:
+    """The same folder, under a URI that does not depend on the current folder."""
+    return run if "://" in run.uri else LocalStore(Path(run.uri).resolve())
 
 
 def _is_used(name: str) -> bool:
@@ -90,14 +114,18 @@ def _is_used(name: str) -> bool:
 
 
 def export_of_version(store: Store, move: Move, local: Path) -> Path:
-    """The export's folder of a published version, fetched below `local`."""
+    """The export's folder of a published version, fetched into `local`, which holds nothing else: an earlier try may have fetched
+    another version, whose weights a loader would take for this one's."""
+    shutil.rmtree(local, ignore_errors=True)
     manifest = fetch_folder(store, move.folder, local)
     return local / str(manifest.facts["export"])
 
 
-def latest_of(spec: RunSpec) -> Move | None:
-    """The version that is published under the spec's name now."""
-    return None if spec.publish.name is None else latest(open_store(spec.store), spec.publish.name)
+def compared_version(run: Store, spec: RunSpec, export: Manifest) -> Move | None:
+    """The version with which rules of the spec's gate compare the export; None where no rule does, or there is none."""
+    if spec.publish.name is None or not spec.compares_with_published:
+        return None
+    return latest_beside(store_of(run), spec.publish.name, export.digest)
 
 
 def _write_version(

@@ -4,10 +4,11 @@ Made from facts of the export alone. Where a server cannot load it, serve/README
 """
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from components.shared.model_registry import model_families
 from components.shared.plan import Plan
 from components.shared.results import BaseModel
 
+TEMPLATE = "chat_template.jinja"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values of vLLM's --max-lora-rank (vllm/config/lora.py, MaxLoRARanks)."""
 
@@ -34,6 +36,8 @@ class ServedExport:
     """Of the same adapter merged into its base, where that is exported too."""
     template_args: dict[str, Any] | None = None
     """What the chat template got for the training data beside the messages."""
+    has_template: bool = True
+    """Whether chat_template.jinja is in the export. A base model trained on plain text may have none."""
 
     @property
     def why_not_vllm(self) -> str | None:
@@ -52,11 +56,14 @@ class ServedExport:
         """The same of KServe, which serves by vLLM and gets the base from the hub."""
         if self.why_not_vllm is None and self.is_adapter and self.base.hub_id is None:
             return "the base is a folder of one machine, where no cluster finds it; serve merged/, which `export.merge: true` makes"
+        if self.why_not_vllm is None and "://" not in self.uri:
+            return "the export is in a folder of one machine, where no cluster finds it; it needs a store such as s3://bucket/prefix"
         return self.why_not_vllm
 
 
 def write_serving_files(export: ServedExport, folder: Path) -> None:
-    """serve/ in `folder` is of this export and its URI, whatever was there."""
+    """serve/ in `folder` is of this export, its URI and the template beside it, whatever was there."""
+    export = replace(export, has_template=(folder / TEMPLATE).is_file())
     shutil.rmtree(folder / "serve", ignore_errors=True)
     (folder / "serve").mkdir()
     for name, text in serving_files(export).items():
@@ -75,7 +82,10 @@ def serving_files(export: ServedExport) -> dict[str, str]:
 
 def vllm_arguments(export: ServedExport, *, folder: str) -> Iterator[str]:
     """Options of vLLM that name what is in the export's folder, beside the model itself."""
-    yield from ("--tokenizer", folder, "--chat-template", f"{folder}/chat_template.jinja", "--generation-config", folder)
+    yield from ("--tokenizer", folder)
+    if export.has_template:
+        yield from ("--chat-template", f"{folder}/{TEMPLATE}")
+    yield from ("--generation-config", folder)
     if export.is_adapter:
         yield from ("--enable-lora", "--max-lora-rank", str(_vllm_rank(export)), "--lora-modules", f"{export.name}={folder}")
     else:
@@ -94,7 +104,8 @@ def _vllm(export: ServedExport) -> str:
     if export.is_adapter:
         model = '"$base"' if base.hub_id is None else shlex.quote(base.hub_id)
     revision = f"  --revision {shlex.quote(base.commit)} \\\n" if export.is_adapter and base.commit else ""
-    words = (f"\n  {word}" if word.startswith("--") else f' "{word}"' for word in vllm_arguments(export, folder="$here"))
+    named = replace(export, name=re.sub(r'([\\"$`])', r"\\\1", export.name))
+    words = (f"\n  {word}" if word.startswith("--") else f' "{word}"' for word in vllm_arguments(named, folder="$here"))
     options = "".join(words).lstrip("\n").replace("\n", " \\\n")
     lines = "\n".join([*settings, f"exec vllm serve {model} \\"])
     return (
@@ -133,7 +144,6 @@ def _inference_service(export: ServedExport) -> str:
 
 def _load(export: ServedExport) -> str:
     """A program that answers one question with transformers and peft alone."""
-    arguments = dict(export.template_args or {})
     return "\n".join(
         [
             f'"""Answers a question with {export.name}: python load.py {"[--base FOLDER] " if export.is_adapter else ""}QUESTION"""',
@@ -149,13 +159,7 @@ def _load(export: ServedExport) -> str:
             'parser.add_argument("question")',
             *_load_model(export),
             "tokenizer = AutoTokenizer.from_pretrained(here)",
-            "prompt = tokenizer.apply_chat_template(",
-            '    [{"role": "user", "content": asked.question}],',
-            "    add_generation_prompt=True,",
-            "    return_dict=True,",
-            '    return_tensors="pt",',
-            *([f"    **{arguments!r},"] if arguments else []),
-            ").to(model.device)",
+            *_load_prompt(export),
             "settings = GenerationConfig.from_pretrained(here)",
             "settings.max_new_tokens = 200",
             "tokens = model.generate(**prompt, generation_config=settings)",
@@ -163,6 +167,21 @@ def _load(export: ServedExport) -> str:
             "",
         ]
     )
+
+
+def _load_prompt(export: ServedExport) -> list[str]:
+    if not export.has_template:
+        return ['prompt = tokenizer(asked.question, return_tensors="pt", return_token_type_ids=False).to(model.device)']
+    arguments = dict(export.template_args or {})
+    return [
+        "prompt = tokenizer.apply_chat_template(",
+        '    [{"role": "user", "content": asked.question}],',
+        "    add_generation_prompt=True,",
+        "    return_dict=True,",
+        '    return_tensors="pt",',
+        *([f"    **{arguments!r},"] if arguments else []),
+        ").to(model.device)",
+    ]
 
 
 def _load_model(export: ServedExport) -> list[str]:
@@ -201,4 +220,6 @@ def _readme(export: ServedExport) -> str:
     merged = f"\nMerged into its base: `{export.merged_uri}`\n" if export.merged_uri else ""
     arguments = json.dumps(export.template_args, ensure_ascii=False)
     template = f"\nSend `chat_template_kwargs: {arguments}` with each request, as in training.\n" if export.template_args else ""
+    if not export.has_template:
+        template = "\nThere is no chat template: the model continues a text. Ask a server by `/v1/completions`.\n"
     return f"# How to serve {export.name}\n\nFrom `{export.uri}`:\n\n| | |\n|---|---|\n{table}\n{merged}{template}"

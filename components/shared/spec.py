@@ -489,8 +489,7 @@ class RunSpec(FrozenModel):
     def _parts_fit(self) -> Self:
         if self.name == PUBLISHED:
             raise ValueError(f"name {self.name!r} is the folder of published models in the store; set another name")
-        rules = self.gate_rules
-        if any(rule.against == "published" for rule in rules) and self.publish.name is None:
+        if self.compares_with_published and self.publish.name is None:
             raise ValueError("a rule of gate is against 'published', but publish.name is not set; set it to the published model's name")
         if not self.data.holds_out and (self.gate_rules or self.evaluation.metrics):
             raise ValueError(
@@ -507,6 +506,10 @@ class RunSpec(FrozenModel):
         return self.gate
 
     @property
+    def compares_with_published(self) -> bool:
+        return any(rule.against == "published" for rule in self.gate_rules)
+
+    @property
     def metrics_on_answers(self) -> tuple[MeasuredOnAnswers, ...]:
         """Of the evaluation and of the gate's rules, each once."""
         found: list[MeasuredOnAnswers] = list(self.evaluation.metrics)
@@ -521,6 +524,22 @@ class RunSpec(FrozenModel):
             raise ValueError(
                 f"checkpoints.keep.best: got {self.checkpoints.keep.best}, but data.held_out_share is 0, so no held-out loss says which "
                 "checkpoint is best; remove it, or hold out a share"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exported_is_kept(self) -> Self:
+        wanted, keep = self.export.checkpoint, self.checkpoints.keep
+        if wanted == "best" and not self.data.holds_out:
+            raise ValueError(
+                "export.checkpoint: got 'best', but data.held_out_share is 0, so no held-out loss says which checkpoint is best; "
+                "set last, or hold out a share"
+            )
+        if wanted == "best" and keep != KeepSpec() and keep.best is None and keep.every != 1:
+            raise ValueError("export.checkpoint: got 'best', but checkpoints.keep may remove that one; set checkpoints.keep.best: 1")
+        if isinstance(wanted, int) and wanted > self.training.epochs:
+            raise ValueError(
+                f"export.checkpoint: got {wanted}, must be last, best or an epoch up to training.epochs, {self.training.epochs}"
             )
         return self
 

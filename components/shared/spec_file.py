@@ -4,6 +4,7 @@ import copy
 import difflib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -315,6 +316,12 @@ _PATTERNS = {
     USER_PATTERN: "1 to 63 letters, digits, dots, hyphens and underscores, the first and the last a letter or a digit",
 }
 """Pattern of a field -> the same in words."""
+
+
+def check_name(name: str, where: str) -> None:
+    """Raises SpecError where this could be no name of a run or of a published model."""
+    if re.fullmatch(NAME_PATTERN, name) is None:
+        raise SpecError(f"{where}: got {shown(name)}, must be {_PATTERNS[NAME_PATTERN]}")
 
 
 def _known_keys(where: Location) -> list[str]:

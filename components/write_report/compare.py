@@ -4,6 +4,7 @@ python -m components.write_report.compare RUN RUN … [--html FILE]    prints th
 """
 
 import argparse
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +80,17 @@ def _facts(run: RunFound) -> dict[str, Any]:
         "restarts": max(len(history.starts) - 1, 0),
         "export_bytes": sum(entry.num_bytes for entry in run.export.files if not entry.name.startswith(MERGED)),
         "dataset": run.dataset.digest,
+        "train_data": run.dataset.inputs.get("train"),
+        "held_out_data": _held_out_data(run),
     }
+
+
+def _held_out_data(run: RunFound) -> str:
+    """Digest of what says which conversations are held out: their files, or the share of the training data and how it is chosen."""
+    inputs, data = run.dataset.inputs, run.spec.data
+    chosen_by = None if data.held_out is not None else [inputs.get("train"), data.held_out_by]
+    parts = [inputs.get("held_out"), chosen_by, run.dataset.facts.get("held_out_conversations")]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _held_out(history: History) -> list[tuple[float, int]]:
@@ -101,8 +112,10 @@ def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
 def cautions(table: Sequence[Compared]) -> list[str]:
     """What keeps the losses from being comparable."""
     found: list[str] = []
-    if len({each.facts["dataset"] for each in table}) > 1:
-        found.append("The runs have different data, so their held-out losses may be of different conversations.")
+    if len({each.facts["held_out_data"] for each in table}) > 1:
+        found.append("The runs have different held-out data, so their losses are of different conversations.")
+    elif len({each.facts["train_data"] for each in table}) > 1:
+        found.append("The runs were trained on different data; their held-out data is the same.")
     if len({each.facts["model"] for each in table}) > 1:
         found.append("The runs have different base models; losses of different tokenizers cannot be compared.")
     return found
@@ -156,12 +169,26 @@ def main() -> None:
     parser.add_argument("--html", metavar="FILE", type=Path, help="also write the page")
     asked = parser.parse_args()
     with step_log("write_report"), TemporaryDirectory() as folder:
+        check_page_file(asked.html)
         runs = [_gathered(uri, Path(folder, str(number))) for number, uri in enumerate(asked.runs)]
         table = compared(runs)
         if asked.html is not None:
-            asked.html.write_text(compare_page(runs, table), encoding="utf-8")
+            write_page(asked.html, compare_page(runs, table))
         rows = [{"run": each.label, **each.facts, "asked": each.asked} for each in table]
         print(json.dumps({"runs": rows, "cautions": cautions(table)}, ensure_ascii=False))
+
+
+def check_page_file(html: Path | None) -> None:
+    """Raises SpecError where no page can be written, before the runs are read."""
+    if html is not None and not html.parent.is_dir():
+        raise SpecError(f"--html: got {html}, but there is no folder {html.parent}; make it, or name another file")
+
+
+def write_page(html: Path, page: str) -> None:
+    try:
+        html.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"--html: {html} cannot be written: {error.strerror}; name another file") from None
 
 
 def _gathered(uri: str, work: Path) -> RunFound:

@@ -75,6 +75,9 @@ def test_any_committed_checkpoint_is_exported_and_verified_into_a_folder(finishe
     first = load_file(out / "adapter/adapter_model.safetensors")
     assert first.keys() == last.keys()
     assert not torch.allclose(first[(name := next(key for key in first if "lora_B" in key))], last[name])
+    readmes = {part: (out / part / "serve/README.md").read_text() for part in ("adapter", "merged")}
+    assert all(f"From `{out}/{part}`" in readme for part, readme in readmes.items())
+    assert f"Merged into its base: `{out}/merged`" in readmes["adapter"]
     proofs = [json.loads((out / part / "verification.json").read_bytes()) for part in ("adapter", "merged")]
     assert all(proof["passed"] and proof["num_prompts"] == 4 for proof in proofs)
     again = hagane("export", spec, "--checkpoint", "7", "--out", finished / "none", work=finished / "work")

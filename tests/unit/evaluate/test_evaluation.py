@@ -5,14 +5,15 @@ import pytest
 import structlog
 import torch
 
-from components.evaluate.evaluation import HeldOut, evaluate, evenly_spaced, measured_in
+from components.evaluate.evaluation import HeldOut, evaluate, evenly_spaced, gate_or_publish, measured_in
 from components.evaluate.held_out import PackedRow
 from components.evaluate.looking import Models
 from components.evaluate.page import answers_page, numbers_of
-from components.shared.errors import SpecError
+from components.shared.errors import RunFailed, SpecError
 from components.shared.plan import Precision
 from components.shared.results import Evaluation
 from components.shared.spec_file import parse_spec, spec_from_parameter
+from components.shared.storage import LocalStore
 from tests.tiny_models import make_model
 
 
@@ -63,6 +64,22 @@ def test_without_held_out_data_nothing_is_measured_and_nothing_gates() -> None:
     assert spec.gate_rules == ()
     assert numbers_of(found) == {}
     assert "no held-out loss: nothing was held out" in answers_page("s/t", found)
+
+
+def test_held_out_data_that_was_asked_for_and_is_not_there_is_no_met_gate() -> None:
+    spec = spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d"}})
+    models = Models(Path("base"), Path("export"), torch.float32)
+    with pytest.raises(RunFailed, match=r"evaluation: no held-out row is left, so nothing shows whether the gate is met"):
+        evaluate(models, HeldOut([], num_all=0), spec, structlog.get_logger())
+
+
+def test_an_evaluation_of_an_earlier_version_without_a_gate_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    spec = spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d"}})
+    found = Evaluation(base=None, tuned=None, answers=(), improved=None, measured_rows=0, held_out_rows=0)
+    store = LocalStore(tmp_path)
+    store.write_bytes("evaluation/evaluation.json", found.model_dump_json().encode())
+    with pytest.raises(RunFailed, match=r"evaluation: says nothing of the gate; an earlier version of hagane made it"):
+        gate_or_publish(store, spec, tmp_path, structlog.get_logger())
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,14 @@ def test_the_last_trained_turn_of_each_conversation_is_the_reference(base: Path)
 
 def test_references_are_spread_over_all_conversations(base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
-    rows = [PackedRow([index, 9], [NOT, 9], [2]) for index in range(10)]
+    rows = [PackedRow([index, 8, 9], [NOT, NOT, 9], [3]) for index in range(10)]
     assert [each.prompt_ids[0] for each in references_of(rows, tokenizer, count=3)] == [0, 3, 6]
+
+
+def test_a_text_is_no_answer_to_its_first_token(base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    text, chat = PackedRow([5, 6, 7], [NOT, 6, 7], [3]), PackedRow([5, 6, 7], [NOT, NOT, 7], [3])
+    assert [each.prompt_ids for each in references_of([text, chat], tokenizer, count=9)] == [[5, 6]]
 
 
 def test_a_batch_gives_the_answers_of_each_prompt_alone(base: Path) -> None:

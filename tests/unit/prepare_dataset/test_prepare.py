@@ -184,6 +184,16 @@ def test_other_data_is_prepared_anew_as_long_as_no_plan_was_made(spec: RunSpec) 
     assert _prepare(spec).facts["num_conversations"] == 39 != first.facts["num_conversations"]
 
 
+def test_a_run_that_another_version_of_hagane_planned_is_refused_as_that(spec: RunSpec, tmp_path: Path) -> None:
+    store, first = LocalStore(Path(spec.run_uri)), _prepare(spec)
+    older = first.model_copy(update={"inputs": {**first.inputs, "spec": "of an older version"}})
+    store.write_bytes(f"{DATASET}/manifest.json", older.to_bytes())
+    (tmp_path / "plan").mkdir()
+    publish_folder(store, PLAN, tmp_path / "plan", made_by="test", inputs={"dataset": older.digest}, facts={})
+    with pytest.raises(DataError, match=r"^run 'r' was prepared and planned by another version of hagane, .*; finish it with that version"):
+        _prepare(spec)
+
+
 def test_data_that_changes_after_planning_is_refused(spec: RunSpec, tmp_path: Path) -> None:
     first = _prepare(spec)
     (tmp_path / "plan").mkdir()

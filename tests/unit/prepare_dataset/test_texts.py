@@ -21,7 +21,7 @@ from components.shared.errors import DataError, ModelError
 from components.shared.layout import DATASET
 from components.shared.log import set_up_log
 from components.shared.manifest import Manifest
-from components.shared.spec import RunSpec
+from components.shared.spec import EvaluationSpec, RunSpec
 from components.shared.spec_file import parse_spec
 from tests.tiny_models import END, make_tokenizer, write_conversations
 
@@ -186,6 +186,18 @@ def test_texts_need_no_chat_template_and_train_all_their_tokens(base_spec: RunSp
     eos = Tokenizer.from_file(str(Path(base_spec.model.source) / "tokenizer.json")).token_to_id(END)
     assert (prompts["chat_template"], prompts["end_token_ids"]) == ("", [eos])
     assert all(prompt["messages"] == [] and prompt["text"] for prompt in prompts["prompts"])
+
+
+def test_metrics_on_answers_are_refused_for_texts_before_training(base_spec: RunSpec, tmp_path: Path) -> None:
+    asked = base_spec.model_copy(update={"evaluation": EvaluationSpec(metrics=("rouge_l", "json"))})
+    assert check(asked) == [
+        "evaluation.metrics and gate: rouge_l, json are of answers, and the held-out data is text without turns. "
+        "Fix: leave them out (loss, perplexity and token_accuracy are of any data), or name conversations in data.held_out"
+    ]
+    chat = tmp_path / "chat.jsonl"
+    chat.write_text(json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}))
+    problems = check(asked.model_copy(update={"data": asked.data.model_copy(update={"held_out": str(chat)})}))
+    assert not any("are of answers" in problem for problem in problems)
 
 
 def test_conversations_need_a_template_beside_texts_too(base_spec: RunSpec, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from components.shared.errors import RunFailed, SpecError, StoreError
 from components.shared.layout import version_folder
 from components.shared.manifest import publish_folder
-from components.shared.published import Claim, Move, claim_version, latest, make_latest, roll_back, versions, write_latest
+from components.shared.published import Claim, Move, claim_version, latest, latest_beside, make_latest, roll_back, versions, write_latest
 from components.shared.storage import LocalStore, Store, open_store
 
 NAME = "support"
@@ -26,7 +26,8 @@ def finish_version(store: Store, folder: Path, run: str) -> int:
     number = claim_version(store, NAME, Claim(run=run, export=f"digest of {run}"))
     folder.mkdir(exist_ok=True)
     (folder / "adapter_model.safetensors").write_bytes(run.encode())
-    publish_folder(store, version_folder(NAME, number), folder, made_by="publish", inputs={}, facts={"run": run, "export": "adapter"})
+    inputs, facts = {"export": f"digest of {run}"}, {"run": run, "export": "adapter"}
+    publish_folder(store, version_folder(NAME, number), folder, made_by="publish", inputs=inputs, facts=facts)
     return number
 
 
@@ -70,6 +71,33 @@ def test_of_eight_publishers_at_once_each_has_a_version_and_the_newest_move_coun
     newest = max(moves, key=lambda move: move.number)
     assert latest(store, NAME) == newest
     assert latest_file(store)["version"] == newest.version
+
+
+def test_an_export_is_compared_with_the_version_before_its_own_never_with_itself(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+
+    def beside(run: str) -> int | None:
+        move = latest_beside(store, NAME, f"digest of {run}")
+        return None if move is None else move.version
+
+    assert beside("a") is None
+    publish(store, tmp_path / "a", "a")
+    assert (beside("a"), beside("b")) == (None, 1)
+    publish(store, tmp_path / "b", "b")
+    assert (beside("a"), beside("b")) == (2, 1)
+    roll_back(store, NAME, 1)
+    assert (beside("a"), beside("b")) == (None, 1)
+
+
+def test_a_version_that_never_was_the_latest_is_not_gone_back_to_and_is_marked(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    publish(store, tmp_path / "a", "a")
+    finish_version(store, tmp_path / "late", "late")
+    publish(store, tmp_path / "c", "c")
+    assert [(each.label, each.was_latest) for each in versions(store)] == [("v1", True), ("v2", False), ("v3", True)]
+    with pytest.raises(SpecError, match=r"support: v2 never was the latest; versions: v1, v2 \(never the latest\), v3"):
+        roll_back(store, NAME, 2)
+    assert roll_back(store, NAME, None).version == 1
 
 
 def test_of_two_publishers_compared_with_the_same_version_one_is_refused(store: Store, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from components.shared.plan import LoraPlan
 from components.shared.results import BaseModel
-from components.shared.serving import ServedExport, serving_files
+from components.shared.serving import ServedExport, serving_files, write_serving_files
 from components.shared.spec_file import parse_spec
 from tests.field_lists import unknown_fields
 from tests.made_plan import make_plan
@@ -71,6 +71,31 @@ def test_vllm_is_asked_for_the_folder_of_a_base_that_no_hub_has(tmp_path: Path) 
     command = vllm_command(replace(ADAPTER, base=FOLDER), tmp_path, "/models/base", "--port", "9")
     assert command[:2] == ["serve", "/models/base"]
     assert "--revision" not in command
+
+
+def test_no_file_for_a_cluster_names_a_folder_of_this_machine() -> None:
+    files = serving_files(replace(ADAPTER, uri="/home/me/export/adapter"))
+    assert "serve/inferenceservice.yaml" not in files
+    assert "serve/vllm.sh" in files
+    assert "no: the export is in a folder of one machine" in files["serve/README.md"]
+
+
+@pytest.mark.parametrize("kind", EXPORTS)
+def test_a_model_without_a_chat_template_continues_the_text(kind: str, tmp_path: Path) -> None:
+    write_serving_files(EXPORTS[kind], tmp_path)
+    served = {path.name: path.read_text() for path in (tmp_path / "serve").iterdir()}
+    compile(served["load.py"], "load.py", "exec")
+    assert [name for name, text in served.items() if "chat_template" in text or "chat-template" in text] == []
+    assert "prompt = tokenizer(asked.question" in served["load.py"]
+    assert "the model continues a text" in served["README.md"]
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    write_serving_files(EXPORTS[kind], tmp_path)
+    assert "--chat-template" in (tmp_path / "serve/vllm.sh").read_text()
+
+
+def test_a_name_is_no_part_of_the_shells_program(tmp_path: Path) -> None:
+    name = '$(touch made)`touch made`"\\'
+    assert vllm_command(replace(WHOLE, name=name), tmp_path)[-1] == name
 
 
 def test_vllm_serves_a_whole_model_from_its_folder(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from components.shared.errors import SpecError
 from components.shared.spec import RunSpec
-from components.write_report.compare import cautions, compare_page, compared
+from components.write_report.compare import cautions, check_page_file, compare_page, compared, write_page
 from components.write_report.gather import RunFound
 from tests.unit.write_report.example_run import find_example_run
 
@@ -49,12 +49,54 @@ def test_what_a_model_writes_stays_text(first: RunFound) -> None:
     assert "<script>" not in compare_page(runs, compared(runs))
 
 
-def test_runs_of_other_data_or_another_base_are_cautioned_against(first: RunFound) -> None:
-    moved = RunFound(**{**vars(first), "dataset": first.dataset.model_copy(update={"inputs": {"data": "other"}})})
-    assert cautions(compared([first, moved])) == [
-        "The runs have different data, so their held-out losses may be of different conversations."
-    ]
-    assert cautions(compared([first, first])) == []
+def with_data(run: RunFound, inputs: dict[str, str], **data: object) -> RunFound:
+    spec = run.spec.model_copy(update={"data": run.spec.data.model_copy(update=data)})
+    return RunFound(**{**vars(run), "spec": spec, "dataset": run.dataset.model_copy(update={"inputs": inputs})})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "data", "caution"),
+    [
+        ({"spec": "other", "train": "a", "held_out": "b"}, {"row_tokens": 2048}, None),
+        ({"train": "c", "held_out": "b"}, {}, "have different held-out data"),
+        ({"train": "a", "held_out": "d"}, {}, "have different held-out data"),
+        ({"train": "a", "held_out": "b"}, {"held_out_by": "conversation"}, "have different held-out data"),
+    ],
+    ids=["other settings", "other training data, of which a share is held out", "another share", "another choice"],
+)
+def test_runs_of_other_data_are_cautioned_against(
+    first: RunFound, inputs: dict[str, str], data: dict[str, object], caution: str | None
+) -> None:
+    run = with_data(first, {"train": "a", "held_out": "b"}, held_out=None)
+    found = cautions(compared([run, with_data(first, inputs, held_out=None, **data)]))
+    assert len(found) == (0 if caution is None else 1)
+    assert caution is None or caution in found[0]
+
+
+def test_other_training_data_with_the_same_held_out_data_is_told_as_that(first: RunFound) -> None:
+    runs = [with_data(first, {"train": train, "held_out": "b"}, held_out="held_out.jsonl") for train in "ac"]
+    assert cautions(compared(runs)) == ["The runs were trained on different data; their held-out data is the same."]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_runs_without_held_out_data_are_shown_as_not_measured(first: RunFound, count: int) -> None:
+    evaluation = first.evaluation.model_copy(update={"base": None, "tuned": None, "comparisons": ()})
+    epochs = tuple(each.model_copy(update={"held_out_loss": None}) for each in first.history.epochs)
+    history = first.history.model_copy(update={"epochs": epochs})
+    without = RunFound(**{**vars(first), "evaluation": evaluation, "history": history})
+    runs = [first, without] if count == 1 else [without, without]
+    page = compare_page(runs, compared(runs))
+    assert page.count("not measured") == 2 * count
+    assert ("none with held-out data" in page) == (count == 2)
+
+
+def test_a_page_that_cannot_be_written_is_refused_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"--html: got .*none/page.html, but there is no folder .*none; make it"):
+        check_page_file(tmp_path / "none/page.html")
+    with pytest.raises(SpecError, match=r"--html: .* cannot be written: Is a directory"):
+        write_page(tmp_path, "page")
+    check_page_file(tmp_path / "page.html")
+    check_page_file(None)
 
 
 @pytest.mark.parametrize("count", [1, 9])
