@@ -57,12 +57,13 @@ def _problems_told(component: str, program: "subprocess.Popen[str]", screen: Scr
     """What the program has to say, once it has ended; its progress was shown."""
     assert program.stdout is not None
     problems: list[str] = []
-    for event in filter(None, map(event_of, program.stdout)):
-        if event["event"] == "progress":
-            screen.show(event)
-        elif event["event"] == "failed":
-            problems += event["problems"]
-    if program.wait() and not problems:
+    with program:
+        for event in filter(None, map(event_of, program.stdout)):
+            if event["event"] == "progress":
+                screen.show(event)
+            elif event["event"] == "failed":
+                problems += event["problems"]
+    if program.returncode and not problems:
         raise RuntimeError(f"components.{component} --check ended with exit code {program.returncode}:\n{errors.read_text()}")
     return problems
 
