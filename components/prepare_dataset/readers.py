@@ -31,6 +31,7 @@ _LIST_PART = 1 << 20
 _GUESSES = ("cp932", "euc_jp")
 """Encodings in which Japanese text still comes; Windows' Shift-JIS first."""
 _JAPANESE = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+_NOT_JSON = "not JSON"
 _LONGEST_INTEGER = 4300
 """Digits that Python reads as an integer (sys.int_info.default_max_str_digits)."""
 
@@ -92,31 +93,38 @@ def _json_lines(path: Path, encoding: str) -> Iterator[Place]:
         yield from _decoded_json_lines(path, encoding)
         return
     for number, line in _numbered_lines(path):
-        place = _parsed(line, number)
+        place = _whole_line(_parsed(line.rstrip(b"\r\n"), number), ends=line.endswith(b"\n"))
         if place.problem is not None and "it reads as" in place.problem:
             yield replace(place, ends_file=True)
             return  # every other line would be the same problem
         yield place
 
 
+def _whole_line(place: Place, *, ends: bool) -> Place:
+    """The place; a last line that does not end and is no JSON is where the file was cut off."""
+    if ends or place.problem is None or not place.problem.startswith(_NOT_JSON):
+        return place
+    return replace(place, problem=f"{place.problem}; the file may be cut off here, as the line has no end", ends_file=True)
+
+
 def _decoded_json_lines(path: Path, encoding: str) -> Iterator[Place]:
     number = 0
     try:
         for number, line in enumerate(_decoded_lines(path, encoding), start=1):
-            content = line.removeprefix("\ufeff").rstrip("\r")
+            content = line.removeprefix("\ufeff").rstrip("\r\n")
             if content and not content.isspace():
-                yield _parsed_text(content, number)
+                yield _whole_line(_parsed_text(content, number), ends=line.endswith("\n"))
     except UnicodeError as error:
         yield Place(number + 1, problem=_not_decoded(error, encoding), ends_file=True)
 
 
 def _decoded_lines(path: Path, encoding: str) -> Iterator[str]:
-    """Lines without their line feed, decoded no further than they are asked for: an error is one of the next line."""
+    """Lines with their line feed, decoded no further than they are asked for: an error is one of the next line."""
     rest = ""
     with path.open("rb") as stream:
         for part in codecs.iterdecode(stream, encoding):
             *lines, rest = (rest + part).split("\n")
-            yield from lines
+            yield from (f"{line}\n" for line in lines)
     if rest:
         yield rest
 
@@ -220,13 +228,15 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         for number, line in enumerate(stream, start=1):
             content = line.removeprefix(_BOM) if number == 1 else line
             if content and not content.isspace():
-                yield number, content.rstrip(b"\r\n")
+                yield number, content
 
 
 def _parsed(line: bytes, number: int) -> Place:
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data" and _guessed_encoding(line) is None:
+            return Place(number, problem=f"{_NOT_JSON} (it ends within a character); write one JSON object a line")
         return Place(number, problem=_wrong_encoding(line, error.start))
     return _parsed_text(text, number)
 
@@ -235,7 +245,7 @@ def _parsed_text(line: str, number: int) -> Place:
     try:
         return Place(number, loads(line))
     except json.JSONDecodeError as error:
-        return Place(number, problem=f"not JSON ({error.msg} at column {error.colno}); write one JSON object a line")
+        return Place(number, problem=f"{_NOT_JSON} ({error.msg} at column {error.colno}); write one JSON object a line")
     except DuplicateKeyError as error:
         return Place(number, problem=str(error))
     except RecursionError:

@@ -98,3 +98,22 @@ def test_text_of_a_table_that_is_no_utf_8_is_told_with_its_row(tmp_path: Path, n
     _write_table(tmp_path / name, pa.table({"prompt": no_text, "completion": ["a"]}))
     with pytest.raises(DataError, match=r":1: cannot be read on \(.*utf-8"):
         read_records(RecordSource(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp932"])
+def test_a_last_line_that_is_cut_off_is_never_skipped(tmp_path: Path, encoding: str) -> None:
+    content = "".join(json.dumps({"prompt": "港は？", "completion": f"港{n}"}, ensure_ascii=False) + "\n" for n in range(3)).encode(
+        encoding
+    )
+    path = tmp_path / "a.jsonl"
+
+    def read(part: bytes) -> int:
+        path.write_bytes(part)
+        (file,) = read_records(RecordSource(str(path), encoding=encoding), skip_bad=True)
+        return len(file.conversations)
+
+    assert read(content) == read(content[:-1]) == 3
+    assert read(content[:-6] + b"\n") == 2  # a bad record, not the end of the file
+    for lost in range(2, 20):
+        with pytest.raises(DataError, match=r"a.jsonl:3: not "):
+            read(content[:-lost])
