@@ -131,7 +131,7 @@ def test_another_gate_evaluates_again_and_fails_the_step_that_it_is_judged_in(fi
     done = hagane("run", finished / "spec.yaml", "--set", gate, work=finished / "work")
     assert done.exit_code == 1
     assert "gate: held-out loss must fall below the base model's by at least 100: found" in done.errors[0]
-    assert "training" not in done.output
+    assert f"already done  folder={finished}/store/tiny/checkpoints" in done.output
     failure = read_json(LocalStore(finished / "store/tiny"), "failures/evaluate.json")
     assert failure["message"].startswith("evaluation: gate: held-out loss")
 
