@@ -8,7 +8,7 @@ from typing import Any
 from components.shared.checkpoints import committed_checkpoints, reasons_to_keep
 from components.shared.errors import ObjectMissing
 from components.shared.findings import Finding
-from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, PROGRESS, REPORT, export_folder
+from components.shared.layout import PROGRESS, finished_folders
 from components.shared.manifest import read_manifest
 from components.shared.model_registry import ModelFamily
 from components.shared.published import Version
@@ -29,8 +29,7 @@ def _plain(value: Any) -> Any:
 
 def status_json(store: Store, spec: RunSpec) -> dict[str, Any]:
     """A run's folders, finished or not, its checkpoints, and how far its training in a cluster is."""
-    names = (DATASET, PLAN, CHECKPOINTS, export_folder(spec.training.method), EVALUATION, REPORT)
-    manifests = {name: read_manifest(store, name) for name in names}
+    manifests = {name: read_manifest(store, name) for name in finished_folders(spec.training.method)}
     folders = [
         {"folder": name, "finished": found is not None, "facts": {} if found is None else found.facts} for name, found in manifests.items()
     ]

@@ -15,7 +15,7 @@ from rich.text import Text
 from components.shared.checkpoints import committed_checkpoints, unreadable_checkpoints
 from components.shared.errors import ObjectDamaged, ObjectMissing
 from components.shared.figures import plain
-from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, PROGRESS, REPORT, export_folder
+from components.shared.layout import CHECKPOINTS, PROGRESS, REPORT, finished_folders
 from components.shared.manifest import read_manifest
 from components.shared.model_registry import ModelFamily
 from components.shared.plan import AfterPlan, MemoryPlan, Plan, TimePlan
@@ -200,7 +200,7 @@ def status_screen(store: Store, spec: RunSpec) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("folder", "finished", "what it holds"):
         table.add_column(heading)
-    for folder in (DATASET, PLAN, CHECKPOINTS, export_folder(spec.training.method), EVALUATION, REPORT):
+    for folder in finished_folders(spec.training.method):
         manifest = read_manifest(store, folder)
         facts = (
             "" if manifest is None else "  ".join(f"{key}={_short(value)}" for key, value in manifest.facts.items() if value is not None)

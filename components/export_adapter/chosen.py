@@ -1,6 +1,5 @@
 """`export.checkpoint` of the spec -> the committed checkpoint that is exported, and what training recorded of its model."""
 
-import math
 from pathlib import Path
 
 from components.shared.checkpoints import Checkpoint, committed_checkpoints, fetch_checkpoint
@@ -20,15 +19,15 @@ def chosen_checkpoint(store: Store, training: Manifest, wanted: str | int) -> Ch
     num_epochs = int(training.facts["num_epochs"] or 0)
     there = ", ".join(map(str, by_epoch)) or "none"
     if wanted == "best":
-        best = best_epoch(History.model_validate_json(store.read_bytes(f"{CHECKPOINTS}/{HISTORY}")))
+        best = History.model_validate_json(store.read_bytes(f"{CHECKPOINTS}/{HISTORY}")).best_epoch
         if best is None:
             raise StoreError(f"{store.uri}/{CHECKPOINTS}: no epoch has a held-out loss, so none is the best; epochs there: {there}")
-        if best not in by_epoch:
+        if best.epoch not in by_epoch:
             raise StoreError(
-                f"{store.uri}/{CHECKPOINTS}: the best is epoch {best}, and its checkpoint is not there; epochs there: {there}. "
+                f"{store.uri}/{CHECKPOINTS}: the best is epoch {best.epoch}, and its checkpoint is not there; epochs there: {there}. "
                 "Fix: choose one of them, or train again with checkpoints.keep.best: 1"
             )
-        return by_epoch[best]
+        return by_epoch[best.epoch]
     epoch = int(num_epochs if wanted == "last" else wanted)
     if epoch not in by_epoch and wanted == "last":
         raise StoreError(
@@ -41,14 +40,6 @@ def chosen_checkpoint(store: Store, training: Manifest, wanted: str | int) -> Ch
             "checkpoints.keep"
         )
     return by_epoch[epoch]
-
-
-def best_epoch(history: History) -> int | None:
-    """With the lowest held-out loss, the first of equals; None where no epoch has one."""
-    losses = [
-        (each.held_out_loss, each.epoch) for each in history.epochs if each.held_out_loss is not None and not math.isnan(each.held_out_loss)
-    ]
-    return min(losses)[1] if losses else None
 
 
 def fetch_probe(store: Store, checkpoint: Checkpoint, work: Path, *, training: Manifest) -> Path:

@@ -13,7 +13,7 @@ from components.shared.button import asked_spec, series_of
 from components.shared.checkpoints import committed_checkpoints
 from components.shared.errors import HaganeError
 from components.shared.failures import StepFailure, failure_of, read_failures, withdraw_failure, write_failure
-from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, MANIFEST, PLAN, REPORT, end_key, export_folder
+from components.shared.layout import DATASET, EVALUATION, MANIFEST, PLAN, REPORT, end_key, finished_folders
 from components.shared.links import store_link
 from components.shared.log import recent_lines
 from components.shared.manifest import read_manifest
@@ -244,7 +244,7 @@ def _what_is_safe(store: Store) -> str:
 
 def _folders(store: Store, spec: RunSpec) -> Iterator[str]:
     yield from ("| step's folder | finished | look at |", "|---|---|---|")
-    for folder in (DATASET, PLAN, CHECKPOINTS, export_folder(spec.training.method), EVALUATION, REPORT):
+    for folder in finished_folders(spec.training.method):
         manifest = read_manifest(store, folder)
         link = "" if manifest is None else store_link(f"{spec.run_uri}/{folder}/{SHOWN.get(folder, MANIFEST)}")
         yield f"| {folder} | {'no' if manifest is None else 'yes'} | {link} |"

@@ -87,8 +87,9 @@ def assemble(
 
 def row_length_of(data: DataSpec, source: Source, encoded: Samples) -> RowLength:
     """How many tokens a row has. Raises DataError where auto cannot make rows long enough and nothing may be dropped."""
-    row = row_of_used(data, source, encoded)
-    lengths = lengths_of(used_samples(source.records, encoded))
+    samples = used_samples(source.records, encoded)
+    row = row_of_used(data, source, encoded, samples)
+    lengths = lengths_of(samples)
     if data.row_tokens == "auto" and data.too_long == "refuse" and max(lengths) > row.tokens:
         longer = sum(length > row.tokens for length in lengths)
         raise DataError(
@@ -98,9 +99,8 @@ def row_length_of(data: DataSpec, source: Source, encoded: Samples) -> RowLength
     return row
 
 
-def row_of_used(data: DataSpec, source: Source, encoded: Samples) -> RowLength:
-    """How many tokens a row has, by the samples that are trained on or held out. Raises DataError where there are none."""
-    samples = used_samples(source.records, encoded)
+def row_of_used(data: DataSpec, source: Source, encoded: Samples, samples: Chosen[Encoded]) -> RowLength:
+    """How many tokens a row has, by `samples`, those that are trained on or held out. Raises DataError where there are none."""
     if not samples:
         raise DataError(_NONE_LEFT)
     is_text, sources = encoded.conversations.is_text, encoded.sources

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.shared.errors import DataError, HubUnreachable
-from components.shared.model_source import BUSY, cause_of, may_come_back, status_of
+from components.shared.model_source import broke_off_for_now, cause_of, may_come_back, not_given_for_now
 from components.shared.patience import patiently
 
 SCHEME = "hf://"
@@ -107,14 +107,13 @@ def _snapshot(source: str, address: HubAddress, suffixes: Iterable[str]) -> Path
             f"not in the cache of the hub on this machine, and the hub did not give it ({cause_of(error)}); check network, "
             f"HF_ENDPOINT and HF_HUB_OFFLINE, or fetch it where there is a network: {_download_line(address)}"
         )
-        if _may_pass(error.__cause__):
+        if not_given_for_now(error.__cause__):
             kind = HubUnreachable
     except errors.HFValidationError:
         complaint = f"no address of a data set of the hub, must be such as {_FORM}"
     except (errors.HfHubHTTPError, HTTPError, OSError) as error:
         complaint = f"the download from the hub broke off ({cause_of(error)}); run the same command again"
-        no_answer = status_of(error) is None and isinstance(error, (HTTPError, ConnectionError, TimeoutError))
-        if no_answer or status_of(error) in BUSY:
+        if broke_off_for_now(error):
             kind = HubUnreachable
     raise kind(f"{source}: {complaint}") from None
 
@@ -135,12 +134,3 @@ def _is_listed(address: HubAddress, snapshot: Path) -> bool:
     except errors.CachedRepoTreeNotFoundError:
         return False
     return True
-
-
-def _may_pass(error: BaseException | None) -> bool:
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return False
-    status = status_of(error)
-    return status is None or status in BUSY

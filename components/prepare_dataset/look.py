@@ -51,14 +51,14 @@ def dataset_lines(source: Source, data: DataSpec, *, progress: Progress = no_pro
     """What a spec's data is, as its model reads it. Raises DataError where it cannot be trained on."""
     records, encoder = source.records, source.model.encoder
     encoded = encode_all(data, encoder, records, progress=progress)
-    row = row_of_used(data, source, encoded)
+    samples = used_samples(records, encoded)
+    row = row_of_used(data, source, encoded, samples)
     row_tokens = row.tokens
     yield f"form            {', '.join(dict.fromkeys(records.forms))}"
     yield f"template        {encoder.template.name}"
     yield from (f"source          {line}" for line in records.uses)
     yield from _conversation_lines(stored(records.train))
     yield f"held out        {len(records.held_out):,} conversations"
-    samples = used_samples(records, encoded)
     yield f"row_tokens      {row_tokens:,}: {row.reason}"
     yield from _length_lines(samples, row_tokens)
     warnings = [*skipped_cautions(encoded.skipped), *_warnings(source, encoded, samples, row_tokens)]

@@ -2,7 +2,7 @@
 
 MinHash (Broder, "On the resemblance and containment of documents", 1997) estimates which share of two sets is in both; here
 the sets are runs of three trained tokens. What is only read, such as a system turn that all conversations share, does not
-count. rensa does it in Rust: 20,000 samples take about 2 s and 20 MB. Of more, so many are chosen by a hash.
+count. rensa does it in Rust: 20,000 samples take about 2 s and 20 MB. Of more, that number is chosen by a hash.
 """
 
 from array import array

@@ -78,7 +78,7 @@ class Places(FrozenModel):
 
 
 class RowSize(FrozenModel):
-    """What a row of so many tokens would hold, before anything is left out."""
+    """What a row of this number of tokens would hold, before anything is left out."""
 
     row_tokens: int
     samples: float

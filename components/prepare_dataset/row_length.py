@@ -36,7 +36,7 @@ def row_length(
     of texts, which were cut; at least one of both.
 
     All of them fit, or with `too_long: drop` all parts of texts and as many of the shortest others as hold 99 % of the others'
-    tokens, if the model knows so many positions.
+    tokens, if the model has positions for them.
     """
     if data.row_tokens != "auto":
         return RowLength(data.row_tokens, "as data.row_tokens says")

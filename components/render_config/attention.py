@@ -12,7 +12,7 @@ from components.shared.spec import Attention
 
 _ON_GPUS: tuple[Attention, ...] = ("flash_attention_2", "flex_attention")
 _WINDOWS = ("sliding_window", "attention_chunk_size")
-"""Fields of config.json by which a token sees no further back than so many tokens."""
+"""Fields of config.json that limit how many tokens back a token sees."""
 
 
 @dataclass(frozen=True)

@@ -276,15 +276,23 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     num_trainable = decided.wish.num_trainable(architecture)
     work = Work(architecture, decided.wish, decided.hardware, choice.zero, steps, num_cores, trains.flags)
     step = step_time(work)
-    counted = {"num_trainable": num_trainable, "vocabulary": architecture.vocabulary}
-    checkpoints = plan_checkpoints(spec, choice.zero, steps, precision=decided.precision, step=step, **counted)
+    checkpoints = plan_checkpoints(
+        spec,
+        choice.zero,
+        steps,
+        precision=decided.precision,
+        num_trainable=num_trainable,
+        vocabulary=architecture.vocabulary,
+        step=step,
+    )
+    row_tokens = row_tokens_of(spec, dataset, config)
     num_held_out = held_out_rows(spec, dataset)
     after = plan_after(
         spec,
         architecture,
         decided.hardware,
         num_held_out=num_held_out,
-        row_tokens=row_tokens_of(spec, dataset, config),
+        row_tokens=row_tokens,
         mean_row_tokens=decided.wish.mean_row_tokens,
         num_cores=num_cores,
     )
@@ -318,7 +326,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
             *choice.cautions,
             *job_cautions(spec),
             *model_cautions(spec, decided),
-            *step_cautions(spec, steps, row_tokens=row_tokens_of(spec, dataset, config)),
+            *step_cautions(spec, steps, row_tokens=row_tokens),
             *_row_cautions(spec, dataset),
             *after_cautions(spec, after),
         ),

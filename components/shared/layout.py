@@ -39,6 +39,11 @@ def export_folder(method: Literal["lora", "full"]) -> str:
     return {"lora": "adapter", "full": "model"}[method]
 
 
+def finished_folders(method: Literal["lora", "full"]) -> tuple[str, ...]:
+    """Those of a run that a step finishes, in the order of the steps."""
+    return DATASET, PLAN, CHECKPOINTS, export_folder(method), EVALUATION, REPORT
+
+
 def checkpoint_folder(epoch: int) -> str:
     """The folder of the checkpoint at the end of an epoch, counted from 1: `checkpoints/epoch-0001`."""
     return f"{CHECKPOINTS}/epoch-{epoch:04d}"

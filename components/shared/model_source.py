@@ -170,8 +170,7 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
     except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError) as error:
         complaint = f"{at} {no_folder}, and the hub did not give it ({cause_of(error)}); check network, HF_ENDPOINT and HF_HUB_OFFLINE"
         status = status_of(error.__cause__)
-        may_not_ask = isinstance(error.__cause__, errors.OfflineModeIsEnabled)
-        if status in BUSY or (status is None and not may_not_ask):
+        if not_given_for_now(error.__cause__):
             kind = HubUnreachable
         elif status is not None:
             complaint = f"{at} {no_folder}, and the hub refused it with HTTP status {status}; check HF_ENDPOINT and HF_TOKEN"
@@ -179,11 +178,25 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
         complaint = f"{at} {no_folder} and no possible hub id; name a folder or a hub id such as org/name"
     except (errors.HfHubHTTPError, HTTPError, OSError) as error:
         complaint = f"{at}: the download from the hub broke off ({cause_of(error)}); run the same command again"
-        status = status_of(error)
-        no_answer = status is None and isinstance(error, (HTTPError, ConnectionError, TimeoutError))
-        if no_answer or status in BUSY:
+        if broke_off_for_now(error):
             kind = HubUnreachable
     raise kind(f"model.source: {complaint}") from None
+
+
+def not_given_for_now(cause: BaseException | None) -> bool:
+    """Why the hub's client has no file: the hub is busy or did not answer, and may be asked again."""
+    from huggingface_hub import errors
+
+    status = status_of(cause)
+    return status in BUSY or (status is None and not isinstance(cause, errors.OfflineModeIsEnabled))
+
+
+def broke_off_for_now(error: BaseException) -> bool:
+    """The hub was busy or the network failed, not this machine's disk, and the download may go on later."""
+    from httpx2 import HTTPError
+
+    status = status_of(error)
+    return status in BUSY or (status is None and isinstance(error, (HTTPError, ConnectionError, TimeoutError)))
 
 
 def may_come_back(error: BaseException) -> bool:

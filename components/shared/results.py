@@ -1,5 +1,6 @@
 """The JSON files in which steps after training tell what they measured: history.json, verification.json, evaluation.json."""
 
+import math
 from typing import Literal
 
 from pydantic import ConfigDict, Field
@@ -63,6 +64,16 @@ class History(FrozenModel):
     """Of each of `steps`, from the end of the one before; None for the first after a start. Empty in a run of hagane 0.1.0 or before."""
     starts: tuple[TrainingStart, ...] = ()
     """Empty in a run of hagane 0.1.0 or before."""
+
+    @property
+    def best_epoch(self) -> EpochLosses | None:
+        """With the lowest held-out loss, the first of equals; None where no epoch has one."""
+        measured = [
+            (each.held_out_loss, each.epoch, each)
+            for each in self.epochs
+            if each.held_out_loss is not None and not math.isnan(each.held_out_loss)
+        ]
+        return min(measured)[2] if measured else None
 
 
 class BaseModel(FrozenModel):

@@ -235,13 +235,14 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     trainer.add_callback(NoteStart())
     if len(held_out):
         trainer.add_callback(HeldOutLoss(measure, log, stop=boundary.stop))
-    trainer.add_callback(EpochProbe(probe, keep=saver.keep_probe))
+    epoch_probe = EpochProbe(probe, keep=saver.keep_probe)
+    trainer.add_callback(epoch_probe)
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))
     trainer.add_callback(boundary)
     map_files(when=job.resume is not None)
     trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume.folder))
     assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
-    last_probe = probe()
+    last_probe = epoch_probe.last()
     boundary.finish(trainer.state)
     peak = peak_memory()
     if dist.get_rank() == 0:
@@ -253,7 +254,7 @@ def own_layers(model: Any, plan: Plan, *, label_smoothing: float) -> OwnLayers:
     """Raises ModelError where the model's code does not allow what the plan says."""
     chunk_tokens = plan.loss_chunk_tokens
     return OwnLayers(
-        output_layer=(None if chunk_tokens is None else OutputLayer(model, chunk_tokens=chunk_tokens, label_smoothing=label_smoothing)),
+        output_layer=None if chunk_tokens is None else OutputLayer(model, chunk_tokens=chunk_tokens, label_smoothing=label_smoothing),
         attention=ConversationAttention(model) if plan.attention == CONVERSATIONS else None,
     )
 

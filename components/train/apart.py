@@ -22,7 +22,7 @@ from components.shared.step import Log
 from components.train.agreement import Agreement
 from components.train.output_layer import mean_loss
 from components.train.own_layers import NO_OWN_LAYERS, OwnLayers
-from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate, inputs_of
+from components.train.rows import NOT_TRAINED, Batch, PackedRows, Row, collate, inputs_of, row_of
 from components.train.trainer import HaganeTrainer, evaluating
 
 MOST_TOKENS = 128
@@ -110,7 +110,7 @@ def pair_of(conversations: list[list[int]]) -> Pair:
     known = sorted({token for tokens in cut for token in tokens})
     following = dict(zip(known, known[1:] + known[:1], strict=True))
     exchanged = first[:half] + [following[token] for token in first[half:]]
-    return Pair(_row([first, *others]), _row([exchanged, *others]), half)
+    return Pair(row_of([first, *others]), row_of([exchanged, *others]), half)
 
 
 def pair_from(rows: PackedRows) -> Pair:
@@ -131,11 +131,6 @@ def conversations_of(row: Row) -> list[list[int]]:
         found.append(row["input_ids"][start : start + length])
         start += length
     return found
-
-
-def _row(conversations: list[list[int]]) -> Row:
-    tokens = [token for each in conversations for token in each]
-    return {"input_ids": tokens, "labels": tokens, "lengths": [len(each) for each in conversations]}
 
 
 def look(
@@ -189,7 +184,7 @@ def _from_own_attention(model: Any, own: OwnLayers, row: Row, logits_TV: torch.T
         return 0.0
     first = conversations_of(row)[0]
     with own.attention.left_out():
-        alone_TV = model(**inputs_of(collate([_row([first])]), device)).logits[0].float()
+        alone_TV = model(**inputs_of(collate([row_of([first])]), device)).logits[0].float()
     moved_T = (logits_TV[: len(first)] - alone_TV).square().mean(dim=1).sqrt() / logits_TV.std()
     return float(moved_T.max())
 

@@ -158,12 +158,11 @@ class ConversationAttention:
 def spans_of(position_ids_BT: torch.Tensor) -> list[list[Span]]:
     """Of each row; a conversation begins where the position is 0. At a row's end padding without a
     conversation has positions of its own."""
-    num_tokens = position_ids_BT.shape[1]
-    spans = []
-    for positions_T in position_ids_BT:
-        starts = (positions_T == 0).nonzero().flatten().tolist()
-        spans.append(list(zip(starts, [*starts[1:], num_tokens], strict=True)))
-    return spans
+    num_rows, num_tokens = position_ids_BT.shape
+    starts: list[list[int]] = [[] for _ in range(num_rows)]
+    for row, start in (position_ids_BT == 0).nonzero().tolist():  # the device is asked once
+        starts[row].append(start)
+    return [list(zip(of_row, [*of_row[1:], num_tokens], strict=True)) for of_row in starts]
 
 
 @dataclass(frozen=True)

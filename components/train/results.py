@@ -45,9 +45,15 @@ class EpochProbe(TrainerCallback):
     def __init__(self, probe: Callable[[], dict[str, torch.Tensor]], *, keep: Callable[[dict[str, torch.Tensor]], None]) -> None:
         self._probe = probe
         self._keep = keep
+        self._newest: dict[str, torch.Tensor] | None = None
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._keep(self._probe())
+        self._newest = self._probe()
+        self._keep(self._newest)
+
+    def last(self) -> dict[str, torch.Tensor]:
+        """Of the trained model; made here only where this start had no step left to make."""
+        return self._probe() if self._newest is None else self._newest
 
 
 @dataclass(frozen=True)

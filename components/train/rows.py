@@ -11,6 +11,7 @@ positions. Types that take no position_ids get none.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -32,6 +33,12 @@ class Row(TypedDict):
     input_ids: list[int]
     labels: list[int]
     lengths: list[int]
+
+
+def row_of(conversations: Sequence[list[int]]) -> Row:
+    """A row of these conversations' tokens, all of which are trained."""
+    tokens = [token for each in conversations for token in each]
+    return {"input_ids": tokens, "labels": tokens, "lengths": [len(each) for each in conversations]}
 
 
 class Batch(TypedDict):

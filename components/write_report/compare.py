@@ -18,7 +18,7 @@ from components.shared.errors import SpecError
 from components.shared.layout import MERGED
 from components.shared.loss_chart import Scale, grid, line, thinned, ticks
 from components.shared.page import page_environment
-from components.shared.results import History, Score
+from components.shared.results import Score
 from components.shared.step import open_run, step_log
 from components.write_report import words
 from components.write_report.gather import RunFound, gather
@@ -59,7 +59,7 @@ def _facts(run: RunFound) -> dict[str, Any]:
     history, evaluation = run.history, run.evaluation
     base, tuned = evaluation.both or (None, None)
     scores = {} if tuned is None else tuned.scores
-    best_loss, best_epoch = min(_held_out(history), default=(None, None))
+    best = history.best_epoch
     took = [each for each in history.step_seconds if each is not None]
     per_step = run.plan.steps.tokens_per_epoch / run.plan.steps.steps_per_epoch
     return {
@@ -71,8 +71,8 @@ def _facts(run: RunFound) -> dict[str, Any]:
         "tuned_loss": None if tuned is None else tuned.loss,
         "tuned_loss_interval": _interval(scores.get("loss")),
         "token_accuracy": scores["token_accuracy"].value if "token_accuracy" in scores else None,
-        "best_epoch": best_epoch,
-        "best_held_out_loss": best_loss,
+        "best_epoch": None if best is None else best.epoch,
+        "best_held_out_loss": None if best is None else best.held_out_loss,
         "gate_met": None if evaluation.gate is None else evaluation.gate.met,
         "steps": len(history.steps),
         "seconds": history.seconds,
@@ -91,11 +91,6 @@ def _held_out_data(run: RunFound) -> str:
     chosen_by = None if data.held_out is not None else [inputs.get("train"), data.held_out_by]
     parts = [inputs.get("held_out"), chosen_by, run.dataset.facts.get("held_out_conversations")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _held_out(history: History) -> list[tuple[float, int]]:
-    """(held-out loss, epoch) of each epoch at which it was measured."""
-    return [(each.held_out_loss, each.epoch) for each in history.epochs if each.held_out_loss is not None]
 
 
 def _interval(score: Score | None) -> list[float] | None:

@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from components.train.apart import NUM_ITEMS, Looked, look, pair_of
 from components.train.attention import ConversationAttention
 from components.train.output_layer import DIVISORS, FACTORS, SOFT_CAP, OutputLayer, mean_loss
-from components.train.rows import NOT_TRAINED, Batch, Row, collate, inputs_of
+from components.train.rows import NOT_TRAINED, Batch, Row, collate, inputs_of, row_of
 from tests.small_models import VOCABULARY, parts_of, small_config, small_model
 
 ROOT = Path(__file__).parents[2]
@@ -103,8 +103,8 @@ def attends_conversations(model_type: str) -> bool:
     model's own attention."""
     try:
         model = small_model(model_type)
-        packed_row = collate([as_row(*conversations())])
-        alone_rows = [collate([as_row(each)]) for each in conversations()]
+        packed_row = collate([row_of(conversations())])
+        alone_rows = [collate([row_of([each])]) for each in conversations()]
         wanted_TV = torch.cat([alone(model, each) for each in conversations()])
         wanted = gradients_of(model, sum_of_losses(model, alone_rows))
         attention = ConversationAttention(model)
@@ -125,11 +125,6 @@ def sum_of_losses(model: Any, batches: list[Batch]) -> Any:
         targets = batch["labels"][:, 1:].flatten()
         total += torch.nn.functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), targets, ignore_index=NOT_TRAINED, reduction="sum")
     return total
-
-
-def as_row(*of: list[int]) -> Row:
-    tokens = [token for each in of for token in each]
-    return {"input_ids": tokens, "labels": tokens, "lengths": [len(each) for each in of]}
 
 
 def has_same_loss(model_type: str) -> bool:
@@ -204,7 +199,7 @@ def in_bf16(model_type: str) -> dict[str, float]:
 
 def packed_against_alone(model: Any) -> float:
     first, second = conversations()
-    return moved(logits(model, [as_row(first, second)])[0, len(first) :], alone(model, second))
+    return moved(logits(model, [row_of([first, second])])[0, len(first) :], alone(model, second))
 
 
 def padding_moves(model: Any) -> float:
@@ -214,7 +209,7 @@ def padding_moves(model: Any) -> float:
 
 
 def two_rows() -> list[Row]:
-    return [as_row(tokens) for tokens in conversations()]
+    return [row_of([tokens]) for tokens in conversations()]
 
 
 def alone(model: Any, tokens: list[int]) -> torch.Tensor:

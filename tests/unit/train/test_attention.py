@@ -10,8 +10,9 @@ from components.shared.errors import ModelError
 from components.train.apart import look, pair_of
 from components.train.attention import ConversationAttention, spans_of
 from components.train.own_layers import OwnLayers
-from components.train.rows import NOT_TRAINED, Batch, Row, collate, inputs_of
+from components.train.rows import Row, collate, inputs_of, row_of
 from tests.small_models import VOCABULARY, small_model
+from tests.truth.packing_table import gradients_of, sum_of_losses
 
 CPU = torch.device("cpu")
 CONVERSATIONS = [
@@ -24,33 +25,12 @@ TYPES = ("llama", "qwen3", "gemma2", "gemma3_text", "gpt_neox", "gpt2", "phi3", 
 
 
 def rows() -> list[Row]:
-    return [as_row(conversations) for conversations in CONVERSATIONS]
-
-
-def as_row(conversations: list[list[int]]) -> Row:
-    tokens = [token for each in conversations for token in each]
-    return {"input_ids": tokens, "labels": tokens, "lengths": [len(each) for each in conversations]}
-
-
-def sum_of_losses(model: Any, batch: Batch) -> Any:
-    logits_BTV = model(**inputs_of(batch, CPU)).logits
-    targets = batch["labels"][:, 1:].flatten()
-    return torch.nn.functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), targets, ignore_index=NOT_TRAINED, reduction="sum")
-
-
-def gradients(model: Any) -> dict[str, torch.Tensor]:
-    found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
-    model.zero_grad()
-    return found
+    return [row_of(conversations) for conversations in CONVERSATIONS]
 
 
 def trained_alone(model: Any) -> tuple[float, dict[str, torch.Tensor]]:
-    total = 0.0
-    for conversation in (each for row in CONVERSATIONS for each in row):
-        loss = sum_of_losses(model, collate([as_row([conversation])]))
-        loss.backward()
-        total += loss.item()
-    return total, gradients(model)
+    loss = sum_of_losses(model, [collate([row_of([each])]) for row in CONVERSATIONS for each in row])
+    return loss.item(), gradients_of(model, loss)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "made again"])
@@ -64,10 +44,10 @@ def test_packed_rows_are_trained_as_each_conversation_alone(model_type: str, che
         model.activation_checkpointing_enable({"use_reentrant": False})
     batch = collate(rows())
     with own.rows_of(batch):
-        loss = sum_of_losses(model, batch)
-        loss.backward()
+        loss = sum_of_losses(model, [batch])
+        found = gradients_of(model, loss)
     assert loss.item() == pytest.approx(loss_alone, rel=1e-5)
-    for name, gradient in gradients(model).items():
+    for name, gradient in found.items():
         assert (gradient - alone[name]).norm() <= 1e-4 * alone[name].norm() + 1e-6, name
 
 
@@ -75,7 +55,7 @@ def test_packed_rows_are_trained_as_each_conversation_alone(model_type: str, che
 def test_nothing_as_large_as_a_square_of_the_row_is_kept(model_type: str) -> None:
     model = small_model(model_type)
     num_tokens = 512
-    batch = collate([as_row([[5] * (num_tokens // 4)] * 4)])
+    batch = collate([row_of([[5] * (num_tokens // 4)] * 4)])
     own = OwnLayers(attention=ConversationAttention(model))
 
     def largest(attention: OwnLayers) -> int:
@@ -113,7 +93,7 @@ def test_conversations_begin_where_positions_are_0() -> None:
 
 def test_a_row_without_positions_is_one_conversation() -> None:
     model = small_model("llama")
-    batch = collate([as_row(each[:1]) for each in CONVERSATIONS])
+    batch = collate([row_of(each[:1]) for each in CONVERSATIONS])
     assert "position_ids" not in batch
     with torch.no_grad():
         wanted = model(**inputs_of(batch, CPU)).logits
@@ -169,7 +149,7 @@ def test_squares_are_made_only_where_a_window_is_shorter_than_a_conversation(
 
     monkeypatch.setattr("components.train.attention.sdpa_mask", counted)
     model = small_model(model_type)
-    batch = collate([as_row([[5] * 20, [6] * 200])])
+    batch = collate([row_of([[5] * 20, [6] * 200])])
     own = OwnLayers(attention=ConversationAttention(model))
     with torch.no_grad(), own.rows_of(batch):
         model(**inputs_of(batch, CPU))
