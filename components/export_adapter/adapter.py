@@ -64,7 +64,7 @@ def config_problems(config: Mapping[str, Any], planned: Mapping[str, Any]) -> li
 
 def _comparable(value: Any) -> Any:
     """Names of layers in any order; PEFT writes none as null or as an empty list."""
-    return sorted(value) if isinstance(value, list | tuple | set) else value or None
+    return (sorted(value) if isinstance(value, list | tuple | set) else value) or None
 
 
 def adapter_problems(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Shape]) -> list[str]:

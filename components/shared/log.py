@@ -26,7 +26,7 @@ def set_up_log(component: str) -> structlog.typing.FilteringBoundLogger:
     structlog.configure(
         processors=[structlog.processors.add_log_level, _event_first, _kept, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
     )
     return structlog.get_logger(component=component)
 

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from components.export_adapter.adapter import adapter_problems, expected_shapes
+from components.export_adapter.adapter import adapter_problems, config_problems, expected_shapes
 from components.render_config.architectures import architecture_of
 from components.render_config.planner import lora_plan
 from components.render_config.targets import lora_targets
@@ -83,3 +83,5 @@ def test_the_matrices_of_experts_are_expected_as_peft_saves_them(tmp_path: Path,
     saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert adapter_problems({name: torch.ones_like(tensor) for name, tensor in saved.items()}, expected_shapes(base, lora)) == []
     assert any("experts" in name for name in saved) == (asked != "attention")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_bytes())
+    assert config_problems(config, lora.peft_config) == []
