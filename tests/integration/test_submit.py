@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.shared.errors import DataError
+from components.shared.errors import DataError, RunFailed
 from components.shared.failures import failure_of, write_failure
 from components.shared.storage import open_store
 from tests.command_line import HAGANE, Finished, environment, hagane, write_spec
@@ -179,6 +179,32 @@ def test_a_failed_run_is_exit_code_1_with_the_reason_that_its_step_left_in_the_s
     assert (done.exit_code, done.errors[-3:-1]) == (1, [f"error: {line}" for line in reason])
     (run,) = server.runs
     assert "\n".join(reason) in hagane("runs", run, work=tmp_path, env=told).output
+
+
+def test_a_run_that_missed_its_gate_is_failed_and_shows_the_rule_and_its_numbers(
+    server: KfpServer, tree: dict[str, Any], told: dict[str, str], s3_env: S3Server, tmp_path: Path
+) -> None:
+    """What a step that misses its gate leaves in the store is made by tests/runs."""
+    store = open_store(f"{tree['store']}/tiny")
+    done = ("claim_run", "prepare_dataset", "render_config", "launch_training", "export_adapter")
+    steps: dict[str, nodes.StepState] = {**dict.fromkeys(done, "SUCCEEDED"), "evaluate": "FAILED"}
+    server.course = [{"state": "FAILED", "steps": steps}]
+    gate = "gate: held-out loss must fall below the base model's by more than noise: found 5.9 -> 6.1"
+
+    def fail(run_id: str) -> None:
+        failure = failure_of("evaluate", RunFailed(gate), [], at=datetime.now(UTC), kfp_run=run_id)
+        write_failure(store, failure)
+
+    server.on_look = fail
+    ended = submit(tree, tmp_path, told, "--no-plan", "--wait")
+    (run,) = server.runs
+    assert (ended.exit_code, ended.errors[-2]) == (1, f"error: evaluate: {gate}")
+    assert server.runs[run]["state"] == "FAILED"
+    shown = hagane("runs", run, work=tmp_path, env=told).output
+    assert re.search(r"export_adapter +succeeded", shown)
+    assert re.search(r"evaluate +failed", shown)
+    assert re.search(r"write_report +not run", shown)
+    assert f"evaluate: {gate}" in shown
 
 
 @pytest.mark.parametrize("in_pods_own_node", [True, False])

@@ -38,9 +38,20 @@ class Pressed:
     """Where KFP keeps its artifacts: `<task>/<artifact>`."""
 
     @property
+    def plain_output(self) -> str:
+        """Without the terminal's colors."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.output)
+
+    @property
     def tasks(self) -> set[str]:
         """Those that were started, not taken from the cache."""
-        return set(re.findall(r"Executing task .*?'([a-z-]+)'", re.sub(r"\x1b\[[0-9;]*m", "", self.output)))
+        return set(re.findall(r"Executing task .*?'([a-z-]+)'", self.plain_output))
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Task, and the pipeline itself -> the state in which KFP says that it ended."""
+        ended = r"(?:Task|Pipeline) '([a-z-]+)' finished with status (\w+)"
+        return dict(re.findall(ended, self.plain_output))
 
     def text(self, artifact: str) -> str:
         return (self.folder / artifact).read_text()
@@ -160,3 +171,26 @@ def test_a_failed_run_tells_what_is_safe_and_another_run_of_its_name_is_left_alo
     other = ui.press(override_run_name=name, override_epochs=2)
     assert f"training.epochs: got 2, but run '{name}' was begun with 1; set another name" in other.output
     assert "did not come to claim" in other.text("end-run/summary")
+
+
+def test_a_spec_that_makes_the_model_worse_ends_as_failed_in_kfp_and_publishes_nothing(
+    tmp_path: Path,
+) -> None:
+    """The learning rate is far too high. The gate is the default one."""
+    ui = _ui(tmp_path, lr_peak=0.3)
+    spec = ui.folder / "spec.yaml"
+    spec.write_text(spec.read_text() + "publish: {name: support}\n")
+    pressed = ui.press()
+    run = LocalStore(ui.folder / "store/tiny")
+    losses = json.loads(run.read_bytes("evaluation/evaluation.json"))
+    assert losses["tuned"]["loss"] > losses["base"]["loss"]
+    assert pressed.exit_code != 0
+    assert pressed.states["export-adapter"] == "SUCCESS"
+    assert pressed.states["evaluate"] == pressed.states["hagane-finetune"] == "FAILURE"
+    assert "write-report" not in pressed.tasks
+    assert "gate: held-out loss must fall below" in pressed.text("end-run/summary")
+    assert not (ui.folder / "store/published").exists()
+    here = hagane("run", spec, work=ui.folder / "work")
+    assert here.exit_code == 1
+    assert "gate: held-out loss must fall below" in here.errors[0]
+    assert not (ui.folder / "store/published").exists()
