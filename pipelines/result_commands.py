@@ -77,31 +77,59 @@ def published(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = No
 def publish(
     run: RunPlace,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Where; without it, the spec's publish.name.")] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Also make a run and a model version in this MLflow."),
+    ] = None,
+    model_registry: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Also make an entry in this Kubeflow Model Registry."),
+    ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Also push the export to this repository of the Hugging Face hub.",
+        ),
+    ] = None,
 ) -> None:
     """Publish the export of a finished run: its next version, and the latest.
 
     Refused unless it was verified and its gate is met, as in the pipeline, which does the same where the spec has publish.name.
+    Of a run that was published before, only entries elsewhere are made that are not there.
     """
     import shutil
 
     from components.shared.errors import SpecError
-    from components.shared.publishing import publish_run
+    from components.shared.publishing import publish_run, store_of, version_of_run
     from components.shared.spec_file import check_name
     from components.shared.step import open_run, work_folder
+    from pipelines.registries.base import published_version
+    from pipelines.registries.entries import entries_of, named_registries
 
     if name is not None:
         check_name(name, "--name")
+    registries = named_registries(mlflow=mlflow, model_registry=model_registry, hub=push_to_hub)
     uri = run_uri(run)
     opened, spec = open_run(uri)
     place = name or spec.publish.name
     if place is None:
         raise SpecError("publish: found no name, neither --name nor publish.name in the run's spec. Fix: add --name NAME")
+    for registry in registries:
+        registry.check(store_of(opened))
     work = work_folder(uri, "publish")
     try:
         move = publish_run(opened, spec, name=place, work=work)
+        before = f"{place}: this export was published before; nothing is changed"
+        print(before if move is None else f"{place} v{move.version}  {move.uri}")
+        if registries:
+            number = version_of_run(opened, spec, name=place)
+            store = store_of(opened)
+            version = published_version(store, opened, spec, name=place, number=number)
+            for line in entries_of(version, registries, work):
+                print(line)
     finally:
         shutil.rmtree(work)
-    print(f"{place}: this export was published before; nothing is changed" if move is None else f"{place} v{move.version}  {move.uri}")
 
 
 def rollback(

@@ -63,6 +63,13 @@ def publish_run(run: Store, spec: RunSpec, *, name: str, work: Path) -> Move | N
     return make_latest(store, name, version, why="published", instead_of=instead_of)
 
 
+def version_of_run(run: Store, spec: RunSpec, *, name: str) -> int:
+    """The number under which `publish_run` published the run's export as `name`."""
+    run = at_its_full_path(run)
+    export = require_manifest(run, export_folder(spec.training.method))
+    return claim_version(store_of(run), name, Claim(run=run.uri, export=export.digest))
+
+
 def unverified(export: Manifest, folder: Path) -> list[str]:
     """One line for each way in which the export in `folder` is not what a fresh process verified."""
     verification = Verification.model_validate_json((folder / "verification.json").read_bytes())

@@ -1,0 +1,162 @@
+"""What every registry has, and what a published version is for it."""
+
+import importlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from components.shared.errors import ObjectMissing, RunFailed, SpecError
+from components.shared.layout import CHECKPOINTS, version_folder
+from components.shared.lineage import Lineage
+from components.shared.manifest import Manifest, fetch_folder, require_manifest
+from components.shared.printable import cut, printable
+from components.shared.results import Evaluation, History
+from components.shared.spec import RunSpec
+from components.shared.storage import Store
+
+
+class Registry(Protocol):
+    """One registry that the command line named."""
+
+    def check(self, store: Store) -> None:
+        """Whether an entry can be made, before anything is published.
+
+        Raises SpecError: library, address, credentials or store will not do.
+        """
+        ...
+
+    def enter(self, version: "PublishedVersion", work: Path) -> str:
+        """The version has its entry, once. Returns one line that says where.
+
+        `work`: a folder of this machine, for files. Raises RunFailed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PublishedVersion:
+    """A finished version of the store, with what is to be told of it elsewhere."""
+
+    store: Store
+    run: Store
+    spec: RunSpec
+    name: str
+    number: int
+    manifest: Manifest
+
+    @property
+    def label(self) -> str:
+        return f"v{self.number}"
+
+    @property
+    def folder(self) -> str:
+        return version_folder(self.name, self.number)
+
+    @property
+    def export(self) -> str:
+        """Name of the export's folder in the version: `adapter` or `model`."""
+        return str(self.manifest.facts["export"])
+
+    @property
+    def uri(self) -> str:
+        """Of the export."""
+        return f"{self.store.uri.rstrip('/')}/{self.folder}/{self.export}"
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        return Lineage.model_validate_json(self.store.read_bytes(f"{self.folder}/lineage.json"))
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        content = self.store.read_bytes(f"{self.folder}/evaluation.json")
+        return Evaluation.model_validate_json(content)
+
+    @cached_property
+    def history(self) -> History | None:
+        """None where the run's training is no longer in the store."""
+        try:
+            content = self.run.read_bytes(f"{CHECKPOINTS}/history.json")
+        except ObjectMissing:
+            return None
+        return History.model_validate_json(content)
+
+    @property
+    def description(self) -> str:
+        kind = "LoRA adapter" if self.export == "adapter" else "model"
+        return f"{kind} on {self.lineage.base.label}, published by hagane as {self.name} {self.label}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Where it comes from, for tags and properties."""
+        lineage = self.lineage
+        facts = {
+            "hagane.version": self.label,
+            "hagane.manifest_sha256": self.manifest.digest,
+            "hagane.run": lineage.run,
+            "hagane.base": lineage.base.label,
+            "hagane.spec_sha256": lineage.spec_sha256,
+            "hagane.dataset_sha256": lineage.dataset.manifest_sha256,
+            "hagane.checkpoint": f"{lineage.checkpoint.folder} {lineage.checkpoint.manifest_sha256}",
+            "hagane.code_commit": lineage.code.commit or "",
+            "hagane.kfp_run": lineage.kfp_run or "",
+        }
+        return {key: value for key, value in facts.items() if value}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`base.loss`, `tuned.loss`, `tuned.token_accuracy` …; empty where nothing is held out."""
+        if self.evaluation.both is None:
+            return {}
+        found: dict[str, float] = {}
+        for model, measure in zip(("base", "tuned"), self.evaluation.both, strict=True):
+            found |= {f"{model}.loss": measure.loss, f"{model}.perplexity": measure.perplexity}
+            found |= {f"{model}.{name}": score.value for name, score in measure.scores.items()}
+        return found
+
+    def fetch(self, work: Path) -> Path:
+        """The export's folder, on this machine."""
+        fetch_folder(self.store, self.folder, work)
+        return work / self.export
+
+
+def published_version(store: Store, run: Store, spec: RunSpec, *, name: str, number: int) -> PublishedVersion:
+    """Raises StoreError where the version is not finished."""
+    manifest = require_manifest(store, version_folder(name, number))
+    return PublishedVersion(store, run, spec, name, number, manifest)
+
+
+def library(module: str, *, package: str, option: str) -> ModuleType:
+    """The client library. Raises SpecError where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise SpecError(
+            f"{option}: needs the Python package {package}, and module {error.name} is not installed. Fix: pip install {package}"
+        ) from None
+
+
+def check_address(address: str, *, option: str) -> None:
+    """Raises SpecError where it is no http address, or holds a password, which logs would keep."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SpecError(f"{option}: got {address!r}, must be an address such as https://host:port")
+    if parts.username is not None or parts.query:
+        raise SpecError(f"{option}: the address holds credentials. Fix: give it without them, and set the variables of the client library")
+
+
+def incomplete(version: PublishedVersion, where: str, error: Exception | str) -> RunFailed:
+    """The version is in the store, its entry is not complete."""
+    said = error if isinstance(error, str) else said_by(error)
+    return RunFailed(
+        f"{where}: no entry for {version.name} {version.label}, which is published: {said}. "
+        "Fix: run the same command again when that is repaired; it makes the entry alone"
+    )
+
+
+def said_by(error: Exception) -> str:
+    """Kind and first line of a library's error; no line of its response's headers."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {cut(printable(first), 300)}"

@@ -1,0 +1,96 @@
+"""The Hugging Face hub: the export's files in a repository, and a tag of the version's name.
+
+The token is HF_TOKEN, or what `hf auth login` kept. A repository that is made is private.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.shared.errors import HaganeError, SpecError
+from components.shared.model_source import status_of
+from components.shared.storage import Store
+from pipelines.registries.base import PublishedVersion, incomplete, library
+
+PACKAGE = "huggingface_hub"
+LEFT_OUT = ["serve/**", "manifest.json"]
+"""serve/ names the store, which nobody on the hub reaches."""
+REPLACED = ["*.safetensors", "*.safetensors.index.json", "lineage.json"]
+"""Files of an earlier version that go when this one has none of their name."""
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Hub:
+    repository: str
+    option: str = "--push-to-hub"
+
+    def check(self, store: Store) -> None:
+        if _REPOSITORY.fullmatch(self.repository) is None:
+            got = f"got {self.repository!r}"
+            raise SpecError(f"{self.option}: {got}, must be OWNER/NAME, such as my-org/support")
+        errors = library("huggingface_hub.errors", package=PACKAGE, option=self.option)
+        try:
+            self._api().whoami()
+        except errors.OfflineModeIsEnabled:
+            fix = "unset HF_HUB_OFFLINE"
+            raise SpecError(f"{self.option}: HF_HUB_OFFLINE is set. Fix: {fix}") from None
+        except Exception as error:
+            raise SpecError(
+                f"{self.option}: the hub at {self._api().endpoint} does not know this account "
+                f"({kind_of(error)}). Fix: set HF_TOKEN to a token that may write, and check "
+                "HF_ENDPOINT"
+            ) from None
+
+    def enter(self, version: PublishedVersion, work: Path) -> str:
+        try:
+            return self._enter(self._api(), version, work)
+        except HaganeError:
+            raise
+        except Exception as error:
+            raise incomplete(version, self._address, kind_of(error)) from None
+
+    def _enter(self, api: Any, version: PublishedVersion, work: Path) -> str:
+        api.create_repo(self.repository, private=True, exist_ok=True)
+        tags = api.list_repo_refs(self.repository).tags
+        if any(tag.name == version.label for tag in tags):
+            self._refuse_other(api, version, work)
+            return self._line(version, "was there")
+        folder = version.fetch(work / "hub")
+        lineage = version.lineage.model_dump_json(indent=1) + "\n"
+        (folder / "lineage.json").write_text(lineage, encoding="utf-8")
+        commit = api.upload_folder(
+            repo_id=self.repository,
+            folder_path=folder,
+            ignore_patterns=LEFT_OUT,
+            delete_patterns=REPLACED,
+            commit_message=f"{version.name} {version.label}, by hagane",
+        )
+        api.create_tag(self.repository, tag=version.label, revision=commit.oid)
+        return self._line(version, "made")
+
+    def _refuse_other(self, api: Any, version: PublishedVersion, work: Path) -> None:
+        """Raises RunFailed where the tag is of another model, or not of hagane."""
+        path = api.hf_hub_download(self.repository, "lineage.json", revision=version.label, local_dir=work / "tagged")
+        lineage = version.lineage.model_dump_json(indent=1) + "\n"
+        if Path(path).read_text(encoding="utf-8") != lineage:
+            problem = f"its tag {version.label} is of another model; name another repository"
+            raise incomplete(version, self._address, problem)
+
+    @property
+    def _address(self) -> str:
+        return f"{self._api().endpoint}/{self.repository}"
+
+    def _line(self, version: PublishedVersion, how: str) -> str:
+        return f"hub       {self._address} at {version.label} ({how})"
+
+    def _api(self) -> Any:
+        return library("huggingface_hub", package=PACKAGE, option=self.option).HfApi()
+
+
+def kind_of(error: Exception) -> str:
+    """Without its text, which may hold a signed address."""
+    status = status_of(error)
+    kind = type(error.__cause__ or error).__name__
+    return kind if status is None else f"{kind}, HTTP status {status}"
