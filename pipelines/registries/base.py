@@ -8,14 +8,14 @@ from types import ModuleType
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from components.shared.documents.lineage import Lineage
+from components.shared.documents.results import Evaluation, History
 from components.shared.errors import ObjectMissing, RunFailed, SpecError
-from components.shared.layout import CHECKPOINTS, version_folder
-from components.shared.lineage import Lineage
-from components.shared.manifest import Manifest, fetch_folder, require_manifest
 from components.shared.printable import cut, printable
-from components.shared.results import Evaluation, History
-from components.shared.spec import RunSpec
-from components.shared.storage import Store
+from components.shared.spec.run_spec import RunSpec
+from components.shared.store.layout import CHECKPOINTS, version_folder
+from components.shared.store.manifest import Manifest, fetch_folder, require_manifest
+from components.shared.store.storage import Store
 
 
 class Registry(Protocol):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import HaganeError, SpecError
-from components.shared.model_source import status_of
-from components.shared.storage import Store
+from components.shared.model.source import status_of
+from components.shared.store.storage import Store
 from pipelines.registries.base import PublishedVersion, incomplete, library
 
 PACKAGE = "huggingface_hub"

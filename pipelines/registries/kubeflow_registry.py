@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.errors import HaganeError, SpecError
-from components.shared.storage import Store
+from components.shared.store.storage import Store
 from pipelines.registries.base import (
     PublishedVersion,
     check_address,

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.shared.documents.results import History
 from components.shared.errors import HaganeError, SpecError
 from components.shared.printable import cut
-from components.shared.results import History
-from components.shared.spec import RunSpec
-from components.shared.storage import Store
+from components.shared.spec.run_spec import RunSpec
+from components.shared.store.storage import Store
 from pipelines.registries.base import (
     PublishedVersion,
     check_address,

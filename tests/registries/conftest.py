@@ -10,10 +10,10 @@ import yaml
 
 from components.evaluate.evaluation import evaluate_run
 from components.export_adapter.export import export_run
-from components.shared.spec_file import parse_spec, spec_yaml
-from components.shared.storage import open_store
-from tests.s3_server import S3Server
-from tests.trained_run import make_trained_run
+from components.shared.spec.file import parse_spec, spec_yaml
+from components.shared.store.storage import open_store
+from tests.support.s3_server import S3Server
+from tests.support.trained_run import make_trained_run
 
 MakeRun = Callable[..., str]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.manifest import publish_folder, require_manifest
-from components.shared.storage import LocalStore
-from tests.command_line import Finished, hagane
+from components.shared.store.manifest import publish_folder, require_manifest
+from components.shared.store.storage import LocalStore
 from tests.registries.conftest import MakeRun
+from tests.support.command_line import Finished, hagane
 from tests.support.hub_repository import HubRepository, hub_repository
 
 TOKEN = "hf_notARealTokenOfAnybody"

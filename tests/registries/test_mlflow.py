@@ -21,10 +21,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from components.shared.storage import open_store
-from tests.command_line import Finished, hagane
-from tests.free_port import free_port
+from components.shared.store.storage import open_store
 from tests.registries.conftest import MakeRun
+from tests.support.command_line import Finished, hagane
+from tests.support.free_port import free_port
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("mlflow") is None or importlib.util.find_spec("flask") is None,

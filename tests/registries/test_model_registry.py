@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.storage import open_store
-from tests.command_line import Finished, hagane
+from components.shared.store.storage import open_store
 from tests.registries.conftest import MakeRun
+from tests.support.command_line import Finished, hagane
 from tests.support.model_registry import ModelRegistryServer, model_registry_server
 
 pytestmark = pytest.mark.skipif(

@@ -4,6 +4,7 @@ Every body is read by the classes that the package `model-registry` has made fro
 published OpenAPI document, and one with a field that the document does not have is refused.
 """
 
+import importlib
 import json
 import threading
 from collections.abc import Iterator
@@ -58,9 +59,7 @@ class ModelRegistryServer:
         return 404, {"code": "NOT_FOUND", "message": "/".join(parts)}
 
     def _add(self, place: list[Tree], tree: Tree, kind: str, **more: str) -> tuple[int, Any]:
-        import mr_openapi.models
-
-        document = getattr(mr_openapi.models, kind)
+        document = getattr(importlib.import_module("mr_openapi.models"), kind)
         tree = {"artifactType": "model-artifact", **tree} if "parent" in more else tree
         known = {each.alias or name for name, each in document.model_fields.items()}
         unknown = sorted(tree.keys() - known)
