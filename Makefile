@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-templates bench-train bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-templates bench-train bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -49,6 +49,9 @@ test-races: .venv/dev  ## Start a run twice, at twenty moments of the first, on 
 	$(BIN)/pytest tests/crash/test_two_starts.py -rP
 test-hostile: .venv/dev  ## Read 10,000 damaged specs, and what else comes from outside; two minutes
 	$(BIN)/pytest tests/unit/shared/test_hostile_input.py --hostile-cases 10000
+test-registries: .venv/dev  ## Publish to MLflow's server, to a Model Registry's schema and to a stand-in for the hub; some minutes
+	$(BIN)/pip install --quiet --upgrade --target build/registries mlflow==3.17.2 model-registry==0.3.18
+	PYTHONPATH=$(CURDIR)/build/registries $(BIN)/pytest tests/registries
 test-cluster: .venv/dev  ## Train, kill, drain, cut off and cancel in the cluster of KUBECONFIG, one made for tests that has the images
 	$(BIN)/pytest tests/cluster
 test-images: .venv/dev  ## Open each built image, and run the pipeline through them; five minutes

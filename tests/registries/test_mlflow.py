@@ -1,9 +1,6 @@
 """`hagane publish --mlflow`: MLflow's own client against MLflow's own server.
 
-MLflow is in no lock file. It goes into a folder of its own, before the environment of the tests:
-
-    .venv/bin/pip install --target /tmp/mlflow mlflow==3.17.2
-    PYTHONPATH=/tmp/mlflow .venv/bin/pytest tests/registries
+MLflow is in no lock file; `make test-registries` gets it into a folder of its own.
 """
 
 import importlib.util
@@ -28,7 +25,7 @@ from tests.support.free_port import free_port
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("mlflow") is None or importlib.util.find_spec("flask") is None,
-    reason="needs MLflow's server, which no lock file has: see this file's first lines",
+    reason="needs MLflow's server, which no lock file has: run make test-registries",
 )
 PASSWORD = "nobodysPassword"
 

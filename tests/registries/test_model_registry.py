@@ -1,10 +1,8 @@
 """`hagane publish --model-registry`: Kubeflow's own client against its published API schema.
 
-The registry's server is in no package registry. Here a stand-in answers, and reads every body by
-the client's classes of the schema. The client is in no lock file; it goes into a folder of its own:
-
-    .venv/bin/pip install --target /tmp/registry model-registry==0.3.18
-    PYTHONPATH=/tmp/registry .venv/bin/pytest tests/registries
+The registry's server is not on PyPI. Here a stand-in answers, and reads every body by
+the client's classes of the schema. The client is in no lock file; `make test-registries` gets
+it into a folder of its own.
 """
 
 import importlib.util
@@ -21,7 +19,7 @@ from tests.support.model_registry import ModelRegistryServer, model_registry_ser
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("model_registry") is None,
-    reason="needs the package model-registry, which no lock file has: see this file's first lines",
+    reason="needs the package model-registry, which no lock file has: run make test-registries",
 )
 TOKEN = "nobodysToken"
 
