@@ -51,7 +51,7 @@ test-hostile: .venv/dev  ## Read 10,000 damaged specs, and what else comes from 
 	$(BIN)/pytest tests/unit/shared/test_hostile_input.py --hostile-cases 10000
 test-registries: .venv/dev  ## Publish to MLflow's server, to a Model Registry's schema and to a stand-in for the hub; some minutes
 	$(BIN)/pip install --quiet --upgrade --target build/registries mlflow==3.17.2 model-registry==0.3.18
-	PYTHONPATH=$(CURDIR)/build/registries $(BIN)/pytest tests/registries
+	PYTHONPATH=$(CURDIR)/build/registries $(BIN)/pytest tests/integration/registries
 test-cluster: .venv/dev  ## Train, kill, drain, cut off and cancel in the cluster of KUBECONFIG, one made for tests that has the images
 	$(BIN)/pytest tests/cluster
 test-images: .venv/dev  ## Open each built image, and run the pipeline through them; five minutes

@@ -9,7 +9,7 @@ import pytest
 
 from components.shared.store.manifest import publish_folder, require_manifest
 from components.shared.store.storage import LocalStore
-from tests.registries.conftest import MakeRun
+from tests.integration.registries.conftest import MakeRun
 from tests.support.command_line import Finished, hagane
 from tests.support.hub_repository import HubRepository, hub_repository
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.store.storage import open_store
-from tests.registries.conftest import MakeRun
+from tests.integration.registries.conftest import MakeRun
 from tests.support.command_line import Finished, hagane
 from tests.support.model_registry import ModelRegistryServer, model_registry_server
 

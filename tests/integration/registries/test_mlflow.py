@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import pytest
 
 from components.shared.store.storage import open_store
-from tests.registries.conftest import MakeRun
+from tests.integration.registries.conftest import MakeRun
 from tests.support.command_line import Finished, hagane
 from tests.support.free_port import free_port
 
