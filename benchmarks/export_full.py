@@ -74,7 +74,9 @@ def main() -> None:
         for name, program in (("hagane", HAGANE), ("zero_to_fp32", DEEPSPEED)):
             found = measured(program, work)
             anonymous, peak = found["anonymous"] / 2**30, found["peak"] / 2**30
-            print(f"{name:13} {found['seconds']:6.1f} s   anonymous {anonymous:5.2f} GiB   peak {peak:5.2f} GiB")
+            print(
+                f"{name:13} {found['seconds']:6.1f} s   anonymous {anonymous:5.2f} GiB   peak {peak:5.2f} GiB"
+            )
 
 
 def make_base(folder: Path) -> int:
@@ -83,7 +85,9 @@ def make_base(folder: Path) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SHAPE), dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("llama", **SHAPE), dtype=torch.bfloat16
+    )
     model.save_pretrained(folder)
     return model.num_parameters()
 
@@ -103,13 +107,40 @@ def make_checkpoint(work: Path) -> None:
         place.copy_(tensor.flatten())
     flat.add_(1e-3)
     for rank, part in enumerate(flat.chunk(PROCESSES)):
-        state = {"zero_stage": 2, "partition_count": PROCESSES, "single_partition_of_fp32_groups": [part.clone()]}
-        torch.save({"optimizer_state_dict": state, "ds_version": "0.19.8"}, shards / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
-    model = {"module": {}, "buffer_names": [], "param_shapes": [shapes], "shared_params": {}, "ds_version": "0.19.8"}
+        state = {
+            "zero_stage": 2,
+            "partition_count": PROCESSES,
+            "single_partition_of_fp32_groups": [part.clone()],
+        }
+        torch.save(
+            {"optimizer_state_dict": state, "ds_version": "0.19.8"},
+            shards / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt",
+        )
+    model = {
+        "module": {},
+        "buffer_names": [],
+        "param_shapes": [shapes],
+        "shared_params": {},
+        "ds_version": "0.19.8",
+    }
     torch.save(model, shards / "mp_rank_00_model_states.pt")
     (work / "written/a/latest").write_text(STEP)
-    facts = {"epoch": 1, "step": 10, "num_processes": PROCESSES, "zero_stage": 2, "loss": 1.0, "held_out_loss": 1.0}
-    publish_folder(LocalStore(work / "store"), checkpoint_folder(1), work / "written", made_by="benchmark", inputs={}, facts=facts)
+    facts = {
+        "epoch": 1,
+        "step": 10,
+        "num_processes": PROCESSES,
+        "zero_stage": 2,
+        "loss": 1.0,
+        "held_out_loss": 1.0,
+    }
+    publish_folder(
+        LocalStore(work / "store"),
+        checkpoint_folder(1),
+        work / "written",
+        made_by="benchmark",
+        inputs={},
+        facts=facts,
+    )
 
 
 def sizes(weights: dict[str, Any]) -> list[int]:
@@ -117,8 +148,19 @@ def sizes(weights: dict[str, Any]) -> list[int]:
 
 
 def planned_bytes(base: Path) -> int:
-    tree = {"name": "full", "store": "s", "model": {"source": str(base)}, "data": {"train": "t.jsonl"}}
-    spec = parse_spec({**tree, "training": {"method": "full"}, "hardware": {"gpu": "a100-80gb", "processes_per_node": PROCESSES}})
+    tree = {
+        "name": "full",
+        "store": "s",
+        "model": {"source": str(base)},
+        "data": {"train": "t.jsonl"},
+    }
+    spec = parse_spec(
+        {
+            **tree,
+            "training": {"method": "full"},
+            "hardware": {"gpu": "a100-80gb", "processes_per_node": PROCESSES},
+        }
+    )
     facts = DatasetFacts(digest="", num_rows=1000, num_tokens=1_000_000, model_revision=None)
     plan = make_plan(spec, facts, read_config(base), machine=Machine())
     assert plan.after is not None
@@ -128,7 +170,12 @@ def planned_bytes(base: Path) -> int:
 def measured(program: tuple[str, str], work: Path) -> dict[str, Any]:
     """Seconds and bytes of the program, its imports left out."""
     code = MEASURE.format(imports=program[0], work=program[1])
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(work)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(work)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         sys.exit(done.stderr[-3000:])
     return json.loads(done.stdout.splitlines()[-1])

@@ -12,16 +12,33 @@ if TYPE_CHECKING:
 
 Place = Annotated[
     str,
-    typer.Option("--store", metavar="URI|SPEC", envvar="HAGANE_STORE", help="Where runs are: a folder, s3://bucket/prefix, or a spec."),
+    typer.Option(
+        "--store",
+        metavar="URI|SPEC",
+        envvar="HAGANE_STORE",
+        help="Where runs are: a folder, s3://bucket/prefix, or a spec.",
+    ),
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the published model, as `publish.name` in the spec.")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Of the published model, as `publish.name` in the spec."),
+]
 
 
 def export(
     run: RunPlace,
-    checkpoint: Annotated[str, typer.Option(metavar="last|best|EPOCH", help="Which committed checkpoint.")] = "last",
-    merge: Annotated[bool, typer.Option("--merge", help="Also merge the adapter into its base, as merged/.")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A new folder; by default named after run and checkpoint.")] = None,
+    checkpoint: Annotated[
+        str, typer.Option(metavar="last|best|EPOCH", help="Which committed checkpoint.")
+    ] = "last",
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Also merge the adapter into its base, as merged/.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="A new folder; by default named after run and checkpoint."
+        ),
+    ] = None,
 ) -> None:
     """Export a committed checkpoint of a finished training into a folder here, verified as in the pipeline.
 
@@ -30,16 +47,32 @@ def export(
     from pipelines.programs.component_program import output_of
 
     uri = run_uri(run)
-    folder = out or Path(f"{uri.rstrip('/').rpartition('/')[2]}-{checkpoint if not checkpoint.isdigit() else f'epoch-{checkpoint}'}")
-    arguments = ["--run", uri, "--out", str(folder), "--checkpoint", checkpoint, *(["--merge", "true"] if merge else [])]
+    folder = out or Path(
+        f"{uri.rstrip('/').rpartition('/')[2]}-{checkpoint if not checkpoint.isdigit() else f'epoch-{checkpoint}'}"
+    )
+    arguments = [
+        "--run",
+        uri,
+        "--out",
+        str(folder),
+        "--checkpoint",
+        checkpoint,
+        *(["--merge", "true"] if merge else []),
+    ]
     output_of("components.export_adapter", *arguments)
     for part in sorted(folder.iterdir()):
         print(part)
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="Finished runs: specs or URIs, 2 to 8.")],
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with the curves over each other.")] = None,
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN RUN ...", help="Finished runs: specs or URIs, 2 to 8."),
+    ],
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a page with the curves over each other."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare finished runs: what was asked differently, and what came of it."""
@@ -49,7 +82,9 @@ def compare(
     from pipelines.screens.run import compare_screen, open_console
 
     arguments = [run_uri(run) for run in runs]
-    text = output_of("components.write_report.compare", *arguments, *(["--html", str(html)] if html else []))
+    text = output_of(
+        "components.write_report.compare", *arguments, *(["--html", str(html)] if html else [])
+    )
     found = json.loads(text.splitlines()[-1])
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
@@ -57,7 +92,11 @@ def compare(
         open_console().print(compare_screen(found))
 
 
-def published(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None, store: Place = "", as_json: AsJson = False) -> None:
+def published(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+    store: Place = "",
+    as_json: AsJson = False,
+) -> None:
     """List published models: versions, which is the latest, the run and the losses of each."""
     from components.shared.spec.file import check_name
     from components.shared.store.published import versions
@@ -76,7 +115,9 @@ def published(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = No
 
 def publish(
     run: RunPlace,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Where; without it, the spec's publish.name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where; without it, the spec's publish.name.")
+    ] = None,
     mlflow: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Also make a run and a model version in this MLflow."),
@@ -114,7 +155,9 @@ def publish(
     opened, spec = open_run(uri)
     place = name or spec.publish.name
     if place is None:
-        raise SpecError("publish: found no name, neither --name nor publish.name in the run's spec. Fix: add --name NAME")
+        raise SpecError(
+            "publish: found no name, neither --name nor publish.name in the run's spec. Fix: add --name NAME"
+        )
     for registry in registries:
         registry.check(store_of(opened))
     work = work_folder(uri, "publish")
@@ -134,7 +177,10 @@ def publish(
 
 def rollback(
     name: Name,
-    version: Annotated[int | None, typer.Argument(metavar="[VERSION]", min=1, help="Its number; without it, the one before.")] = None,
+    version: Annotated[
+        int | None,
+        typer.Argument(metavar="[VERSION]", min=1, help="Its number; without it, the one before."),
+    ] = None,
     store: Place = "",
 ) -> None:
     """Make an earlier version of a published model the latest again. No version is removed."""
@@ -148,7 +194,10 @@ def rollback(
 
 def logs(
     run: RunPlace,
-    step: Annotated[str | None, typer.Argument(metavar="[STEP]", help="Only this step, such as launch_training.")] = None,
+    step: Annotated[
+        str | None,
+        typer.Argument(metavar="[STEP]", help="Only this step, such as launch_training."),
+    ] = None,
 ) -> None:
     """Print the log of a run: of `hagane run` on this machine, of its pods in a cluster, and why steps failed.
 
@@ -165,8 +214,12 @@ def logs(
 
 def chat(
     run: RunPlace,
-    tokens: Annotated[int, typer.Option(metavar="COUNT", min=1, max=4096, help="Longest answer.")] = 200,
-    tuned_only: Annotated[bool, typer.Option("--tuned-only", help="Do not ask the base model.")] = False,
+    tokens: Annotated[
+        int, typer.Option(metavar="COUNT", min=1, max=4096, help="Longest answer.")
+    ] = 200,
+    tuned_only: Annotated[
+        bool, typer.Option("--tuned-only", help="Do not ask the base model.")
+    ] = False,
 ) -> None:
     """Ask the base and the tuned model of a finished run, one line a question; an empty line or Ctrl-D ends it.
 
@@ -174,7 +227,13 @@ def chat(
     """
     from pipelines.programs.component_program import talk_to
 
-    arguments = ["--run", run_uri(run), "--tokens", str(tokens), *(["--tuned-only"] if tuned_only else [])]
+    arguments = [
+        "--run",
+        run_uri(run),
+        "--tokens",
+        str(tokens),
+        *(["--tuned-only"] if tuned_only else []),
+    ]
     raise typer.Exit(talk_to("components.evaluate.chat", *arguments))
 
 
@@ -185,7 +244,9 @@ def _opened(place: str) -> "Store":
     from components.shared.store.storage import open_store
 
     if not place:
-        raise SpecError("--store: missing. Fix: name the runs' store or a spec by --store, or set $HAGANE_STORE")
+        raise SpecError(
+            "--store: missing. Fix: name the runs' store or a spec by --store, or set $HAGANE_STORE"
+        )
     return open_store(load_spec(Path(place)).store if Path(place).is_file() else place)
 
 

@@ -68,9 +68,22 @@ class Ui:
         arguments = json.dumps({"spec": spec, **parameters})
         runs = self.folder / "kfp/runs"
         before = set(runs.glob("*"))
-        command = [sys.executable, "-c", PRESS, str(self.folder / "finetune.yaml"), arguments, str(self.folder / "kfp")]
+        command = [
+            sys.executable,
+            "-c",
+            PRESS,
+            str(self.folder / "finetune.yaml"),
+            arguments,
+            str(self.folder / "kfp"),
+        ]
         # Made anew for each run, as in pods: what counts must be in the store.
-        done = subprocess.run(command, env=environment(self.folder / "work"), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command,
+            env=environment(self.folder / "work"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         (made,) = set(runs.glob("*")) - before
         return Pressed(done.returncode, done.stdout + done.stderr, made)
 
@@ -111,11 +124,14 @@ def test_every_step_shows_its_page_and_its_numbers(first: Pressed) -> None:
         assert not re.search(r"<(script|link|img|iframe)\b|url\(|@import", text), page
         assert page.startswith(("evaluate", "prepare")) or "<svg" in text, page
     numbers = {
-        step: json.loads(first.text(f"{step}/metrics")) for step in ("prepare-dataset", "render-config", "launch-training", "evaluate")
+        step: json.loads(first.text(f"{step}/metrics"))
+        for step in ("prepare-dataset", "render-config", "launch-training", "evaluate")
     }
     assert numbers["prepare-dataset"]["num_conversations"] == 48
     assert numbers["render-config"]["planned_steps"] == 3
-    assert numbers["launch-training"]["held_out_loss"] == pytest.approx(numbers["evaluate"]["tuned_loss"], abs=1e-3)
+    assert numbers["launch-training"]["held_out_loss"] == pytest.approx(
+        numbers["evaluate"]["tuned_loss"], abs=1e-3
+    )
     assert numbers["launch-training"]["tokens_per_second"] > 0
     assert numbers["evaluate"]["tuned_loss"] < numbers["evaluate"]["base_loss"]
 
@@ -128,7 +144,9 @@ def test_the_end_tells_where_everything_is(first: Pressed, ui: Ui) -> None:
     assert f"`{ui.folder}/store/tiny/report/report.html`" in summary
 
 
-def test_the_cache_is_used_only_where_the_folder_it_stands_for_is_there(first: Pressed, ui: Ui) -> None:
+def test_the_cache_is_used_only_where_the_folder_it_stands_for_is_there(
+    first: Pressed, ui: Ui
+) -> None:
     cached = {"prepare-dataset", "render-config"}
     assert cached < first.tasks
     second = ui.press()  # the first start that sees finished folders: they are not done again, and now the cache knows them
@@ -142,7 +160,9 @@ def test_the_cache_is_used_only_where_the_folder_it_stands_for_is_there(first: P
     assert store.read_bytes(manifest_key(PLAN))
 
 
-def test_what_is_set_at_the_button_overrides_the_spec_with_the_errors_of_set(ui: Ui, first: Pressed) -> None:
+def test_what_is_set_at_the_button_overrides_the_spec_with_the_errors_of_set(
+    ui: Ui, first: Pressed
+) -> None:
     pressed = ui.press(override_epochs=-1, override_run_name="Other")
     assert pressed.exit_code != 0
     lines = [
@@ -156,7 +176,9 @@ def test_what_is_set_at_the_button_overrides_the_spec_with_the_errors_of_set(ui:
     assert sorted(path.name for path in (ui.folder / "store").iterdir()) == [".newest", "tiny"]
 
 
-def test_a_failed_run_tells_what_is_safe_and_another_run_of_its_name_is_left_alone(tmp_path: Path) -> None:
+def test_a_failed_run_tells_what_is_safe_and_another_run_of_its_name_is_left_alone(
+    tmp_path: Path,
+) -> None:
     ui = _ui(tmp_path)
     for weights in (tmp_path / "model").glob("*.safetensors"):
         weights.unlink()
@@ -164,12 +186,20 @@ def test_a_failed_run_tells_what_is_safe_and_another_run_of_its_name_is_left_alo
     assert pressed.exit_code != 0
     assert "holds no weights" in pressed.output
     summary = pressed.text("end-run/summary")
-    assert re.match(r"# Run weak-[0-9]{1,8} failed\n", summary)  # the id that kfp.local makes of a run: a random number below 10^8
-    assert "No checkpoint is committed yet. Started again under this name, it goes on after the last finished step." in summary
+    assert re.match(
+        r"# Run weak-[0-9]{1,8} failed\n", summary
+    )  # the id that kfp.local makes of a run: a random number below 10^8
+    assert (
+        "No checkpoint is committed yet. Started again under this name, it goes on after the last finished step."
+        in summary
+    )
     assert summary.count("| yes |") == 2
     (name,) = [path.name for path in (tmp_path / "store").iterdir()]
     other = ui.press(override_run_name=name, override_epochs=2)
-    assert f"training.epochs: got 2, but run '{name}' was begun with 1; set another name" in other.output
+    assert (
+        f"training.epochs: got 2, but run '{name}' was begun with 1; set another name"
+        in other.output
+    )
     assert "did not come to claim" in other.text("end-run/summary")
 
 

@@ -14,9 +14,31 @@ from components.shared.documents.results import BaseModel, Evaluation, Verificat
 from components.shared.errors import RunFailed
 from components.shared.model.serving import ServedExport, write_serving_files
 from components.shared.spec.run_spec import RunSpec
-from components.shared.store.layout import EVALUATION, MERGED, PLAN, SPEC, export_folder, version_folder
-from components.shared.store.manifest import Manifest, fetch_folder, publish_folder, read_manifest, require_manifest
-from components.shared.store.published import Claim, Move, claim_version, latest_beside, make_latest, refuse_moved, was_latest, write_latest
+from components.shared.store.layout import (
+    EVALUATION,
+    MERGED,
+    PLAN,
+    SPEC,
+    export_folder,
+    version_folder,
+)
+from components.shared.store.manifest import (
+    Manifest,
+    fetch_folder,
+    publish_folder,
+    read_manifest,
+    require_manifest,
+)
+from components.shared.store.published import (
+    Claim,
+    Move,
+    claim_version,
+    latest_beside,
+    make_latest,
+    refuse_moved,
+    was_latest,
+    write_latest,
+)
 from components.shared.store.storage import LocalStore, Store, open_store
 
 EVALUATION_FILE = "evaluation.json"
@@ -73,12 +95,17 @@ def version_of_run(run: Store, spec: RunSpec, *, name: str) -> int:
 def unverified(export: Manifest, folder: Path) -> list[str]:
     """One line for each way in which the export in `folder` is not what a fresh process verified."""
     verification = Verification.model_validate_json((folder / "verification.json").read_bytes())
-    problems = [f"{export.folder}/: its verification failed: {problem}" for problem in verification.problems]
+    problems = [
+        f"{export.folder}/: its verification failed: {problem}" for problem in verification.problems
+    ]
     if not verification.passed and not problems:
         problems.append(f"{export.folder}/: its verification failed")
     used = [entry for entry in export.files if _is_used(entry.name)]
     changed = [entry.name for entry in used if verification.files.get(entry.name) != entry.sha256]
-    return problems + [f"{export.folder}/{name} is not the file that was verified; export it again" for name in changed]
+    return problems + [
+        f"{export.folder}/{name} is not the file that was verified; export it again"
+        for name in changed
+    ]
 
 
 def unfit(export: Manifest, evaluated: Manifest, evaluation: Evaluation) -> list[str]:
@@ -136,7 +163,15 @@ def compared_version(run: Store, spec: RunSpec, export: Manifest) -> Move | None
 
 
 def _write_version(
-    store: Store, run: Store, spec: RunSpec, export: Manifest, merged: Manifest | None, *, name: str, version: int, work: Path
+    store: Store,
+    run: Store,
+    spec: RunSpec,
+    export: Manifest,
+    merged: Manifest | None,
+    *,
+    name: str,
+    version: int,
+    work: Path,
 ) -> None:
     """Everything of the version is in the store, its manifest last. `work` holds the export and the evaluation, checked."""
     local = work / "version"
@@ -150,7 +185,9 @@ def _write_version(
         if manifest is not None:
             _link_files(manifest, work / manifest.folder, local / manifest.folder)
     for part in parts:
-        merged_uri = f"{store.uri}/{folder}/{MERGED}" if part == "adapter" and MERGED in parts else None
+        merged_uri = (
+            f"{store.uri}/{folder}/{MERGED}" if part == "adapter" and MERGED in parts else None
+        )
         served = ServedExport(
             name=name,
             uri=f"{store.uri}/{folder}/{part}",
