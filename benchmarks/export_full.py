@@ -74,9 +74,7 @@ def main() -> None:
         for name, program in (("hagane", HAGANE), ("zero_to_fp32", DEEPSPEED)):
             found = measured(program, work)
             anonymous, peak = found["anonymous"] / 2**30, found["peak"] / 2**30
-            print(
-                f"{name:13} {found['seconds']:6.1f} s   anonymous {anonymous:5.2f} GiB   peak {peak:5.2f} GiB"
-            )
+            print(f"{name:13} {found['seconds']:6.1f} s   anonymous {anonymous:5.2f} GiB   peak {peak:5.2f} GiB")
 
 
 def make_base(folder: Path) -> int:
@@ -85,9 +83,7 @@ def make_base(folder: Path) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model("llama", **SHAPE), dtype=torch.bfloat16
-    )
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SHAPE), dtype=torch.bfloat16)
     model.save_pretrained(folder)
     return model.num_parameters()
 

@@ -86,9 +86,7 @@ class PublishedVersion:
     @property
     def description(self) -> str:
         kind = "LoRA adapter" if self.export == "adapter" else "model"
-        return (
-            f"{kind} on {self.lineage.base.label}, published by hagane as {self.name} {self.label}"
-        )
+        return f"{kind} on {self.lineage.base.label}, published by hagane as {self.name} {self.label}"
 
     @property
     def facts(self) -> dict[str, str]:
@@ -124,9 +122,7 @@ class PublishedVersion:
         return work / self.export
 
 
-def published_version(
-    store: Store, run: Store, spec: RunSpec, *, name: str, number: int
-) -> PublishedVersion:
+def published_version(store: Store, run: Store, spec: RunSpec, *, name: str, number: int) -> PublishedVersion:
     """Raises StoreError where the version is not finished."""
     manifest = require_manifest(store, version_folder(name, number))
     return PublishedVersion(store, run, spec, name, number, manifest)
@@ -148,9 +144,7 @@ def check_address(address: str, *, option: str) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SpecError(f"{option}: got {address!r}, must be an address such as https://host:port")
     if parts.username is not None or parts.query:
-        raise SpecError(
-            f"{option}: the address holds credentials. Fix: give it without them, and set the variables of the client library"
-        )
+        raise SpecError(f"{option}: the address holds credentials. Fix: give it without them, and set the variables of the client library")
 
 
 def incomplete(version: PublishedVersion, where: str, error: Exception | str) -> RunFailed:

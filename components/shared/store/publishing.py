@@ -95,17 +95,12 @@ def version_of_run(run: Store, spec: RunSpec, *, name: str) -> int:
 def unverified(export: Manifest, folder: Path) -> list[str]:
     """One line for each way in which the export in `folder` is not what a fresh process verified."""
     verification = Verification.model_validate_json((folder / "verification.json").read_bytes())
-    problems = [
-        f"{export.folder}/: its verification failed: {problem}" for problem in verification.problems
-    ]
+    problems = [f"{export.folder}/: its verification failed: {problem}" for problem in verification.problems]
     if not verification.passed and not problems:
         problems.append(f"{export.folder}/: its verification failed")
     used = [entry for entry in export.files if _is_used(entry.name)]
     changed = [entry.name for entry in used if verification.files.get(entry.name) != entry.sha256]
-    return problems + [
-        f"{export.folder}/{name} is not the file that was verified; export it again"
-        for name in changed
-    ]
+    return problems + [f"{export.folder}/{name} is not the file that was verified; export it again" for name in changed]
 
 
 def unfit(export: Manifest, evaluated: Manifest, evaluation: Evaluation) -> list[str]:
@@ -185,9 +180,7 @@ def _write_version(
         if manifest is not None:
             _link_files(manifest, work / manifest.folder, local / manifest.folder)
     for part in parts:
-        merged_uri = (
-            f"{store.uri}/{folder}/{MERGED}" if part == "adapter" and MERGED in parts else None
-        )
+        merged_uri = f"{store.uri}/{folder}/{MERGED}" if part == "adapter" and MERGED in parts else None
         served = ServedExport(
             name=name,
             uri=f"{store.uri}/{folder}/{part}",
