@@ -1,8 +1,11 @@
-"""`python -m benchmarks.export_full [FOLDER]`: export of a fully trained model of 1.1 B parameters, beside DeepSpeed's zero_to_fp32.
+"""`python -m benchmarks.export_full [FOLDER]`: export of a fully trained model of 1.1 B parameters,
+beside DeepSpeed's zero_to_fp32.
 
-The checkpoint is made, not trained: two ZeRO-2 shards as DeepSpeed writes them, with fp32 master weights and without the moments, which
-neither program reads. Each program runs in a process of its own; `anonymous` is the memory it cannot give back, sampled every 50 ms, `peak`
-has mapped files too. hagane fetches the shards from a store, checks them, and writes a model that loads; zero_to_fp32 writes fp32 weights.
+The checkpoint is made, not trained: two ZeRO-2 shards as DeepSpeed writes them, with fp32 master
+weights and without the moments, which neither program reads. Each program runs in a process of its
+own; `anonymous` is the memory it cannot give back, sampled every 50 ms, `peak` has mapped files
+too. hagane fetches the shards from a store, checks them, and writes a model that loads;
+zero_to_fp32 writes fp32 weights.
 """
 
 import json
@@ -58,8 +61,14 @@ HAGANE = (
     "write_model(store, committed_checkpoints(store)[-1], base=base, scratch=scratch, local=local)",
 )
 DEEPSPEED = (
-    "from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_fp32_state_dict as convert",
-    "convert(str(Path(sys.argv[1], 'store/checkpoints/epoch-0001/a')), str(Path(sys.argv[1], 'fp32')), safe_serialization=True)",
+    (
+        "from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_fp32_state_dict as "
+        "convert"
+    ),
+    (
+        "convert(str(Path(sys.argv[1], 'store/checkpoints/epoch-0001/a')), str(Path(sys.argv[1], "
+        "'fp32')), safe_serialization=True)"
+    ),
 )
 
 
@@ -69,12 +78,16 @@ def main() -> None:
         num_parameters = make_base(work / "base")
         make_checkpoint(work)
         print(
-            f"{num_parameters:,} parameters in bf16; plan: {planned_bytes(work / 'base') / 2**30:.2f} GiB for export and its verification"
+            f"{num_parameters:,} parameters in bf16; plan: "
+            f"{planned_bytes(work / 'base') / 2**30:.2f} GiB for export and its verification"
         )
         for name, program in (("hagane", HAGANE), ("zero_to_fp32", DEEPSPEED)):
             found = measured(program, work)
             anonymous, peak = found["anonymous"] / 2**30, found["peak"] / 2**30
-            print(f"{name:13} {found['seconds']:6.1f} s   anonymous {anonymous:5.2f} GiB   peak {peak:5.2f} GiB")
+            print(
+                f"{name:13} {found['seconds']:6.1f} s   anonymous {anonymous:5.2f} GiB   peak "
+                f"{peak:5.2f} GiB"
+            )
 
 
 def make_base(folder: Path) -> int:
@@ -83,13 +96,16 @@ def make_base(folder: Path) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SHAPE), dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("llama", **SHAPE), dtype=torch.bfloat16
+    )
     model.save_pretrained(folder)
     return model.num_parameters()
 
 
 def make_checkpoint(work: Path) -> None:
-    """Epoch 1 is committed in the store: the base's weights and a little more, divided among two processes."""
+    """Epoch 1 is committed in the store: the base's weights and a little more, divided among two
+    processes."""
     import torch
     from safetensors.torch import load_file
 

@@ -1,4 +1,5 @@
-"""The commands of `hagane` about what a run ends with. What is imported here is imported for `--help`."""
+"""The commands of `hagane` about what a run ends with. What is imported here is imported for
+`--help`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,21 +28,30 @@ Name = Annotated[
 
 def export(
     run: RunPlace,
-    checkpoint: Annotated[str, typer.Option(metavar="last|best|EPOCH", help="Which committed checkpoint.")] = "last",
-    merge: Annotated[bool, typer.Option("--merge", help="Also merge the adapter into its base, as merged/.")] = False,
+    checkpoint: Annotated[
+        str, typer.Option(metavar="last|best|EPOCH", help="Which committed checkpoint.")
+    ] = "last",
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Also merge the adapter into its base, as merged/.")
+    ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="A new folder; by default named after run and checkpoint."),
+        typer.Option(
+            metavar="FOLDER", help="A new folder; by default named after run and checkpoint."
+        ),
     ] = None,
 ) -> None:
-    """Export a committed checkpoint of a finished training into a folder here, verified as in the pipeline.
+    """Export a committed checkpoint of a finished training into a folder here, verified as in the
+    pipeline.
 
     The run's own export stays as it is; export.checkpoint and export.merge in the spec change that.
     """
     from pipelines.programs.component_program import output_of
 
     uri = run_uri(run)
-    folder = out or Path(f"{uri.rstrip('/').rpartition('/')[2]}-{checkpoint if not checkpoint.isdigit() else f'epoch-{checkpoint}'}")
+    folder = out or Path(
+        f"{uri.rstrip('/').rpartition('/')[2]}-{checkpoint if not checkpoint.isdigit() else f'epoch-{checkpoint}'}"
+    )
     arguments = [
         "--run",
         uri,
@@ -74,7 +84,9 @@ def compare(
     from pipelines.screens.run import compare_screen, open_console
 
     arguments = [run_uri(run) for run in runs]
-    text = output_of("components.write_report.compare", *arguments, *(["--html", str(html)] if html else []))
+    text = output_of(
+        "components.write_report.compare", *arguments, *(["--html", str(html)] if html else [])
+    )
     found = json.loads(text.splitlines()[-1])
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
@@ -105,7 +117,9 @@ def published(
 
 def publish(
     run: RunPlace,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Where; without it, the spec's publish.name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where; without it, the spec's publish.name.")
+    ] = None,
     mlflow: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Also make a run and a model version in this MLflow."),
@@ -124,8 +138,9 @@ def publish(
 ) -> None:
     """Publish the export of a finished run: its next version, and the latest.
 
-    Refused unless it was verified and its gate is met, as in the pipeline, which does the same where the spec has publish.name.
-    Of a run that was published before, only entries elsewhere are made that are not there.
+    Refused unless it was verified and its gate is met, as in the pipeline, which does the same
+    where the spec has publish.name. Of a run that was published before, only entries elsewhere are
+    made that are not there.
     """
     import shutil
 
@@ -143,7 +158,10 @@ def publish(
     opened, spec = open_run(uri)
     place = name or spec.publish.name
     if place is None:
-        raise SpecError("publish: found no name, neither --name nor publish.name in the run's spec. Fix: add --name NAME")
+        raise SpecError(
+            "publish: found no name, neither --name nor publish.name in the run's spec. Fix: add "
+            "--name NAME"
+        )
     for registry in registries:
         registry.check(store_of(opened))
     work = work_folder(uri, "publish")
@@ -185,7 +203,8 @@ def logs(
         typer.Argument(metavar="[STEP]", help="Only this step, such as launch_training."),
     ] = None,
 ) -> None:
-    """Print the log of a run: of `hagane run` on this machine, of its pods in a cluster, and why steps failed.
+    """Print the log of a run: of `hagane run` on this machine, of its pods in a cluster, and why
+    steps failed.
 
     Of a run in Kubeflow Pipelines, `hagane runs ID --log STEP` prints what KFP keeps.
     """
@@ -200,12 +219,18 @@ def logs(
 
 def chat(
     run: RunPlace,
-    tokens: Annotated[int, typer.Option(metavar="COUNT", min=1, max=4096, help="Longest answer.")] = 200,
-    tuned_only: Annotated[bool, typer.Option("--tuned-only", help="Do not ask the base model.")] = False,
+    tokens: Annotated[
+        int, typer.Option(metavar="COUNT", min=1, max=4096, help="Longest answer.")
+    ] = 200,
+    tuned_only: Annotated[
+        bool, typer.Option("--tuned-only", help="Do not ask the base model.")
+    ] = False,
 ) -> None:
-    """Ask the base and the tuned model of a finished run, one line a question; an empty line or Ctrl-D ends it.
+    """Ask the base and the tuned model of a finished run, one line a question; an empty line or
+    Ctrl-D ends it.
 
-    Both are on this machine's GPU, or on its CPU, which is enough for small models. They remember what was said.
+    Both are on this machine's GPU, or on its CPU, which is enough for small models. They remember
+    what was said.
     """
     from pipelines.programs.component_program import talk_to
 
@@ -226,7 +251,9 @@ def _opened(place: str) -> "Store":
     from components.shared.store.storage import open_store
 
     if not place:
-        raise SpecError("--store: missing. Fix: name the runs' store or a spec by --store, or set $HAGANE_STORE")
+        raise SpecError(
+            "--store: missing. Fix: name the runs' store or a spec by --store, or set $HAGANE_STORE"
+        )
     return open_store(load_spec(Path(place)).store if Path(place).is_file() else place)
 
 

@@ -86,7 +86,9 @@ class PublishedVersion:
     @property
     def description(self) -> str:
         kind = "LoRA adapter" if self.export == "adapter" else "model"
-        return f"{kind} on {self.lineage.base.label}, published by hagane as {self.name} {self.label}"
+        return (
+            f"{kind} on {self.lineage.base.label}, published by hagane as {self.name} {self.label}"
+        )
 
     @property
     def facts(self) -> dict[str, str]:
@@ -99,7 +101,9 @@ class PublishedVersion:
             "hagane.base": lineage.base.label,
             "hagane.spec_sha256": lineage.spec_sha256,
             "hagane.dataset_sha256": lineage.dataset.manifest_sha256,
-            "hagane.checkpoint": f"{lineage.checkpoint.folder} {lineage.checkpoint.manifest_sha256}",
+            "hagane.checkpoint": (
+                f"{lineage.checkpoint.folder} {lineage.checkpoint.manifest_sha256}"
+            ),
             "hagane.code_commit": lineage.code.commit or "",
             "hagane.kfp_run": lineage.kfp_run or "",
         }
@@ -122,7 +126,9 @@ class PublishedVersion:
         return work / self.export
 
 
-def published_version(store: Store, run: Store, spec: RunSpec, *, name: str, number: int) -> PublishedVersion:
+def published_version(
+    store: Store, run: Store, spec: RunSpec, *, name: str, number: int
+) -> PublishedVersion:
     """Raises StoreError where the version is not finished."""
     manifest = require_manifest(store, version_folder(name, number))
     return PublishedVersion(store, run, spec, name, number, manifest)
@@ -134,7 +140,8 @@ def library(module: str, *, package: str, option: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise SpecError(
-            f"{option}: needs the Python package {package}, and module {error.name} is not installed. Fix: pip install {package}"
+            f"{option}: needs the Python package {package}, and module {error.name} is not "
+            f"installed. Fix: pip install {package}"
         ) from None
 
 
@@ -144,7 +151,10 @@ def check_address(address: str, *, option: str) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SpecError(f"{option}: got {address!r}, must be an address such as https://host:port")
     if parts.username is not None or parts.query:
-        raise SpecError(f"{option}: the address holds credentials. Fix: give it without them, and set the variables of the client library")
+        raise SpecError(
+            f"{option}: the address holds credentials. Fix: give it without them, and set the "
+            "variables of the client library"
+        )
 
 
 def incomplete(version: PublishedVersion, where: str, error: Exception | str) -> RunFailed:

@@ -10,7 +10,9 @@ from pipelines.registries.kubeflow_registry import KubeflowRegistry
 from pipelines.registries.mlflow_server import MlflowServer
 
 
-def named_registries(*, mlflow: str | None, model_registry: str | None, hub: str | None) -> list[Registry]:
+def named_registries(
+    *, mlflow: str | None, model_registry: str | None, hub: str | None
+) -> list[Registry]:
     chosen: list[Registry] = []
     if mlflow is not None:
         chosen.append(MlflowServer(mlflow))
@@ -21,7 +23,9 @@ def named_registries(*, mlflow: str | None, model_registry: str | None, hub: str
     return chosen
 
 
-def entries_of(version: PublishedVersion, registries: Sequence[Registry], work: Path) -> Iterator[str]:
+def entries_of(
+    version: PublishedVersion, registries: Sequence[Registry], work: Path
+) -> Iterator[str]:
     """A line for each entry. One that fails does not stop the others.
 
     Raises RunFailed at the end, with a line for each that failed.

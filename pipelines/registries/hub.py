@@ -72,7 +72,9 @@ class Hub:
 
     def _refuse_other(self, api: Any, version: PublishedVersion, work: Path) -> None:
         """Raises RunFailed where the tag is of another model, or not of hagane."""
-        path = api.hf_hub_download(self.repository, "lineage.json", revision=version.label, local_dir=work / "tagged")
+        path = api.hf_hub_download(
+            self.repository, "lineage.json", revision=version.label, local_dir=work / "tagged"
+        )
         lineage = version.lineage.model_dump_json(indent=1) + "\n"
         if Path(path).read_text(encoding="utf-8") != lineage:
             problem = f"its tag {version.label} is of another model; name another repository"

@@ -1,4 +1,5 @@
-"""Kubeflow's Model Registry: a registered model, its version, and an artifact with the export's URI.
+"""Kubeflow's Model Registry: a registered model, its version, and an artifact with the export's
+URI.
 
 The client reads its token from the file in KF_PIPELINES_SA_TOKEN_PATH, or of the pod's account.
 """

@@ -108,7 +108,10 @@ class MlflowServer:
     def _log(self, client: Any, run_id: str, version: PublishedVersion) -> None:
         entities = library("mlflow.entities", package=PACKAGE, option=self.option)
         now = int(time.time() * 1000)
-        params = [entities.Param(key, cut(value, MOST_LETTERS)) for key, value in settings(version.spec).items()]
+        params = [
+            entities.Param(key, cut(value, MOST_LETTERS))
+            for key, value in settings(version.spec).items()
+        ]
         last = version.lineage.checkpoint.step
         points = [(name, value, last) for name, value in version.metrics.items()]
         if version.history is not None:

@@ -1,4 +1,5 @@
-"""Prepare, plan and train as a user calls them, against plain torch with each conversation alone: every way to divide the work."""
+"""Prepare, plan and train as a user calls them, against plain torch with each conversation alone:
+every way to divide the work."""
 
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ FP32: dict[str, dict[str, Any]] = {
     "LoRA, ZeRO-0, two processes": {"zero": {"stage": 0}, "num_processes": 2, "training": LORA},
     "LoRA, ZeRO-3, micro-batch 2": {"zero": {"stage": 3}, "training": {**LORA, "micro_batch": 2}},
     "LoRA, checkpointing": {"zero": {"stage": 0}, "training": {**LORA, "gradient_checkpointing": True}},
-    # Checkpointed blocks are run again while ZeRO-3 gathers their frozen weights anew: CheckpointError in DeepSpeed 0.19.2.
+    # Checkpointed blocks are run again while ZeRO-3 gathers their frozen weights anew:
+    # CheckpointError in DeepSpeed 0.19.2.
     "LoRA, ZeRO-3, checkpointing, two processes": {
         "zero": {"stage": 3},
         "num_processes": 2,
@@ -79,8 +81,9 @@ FP32: dict[str, dict[str, Any]] = {
     "router loss asked for": {"architecture": "mixtral", "zero": {"stage": 2}, "config": ROUTER_LOSS},
 }
 # fmt: on
-# bf16 keeps 8 bits: a loss near 6 and a norm near 2 are known to some 0.02. Held-out losses after four steps are the tight ones: with
-# one hidden step of Adam they are 0.086 away in full training and 0.015 with LoRA.
+# bf16 keeps 8 bits: a loss near 6 and a norm near 2 are known to some 0.02. Held-out losses after
+# four steps are the tight ones: with one hidden step of Adam they are 0.086 away in full training
+# and 0.015 with LoRA.
 IN_BF16 = Differences(loss=0.02, grad_norm=0.05, lr=1e-12, held_out=0.006, epoch_loss=0.02)
 BF16: dict[str, dict[str, Any]] = {
     "full, ZeRO-0": {"zero": {"stage": 0}},
@@ -107,7 +110,10 @@ def test_training_in_bf16_is_that_of_plain_torch(case: str, tmp_path: Path) -> N
 
 
 def test_gradients_of_many_micro_batches_are_summed_in_fp32(tmp_path: Path) -> None:
-    data = {"num_conversations": 280, "training": {"global_batch": 64, "precision": "bf16", "epochs": 1}}
+    data = {
+        "num_conversations": 280,
+        "training": {"global_batch": 64, "precision": "bf16", "epochs": 1},
+    }
     found = compare(tmp_path, zero={"stage": 2}, **data)
     assert found.plan["fp32_gradient_sums"]
     print(found.differences)

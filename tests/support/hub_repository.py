@@ -1,4 +1,5 @@
-"""A server on loopback that takes pushes as huggingface.co does, by LFS; Xet's protocol is not in it.
+"""A server on loopback that takes pushes as huggingface.co does, by LFS; Xet's protocol is not in
+it.
 
 It keeps every commit's files. A request to /api without the token is answered with status 401.
 """
@@ -57,7 +58,9 @@ class HubRepository:
             if re.search(match, f"{method} {path}"):
                 return status, {"error": "as the test wants it"}
         for pattern, answer in ROUTES.items():
-            found = re.fullmatch(pattern.replace("{id}", re.escape(self.repo_id)), f"{method} {path}")
+            found = re.fullmatch(
+                pattern.replace("{id}", re.escape(self.repo_id)), f"{method} {path}"
+            )
             if found is not None:
                 return answer(self, body, *found.groups())
         return 404, {"error": f"no such page: {method} {path}"}
@@ -84,7 +87,10 @@ class HubRepository:
     def refs(self, body: bytes) -> Answer:
         main = {"name": "main", "ref": "refs/heads/main"}
         main["targetCommit"] = self.commit_id(len(self.commits) - 1)
-        tags = [{"name": name, "ref": f"refs/tags/{name}", "targetCommit": self.commit_id(place)} for name, place in self.tags.items()]
+        tags = [
+            {"name": name, "ref": f"refs/tags/{name}", "targetCommit": self.commit_id(place)}
+            for name, place in self.tags.items()
+        ]
         return 200, {"branches": [main], "converts": [], "tags": tags}
 
     def revision(self, body: bytes) -> Answer:
@@ -94,7 +100,8 @@ class HubRepository:
 
     def tree(self, body: bytes) -> Answer:
         return 200, [
-            {"type": "file", "path": name, "size": len(content), "oid": _blob(content)} for name, content in self.commits[-1].items()
+            {"type": "file", "path": name, "size": len(content), "oid": _blob(content)}
+            for name, content in self.commits[-1].items()
         ]
 
     def preupload(self, body: bytes) -> Answer:
@@ -106,11 +113,16 @@ class HubRepository:
             if there is not None:
                 known = hashlib.sha256(there).hexdigest() if is_large else _blob(there)
             mode = "lfs" if is_large else "regular"
-            files.append({"path": each["path"], "uploadMode": mode, "shouldIgnore": False, "oid": known})
+            files.append(
+                {"path": each["path"], "uploadMode": mode, "shouldIgnore": False, "oid": known}
+            )
         return 200, {"files": files}
 
     def batch(self, body: bytes) -> Answer:
-        objects = [{**each, "actions": {"upload": {"href": f"{self.endpoint}/lfs/{each['oid']}"}}} for each in json.loads(body)["objects"]]
+        objects = [
+            {**each, "actions": {"upload": {"href": f"{self.endpoint}/lfs/{each['oid']}"}}}
+            for each in json.loads(body)["objects"]
+        ]
         return 200, {"transfer": "basic", "objects": objects}
 
     def put(self, body: bytes, oid: str) -> Answer:

@@ -1,4 +1,5 @@
-"""A small HTML page for one artifact of a step: title, one line about it, a body; needs nothing beside it and no template engine."""
+"""A small HTML page for one artifact of a step: title, one line about it, a body; needs nothing
+beside it and no template engine."""
 
 from html import escape
 
@@ -42,7 +43,8 @@ svg circle.held-out { fill: var(--ember); stroke: var(--paper); stroke-width: 2;
 def plain_page(title: str, about: str, body: str) -> str:
     """The page's HTML. Title and `about` are escaped here; `body` is HTML already."""
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n'
-        f'</head>\n<body>\n<h1>{escape(title)}</h1>\n<p class="soft">{escape(about)}</p>\n{body}\n</body>\n</html>\n'
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" '
+        'content="width=device-width, '
+        f'initial-scale=1">\n<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n<p '
+        f'class="soft">{escape(about)}</p>\n{body}\n</body>\n</html>\n'
     )

@@ -52,7 +52,10 @@ def _is_allowed(permission: Permission, namespace: str, context: ssl.SSLContext)
 
 
 def _address() -> str:
-    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    host, port = (
+        os.environ["KUBERNETES_SERVICE_HOST"],
+        os.environ.get("KUBERNETES_SERVICE_PORT", "443"),
+    )
     return f"https://{f'[{host}]' if ':' in host else host}:{port}{REVIEW}"
 
 

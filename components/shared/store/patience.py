@@ -1,4 +1,5 @@
-"""What a step does while the store, the hub or the API server is away: it asks again, up to a deadline.
+"""What a step does while the store, the hub or the API server is away: it asks again, up to a
+deadline.
 
 Only a process that says so waits (`waits`): a step of a pipeline does, a command that a person sits
 in front of does not. Bad input is never asked again; the caller says which errors may pass.

@@ -1,4 +1,5 @@
-"""A finished run: trained, exported, verified and evaluated; its gate is met, nothing is published."""
+"""A finished run: trained, exported, verified and evaluated; its gate is met, nothing is
+published."""
 
 import shutil
 from collections.abc import Callable, Iterator

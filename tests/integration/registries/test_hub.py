@@ -31,7 +31,9 @@ def push(run: str, hub: HubRepository, tmp_path: Path, *more: str, **env: str) -
     return done
 
 
-def test_a_published_version_is_pushed_tagged_and_pushed_once(make_run: MakeRun, hub: HubRepository, tmp_path: Path) -> None:
+def test_a_published_version_is_pushed_tagged_and_pushed_once(
+    make_run: MakeRun, hub: HubRepository, tmp_path: Path
+) -> None:
     run = make_run()
     done = push(run, hub, tmp_path)
     assert done.exit_code == 0, done.errors
@@ -59,7 +61,9 @@ def test_a_published_version_is_pushed_tagged_and_pushed_once(make_run: MakeRun,
     assert len(hub.commits) == 2
 
 
-def test_a_push_that_broke_off_is_ended_by_the_same_command(make_run: MakeRun, hub: HubRepository, tmp_path: Path) -> None:
+def test_a_push_that_broke_off_is_ended_by_the_same_command(
+    make_run: MakeRun, hub: HubRepository, tmp_path: Path
+) -> None:
     run = make_run()
     hub.refused["POST .*/tag/"] = 403
     first = push(run, hub, tmp_path)
@@ -75,7 +79,9 @@ def test_a_push_that_broke_off_is_ended_by_the_same_command(make_run: MakeRun, h
     assert len(hub.commits) == 2
 
 
-def test_a_tag_of_another_model_is_left_alone(make_run: MakeRun, hub: HubRepository, tmp_path: Path) -> None:
+def test_a_tag_of_another_model_is_left_alone(
+    make_run: MakeRun, hub: HubRepository, tmp_path: Path
+) -> None:
     hub.private = True
     hub.commits.append({"lineage.json": b"{}", "mine.txt": b"mine"})
     hub.tags["v1"] = 1
@@ -85,7 +91,9 @@ def test_a_tag_of_another_model_is_left_alone(make_run: MakeRun, hub: HubReposit
     assert len(hub.commits) == 2
 
 
-def test_files_of_an_earlier_model_go_and_a_persons_own_stay(make_run: MakeRun, hub: HubRepository, tmp_path: Path) -> None:
+def test_files_of_an_earlier_model_go_and_a_persons_own_stay(
+    make_run: MakeRun, hub: HubRepository, tmp_path: Path
+) -> None:
     hub.private = False
     hub.commits.append({"model-00002.safetensors": b"old", "picture.png": b"mine"})
     assert push(make_run(), hub, tmp_path).exit_code == 0
@@ -123,7 +131,9 @@ def test_what_cannot_be_pushed_is_refused_before_anything_is_published(
     assert hub.private is None
 
 
-def test_a_run_that_misses_its_gate_is_published_and_pushed_nowhere(make_run: MakeRun, hub: HubRepository, tmp_path: Path) -> None:
+def test_a_run_that_misses_its_gate_is_published_and_pushed_nowhere(
+    make_run: MakeRun, hub: HubRepository, tmp_path: Path
+) -> None:
     run = make_run()
     store, evaluation = LocalStore(Path(run)), Path(run, "evaluation")
     manifest = require_manifest(store, "evaluation")
@@ -162,6 +172,9 @@ def test_a_library_that_is_not_installed_is_named_with_the_command_to_get_it(
     done = hagane(*arguments, work=tmp_path / "work", env=env)
     assert (done.exit_code, done.output) == (2, "")
     assert done.errors == [
-        f"error: {option}: needs the Python package {package}, and module {module} is not installed. Fix: pip install {package}"
+        (
+            f"error: {option}: needs the Python package {package}, and module {module} is not "
+            f"installed. Fix: pip install {package}"
+        )
     ]
     assert not (Path(run).parent / "published").exists()

@@ -75,7 +75,9 @@ def publish(run: str, address: str, name: str, tmp_path: Path, **env: str) -> Fi
     return hagane(*arguments, work=tmp_path / "work", env=env)
 
 
-def test_a_published_version_has_a_run_and_a_model_version_once(run_in_s3: str, mlflow: str, tmp_path: Path) -> None:
+def test_a_published_version_has_a_run_and_a_model_version_once(
+    run_in_s3: str, mlflow: str, tmp_path: Path
+) -> None:
     store = run_in_s3.rpartition("/")[0]
     done = publish(run_in_s3, mlflow, "support", tmp_path)
     assert done.exit_code == 0, done.errors
@@ -112,7 +114,9 @@ def test_a_published_version_has_a_run_and_a_model_version_once(run_in_s3: str, 
     assert len(found["model_versions"]) == 1
 
 
-def test_a_run_that_broke_off_is_made_anew_and_only_the_whole_one_is_used(run_in_s3: str, mlflow: str, tmp_path: Path) -> None:
+def test_a_run_that_broke_off_is_made_anew_and_only_the_whole_one_is_used(
+    run_in_s3: str, mlflow: str, tmp_path: Path
+) -> None:
     assert publish(run_in_s3, mlflow, "halved", tmp_path).exit_code == 0
     entry = asked(mlflow, "model-versions/get", name="halved", version="1")["model_version"]
     whole = entry["run_id"]

@@ -64,7 +64,9 @@ def test_a_published_version_is_a_model_a_version_and_an_artifact_once(
     assert (len(registry.versions), len(registry.artifacts)) == (1, 1)
 
 
-def test_a_version_of_another_model_is_left_alone(run_in_s3: str, registry: ModelRegistryServer, tmp_path: Path) -> None:
+def test_a_version_of_another_model_is_left_alone(
+    run_in_s3: str, registry: ModelRegistryServer, tmp_path: Path
+) -> None:
     registry.models.append({"id": "1", "name": "support"})
     registry.versions.append({"id": "1", "name": "v1", "registeredModelId": "1"})
     done = publish(run_in_s3, registry.address, tmp_path)
