@@ -150,4 +150,4 @@ def finetune(
         secret_name="hagane-notify",
         secret_key_to_env={"url": "HAGANE_NOTIFY_URL"},
         optional=True,
-    )  # noqa: S106 - its name
+    )

@@ -38,7 +38,7 @@ class Registry(Protocol):
 
 @dataclass(frozen=True)
 class PublishedVersion:
-    """A finished version of the store, with what is to be told of it elsewhere."""
+    """A finished version of the store, with what is to be reported of it elsewhere."""
 
     store: Store
     run: Store

@@ -39,7 +39,7 @@ def notify(url: str, title: str, text: str, *, state: str, log: Log) -> bool:
     try:
         request = urllib.request.Request(
             url, data=body, headers={"Content-Type": "application/json"}, method="POST"
-        )  # noqa: S310 - see above
+        )
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
             log.info("notified", status=answer.status)
         return True

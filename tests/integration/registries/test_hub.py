@@ -25,8 +25,8 @@ def hub() -> Iterator[HubRepository]:
 def push(run: str, hub: HubRepository, tmp_path: Path, *more: str, **env: str) -> Finished:
     """The home is empty: nobody's own login counts."""
     arguments = ("publish", run, "--name", "support", "--push-to-hub", hub.repo_id, *more)
-    told = {**hub.env, "HF_HOME": str(tmp_path / "home"), **env}
-    done = hagane(*arguments, work=tmp_path / "work", env=told)
+    reported = {**hub.env, "HF_HOME": str(tmp_path / "home"), **env}
+    done = hagane(*arguments, work=tmp_path / "work", env=reported)
     assert TOKEN not in done.output + "".join(done.errors)
     return done
 
