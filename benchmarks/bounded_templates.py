@@ -1,9 +1,11 @@
-"""Prints what it costs that a chat template is rendered by a process of its own, within limits: processor time and seconds beside those
-of the same work in this process, for rendering alone and for rendering and tokenising, which is what prepare_dataset does.
+"""Prints what it costs that a chat template is rendered by a process of its own, within limits:
+processor time and seconds beside those of the same work in this process, for rendering alone and
+for rendering and tokenising, which is what prepare_dataset does.
 
     python -m benchmarks.bounded_templates [--mb 20] [--rounds 3]
 
-Both ways take turns within each round; what is printed is the median round. The process's start, 0.2 s, is in it.
+Both ways take turns within each round; what is printed is the median round. The process's start,
+0.2 s, is in it.
 """
 
 import argparse
@@ -34,13 +36,16 @@ Work = Callable[[Encoder, Sequence[Conversation]], object]
 
 @dataclass(frozen=True)
 class Unbounded:
-    """The same template in this process, with the part of BoundedTemplate that prepare_dataset asks for."""
+    """The same template in this process, with the part of BoundedTemplate that prepare_dataset asks
+    for."""
 
     name: str
     special_tokens: dict[str, str]
     compiled: ChatTemplate
 
-    def samples(self, conversations: Sequence[Conversation], end_tokens: tuple[str, ...]) -> list[tuple[Sample, ...]]:
+    def samples(
+        self, conversations: Sequence[Conversation], end_tokens: tuple[str, ...]
+    ) -> list[tuple[Sample, ...]]:
         return [samples_of(self.compiled, each, end_tokens) for each in conversations]
 
 
@@ -51,7 +56,9 @@ class Taken:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bounded_templates", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bounded_templates", description=__doc__
+    )
     parser.add_argument("--mb", type=int, default=20, help="size of the data, in MB")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -63,22 +70,33 @@ def main() -> None:
         chunks = chunks_of(folder / "chats.jsonl")
     print(f"{arguments.mb} MB, {sum(map(len, chunks)):,} conversations, {arguments.rounds} rounds")
     for what, work in (("rendering", rendered), ("rendering and tokenising", encode)):
-        print(line(what, [compared(encoder, work, chunks) for _ in range(arguments.rounds)]), flush=True)
+        print(
+            line(what, [compared(encoder, work, chunks) for _ in range(arguments.rounds)]),
+            flush=True,
+        )
 
 
 def chunks_of(file: Path) -> Chunks:
     """As prepare_dataset makes them."""
     conversations: list[Conversation] = []
     for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        messages = tuple(Message(each["role"], each["content"], each["role"] == "assistant") for each in json.loads(text)["messages"])
+        messages = tuple(
+            Message(each["role"], each["content"], each["role"] == "assistant")
+            for each in json.loads(text)["messages"]
+        )
         conversations.append(Conversation(f"{file.name}:{number}", messages, b""))
-    return [conversations[start : start + MOST_CONVERSATIONS] for start in range(0, len(conversations), MOST_CONVERSATIONS)]
+    return [
+        conversations[start : start + MOST_CONVERSATIONS]
+        for start in range(0, len(conversations), MOST_CONVERSATIONS)
+    ]
 
 
 def compared(encoder: Encoder, work: Work, chunks: Chunks) -> tuple[Taken, Taken]:
     """In a process of its own, and in this one."""
     tokens = dict(encoder.template.special_tokens)
-    bounded = taken(lambda: replace(encoder, template=BoundedTemplate("t", CHATML, tokens, NOW)), work, chunks)
+    bounded = taken(
+        lambda: replace(encoder, template=BoundedTemplate("t", CHATML, tokens, NOW)), work, chunks
+    )
     inside = Unbounded("t", tokens, compile_template("t", CHATML, tokens, now=NOW))
     return bounded, taken(lambda: replace(encoder, template=cast(Any, inside)), work, chunks)
 
@@ -103,10 +121,13 @@ def _cpu_s() -> float:
 def line(what: str, rounds: list[tuple[Taken, Taken]]) -> str:
     cpu = [statistics.median(way.cpu_s for way in ways) for ways in zip(*rounds, strict=True)]
     seconds = [statistics.median(way.seconds for way in ways) for ways in zip(*rounds, strict=True)]
-    ratios = [statistics.median(a.cpu_s / b.cpu_s for a, b in rounds), statistics.median(a.seconds / b.seconds for a, b in rounds)]
+    ratios = [
+        statistics.median(a.cpu_s / b.cpu_s for a, b in rounds),
+        statistics.median(a.seconds / b.seconds for a, b in rounds),
+    ]
     return (
-        f"{what:26} processor time {cpu[0]:.2f} s with limits, {cpu[1]:.2f} s without: {ratios[0]:.2f}x;  "
-        f"seconds {seconds[0]:.2f}, {seconds[1]:.2f}: {ratios[1]:.2f}x"
+        f"{what:26} processor time {cpu[0]:.2f} s with limits, {cpu[1]:.2f} s without: "
+        f"{ratios[0]:.2f}x;  seconds {seconds[0]:.2f}, {seconds[1]:.2f}: {ratios[1]:.2f}x"
     )
 
 

@@ -1,6 +1,8 @@
-"""The measured training of `benchmarks.checkpoint`: real steps, whose saves alternate between hagane's way and one in line.
+"""The measured training of `benchmarks.checkpoint`: real steps, whose saves alternate between
+hagane's way and one in line.
 
-Started by torchrun like components.train, on a run with finished dataset/ and plan/. Prints one JSON line: what was measured.
+Started by torchrun like components.train, on a run with finished dataset/ and plan/. Prints one
+JSON line: what was measured.
 """
 
 import json
@@ -17,7 +19,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from components.shared.log import set_up_log
 from components.shared.model.source import resolve_planned_model
-from components.train.__main__ import Job, join_processes, leave_processes, planned, prepare_job, training_arguments
+from components.train.__main__ import (
+    Job,
+    join_processes,
+    leave_processes,
+    planned,
+    prepare_job,
+    training_arguments,
+)
 from components.train.checkpoints.commit import Part, store_part
 from components.train.checkpoints.saving import CheckpointSaver, write_small_files
 from components.train.checkpoints.uploader import BackgroundUploads
@@ -27,8 +36,8 @@ from components.train.model.loading import load_model
 
 
 class StepTimes(TrainerCallback):
-    """Seconds of each optimizer step, without what a save at its end holds: those beside an upload from begin to end, and those
-    beside none. The first epoch is not counted."""
+    """Seconds of each optimizer step, without what a save at its end holds: those beside an upload
+    from begin to end, and those beside none. The first epoch is not counted."""
 
     def __init__(self, uploads: BackgroundUploads, endless: "EndlessUpload") -> None:
         self._uploads = uploads
@@ -38,11 +47,15 @@ class StepTimes(TrainerCallback):
         self.with_upload: list[float] = []
         self.without: list[float] = []
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         self._quiet = self._uploads.num_unfinished == 0
         self._began = time.monotonic()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         seconds = time.monotonic() - self._began
         if self._endless.runs:
             self.with_upload.append(seconds)
@@ -51,7 +64,8 @@ class StepTimes(TrainerCallback):
 
 
 class EndlessUpload(TrainerCallback):
-    """In every second epoch from the third on, the files of the save in line are uploaded by hagane's uploader over and over."""
+    """In every second epoch from the third on, the files of the save in line are uploaded by
+    hagane's uploader over and over."""
 
     def __init__(self, uploads: BackgroundUploads, in_line: "InLine") -> None:
         self._uploads = uploads
@@ -64,14 +78,18 @@ class EndlessUpload(TrainerCallback):
     def runs(self) -> bool:
         return self._thread is not None
 
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         epoch = 1 + round(state.epoch or 0)
         if epoch >= 3 and epoch % 2:
             self._stop.clear()
             self._thread = threading.Thread(target=self._upload)
             self._thread.start()
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         if self._thread is not None:
             self._stop.set()
             self._thread.join()
@@ -84,7 +102,9 @@ class EndlessUpload(TrainerCallback):
         assert part is not None
         while not self._stop.is_set():
             self.num_uploads += 1
-            root = Path(f"{part.root}-{self.num_uploads}")  # the uploader removes what it has stored
+            root = Path(
+                f"{part.root}-{self.num_uploads}"
+            )  # the uploader removes what it has stored
             shutil.copytree(part.root, root, copy_function=os.link)
             # No manifest: the other processes' parts never come.
             again = {"root": str(root), "attempt": f"again-{self.num_uploads}", "num_processes": 99}
@@ -92,7 +112,8 @@ class EndlessUpload(TrainerCallback):
 
 
 class InLine:
-    """The save that training waits for: write, then upload with the same client to the same store."""
+    """The save that training waits for: write, then upload with the same client to the same
+    store."""
 
     def __init__(self, job: Job, saver: CheckpointSaver) -> None:
         self._job = job
@@ -108,7 +129,10 @@ class InLine:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             write(root / name)
         self.part = self._saver.part_of(trainer, root, names)
-        store_part(self._job.store, self.part.model_copy(update={"attempt": "in-line", "num_processes": 99}))
+        store_part(
+            self._job.store,
+            self.part.model_copy(update={"attempt": "in-line", "num_processes": 99}),
+        )
         return time.monotonic() - start
 
 
@@ -117,8 +141,14 @@ def main() -> None:
     agreement = join_processes(planned(sys.argv[1]))
     job = prepare_job(sys.argv[1], log)
     arguments = training_arguments(job)
-    lora = None if job.plan.lora is None else json.loads((job.work / "plan" / "lora.json").read_bytes())
-    model = load_model(resolve_planned_model(job.plan).folder, job.plan, lora=lora, seed=job.spec.training.seed)
+    lora = (
+        None
+        if job.plan.lora is None
+        else json.loads((job.work / "plan" / "lora.json").read_bytes())
+    )
+    model = load_model(
+        resolve_planned_model(job.plan).folder, job.plan, lora=lora, seed=job.spec.training.seed
+    )
     trainer = HaganeTrainer(model, arguments, PackedRows(job.work / "dataset" / "train.parquet"))
     uploads = BackgroundUploads(job.run, log)
     saver = CheckpointSaver(job.plan, attempt=job.attempt, uploads=uploads, agreement=agreement)
@@ -128,11 +158,15 @@ def main() -> None:
 
     def save() -> None:
         epoch = trainer.state.global_step // job.plan.steps.steps_per_epoch
-        trainer.state.log_history.append({"held_out_loss": 1.0, "held_out_epoch": epoch, "step": trainer.state.global_step})
+        trainer.state.log_history.append(
+            {"held_out_loss": 1.0, "held_out_epoch": epoch, "step": trainer.state.global_step}
+        )
         if epoch % 2:
             in_line_s.append(in_line.save(trainer))
         else:
-            held_s.append(saver.take_held_s())  # what the step before still waited belongs to the save before
+            held_s.append(
+                saver.take_held_s()
+            )  # what the step before still waited belongs to the save before
             saver.save(trainer)
 
     trainer.save = save
@@ -142,7 +176,11 @@ def main() -> None:
     held_s = [*held_s[1:], saver.take_held_s()]
     saver.finish(log)
     if dist.get_rank() == 0:
-        steps = {"with_upload_s": times.with_upload, "without_s": times.without, "num_uploads": endless.num_uploads}
+        steps = {
+            "with_upload_s": times.with_upload,
+            "without_s": times.without,
+            "num_uploads": endless.num_uploads,
+        }
         print(json.dumps({"held_s": held_s, "in_line_s": in_line_s, **steps}))
     leave_processes(agreement)
 

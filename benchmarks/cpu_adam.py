@@ -1,7 +1,9 @@
-"""`python -m benchmarks.cpu_adam`: AdamW's step on the host, DeepSpeed's compiled one and torch's fused one, on the same numbers.
+"""`python -m benchmarks.cpu_adam`: AdamW's step on the host, DeepSpeed's compiled one and torch's
+fused one, on the same numbers.
 
-Under offload a process updates one flat fp32 tensor on its cores and then copies it to the training's 16 bits. Both are timed, by
-turns, on equal tensors, and their weights are compared at the end. DeepSpeed's operator is compiled first: that needs g++.
+Under offload a process updates one flat fp32 tensor on its cores and then copies it to the
+training's 16 bits. Both are timed, by turns, on equal tensors, and their weights are compared at
+the end. DeepSpeed's operator is compiled first: that needs g++.
 """
 
 import argparse
@@ -28,7 +30,9 @@ class Contestant:
     optimizer: torch.optim.Optimizer
 
 
-def contestant(name: str, start: torch.Tensor, build: Callable[..., torch.optim.Optimizer]) -> Contestant:
+def contestant(
+    name: str, start: torch.Tensor, build: Callable[..., torch.optim.Optimizer]
+) -> Contestant:
     weights = torch.nn.Parameter(start.clone())
     optimizer = build([weights], lr=LR, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY)
     return Contestant(name, weights, torch.empty_like(start, dtype=torch.bfloat16), optimizer)
@@ -60,17 +64,26 @@ def main() -> None:
         contestant("DeepSpeed's compiled CPU Adam", start, compiled),
         contestant("torch's fused AdamW", start, fused),
     ]
-    print("| threads | optimizer | s a step, median | best | GB/s of Adam's 28 B, median | s to copy to bf16 |\n|---|---|---|---|---|---|")
+    print(
+        "| threads | optimizer | s a step, median | best | GB/s of Adam's 28 B, median | s to copy "
+        "to bf16 |\n|---|---|---|---|---|---|"
+    )
     for num_threads in sorted(set(options.threads)):
         torch.set_num_threads(num_threads)
         print_rows(num_threads, both, options.steps, generator)
     first, second = (each.weights.detach() for each in both)
     moved = (first - start).abs().mean()
-    print(f"\nweights moved by {moved:.3g} on average and differ by at most {(first - second).abs().max():.3g}")
+    print(
+        f"\nweights moved by {moved:.3g} on average and differ by at most "
+        f"{(first - second).abs().max():.3g}"
+    )
 
 
-def print_rows(num_threads: int, both: list[Contestant], num_steps: int, generator: torch.Generator) -> None:
-    """A row of the table for each, after one step that is not timed, and how their medians compare."""
+def print_rows(
+    num_threads: int, both: list[Contestant], num_steps: int, generator: torch.Generator
+) -> None:
+    """A row of the table for each, after one step that is not timed, and how their medians
+    compare."""
     steps: dict[str, list[float]] = {each.name: [] for each in both}
     copies: dict[str, list[float]] = {each.name: [] for each in both}
     gradient = torch.empty_like(both[0].weights.detach())
@@ -86,7 +99,10 @@ def print_rows(num_threads: int, both: list[Contestant], num_steps: int, generat
     for name, took in steps.items():
         median = statistics.median(took)
         rate = BYTES_PER_PARAMETER * gradient.numel() / median / 1e9
-        print(f"| {num_threads} | {name} | {median:.3f} | {min(took):.3f} | {rate:.1f} | {statistics.median(copies[name]):.3f} |")
+        print(
+            f"| {num_threads} | {name} | {median:.3f} | {min(took):.3f} | {rate:.1f} | "
+            f"{statistics.median(copies[name]):.3f} |"
+        )
     theirs, torchs = (statistics.median(took) for took in steps.values())
     print(f"| {num_threads} | DeepSpeed's / torch's | {theirs / torchs:.2f} | | | |")
 

@@ -1,11 +1,13 @@
-"""Prints how much memory the check, prepare_dataset and the start of training take for data of several sizes, and the processor time of
-prepare_dataset beside that of the tokenizer alone on the same texts.
+"""Prints how much memory the check, prepare_dataset and the start of training take for data of
+several sizes, and the processor time of prepare_dataset beside that of the tokenizer alone on the
+same texts.
 
-    python -m benchmarks.data_memory                        20 and 200 MB, this checkout
-    python -m benchmarks.data_memory --before ../other      the same of another checkout, in the same run
+    python -m benchmarks.data_memory                        20 and 200 MB, this checkout python -m
+    benchmarks.data_memory --before ../other      the same of another checkout, in the same run
 
-Memory is the sum of the resident sizes of a program and its processes, sampled every 50 ms; of what training maps into
-memory, the anonymous part, since the kernel takes the rest back. Speed is by processor time, which others on the machine disturb least.
+Memory is the sum of the resident sizes of a program and its processes, sampled every 50 ms; of what
+training maps into memory, the anonymous part, since the kernel takes the rest back. Speed is by
+processor time, which others on the machine disturb least.
 """
 
 import argparse
@@ -31,7 +33,10 @@ _START = (
     "from pathlib import Path; import sys; from components.train.loop.rows import PackedRows"
     "; rows = PackedRows(Path(sys.argv[1])); rows[len(rows) - 1]"
 )
-_START_MEMORY = "; print([line.split()[1] for line in open('/proc/self/status') if line.startswith('RssAnon')][0])"
+_START_MEMORY = (
+    "; print([line.split()[1] for line in open('/proc/self/status') if "
+    "line.startswith('RssAnon')][0])"
+)
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,19 @@ class Taken:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data_memory", description=__doc__)
-    parser.add_argument("--mb", type=int, nargs="+", default=[20, 200], help="sizes of the data, in MB")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="processes that render and tokenise")
-    parser.add_argument("--before", type=Path, help="another checkout of hagane, which is measured too")
+    parser.add_argument(
+        "--mb", type=int, nargs="+", default=[20, 200], help="sizes of the data, in MB"
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        nargs="+",
+        default=[1, 2],
+        help="processes that render and tokenise",
+    )
+    parser.add_argument(
+        "--before", type=Path, help="another checkout of hagane, which is measured too"
+    )
     parser.add_argument("--folder", type=Path, help="where the data is kept between runs")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp())
@@ -82,17 +97,24 @@ def _line(name: str, tree: Path, processes: int | None, folder: Path, data: Path
     shown = f"{name}, {processes} processes" if processes else name
     started = _start_mb(tree, dataset / "train.parquet")
     return (
-        f"{shown:<28} check {checked.seconds:6.1f} s {checked.peak_mb:5.0f} MB   prepare {prepared.seconds:6.1f} s "
-        f"{prepared.cpu_s:6.1f} s CPU {prepared.peak_mb:5.0f} MB   rows open {started:4.0f} MB   "
-        f"{num_tokens / prepared.cpu_s / 1e6:.2f} M tokens per s of CPU, {raw_s / prepared.cpu_s:.0%} of encode_batch_fast alone "
-        f"({raw_s:.1f} s)"
+        f"{shown:<28} check {checked.seconds:6.1f} s {checked.peak_mb:5.0f} MB   prepare "
+        f"{prepared.seconds:6.1f} s {prepared.cpu_s:6.1f} s CPU {prepared.peak_mb:5.0f} MB   rows "
+        f"open {started:4.0f} MB   {num_tokens / prepared.cpu_s / 1e6:.2f} M tokens per s of CPU, "
+        f"{raw_s / prepared.cpu_s:.0%} of encode_batch_fast alone ({raw_s:.1f} s)"
     )
 
 
 def _run(tree: Path, command: list[str]) -> Taken:
-    environment = {**os.environ, "PYTHONPATH": str(tree), "HAGANE_WORK": str(tree / ".hagane" / "benchmark"), "HF_HUB_OFFLINE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tree),
+        "HAGANE_WORK": str(tree / ".hagane" / "benchmark"),
+        "HF_HUB_OFFLINE": "1",
+    }
     start = time.monotonic()
-    program = subprocess.Popen([sys.executable, *command], cwd=tree, env=environment, stdout=subprocess.DEVNULL)
+    program = subprocess.Popen(
+        [sys.executable, *command], cwd=tree, env=environment, stdout=subprocess.DEVNULL
+    )
     peak = 0
     while True:
         pid, status, usage = os.wait4(program.pid, os.WNOHANG)
@@ -124,17 +146,27 @@ def _resident(pid: int) -> int:
 
 
 def _start_mb(tree: Path, rows: Path) -> float:
-    """Anonymous memory of a process that opens the training rows and reads one, less that of one that only imports what it needs."""
+    """Anonymous memory of a process that opens the training rows and reads one, less that of one
+    that only imports what it needs."""
     found: list[int] = []
     for program in (_START.partition("; rows")[0], _START):
         environment = {**os.environ, "PYTHONPATH": str(tree)}
         command = [sys.executable, "-c", program + _START_MEMORY, str(rows)]
-        found.append(int(subprocess.run(command, cwd=tree, env=environment, check=True, capture_output=True, text=True).stdout))
+        found.append(
+            int(
+                subprocess.run(
+                    command, cwd=tree, env=environment, check=True, capture_output=True, text=True
+                ).stdout
+            )
+        )
         if len(found) == 1 and not rows.with_suffix(".arrow").is_file() and tree == Path.cwd():
             unpack = (
-                "from pathlib import Path; import sys; from components.train.loop.rows import unpack_rows; unpack_rows(Path(sys.argv[1]))"
+                "from pathlib import Path; import sys; from components.train.loop.rows import "
+                "unpack_rows; unpack_rows(Path(sys.argv[1]))"
             )
-            subprocess.run([sys.executable, "-c", unpack, str(rows)], cwd=tree, env=environment, check=True)
+            subprocess.run(
+                [sys.executable, "-c", unpack, str(rows)], cwd=tree, env=environment, check=True
+            )
     return max(0, found[1] - found[0]) * 1024 / _MB
 
 
@@ -146,7 +178,12 @@ def _raw_cpu_seconds(model: Path, data: Path) -> float:
     with data.open(encoding="utf-8") as stream:
         for line in stream:
             turns = json.loads(line)["messages"]
-            batch.append("<|bos|>" + "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in turns))
+            batch.append(
+                "<|bos|>"
+                + "".join(
+                    f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in turns
+                )
+            )
             if len(batch) == 1000:
                 seconds += _timed(tokenizer, batch)
                 batch = []

@@ -1,8 +1,11 @@
-"""`python -m benchmarks.export_full [FOLDER]`: export of a fully trained model of 1.1 B parameters, beside DeepSpeed's zero_to_fp32.
+"""`python -m benchmarks.export_full [FOLDER]`: export of a fully trained model of 1.1 B parameters,
+beside DeepSpeed's zero_to_fp32.
 
-The checkpoint is made, not trained: two ZeRO-2 shards as DeepSpeed writes them, with fp32 master weights and without the moments, which
-neither program reads. Each program runs in a process of its own; `anonymous` is the memory it cannot give back, sampled every 50 ms, `peak`
-has mapped files too. hagane fetches the shards from a store, checks them, and writes a model that loads; zero_to_fp32 writes fp32 weights.
+The checkpoint is made, not trained: two ZeRO-2 shards as DeepSpeed writes them, with fp32 master
+weights and without the moments, which neither program reads. Each program runs in a process of its
+own; `anonymous` is the memory it cannot give back, sampled every 50 ms, `peak` has mapped files
+too. hagane fetches the shards from a store, checks them, and writes a model that loads;
+zero_to_fp32 writes fp32 weights.
 """
 
 import json
@@ -47,7 +50,7 @@ watcher.start()
 seconds = time.perf_counter() - start
 ended.set()
 print(json.dumps({{"seconds": seconds, "anonymous": most[0] - before, "peak": status("VmHWM")}}))
-"""
+"""  # noqa: E501
 HAGANE = (
     "from components.export_adapter.weights.full import write_model\n"
     "from components.shared.store.checkpoints import committed_checkpoints\n"
@@ -58,8 +61,14 @@ HAGANE = (
     "write_model(store, committed_checkpoints(store)[-1], base=base, scratch=scratch, local=local)",
 )
 DEEPSPEED = (
-    "from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_fp32_state_dict as convert",
-    "convert(str(Path(sys.argv[1], 'store/checkpoints/epoch-0001/a')), str(Path(sys.argv[1], 'fp32')), safe_serialization=True)",
+    (
+        "from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_fp32_state_dict as "
+        "convert"
+    ),
+    (
+        "convert(str(Path(sys.argv[1], 'store/checkpoints/epoch-0001/a')), str(Path(sys.argv[1], "
+        "'fp32')), safe_serialization=True)"
+    ),
 )
 
 
@@ -69,12 +78,16 @@ def main() -> None:
         num_parameters = make_base(work / "base")
         make_checkpoint(work)
         print(
-            f"{num_parameters:,} parameters in bf16; plan: {planned_bytes(work / 'base') / 2**30:.2f} GiB for export and its verification"
+            f"{num_parameters:,} parameters in bf16; plan: "
+            f"{planned_bytes(work / 'base') / 2**30:.2f} GiB for export and its verification"
         )
         for name, program in (("hagane", HAGANE), ("zero_to_fp32", DEEPSPEED)):
             found = measured(program, work)
             anonymous, peak = found["anonymous"] / 2**30, found["peak"] / 2**30
-            print(f"{name:13} {found['seconds']:6.1f} s   anonymous {anonymous:5.2f} GiB   peak {peak:5.2f} GiB")
+            print(
+                f"{name:13} {found['seconds']:6.1f} s   anonymous {anonymous:5.2f} GiB   peak "
+                f"{peak:5.2f} GiB"
+            )
 
 
 def make_base(folder: Path) -> int:
@@ -83,13 +96,16 @@ def make_base(folder: Path) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SHAPE), dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("llama", **SHAPE), dtype=torch.bfloat16
+    )
     model.save_pretrained(folder)
     return model.num_parameters()
 
 
 def make_checkpoint(work: Path) -> None:
-    """Epoch 1 is committed in the store: the base's weights and a little more, divided among two processes."""
+    """Epoch 1 is committed in the store: the base's weights and a little more, divided among two
+    processes."""
     import torch
     from safetensors.torch import load_file
 
@@ -99,18 +115,56 @@ def make_checkpoint(work: Path) -> None:
     shards.mkdir(parents=True)
     flat = torch.cat([tensor.flatten().float() for tensor in weights.values()]) + 1e-3
     for rank, part in enumerate(flat.chunk(PROCESSES)):
-        state = {"zero_stage": 2, "partition_count": PROCESSES, "single_partition_of_fp32_groups": [part.clone()]}
-        torch.save({"optimizer_state_dict": state, "ds_version": "0.19.8"}, shards / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
-    model = {"module": {}, "buffer_names": [], "param_shapes": [shapes], "shared_params": {}, "ds_version": "0.19.8"}
+        state = {
+            "zero_stage": 2,
+            "partition_count": PROCESSES,
+            "single_partition_of_fp32_groups": [part.clone()],
+        }
+        torch.save(
+            {"optimizer_state_dict": state, "ds_version": "0.19.8"},
+            shards / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt",
+        )
+    model = {
+        "module": {},
+        "buffer_names": [],
+        "param_shapes": [shapes],
+        "shared_params": {},
+        "ds_version": "0.19.8",
+    }
     torch.save(model, shards / "mp_rank_00_model_states.pt")
     (work / "written/a/latest").write_text(STEP)
-    facts = {"epoch": 1, "step": 10, "num_processes": PROCESSES, "zero_stage": 2, "loss": 1.0, "held_out_loss": 1.0}
-    publish_folder(LocalStore(work / "store"), checkpoint_folder(1), work / "written", made_by="benchmark", inputs={}, facts=facts)
+    facts = {
+        "epoch": 1,
+        "step": 10,
+        "num_processes": PROCESSES,
+        "zero_stage": 2,
+        "loss": 1.0,
+        "held_out_loss": 1.0,
+    }
+    publish_folder(
+        LocalStore(work / "store"),
+        checkpoint_folder(1),
+        work / "written",
+        made_by="benchmark",
+        inputs={},
+        facts=facts,
+    )
 
 
 def planned_bytes(base: Path) -> int:
-    tree = {"name": "full", "store": "s", "model": {"source": str(base)}, "data": {"train": "t.jsonl"}}
-    spec = parse_spec({**tree, "training": {"method": "full"}, "hardware": {"gpu": "a100-80gb", "processes_per_node": PROCESSES}})
+    tree = {
+        "name": "full",
+        "store": "s",
+        "model": {"source": str(base)},
+        "data": {"train": "t.jsonl"},
+    }
+    spec = parse_spec(
+        {
+            **tree,
+            "training": {"method": "full"},
+            "hardware": {"gpu": "a100-80gb", "processes_per_node": PROCESSES},
+        }
+    )
     facts = DatasetFacts(digest="", num_rows=1000, num_tokens=1_000_000, model_revision=None)
     plan = make_plan(spec, facts, read_config(base), machine=Machine())
     assert plan.after is not None
@@ -120,7 +174,12 @@ def planned_bytes(base: Path) -> int:
 def measured(program: tuple[str, str], work: Path) -> dict[str, Any]:
     """Seconds and bytes of the program, its imports left out."""
     code = MEASURE.format(imports=program[0], work=program[1])
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(work)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(work)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         sys.exit(done.stderr[-3000:])
     return json.loads(done.stdout.splitlines()[-1])

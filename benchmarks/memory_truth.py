@@ -1,7 +1,8 @@
-"""`python -m benchmarks.memory_truth [WORD …]`: plans small trainings, runs them on this machine, and sets peak memory beside the plan.
+"""`python -m benchmarks.memory_truth [WORD …]`: plans small trainings, runs them on this machine,
+and sets peak memory beside the plan.
 
-What is measured is each training process's peak resident memory (VmHWM), added up; DeepSpeed's own estimate of the same stands beside.
-Needs 12 GB and half an hour.
+What is measured is each training process's peak resident memory (VmHWM), added up; DeepSpeed's own
+estimate of the same stands beside. Needs 12 GB and half an hour.
 """
 
 import argparse
@@ -47,7 +48,9 @@ def measured_peak(run: str, plan: Plan, work: Path) -> list[int]:
     """Trains, and returns the peak resident bytes of each training process."""
     environment = os.environ | worker_settings(plan, CheckpointSpec()) | {"HAGANE_WORK": str(work)}
     with (work.parent / "train.log").open("w") as log:
-        process = subprocess.Popen(torchrun_command(run, plan), env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            torchrun_command(run, plan), env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
         peaks: dict[int, int] = {}
         while process.poll() is None:
             for child in children_of(process.pid):
@@ -60,7 +63,9 @@ def measured_peak(run: str, plan: Plan, work: Path) -> list[int]:
 
 def children_of(pid: int) -> list[int]:
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
     except (FileNotFoundError, ProcessLookupError):
         return []
 
@@ -77,16 +82,24 @@ def peak_of(pid: int) -> int:
 def deepspeed_estimate(plan: Plan, case: Case) -> int:
     """DeepSpeed's own figure for host and device of one node."""
     program = (
-        "import sys; from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as three;"
-        "from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as two;"
-        "p, l, n, off, stage = map(int, sys.argv[1:]);"
-        "cpu, gpu, *_ = three(p, l, n, 1, bool(off), bool(off), True) if stage == 3 else two(p, n, 1, bool(off));"
-        "print(int(cpu + n * gpu))"
+        "import sys; from deepspeed.runtime.zero.stage3 import "
+        "estimate_zero3_model_states_mem_needs as three;from deepspeed.runtime.zero.stage_1_and_2 "
+        "import estimate_zero2_model_states_mem_needs as two;p, l, n, off, stage = map(int, "
+        "sys.argv[1:]);cpu, gpu, *_ = three(p, l, n, 1, bool(off), bool(off), True) if stage == 3 "
+        "else two(p, n, 1, bool(off));print(int(cpu + n * gpu))"
     )
     model = plan.model
-    arguments = (model.num_parameters, model.largest_layer_parameters, case.processes, int(case.offload), case.stage)
+    arguments = (
+        model.num_parameters,
+        model.largest_layer_parameters,
+        case.processes,
+        int(case.offload),
+        case.stage,
+    )
     command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    return int(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+    )
 
 
 def row(name: str, plan: Plan, measured: int, rival: int) -> str:
@@ -94,7 +107,10 @@ def row(name: str, plan: Plan, measured: int, rival: int) -> str:
     assert plan.memory is not None
     predicted = plan.memory.host_bytes
     figures = (f"{each / 2**30:.2f} GiB" for each in (predicted, measured))
-    return f"| {name} | {' | '.join(figures)} | {predicted / measured - 1:+.0%} | {rival / 2**30:.2f} GiB | {rival / measured - 1:+.0%} |"
+    return (
+        f"| {name} | {' | '.join(figures)} | {predicted / measured - 1:+.0%} | {rival / 2**30:.2f} "
+        f"GiB | {rival / measured - 1:+.0%} |"
+    )
 
 
 def predict_again(file: Path) -> None:
@@ -103,18 +119,34 @@ def predict_again(file: Path) -> None:
         found = json.loads(line)
         case = next(case for case in CASES if case.name == found["case"])
         num_rows = 2 * NUM_STEPS * case.processes
-        facts = DatasetFacts(digest="", num_rows=num_rows, num_tokens=num_rows * case.row_tokens, model_revision=None)
-        plan = make_plan(spec_of(Path(), Path(case.model), case), facts, config_of(case.model), machine=Machine())
+        facts = DatasetFacts(
+            digest="", num_rows=num_rows, num_tokens=num_rows * case.row_tokens, model_revision=None
+        )
+        plan = make_plan(
+            spec_of(Path(), Path(case.model), case), facts, config_of(case.model), machine=Machine()
+        )
         print(row(case.name, plan, sum(found["peaks"]), found["deepspeed"]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory_truth", description=__doc__)
-    parser.add_argument("words", nargs="*", metavar="WORD", help="run only cases whose name has all of these")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also add what was measured here, one JSON a line")
-    parser.add_argument("--again", type=Path, metavar="FILE", help="train nothing: predict anew what --out measured")
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="run only cases whose name has all of these"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="also add what was measured here, one JSON a line"
+    )
+    parser.add_argument(
+        "--again", type=Path, metavar="FILE", help="train nothing: predict anew what --out measured"
+    )
     arguments = parser.parse_args()
-    print("| run | predicted | measured | difference | DeepSpeed's estimate | its difference |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        (
+            "| run | predicted | measured | difference | DeepSpeed's estimate | its difference "
+            "|\n|---|---|---|---|---|---|"
+        ),
+        flush=True,
+    )
     if arguments.again:
         predict_again(arguments.again)
         return
@@ -129,7 +161,9 @@ def main() -> None:
         print(row(case.name, plan, sum(peaks), rival), flush=True)
         if arguments.out:
             with arguments.out.open("a") as out:
-                out.write(json.dumps({"case": case.name, "peaks": peaks, "deepspeed": rival}) + "\n")
+                out.write(
+                    json.dumps({"case": case.name, "peaks": peaks, "deepspeed": rival}) + "\n"
+                )
         shutil.rmtree(folder)
     shutil.rmtree(models)
 

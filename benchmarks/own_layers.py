@@ -1,4 +1,5 @@
-"""`make bench-train`: a training step with hagane's output layer and attention, beside the model's own.
+"""`make bench-train`: a training step with hagane's output layer and attention, beside the model's
+own.
 
 A model of SmolLM2-135M's shape with random weights; packed rows, of whose tokens two thirds are
 trained. The ways take turns in one process for the time; each has a process of its own for the
@@ -27,9 +28,15 @@ from components.train.model.output_layer import OutputLayer, mean_loss
 from components.train.model.own_layers import OwnLayers
 
 SHAPE = {
-    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-    "vocab_size": 49_152, "tie_word_embeddings": True, "pad_token_id": 0,
-}  # fmt: skip
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49_152,
+    "tie_word_embeddings": True,
+    "pad_token_id": 0,
+}
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 TOKENS_OF_A_STEP = 2048
@@ -68,7 +75,9 @@ def row_of(row_tokens: int) -> Row:
 def step_of(case: Case) -> Callable[[str], float]:
     """A forward and a backward pass by one of WAYS; returns its loss."""
     torch.manual_seed(0)
-    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SHAPE), dtype=DTYPES[case.dtype])
+    model: Any = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("llama", **SHAPE), dtype=DTYPES[case.dtype]
+    )
     if case.method == "lora":
         model = get_peft_model(model, LoraConfig(r=16, target_modules=LINEAR))
     batch = batch_of(case.row_tokens)
@@ -112,8 +121,20 @@ def timed(case: Case) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def peak_mib(case: Case, way: str) -> float:
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.own_layers", case.method, case.dtype, str(case.row_tokens), way]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.own_layers",
+        case.method,
+        case.dtype,
+        str(case.row_tokens),
+        way,
+    ]
+    return json.loads(
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    )
 
 
 def measure_peak(case: Case, way: str) -> float:
@@ -131,7 +152,10 @@ def main() -> None:
         print(measure_peak(Case(method, dtype, int(row_tokens)), way))
         return
     threads = torch.get_num_threads()
-    print(f"{TOKENS_OF_A_STEP} tokens a step, {threads} threads; median of {ROUNDS} steps of each way in turn")
+    print(
+        f"{TOKENS_OF_A_STEP} tokens a step, {threads} threads; median of {ROUNDS} steps of each "
+        "way in turn"
+    )
     columns = [f"{way}, {unit}" for unit in ("tokens/s", "MiB", "loss") for way in WAYS]
     print("| method | format | row | " + " | ".join(columns) + " | faster | memory |")
     print("|" + "---|" * (len(columns) + 5))

@@ -1,7 +1,9 @@
-"""`python -m benchmarks.plan_speed`: seconds and memory of planning a 70B model, beside DeepSpeed's estimator and accelerate's.
+"""`python -m benchmarks.plan_speed`: seconds and memory of planning a 70B model, beside DeepSpeed's
+estimator and accelerate's.
 
-Each runs in a process of its own; what is told is after its imports. hagane plans from config.json; DeepSpeed is given the count of
-parameters and of the largest layer, which it cannot find by itself on the meta device; accelerate builds the model on the meta device.
+Each runs in a process of its own; what is told is after its imports. hagane plans from config.json;
+DeepSpeed is given the count of parameters and of the largest layer, which it cannot find by itself
+on the meta device; accelerate builds the model on the meta device.
 """
 
 import json
@@ -25,27 +27,28 @@ HAGANE = (
     "from components.render_config.page.page import render_page\n"
     "from components.shared.model.source import read_config\n"
     "from components.shared.spec.file import load_spec",
-    f"spec = load_spec(Path('{SPEC}'))\n"
-    "facts = DatasetFacts(digest='', num_rows=5000, num_tokens=10_240_000, model_revision=None)\n"
-    "plan = make_plan(spec, facts, read_config(Path(spec.model.source)), machine=Machine())\n"
-    "page = render_page(plan, rendered_files(spec, plan, hidden_size=8192))\n"
-    "says = f'{plan.zero.name}: {plan.memory.gpu_bytes / 2**30:.1f} GiB a GPU, {plan.memory.host_bytes / 2**30:.1f} GiB a node'",
+    f"spec = load_spec(Path('{SPEC}'))\nfacts = DatasetFacts(digest='', num_rows=5000, "
+    "num_tokens=10_240_000, model_revision=None)\nplan = make_plan(spec, facts, "
+    "read_config(Path(spec.model.source)), machine=Machine())\npage = render_page(plan, "
+    "rendered_files(spec, plan, hidden_size=8192))\nsays = f'{plan.zero.name}: "
+    "{plan.memory.gpu_bytes / 2**30:.1f} GiB a GPU, {plan.memory.host_bytes / 2**30:.1f} GiB "
+    "a node'",
 )
 DEEPSPEED = (
     "from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as three",
-    "cpu, gpu, largest = three(69_159_772_160, 353_697_792, 8, 1, False, False, True)\n"
-    "says = f'ZeRO-3: {gpu / 2**30:.1f} GiB a GPU, {cpu / 2**30:.1f} GiB a node, as if every parameter were trained; no activations'",
+    "cpu, gpu, largest = three(69_159_772_160, 353_697_792, 8, 1, False, False, True)\nsays = "
+    "f'ZeRO-3: {gpu / 2**30:.1f} GiB a GPU, {cpu / 2**30:.1f} GiB a node, as if every parameter "
+    "were trained; no activations'",
 )
 ACCELERATE = (
     "import torch\n"
     "from accelerate import init_empty_weights\n"
     "from accelerate.utils import calculate_maximum_sizes\n"
     "from transformers import AutoConfig, AutoModelForCausalLM",
-    "config = AutoConfig.from_pretrained('specs/models/swallow-70b')\n"
-    "with init_empty_weights():\n"
-    "    model = AutoModelForCausalLM.from_config(config)\n"
-    "total, largest = calculate_maximum_sizes(model)\n"
-    "says = f'{total / 2**31:.1f} GiB of bf16 weights, x 4 = {total / 2**29:.1f} GiB to train by Adam; no ZeRO, LoRA, activations, host'",
+    "config = AutoConfig.from_pretrained('specs/models/swallow-70b')\nwith "
+    "init_empty_weights():\n    model = AutoModelForCausalLM.from_config(config)\ntotal, largest "
+    "= calculate_maximum_sizes(model)\nsays = f'{total / 2**31:.1f} GiB of bf16 weights, x 4 = "
+    "{total / 2**29:.1f} GiB to train by Adam; no ZeRO, LoRA, activations, host'",
 )
 
 
@@ -56,10 +59,20 @@ def measured(imports: str, work: str) -> dict[str, float | str]:
 
 
 def main() -> None:
-    print("| planner | seconds | MiB | what it says of LoRA of a 70B Llama on 8 GPUs of 80 GB |\n|---|---|---|---|")
-    for name, (imports, work) in {"hagane": HAGANE, "DeepSpeed's estimator": DEEPSPEED, "accelerate's": ACCELERATE}.items():
+    print(
+        "| planner | seconds | MiB | what it says of LoRA of a 70B Llama on 8 GPUs of 80 GB "
+        "|\n|---|---|---|---|"
+    )
+    for name, (imports, work) in {
+        "hagane": HAGANE,
+        "DeepSpeed's estimator": DEEPSPEED,
+        "accelerate's": ACCELERATE,
+    }.items():
         found = measured(imports, work)
-        print(f"| {name} | {found['seconds']:.3f} | {found['mib']:.0f} | {found['says']} |", flush=True)
+        print(
+            f"| {name} | {found['seconds']:.3f} | {found['mib']:.0f} | {found['says']} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

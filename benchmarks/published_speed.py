@@ -1,7 +1,9 @@
-"""`python -m benchmarks.published_speed`: the plan's time of a step beside what others measured on GPUs.
+"""`python -m benchmarks.published_speed`: the plan's time of a step beside what others measured on
+GPUs.
 
-benchmarks/published/step_seconds.csv holds one published run a line, with its source. Nothing is run here.
-The models are written from their public shapes, as config.json of the nearest counted family.
+benchmarks/published/step_seconds.csv holds one published run a line, with its source. Nothing is
+run here. The models are written from their public shapes, as config.json of the nearest counted
+family.
 """
 
 import csv
@@ -45,7 +47,10 @@ def config_of(model: str) -> dict[str, Any]:
     family, _, size = model.partition("-")
     if family == "mpt":
         blocks, hidden, heads = MPT[size]
-        mlp, shape = 4 * hidden, {"model_type": "gpt_neox", "vocab_size": 50368, "tie_word_embeddings": True}
+        mlp, shape = (
+            4 * hidden,
+            {"model_type": "gpt_neox", "vocab_size": 50368, "tie_word_embeddings": True},
+        )
     else:
         blocks, hidden, heads, mlp = QWEN[size]
         shape = {"model_type": "llama", "vocab_size": 151936}
@@ -103,9 +108,16 @@ def planned_step(run: Mapping[str, str]) -> StepTime:
         micro_batch=batching.micro_batch,
         checkpointing=run["gradient_checkpointing"] == "true",
     )
-    steps = plan_steps(batching.global_batch, batching, warmup_share=0, num_tokens=batching.global_batch * wish.row_tokens)
+    steps = plan_steps(
+        batching.global_batch,
+        batching,
+        warmup_share=0,
+        num_tokens=batching.global_batch * wish.row_tokens,
+    )
     zero = ZeroPlan(stage=int(run["zero_stage"]))  # pyright: ignore[reportArgumentType]
-    step = step_time(Work(architecture, wish, hardware, zero, steps, num_cores=1, flags=frozenset()))
+    step = step_time(
+        Work(architecture, wish, hardware, zero, steps, num_cores=1, flags=frozenset())
+    )
     assert step is not None
     return step
 
@@ -118,15 +130,18 @@ def comparisons() -> Iterator[Comparison]:
 
 def main() -> None:
     compared = list(comparisons())
-    print(f"{'model':9} {'method':6} {'GPUs':14} {'tokens':>6} {'measured':>9} {'planned':>9} {'range':>16}  ratio")
+    print(
+        f"{'model':9} {'method':6} {'GPUs':14} {'tokens':>6} {'measured':>9} {'planned':>9} "
+        f"{'range':>16}  ratio"
+    )
     for each in compared:
         run, step = each.run, each.planned
         gpus = f"{int(run['num_nodes']) * int(run['gpus_per_node'])} {run['gpu']}"
         bounds = f"{step.low:.2f} to {step.high:.2f}"
         note = "" if each.is_in_range else "  outside the range"
         print(
-            f"{run['model']:9} {run['method']:6} {gpus:14} {run['row_tokens']:>6} {each.measured:9.2f} "
-            f"{step.seconds:9.2f} {bounds:>16}  {each.ratio:.2f}{note}"
+            f"{run['model']:9} {run['method']:6} {gpus:14} {run['row_tokens']:>6} "
+            f"{each.measured:9.2f} {step.seconds:9.2f} {bounds:>16}  {each.ratio:.2f}{note}"
         )
     inside = sum(each.is_in_range for each in compared)
     near = sum(abs(each.ratio - 1) <= 0.2 for each in compared)

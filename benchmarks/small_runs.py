@@ -1,4 +1,5 @@
-"""Small models of random weights and rows of random tokens, planned and trained by hagane's own programs: what benchmarks measure."""
+"""Small models of random weights and rows of random tokens, planned and trained by hagane's own
+programs: what benchmarks measure."""
 
 import json
 import subprocess
@@ -21,14 +22,54 @@ from components.shared.store.storage import LocalStore
 
 VOCABULARY = 32_000
 SHAPES: dict[str, dict[str, Any]] = {
-    "llama-4M": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
-    "llama-5M": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 12, "num_attention_heads": 4},
-    "llama-30M": {"hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 8, "num_attention_heads": 5},
-    "llama-135M": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "llama-350M": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 22, "num_attention_heads": 16},
-    "gpt_neox-30M": {"hidden_size": 320, "intermediate_size": 1280, "num_hidden_layers": 8, "num_attention_heads": 5},
-    "gpt_neox-160M": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 15, "num_attention_heads": 12},
-    "gpt_neox-350M": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 22, "num_attention_heads": 16},
+    "llama-4M": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    },
+    "llama-5M": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 4,
+    },
+    "llama-30M": {
+        "hidden_size": 320,
+        "intermediate_size": 864,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 5,
+    },
+    "llama-135M": {
+        "hidden_size": 768,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
+    "llama-350M": {
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 16,
+    },
+    "gpt_neox-30M": {
+        "hidden_size": 320,
+        "intermediate_size": 1280,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 5,
+    },
+    "gpt_neox-160M": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 15,
+        "num_attention_heads": 12,
+    },
+    "gpt_neox-350M": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 16,
+    },
 }
 
 
@@ -46,23 +87,43 @@ class Case:
     @property
     def name(self) -> str:
         offload = "+offload" if self.offload else ""
-        more = [*(["checkpointing"] if self.checkpointing else []), *([] if self.precision == "fp32" else [self.precision])]
-        return " ".join([self.model, self.method, f"ZeRO-{self.stage}{offload}", f"{self.processes}p", f"{self.row_tokens}t", *more])
+        more = [
+            *(["checkpointing"] if self.checkpointing else []),
+            *([] if self.precision == "fp32" else [self.precision]),
+        ]
+        return " ".join(
+            [
+                self.model,
+                self.method,
+                f"ZeRO-{self.stage}{offload}",
+                f"{self.processes}p",
+                f"{self.row_tokens}t",
+                *more,
+            ]
+        )
 
 
 def config_of(model: str) -> dict[str, Any]:
-    fixed = {"vocab_size": VOCABULARY, "max_position_embeddings": 2048, "tie_word_embeddings": False}
+    fixed = {
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": False,
+    }
     return {"model_type": model.partition("-")[0], **fixed, **SHAPES[model]}
 
 
 def make_model(folder: Path, model: str) -> None:
     """Random fp32 weights; made by a process of its own, so that this one stays small."""
     program = (
-        "import sys, json, torch; from transformers import AutoConfig, AutoModelForCausalLM;"
-        "fields = json.loads(sys.argv[2]); config = AutoConfig.for_model(fields.pop('model_type'), **fields);"
-        "AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(sys.argv[1])"
+        "import sys, json, torch; from transformers import AutoConfig, AutoModelForCausalLM;fields "
+        "= json.loads(sys.argv[2]); config = AutoConfig.for_model(fields.pop('model_type'), "
+        "**fields);AutoModelForCausalLM.from_config(config, "
+        "dtype=torch.float32).save_pretrained(sys.argv[1])"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(folder), json.dumps(config_of(model))], check=True)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, str(folder), json.dumps(config_of(model))],
+        check=True,
+    )
 
 
 def spec_of(folder: Path, base: Path, case: Case) -> RunSpec:
@@ -92,7 +153,9 @@ def spec_of(folder: Path, base: Path, case: Case) -> RunSpec:
 
 def prompts_of(token_ids: list[int]) -> Prompts:
     """One prompt of made-up tokens: what these runs train on has no text."""
-    prompt = Prompt(text="", token_ids=tuple(token_ids), probe_length=min(len(token_ids), 16), ends_turn=False)
+    prompt = Prompt(
+        text="", token_ids=tuple(token_ids), probe_length=min(len(token_ids), 16), ends_turn=False
+    )
     return Prompts(chat_template="", end_token_ids=(), base_files=(), prompts=(prompt,))
 
 
@@ -101,7 +164,13 @@ def make_run(folder: Path, base: Path, case: Case, *, num_steps: int) -> tuple[s
     rows, spec = 2 * num_steps * case.processes, spec_of(folder, base, case)
     store = LocalStore(Path(spec.run_uri))
     store.write_bytes(SPEC, spec_yaml(spec).encode())
-    made = [{"input_ids": [(7 * i + r) % VOCABULARY for i in range(case.row_tokens)], "lengths": [case.row_tokens]} for r in range(rows)]
+    made = [
+        {
+            "input_ids": [(7 * i + r) % VOCABULARY for i in range(case.row_tokens)],
+            "lengths": [case.row_tokens],
+        }
+        for r in range(rows)
+    ]
     table = pa.Table.from_pylist([{**row, "labels": row["input_ids"]} for row in made])
     local = folder / "dataset"
     local.mkdir()
@@ -118,5 +187,11 @@ def make_run(folder: Path, base: Path, case: Case, *, num_steps: int) -> tuple[s
         "model_revision": None,
     }
     publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs={}, facts=facts)
-    subprocess.run([sys.executable, "-m", "components.render_config", "--run", spec.run_uri], check=True, stdout=subprocess.DEVNULL)
-    return spec.run_uri, Plan.model_validate_json((Path(spec.run_uri) / "plan" / "plan.json").read_bytes())
+    subprocess.run(
+        [sys.executable, "-m", "components.render_config", "--run", spec.run_uri],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return spec.run_uri, Plan.model_validate_json(
+        (Path(spec.run_uri) / "plan" / "plan.json").read_bytes()
+    )

@@ -1,7 +1,9 @@
-"""`python -m benchmarks.time_truth [WORD …]`: plans small trainings, runs them here, and sets the time of a step beside the plan.
+"""`python -m benchmarks.time_truth [WORD …]`: plans small trainings, runs them here, and sets the
+time of a step beside the plan.
 
-What is measured is what the report shows: the median time of an optimizer step, saves and held-out loss left out. Needs 12 GB, a quarter of
-an hour, and a machine that does nothing else; trainings in bf16 are left out where the processor does not compute it.
+What is measured is what the report shows: the median time of an optimizer step, saves and held-out
+loss left out. Needs 12 GB, a quarter of an hour, and a machine that does nothing else; trainings in
+bf16 are left out where the processor does not compute it.
 """
 
 import argparse
@@ -51,7 +53,9 @@ NUM_STEPS = 6
 def measured_step(run: str, plan: Plan, work: Path) -> float:
     """Trains, and returns the seconds of a step."""
     environment = os.environ | worker_settings(plan, CheckpointSpec()) | {"HAGANE_WORK": str(work)}
-    done = subprocess.run(torchrun_command(run, plan), env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        torchrun_command(run, plan), env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"training failed:\n{(done.stdout + done.stderr)[-9000:]}")
     return json.loads((Path(run) / CHECKPOINTS / "history.json").read_bytes())["seconds_per_step"]
@@ -63,14 +67,22 @@ def row(case: Case, plan: Plan, measured: float) -> str:
     assert time is not None
     planned = f"{time.seconds_per_step:.2f} s | {time.low:.2f} to {time.high:.2f} s"
     is_within = "yes" if time.low <= measured <= time.high else "no"
-    return f"| {case.name} | {planned} | {measured:.2f} s | {measured / time.seconds_per_step - 1:+.0%} | {is_within} |"
+    return (
+        f"| {case.name} | {planned} | {measured:.2f} s | "
+        f"{measured / time.seconds_per_step - 1:+.0%} | {is_within} |"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.time_truth", description=__doc__)
-    parser.add_argument("words", nargs="*", metavar="WORD", help="run only cases whose name has all of these")
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="run only cases whose name has all of these"
+    )
     arguments = parser.parse_args()
-    print("| run | planned | range | measured | difference | within |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| run | planned | range | measured | difference | within |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     models = Path(tempfile.mkdtemp(prefix="hagane-time-"))
     has_bf16 = computes_bf16(machine_flags())
     for case in (case for case in CASES if all(word in case.name for word in arguments.words)):

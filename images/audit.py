@@ -1,7 +1,9 @@
-"""Known vulnerabilities of everything locked for the images, by pip-audit from PyPI's database: `python -m images.audit`.
+"""Known vulnerabilities of everything locked for the images, by pip-audit from PyPI's database:
+`python -m images.audit`.
 
-Exit code 1 when there is one, and when a lock could not be audited in whole: where the database does not answer, or does not know a
-package, nothing is claimed. With `--accept-not-audited`, for a machine that cannot reach the database, that is printed and passed over.
+Exit code 1 when there is one, and when a lock could not be audited in whole: where the database
+does not answer, or does not know a package, nothing is claimed. With `--accept-not-audited`, for a
+machine that cannot reach the database, that is printed and passed over.
 """
 
 import argparse
@@ -17,16 +19,33 @@ REQUIREMENTS = Path(__file__).parents[1] / "requirements"
 
 
 def audit(lock: Path) -> tuple[list[str], str | None]:
-    """One line for each vulnerability of the lock's packages, and why the audit is not whole, if so."""
+    """One line for each vulnerability of the lock's packages, and why the audit is not whole, if
+    so."""
     program = Path(sysconfig.get_path("scripts")) / "pip-audit"
-    words = [program, "--format", "json", "--progress-spinner", "off", "--disable-pip", "--no-deps", "--requirement", lock]
+    words = [
+        program,
+        "--format",
+        "json",
+        "--progress-spinner",
+        "off",
+        "--disable-pip",
+        "--no-deps",
+        "--requirement",
+        lock,
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     try:
         packages = json.loads(done.stdout)["dependencies"]
     except ValueError:
-        return [], (done.stderr.strip().splitlines() or [f"pip-audit ended with exit code {done.returncode}"])[-1]
+        return [], (
+            done.stderr.strip().splitlines()
+            or [f"pip-audit ended with exit code {done.returncode}"]
+        )[-1]
     found = [
-        f"{package['name']} {package['version']}: {known['id']}, fixed in {', '.join(known['fix_versions']) or 'no version yet'}"
+        (
+            f"{package['name']} {package['version']}: {known['id']}, fixed in "
+            f"{', '.join(known['fix_versions']) or 'no version yet'}"
+        )
         for package in packages
         for known in package.get("vulns", ())
     ]
@@ -38,7 +57,11 @@ def audit(lock: Path) -> tuple[list[str], str | None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m images.audit", description=__doc__)
-    parser.add_argument("--accept-not-audited", action="store_true", help="pass over what the database of vulnerabilities says nothing of")
+    parser.add_argument(
+        "--accept-not-audited",
+        action="store_true",
+        help="pass over what the database of vulnerabilities says nothing of",
+    )
     accepted = parser.parse_args().accept_not_audited
     locks = sorted({target.args["LOCK"] for target in read_bake({}, ["all"])} | {"torch", "kfp"})
     num_vulnerable, not_audited = 0, []
@@ -49,11 +72,16 @@ def main() -> None:
             print(f"{name}: {line}")
         if why_not_whole:
             not_audited.append(name)
-        print(f"{name}: not audited: {why_not_whole}" if why_not_whole else f"{name}: {len(found)} known vulnerabilities")
+        print(
+            f"{name}: not audited: {why_not_whole}"
+            if why_not_whole
+            else f"{name}: {len(found)} known vulnerabilities"
+        )
     if not_audited and not accepted:
         print(
-            f"images.audit: {len(not_audited)} of {len(locks)} lock files are not audited in whole ({', '.join(not_audited)}). "
-            "Fix: run it where PyPI's database of vulnerabilities answers, or pass --accept-not-audited"
+            f"images.audit: {len(not_audited)} of {len(locks)} lock files are not audited in whole "
+            f"({', '.join(not_audited)}). Fix: run it where PyPI's database of vulnerabilities "
+            "answers, or pass --accept-not-audited"
         )
     sys.exit(int(num_vulnerable > 0 or (bool(not_audited) and not accepted)))
 

@@ -1,7 +1,7 @@
 """docker-bake.json -> what each image is built from, for engines that cannot read it themselves.
 
-Of bake's language (docs.docker.com/build/bake/reference) it knows what the file uses: variables with defaults, groups,
-`inherits`, and of a target context, dockerfile, target, tags, args.
+Of bake's language (docs.docker.com/build/bake/reference) it knows what the file uses: variables
+with defaults, groups, `inherits`, and of a target context, dockerfile, target, tags, args.
 """
 
 import json
@@ -25,19 +25,37 @@ class Target:
 
     def build_command(self, engine: str, flags: Iterable[str] = ()) -> list[str]:
         """What docker and podman both take for this target."""
-        args = [word for key, value in self.args.items() for word in ("--build-arg", f"{key}={value}")]
+        args = [
+            word for key, value in self.args.items() for word in ("--build-arg", f"{key}={value}")
+        ]
         tags = [word for tag in self.tags for word in ("--tag", tag)]
-        return [engine, "build", "--file", self.dockerfile, "--target", self.stage, *args, *tags, *flags, self.context]
+        return [
+            engine,
+            "build",
+            "--file",
+            self.dockerfile,
+            "--target",
+            self.stage,
+            *args,
+            *tags,
+            *flags,
+            self.context,
+        ]
 
 
-def read_bake(given: Mapping[str, str], names: Iterable[str] = ("default",), *, file: Path = BAKE_FILE) -> list[Target]:
+def read_bake(
+    given: Mapping[str, str], names: Iterable[str] = ("default",), *, file: Path = BAKE_FILE
+) -> list[Target]:
     """The targets of these names or groups, each once, in the file's order; `given` sets variables.
 
     Raises:
         KeyError: the file has no such name.
     """
     tree = json.loads(file.read_text())
-    variables = {name: given.get(name, declared.get("default", "")) for name, declared in tree["variable"].items()}
+    variables = {
+        name: given.get(name, declared.get("default", ""))
+        for name, declared in tree["variable"].items()
+    }
     wanted = _expand(tree["group"], names)
     unknown = sorted(wanted - set(tree["target"]))
     if unknown:
@@ -46,13 +64,23 @@ def read_bake(given: Mapping[str, str], names: Iterable[str] = ("default",), *, 
 
 
 def _expand(groups: Mapping[str, Any], names: Iterable[str]) -> set[str]:
-    return {found for name in names for found in (_expand(groups, groups[name]["targets"]) if name in groups else {name})}
+    return {
+        found
+        for name in names
+        for found in (_expand(groups, groups[name]["targets"]) if name in groups else {name})
+    }
 
 
 def _target(name: str, declared: Mapping[str, Any], variables: Mapping[str, str]) -> Target:
     merged = _inherited(declared[name], declared)
-    told = json.loads(re.sub(r"\$\{(\w+)\}", lambda found: json.dumps(variables[found[1]])[1:-1], json.dumps(merged)))
-    return Target(name, told["context"], told["dockerfile"], told["target"], tuple(told["tags"]), told["args"])
+    told = json.loads(
+        re.sub(
+            r"\$\{(\w+)\}", lambda found: json.dumps(variables[found[1]])[1:-1], json.dumps(merged)
+        )
+    )
+    return Target(
+        name, told["context"], told["dockerfile"], told["target"], tuple(told["tags"]), told["args"]
+    )
 
 
 def _inherited(target: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:

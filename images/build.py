@@ -1,7 +1,7 @@
 """Builds the images of docker-bake.json with docker or podman: `python -m images.build [NAME …]`.
 
-`$HAGANE_BUILD_FLAGS` goes to `docker build` as it is: `--build-arg BASE=…` for a base image of one's own, `--secret id=pip,src=…`
-for a package index that asks for a password.
+`$HAGANE_BUILD_FLAGS` goes to `docker build` as it is: `--build-arg BASE=…` for a base image of
+one's own, `--secret id=pip,src=…` for a package index that asks for a password.
 """
 
 import argparse
@@ -18,18 +18,29 @@ from pipelines.local.engine import Engine, find_engine
 
 
 def build(engine: Engine, target: Target) -> float:
-    """The image is there under its tag. Returns the seconds it took. Raises HaganeError when the build fails."""
-    command = target.build_command(engine.program, shlex.split(os.environ.get("HAGANE_BUILD_FLAGS", "")))
+    """The image is there under its tag. Returns the seconds it took. Raises HaganeError when the
+    build fails."""
+    command = target.build_command(
+        engine.program, shlex.split(os.environ.get("HAGANE_BUILD_FLAGS", ""))
+    )
     start_s = time.monotonic()
     if subprocess.run(command, check=False).returncode:
-        raise HaganeError(f"image {target.name}: the build failed, as told above; the command was: {shlex.join(command)}")
+        raise HaganeError(
+            f"image {target.name}: the build failed, as told above; the command was: "
+            f"{shlex.join(command)}"
+        )
     return time.monotonic() - start_s
 
 
 def bake_variables() -> dict[str, str]:
     """Names from images.yaml, the commit from git, anything else from the environment."""
     images = read_images(IN_THE_REPOSITORY)
-    return {**os.environ, "REPOSITORY": images.repository, "VERSION": images.tag, "REVISION": revision()}
+    return {
+        **os.environ,
+        "REPOSITORY": images.repository,
+        "VERSION": images.tag,
+        "REVISION": revision(),
+    }
 
 
 def revision() -> str:
@@ -40,7 +51,13 @@ def revision() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m images.build", description=__doc__)
-    parser.add_argument("names", nargs="*", default=["default"], metavar="NAME", help="images or groups of docker-bake.json")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        default=["default"],
+        metavar="NAME",
+        help="images or groups of docker-bake.json",
+    )
     arguments = parser.parse_args()
     try:
         engine = find_engine()

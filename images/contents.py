@@ -28,7 +28,9 @@ class Contents:
 def contents(engine: Engine, image: str) -> Contents:
     told = json.loads(engine.output("image", "inspect", image))[0]
     config = told["Config"]
-    probed = json.loads(run_python(engine, image, ["-c", PROBE], flags=(*HARDENED, "--user=0")))  # who may look everywhere
+    probed = json.loads(
+        run_python(engine, image, ["-c", PROBE], flags=(*HARDENED, "--user=0"))
+    )  # who may look everywhere
     return Contents(
         told["Size"],
         len(told["RootFS"]["Layers"]),
@@ -44,7 +46,10 @@ def labels(engine: Engine, image: str) -> dict[str, str]:
     return json.loads(engine.output("image", "inspect", image))[0]["Config"]["Labels"] or {}
 
 
-def run_python(engine: Engine, image: str, words: list[str], *, flags: tuple[str, ...] = HARDENED) -> str:
-    """What the image's Python printed, in a container that is as closed as can be. Raises CalledProcessError."""
+def run_python(
+    engine: Engine, image: str, words: list[str], *, flags: tuple[str, ...] = HARDENED
+) -> str:
+    """What the image's Python printed, in a container that is as closed as can be. Raises
+    CalledProcessError."""
     command = [engine.program, "run", "--rm", *flags, "--entrypoint", "python", image, *words]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout

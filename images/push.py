@@ -1,7 +1,8 @@
-"""Puts the built images into a registry and their digests into images.yaml: `python -m images.push REGISTRY`.
+"""Puts the built images into a registry and their digests into images.yaml: `python -m images.push
+REGISTRY`.
 
-Every name that `hagane compile` writes is then `REGISTRY/image@sha256:…`. images.yaml is written once, after the last image.
-`$HAGANE_PUSH_FLAGS` goes to the engine's `push` as it is.
+Every name that `hagane compile` writes is then `REGISTRY/image@sha256:…`. images.yaml is written
+once, after the last image. `$HAGANE_PUSH_FLAGS` goes to the engine's `push` as it is.
 """
 
 import argparse
@@ -22,20 +23,33 @@ REVISION = "org.opencontainers.image.revision"
 
 
 def push_all(engine: Engine, images: Images, registry: str) -> dict[str, str]:
-    """Every image is in the registry under its tag, that for GPUs if it is on this machine. Returns their digests there.
+    """Every image is in the registry under its tag, that for GPUs if it is on this machine. Returns
+    their digests there.
 
     Raises:
-        HaganeError: an image is not built, or was built from files that no commit has: one line each, before the first push; or a
-            push failed.
+        HaganeError: an image is not built, or was built from files that no commit has: one line
+            each, before the first push; or a push failed.
     """
-    wanted = {*images.components.values(), *([images.train_on_gpus] if images.train_on_gpus else [])}
+    wanted = {
+        *images.components.values(),
+        *([images.train_on_gpus] if images.train_on_gpus else []),
+    }
     local = {name: f"{images.repository}/{name}:{images.tag}" for name in sorted(wanted)}
-    names = [name for name in local if name != images.train_on_gpus or engine.has_image(local[name])]
+    names = [
+        name for name in local if name != images.train_on_gpus or engine.has_image(local[name])
+    ]
     problems = [problem for name in names if (problem := why_not(engine, local[name])) is not None]
-    built_from = {labels(engine, local[name]).get(REVISION, "nobody knows what") for name in names if not problems}
+    built_from = {
+        labels(engine, local[name]).get(REVISION, "nobody knows what")
+        for name in names
+        if not problems
+    }
     if len(built_from) > 1:
         found = " and ".join(sorted(built_from))
-        problems.append(f"images: were built from {found}, must be from one commit; run `make images images-cuda`")
+        problems.append(
+            f"images: were built from {found}, must be from one commit; run `make images "
+            "images-cuda`"
+        )
     if problems:
         raise HaganeError(*problems)
     return {name: push(engine, local[name], f"{registry}/{name}:{images.tag}") for name in names}
@@ -46,28 +60,44 @@ def why_not(engine: Engine, name: str) -> str | None:
         return f"image {name}: is not on this machine; run `make images`"
     built_from = labels(engine, name).get(REVISION, "")
     if built_from.endswith("-dirty"):
-        return f"image {name}: was built from {built_from}, must be from a commit as it is; commit, then run `make images`"
+        return (
+            f"image {name}: was built from {built_from}, must be from a commit as it is; commit, "
+            "then run `make images`"
+        )
     return None
 
 
 def push(engine: Engine, name: str, target: str) -> str:
-    """The image is in the registry as `target`. Returns its digest there, which is not the local one where layers are packed anew."""
+    """The image is in the registry as `target`. Returns its digest there, which is not the local
+    one where layers are packed anew."""
     engine.output("tag", name, target)
     flags = shlex.split(os.environ.get("HAGANE_PUSH_FLAGS", ""))
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder, "digest")
         words = ["--digestfile", str(told)] if engine.program == "podman" else []
-        done = subprocess.run([engine.program, "push", *words, *flags, target], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [engine.program, "push", *words, *flags, target],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
-            raise HaganeError(f"image {target}: the push failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
-        found = re.search(r"sha256:[0-9a-f]{64}", told.read_text() if words else done.stdout.rpartition("digest: ")[2])
+            raise HaganeError(
+                f"image {target}: the push failed: "
+                f"{(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+            )
+        found = re.search(
+            r"sha256:[0-9a-f]{64}",
+            told.read_text() if words else done.stdout.rpartition("digest: ")[2],
+        )
     if found is None:
         raise HaganeError(f"image {target}: pushed, but {engine.program} did not tell its digest")
     return found[0]
 
 
 def write_digests(file: Path, registry: str, digests: dict[str, str]) -> None:
-    """images.yaml names the registry and these digests; its other lines are as they were. `digests` is its last key."""
+    """images.yaml names the registry and these digests; its other lines are as they were. `digests`
+    is its last key."""
     text = re.sub(r"(?m)^repository: .*$", f"repository: {registry}", file.read_text(), count=1)
     lines = "".join(f"\n  {name}: {digest}" for name, digest in digests.items())
     beside = file.with_name(f".new-{file.name}")

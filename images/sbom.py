@@ -1,4 +1,5 @@
-"""What is in the built images, as CycloneDX JSON in build/sbom: `python -m images.sbom`. Debian's packages and Python's, by syft."""
+"""What is in the built images, as CycloneDX JSON in build/sbom: `python -m images.sbom`. Debian's
+packages and Python's, by syft."""
 
 import os
 import subprocess

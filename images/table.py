@@ -1,7 +1,8 @@
-"""Sizes of the built images beside their bounds: `python -m images.table`; with `--accept` today's become the bounds.
+"""Sizes of the built images beside their bounds: `python -m images.table`; with `--accept` today's
+become the bounds.
 
-The bounds are kept in tests/golden/images.json. They are of what hagane puts on the base image, since a site may have
-a base of its own; hagane's own code has a fixed one.
+The bounds are kept in tests/golden/images.json. They are of what hagane puts on the base image,
+since a site may have a base of its own; hagane's own code has a fixed one.
 """
 
 import argparse
@@ -23,14 +24,16 @@ TOLERANCE = 1.02
 """Byte code and links differ a little between machines."""
 PARTS = ("torch", "dependencies", "code")
 CODE_KB = 3000
-"""Bound of hagane's own code, which grows with each commit: half as much again as the largest holds, against a
-stray file of data or weights."""
+"""Bound of hagane's own code, which grows with each commit: half as much again as the largest
+holds, against a stray file of data or weights."""
 Sizes = dict[str, int]
 
 
 def sizes(found: Contents) -> Sizes:
     """kB of each part, number of packages."""
-    return {part: round(found.probed["num_bytes"][part] / 1000) for part in PARTS} | {"packages": len(found.probed["packages"])}
+    return {part: round(found.probed["num_bytes"][part] / 1000) for part in PARTS} | {
+        "packages": len(found.probed["packages"])
+    }
 
 
 def excess(image: str, found: Sizes, bounds: dict[str, Sizes]) -> list[str]:
@@ -39,7 +42,10 @@ def excess(image: str, found: Sizes, bounds: dict[str, Sizes]) -> list[str]:
         return [f"image {image}: has no bound in {BOUNDS.name}; run `make images-accept`"]
     over = {key: value for key, value in found.items() if value > most(key, bounds[image])}
     return [
-        f"image {image}: {key} is {value:,}, must be at most {most(key, bounds[image]):,}; find out why, or run `make images-accept`"
+        (
+            f"image {image}: {key} is {value:,}, must be at most {most(key, bounds[image]):,}; "
+            "find out why, or run `make images-accept`"
+        )
         for key, value in over.items()
     ]
 
@@ -57,14 +63,24 @@ def table(rows: list[tuple[Target, Contents]]) -> Table:
         shown.add_column(heading, justify="left" if heading == "image" else "right")
     for target, found in rows:
         parts = [f"{found.probed['num_bytes'][part] / 1e6:.1f}" for part in PARTS]
-        shown.add_row(target.name, f"{found.num_bytes / 1e6:.0f}", *parts, str(found.num_layers), str(len(found.probed["packages"])))
+        shown.add_row(
+            target.name,
+            f"{found.num_bytes / 1e6:.0f}",
+            *parts,
+            str(found.num_layers),
+            str(len(found.probed["packages"])),
+        )
     return shown
 
 
 def built(engine: Engine) -> list[tuple[Target, Contents]]:
     """The images of the bake file that are on this machine."""
     targets = read_bake(bake_variables(), ["all"])
-    return [(target, contents(engine, target.tags[0])) for target in targets if engine.has_image(target.tags[0])]
+    return [
+        (target, contents(engine, target.tags[0]))
+        for target in targets
+        if engine.has_image(target.tags[0])
+    ]
 
 
 def main() -> None:
@@ -78,10 +94,15 @@ def main() -> None:
     Console(width=120).print(table(rows))
     bounds = json.loads(BOUNDS.read_text()) if BOUNDS.exists() else {}
     if accept:
-        bounds |= {target.name: {key: value for key, value in sizes(found).items() if key != "code"} for target, found in rows}
+        bounds |= {
+            target.name: {key: value for key, value in sizes(found).items() if key != "code"}
+            for target, found in rows
+        }
         BOUNDS.write_text(json.dumps(bounds, indent=1) + "\n")
         return
-    problems = [problem for target, found in rows for problem in excess(target.name, sizes(found), bounds)]
+    problems = [
+        problem for target, found in rows for problem in excess(target.name, sizes(found), bounds)
+    ]
     if problems:
         sys.exit("\n".join(f"error: {problem}" for problem in problems))
 

@@ -9,7 +9,8 @@ from components.shared.errors import HaganeError
 
 @contextmanager
 def told() -> Iterator[None]:
-    """A HaganeError inside becomes its lines on stderr and its exit code; anything else keeps its traceback."""
+    """A HaganeError inside becomes its lines on stderr and its exit code; anything else keeps its
+    traceback."""
     try:
         yield
     except HaganeError as error:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 @contextmanager
 def only_one(lock: Path) -> Iterator[None]:
-    """No other process of this machine is inside a block under the same lock file; waits for the one that is.
+    """No other process of this machine is inside a block under the same lock file; waits for the
+    one that is.
 
     The kernel frees the lock with the process, so a killed one blocks nobody. The file stays.
     """

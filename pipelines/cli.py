@@ -25,13 +25,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Fine-tune an open language model as one spec says: data, plan, training, a verified adapter, a report.
+    help="""Fine-tune an open language model as one spec says: data, plan, training, a verified
+adapter, a report.
 
-A spec is a YAML file; `specs/demo.yaml` is one to copy. `hagane plan SPEC` shows what would happen and why; `hagane run SPEC`
-runs it on this machine. After a crash, the same command resumes from the newest committed checkpoint.
+A spec is a YAML file; `specs/demo.yaml` is one to copy. `hagane plan SPEC` shows what would
+happen and why; `hagane run SPEC` runs it on this machine. After a crash, the same command resumes
+from the newest committed checkpoint.
 
-Exit codes: 0 success; 2 an error in what was given, one line per problem, before anything was started;
-1 something that had started failed; 130 and 143 stopped by Ctrl-C or SIGTERM, and the same command resumes.""",
+Exit codes: 0 success; 2 an error in what was given, one line per problem, before anything was
+started; 1 something that had started failed; 130 and 143 stopped by Ctrl-C or SIGTERM, and the same
+command resumes.""",
 )
 
 
@@ -42,7 +45,10 @@ def before_any_command(
         typer.Option(
             metavar="FILE",
             envvar="HAGANE_ENV_FILE",
-            help="NAME=value lines to put into the environment first, such as the AWS_ variables of an S3 store.",
+            help=(
+                "NAME=value lines to put into the environment first, such as the AWS_ variables "
+                "of an S3 store."
+            ),
         ),
     ] = None,
 ) -> None:
@@ -59,11 +65,22 @@ def run(
     overrides: Overrides = None,
     runner: Annotated[
         Literal["process", "docker"],
-        typer.Option(help="How steps run: as processes of this environment, or each in its image, through docker or podman."),
+        typer.Option(
+            help=(
+                "How steps run: as processes of this environment, or each in its image, through "
+                "docker or podman."
+            )
+        ),
     ] = "process",
     user: Annotated[
         int | None,
-        typer.Option(metavar="UID", help="With `--runner docker`: the containers' numeric user; your own unless given, and never root."),
+        typer.Option(
+            metavar="UID",
+            help=(
+                "With `--runner docker`: the containers' numeric user; your own unless given, and "
+                "never root."
+            ),
+        ),
     ] = None,
 ) -> None:
     """Run the whole pipeline on this machine.
@@ -86,28 +103,51 @@ def run(
 
 @app.command()
 def plan(
-    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="The run's spec; only --import-deepspeed does without.")] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SPEC]", help="The run's spec; only --import-deepspeed does without."
+        ),
+    ] = None,
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also keep the plan's files here: plan.json, deepspeed.json, page.html, the job and others."),
+        typer.Option(
+            metavar="FOLDER",
+            help=(
+                "Also keep the plan's files here: plan.json, deepspeed.json, page.html, the job "
+                "and others."
+            ),
+        ),
     ] = None,
     rows: Annotated[
         int | None,
-        typer.Option(metavar="COUNT", min=1, help="Plan for so many full rows: no data is read, and of the model only config.json."),
+        typer.Option(
+            metavar="COUNT",
+            min=1,
+            help="Plan for so many full rows: no data is read, and of the model only config.json.",
+        ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the plan as a page.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the plan as a page.")
+    ] = None,
     import_deepspeed: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Tell what is wrong in a hand-written deepspeed.json, what it means, what the plan would change."
+            metavar="FILE",
+            help=(
+                "Tell what is wrong in a hand-written deepspeed.json, what it means, what the "
+                "plan would change."
+            ),
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with its reason.
+    """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with
+    its reason.
 
-    Trains nothing and touches no store: the data is read, tokenised and packed in a folder that is thrown away.
+    Trains nothing and touches no store: the data is read, tokenised and packed in a folder that is
+    thrown away.
     """
     from components.shared.spec.file import load_spec
     from pipelines.programs.planning import explain_deepspeed, plan_of
@@ -119,7 +159,9 @@ def plan(
         print(explain_deepspeed(import_deepspeed, None), end="")
         return
 
-    asked = _checked(spec, overrides, here=False) if rows is None else load_spec(spec, overrides or ())
+    asked = (
+        _checked(spec, overrides, here=False) if rows is None else load_spec(spec, overrides or ())
+    )
     with TemporaryDirectory() as folder:
         made = plan_of(asked, open_console(stderr=True), keep=out or Path(folder), num_rows=rows)
         if html is not None:
@@ -151,7 +193,9 @@ def status(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False)
 @app.command()
 def checkpoints(
     run: RunPlace,
-    verify: Annotated[bool, typer.Option("--verify", help="Read every file again and compare size and sha256.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file again and compare size and sha256.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List a run's checkpoints: step, bytes, losses, committed or not, and why each stays."""
@@ -173,13 +217,22 @@ def checkpoints(
 def gc(
     run: RunPlace,
     older_than: Annotated[
-        float, typer.Option(metavar="HOURS", min=0, help="Leave alone what an attempt wrote to within so many hours.")
+        float,
+        typer.Option(
+            metavar="HOURS",
+            min=0,
+            help="Leave alone what an attempt wrote to within so many hours.",
+        ),
     ] = 24.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be removed.")
+    ] = False,
 ) -> None:
-    """Remove what killed trainings left of checkpoints, files without a manifest; and uploads broken off anywhere in the run.
+    """Remove what killed trainings left of checkpoints, files without a manifest; and uploads
+    broken off anywhere in the run.
 
-    A committed checkpoint is never touched. Nothing of a training at work is, as long as it writes more often than `--older-than`.
+    A committed checkpoint is never touched. Nothing of a training at work is, as long as it writes
+    more often than `--older-than`.
     """
     from datetime import UTC, datetime, timedelta
 
@@ -190,17 +243,24 @@ def gc(
     found = [*orphans.objects, *orphans.unfinished]
     for key in (each.key for each in found) if dry_run else remove_orphans(store, orphans):
         print(printable(f"{'would remove' if dry_run else 'removed'} {store.uri}/{key}"))
-    print(f"{len(orphans.objects)} files ({orphans.num_bytes:,} bytes), {len(orphans.unfinished)} unfinished uploads")
+    print(
+        f"{len(orphans.objects)} files ({orphans.num_bytes:,} bytes), {len(orphans.unfinished)} "
+        "unfinished uploads"
+    )
 
 
 @app.command()
 def models(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[WORD]", help="Show only models whose name or type has these words.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORD]", help="Show only models whose name or type has these words."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List open models for Japanese known by name: architecture, LoRA targets, tokenizer, chat template, licence, serving."""
+    """List open models for Japanese known by name: architecture, LoRA targets, tokenizer, chat
+    template, licence, serving."""
     from components.shared.model.registry import matching_families
     from pipelines.commands.as_json import models_json, print_json
     from pipelines.screens.run import models_screen, open_console
@@ -214,26 +274,49 @@ def models(
 
 @app.command()
 def compile(
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="Where the YAML goes; not written with --manifests.")] = Path(
-        "build/finetune.yaml"
-    ),
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Where the YAML goes; not written with --manifests."),
+    ] = Path("build/finetune.yaml"),
     pinned: Annotated[
         bool,
-        typer.Option("--pinned", help="Refuse images that are not pinned by digest: for a schedule, as KFP caches by name."),
+        typer.Option(
+            "--pinned",
+            help=(
+                "Refuse images that are not pinned by digest: for a schedule, as KFP caches by "
+                "name."
+            ),
+        ),
     ] = False,
     manifests: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write a Pipeline and a PipelineVersion for Git instead, one object a file."),
+        typer.Option(
+            metavar="DIR",
+            help="Write a Pipeline and a PipelineVersion for Git instead, one object a file.",
+        ),
     ] = None,
-    namespace: Annotated[str | None, typer.Option(metavar="NAME", help="With --manifests: the objects' namespace.")] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="With --manifests: remove the files of older versions.")] = False,
+    namespace: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --manifests: the objects' namespace.")
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="With --manifests: remove the files of older versions.")
+    ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="With --manifests: write nothing; exit code 1 when DIR is not what would be written.")
+        bool,
+        typer.Option(
+            "--check",
+            help=(
+                "With --manifests: write nothing; exit code 1 when DIR is not what would be "
+                "written."
+            ),
+        ),
     ] = False,
 ) -> None:
-    """Write the pipeline as KFP YAML for a cluster: the same bytes every time, images as images/images.yaml names them.
+    """Write the pipeline as KFP YAML for a cluster: the same bytes every time, images as
+    images/images.yaml names them.
 
-    Prints the file and its version, which changes with anything in it. `$HAGANE_IMAGES` names another file of images.
+    Prints the file and its version, which changes with anything in it. `$HAGANE_IMAGES` names
+    another file of images.
     """
     from components.shared.job.images import read_images
     from pipelines.definitions.files import check_fresh, write_definitions
@@ -243,14 +326,19 @@ def compile(
     if moving:
         raise HaganeError(*moving)
     if manifests is None and (check or prune or namespace is not None):
-        raise HaganeError("compile: --check, --prune and --namespace are about definitions; name their folder by --manifests DIR")
+        raise HaganeError(
+            "compile: --check, --prune and --namespace are about definitions; name their folder by "
+            "--manifests DIR"
+        )
     if manifests is None:
         print(f"{target}  version {compile_pipeline(target)}")
     elif check:
         check_fresh(manifests, compiled_pipeline(), namespace)
         print(f"{manifests} is what this pipeline is compiled to")
     else:
-        for path, change in write_definitions(manifests, compiled_pipeline(), namespace, prune=prune):
+        for path, change in write_definitions(
+            manifests, compiled_pipeline(), namespace, prune=prune
+        ):
             print(f"{change:9}  {manifests / path}")
 
 
@@ -270,7 +358,8 @@ def _opened(run: str) -> "tuple[Store, RunSpec]":
 
 
 def _checked(path: Path, overrides: list[str] | None, *, here: bool) -> "RunSpec":
-    """The spec, with nothing known against it. Raises HaganeError with all problems, the file's and the world's."""
+    """The spec, with nothing known against it. Raises HaganeError with all problems, the file's and
+    the world's."""
     from components.shared.spec.file import SpecProblems, load_spec
     from pipelines.programs.checking import problems_of
     from pipelines.screens.run import open_console
@@ -288,7 +377,8 @@ def _checked(path: Path, overrides: list[str] | None, *, here: bool) -> "RunSpec
 
 
 def main() -> None:
-    """Runs the command line; a HaganeError becomes one line a problem on stderr, and its exit code."""
+    """Runs the command line; a HaganeError becomes one line a problem on stderr, and its exit
+    code."""
     try:
         app()
     except HaganeError as error:

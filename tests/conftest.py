@@ -1,4 +1,5 @@
-"""What every test stands on: an environment without the world outside, and one S3 server for those that need it."""
+"""What every test stands on: an environment without the world outside, and one S3 server for those
+that need it."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ import structlog
 
 from tests.support.s3_server import S3Server, s3_server
 
-# Before any test imports a library that reads these once: no hub, no keys or stores of whoever runs the tests.
+# Before any test imports a library that reads these once: no hub, no keys or stores of whoever runs
+# the tests.
 for name in [name for name in os.environ if name.startswith("AWS_")]:
     del os.environ[name]
 os.environ |= {
@@ -20,8 +22,20 @@ os.environ |= {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--hostile-cases", type=int, default=2000, metavar="COUNT", help="damaged specs to read (make test-hostile: 10,000)")
-    parser.addoption("--cancellations", type=int, default=3, metavar="COUNT", help="runs to cancel in training on a cluster")
+    parser.addoption(
+        "--hostile-cases",
+        type=int,
+        default=2000,
+        metavar="COUNT",
+        help="damaged specs to read (make test-hostile: 10,000)",
+    )
+    parser.addoption(
+        "--cancellations",
+        type=int,
+        default=3,
+        metavar="COUNT",
+        help="runs to cancel in training on a cluster",
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +54,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3_env(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The server, and the AWS_ variables by which this test and the processes it starts reach it."""
+    """The server, and the AWS_ variables by which this test and the processes it starts reach
+    it."""
     for key, value in s3.env.items():
         monkeypatch.setenv(key, value)
     return s3

@@ -1,4 +1,5 @@
-"""`python -m tests.regenerate_golden`: writes every generated file again; `make golden` fails when git then sees a difference."""
+"""`python -m tests.regenerate_golden`: writes every generated file again; `make golden` fails when
+git then sees a difference."""
 
 import json
 import re
@@ -25,10 +26,19 @@ GOLDEN = ROOT / "tests" / "golden"
 
 def spec_reference() -> str:
     """docs/spec.md: every field of the spec with its default and its docstring."""
-    lines = ["# The spec, field by field", "", "Generated from the docstrings in components/shared/spec/run_spec.py by `make golden`.", ""]
+    lines = [
+        "# The spec, field by field",
+        "",
+        "Generated from the docstrings in components/shared/spec/run_spec.py by `make golden`.",
+        "",
+    ]
     lines += ["| field | default | what it is |", "|---|---|---|", *_rows(RunSpec, "")]
     lines += ["", "A source, where `data.train` or `data.held_out` is a list of them:", ""]
-    lines += ["| field | default | what it is |", "|---|---|---|", *_rows(SourceSpec, "data.train[].")]
+    lines += [
+        "| field | default | what it is |",
+        "|---|---|---|",
+        *_rows(SourceSpec, "data.train[]."),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -39,8 +49,16 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             rows += _rows(inner, f"{prefix}{name}.")
             continue
-        default = "required" if field.is_required() else f"`{_as_yaml(field.get_default(call_default_factory=True))}`"
-        choices = [repr(choice) for choice in get_args(inner) if isinstance(choice, (str, int)) and not isinstance(choice, type)]
+        default = (
+            "required"
+            if field.is_required()
+            else f"`{_as_yaml(field.get_default(call_default_factory=True))}`"
+        )
+        choices = [
+            repr(choice)
+            for choice in get_args(inner)
+            if isinstance(choice, (str, int)) and not isinstance(choice, type)
+        ]
         allowed = f" One of {', '.join(choices)}." if len(choices) > 1 else ""
         text = " ".join((field.description or "").split()) + allowed
         rows.append(f"| `{prefix}{name}` | {default} | {text.replace('|', chr(92) + '|')} |")
@@ -48,7 +66,8 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _as_yaml(value: object) -> str:
-    """The default as a spec would state it: JSON is YAML, and a word that YAML reads as text stands without quotes."""
+    """The default as a spec would state it: JSON is YAML, and a word that YAML reads as text stands
+    without quotes."""
     if isinstance(value, str) and yaml.safe_load(value) == value:
         return value
     return json.dumps(value)
@@ -56,14 +75,29 @@ def _as_yaml(value: object) -> str:
 
 def schedule_reference(page: str) -> str:
     """docs/schedules.md with the fields of a file of schedules between its marks."""
-    table = "\n".join(["| field | default | what it is |", "|---|---|---|", *_rows(ScheduleFile, ""), *_rows(Schedule, "schedules[].")])
-    return re.sub("(<!-- fields -->\n).*(<!-- /fields -->)", lambda found: f"{found[1]}{table}\n{found[2]}", page, flags=re.DOTALL)
+    table = "\n".join(
+        [
+            "| field | default | what it is |",
+            "|---|---|---|",
+            *_rows(ScheduleFile, ""),
+            *_rows(Schedule, "schedules[]."),
+        ]
+    )
+    return re.sub(
+        "(<!-- fields -->\n).*(<!-- /fields -->)",
+        lambda found: f"{found[1]}{table}\n{found[2]}",
+        page,
+        flags=re.DOTALL,
+    )
 
 
 def endings_reference(page: str) -> str:
     """docs/cluster.md with the table of endings between its marks."""
     return re.sub(
-        "(<!-- endings -->\n).*(<!-- /endings -->)", lambda found: f"{found[1]}{endings.table()}\n{found[2]}", page, flags=re.DOTALL
+        "(<!-- endings -->\n).*(<!-- /endings -->)",
+        lambda found: f"{found[1]}{endings.table()}\n{found[2]}",
+        page,
+        flags=re.DOTALL,
     )
 
 
@@ -76,7 +110,9 @@ def report_page() -> str:
 def main() -> None:
     (ROOT / "docs" / "spec.md").write_text(spec_reference(), encoding="utf-8")
     schedules = ROOT / "docs" / "schedules.md"
-    schedules.write_text(schedule_reference(schedules.read_text(encoding="utf-8")), encoding="utf-8")
+    schedules.write_text(
+        schedule_reference(schedules.read_text(encoding="utf-8")), encoding="utf-8"
+    )
     cluster = ROOT / "docs" / "cluster.md"
     cluster.write_text(endings_reference(cluster.read_text(encoding="utf-8")), encoding="utf-8")
     compile_pipeline(GOLDEN / "finetune.yaml")

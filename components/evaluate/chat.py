@@ -1,4 +1,5 @@
-"""Questions on stdin -> the answers of a finished run's base and tuned model on stdout: `python -m components.evaluate.chat --run URI`."""
+"""Questions on stdin -> the answers of a finished run's base and tuned model on stdout: `python -m
+components.evaluate.chat --run URI`."""
 
 import argparse
 import sys
@@ -47,9 +48,13 @@ def sides_of(run: str, *, tokens: int, tuned_only: bool) -> list[Side]:
     fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
     export = work / export_folder(spec.training.method)
     fetch_folder(store, export.name, export)
-    models = resolve_models(Plan.model_validate_json((work / PLAN / "plan.json").read_bytes()), export=export)
+    models = resolve_models(
+        Plan.model_validate_json((work / PLAN / "plan.json").read_bytes()), export=export
+    )
     tokenizer = load_tokenizer(models.base, spec.data.chat_template)
-    ask = partial(reply, tokenizer=tokenizer, answer_tokens=tokens, template_args=spec.data.template_args)
+    ask = partial(
+        reply, tokenizer=tokenizer, answer_tokens=tokens, template_args=spec.data.template_args
+    )
     tuned: Any = load(export, models.dtype) if not is_adapter(export) else None
     base: Any = None if tuned_only and tuned is not None else load(models.base, models.dtype)
     if tuned is None:
@@ -88,7 +93,9 @@ def questions_from(stream: Any, *, prompt: bool) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.evaluate.chat", description=__doc__)
-    parser.add_argument("--run", metavar="URI", required=True, help="the run's folder; its export must be finished")
+    parser.add_argument(
+        "--run", metavar="URI", required=True, help="the run's folder; its export must be finished"
+    )
     parser.add_argument("--tokens", metavar="COUNT", type=int, default=200, help="longest answer")
     parser.add_argument("--tuned-only", action="store_true", help="do not ask the base model")
     asked = parser.parse_args()

@@ -14,7 +14,14 @@ def evaluate(
     samples: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> str:
-    """Measures base and tuned model (digest of its folder: `export`) on held-out data. Returns the digest of evaluation/."""
+    """Measures base and tuned model (digest of its folder: `export`) on held-out data. Returns the
+    digest of evaluation/."""
     from components.evaluate.__main__ import kfp_step
 
-    return kfp_step(run, spec_digest=spec_digest, manifest_path=manifest.path, samples_path=samples.path, metrics=metrics)
+    return kfp_step(
+        run,
+        spec_digest=spec_digest,
+        manifest_path=manifest.path,
+        samples_path=samples.path,
+        metrics=metrics,
+    )

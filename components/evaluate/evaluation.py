@@ -1,4 +1,5 @@
-"""Base and tuned model on the same held-out data -> evaluation/, the gate, and the published version where the gate is met."""
+"""Base and tuned model on the same held-out data -> evaluation/, the gate, and the published
+version where the gate is met."""
 
 import hashlib
 import json
@@ -12,7 +13,13 @@ import torch
 from components.evaluate.gate import judge
 from components.evaluate.measure.answers import load_tokenizer
 from components.evaluate.measure.held_out import PackedRow, read_rows
-from components.evaluate.measure.looking import Look, Models, PublishedExport, at_base_and_tuned, at_published
+from components.evaluate.measure.looking import (
+    Look,
+    Models,
+    PublishedExport,
+    at_base_and_tuned,
+    at_published,
+)
 from components.evaluate.measure.measures import Found, comparison, measure_of
 from components.evaluate.measure.progress import Progress
 from components.evaluate.measure.references import references_of
@@ -26,9 +33,22 @@ from components.shared.model.source import resolve_planned_model
 from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
 from components.shared.store.layout import DATASET, EVALUATION, PLAN, export_folder
-from components.shared.store.manifest import Manifest, Scalar, fetch_folder, publish_folder, require_manifest
+from components.shared.store.manifest import (
+    Manifest,
+    Scalar,
+    fetch_folder,
+    publish_folder,
+    require_manifest,
+)
 from components.shared.store.published import Move
-from components.shared.store.publishing import EVALUATION_FILE, NO_GATE, compared_version, export_of_version, publish_run, store_of
+from components.shared.store.publishing import (
+    EVALUATION_FILE,
+    NO_GATE,
+    compared_version,
+    export_of_version,
+    publish_run,
+    store_of,
+)
 from components.shared.store.storage import Store
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -59,9 +79,17 @@ def evaluate_run(run: str, log: Log) -> Manifest:
         local = work / EVALUATION
         shutil.rmtree(local, ignore_errors=True)
         local.mkdir()
-        (local / EVALUATION_FILE).write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        facts = _facts(evaluation, published, compared_name=spec.publish.name if spec.compares_with_published else None)
-        manifest = publish_folder(store, EVALUATION, local, made_by="evaluate", inputs=inputs, facts=facts)
+        (local / EVALUATION_FILE).write_text(
+            evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8"
+        )
+        facts = _facts(
+            evaluation,
+            published,
+            compared_name=spec.publish.name if spec.compares_with_published else None,
+        )
+        manifest = publish_folder(
+            store, EVALUATION, local, made_by="evaluate", inputs=inputs, facts=facts
+        )
     try:
         gate_or_publish(store, spec, work, log)
     finally:
@@ -70,7 +98,8 @@ def evaluate_run(run: str, log: Log) -> Manifest:
 
 
 def inputs_of(export: Manifest, spec: RunSpec, published: Move | None) -> dict[str, str]:
-    """What evaluation/ follows from. Another gate, or another published version that it compares with, is another evaluation."""
+    """What evaluation/ follows from. Another gate, or another published version that it compares
+    with, is another evaluation."""
     inputs = {"adapter": export.digest}
     if spec.gate != "auto":
         rules: list[object] = [rule.model_dump(mode="json") for rule in spec.gate]
@@ -83,13 +112,16 @@ def inputs_of(export: Manifest, spec: RunSpec, published: Move | None) -> dict[s
 
 
 def gate_or_publish(store: Store, spec: RunSpec, work: Path, log: Log) -> None:
-    """The export is published where the spec names a place and the gate is met. Raises RunFailed where it is not, and must be."""
+    """The export is published where the spec names a place and the gate is met. Raises RunFailed
+    where it is not, and must be."""
     evaluation = Evaluation.model_validate_json(store.read_bytes(f"{EVALUATION}/{EVALUATION_FILE}"))
     if evaluation.gate is None:
         raise RunFailed(f"{EVALUATION}: {NO_GATE}")
     if evaluation.gate.not_met:
         if spec.evaluation.must_improve:
-            raise RunFailed(*(f"{EVALUATION}: {line}. Fix: {_FIX}" for line in evaluation.gate.not_met))
+            raise RunFailed(
+                *(f"{EVALUATION}: {line}. Fix: {_FIX}" for line in evaluation.gate.not_met)
+            )
         log.warning("gate_not_met", published=False, rules=evaluation.gate.not_met)
     elif spec.publish.name is not None:
         move = publish_run(store, spec, name=spec.publish.name, work=work)
@@ -97,30 +129,54 @@ def gate_or_publish(store: Store, spec: RunSpec, work: Path, log: Log) -> None:
             log.info("published", version=f"{move.name} v{move.version}", at=move.uri)
 
 
-_FIX = "begin another run with other data or settings, or change gate in the spec and run it again: the training stays"
+_FIX = (
+    "begin another run with other data or settings, or change gate in the spec and run it again: "
+    "the training stays"
+)
 
 
-def _measured(store: Store, spec: RunSpec, export: Manifest, published: Move | None, work: Path, log: Log) -> Evaluation:
-    for folder, names in ((DATASET, ("held_out.parquet", TOKENIZER_SAMPLE)), (PLAN, ("plan.json",)), (export.folder, None)):
+def _measured(
+    store: Store, spec: RunSpec, export: Manifest, published: Move | None, work: Path, log: Log
+) -> Evaluation:
+    for folder, names in (
+        (DATASET, ("held_out.parquet", TOKENIZER_SAMPLE)),
+        (PLAN, ("plan.json",)),
+        (export.folder, None),
+    ):
         fetch_folder(store, folder, work / folder, names=names)
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
     models = resolve_models(plan, export=work / export.folder)
     if published is not None:
         there = export_of_version(store_of(store), published, work / "published")
-        models = models.beside(PublishedExport(there, label=f"{published.name} v{published.version}"))
+        models = models.beside(
+            PublishedExport(there, label=f"{published.name} v{published.version}")
+        )
     check_tokens(models.base, work / DATASET)
     held_out = read_rows(work / DATASET / "held_out.parquet")
-    rows = evenly_spaced(held_out, len(held_out) if plan.after is None else plan.after.held_out_rows)
+    rows = evenly_spaced(
+        held_out, len(held_out) if plan.after is None else plan.after.held_out_rows
+    )
     evaluation = evaluate(models, HeldOut(rows, num_all=len(held_out)), spec, log)
     assert evaluation.gate is not None
-    losses = {name: round(each.loss, 4) for name, each in zip(("base_loss", "tuned_loss"), evaluation.both or (), strict=False)}
-    log.info("evaluated", **losses, improved=evaluation.improved, gate="met" if evaluation.gate.met else "not met")
+    losses = {
+        name: round(each.loss, 4)
+        for name, each in zip(("base_loss", "tuned_loss"), evaluation.both or (), strict=False)
+    }
+    log.info(
+        "evaluated",
+        **losses,
+        improved=evaluation.improved,
+        gate="met" if evaluation.gate.met else "not met",
+    )
     return evaluation
 
 
 def evenly_spaced(rows: list[PackedRow], count: int) -> list[PackedRow]:
-    """`count` of the rows, in their order, as far apart as can be; all of them where there are no more."""
-    return rows if count >= len(rows) else [rows[index * len(rows) // count] for index in range(count)]
+    """`count` of the rows, in their order, as far apart as can be; all of them where there are no
+    more."""
+    return (
+        rows if count >= len(rows) else [rows[index * len(rows) // count] for index in range(count)]
+    )
 
 
 def resolve_models(plan: Plan, *, export: Path) -> Models:
@@ -130,27 +186,38 @@ def resolve_models(plan: Plan, *, export: Path) -> Models:
 
 
 def measured_in(precision: Precision, *, on_gpu: bool, flags: frozenset[str]) -> torch.dtype:
-    """The number format of training, or fp32 on a CPU that computes this one a number at a time (shared/machine.py)."""
-    return DTYPES[precision] if on_gpu or (precision == "bf16" and computes_bf16(flags)) else torch.float32
+    """The number format of training, or fp32 on a CPU that computes this one a number at a time
+    (shared/machine.py)."""
+    return (
+        DTYPES[precision]
+        if on_gpu or (precision == "bf16" and computes_bf16(flags))
+        else torch.float32
+    )
 
 
 def evaluate(models: Models, held_out: HeldOut, spec: RunSpec, log: Log) -> Evaluation:
     """All models measured on the same rows, if any are held out, and asked the same questions.
 
     Raises:
-        RunFailed: no held-out row is there though the spec holds some out, a loss is no finite number, or the published version
-            cannot be compared.
+        RunFailed: no held-out row is there though the spec holds some out, a loss is no finite
+            number, or the published version cannot be compared.
     """
     if spec.data.holds_out and not held_out.rows:
         raise RunFailed(
             f"{EVALUATION}: no held-out row is left, so nothing shows whether the gate is met. "
-            "Fix: begin another run with more held-out data, or with data.held_out_share: 0, which measures nothing"
+            "Fix: begin another run with more held-out data, or with data.held_out_share: 0, "
+            "which measures nothing"
         )
     tokenizer = load_tokenizer(models.base, spec.data.chat_template)
     metrics = spec.metrics_on_answers
-    references = references_of(held_out.rows, tokenizer, count=spec.evaluation.references) if metrics else []
+    references = (
+        references_of(held_out.rows, tokenizer, count=spec.evaluation.references) if metrics else []
+    )
     if metrics and not references:
-        raise RunFailed(f"{EVALUATION}: no held-out conversation has a turn before its last one, so {metrics[0]} cannot be measured")
+        raise RunFailed(
+            f"{EVALUATION}: no held-out conversation has a turn before its last one, so "
+            f"{metrics[0]} cannot be measured"
+        )
     num_models = 2 if models.published is None else 3
     total = num_models * (len(held_out.rows) + len(references)) + 2 * len(spec.evaluation.questions)
     look = Look(held_out.rows, references, tokenizer, spec, Progress(total=total, log=log))
@@ -158,13 +225,25 @@ def evaluate(models: Models, held_out: HeldOut, spec: RunSpec, log: Log) -> Eval
         return _of_nothing(held_out)
     base, tuned = at_base_and_tuned(models, look)
     if not held_out.rows:
-        return _of_nothing(held_out).model_copy(update={"answers": _beside_each_other(spec.evaluation.questions, base, tuned)})
+        return _of_nothing(held_out).model_copy(
+            update={"answers": _beside_each_other(spec.evaluation.questions, base, tuned)}
+        )
     published = at_published(models, look)
-    by_name = {"base": base, "tuned": tuned} | ({} if published is None else {"published": published})
+    by_name = {"base": base, "tuned": tuned} | (
+        {} if published is None else {"published": published}
+    )
     measures = {name: measure_of(found) for name, found in by_name.items()}
     broken = [name for name, measure in measures.items() if not abs(measure.loss) < float("inf")]
     if broken:
-        raise RunFailed(*(f"{EVALUATION}: the {name} model's held-out loss is not a finite number; look at its weights" for name in broken))
+        raise RunFailed(
+            *(
+                (
+                    f"{EVALUATION}: the {name} model's held-out loss is not a finite number; look "
+                    "at its weights"
+                )
+                for name in broken
+            )
+        )
     return Evaluation(
         base=measures["base"],
         tuned=measures["tuned"],
@@ -194,20 +273,32 @@ def _of_nothing(held_out: HeldOut) -> Evaluation:
 
 def _beside_each_other(questions: Sequence[str], base: Found, tuned: Found) -> tuple[Answer, ...]:
     asked = zip(questions, base.answers, tuned.answers, strict=True)
-    return tuple(Answer(question=question, base=before, tuned=after) for question, before, after in asked)
+    return tuple(
+        Answer(question=question, base=before, tuned=after) for question, before, after in asked
+    )
 
 
 def _comparisons(base: Found, tuned: Found, published: Found | None) -> tuple[Comparison, ...]:
     """By every metric."""
-    found = [comparison(tuned, base, metric, against="base") for metric in tuned.metrics if metric != "perplexity"]
+    found = [
+        comparison(tuned, base, metric, against="base")
+        for metric in tuned.metrics
+        if metric != "perplexity"
+    ]
     if published is not None:
-        found += [comparison(tuned, published, metric, against="published") for metric in tuned.metrics if metric != "perplexity"]
+        found += [
+            comparison(tuned, published, metric, against="published")
+            for metric in tuned.metrics
+            if metric != "perplexity"
+        ]
     return tuple(found)
 
 
-def _facts(evaluation: Evaluation, published: Move | None, *, compared_name: str | None) -> dict[str, Scalar]:
-    """`published_move`: which version was the latest when a rule compared with it, so that no other is replaced unseen, nor one of
-    another name than `published_name`."""
+def _facts(
+    evaluation: Evaluation, published: Move | None, *, compared_name: str | None
+) -> dict[str, Scalar]:
+    """`published_move`: which version was the latest when a rule compared with it, so that no other
+    is replaced unseen, nor one of another name than `published_name`."""
     assert evaluation.gate is not None
     base, tuned = evaluation.base, evaluation.tuned
     facts: dict[str, Scalar] = {
@@ -218,5 +309,8 @@ def _facts(evaluation: Evaluation, published: Move | None, *, compared_name: str
         "gate_met": evaluation.gate.met,
     }
     if compared_name is not None:
-        facts |= {"published_name": compared_name, "published_move": 0 if published is None else published.number}
+        facts |= {
+            "published_name": compared_name,
+            "published_move": 0 if published is None else published.number,
+        }
     return facts

@@ -16,21 +16,35 @@ _NAMES = {
 }
 
 
-def judge(rules: Iterable[GateRule], *, tuned: Found, base: Found, published: Found | None) -> GateResult:
+def judge(
+    rules: Iterable[GateRule], *, tuned: Found, base: Found, published: Found | None
+) -> GateResult:
     """`published` is None where nothing is published yet: a rule against it is then met."""
-    return GateResult(rules=tuple(_judged(rule, tuned, base if rule.against == "base" else published) for rule in rules))
+    return GateResult(
+        rules=tuple(
+            _judged(rule, tuned, base if rule.against == "base" else published) for rule in rules
+        )
+    )
 
 
 def _judged(rule: GateRule, tuned: Found, other: Found | None) -> RuleResult:
     if rule.is_bound:
         return _within(rule, score(tuned, rule.metric).value)
     if other is None:
-        return RuleResult(rule=_words(rule), met=True, found="nothing published yet to compare with")
+        return RuleResult(
+            rule=_words(rule), met=True, found="nothing published yet to compare with"
+        )
     compared = comparison(tuned, other, rule.metric, against=rule.against)
     if rule.improve_by != "noise":
         found = _numbers(compared, compared.improvement)
-        return RuleResult(rule=_words(rule), met=compared.improvement.value >= rule.improve_by, found=found)
-    with_interval = comparison(tuned, other, "loss", against=rule.against) if rule.metric == "perplexity" else compared
+        return RuleResult(
+            rule=_words(rule), met=compared.improvement.value >= rule.improve_by, found=found
+        )
+    with_interval = (
+        comparison(tuned, other, "loss", against=rule.against)
+        if rule.metric == "perplexity"
+        else compared
+    )
     noise = with_interval.improvement
     return RuleResult(rule=_words(rule), met=beyond_noise(noise), found=_numbers(compared, noise))
 
@@ -41,7 +55,9 @@ def beyond_noise(improvement: Score) -> bool:
 
 
 def _within(rule: GateRule, value: float) -> RuleResult:
-    met = (rule.at_least is None or value >= rule.at_least) and (rule.at_most is None or value <= rule.at_most)
+    met = (rule.at_least is None or value >= rule.at_least) and (
+        rule.at_most is None or value <= rule.at_most
+    )
     return RuleResult(rule=_words(rule), met=met, found=f"{value:.4g}")
 
 
@@ -50,7 +66,10 @@ def _words(rule: GateRule) -> str:
     name = _NAMES.get(rule.metric, rule.metric)
     if rule.is_bound:
         bounds = (("at least", rule.at_least), ("at most", rule.at_most))
-        return f"{name} must be {' and '.join(f'{word} {bound:g}' for word, bound in bounds if bound is not None)}"
+        return (
+            f"{name} must be "
+            f"{' and '.join(f'{word} {bound:g}' for word, bound in bounds if bound is not None)}"
+        )
     moves = "fall below" if rule.metric in LOWER_IS_BETTER else "rise above"
     other = "the base model's" if rule.against == "base" else "that of the published version"
     least = "more than noise" if rule.improve_by == "noise" else f"at least {rule.improve_by:g}"
@@ -60,7 +79,10 @@ def _words(rule: GateRule) -> str:
 def _numbers(compared: Comparison, interval: Score) -> str:
     """Such as `4.0860 -> 0.7230; better by 3.363 (95 % interval 3.1 to 3.6)`."""
     moved = compared.improvement.value
-    about = f"{compared.other:.4f} -> {compared.tuned:.4f}; {'better' if moved > 0 else 'worse'} by {abs(moved):.4g}"
+    about = (
+        f"{compared.other:.4f} -> {compared.tuned:.4f}; {'better' if moved > 0 else 'worse'} by "
+        f"{abs(moved):.4g}"
+    )
     if interval.low is None or interval.high is None:
         return about
     of_loss = "" if interval is compared.improvement else " of the loss's improvement"

@@ -1,4 +1,5 @@
-"""Does AutoTokenizer give the tokens that a dataset has? Asked before a run is paid for, where transformers is installed.
+"""Does AutoTokenizer give the tokens that a dataset has? Asked before a run is paid for, where
+transformers is installed.
 
 python -m components.evaluate.same_tokens --run RUN
 """
@@ -6,7 +7,11 @@ python -m components.evaluate.same_tokens --run RUN
 from pathlib import Path
 
 from components.shared.documents.plan import Plan
-from components.shared.documents.tokenizer_sample import TOKENIZER_SAMPLE, read_tokenizer_sample, refuse_other_tokens
+from components.shared.documents.tokenizer_sample import (
+    TOKENIZER_SAMPLE,
+    read_tokenizer_sample,
+    refuse_other_tokens,
+)
 from components.shared.model.source import CONFIG_AND_TOKENIZER, resolve_model
 from components.shared.model.tokenizer_class import by_class_or_file
 from components.shared.spec.run_spec import ModelSpec
@@ -16,13 +21,21 @@ from components.shared.store.manifest import fetch_folder
 
 
 def check_tokens(folder: Path, dataset: Path) -> None:
-    """The model's tokenizer gives the tokens of the dataset. Raises ModelError where it does not or cannot be loaded."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast  # costs seconds, and most tokenizers need no look
+    """The model's tokenizer gives the tokens of the dataset. Raises ModelError where it does not or
+    cannot be loaded."""
+    from transformers import (
+        AutoTokenizer,
+        PreTrainedTokenizerFast,
+    )  # costs seconds, and most tokenizers need no look
 
     sample = read_tokenizer_sample(dataset)
     if sample.may_differ:
-        tokenizer = by_class_or_file(folder, AutoTokenizer.from_pretrained, PreTrainedTokenizerFast.from_pretrained)
-        refuse_other_tokens(sample, folder, lambda text: tokenizer.encode(text, add_special_tokens=False))
+        tokenizer = by_class_or_file(
+            folder, AutoTokenizer.from_pretrained, PreTrainedTokenizerFast.from_pretrained
+        )
+        refuse_other_tokens(
+            sample, folder, lambda text: tokenizer.encode(text, add_special_tokens=False)
+        )
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""checkpoints/ -> adapter/ (LoRA) or model/ (full): what a run is for, proved to give the trained model's logits."""
+"""checkpoints/ -> adapter/ (LoRA) or model/ (full): what a run is for, proved to give the trained
+model's logits."""
 
 import argparse
 from pathlib import Path
@@ -13,18 +14,21 @@ from components.shared.store.manifest import Manifest
 
 
 def run_step(run: str) -> Manifest:
-    """The export is finished: adapter/ or model/, with a model card and the verification's numbers in it.
+    """The export is finished: adapter/ or model/, with a model card and the verification's numbers
+    in it.
 
     Raises:
         StoreError: the training is not finished, or an object is damaged.
-        RunFailed: the checkpoint is no sound adapter or model, or does not give the trained model's logits.
+        RunFailed: the checkpoint is no sound adapter or model, or does not give the trained model's
+            logits.
     """
     with step_of_run("export_adapter", run) as log:
         return _exported(run, log)
 
 
 def kfp_step(run: str, *, spec_digest: str = "", manifest_path: str, where_path: str) -> str:
-    """`run_step` for KFP, which has its manifest and, as Markdown, where the export is. Returns the manifest's digest."""
+    """`run_step` for KFP, which has its manifest and, as Markdown, where the export is. Returns the
+    manifest's digest."""
     with step_of_run("export_adapter", run, spec_digest=spec_digest) as log:
         manifest = _exported(run, log)
         Path(where_path).write_text(where_it_is(run.rstrip("/"), manifest), encoding="utf-8")
@@ -32,7 +36,9 @@ def kfp_step(run: str, *, spec_digest: str = "", manifest_path: str, where_path:
 
 
 def _exported(run: str, log: Log) -> Manifest:
-    from components.export_adapter.export import export_run  # torch costs 5 s that --help need not pay
+    from components.export_adapter.export import (
+        export_run,
+    )  # torch costs 5 s that --help need not pay
 
     return export_run(run, log)
 
@@ -40,8 +46,13 @@ def _exported(run: str, log: Log) -> Manifest:
 def where_it_is(run: str, manifest: Manifest) -> str:
     """A Markdown table of the export's files, each a link."""
     folder = f"{run}/{manifest.folder}"
-    rows = [f"| {store_link(f'{folder}/{entry.name}')} | {entry.num_bytes:,} | `{entry.sha256[:12]}` |" for entry in manifest.files]
-    return "\n".join([f"## `{folder}`", "", "| file | bytes | sha256 |", "|---|---:|---|", *rows, ""])
+    rows = [
+        f"| {store_link(f'{folder}/{entry.name}')} | {entry.num_bytes:,} | `{entry.sha256[:12]}` |"
+        for entry in manifest.files
+    ]
+    return "\n".join(
+        [f"## `{folder}`", "", "| file | bytes | sha256 |", "|---|---:|---|", *rows, ""]
+    )
 
 
 def folder_step(run: str, out: Path, *, checkpoint: str, merge: str) -> None:
@@ -55,11 +66,30 @@ def folder_step(run: str, out: Path, *, checkpoint: str, merge: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m components.export_adapter", description=__doc__)
-    parser.add_argument("--run", metavar="URI", required=True, help="the run's folder; its training must be finished")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="export into this new folder instead of the run's own")
-    parser.add_argument("--checkpoint", default="last", help="with --out: last, best, or an epoch's number")
-    parser.add_argument("--merge", choices=("auto", "true", "false"), default="auto", help="with --out: as export.merge")
+    parser = argparse.ArgumentParser(
+        prog="python -m components.export_adapter", description=__doc__
+    )
+    parser.add_argument(
+        "--run",
+        metavar="URI",
+        required=True,
+        help="the run's folder; its training must be finished",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="export into this new folder instead of the run's own",
+    )
+    parser.add_argument(
+        "--checkpoint", default="last", help="with --out: last, best, or an epoch's number"
+    )
+    parser.add_argument(
+        "--merge",
+        choices=("auto", "true", "false"),
+        default="auto",
+        help="with --out: as export.merge",
+    )
     asked = parser.parse_args()
     if asked.out is None:
         run_step(asked.run)
@@ -69,10 +99,16 @@ def main() -> None:
 
 def export_spec(checkpoint: str, merge: str) -> ExportSpec:
     """Raises SpecError for a checkpoint that is none."""
-    if checkpoint not in ("last", "best") and not (checkpoint.isascii() and checkpoint.isdigit() and 1 <= int(checkpoint) <= 1000):
-        raise SpecError(f"--checkpoint: got {shown(checkpoint)}, must be last, best or the number of an epoch")
+    if checkpoint not in ("last", "best") and not (
+        checkpoint.isascii() and checkpoint.isdigit() and 1 <= int(checkpoint) <= 1000
+    ):
+        raise SpecError(
+            f"--checkpoint: got {shown(checkpoint)}, must be last, best or the number of an epoch"
+        )
     merges = {"auto": "auto", "true": True, "false": False}[merge]
-    return ExportSpec.model_validate({"checkpoint": int(checkpoint) if checkpoint.isdigit() else checkpoint, "merge": merges})
+    return ExportSpec.model_validate(
+        {"checkpoint": int(checkpoint) if checkpoint.isdigit() else checkpoint, "merge": merges}
+    )
 
 
 if __name__ == "__main__":

@@ -12,19 +12,22 @@ _DIGESTED = ("config.json", "*.safetensors", "tokenizer.json")
 
 
 def base_model(planned: ModelPlan, folder: Path) -> BaseModel:
-    """Hub id and commit; of a folder its name and the digest of its files, all of which are read."""
+    """Hub id and commit; of a folder its name and the digest of its files, all of which are
+    read."""
     if planned.revision is not None:
         return BaseModel(hub_id=planned.source, commit=planned.revision)
     return BaseModel(folder=folder.absolute().name, sha256=folder_digest(folder))
 
 
 def adapters_base(planned: ModelPlan, folder: Path) -> str:
-    """What adapter_config.json names: the hub id, or the folder by its whole path on this machine."""
+    """What adapter_config.json names: the hub id, or the folder by its whole path on this
+    machine."""
     return planned.source if planned.revision is not None else str(folder.absolute())
 
 
 def folder_digest(folder: Path) -> str:
-    """What `sha256sum config.json *.safetensors tokenizer.json | sha256sum` prints in the folder (LC_ALL=C)."""
+    """What `sha256sum config.json *.safetensors tokenizer.json | sha256sum` prints in the folder
+    (LC_ALL=C)."""
     paths = [path for pattern in _DIGESTED for path in sorted(folder.glob(pattern))]
     lines = [f"{file_entry(path, path.name).sha256}  {path.name}\n" for path in paths]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -34,9 +34,17 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts) -> str:
-    """Markdown under YAML front matter (huggingface.co/docs/hub/model-cards, keys of its specification)."""
+    """Markdown under YAML front matter (huggingface.co/docs/hub/model-cards, keys of its
+    specification)."""
     front = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True)
-    sections = (_headline(facts), _data(facts), _training(facts), _proof(facts), _loading(facts), _LICENCE)
+    sections = (
+        _headline(facts),
+        _data(facts),
+        _training(facts),
+        _proof(facts),
+        _loading(facts),
+        _LICENCE,
+    )
     return f"---\n{front}---\n\n" + "\n".join(sections)
 
 
@@ -45,9 +53,18 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     front: dict[str, Any] = {}
     if facts.base.hub_id is not None:
         front = {"base_model": facts.base.hub_id, "base_model_revision": facts.base.commit}
-    library, tag = ("peft", "lora") if facts.is_adapter else ("transformers", "merged-lora" if facts.merged else "full-parameter")
+    library, tag = (
+        ("peft", "lora")
+        if facts.is_adapter
+        else ("transformers", "merged-lora" if facts.merged else "full-parameter")
+    )
     relation = "adapter" if facts.is_adapter else "finetune"
-    return front | {"base_model_relation": relation, "library_name": library, "pipeline_tag": "text-generation", "tags": [tag, "hagane"]}
+    return front | {
+        "base_model_relation": relation,
+        "library_name": library,
+        "pipeline_tag": "text-generation",
+        "tags": [tag, "hagane"],
+    }
 
 
 def _headline(facts: CardFacts) -> str:
@@ -65,44 +82,63 @@ def _data(facts: CardFacts) -> str:
     held_out = facts.spec.data.held_out_name
     train = markdown_code(facts.spec.data.train_name)
     source = markdown_code(held_out) if held_out is not None else f"set aside from {train}"
-    measured = "nothing was held out: no loss was measured on conversations that it was not trained on"
+    measured = (
+        "nothing was held out: no loss was measured on conversations that it was not trained on"
+    )
     if facts.spec.data.holds_out:
-        measured = f"measured on {found['held_out_conversations']:,} held-out conversations ({source})"
+        measured = (
+            f"measured on {found['held_out_conversations']:,} held-out conversations ({source})"
+        )
     chosen = facts.spec.data.chat_template
-    template = "the chat template that the base model brings" if chosen == "model" else f"the chat template {markdown_code(chosen)}"
+    template = (
+        "the chat template that the base model brings"
+        if chosen == "model"
+        else f"the chat template {markdown_code(chosen)}"
+    )
     trained = "assistant turns, on which alone the loss was taken"
     if not facts.prompts.chat_template:
         trained = "trained on"
         template = "no chat template: texts are trained on as they are"
     return (
-        "## Data\n\n"
-        f"- trained on {found['num_conversations']:,} conversations of {train}: {found['num_tokens']:,} tokens in "
-        f"{found['num_rows']:,} rows, {found['num_trained_tokens']:,} of them {trained}\n"
-        f"- written by {template}\n"
-        f"- {measured}\n"
+        f"## Data\n\n- trained on {found['num_conversations']:,} conversations of {train}: "
+        f"{found['num_tokens']:,} tokens in {found['num_rows']:,} rows, "
+        f"{found['num_trained_tokens']:,} of them {trained}\n- written by {template}\n- "
+        f"{measured}\n"
     )
 
 
 def _training(facts: CardFacts) -> str:
     plan, training = facts.plan, facts.spec.training
     lines = [
-        f"- {plan.num_trainable:,} of {plan.model.num_parameters:,} parameters trained, {plan.precision}",
-        f"- {training.epochs} epochs, {plan.steps.total_steps:,} steps of {plan.steps.global_batch} rows, "
-        f"AdamW, lr {training.lr_peak:g} ({training.lr_schedule}, {plan.steps.warmup_steps} warm-up steps), seed {training.seed}",
+        (
+            f"- {plan.num_trainable:,} of {plan.model.num_parameters:,} parameters trained, "
+            f"{plan.precision}"
+        ),
+        f"- {training.epochs} epochs, {plan.steps.total_steps:,} steps of "
+        f"{plan.steps.global_batch} rows, AdamW, lr {training.lr_peak:g} ({training.lr_schedule}, "
+        f"{plan.steps.warmup_steps} warm-up steps), seed {training.seed}",
     ]
     if facts.history.skipped_steps:
-        lines.append(f"- {facts.history.skipped_steps:,} of these steps changed nothing: the scaled gradient overflowed fp16")
+        lines.append(
+            f"- {facts.history.skipped_steps:,} of these steps changed nothing: the scaled "
+            "gradient overflowed fp16"
+        )
     if plan.lora is not None:
         lora = plan.lora
         name, layers = "rsLoRA" if lora.rslora else "LoRA", ", ".join(lora.target_modules)
-        lines.append(f"- {name} rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on {layers}")
+        lines.append(
+            f"- {name} rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on {layers}"
+        )
     table = _loss_table(facts.history)
     return (
         "## Training\n\n"
         + "\n".join(lines)
         + "\n\n"
         + "\n".join(table)
-        + "\n\nLosses are nats per trained token; an epoch's training loss is the mean over its tokens as they came.\n"
+        + (
+            "\n\nLosses are nats per trained token; an epoch's training loss is the mean over its "
+            "tokens as they came.\n"
+        )
     )
 
 
@@ -112,20 +148,23 @@ def _loss_table(history: History) -> list[str]:
         return ["| epoch | step | training loss |", "|---|---|---|", *rows]
     table = ["| epoch | step | training loss | held-out loss |", "|---|---|---|---|"]
     table.append(f"| before | 0 | | {history.start_held_out_loss:.4f} |")
-    return table + [f"| {epoch.epoch} | {epoch.step} | {epoch.loss:.4f} | {epoch.held_out_loss:.4f} |" for epoch in history.epochs]
+    return table + [
+        f"| {epoch.epoch} | {epoch.step} | {epoch.loss:.4f} | {epoch.held_out_loss:.4f} |"
+        for epoch in history.epochs
+    ]
 
 
 def _proof(facts: CardFacts) -> str:
     found = facts.verification
     libraries = "transformers and peft" if facts.is_adapter else "transformers"
     return (
-        "## Checked before it was published\n\n"
-        f"Loaded by plain {libraries} in a fresh process ({found.precision}):\n\n"
-        f"- its tokenizer and chat template give the token ids of training for {found.num_prompts} prompts of the data\n"
-        f"- its logits at {found.num_tokens} positions of these are within {found.exported.max:.2g} standard deviations of the trained "
-        f"model's (allowed: {found.tolerance_max:.2g}); the base model's are {found.base.max:.2g} away\n"
-        f"- it stops at {found.num_stops} of {found.num_ends} turn ends\n\n"
-        "Details: `verification.json`.\n"
+        f"## Checked before it was published\n\nLoaded by plain {libraries} in a fresh process "
+        f"({found.precision}):\n\n- its tokenizer and chat template give the token ids of training "
+        f"for {found.num_prompts} prompts of the data\n- its logits at {found.num_tokens} "
+        f"positions of these are within {found.exported.max:.2g} standard deviations of the "
+        f"trained model's (allowed: {found.tolerance_max:.2g}); the base model's are "
+        f"{found.base.max:.2g} away\n- it stops at {found.num_stops} of {found.num_ends} turn "
+        "ends\n\nDetails: `verification.json`.\n"
     )
 
 
@@ -158,7 +197,8 @@ def _load(facts: CardFacts) -> list[str]:
 
 
 def _prompt(question: str, prompts: Prompts) -> list[str]:
-    """`question` is a literal of Python. The template gets the arguments that it had for the training data."""
+    """`question` is a literal of Python. The template gets the arguments that it had for the
+    training data."""
     if not prompts.chat_template:
         return [f'prompt = tokenizer({question}, return_tensors="pt")']
     arguments = [f"    **{dict(prompts.template_args)!r},"] if prompts.template_args else []
@@ -178,8 +218,14 @@ def _generate(question: str, prompts: Prompts) -> list[str]:
         "settings = GenerationConfig.from_pretrained(here)",
         "settings.max_new_tokens = 200",
         "tokens = model.generate(**prompt, generation_config=settings)",
-        'print(tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))',
+        (
+            'print(tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], '
+            "skip_special_tokens=True))"
+        ),
     ]
 
 
-_LICENCE = "## Licence\n\nWhat was trained here is bound by the base model's licence; see the base model.\n"
+_LICENCE = (
+    "## Licence\n\nWhat was trained here is bound by the base model's licence; see the base "
+    "model.\n"
+)

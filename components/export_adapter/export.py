@@ -1,4 +1,5 @@
-"""A committed checkpoint of a run -> its export, verified in a fresh process before anything is published."""
+"""A committed checkpoint of a run -> its export, verified in a fresh process before anything is
+published."""
 
 import os
 import shutil
@@ -14,7 +15,11 @@ from components.export_adapter.base import BASE, base_model
 from components.export_adapter.card import CardFacts, model_card
 from components.export_adapter.chosen import HISTORY, chosen_checkpoint, fetch_probe
 from components.export_adapter.provenance import base_problems, provenance_problems
-from components.export_adapter.tokenizer import GENERATION_AND_TOKENIZER, write_generation_config, write_tokenizer
+from components.export_adapter.tokenizer import (
+    GENERATION_AND_TOKENIZER,
+    write_generation_config,
+    write_tokenizer,
+)
 from components.export_adapter.verification.probe import probe_problems
 from components.export_adapter.weights.adapter import write_adapter
 from components.export_adapter.weights.merge import MergeDecision, merge, merge_decision
@@ -28,7 +33,13 @@ from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
 from components.shared.store.checkpoints import Checkpoint
 from components.shared.store.layout import CHECKPOINTS, DATASET, MERGED, PLAN, export_folder
-from components.shared.store.manifest import Manifest, Scalar, fetch_folder, publish_folder, require_manifest
+from components.shared.store.manifest import (
+    Manifest,
+    Scalar,
+    fetch_folder,
+    publish_folder,
+    require_manifest,
+)
 from components.shared.store.storage import Store
 
 VERIFICATION = "verification.json"
@@ -36,7 +47,8 @@ VERIFICATION = "verification.json"
 
 @dataclass(frozen=True)
 class Trained:
-    """What an export is made from: the run's finished folders, the checkpoint that was chosen, and local copies of what is small."""
+    """What an export is made from: the run's finished folders, the checkpoint that was chosen, and
+    local copies of what is small."""
 
     store: Store
     spec: RunSpec
@@ -63,7 +75,8 @@ class Built:
 
 
 def export_run(run: str, log: Log) -> Manifest:
-    """adapter/ or model/ is published; unchanged when it was made from this checkpoint already. Raises as `run_step`."""
+    """adapter/ or model/ is published; unchanged when it was made from this checkpoint already.
+    Raises as `run_step`."""
     store, spec = open_run(run)
     training = require_manifest(store, CHECKPOINTS)
     checkpoint = chosen_checkpoint(store, training, spec.export.checkpoint)
@@ -73,13 +86,24 @@ def export_run(run: str, log: Log) -> Manifest:
     done = finished(store, export_folder(spec.training.method), inputs, log)
     if done is not None:
         return done
-    built = build(gather(store, spec, plan, checkpoint, work, training=training, place=store.uri), work, log)
+    built = build(
+        gather(store, spec, plan, checkpoint, work, training=training, place=store.uri), work, log
+    )
     facts = {"method": plan.method, "epoch": checkpoint.epoch, "step": checkpoint.step}
     if built.merged is not None and built.merged_verification is not None:
         of_merged = facts | _figures(built.merged_verification)
-        publish_folder(store, MERGED, built.merged, made_by="export_adapter", inputs=inputs, facts=of_merged)
+        publish_folder(
+            store, MERGED, built.merged, made_by="export_adapter", inputs=inputs, facts=of_merged
+        )
     of_export = facts | _figures(built.verification)
-    published = publish_folder(store, built.local.name, built.local, made_by="export_adapter", inputs=inputs, facts=of_export)
+    published = publish_folder(
+        store,
+        built.local.name,
+        built.local,
+        made_by="export_adapter",
+        inputs=inputs,
+        facts=of_export,
+    )
     shutil.rmtree(work)  # shards of a full model are 12 bytes a parameter
     return published
 
@@ -97,7 +121,8 @@ def fetch_plan(store: Store, work: Path) -> Plan:
 
 
 def build(trained: Trained, work: Path, log: Log) -> Built:
-    """The export, and the merged model where there is to be one, are below `work`, each verified in a fresh process. Raises RunFailed."""
+    """The export, and the merged model where there is to be one, are below `work`, each verified in
+    a fresh process. Raises RunFailed."""
     log.info(
         "export",
         checkpoint=f"{trained.store.uri}/{trained.checkpoint.folder}",
@@ -119,7 +144,9 @@ def build(trained: Trained, work: Path, log: Log) -> Built:
     return Built(local, verification, merged, of_merged)
 
 
-def build_merged(trained: Trained, adapter: Path, facts: CardFacts, log: Log) -> tuple[Path, Verification]:
+def build_merged(
+    trained: Trained, adapter: Path, facts: CardFacts, log: Log
+) -> tuple[Path, Verification]:
     """merged/ is beside the adapter, verified like it. Raises RunFailed."""
     assert trained.plan.lora is not None
     local = _emptied(adapter.with_name(MERGED))
@@ -141,12 +168,24 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def gather(store: Store, spec: RunSpec, plan: Plan, checkpoint: Checkpoint, work: Path, *, training: Manifest, place: str) -> Trained:
-    """Everything but the checkpoint's own files is at hand and fits together. Raises HaganeError."""
+def gather(
+    store: Store,
+    spec: RunSpec,
+    plan: Plan,
+    checkpoint: Checkpoint,
+    work: Path,
+    *,
+    training: Manifest,
+    place: str,
+) -> Trained:
+    """Everything but the checkpoint's own files is at hand and fits together. Raises
+    HaganeError."""
     dataset = fetch_folder(store, DATASET, work / DATASET, names=(PROMPTS,))
     fetch_folder(store, CHECKPOINTS, work / CHECKPOINTS, names=(HISTORY, PROBE))
     prompts = read_prompts(work / DATASET)
-    problems = provenance_problems(plan, prompts, dataset=dataset, planned=require_manifest(store, PLAN), training=training)
+    problems = provenance_problems(
+        plan, prompts, dataset=dataset, planned=require_manifest(store, PLAN), training=training
+    )
     if problems:
         raise RunFailed(*problems)
     trained = Trained(
@@ -167,38 +206,66 @@ def gather(store: Store, spec: RunSpec, plan: Plan, checkpoint: Checkpoint, work
 
 
 def write_export(trained: Trained, work: Path, local: Path) -> str:
-    """The weights and their config are in `local`. Returns the coarser of training's and the file's number format."""
+    """The weights and their config are in `local`. Returns the coarser of training's and the file's
+    number format."""
     checkpoint = work / trained.checkpoint.manifest.digest[:12]
     if trained.plan.lora is not None:
-        write_adapter(trained.store, trained.checkpoint, trained.plan, base=trained.base, scratch=checkpoint, local=local)
-        return "fp32" if trained.plan.precision == "fp32" else "bf16"  # fp16 is finer than bf16, whose tolerance it is held to
-    from components.export_adapter.weights.full import write_model  # imports deepspeed, which only shards need
+        write_adapter(
+            trained.store,
+            trained.checkpoint,
+            trained.plan,
+            base=trained.base,
+            scratch=checkpoint,
+            local=local,
+        )
+        return (
+            "fp32" if trained.plan.precision == "fp32" else "bf16"
+        )  # fp16 is finer than bf16, whose tolerance it is held to
+    from components.export_adapter.weights.full import (
+        write_model,
+    )  # imports deepspeed, which only shards need
 
-    dtype = write_model(trained.store, trained.checkpoint, base=trained.base, scratch=checkpoint, local=local)
+    dtype = write_model(
+        trained.store, trained.checkpoint, base=trained.base, scratch=checkpoint, local=local
+    )
     return "fp32" if trained.plan.precision == "fp32" and dtype == torch.float32 else "bf16"
 
 
 def write_beside_weights(trained: Trained, local: Path) -> BaseModel:
-    """Tokenizer, chat template, generation config and base.json are in `local`, which with the base is all that use needs."""
+    """Tokenizer, chat template, generation config and base.json are in `local`, which with the base
+    is all that use needs."""
     write_tokenizer(trained.base, trained.prompts, local)
     write_generation_config(trained.base, trained.prompts, local)
     base = base_model(trained.plan.model, trained.base)
-    (local / BASE).write_text(base.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+    (local / BASE).write_text(
+        base.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8"
+    )
     return base
 
 
-def verify_in_fresh_process(local: Path, trained: Trained, precision: str, log: Log) -> Verification:
-    """verification.json is in `local`, and says that the export gives the trained model's logits. Raises RunFailed."""
+def verify_in_fresh_process(
+    local: Path, trained: Trained, precision: str, log: Log
+) -> Verification:
+    """verification.json is in `local`, and says that the export gives the trained model's logits.
+    Raises RunFailed."""
     arguments = [str(local), "--base", str(trained.base), "--probe", str(trained.probe)]
     arguments += ["--prompts", str(trained.prompts_file), "--precision", precision]
     command = [sys.executable, "-m", "components.export_adapter.verification.verify", *arguments]
     done = subprocess.run(
-        command, env={**os.environ, "TQDM_DISABLE": "1"}, stderr=subprocess.PIPE, text=True, errors="replace", check=False
+        command,
+        env={**os.environ, "TQDM_DISABLE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
     )
     written = local / VERIFICATION
     if not written.is_file():
         last_line = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise RunFailed(f"{local.name}: the process that verifies it ended with exit code {done.returncode}: {last_line}")
+        raise RunFailed(
+            f"{local.name}: the process that verifies it ended with exit code {done.returncode}: "
+            f"{last_line}"
+        )
     verification = Verification.model_validate_json(written.read_bytes())
     log.info(
         "verified" if verification.passed else "refused",
@@ -210,27 +277,31 @@ def verify_in_fresh_process(local: Path, trained: Trained, precision: str, log: 
         stops=f"{verification.num_stops}/{verification.num_ends}",
     )
     if not verification.passed:
-        raise RunFailed(*(f"{local.name}: not published: {problem}" for problem in verification.problems))
+        raise RunFailed(
+            *(f"{local.name}: not published: {problem}" for problem in verification.problems)
+        )
     return verification
 
 
 def _check_base(trained: Trained) -> None:
-    """Raises ModelError where the base is not the one that the data was prepared with, or has another vocabulary."""
+    """Raises ModelError where the base is not the one that the data was prepared with, or has
+    another vocabulary."""
     problems = base_problems(trained.plan.model.source, trained.base, trained.prompts)
     if problems:
         raise ModelError(*problems)
 
 
 def _check_probe(trained: Trained) -> None:
-    """Raises RunFailed where the probe is not of the data's prompts, ModelError where the base has another vocabulary."""
+    """Raises RunFailed where the probe is not of the data's prompts, ModelError where the base has
+    another vocabulary."""
     problems = probe_problems(load_file(trained.probe), trained.prompts)
     if problems:
         raise RunFailed(*(f"{CHECKPOINTS}/{PROBE}: {problem}" for problem in problems))
     expected, found = int(load_file(trained.probe)["logits"].shape[1]), _vocabulary(trained.base)
     if found != expected:
         raise ModelError(
-            f"model.source: {trained.plan.model.source!r} has a vocabulary of {found} tokens, the trained model has {expected}; "
-            "give back the base model that the run was trained on"
+            f"model.source: {trained.plan.model.source!r} has a vocabulary of {found} tokens, the "
+            f"trained model has {expected}; give back the base model that the run was trained on"
         )
 
 

@@ -1,4 +1,5 @@
-"""What a run's folders say of each other and of the base -> one line for each thing that does not belong to this run."""
+"""What a run's folders say of each other and of the base -> one line for each thing that does not
+belong to this run."""
 
 import hashlib
 from pathlib import Path
@@ -8,26 +9,50 @@ from components.shared.documents.prompts import Prompts, base_files
 from components.shared.store.manifest import Manifest
 
 
-def provenance_problems(plan: Plan, prompts: Prompts, *, dataset: Manifest, planned: Manifest, training: Manifest) -> list[str]:
+def provenance_problems(
+    plan: Plan, prompts: Prompts, *, dataset: Manifest, planned: Manifest, training: Manifest
+) -> list[str]:
     """Whether dataset/, plan/ and checkpoints/ were made from each other."""
     problems: list[str] = []
     if planned.inputs.get("dataset") != dataset.digest:
-        problems.append(_line("plan", "was made from another dataset", planned.inputs.get("dataset"), dataset.digest))
+        problems.append(
+            _line(
+                "plan",
+                "was made from another dataset",
+                planned.inputs.get("dataset"),
+                dataset.digest,
+            )
+        )
     if training.inputs.get("training") != plan.training_digest:
-        problems.append(_line("checkpoints", "are of another training", training.inputs.get("training"), plan.training_digest))
+        problems.append(
+            _line(
+                "checkpoints",
+                "are of another training",
+                training.inputs.get("training"),
+                plan.training_digest,
+            )
+        )
     template = hashlib.sha256(prompts.chat_template.encode()).hexdigest()
     if dataset.inputs.get("template") != template:
-        problems.append(_line("dataset/prompts.json", "has another chat template", template, dataset.inputs.get("template")))
+        problems.append(
+            _line(
+                "dataset/prompts.json",
+                "has another chat template",
+                template,
+                dataset.inputs.get("template"),
+            )
+        )
     if plan.model.revision != dataset.facts.get("model_revision"):
         problems.append(
-            f"plan: model.revision: found {plan.model.revision!r}, "
-            f"the data was prepared with {dataset.facts.get('model_revision')!r}. Fix: plan the run again under another name"
+            f"plan: model.revision: found {plan.model.revision!r}, the data was prepared with "
+            f"{dataset.facts.get('model_revision')!r}. Fix: plan the run again under another name"
         )
     return problems
 
 
 def base_problems(source: str, base: Path, prompts: Prompts) -> list[str]:
-    """Whether the base model's config, tokenizer and template are still those that the data was prepared with."""
+    """Whether the base model's config, tokenizer and template are still those that the data was
+    prepared with."""
     recorded = {each.name: each.sha256 for each in prompts.base_files}
     present = {each.name: each.sha256 for each in base_files(base)}
     where = f"model.source: {source!r}"
@@ -39,7 +64,10 @@ def base_problems(source: str, base: Path, prompts: Prompts) -> list[str]:
         *(f"{where} holds no {name}, the data was prepared with one. {fix}" for name in absent),
         *(f"{where} holds a {name}, the data was prepared without one. {fix}" for name in foreign),
         *(
-            f"{where}: {name}: found sha256 {present[name][:12]}, the data was prepared with {recorded[name][:12]}. {fix}"
+            (
+                f"{where}: {name}: found sha256 {present[name][:12]}, the data was prepared with "
+                f"{recorded[name][:12]}. {fix}"
+            )
             for name in changed
         ),
     ]
@@ -47,4 +75,7 @@ def base_problems(source: str, base: Path, prompts: Prompts) -> list[str]:
 
 def _line(where: str, what: str, found: str | None, expected: str | None) -> str:
     short = [(digest or "none")[:12] for digest in (found, expected)]
-    return f"{where}: {what}: found {short[0]}, must be {short[1]}. Fix: run all steps again under another name"
+    return (
+        f"{where}: {what}: found {short[0]}, must be {short[1]}. Fix: run all steps again under "
+        "another name"
+    )

@@ -1,4 +1,5 @@
-"""A committed checkpoint of a run -> its verified export in a folder of this machine; the run's own folders stay as they are."""
+"""A committed checkpoint of a run -> its verified export in a folder of this machine; the run's own
+folders stay as they are."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +14,8 @@ from components.shared.store.manifest import require_manifest
 
 
 def export_to(run: str, out: Path, asked: ExportSpec, log: Log) -> list[Path]:
-    """`out` holds adapter/ or model/, and merged/ where it is asked for: it appears whole and verified, or not at all.
+    """`out` holds adapter/ or model/, and merged/ where it is asked for: it appears whole and
+    verified, or not at all.
 
     Raises:
         SpecError: `out` is there already. As `export_run` otherwise.
@@ -25,7 +27,15 @@ def export_to(run: str, out: Path, asked: ExportSpec, log: Log) -> list[Path]:
     training = require_manifest(store, CHECKPOINTS)
     checkpoint = chosen_checkpoint(store, training, asked.checkpoint)
     work = work_folder(run, "export_to_folder")
-    trained = gather(store, spec, fetch_plan(store, work), checkpoint, work, training=training, place=str(out.resolve()))
+    trained = gather(
+        store,
+        spec,
+        fetch_plan(store, work),
+        checkpoint,
+        work,
+        training=training,
+        place=str(out.resolve()),
+    )
     built = build(trained, work, log)
     parts = [built.local, *([built.merged] if built.merged is not None else [])]
     beside = out.with_name(f".{out.name}.writing")

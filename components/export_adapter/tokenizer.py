@@ -1,4 +1,5 @@
-"""The base's tokenizer, the chat template that trained and the end tokens -> files beside an export's weights."""
+"""The base's tokenizer, the chat template that trained and the end tokens -> files beside an
+export's weights."""
 
 import json
 import shutil
@@ -19,8 +20,9 @@ _NOT_TOKENIZER = ("config.json", GENERATION, TEMPLATE)
 
 
 def write_tokenizer(base: Path, prompts: Prompts, local: Path) -> None:
-    """`local` encodes text as the training data was encoded: transformers reads chat_template.jinja before any template
-    in tokenizer_config.json. AutoTokenizer loads it without code of the model's."""
+    """`local` encodes text as the training data was encoded: transformers reads chat_template.jinja
+    before any template in tokenizer_config.json. AutoTokenizer loads it without code of the
+    model's."""
     for name in CONFIG_AND_TOKENIZER:
         if name not in _NOT_TOKENIZER and (base / name).is_file():
             shutil.copyfile(base / name, local / name)
@@ -31,12 +33,14 @@ def write_tokenizer(base: Path, prompts: Prompts, local: Path) -> None:
 
 
 def unix_lines(text: str) -> str:
-    """The text as transformers reads it from a file. Jinja renders \\r\\n, \\r and \\n of a template alike."""
+    """The text as transformers reads it from a file. Jinja renders \\r\\n, \\r and \\n of a
+    template alike."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _has_class(local: Path) -> bool:
-    """Whether transformers itself has the tokenizer's class. Code that came with the model is in no export."""
+    """Whether transformers itself has the tokenizer's class. Code that came with the model is in no
+    export."""
     try:
         AutoTokenizer.from_pretrained(local, trust_remote_code=False)
     except ValueError:
@@ -52,10 +56,11 @@ def _name_plain_class(file: Path) -> None:
 
 
 def write_generation_config(base: Path, prompts: Prompts, local: Path) -> None:
-    """generation_config.json in `local` is the base's, and ends at the tokens that end trained turns too.
+    """generation_config.json in `local` is the base's, and ends at the tokens that end trained
+    turns too.
 
-    The base's other values stay as they are: servers read its sampling values, though transformers would not save
-    them again without `do_sample: true`.
+    The base's other values stay as they are: servers read its sampling values, though transformers
+    would not save them again without `do_sample: true`.
     """
     settings = _generation_settings(base)
     ends = sorted({*end_tokens(GenerationConfig.from_dict(settings)), *prompts.end_token_ids})

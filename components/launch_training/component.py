@@ -5,7 +5,9 @@ from kfp import dsl
 from components.shared.kfp_face import image
 
 
-@dsl.component(base_image=image("launch_training"), packages_to_install=[], install_kfp_package=False)
+@dsl.component(
+    base_image=image("launch_training"), packages_to_install=[], install_kfp_package=False
+)
 def launch_training(
     run: str,
     spec_digest: str,
@@ -17,17 +19,25 @@ def launch_training(
     losses: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> str:
-    """Trains in `train_image`, or `train_on_gpus`, as plan/ (digest: `plan`) says, and follows the job to its end. Returns the digest of
-    checkpoints/."""
+    """Trains in `train_image`, or `train_on_gpus`, as plan/ (digest: `plan`) says, and follows the
+    job to its end. Returns the digest of checkpoints/."""
     from components.launch_training.__main__ import kfp_step
 
     trainers = {"train_image": train_image, "train_on_gpus": train_on_gpus}
     return kfp_step(
-        run, spec_digest=spec_digest, **trainers, kfp_run=kfp_run, manifest_path=manifest.path, losses_path=losses.path, metrics=metrics
+        run,
+        spec_digest=spec_digest,
+        **trainers,
+        kfp_run=kfp_run,
+        manifest_path=manifest.path,
+        losses_path=losses.path,
+        metrics=metrics,
     )
 
 
-@dsl.component(base_image=image("launch_training"), packages_to_install=[], install_kfp_package=False)
+@dsl.component(
+    base_image=image("launch_training"), packages_to_install=[], install_kfp_package=False
+)
 def end_run(
     spec: dict,
     override_run_name: str,
@@ -40,7 +50,8 @@ def end_run(
     status: dsl.PipelineTaskFinalStatus,
     summary: dsl.Output[dsl.Markdown],
 ) -> None:
-    """However the pipeline ended: deletes the run's job, tells what is safe and whoever wants to know."""
+    """However the pipeline ended: deletes the run's job, tells what is safe and whoever wants to
+    know."""
     from components.launch_training.__main__ import kfp_end
 
     overrides = {

@@ -5,9 +5,13 @@ from components.shared.html.loss_chart import loss_chart
 from components.shared.html.plain_page import plain_page
 
 WIDTH, HEIGHT = 760, 300
-KEY_WITHOUT_HELD_OUT = '<p class="key"><span class="training">— training, each step</span> &nbsp; in nats per trained token</p>'
+KEY_WITHOUT_HELD_OUT = (
+    '<p class="key"><span class="training">— training, each step</span> &nbsp; in nats per trained '
+    "token</p>"
+)
 KEY = (
-    '<p class="key"><span class="training">— training, each step</span> &nbsp; <span class="held-out">● held out, each epoch</span> '
+    '<p class="key"><span class="training">— training, each step</span> &nbsp; '
+    '<span class="held-out">● held out, each epoch</span> '
     "&nbsp; in nats per trained token</p>"
 )
 
@@ -15,8 +19,15 @@ KEY = (
 def losses_page(run: str, history: History) -> str:
     """The page's HTML."""
     table = _table(history)
-    about = f"{run} · {history.epochs[-1].step:,} steps, {history.tokens:,} tokens in {history.seconds:,.0f} s"
-    return plain_page("Loss", about, f"{loss_chart(history, width=WIDTH, height=HEIGHT)}\n{_key(history)}\n{table}")
+    about = (
+        f"{run} · {history.epochs[-1].step:,} steps, {history.tokens:,} tokens in "
+        f"{history.seconds:,.0f} s"
+    )
+    return plain_page(
+        "Loss",
+        about,
+        f"{loss_chart(history, width=WIDTH, height=HEIGHT)}\n{_key(history)}\n{table}",
+    )
 
 
 def _key(history: History) -> str:
@@ -27,10 +38,15 @@ def _table(history: History) -> str:
     """Losses by epoch; those of held-out data only where some is held out."""
     held_out = history.start_held_out_loss is not None
     rows = [("before", "0", "", _loss(history.start_held_out_loss))] if held_out else []
-    rows += [(str(each.epoch), f"{each.step:,}", _loss(each.loss), _loss(each.held_out_loss)) for each in history.epochs]
+    rows += [
+        (str(each.epoch), f"{each.step:,}", _loss(each.loss), _loss(each.held_out_loss))
+        for each in history.epochs
+    ]
     shown = 4 if held_out else 3
     heads = "".join(f"<th>{name}</th>" for name in ("epoch", "step", "loss", "held out")[:shown])
-    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row[:shown]) + "</tr>" for row in rows)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row[:shown]) + "</tr>" for row in rows
+    )
     return f"<table><thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
 
 
@@ -45,6 +61,8 @@ def numbers_of(history: History) -> dict[str, float | None]:
         "train_loss": last.loss,
         "held_out_loss": last.held_out_loss,
         "held_out_loss_before": history.start_held_out_loss,
-        "tokens_per_second": round(history.tokens / history.seconds, 1) if history.seconds else None,
+        "tokens_per_second": round(history.tokens / history.seconds, 1)
+        if history.seconds
+        else None,
         "training_seconds": round(history.seconds, 1),
     }

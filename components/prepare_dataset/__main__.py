@@ -1,4 +1,5 @@
-"""Raw conversations (JSONL) -> dataset/: tokenised, packed, masked rows and a report on their quality."""
+"""Raw conversations (JSONL) -> dataset/: tokenised, packed, masked rows and a report on their
+quality."""
 
 import argparse
 import shutil
@@ -19,7 +20,16 @@ from components.shared.errors import DataError, HaganeError, RunFailed
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.spec.file import load_spec
 from components.shared.spec.run_spec import RunSpec
-from components.shared.step import Log, claim_run, failure_kept, finished, open_run, step_log, step_of_run, work_folder
+from components.shared.step import (
+    Log,
+    claim_run,
+    failure_kept,
+    finished,
+    open_run,
+    step_log,
+    step_of_run,
+    work_folder,
+)
 from components.shared.store.layout import DATASET, PLAN
 from components.shared.store.manifest import Manifest, Scalar, publish_folder, read_manifest
 from components.shared.store.patience import waits
@@ -27,28 +37,63 @@ from components.shared.store.storage import Store
 
 
 def kfp_claim(
-    spec: dict[str, Any], overrides: dict[str, str | int], *, kfp_run: str, images: str, skip_if_unchanged: bool, notify_when: str
+    spec: dict[str, Any],
+    overrides: dict[str, str | int],
+    *,
+    kfp_run: str,
+    images: str,
+    skip_if_unchanged: bool,
+    notify_when: str,
 ) -> Claimed:
     """`claim` as a process of its own, for KFP."""
     with step_log("prepare_dataset") as log, waits(log):
-        return claim(spec, overrides, kfp_run=kfp_run, images=images, skip_if_unchanged=skip_if_unchanged, notify_when=notify_when, log=log)
+        return claim(
+            spec,
+            overrides,
+            kfp_run=kfp_run,
+            images=images,
+            skip_if_unchanged=skip_if_unchanged,
+            notify_when=notify_when,
+            log=log,
+        )
 
 
-def kfp_step(run: str, *, spec_digest: str = "", inputs: str, manifest_path: str, page_path: str, metrics: Metrics) -> str:
-    """The claimed run's dataset/ is finished; KFP has its manifest, its page and its counts. Returns the manifest's digest.
+def kfp_step(
+    run: str,
+    *,
+    spec_digest: str = "",
+    inputs: str,
+    manifest_path: str,
+    page_path: str,
+    metrics: Metrics,
+) -> str:
+    """The claimed run's dataset/ is finished; KFP has its manifest, its page and its counts.
+    Returns the manifest's digest.
 
     Raises:
-        RunFailed: the data changed since the run was claimed, so that KFP's cache would know this dataset by the old one's digest.
+        RunFailed: the data changed since the run was claimed, so that KFP's cache would know this
+            dataset by the old one's digest.
     """
     with step_of_run("prepare_dataset", run, spec_digest=spec_digest) as log:
         _, spec = open_run(run)
         manifest = prepare(spec, log)
         if digest_of(manifest.inputs) != inputs:
-            raise RunFailed("dataset: the data changed while the run was being started; start it again")
+            raise RunFailed(
+                "dataset: the data changed while the run was being started; start it again"
+            )
         facts = manifest.facts
-        shown = ("num_conversations", "num_rows", "num_tokens", "num_trained_tokens", "held_out_conversations", "dropped")
+        shown = (
+            "num_conversations",
+            "num_rows",
+            "num_tokens",
+            "num_trained_tokens",
+            "held_out_conversations",
+            "dropped",
+        )
         tell_numbers(metrics, {name: _number(facts.get(name)) for name in shown})
-        return hand_over(manifest, run=run, manifest_path=manifest_path, pages={"page.html": page_path})
+        return hand_over(
+            manifest, run=run, manifest_path=manifest_path, pages={"page.html": page_path}
+        )
 
 
 def _number(fact: Scalar) -> float | None:
@@ -56,13 +101,16 @@ def _number(fact: Scalar) -> float | None:
 
 
 def prepare(spec: RunSpec, log: Log, processes: int | None = None) -> Manifest:
-    """The run is claimed and dataset/ is finished; nothing is done again for the same data, tokenizer and template.
+    """The run is claimed and dataset/ is finished; nothing is done again for the same data,
+    tokenizer and template.
 
-    `processes` changes nothing but how long it takes; without it there is one for each core and 32 MB of conversations.
+    `processes` changes nothing but how long it takes; without it there is one for each core and 32
+    MB of conversations.
 
     Raises:
-        HaganeError: data, tokenizer or template cannot be used, all problems at once, before the run is claimed; a
-            conversation cannot be masked or is too long; the name belongs to a run that was begun with other data.
+        HaganeError: data, tokenizer or template cannot be used, all problems at once, before the
+            run is claimed; a conversation cannot be masked or is too long; the name belongs to a
+            run that was begun with other data.
     """
     source = load_source(spec, now=datetime.now())
     store = claim_run(spec)
@@ -81,37 +129,62 @@ def prepare(spec: RunSpec, log: Log, processes: int | None = None) -> Manifest:
     local = work_folder(spec.run_uri, "prepare_dataset")
     shutil.rmtree(local)  # files of a try that broke off would be published too
     local.mkdir()
-    facts, warnings = assemble(spec, source, local, progress=LoggedProgress(log.info), processes=processes)
+    facts, warnings = assemble(
+        spec, source, local, progress=LoggedProgress(log.info), processes=processes
+    )
     write_prompts(source, local, row_tokens=int(facts["row_tokens"] or 0))
     for warning in warnings:
         log.warning("quality", warning=warning)
-    manifest = publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs=source.inputs, facts=facts)
+    manifest = publish_folder(
+        store, DATASET, local, made_by="prepare_dataset", inputs=source.inputs, facts=facts
+    )
     log.info(
         "prepared",
-        **{name: facts[name] for name in ("num_conversations", "num_rows", "num_tokens", "num_trained_tokens", "row_tokens", "dropped")},
+        **{
+            name: facts[name]
+            for name in (
+                "num_conversations",
+                "num_rows",
+                "num_tokens",
+                "num_trained_tokens",
+                "row_tokens",
+                "dropped",
+            )
+        },
     )
     return manifest
 
 
-def check(spec: RunSpec, progress: Progress = no_progress, processes: int | None = None) -> list[str]:
-    """Every problem of data, tokenizer and template that can be known without training; nothing is written.
+def check(
+    spec: RunSpec, progress: Progress = no_progress, processes: int | None = None
+) -> list[str]:
+    """Every problem of data, tokenizer and template that can be known without training; nothing is
+    written.
 
-    Every record is read and rendered; of each set the first 8 and the 8 with most characters are tokenised.
+    Every record is read and rendered; of each set the first 8 and the 8 with most characters are
+    tokenised.
     """
     errors: list[HaganeError] = []
     source = attempt(errors, lambda: load_source(spec, now=datetime.now()))
     if source is not None:
-        attempt(errors, lambda: check_conversations(spec.data, source, progress=progress, processes=processes))
+        attempt(
+            errors,
+            lambda: check_conversations(spec.data, source, progress=progress, processes=processes),
+        )
     return [problem for error in errors for problem in error.problems]
 
 
 def look(place: str, overrides: list[str]) -> Iterator[str]:
-    """Lines that say what the data of a spec, or a file of records, is. Raises HaganeError where it cannot be read."""
+    """Lines that say what the data of a spec, or a file of records, is. Raises HaganeError where it
+    cannot be read."""
     if is_spec(Path(place)):
         spec = load_spec(Path(place), overrides)
         return dataset_lines(load_source(spec, now=datetime.now()), spec.data)
     if overrides:
-        raise DataError(f"--set: sets a field of a spec, and {place!r} is a file of records; name a spec, a YAML file")
+        raise DataError(
+            f"--set: sets a field of a spec, and {place!r} is a file of records; name a spec, a "
+            "YAML file"
+        )
     return file_lines(read_records(RecordSource(place))[0])
 
 
@@ -119,7 +192,8 @@ OF_ANOTHER_VERSION = "the way hagane makes rows"
 
 
 def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
-    """Raises DataError when a plan was already made from a dataset of other inputs: what has begun must not change."""
+    """Raises DataError when a plan was already made from a dataset of other inputs: what has begun
+    must not change."""
     begun = read_manifest(store, DATASET)
     if begun is None or read_manifest(store, PLAN) is None:
         return
@@ -130,35 +204,63 @@ def _refuse_other_data(store: Store, spec: RunSpec, source: Source) -> None:
         "tokenizer": str(source.model.encoder.tokenizer_file),
         "template": source.model.encoder.template.name,
     }
-    changed = [names[key] for key, digest in source.inputs.items() if begun.inputs.get(key) != digest]
+    changed = [
+        names[key] for key, digest in source.inputs.items() if begun.inputs.get(key) != digest
+    ]
     if not changed:  # another start of the run has just finished it
         return
     if changed == [OF_ANOTHER_VERSION]:  # the spec is the run's own: claim_run refuses any other
         raise DataError(
-            f"run {spec.name!r} was prepared and planned by another version of hagane, which makes rows of the same data another way; "
-            "finish it with that version, or set another name"
+            f"run {spec.name!r} was prepared and planned by another version of hagane, which makes "
+            "rows of the same data another way; finish it with that version, or set another name"
         )
-    raise DataError(f"{', '.join(changed)}: changed since run {spec.name!r} was prepared and planned; put it back, or set another name")
+    raise DataError(
+        f"{', '.join(changed)}: changed since run {spec.name!r} was prepared and planned; put it "
+        "back, or set another name"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m components.prepare_dataset",
         description=__doc__,
-        epilog="example: python -m components.prepare_dataset --spec specs/demo.yaml --set data.row_tokens=512 --check",
+        epilog=(
+            "example: python -m components.prepare_dataset --spec specs/demo.yaml --set "
+            "data.row_tokens=512 --check"
+        ),
     )
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--spec", metavar="FILE", type=Path, help="the run spec, a YAML file; its store and name say where dataset/ goes")
-    chosen.add_argument("--look", metavar="SPEC|FILE", help="print what the data of a spec, or a file of records, is; writes nothing")
-    parser.add_argument(
-        "--set", metavar="A.B=VALUE", action="append", default=[], help="overrides one field of the spec; may be given many times"
+    chosen.add_argument(
+        "--spec",
+        metavar="FILE",
+        type=Path,
+        help="the run spec, a YAML file; its store and name say where dataset/ goes",
     )
-    parser.add_argument("--check", action="store_true", help="only look for problems in data, tokenizer and template; writes nothing")
+    chosen.add_argument(
+        "--look",
+        metavar="SPEC|FILE",
+        help="print what the data of a spec, or a file of records, is; writes nothing",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="A.B=VALUE",
+        action="append",
+        default=[],
+        help="overrides one field of the spec; may be given many times",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only look for problems in data, tokenizer and template; writes nothing",
+    )
     parser.add_argument(
         "--processes",
         metavar="N",
         type=int,
-        help="processes that render and tokenise; by default one for each core and 32 MB of conversations; the same bytes either way",
+        help=(
+            "processes that render and tokenise; by default one for each core and 32 MB of "
+            "conversations; the same bytes either way"
+        ),
     )
     arguments = parser.parse_args()
     if arguments.processes is not None and arguments.processes < 1:
@@ -176,7 +278,9 @@ def main() -> None:
         problems = check(spec, LoggedProgress(log.info), arguments.processes)
         if problems:
             raise HaganeError(*problems)
-        log.info("checked", train=spec.data.train_name, held_out=spec.data.held_out_name, problems=0)
+        log.info(
+            "checked", train=spec.data.train_name, held_out=spec.data.held_out_name, problems=0
+        )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ Result = TypeVar("Result")
 
 
 def attempt(errors: list[HaganeError], call: Callable[[], Result]) -> Result | None:
-    """What `call` returns; when it raises a HaganeError, that is added to `errors` and None returned."""
+    """What `call` returns; when it raises a HaganeError, that is added to `errors` and None
+    returned."""
     try:
         return call()
     except HaganeError as error:

@@ -7,7 +7,9 @@ from kfp import dsl
 from components.shared.kfp_face import image
 
 
-@dsl.component(base_image=image("prepare_dataset"), packages_to_install=[], install_kfp_package=False)
+@dsl.component(
+    base_image=image("prepare_dataset"), packages_to_install=[], install_kfp_package=False
+)
 def claim_run(
     spec: dict,
     override_run_name: str,
@@ -20,7 +22,8 @@ def claim_run(
     kfp_run: str,
     images: str,
 ) -> NamedTuple("Claimed", run=str, inputs=str, dataset_seen=str, plan_seen=str, spec_digest=str):  # pyright: ignore[reportInvalidTypeForm]
-    """Claims the run that spec and overrides ask for. Returns its URI, what its dataset is made from, and what of it is there."""
+    """Claims the run that spec and overrides ask for. Returns its URI, what its dataset is made
+    from, and what of it is there."""
     from components.prepare_dataset.__main__ import kfp_claim
 
     overrides = {
@@ -30,10 +33,19 @@ def claim_run(
         "override_epochs": override_epochs,
         "override_store": override_store,
     }
-    return kfp_claim(spec, overrides, kfp_run=kfp_run, images=images, skip_if_unchanged=skip_if_unchanged, notify_when=notify_when)
+    return kfp_claim(
+        spec,
+        overrides,
+        kfp_run=kfp_run,
+        images=images,
+        skip_if_unchanged=skip_if_unchanged,
+        notify_when=notify_when,
+    )
 
 
-@dsl.component(base_image=image("prepare_dataset"), packages_to_install=[], install_kfp_package=False)
+@dsl.component(
+    base_image=image("prepare_dataset"), packages_to_install=[], install_kfp_package=False
+)
 def prepare_dataset(
     run: str,
     spec_digest: str,
@@ -43,7 +55,15 @@ def prepare_dataset(
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> str:
-    """Makes the run's dataset/ from just those inputs (their digest). `seen` is for KFP's cache alone. Returns the digest."""
+    """Makes the run's dataset/ from just those inputs (their digest). `seen` is for KFP's cache
+    alone. Returns the digest."""
     from components.prepare_dataset.__main__ import kfp_step
 
-    return kfp_step(run, spec_digest=spec_digest, inputs=inputs, manifest_path=manifest.path, page_path=page.path, metrics=metrics)
+    return kfp_step(
+        run,
+        spec_digest=spec_digest,
+        inputs=inputs,
+        manifest_path=manifest.path,
+        page_path=page.path,
+        metrics=metrics,
+    )

@@ -1,4 +1,5 @@
-"""A spec -> everything its dataset is made from, read and checked: records, tokenizer, template, and their digests."""
+"""A spec -> everything its dataset is made from, read and checked: records, tokenizer, template,
+and their digests."""
 
 import hashlib
 import json
@@ -22,14 +23,20 @@ from components.prepare_dataset.samples.tokens import Encoder, load_encoder
 from components.prepare_dataset.templates.chat_template import read_template
 from components.shared.errors import DataError, HaganeError
 from components.shared.model.row_packing import RowPacking, row_packing
-from components.shared.model.source import CONFIG_AND_TOKENIZER, ResolvedModel, planned_config, resolve_model
+from components.shared.model.source import (
+    CONFIG_AND_TOKENIZER,
+    ResolvedModel,
+    planned_config,
+    resolve_model,
+)
 from components.shared.spec.run_spec import DataSpec, ModelSpec, RunSpec, SourceSpec
 
 
 @dataclass(frozen=True)
 class Records:
     train: Chosen[Conversation]
-    """In the order of reading; those of a source with `repeat` stand there so often, one after the other."""
+    """In the order of reading; those of a source with `repeat` stand there so often, one after the
+    other."""
     held_out: Chosen[Conversation]
     train_sha256: str
     held_out_sha256: str | None
@@ -64,7 +71,8 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
     """Reads the records and the model's tokenizer; of a hub id, these small files are fetched.
 
     Raises:
-        HaganeError: the problems of the data, the model's type, the tokenizer and the template, all at once.
+        HaganeError: the problems of the data, the model's type, the tokenizer and the template, all
+            at once.
     """
     errors: list[HaganeError] = []
     records = attempt(errors, lambda: _load_records(spec.data))
@@ -78,13 +86,15 @@ def load_source(spec: RunSpec, *, now: datetime) -> Source:
 
 
 def _refuse_metrics_on_texts(spec: RunSpec, records: Records) -> None:
-    """Raises DataError where answers are to be measured and all that is held out are texts, in which nobody answers."""
+    """Raises DataError where answers are to be measured and all that is held out are texts, in
+    which nobody answers."""
     metrics = ", ".join(spec.metrics_on_answers)
     held_out_forms = records.forms[len(spec.data.train_sources) :] or records.forms
     if metrics and set(held_out_forms) == {TEXT}:
         raise DataError(
-            f"evaluation.metrics and gate: {metrics} are of answers, and the held-out data is text without turns. "
-            "Fix: leave them out (loss, perplexity and token_accuracy are of any data), or name conversations in data.held_out"
+            f"evaluation.metrics and gate: {metrics} are of answers, and the held-out data is text "
+            "without turns. Fix: leave them out (loss, perplexity and token_accuracy are of any "
+            "data), or name conversations in data.held_out"
         )
 
 
@@ -107,7 +117,10 @@ def _load_records(data: DataSpec) -> Records:
         train, held_out, held_out_sha256 = split.train, split.held_out, None
     mixture = mixed(train, train_files, data.train_sources)
     if not mixture:
-        raise DataError("data.train: no record is trained on, as little is asked of each source. Fix: raise repeat, or leave it out")
+        raise DataError(
+            "data.train: no record is trained on, as little is asked of each source. Fix: raise "
+            "repeat, or leave it out"
+        )
     uses = source_uses(mixture, train_files, data.train_sources)
     unused = unused_sources(mixture, train_files, data.train_sources)
     return Records(mixture, held_out, sha256, held_out_sha256, forms, skipped, uses, unused)
@@ -122,7 +135,13 @@ def _all_of(files: Sequence[RecordFile]) -> Chosen[Conversation]:
 def _record_source(data: DataSpec, source: SourceSpec) -> RecordSource:
     """Of a source's own settings, or those of all."""
     columns = data.columns if source.columns is None else source.columns
-    return RecordSource(source.path, source.format or data.format, columns, source.encoding or data.encoding, source.split)
+    return RecordSource(
+        source.path,
+        source.format or data.format,
+        columns,
+        source.encoding or data.encoding,
+        source.split,
+    )
 
 
 def _of_all(digests: list[str]) -> str:
@@ -147,10 +166,18 @@ def _load_model(spec: RunSpec, *, now: datetime, needs_template: bool) -> Model:
         ),
     )
     config = attempt(errors, lambda: planned_config(resolved))
-    packing = None if config is None else attempt(errors, lambda: row_packing(spec.data.packing, config, spec.training.attention))
+    packing = (
+        None
+        if config is None
+        else attempt(
+            errors, lambda: row_packing(spec.data.packing, config, spec.training.attention)
+        )
+    )
     if encoder is None or config is None or packing is None:
         raise all_of(errors)
-    return Model(resolved, config, replace(encoder, text_tokens=text_row(spec.data, config)), packing)
+    return Model(
+        resolved, config, replace(encoder, text_tokens=text_row(spec.data, config)), packing
+    )
 
 
 def _inputs(spec: RunSpec, records: Records, model: Model) -> dict[str, str]:
@@ -158,7 +185,8 @@ def _inputs(spec: RunSpec, records: Records, model: Model) -> dict[str, str]:
     return {
         "spec": _spec_digest(spec.model, spec.data, packed=model.packing.packed),
         "train": records.train_sha256,
-        "held_out": records.held_out_sha256 or _sha256(f"share {spec.data.held_out_share} of train".encode()),
+        "held_out": records.held_out_sha256
+        or _sha256(f"share {spec.data.held_out_share} of train".encode()),
         "tokenizer": _sha256(encoder.tokenizer_file.read_bytes()),
         "template": _sha256(encoder.template.text.encode()),
     }
@@ -166,7 +194,12 @@ def _inputs(spec: RunSpec, records: Records, model: Model) -> dict[str, str]:
 
 def _spec_digest(model: ModelSpec, data: DataSpec, *, packed: bool) -> str:
     """The parts of the spec that decide the dataset, and the way this version of hagane packs."""
-    parts = {"model": model.model_dump(), "data": data.model_dump(), "packed": packed, "row_order_version": ROW_ORDER_VERSION}
+    parts = {
+        "model": model.model_dump(),
+        "data": data.model_dump(),
+        "packed": packed,
+        "row_order_version": ROW_ORDER_VERSION,
+    }
     return _sha256(json.dumps(parts, sort_keys=True).encode())
 
 

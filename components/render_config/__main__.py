@@ -13,7 +13,15 @@ from components.render_config.cost.hardware import GIB, machine_memory
 from components.render_config.model.architectures import architecture_of
 from components.render_config.page.import_deepspeed import explained, read_deepspeed
 from components.render_config.page.page import render_page
-from components.render_config.planner import NO_DATASET, DatasetFacts, Machine, check_spec, make_plan, row_tokens_of, settle
+from components.render_config.planner import (
+    NO_DATASET,
+    DatasetFacts,
+    Machine,
+    check_spec,
+    make_plan,
+    row_tokens_of,
+    settle,
+)
 from components.render_config.render.file_reasons import rendered_files
 from components.render_config.render.files import lifecycle_json
 from components.render_config.render.pytorchjob import pytorchjob
@@ -33,17 +41,20 @@ from components.shared.store.manifest import Manifest, Scalar, publish_folder, r
 from components.shared.store.storage import Store, open_store
 
 CONVERSION = 2.75
-"""Bytes on the disk for each of a divided checkpoint, while DeepSpeed's ds_to_universal makes it fit another number of processes: the
-checkpoint, scratch, and what comes out of it; 2.73 measured (full, stage 2, bf16, 2 processes to 1)."""
+"""Bytes on the disk for each of a divided checkpoint, while DeepSpeed's ds_to_universal makes it
+fit another number of processes: the checkpoint, scratch, and what comes out of it; 2.73 measured
+(full, stage 2, bf16, 2 processes to 1)."""
 
 
 def run_step(run: str, *, job_of: RunSpec | None = None) -> Manifest:
     """plan/ is finished: plan.json, deepspeed.json, training_args.json, and lora.json for LoRA.
 
-    `job_of`: the spec whose job is written, where the run is only tried in a folder that is thrown away.
+    `job_of`: the spec whose job is written, where the run is only tried in a folder that is thrown
+    away.
 
     Raises:
-        HaganeError: the dataset is not finished, or the spec asks for what the model cannot do; all problems at once.
+        HaganeError: the dataset is not finished, or the spec asks for what the model cannot do; all
+            problems at once.
     """
     with step_of_run("render_config", run) as log:
         return _planned(run, log, job_of)
@@ -57,7 +68,9 @@ def _planned(run: str, log: Log, job_of: RunSpec | None = None) -> Manifest:
     if done is not None:
         return done
     facts = dataset_facts(dataset)
-    model = spec.model.model_copy(update={"revision": facts.model_revision})  # a branch may have moved since
+    model = spec.model.model_copy(
+        update={"revision": facts.model_revision}
+    )  # a branch may have moved since
     config = planned_config(resolve_model(model, patterns=CONFIG_AND_TOKENIZER))
     plan = make_plan(spec, facts, config, machine=this_machine())
     check_resumable(store, plan)
@@ -66,13 +79,19 @@ def _planned(run: str, log: Log, job_of: RunSpec | None = None) -> Manifest:
     shutil.rmtree(local)
     write_plan(local, job_of or spec, plan, hidden_size=architecture_of(config).hidden_size)
     steps = plan.steps
-    log.info("planned", steps_per_epoch=steps.steps_per_epoch, total_steps=steps.total_steps, save_steps=list(steps.save_steps))
+    log.info(
+        "planned",
+        steps_per_epoch=steps.steps_per_epoch,
+        total_steps=steps.total_steps,
+        save_steps=list(steps.save_steps),
+    )
     told = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
     return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=told)
 
 
 def check(spec: RunSpec) -> None:
-    """Raises HaganeError as `check_spec`; of a model that is not to be had, with what is wrong beside it."""
+    """Raises HaganeError as `check_spec`; of a model that is not to be had, with what is wrong
+    beside it."""
     try:
         config = planned_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER))
     except HaganeError as no_model:
@@ -85,35 +104,48 @@ def check(spec: RunSpec) -> None:
 
 
 def check_resumable(store: Store, plan: Plan) -> None:
-    """Raises SpecError when the run has checkpoints already and training by this plan could not go on from the newest."""
+    """Raises SpecError when the run has checkpoints already and training by this plan could not go
+    on from the newest."""
     newest = committed_checkpoints(store)[-1:]
-    problems = [problem for checkpoint in newest if (problem := resume_problem(checkpoint, plan)) is not None]
+    problems = [
+        problem
+        for checkpoint in newest
+        if (problem := resume_problem(checkpoint, plan)) is not None
+    ]
     if problems:
         raise SpecError(*problems)
 
 
 def with_room_to_convert(store: Store, plan: Plan) -> Plan:
-    """The plan, with disk on each machine to convert the newest checkpoint, where that is divided among another number of processes."""
+    """The plan, with disk on each machine to convert the newest checkpoint, where that is divided
+    among another number of processes."""
     newest = committed_checkpoints(store)[-1:]
     if not newest or not newest[0].sharded or newest[0].num_processes == plan.steps.num_processes:
         return plan
     work_bytes = max(plan.checkpoints.work_bytes, math.ceil(CONVERSION * newest[0].num_bytes))
-    return plan.model_copy(update={"checkpoints": plan.checkpoints.model_copy(update={"work_bytes": work_bytes})})
+    return plan.model_copy(
+        update={"checkpoints": plan.checkpoints.model_copy(update={"work_bytes": work_bytes})}
+    )
 
 
-def plan_without_data(spec: RunSpec, *, num_rows: int, folder: Path, job_of: RunSpec | None = None) -> Plan:
-    """The plan's files are in the folder, made for so many full rows, from the model's config alone. Raises as `run_step`, and takes
-    `job_of` as it does."""
+def plan_without_data(
+    spec: RunSpec, *, num_rows: int, folder: Path, job_of: RunSpec | None = None
+) -> Plan:
+    """The plan's files are in the folder, made for so many full rows, from the model's config
+    alone. Raises as `run_step`, and takes `job_of` as it does."""
     config = planned_config(resolve_model(spec.model, patterns=("config.json",)))
     num_tokens = num_rows * row_tokens_of(spec, NO_DATASET, config)
-    facts = DatasetFacts(digest="", num_rows=num_rows, num_tokens=num_tokens, model_revision=spec.model.revision)
+    facts = DatasetFacts(
+        digest="", num_rows=num_rows, num_tokens=num_tokens, model_revision=spec.model.revision
+    )
     plan = make_plan(spec, facts, config, machine=this_machine())
     write_plan(folder, job_of or spec, plan, hidden_size=architecture_of(config).hidden_size)
     return plan
 
 
 def import_deepspeed(file: Path, plan: Path | None) -> None:
-    """Prints what is wrong in the file, then a line for each setting, beside the deepspeed.json in the plan's folder if there is one.
+    """Prints what is wrong in the file, then a line for each setting, beside the deepspeed.json in
+    the plan's folder if there is one.
 
     Raises:
         SpecError: the file is not there, or is no JSON that commas could mend.
@@ -124,11 +156,18 @@ def import_deepspeed(file: Path, plan: Path | None) -> None:
         raise SpecError(f"{file}: cannot be read: {error}") from None
     imported = read_deepspeed(text, str(file))
     planned = None if plan is None else json.loads((plan / "deepspeed.json").read_text())
-    print("\n".join(printable(without_secrets(line)) for line in [*imported.problems, *explained(imported, planned)]))
+    print(
+        "\n".join(
+            printable(without_secrets(line))
+            for line in [*imported.problems, *explained(imported, planned)]
+        )
+    )
 
 
 def this_machine() -> Machine:
-    return Machine(flags=machine_flags(), memory_bytes=machine_memory(), num_cores=len(os.sched_getaffinity(0)))
+    return Machine(
+        flags=machine_flags(), memory_bytes=machine_memory(), num_cores=len(os.sched_getaffinity(0))
+    )
 
 
 def dataset_facts(dataset: Manifest) -> DatasetFacts:
@@ -166,14 +205,19 @@ def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> 
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def kfp_step(run: str, *, spec_digest: str = "", manifest_path: str, page_path: str, metrics: Metrics) -> tuple[str, str, str, str]:
-    """`run_step` for KFP, which has its manifest, its page and its numbers too. Returns the manifest's digest, and what the pods of the
-    later steps ask for: cores, memory to export, memory to evaluate."""
+def kfp_step(
+    run: str, *, spec_digest: str = "", manifest_path: str, page_path: str, metrics: Metrics
+) -> tuple[str, str, str, str]:
+    """`run_step` for KFP, which has its manifest, its page and its numbers too. Returns the
+    manifest's digest, and what the pods of the later steps ask for: cores, memory to export, memory
+    to evaluate."""
     with step_of_run("render_config", run, spec_digest=spec_digest) as log:
         manifest = _planned(run, log)
         plan = Plan.model_validate_json(open_store(run).read_bytes(f"{PLAN}/plan.json"))
         tell_numbers(metrics, numbers_of(plan))
-        digest = hand_over(manifest, run=run, manifest_path=manifest_path, pages={"page.html": page_path})
+        digest = hand_over(
+            manifest, run=run, manifest_path=manifest_path, pages={"page.html": page_path}
+        )
     after = plan.after
     if after is None:
         return digest, "2", "8Gi", "8Gi"
@@ -192,7 +236,9 @@ def numbers_of(plan: Plan) -> dict[str, float | None]:
         "planned_steps": plan.steps.total_steps,
         "planned_steps_per_epoch": plan.steps.steps_per_epoch,
         "trainable_parameters": plan.num_trainable,
-        "gpu_memory_gib": None if memory is None or memory.gpu_limit is None else round(memory.gpu_bytes / GIB, 2),
+        "gpu_memory_gib": None
+        if memory is None or memory.gpu_limit is None
+        else round(memory.gpu_bytes / GIB, 2),
         "host_memory_gib": None if memory is None else round(memory.host_bytes / GIB, 2),
         "planned_hours": None if plan.time is None else round(plan.time.hours, 2),
     }
@@ -200,18 +246,42 @@ def numbers_of(plan: Plan) -> dict[str, float | None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.render_config", description=__doc__)
-    parser.add_argument("--run", metavar="URI", help="the run's folder, such as s3://bucket/runs/demo; its dataset must be finished")
-    parser.add_argument("--spec", metavar="FILE", type=Path, help="with --check or --rows: the spec file")
     parser.add_argument(
-        "--check", action="store_true", help="only check a spec's model, LoRA targets, batch sizes, hardware; writes nothing"
-    )
-    parser.add_argument("--rows", metavar="COUNT", type=int, help="plan for so many full rows instead of a dataset, into --out")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="with --rows: a folder that is made for the plan's files")
-    parser.add_argument(
-        "--job-of", metavar="FILE", type=Path, help="with --run or --rows: the spec that the job is written for, where it is another"
+        "--run",
+        metavar="URI",
+        help="the run's folder, such as s3://bucket/runs/demo; its dataset must be finished",
     )
     parser.add_argument(
-        "--import-deepspeed", metavar="FILE", type=Path, help="explain a hand-written deepspeed.json; with --out's plan beside"
+        "--spec", metavar="FILE", type=Path, help="with --check or --rows: the spec file"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only check a spec's model, LoRA targets, batch sizes, hardware; writes nothing",
+    )
+    parser.add_argument(
+        "--rows",
+        metavar="COUNT",
+        type=int,
+        help="plan for so many full rows instead of a dataset, into --out",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="with --rows: a folder that is made for the plan's files",
+    )
+    parser.add_argument(
+        "--job-of",
+        metavar="FILE",
+        type=Path,
+        help="with --run or --rows: the spec that the job is written for, where it is another",
+    )
+    parser.add_argument(
+        "--import-deepspeed",
+        metavar="FILE",
+        type=Path,
+        help="explain a hand-written deepspeed.json; with --out's plan beside",
     )
     arguments = parser.parse_args()
     if arguments.import_deepspeed is not None:
@@ -219,8 +289,14 @@ def main() -> None:
             import_deepspeed(arguments.import_deepspeed, arguments.out)
         return
     chosen = [arguments.run is not None, arguments.check, arguments.rows is not None]
-    if sum(chosen) != 1 or (arguments.run is None) == (arguments.spec is None) or (arguments.rows is None) != (arguments.out is None):
-        parser.error("give --run URI, or --check --spec FILE, or --rows COUNT --spec FILE --out FOLDER")
+    if (
+        sum(chosen) != 1
+        or (arguments.run is None) == (arguments.spec is None)
+        or (arguments.rows is None) != (arguments.out is None)
+    ):
+        parser.error(
+            "give --run URI, or --check --spec FILE, or --rows COUNT --spec FILE --out FOLDER"
+        )
     job_of = None
     if arguments.job_of is not None:
         with step_log("render_config"):

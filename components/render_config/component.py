@@ -17,8 +17,15 @@ def render_config(
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> NamedTuple("Planned", digest=str, cpus=str, export_memory=str, evaluate_memory=str):  # pyright: ignore[reportInvalidTypeForm]
-    """Makes the run's plan/ from its spec, its dataset/ (its digest) and the model's config. `seen` is for KFP's cache alone.
-    Returns the digest, and what the pods that export and evaluate ask for."""
+    """Makes the run's plan/ from its spec, its dataset/ (its digest) and the model's config. `seen`
+    is for KFP's cache alone. Returns the digest, and what the pods that export and evaluate ask
+    for."""
     from components.render_config.__main__ import kfp_step
 
-    return kfp_step(run, spec_digest=spec_digest, manifest_path=manifest.path, page_path=page.path, metrics=metrics)
+    return kfp_step(
+        run,
+        spec_digest=spec_digest,
+        manifest_path=manifest.path,
+        page_path=page.path,
+        metrics=metrics,
+    )

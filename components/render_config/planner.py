@@ -1,4 +1,5 @@
-"""Spec + dataset manifest + config.json -> the plan, each decided value with its reason. Pure: values in, a value out."""
+"""Spec + dataset manifest + config.json -> the plan, each decided value with its reason. Pure:
+values in, a value out."""
 
 import hashlib
 import json
@@ -7,10 +8,18 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from components.render_config.choose.attention import AttentionChoice, choose_attention
-from components.render_config.choose.checkpoints import checkpoint_reasons, plan_checkpoints, upload_seconds
+from components.render_config.choose.checkpoints import (
+    checkpoint_reasons,
+    plan_checkpoints,
+    upload_seconds,
+)
 from components.render_config.choose.choose_zero import Choice, choose
 from components.render_config.choose.output_layer import OutputLayerChoice, choose_output_layer
-from components.render_config.choose.precision import WEIGHT_BYTES, choose_precision, precision_of_model
+from components.render_config.choose.precision import (
+    WEIGHT_BYTES,
+    choose_precision,
+    precision_of_model,
+)
 from components.render_config.choose.steps import Batching, grad_accum_steps, plan_steps
 from components.render_config.choose.threads import threads_per_process, why_threads
 from components.render_config.choose.zero_options import Wish
@@ -21,10 +30,22 @@ from components.render_config.cost.timing import Work, estimate, step_time
 from components.render_config.model.architectures import architecture_of
 from components.render_config.model.shapes import Architecture
 from components.render_config.model.targets import Targets, lora_targets
-from components.render_config.page.explanations import model_cautions, reasons, step_cautions, verdict
+from components.render_config.page.explanations import (
+    model_cautions,
+    reasons,
+    step_cautions,
+    verdict,
+)
 from components.render_config.render.file_reasons import file_reasons, rendered_files
 from components.render_config.render.job_checks import check_job, job_cautions
-from components.shared.documents.plan import HardwarePlan, LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
+from components.shared.documents.plan import (
+    HardwarePlan,
+    LoraPlan,
+    MemoryPlan,
+    ModelPlan,
+    Plan,
+    Precision,
+)
 from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.model.positions import known_positions
 from components.shared.model.registry import KnownModel, ModelFamily, known_model
@@ -84,22 +105,30 @@ class Decided:
     attention: AttentionChoice
     output_layer: OutputLayerChoice
     known: tuple[ModelFamily, KnownModel] | None
-    """What the registry tells of the model, by its source or by the name that its config.json was saved under."""
+    """What the registry tells of the model, by its source or by the name that its config.json was
+    saved under."""
 
 
 def check_spec(spec: RunSpec, config: Mapping[str, Any], machine: Machine) -> None:
-    """Raises HaganeError with all that is wrong with model, LoRA targets, row length, packing, batch sizes, job and hardware, or with
-    what does not fit it."""
+    """Raises HaganeError with all that is wrong with model, LoRA targets, row length, packing,
+    batch sizes, job and hardware, or with what does not fit it."""
     decide(spec, config, machine, NO_DATASET)
 
 
-def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: DatasetFacts) -> Decided:
-    """Raises HaganeError as `check_spec`, or when the dataset's rows are not as the model needs them."""
+def decide(
+    spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: DatasetFacts
+) -> Decided:
+    """Raises HaganeError as `check_spec`, or when the dataset's rows are not as the model needs
+    them."""
     problems: list[str] = []
     packing = _collect(problems, lambda: _packing(spec, config, dataset))
     # A type that cannot be trained often cannot be built either, and building takes seconds.
-    architecture = None if untrainable(config) else _collect(problems, lambda: architecture_of(config))
-    targets = None if architecture is None else _collect(problems, lambda: _targets(spec, architecture))
+    architecture = (
+        None if untrainable(config) else _collect(problems, lambda: architecture_of(config))
+    )
+    targets = (
+        None if architecture is None else _collect(problems, lambda: _targets(spec, architecture))
+    )
     _collect(problems, lambda: _check_row_tokens(spec, config))
     settings = _collect(problems, lambda: settle(spec, machine))
     if problems or architecture is None or targets is None or settings is None or packing is None:
@@ -108,7 +137,8 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
     precision, why = precision_of_model(precision, why, architecture.model_type)
     if precision == "fp16" and spec.zero.stage == 0:
         raise SpecError(
-            "zero.stage: found 0, allowed 1, 2 or 3 in fp16, whose loss DeepSpeed scales only with ZeRO. Fix: set zero.stage: 1, or auto"
+            "zero.stage: found 0, allowed 1, 2 or 3 in fp16, whose loss DeepSpeed scales only with "
+            "ZeRO. Fix: set zero.stage: 1, or auto"
         )
     row_tokens = row_tokens_of(spec, dataset, config)
     longest_row = _longest_row(dataset, row_tokens)
@@ -126,7 +156,8 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         config,
         full=spec.training.method == "full",
         on_gpu=on_gpu,
-        tokens=longest_row * (1 if spec.training.micro_batch == "auto" else spec.training.micro_batch),
+        tokens=longest_row
+        * (1 if spec.training.micro_batch == "auto" else spec.training.micro_batch),
         hidden_size=architecture.hidden_size,
         weight_bytes=WEIGHT_BYTES[precision],
         label_smoothing=spec.training.label_smoothing,
@@ -148,28 +179,52 @@ def decide(spec: RunSpec, config: Mapping[str, Any], machine: Machine, dataset: 
         on_gpu=on_gpu,
     )
     known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
-    asks_for_router_loss = bool(architecture.experts) and bool(config.get("output_router_logits", False))
+    asks_for_router_loss = bool(architecture.experts) and bool(
+        config.get("output_router_logits", False)
+    )
     choice = choose(architecture, wish, hardware)
-    return Decided(architecture, hardware, precision, why, wish, choice, asks_for_router_loss, packing, attention, output_layer, known)
+    return Decided(
+        architecture,
+        hardware,
+        precision,
+        why,
+        wish,
+        choice,
+        asks_for_router_loss,
+        packing,
+        attention,
+        output_layer,
+        known,
+    )
 
 
 def settle(spec: RunSpec, machine: Machine) -> tuple[Hardware, Precision, str]:
-    """What the spec says that needs no model: hardware, number format and why. Raises HaganeError with all that is wrong with these, the
-    job and the batch sizes."""
+    """What the spec says that needs no model: hardware, number format and why. Raises HaganeError
+    with all that is wrong with these, the job and the batch sizes."""
     problems: list[str] = []
     machine = machine_that_trains(spec, machine)
     _collect(problems, lambda: check_job(spec))
-    hardware = _collect(problems, lambda: hardware_of(spec.hardware, machine_bytes=machine.memory_bytes, has_gpu="cuda" in machine.flags))
+    hardware = _collect(
+        problems,
+        lambda: hardware_of(
+            spec.hardware, machine_bytes=machine.memory_bytes, has_gpu="cuda" in machine.flags
+        ),
+    )
     micro_batch = 1 if spec.training.micro_batch == "auto" else spec.training.micro_batch
     _collect(problems, lambda: _grad_accum(spec, micro_batch))
-    chosen = None if hardware is None else _collect(problems, lambda: _precision(spec, machine, hardware))
+    chosen = (
+        None
+        if hardware is None
+        else _collect(problems, lambda: _precision(spec, machine, hardware))
+    )
     if problems or hardware is None or chosen is None:
         raise HaganeError(*problems)
     return hardware, *chosen
 
 
 def machine_that_trains(spec: RunSpec, planner: Machine) -> Machine:
-    """The one that plans, or of a cluster's nodes what the spec says: a plan of the same run is the same wherever it is made."""
+    """The one that plans, or of a cluster's nodes what the spec says: a plan of the same run is the
+    same wherever it is made."""
     if spec.backend == "local":
         return planner
     return Machine(num_cores=max(1, int(spec.cluster.cpus or spec.hardware.processes_per_node)))
@@ -178,7 +233,10 @@ def machine_that_trains(spec: RunSpec, planner: Machine) -> Machine:
 def _precision(spec: RunSpec, machine: Machine, hardware: Hardware) -> tuple[Precision, str]:
     asked, has_bf16 = spec.training.precision, hardware.device is None or hardware.device.bf16
     if spec.backend != "local" and hardware.gpu is None:
-        unknown = "training.precision is auto, and what processors the cluster's nodes have is not known; set bf16 where they compute it"
+        unknown = (
+            "training.precision is auto, and what processors the cluster's nodes have is not "
+            "known; set bf16 where they compute it"
+        )
         return ("fp32", unknown) if asked == "auto" else (asked, "as training.precision asks")
     return choose_precision(asked, machine.flags, gpu=hardware.gpu, gpu_has_bf16=has_bf16)
 
@@ -199,13 +257,13 @@ def _targets(spec: RunSpec, architecture: Architecture) -> Targets:
     problems: list[str] = []
     if spec.lora.dropout:
         problems.append(
-            f"lora.dropout: got {spec.lora.dropout}, must be 0 where experts are trained, as PEFT has none for 3-D parameters; "
-            "set lora.dropout: 0, or lora.targets: attention"
+            f"lora.dropout: got {spec.lora.dropout}, must be 0 where experts are trained, as PEFT "
+            "has none for 3-D parameters; set lora.dropout: 0, or lora.targets: attention"
         )
     if spec.export.merge is True:
         problems.append(
-            "export.merge: found true, allowed auto or false where experts are trained, whose adapter cannot be merged. "
-            "Fix: set export.merge: false, or lora.targets: attention"
+            "export.merge: found true, allowed auto or false where experts are trained, whose "
+            "adapter cannot be merged. Fix: set export.merge: false, or lora.targets: attention"
         )
     if problems:
         raise ModelError(*problems)
@@ -215,11 +273,14 @@ def _targets(spec: RunSpec, architecture: Architecture) -> Targets:
 def _check_row_tokens(spec: RunSpec, config: Mapping[str, Any]) -> None:
     known, asked = known_positions(config), spec.data.row_tokens
     if known is not None and asked != "auto" and asked > known[1]:
-        raise ModelError(f"data.row_tokens: got {asked}, the model's {known[0]} allows at most {known[1]}")
+        raise ModelError(
+            f"data.row_tokens: got {asked}, the model's {known[0]} allows at most {known[1]}"
+        )
 
 
 def row_tokens_of(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any]) -> int:
-    """Most tokens of a row. Where auto is not decided yet, for want of data, ROW_TOKENS_UNKNOWN, as far as the model knows positions."""
+    """Most tokens of a row. Where auto is not decided yet, for want of data, ROW_TOKENS_UNKNOWN, as
+    far as the model knows positions."""
     if spec.data.row_tokens != "auto":
         return spec.data.row_tokens
     known = known_positions(config)
@@ -227,13 +288,14 @@ def row_tokens_of(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any
 
 
 def _packing(spec: RunSpec, config: Mapping[str, Any], dataset: DatasetFacts) -> RowPacking:
-    """Raises ModelError as `row_packing`; DataError when the dataset's rows are of the other kind, as an older hagane made them."""
+    """Raises ModelError as `row_packing`; DataError when the dataset's rows are of the other kind,
+    as an older hagane made them."""
     packing = row_packing(spec.data.packing, config, spec.training.attention)
     if dataset.packed not in (None, packing.packed):
         rows = "packed rows" if dataset.packed else "one conversation a row"
         raise DataError(
-            f"dataset: found {rows}, allowed data.packing {str(packing.packed).lower()}, since {packing.reason}. Fix: prepare it again, "
-            "in a run of another name"
+            f"dataset: found {rows}, allowed data.packing {str(packing.packed).lower()}, since "
+            f"{packing.reason}. Fix: prepare it again, in a run of another name"
         )
     return packing
 
@@ -254,11 +316,18 @@ def _num_processes(spec: RunSpec) -> int:
 
 
 def _grad_accum(spec: RunSpec, micro_batch: int) -> int:
-    return grad_accum_steps(global_batch=spec.training.global_batch, micro_batch=micro_batch, num_processes=_num_processes(spec))
+    return grad_accum_steps(
+        global_batch=spec.training.global_batch,
+        micro_batch=micro_batch,
+        num_processes=_num_processes(spec),
+    )
 
 
-def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *, machine: Machine) -> Plan:
-    """The whole plan. Raises HaganeError as `check_spec` does, or when `drop_last` leaves nothing to train."""
+def make_plan(
+    spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *, machine: Machine
+) -> Plan:
+    """The whole plan. Raises HaganeError as `check_spec` does, or when `drop_last` leaves nothing
+    to train."""
     training, decided = spec.training, decide(spec, config, machine, dataset)
     architecture, choice = decided.architecture, decided.choice
     trains = machine_that_trains(spec, machine)
@@ -271,10 +340,17 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         drop_last=training.drop_last,
         max_steps=training.max_steps,
     )
-    steps = plan_steps(dataset.num_rows, batching, warmup_share=training.warmup_share, num_tokens=dataset.num_tokens)
+    steps = plan_steps(
+        dataset.num_rows,
+        batching,
+        warmup_share=training.warmup_share,
+        num_tokens=dataset.num_tokens,
+    )
     lora = lora_plan(spec.lora, decided.wish.targets) if training.method == "lora" else None
     num_trainable = decided.wish.num_trainable(architecture)
-    work = Work(architecture, decided.wish, decided.hardware, choice.zero, steps, num_cores, trains.flags)
+    work = Work(
+        architecture, decided.wish, decided.hardware, choice.zero, steps, num_cores, trains.flags
+    )
     step = step_time(work)
     checkpoints = plan_checkpoints(
         spec,
@@ -297,12 +373,18 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         num_cores=num_cores,
     )
     price, upload = spec.hardware.price_per_gpu_hour, upload_seconds(checkpoints.node_bytes, spec)
-    time = None if step is None else estimate(step, work, upload_seconds=upload, price_per_gpu_hour=price)
+    time = (
+        None
+        if step is None
+        else estimate(step, work, upload_seconds=upload, price_per_gpu_hour=price)
+    )
     plan = Plan(
         run=spec.name,
         method=training.method,
         precision=decided.precision,
-        fp32_gradient_sums=sums_in_fp32(choice.zero, weight_bytes=decided.wish.weight_bytes, grad_accum=steps.grad_accum),
+        fp32_gradient_sums=sums_in_fp32(
+            choice.zero, weight_bytes=decided.wish.weight_bytes, grad_accum=steps.grad_accum
+        ),
         router_loss="left out" if decided.asks_for_router_loss else "none",
         attention=decided.attention.implementation,
         loss_chunk_tokens=decided.output_layer.chunk_tokens,
@@ -353,7 +435,10 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
 
 def _row_cautions(spec: RunSpec, dataset: DatasetFacts) -> Iterator[str]:
     if spec.data.row_tokens == "auto" and dataset.row_tokens is None:
-        yield f"data.row_tokens: auto is decided by the data, which was not read: this plan counts {ROW_TOKENS_UNKNOWN:,} tokens a row"
+        yield (
+            "data.row_tokens: auto is decided by the data, which was not read: this plan counts "
+            f"{ROW_TOKENS_UNKNOWN:,} tokens a row"
+        )
 
 
 def held_out_rows(spec: RunSpec, dataset: DatasetFacts) -> int:
@@ -361,7 +446,11 @@ def held_out_rows(spec: RunSpec, dataset: DatasetFacts) -> int:
     if not spec.data.holds_out:
         return 0
     share = spec.data.held_out_share
-    return max(1, round(dataset.num_rows * share / (1 - share))) if dataset.num_held_out is None else dataset.num_held_out
+    return (
+        max(1, round(dataset.num_rows * share / (1 - share)))
+        if dataset.num_held_out is None
+        else dataset.num_held_out
+    )
 
 
 def hardware_plan(hardware: Hardware, precision: Precision) -> HardwarePlan:
@@ -393,7 +482,8 @@ def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:
 
 
 def training_digest(spec: RunSpec, dataset: DatasetFacts, precision: Precision) -> str:
-    """sha256, in hex, of all that the losses follow from: the spec but for how the work is done, where, and what comes after it."""
+    """sha256, in hex, of all that the losses follow from: the spec but for how the work is done,
+    where, and what comes after it."""
     asked = spec.model_dump(mode="json", exclude={"name", "store", "backend", "evaluation"})
     for field in HOW_NOT_WHAT:
         section, _, key = field.partition(".")
@@ -401,4 +491,6 @@ def training_digest(spec: RunSpec, dataset: DatasetFacts, precision: Precision) 
             del asked[section][key]
         else:
             del asked[section]
-    return hashlib.sha256(json.dumps([asked, dataset.digest, precision], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([asked, dataset.digest, precision], sort_keys=True).encode()
+    ).hexdigest()

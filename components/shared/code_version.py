@@ -16,13 +16,18 @@ class CodeVersion(FrozenModel):
     version: str | None
     """Of the package hagane, where it is installed as one."""
     commit: str | None
-    """With `-dirty` behind it where files differ from it; None where the code is neither in an image nor in a checkout."""
+    """With `-dirty` behind it where files differ from it; None where the code is neither in an
+    image nor in a checkout."""
     in_image: bool
 
 
 def code_version() -> CodeVersion:
     built_from = os.environ.get(REVISION_VARIABLE)
-    return CodeVersion(version=_package_version(), commit=built_from or _commit_of_checkout(), in_image=bool(built_from))
+    return CodeVersion(
+        version=_package_version(),
+        commit=built_from or _commit_of_checkout(),
+        in_image=bool(built_from),
+    )
 
 
 def _package_version() -> str | None:

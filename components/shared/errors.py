@@ -1,25 +1,19 @@
 """Every error a user can cause or meet, each printed as one line per problem.
 
-HaganeError                 exit 2: the user can fix it, nothing was begun
-├── SpecError               the spec, `--set`, a command line argument
-├── DataError               a file of records, a record, a chat template
-├── ModelError              model folder or hub id, its config, tokenizer, LoRA targets
-│   └── HubUnreachable      the hub did not answer, or broke off
-├── SpaceError              free disk below what the plan needs
-├── ClusterError            the cluster answered, and the answer is no
-│   ├── NoCluster           there is neither a pod's account nor a kubeconfig
-│   └── KfpError            so did the server of Kubeflow Pipelines
-│       ├── KfpMissing      it has no such thing
-│       ├── KfpExists       it has one of this name
-│       └── KfpUnreachable  no answer, or none of KFP
-├── StoreError              the store answered, and the answer is no
-│   ├── StoreDenied         credentials missing, wrong or not allowed
-│   ├── StoreMissing        the bucket or folder is not there
-│   ├── StoreUnreachable    no answer, throttled, or broken off after all retries
-│   ├── ObjectMissing       no object of this key
-│   ├── ObjectExists        a conditional write found one there
-│   └── ObjectDamaged       size or checksum differ from the manifest
-└── RunFailed               exit 1: something that had begun failed; the same command goes on from there
+HaganeError                 exit 2: the user can fix it, nothing was begun ├── SpecError
+the spec, `--set`, a command line argument ├── DataError               a file of records, a record,
+a chat template ├── ModelError              model folder or hub id, its config, tokenizer, LoRA
+targets │   └── HubUnreachable      the hub did not answer, or broke off ├── SpaceError
+free disk below what the plan needs ├── ClusterError            the cluster answered, and the answer
+is no │   ├── NoCluster           there is neither a pod's account nor a kubeconfig │   └── KfpError
+so did the server of Kubeflow Pipelines │       ├── KfpMissing      it has no such thing │       ├──
+KfpExists       it has one of this name │       └── KfpUnreachable  no answer, or none of KFP ├──
+StoreError              the store answered, and the answer is no │   ├── StoreDenied
+credentials missing, wrong or not allowed │   ├── StoreMissing        the bucket or folder is not
+there │   ├── StoreUnreachable    no answer, throttled, or broken off after all retries │   ├──
+ObjectMissing       no object of this key │   ├── ObjectExists        a conditional write found one
+there │   └── ObjectDamaged       size or checksum differ from the manifest └── RunFailed
+exit 1: something that had begun failed; the same command goes on from there
     ├── Preempted           exit 143: SIGTERM was obeyed; whoever sent it may start the same again
     └── PeerLost            exit 129: another process of the job is gone; all may start again
 """
@@ -31,16 +25,19 @@ MOST_LINE_LETTERS = 2000
 
 
 class HaganeError(Exception):
-    """An error for the user in `problems`: one line each, in the form `where: found, allowed; what to do`.
+    """An error for the user in `problems`: one line each, in the form `where: found, allowed; what
+    to do`.
 
-    User, query and fragment of every address (`s3://key:secret@bucket`, `https://…?X-Amz-Signature=…`) are cut out, and control
-    characters are escaped.
+    User, query and fragment of every address (`s3://key:secret@bucket`,
+    `https://…?X-Amz-Signature=…`) are cut out, and control characters are escaped.
     """
 
     exit_code = 2
 
     def __init__(self, *problems: str) -> None:
-        self.problems = tuple(printable(cut(without_secrets(problem), MOST_LINE_LETTERS)) for problem in problems)
+        self.problems = tuple(
+            printable(cut(without_secrets(problem), MOST_LINE_LETTERS)) for problem in problems
+        )
         super().__init__("\n".join(self.problems))
 
     @property
@@ -133,4 +130,6 @@ class PeerLost(RunFailed):
 
 
 class Preempted(RunFailed):
-    exit_code = 128 + 15  # as a shell tells SIGTERM; the PyTorchJob policy ExitCode restarts on codes from 128 on
+    exit_code = (
+        128 + 15
+    )  # as a shell tells SIGTERM; the PyTorchJob policy ExitCode restarts on codes from 128 on

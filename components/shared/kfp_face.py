@@ -1,4 +1,5 @@
-"""What the component.py files share: the image of a component, and handing a finished folder's manifest to KFP."""
+"""What the component.py files share: the image of a component, and handing a finished folder's
+manifest to KFP."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -33,10 +34,14 @@ def image_on_gpus() -> str:
     return images.training(on_gpus=True) if images.for_gpus else ""
 
 
-def hand_over(manifest: Manifest, *, run: str, manifest_path: str, pages: dict[str, str] | None = None) -> str:
-    """KFP has the manifest, and those files of the folder that it shows (name in the folder -> path). Returns the digest.
+def hand_over(
+    manifest: Manifest, *, run: str, manifest_path: str, pages: dict[str, str] | None = None
+) -> str:
+    """KFP has the manifest, and those files of the folder that it shows (name in the folder ->
+    path). Returns the digest.
 
-    The digest is a step's output parameter: it orders the steps, and stands for all that the folder was made from.
+    The digest is a step's output parameter: it orders the steps, and stands for all that the folder
+    was made from.
     """
     Path(manifest_path).write_bytes(manifest.to_bytes())
     store = open_store(run)
@@ -48,7 +53,8 @@ def hand_over(manifest: Manifest, *, run: str, manifest_path: str, pages: dict[s
 def tell_numbers(metrics: Metrics, numbers: Mapping[str, float | None]) -> None:
     """KFP shows the numbers beside the run; one that is None is left out.
 
-    They are written as a file too: kfp.local takes a step whose artifacts are not there for one that was never done.
+    They are written as a file too: kfp.local takes a step whose artifacts are not there for one
+    that was never done.
     """
     known = {name: float(value) for name, value in numbers.items() if value is not None}
     for name, value in known.items():

@@ -1,4 +1,5 @@
-"""One event a line on stdout: `key=value` for people, JSON for the process that started this one (HAGANE_LOG=json)."""
+"""One event a line on stdout: `key=value` for people, JSON for the process that started this one
+(HAGANE_LOG=json)."""
 
 import json
 import logging
@@ -12,11 +13,14 @@ import structlog
 JSON_MARK = '{"event":'
 Event = dict[str, Any]
 _RECENT: deque[str] = deque(maxlen=40)
-_FOR_PEOPLE: Any = structlog.processors.LogfmtRenderer(key_order=["event", "component"], bool_as_flag=False)
+_FOR_PEOPLE: Any = structlog.processors.LogfmtRenderer(
+    key_order=["event", "component"], bool_as_flag=False
+)
 
 
 def set_up_log(component: str) -> structlog.typing.FilteringBoundLogger:
-    """The logger of a component's process. A line begins with `event`, then `component`, then what the event carries."""
+    """The logger of a component's process. A line begins with `event`, then `component`, then what
+    the event carries."""
     _RECENT.clear()
     renderer: Any = (
         structlog.processors.JSONRenderer(ensure_ascii=False, separators=(",", ":"))
@@ -37,7 +41,8 @@ def recent_lines() -> tuple[str, ...]:
 
 
 def event_of(line: str) -> Event | None:
-    """The event in a line, which another program may have indented; None for everything else that programs print."""
+    """The event in a line, which another program may have indented; None for everything else that
+    programs print."""
     start = line.find(JSON_MARK)
     if start < 0:
         return None

@@ -1,6 +1,8 @@
-"""Values and texts that came from outside -> what may be printed of them: short, on one line, without secrets.
+"""Values and texts that came from outside -> what may be printed of them: short, on one line,
+without secrets.
 
-A terminal obeys control characters, and reads right-to-left marks as an order of words; both are escaped here as Python writes them.
+A terminal obeys control characters, and reads right-to-left marks as an order of words; both are
+escaped here as Python writes them.
 """
 
 import re
@@ -13,8 +15,11 @@ MOST_LETTERS = 80
 MOST_PROBLEMS = 50
 """Printed for one command; the rest is counted."""
 
-# C0 and C1 controls, Unicode's line ends, marks that turn the direction of text (UAX #9, section 2), halves of surrogate pairs
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# C0 and C1 controls, Unicode's line ends, marks that turn the direction of text (UAX #9, section
+# 2), halves of surrogate pairs
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _SECRET_WORDS = re.compile(
     r"(^|[^a-z])(secret|token|password|passwd|pwd|credentials?|signature|(api|access|private|secret)[._-]?keys?|apikey)([^a-z]|$)"
 )
@@ -22,12 +27,15 @@ _HUB_REVISION = r"(?<=\bhf:/)/(?:datasets/)?[\w.-]+/[\w.-]+@"
 _USER = re.compile(rf"(?<=:/)(?!{_HUB_REVISION})(/?)[^\s'\"]+@")
 _QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s'\"?#]*)\?[^\s'\"#]+", re.IGNORECASE)
 _FRAGMENT = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s'\"#]*)#(?!/)[^\s'\"]+", re.IGNORECASE)
-_SIGNED_PATH = re.compile(r"\?[^\s'\"]*(signature|credential|token|secret|password|key)[^\s'\"]*", re.IGNORECASE)
+_SIGNED_PATH = re.compile(
+    r"\?[^\s'\"]*(signature|credential|token|secret|password|key)[^\s'\"]*", re.IGNORECASE
+)
 _MORE = re.compile(r"and (\d+) more problems")
 
 
 def printable(text: str) -> str:
-    """The text on one line, with control characters escaped: `\\x1b` for the one that begins a terminal's commands."""
+    """The text on one line, with control characters escaped: `\\x1b` for the one that begins a
+    terminal's commands."""
     return _UNPRINTABLE.sub(_escaped, text)
 
 
@@ -37,7 +45,8 @@ def printable_lines(text: str) -> str:
 
 
 def markdown_code(text: str) -> str:
-    """The text as code in Markdown, whatever it holds (CommonMark, section 6.1): more backticks around it than any row inside has."""
+    """The text as code in Markdown, whatever it holds (CommonMark, section 6.1): more backticks
+    around it than any row inside has."""
     text = printable(text)
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     space = " " if "`" in text else ""
@@ -45,20 +54,23 @@ def markdown_code(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Addresses in the text have no user, no query and no fragment. The path of a KFP page, `#/runs/…`, stays."""
+    """Addresses in the text have no user, no query and no fragment. The path of a KFP page,
+    `#/runs/…`, stays."""
     text = _USER.sub(r"\1***@", text)
     text = _FRAGMENT.sub(r"\1#***", _QUERY.sub(r"\1?***", text))
     return _SIGNED_PATH.sub("?***", text)
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a key looks as if its value were a secret: `HF_TOKEN`, `awsSecretAccessKey`; not `row_tokens`."""
+    """Whether a key looks as if its value were a secret: `HF_TOKEN`, `awsSecretAccessKey`; not
+    `row_tokens`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return _SECRET_WORDS.search(words.lower()) is not None
 
 
 def shown(value: object, *, name: str = "") -> str:
-    """A value as a message shows it: as Python writes it, cut, nothing of it where its name is that of a secret."""
+    """A value as a message shows it: as Python writes it, cut, nothing of it where its name is that
+    of a secret."""
     if is_secret_name(name):
         return "***"
     try:
@@ -74,7 +86,8 @@ def cut(text: str, most: int = MOST_LETTERS) -> str:
 
 
 def first_problems(problems: Iterable[str]) -> list[str]:
-    """The first 50 problems and a line that counts the rest, of those too that an earlier cut left out."""
+    """The first 50 problems and a line that counts the rest, of those too that an earlier cut left
+    out."""
     kept, num_more = [], 0
     for problem in problems:
         earlier = _MORE.fullmatch(problem)
@@ -99,7 +112,10 @@ class _Short(reprlib.Repr):
         return repr(x[: self.maxstring])
 
     def repr_dict(self, x: Any, level: int) -> str:
-        public = {key: "***" if is_secret_name(str(key)) else value for key, value in list(x.items())[: self.maxdict + 1]}
+        public = {
+            key: "***" if is_secret_name(str(key)) else value
+            for key, value in list(x.items())[: self.maxdict + 1]
+        }
         return super().repr_dict(public, level)
 
 

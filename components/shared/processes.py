@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 GIVEN_UP_AT = 3
-"""The Ctrl-C that gives up. The first asks for an orderly end, the second shows what is still going on."""
+"""The Ctrl-C that gives up. The first asks for an orderly end, the second shows what is still going
+on."""
 
 
 def end_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
-    """The kernel sends this process SIGTERM, or `how`, when the process that started it is gone: nothing keeps running alone.
+    """The kernel sends this process SIGTERM, or `how`, when the process that started it is gone:
+    nothing keeps running alone.
 
     prctl(2), PR_SET_PDEATHSIG = 1; Linux only, and nothing is done elsewhere.
     """
@@ -30,13 +32,16 @@ def stop_passed_on(
     *signals: signal.Signals,
     still: Callable[[], object] = lambda: None,
 ) -> Iterator[set[signal.Signals]]:
-    """The first of these signals to this process inside the block calls `send`, which asks `process` to end; all are noted in the set.
+    """The first of these signals to this process inside the block calls `send`, which asks
+    `process` to end; all are noted in the set.
 
-    Later ones do not disturb that end: a second SIGINT calls `still`, which says what is still going on, a third leaves the block by
-    KeyboardInterrupt. However it is left, the process is gone after it.
+    Later ones do not disturb that end: a second SIGINT calls `still`, which says what is still
+    going on, a third leaves the block by KeyboardInterrupt. However it is left, the process is gone
+    after it.
 
-    A thread hears of the signals (signal.set_wakeup_fd): Python's own handlers run in the main thread alone, which does not notice a
-    signal that comes just before it waits for the process's next line.
+    A thread hears of the signals (signal.set_wakeup_fd): Python's own handlers run in the main
+    thread alone, which does not notice a signal that comes just before it waits for the process's
+    next line.
     """
     noted: set[signal.Signals] = set()
     num_sigint = 0
@@ -83,12 +88,13 @@ def stop_passed_on(
 
 @contextmanager
 def left_by_signal(*, ending: str, left: str) -> Iterator[None]:
-    """The first SIGTERM or Ctrl-C leaves the block as an exception does (SystemExit of code 143, KeyboardInterrupt), so that what is to
-    be done at its end is done.
+    """The first SIGTERM or Ctrl-C leaves the block as an exception does (SystemExit of code 143,
+    KeyboardInterrupt), so that what is to be done at its end is done.
 
-    Later ones do not disturb that. A second Ctrl-C prints `ending`, which says what is still going on. A third gives up: it prints
-    `left`, which says what may be left and what removes it, and raises KeyboardInterrupt wherever the end has come to. After the block a
-    process that was stopped hears no SIGTERM any more: all that it has yet to do is to say so.
+    Later ones do not disturb that. A second Ctrl-C prints `ending`, which says what is still going
+    on. A third gives up: it prints `left`, which says what may be left and what removes it, and
+    raises KeyboardInterrupt wherever the end has come to. After the block a process that was
+    stopped hears no SIGTERM any more: all that it has yet to do is to say so.
     """
     num_signals = num_interrupts = 0
 

@@ -13,7 +13,13 @@ from pathlib import Path
 import structlog
 
 from components.shared.documents.failures import failure_of, withdraw_failure, write_failure
-from components.shared.documents.run_end import LAST_STEP, RunEnd, end_of_resumed_run, end_taken_back, read_end
+from components.shared.documents.run_end import (
+    LAST_STEP,
+    RunEnd,
+    end_of_resumed_run,
+    end_taken_back,
+    read_end,
+)
 from components.shared.errors import (
     HaganeError,
     ObjectExists,
@@ -45,7 +51,8 @@ Log = structlog.typing.FilteringBoundLogger
 
 @contextmanager
 def step_log(component: str) -> Iterator[Log]:
-    """The log of a component's process; a HaganeError inside becomes one `failed` event and the process's exit code."""
+    """The log of a component's process; a HaganeError inside becomes one `failed` event and the
+    process's exit code."""
     log = set_up_log(component)
     try:
         yield log
@@ -56,10 +63,12 @@ def step_log(component: str) -> Iterator[Log]:
 
 @contextmanager
 def step_of_run(step: str, run_uri: str, *, spec_digest: str = "") -> Iterator[Log]:
-    """`step_log` for a step of a claimed run, which waits for a store, a hub or an API server that is away.
+    """`step_log` for a step of a claimed run, which waits for a store, a hub or an API server that
+    is away.
 
-    When it fails, the run says why (failures.py); when it succeeds, it no longer does. A run whose end was said goes on (run_end.py).
-    With `spec_digest`, of the spec that the pipeline was started for, nothing is done where another spec was stored since.
+    When it fails, the run says why (failures.py); when it succeeds, it no longer does. A run whose
+    end was said goes on (run_end.py). With `spec_digest`, of the spec that the pipeline was started
+    for, nothing is done where another spec was stored since.
     """
     with (
         step_log(step) as log,
@@ -72,8 +81,9 @@ def step_of_run(step: str, run_uri: str, *, spec_digest: str = "") -> Iterator[L
 
 @contextmanager
 def _started_for(run_uri: str, spec_digest: str, log: Log) -> Iterator[bool]:
-    """The pipeline's lock shows signs of life. Yields whether the run of Kubeflow Pipelines that claimed this one last is over, and another
-    with the same spec works on: then this step is the other's, and no Retry of the one that is over.
+    """The pipeline's lock shows signs of life. Yields whether the run of Kubeflow Pipelines that
+    claimed this one last is over, and another with the same spec works on: then this step is the
+    other's, and no Retry of the one that is over.
 
     Raises SpecError where the run's spec.yaml is not the one that the pipeline was started for.
     """
@@ -85,15 +95,18 @@ def _started_for(run_uri: str, spec_digest: str, log: Log) -> Iterator[bool]:
         owner = owner_of(store)
         by = f", stored by {owner}" if owner else ""
         raise SpecError(
-            f"{store.uri}/{SPEC}: found a spec of digest {spec.digest[:12]}{by}, but this run was started for {spec_digest[:12]}; "
-            "nothing was done. Fix: start it again under another name"
+            f"{store.uri}/{SPEC}: found a spec of digest {spec.digest[:12]}{by}, but this run was "
+            f"started for {spec_digest[:12]}; nothing was done. Fix: start it again under another "
+            "name"
         )
     if os.environ.get(OWNER_VARIABLE):  # `hagane run` shows that it is alive
         yield False
         return
     owner, at_work = _owner(store), kfp_runs_at(store, spec_digest)
     is_over = read_end(store, owner) is not None
-    if is_over and not at_work:  # KFP's Retry: the exit task gave the lock back, and does not run again
+    if (
+        is_over and not at_work
+    ):  # KFP's Retry: the exit task gave the lock back, and does not run again
         claim_for_kfp(store, kfp_writer(owner, spec_digest))
 
     def lost() -> None:
@@ -105,11 +118,15 @@ def _started_for(run_uri: str, spec_digest: str, log: Log) -> Iterator[bool]:
 
 
 @contextmanager
-def failure_kept(step: str, run_uri: str, log: Log, *, kfp_run: str = "", of_another: bool = False) -> Iterator[None]:
-    """An error inside is in the run's folder, for whoever reads why; a block that passes takes back an earlier one of its own.
+def failure_kept(
+    step: str, run_uri: str, log: Log, *, kfp_run: str = "", of_another: bool = False
+) -> Iterator[None]:
+    """An error inside is in the run's folder, for whoever reads why; a block that passes takes back
+    an earlier one of its own.
 
-    With `kfp_run` the step is the one that claims the run: it writes into a folder that nobody has claimed, and into no other run's.
-    `of_another`: the step is not of the run of Kubeflow Pipelines that claimed this one last, whose end stays said.
+    With `kfp_run` the step is the one that claims the run: it writes into a folder that nobody has
+    claimed, and into no other run's. `of_another`: the step is not of the run of Kubeflow Pipelines
+    that claimed this one last, whose end stays said.
     """
     ended: RunEnd | None = None
     try:
@@ -117,7 +134,9 @@ def failure_kept(step: str, run_uri: str, log: Log, *, kfp_run: str = "", of_ano
         ended = None if of_another else end_taken_back(store, step, kfp_run or _owner(store))
         if ended is not None:
             log.warning(
-                "goes_on", said_before=ended.title, why="a step runs after the end of the run was said; KFP has no exit task for it"
+                "goes_on",
+                said_before=ended.title,
+                why="a step runs after the end of the run was said; KFP has no exit task for it",
             )
         yield
     except Exception as error:
@@ -130,7 +149,9 @@ def failure_kept(step: str, run_uri: str, log: Log, *, kfp_run: str = "", of_ano
             given_back(store, ended.kfp_run)
 
 
-def _keep_failure(step: str, run_uri: str, error: Exception, ended: RunEnd | None, log: Log, kfp_run: str) -> None:
+def _keep_failure(
+    step: str, run_uri: str, error: Exception, ended: RunEnd | None, log: Log, kfp_run: str
+) -> None:
     """The failure is written, or the log says why not: the error itself is what counts."""
     try:
         with waits_no_more(isinstance(error, StoreUnreachable)):
@@ -140,7 +161,9 @@ def _keep_failure(step: str, run_uri: str, error: Exception, ended: RunEnd | Non
                 return
             if not kfp_run and not _is_claimed(store):
                 return
-            failure = failure_of(step, error, recent_lines(), at=datetime.now(UTC), kfp_run=kfp_run or owner)
+            failure = failure_of(
+                step, error, recent_lines(), at=datetime.now(UTC), kfp_run=kfp_run or owner
+            )
             write_failure(store, failure)
             if ended is not None:
                 end_of_resumed_run(store, ended, step, failed=True)
@@ -174,11 +197,12 @@ def open_run(run_uri: str) -> tuple[Store, RunSpec]:
 
 
 def claim_run(spec: RunSpec) -> Store:
-    """The run's folder, with this spec written in it. Once a plan was made from one, a name stands for what that spec asks;
-    how the work is done (HOW_NOT_WHAT) may change.
+    """The run's folder, with this spec written in it. Once a plan was made from one, a name stands
+    for what that spec asks; how the work is done (HOW_NOT_WHAT) may change.
 
     Raises:
-        SpecError: a run of this name has a plan made from a spec that asks something else; tells the fields that differ.
+        SpecError: a run of this name has a plan made from a spec that asks something else; tells
+            the fields that differ.
     """
     store = open_store(spec.run_uri)
     try:
@@ -195,17 +219,20 @@ def claim_run(spec: RunSpec) -> Store:
 
 
 def spec_differences(old: RunSpec, new: RunSpec) -> list[str]:
-    """One line for each field of what is asked that differs between the spec a run was begun with and the one at hand."""
+    """One line for each field of what is asked that differs between the spec a run was begun with
+    and the one at hand."""
     before, after = _flat(old.model_dump()), _flat(new.model_dump())
     return [
         f"{key}: got {after.get(key)!r}, but run {old.name!r} was begun with {before.get(key)!r}"
         for key in before | after
-        if before.get(key) != after.get(key) and not any(f"{key}.".startswith(f"{field}.") for field in HOW_NOT_WHAT)
+        if before.get(key) != after.get(key)
+        and not any(f"{key}.".startswith(f"{field}.") for field in HOW_NOT_WHAT)
     ]
 
 
 def finished(store: Store, folder: str, inputs: dict[str, str], log: Log) -> Manifest | None:
-    """The manifest of a folder that was already made from just these inputs, which is told; None when it has to be made."""
+    """The manifest of a folder that was already made from just these inputs, which is told; None
+    when it has to be made."""
     manifest = read_manifest(store, folder)
     if manifest is None or manifest.inputs != inputs:
         return None
@@ -220,13 +247,17 @@ def run_argument(component: str, about: str | None, *, must_be_finished: str) ->
         "--run",
         metavar="URI",
         required=True,
-        help=f"the run's folder, such as s3://bucket/runs/demo; its {must_be_finished} must be finished",
+        help=(
+            f"the run's folder, such as s3://bucket/runs/demo; its {must_be_finished} must be "
+            "finished"
+        ),
     )
     return parser.parse_args().run
 
 
 def work_folder(run_uri: str, step: str) -> Path:
-    """A folder of this machine for the step's files, kept between tries: `$HAGANE_WORK/<run name>-<hash of its URI>/<step>`."""
+    """A folder of this machine for the step's files, kept between tries: `$HAGANE_WORK/<run
+    name>-<hash of its URI>/<step>`."""
     root = Path(os.environ.get("HAGANE_WORK", ".hagane/work"))
     name = run_uri.rstrip("/").rsplit("/", 1)[-1]
     folder = root / f"{name}-{hashlib.sha256(run_uri.encode()).hexdigest()[:8]}" / step

@@ -1,4 +1,5 @@
-"""Keyword arguments of transformers' TrainingArguments that every training of hagane has, whatever its spec says."""
+"""Keyword arguments of transformers' TrainingArguments that every training of hagane has, whatever
+its spec says."""
 
 from types import MappingProxyType
 from typing import Any

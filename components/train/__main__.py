@@ -1,4 +1,5 @@
-"""The program in each training process: plan + dataset -> checkpoints. Started by torchrun, told everything by the run's folder."""
+"""The program in each training process: plan + dataset -> checkpoints. Started by torchrun, told
+everything by the run's folder."""
 
 import argparse
 import json
@@ -41,7 +42,13 @@ from components.train.loop.boundary import Sigterm, StepBoundary
 from components.train.loop.engine import EngineSetup, SkippedSteps, build_without_a_step
 from components.train.loop.environment import NoteStart
 from components.train.loop.finite import step_fault
-from components.train.loop.results import EpochProbe, history_json, peak_memory, probe_logits, publish_results
+from components.train.loop.results import (
+    EpochProbe,
+    history_json,
+    peak_memory,
+    probe_logits,
+    publish_results,
+)
 from components.train.loop.rows import PackedRows, unpack_rows
 from components.train.loop.tokens import check_template, check_tokens
 from components.train.loop.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
@@ -53,7 +60,8 @@ from components.train.model.output_layer import OutputLayer
 from components.train.model.own_layers import OwnLayers
 
 LOCAL_CHECKPOINTS, RESUME = "checkpoints", "resume"
-"""Folders of this machine's work folder: checkpoints on their way to the store, and the one that training resumes from."""
+"""Folders of this machine's work folder: checkpoints on their way to the store, and the one that
+training resumes from."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,11 @@ class Job:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="torchrun … -m components.train", description=__doc__)
-    parser.add_argument("run", metavar="RUN", help="URI of the run's folder; its dataset/ and plan/ must be finished")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="URI of the run's folder; its dataset/ and plan/ must be finished",
+    )
     run = parser.parse_args().run
     end_with_parent()
     open_listed_classes_only()
@@ -97,7 +109,8 @@ def train_or_stop(run: str, agreement: Agreement, log: Log) -> int:
 
 
 def end_by_error(error: Exception, log: Log) -> None:
-    """Ends this process as the table of endings says, at once: there is nobody to wait for, and a GPU that failed answers no more.
+    """Ends this process as the table of endings says, at once: there is nobody to wait for, and a
+    GPU that failed answers no more.
 
     Returns where the table does not know the error.
     """
@@ -118,22 +131,26 @@ def end_by_error(error: Exception, log: Log) -> None:
 
 
 def planned(run: str) -> Plan:
-    """The run's plan, as it is in the store: which devices the processes need must be known before they join."""
+    """The run's plan, as it is in the store: which devices the processes need must be known before
+    they join."""
     store, _ = open_run(run)
     require_manifest(store, PLAN)
     return Plan.model_validate_json(store.read_bytes(f"{PLAN}/plan.json"))
 
 
 def join_processes(plan: Plan) -> Agreement:
-    """All processes of the job know each other, and each has the device that the plan counts on. On a CPU DeepSpeed must be told to
-    use gloo before transformers asks it, and its shared-memory operator, which needs a compiler at run time, is not worth having there.
+    """All processes of the job know each other, and each has the device that the plan counts on. On
+    a CPU DeepSpeed must be told to use gloo before transformers asks it, and its shared-memory
+    operator, which needs a compiler at run time, is not worth having there.
 
     Raises RunFailed and PeerLost as `meet`.
     """
     kept_until_joined = meet(device_problem(plan))
     if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # pyright: ignore[reportAttributeAccessIssue]
-        os.environ["LOCAL_SIZE"] = os.environ["LOCAL_WORLD_SIZE"]  # DeepSpeed's name; else it starts numactl at each bucket of ZeRO-3
+        os.environ["LOCAL_SIZE"] = os.environ[
+            "LOCAL_WORLD_SIZE"
+        ]  # DeepSpeed's name; else it starts numactl at each bucket of ZeRO-3
         deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     else:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -144,7 +161,8 @@ def join_processes(plan: Plan) -> Agreement:
 
 
 def leave_processes(agreement: Agreement, exit_code: int = 0) -> NoReturn:
-    """Ends this process at once when all have arrived: gloo's threads may abort a normal exit (Python 3.11, torch 2.13)."""
+    """Ends this process at once when all have arrived: gloo's threads may abort a normal exit
+    (Python 3.11, torch 2.13)."""
     agreement.wait_for_all()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -152,11 +170,15 @@ def leave_processes(agreement: Agreement, exit_code: int = 0) -> NoReturn:
 
 
 def prepare_job(run: str, log: Log) -> Job:
-    """dataset/, plan/ and the checkpoint to resume from are on this machine, checked; all processes agree on the last."""
+    """dataset/, plan/ and the checkpoint to resume from are on this machine, checked; all processes
+    agree on the last."""
     store, spec = open_run(run)
     work = work_folder(run, "train")
     if int(os.environ["LOCAL_RANK"]) == 0:
-        for leftover in (LOCAL_CHECKPOINTS, RESUME):  # an earlier try's files, where the folder outlives it; what counts is in the store
+        for leftover in (
+            LOCAL_CHECKPOINTS,
+            RESUME,
+        ):  # an earlier try's files, where the folder outlives it; what counts is in the store
             shutil.rmtree(work / leftover, ignore_errors=True)
         for folder in (DATASET, PLAN):
             fetch_folder(store, folder, work / folder)
@@ -168,9 +190,14 @@ def prepare_job(run: str, log: Log) -> Job:
         for name in ("train", "held_out"):
             unpack_rows(work / DATASET / f"{name}.parquet")
     dist.barrier()
-    read_prompts(work / DATASET)  # needed at the end, so refused before training where it is not there
+    read_prompts(
+        work / DATASET
+    )  # needed at the end, so refused before training where it is not there
     if dist.get_world_size() != plan.steps.num_processes:
-        raise RunFailed(f"training: {dist.get_world_size()} processes were started, the plan is for {plan.steps.num_processes}")
+        raise RunFailed(
+            f"training: {dist.get_world_size()} processes were started, the plan is for "
+            f"{plan.steps.num_processes}"
+        )
     resume = fetch_resume(store, plan, spec.resume, work / RESUME, log)
     attempt = [uuid.uuid4().hex[:12]]
     dist.broadcast_object_list(attempt, src=0)
@@ -178,12 +205,14 @@ def prepare_job(run: str, log: Log) -> Job:
 
 
 def check_space(work: Path, plan: Plan) -> None:
-    """Raises SpaceError when this node has less room for checkpoints than the plan needs: in a cluster nobody could look before."""
+    """Raises SpaceError when this node has less room for checkpoints than the plan needs: in a
+    cluster nobody could look before."""
     free, needed = shutil.disk_usage(work).free, plan.checkpoints.work_bytes
     if free < needed:
         raise SpaceError(
-            f"HAGANE_WORK: {free / 1e9:.1f} GB are free in {work}, the plan's checkpoints need {needed / 1e9:.1f} GB; free some, or give "
-            "the workers a larger disk (cluster.work_claim)"
+            f"HAGANE_WORK: {free / 1e9:.1f} GB are free in {work}, the plan's checkpoints need "
+            f"{needed / 1e9:.1f} GB; free some, or give the workers a larger disk "
+            "(cluster.work_claim)"
         )
 
 
@@ -202,7 +231,9 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     own = own_layers(model, plan, label_smoothing=spec.training.label_smoothing)
     trainer = HaganeTrainer(model, arguments, rows, own=own)
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
-    saver = CheckpointSaver(plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement)
+    saver = CheckpointSaver(
+        plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement
+    )
     trainer.save = lambda: saver.save(trainer)
 
     def engine() -> Any:
@@ -241,12 +272,16 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     trainer.add_callback(boundary)
     map_files(when=job.resume is not None)
     trainer.train(resume_from_checkpoint=None if job.resume is None else str(job.resume.folder))
-    assert trainer.state.max_steps == steps.total_steps, f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
+    assert trainer.state.max_steps == steps.total_steps, (
+        f"planned {steps.total_steps} steps, made {trainer.state.max_steps}"
+    )
     last_probe = epoch_probe.last()
     boundary.finish(trainer.state)
     peak = peak_memory()
     if dist.get_rank() == 0:
-        history = history_json(trainer.state.log_history, plan, peak, num_skipped=engine().skipped_steps)
+        history = history_json(
+            trainer.state.log_history, plan, peak, num_skipped=engine().skipped_steps
+        )
         publish(job, history, last_probe)
 
 
@@ -254,7 +289,9 @@ def own_layers(model: Any, plan: Plan, *, label_smoothing: float) -> OwnLayers:
     """Raises ModelError where the model's code does not allow what the plan says."""
     chunk_tokens = plan.loss_chunk_tokens
     return OwnLayers(
-        output_layer=None if chunk_tokens is None else OutputLayer(model, chunk_tokens=chunk_tokens, label_smoothing=label_smoothing),
+        output_layer=None
+        if chunk_tokens is None
+        else OutputLayer(model, chunk_tokens=chunk_tokens, label_smoothing=label_smoothing),
         attention=ConversationAttention(model) if plan.attention == CONVERSATIONS else None,
     )
 
@@ -271,17 +308,30 @@ def training_arguments(job: Job) -> TrainingArguments:
     zero = json.loads((job.work / PLAN / "deepspeed.json").read_bytes())
     if job.resume is not None and job.resume.universal:
         zero["checkpoint"] = {"load_universal": True}
-    return TrainingArguments(output_dir=str(job.work / LOCAL_CHECKPOINTS), deepspeed=zero, use_cpu=not torch.cuda.is_available(), **planned)
+    return TrainingArguments(
+        output_dir=str(job.work / LOCAL_CHECKPOINTS),
+        deepspeed=zero,
+        use_cpu=not torch.cuda.is_available(),
+        **planned,
+    )
 
 
 def publish(job: Job, history: dict[str, Any], probe: dict[str, torch.Tensor]) -> None:
-    """checkpoints/ is finished. Raises RunFailed when the last epoch's checkpoint is not committed."""
+    """checkpoints/ is finished. Raises RunFailed when the last epoch's checkpoint is not
+    committed."""
     total_steps = job.plan.steps.total_steps
     if not any(checkpoint.step == total_steps for checkpoint in committed_checkpoints(job.store)):
-        raise RunFailed(f"{CHECKPOINTS}: step {total_steps}, the last, is not in the store; the same command stores it again")
-    prune(job.store, job.spec.checkpoints.keep)  # again, for an upload that was killed between commit and removal
+        raise RunFailed(
+            f"{CHECKPOINTS}: step {total_steps}, the last, is not in the store; the same command "
+            "stores it again"
+        )
+    prune(
+        job.store, job.spec.checkpoints.keep
+    )  # again, for an upload that was killed between commit and removal
     local = work_folder(job.run, "results")
-    publish_results(job.store, local, history=history, probe=probe, training=job.plan.training_digest)
+    publish_results(
+        job.store, local, history=history, probe=probe, training=job.plan.training_digest
+    )
 
 
 if __name__ == "__main__":

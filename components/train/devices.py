@@ -1,7 +1,9 @@
-"""Whether this process has the GPU that the plan counts on, looked at before the processes of the job join.
+"""Whether this process has the GPU that the plan counts on, looked at before the processes of the
+job join.
 
-A process without one would otherwise join by gloo while the others wait for it in NCCL. All processes hear of the first that cannot
-train, by the store at which they meet, and end with its reason.
+A process without one would otherwise join by gloo while the others wait for it in NCCL. All
+processes hear of the first that cannot train, by the store at which they meet, and end with its
+reason.
 """
 
 import os
@@ -24,11 +26,13 @@ from components.shared.job.training_job import GPUS_VARIABLE
 from components.train.driver import Driver, driver_problem, find_driver
 
 KEPT_BY_DRIVER = 0.05
-"""Of a GPU's memory, what it may lack of the plan's figure: the driver keeps up to 3 % of what nvidia-smi shows (T4: 14.6 of 15 GiB)."""
+"""Of a GPU's memory, what it may lack of the plan's figure: the driver keeps up to 3 % of what
+nvidia-smi shows (T4: 14.6 of 15 GiB)."""
 GIB = 2**30
 POLL_S = 0.1
 HEARD_S = 15.0
-"""How long a process that cannot train waits for the others to read why, before it ends and takes the store along."""
+"""How long a process that cannot train waits for the others to read why, before it ends and takes
+the store along."""
 
 
 def device_problem(plan: Plan) -> str | None:
@@ -46,8 +50,8 @@ def device_problem(plan: Plan) -> str | None:
     if found < wanted:
         promised = f", the pod was promised {num_promised}" if num_promised else ""
         return (
-            f"found {found} GPUs for {wanted} processes of this node{promised}. Fix: see the pod's limits "
-            "(cluster.gpu_resource), or set hardware.processes_per_node to what a node has"
+            f"found {found} GPUs for {wanted} processes of this node{promised}. Fix: see the pod's "
+            "limits (cluster.gpu_resource), or set hardware.processes_per_node to what a node has"
         )
     return gpu_problem(plan, int(os.environ["LOCAL_RANK"]))
 
@@ -57,12 +61,16 @@ def no_gpu_problem(driver: Driver, torch_cuda: str | None) -> str:
     found = f"the plan is for GPUs, but torch {torch.__version__} finds none here"
     if torch_cuda is None:
         return (
-            f"{found}: it is built without CUDA. Fix: in a cluster use the image train-cuda (train_on_gpus in images/images.yaml); on "
-            "this machine leave hardware.gpu out, or install torch with CUDA"
+            f"{found}: it is built without CUDA. Fix: in a cluster use the image train-cuda "
+            "(train_on_gpus in images/images.yaml); on this machine leave hardware.gpu out, or "
+            "install torch with CUDA"
         )
     problem = driver_problem(driver, torch_cuda)
     if problem is None:
-        return f"{found}, though the driver {driver.version} fits. Fix: see that the pod requests GPUs (cluster.gpu_resource)"
+        return (
+            f"{found}, though the driver {driver.version} fits. Fix: see that the pod requests "
+            "GPUs (cluster.gpu_resource)"
+        )
     why, fix = problem
     return f"{found}: {why}. Fix: {fix}"
 
@@ -73,24 +81,28 @@ def gpu_problem(plan: Plan, index: int) -> str | None:
     known = torch.cuda.get_arch_list()
     if not runs_on(known, gpu.major, gpu.minor):
         return (
-            f"the {gpu.name} is of architecture sm_{gpu.major}{gpu.minor}, for which torch {torch.__version__} has no kernels "
-            f"(it has {', '.join(known)}). Fix: train on another GPU, or build the image with a torch that has them"
+            f"the {gpu.name} is of architecture sm_{gpu.major}{gpu.minor}, for which torch "
+            f"{torch.__version__} has no kernels (it has {', '.join(known)}). Fix: train on "
+            "another GPU, or build the image with a torch that has them"
         )
     least, limit = memory_counted_on(plan)
     if gpu.total_memory < least:
         return (
-            f"the {gpu.name} has {gpu.total_memory / GIB:.1f} GiB, the plan fills up to {least / GIB:.1f} of {limit / GIB:.1f} GiB. "
-            "Fix: select the nodes of hardware.gpu by cluster.node_selector, or name the GPU that they have in hardware.gpu"
+            f"the {gpu.name} has {gpu.total_memory / GIB:.1f} GiB, the plan fills up to "
+            f"{least / GIB:.1f} of {limit / GIB:.1f} GiB. Fix: select the nodes of hardware.gpu by "
+            "cluster.node_selector, or name the GPU that they have in hardware.gpu"
         )
     if plan.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return (
-            f"the {gpu.name} does not compute bf16, in which the plan trains. Fix: name it in hardware.gpu, or set training.precision: fp32"
+            f"the {gpu.name} does not compute bf16, in which the plan trains. Fix: name it in "
+            "hardware.gpu, or set training.precision: fp32"
         )
     return None
 
 
 def memory_counted_on(plan: Plan) -> tuple[float, int]:
-    """Bytes of a GPU that the plan may fill, and those that it took the GPU to have; 0 where it states none."""
+    """Bytes of a GPU that the plan may fill, and those that it took the GPU to have; 0 where it
+    states none."""
     if plan.memory is None or plan.memory.gpu_limit is None:
         return 0.0, 0
     limit = plan.memory.gpu_limit
@@ -98,10 +110,12 @@ def memory_counted_on(plan: Plan) -> tuple[float, int]:
 
 
 def runs_on(arch_list: list[str], major: int, minor: int) -> bool:
-    """Whether code for one of `arch_list` (sm_86, compute_90) runs on compute capability major.minor.
+    """Whether code for one of `arch_list` (sm_86, compute_90) runs on compute capability
+    major.minor.
 
-    CUDA's guarantee: binary code runs on the same major and an equal or later minor version, PTX on all later ones
-    (CUDA C++ Programming Guide, "Application Compatibility"). The suffix a binds code to one version, f to one major.
+    CUDA's guarantee: binary code runs on the same major and an equal or later minor version, PTX on
+    all later ones (CUDA C++ Programming Guide, "Application Compatibility"). The suffix a binds
+    code to one version, f to one major.
     """
     named = [re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch) for arch in arch_list]
     of_cuda = [found for found in named if found is not None]
@@ -118,7 +132,8 @@ def runs_on(arch_list: list[str], major: int, minor: int) -> bool:
 
 
 def meet(problem: str | None) -> Any:
-    """All processes of the job have met, and each can train. Returns the store at which they met, to be kept until they have joined.
+    """All processes of the job have met, and each can train. Returns the store at which they met,
+    to be kept until they have joined.
 
     Raises:
         RunFailed: in all processes with the same line, when one has a problem.
@@ -133,7 +148,8 @@ def meet(problem: str | None) -> Any:
 
 
 class Meeting:
-    """What the processes of a job write to each other before they join: each that it can train, or one that it cannot."""
+    """What the processes of a job write to each other before they join: each that it can train, or
+    one that it cannot."""
 
     def __init__(self, store: Any, rank: int, num_processes: int) -> None:
         self._store = store
@@ -152,7 +168,10 @@ class Meeting:
             self._end_if_refused()
             if time.monotonic() > end:
                 minutes = default_pg_timeout / timedelta(minutes=1)
-                raise PeerLost(f"training: not all {self._num_processes} processes came within {minutes:g} minutes")
+                raise PeerLost(
+                    f"training: not all {self._num_processes} processes came within {minutes:g} "
+                    "minutes"
+                )
             time.sleep(POLL_S)
         self._end_if_refused()
 

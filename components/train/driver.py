@@ -1,4 +1,5 @@
-"""The NVIDIA driver of this node: which one it is, which CUDA it serves, and what to do when it does not fit."""
+"""The NVIDIA driver of this node: which one it is, which CUDA it serves, and what to do when it
+does not fit."""
 
 import ctypes
 import re
@@ -7,8 +8,8 @@ from pathlib import Path
 
 KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 LEAST_DRIVER = {13: 580, 12: 525}
-"""Major version of CUDA -> the first driver that runs its programs (NVIDIA's CUDA release notes, table
-of minor version compatibility)."""
+"""Major version of CUDA -> the first driver that runs its programs (NVIDIA's CUDA release notes,
+table of minor version compatibility)."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Driver:
     version: str | None
     """Of the kernel's module, such as 550.54.15; None where the node has none, or hides it."""
     cuda: str | None
-    """Newest CUDA that the driver's library serves, such as 12.4; None where the library is not found."""
+    """Newest CUDA that the driver's library serves, such as 12.4; None where the library is not
+    found."""
 
 
 def find_driver(kernel_module: Path = KERNEL_MODULE) -> Driver:
@@ -38,8 +40,8 @@ def _library_cuda() -> str | None:
 
 
 def driver_problem(driver: Driver, torch_cuda: str) -> tuple[str, str] | None:
-    """What is wrong with the driver for a torch built with CUDA `torch_cuda`, and how to fix it; None
-    where nothing is."""
+    """What is wrong with the driver for a torch built with CUDA `torch_cuda`, and how to fix it;
+    None where nothing is."""
     major = int(torch_cuda.partition(".")[0])
     least = LEAST_DRIVER.get(major, LEAST_DRIVER[max(LEAST_DRIVER)])
     needs = f"torch has CUDA {torch_cuda}, which needs driver R{least} or newer"
@@ -52,7 +54,8 @@ def driver_problem(driver: Driver, torch_cuda: str) -> tuple[str, str] | None:
         found = f"found driver {driver.version}, but not its library libcuda.so.1"
         fix = "use the image train-cuda, whose LD_LIBRARY_PATH names /usr/local/nvidia/lib64"
         return found, f"{fix}, and a container runtime that mounts the driver"
-    # The library decides: NVIDIA's package cuda-compat brings a newer one to an older kernel module.
+    # The library decides: NVIDIA's package cuda-compat brings a newer one to an older kernel
+    # module.
     if driver.cuda is None or int(driver.cuda.partition(".")[0]) < major:
         serves = "" if driver.cuda is None else f" that serves CUDA {driver.cuda}"
         return f"found driver {driver.version or 'of unknown version'}{serves}; {needs}", update

@@ -1,8 +1,10 @@
-"""`python -m components.train.node RUN`: torchrun for the training processes of one pod, and an exit code that says how they ended.
+"""`python -m components.train.node RUN`: torchrun for the training processes of one pod, and an
+exit code that says how they ended.
 
-torchrun itself ends with 1 however its processes did. Here the code of the first process to fail by itself is kept, as a shell tells it:
-below 128 it was the program's own and would fail again, from 128 on a signal, SIGTERM obeyed, a lost peer or a fault of a GPU, after
-which the same may start anew (components/shared/job/endings.py). A PyTorchJob's restart policy ExitCode goes by that.
+torchrun itself ends with 1 however its processes did. Here the code of the first process to fail by
+itself is kept, as a shell tells it: below 128 it was the program's own and would fail again, from
+128 on a signal, SIGTERM obeyed, a lost peer or a fault of a GPU, after which the same may start
+anew (components/shared/job/endings.py). A PyTorchJob's restart policy ExitCode goes by that.
 
 A TrainJob takes no environment from ConfigMaps and Secrets: there they are files, read here.
 """
@@ -30,7 +32,8 @@ def main() -> None:
 
 
 def run_node(arguments: list[str]) -> int:
-    """Exit code of this pod. How many processes and who their master is, torchrun reads from PET_ variables."""
+    """Exit code of this pod. How many processes and who their master is, torchrun reads from PET_
+    variables."""
     share_cores()
     try:
         run(parse_args(["-m", "components.train", *arguments]))
@@ -46,14 +49,18 @@ def run_node(arguments: list[str]) -> int:
 
 
 def own_error(error: ChildFailedError) -> int:
-    """Exit code of the first process to fail by itself: those it was joined to lose it, and may be seen to end before it does."""
-    codes = [each.exitcode for each in sorted(error.failures.values(), key=lambda each: each.timestamp)]
+    """Exit code of the first process to fail by itself: those it was joined to lose it, and may be
+    seen to end before it does."""
+    codes = [
+        each.exitcode for each in sorted(error.failures.values(), key=lambda each: each.timestamp)
+    ]
     return next((code for code in codes if code != PeerLost.exit_code), codes[0])
 
 
 def share_cores() -> None:
-    """Where the plan could not say with how many threads a process computes, each has its share of this pod's cores. torchrun would
-    give each of several processes one thread, and Adam on the host would crawl."""
+    """Where the plan could not say with how many threads a process computes, each has its share of
+    this pod's cores. torchrun would give each of several processes one thread, and Adam on the host
+    would crawl."""
     told = os.environ.get("PET_NPROC_PER_NODE", "1")
     processes = int(told) if told.isdigit() else 1  # torchrun also takes words, such as auto
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))

@@ -1,7 +1,8 @@
-"""`python -m components.train.store_check`: what a worker finds where it runs: its environment's sources, and its store, used as a
-training uses it.
+"""`python -m components.train.store_check`: what a worker finds where it runs: its environment's
+sources, and its store, used as a training uses it.
 
-For `hagane doctor`, which starts it in a pod like the workers'. It tells names of variables, never a value.
+For `hagane doctor`, which starts it in a pod like the workers'. It tells names of variables, never
+a value.
 """
 
 import argparse
@@ -11,7 +12,12 @@ import uuid
 from pathlib import Path
 
 from components.shared.errors import ObjectExists
-from components.shared.job.training_job import ENVIRONMENT_VARIABLE, SOURCE, environment_in, sources_in
+from components.shared.job.training_job import (
+    ENVIRONMENT_VARIABLE,
+    SOURCE,
+    environment_in,
+    sources_in,
+)
 from components.shared.step import step_log
 from components.shared.store.storage import Store, open_store
 
@@ -20,7 +26,8 @@ MULTIPART_BYTES = 33 * 2**20
 
 
 def use_store(store: Store) -> dict[str, bool]:
-    """The store does all that a run asks of it, and nothing is left behind. Returns whether conditional writes hold, by their name.
+    """The store does all that a run asks of it, and nothing is left behind. Returns whether
+    conditional writes hold, by their name.
 
     Raises StoreError: the first thing that it refused.
     """
@@ -40,7 +47,8 @@ def use_store(store: Store) -> dict[str, bool]:
 
 
 def refuses_second_writer(store: Store, key: str) -> bool:
-    """Whether S3's If-None-Match is honoured; a server that passes it over lets two runs write over each other."""
+    """Whether S3's If-None-Match is honoured; a server that passes it over lets two runs write over
+    each other."""
     store.write_bytes(key, b"first", if_absent=True)
     try:
         store.write_bytes(key, b"second", if_absent=True)
@@ -50,13 +58,26 @@ def refuses_second_writer(store: Store, key: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m components.train.store_check", description=__doc__)
-    parser.add_argument("--store", metavar="URI", help="where to put, get, list and delete; without it, only the environment is told")
-    parser.add_argument("--prefix", action="append", default=[], help="of variables that one source brings; may be repeated")
+    parser = argparse.ArgumentParser(
+        prog="python -m components.train.store_check", description=__doc__
+    )
+    parser.add_argument(
+        "--store",
+        metavar="URI",
+        help="where to put, get, list and delete; without it, only the environment is told",
+    )
+    parser.add_argument(
+        "--prefix",
+        action="append",
+        default=[],
+        help="of variables that one source brings; may be repeated",
+    )
     asked = parser.parse_args()
     with step_log("train") as log:
         for prefix in asked.prefix:
-            names = sorted(name.removeprefix(prefix) for name in os.environ if name.startswith(prefix))
+            names = sorted(
+                name.removeprefix(prefix) for name in os.environ if name.startswith(prefix)
+            )
             log.info("environment", prefix=prefix, names=names)
         folder = os.environ.get(ENVIRONMENT_VARIABLE)
         if folder is not None:  # a TrainJob's pod has them as files

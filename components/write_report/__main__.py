@@ -18,15 +18,19 @@ def run_step(run: str) -> Manifest:
 
 
 def kfp_step(run: str, *, spec_digest: str = "", manifest_path: str, page_path: str) -> str:
-    """`run_step` for KFP: its manifest and its page are at these paths too. Returns the manifest's digest.
+    """`run_step` for KFP: its manifest and its page are at these paths too. Returns the manifest's
+    digest.
 
-    As the last step it is reached only when every other passed: so the run is now the newest finished one of its series.
+    As the last step it is reached only when every other passed: so the run is now the newest
+    finished one of its series.
     """
     with step_of_run("write_report", run, spec_digest=spec_digest) as log:
         manifest = report_run(run, log)
         _, spec = open_run(run)
         note_finished(spec)
-        return hand_over(manifest, run=run, manifest_path=manifest_path, pages={"report.html": page_path})
+        return hand_over(
+            manifest, run=run, manifest_path=manifest_path, pages={"report.html": page_path}
+        )
 
 
 def main() -> None:

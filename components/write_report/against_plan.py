@@ -9,8 +9,13 @@ from components.write_report.gather import RunFound
 
 
 def against_plan(found: RunFound) -> list[dict[str, Any]]:
-    """One entry a figure: `what`, `planned` with its range where it has one, `happened`, and `unit`. Only what both know."""
-    return [{"what": what, **figures} for what, figures in _figures(found) if figures["happened"] is not None]
+    """One entry a figure: `what`, `planned` with its range where it has one, `happened`, and
+    `unit`. Only what both know."""
+    return [
+        {"what": what, **figures}
+        for what, figures in _figures(found)
+        if figures["happened"] is not None
+    ]
 
 
 def _figures(found: RunFound) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -18,9 +23,17 @@ def _figures(found: RunFound) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "optimizer steps", _figure(plan.steps.total_steps, len(history.steps), "steps")
     if plan.time is not None:
         time = plan.time
-        yield "a step", _figure(time.seconds_per_step, history.seconds_per_step, "seconds", (time.low, time.high))
+        yield (
+            "a step",
+            _figure(
+                time.seconds_per_step, history.seconds_per_step, "seconds", (time.low, time.high)
+            ),
+        )
         hours = tuple(3600 * each for each in (time.hours, time.hours_low, time.hours_high))
-        yield "all steps, with held-out loss and saves", _figure(hours[0], history.seconds, "seconds", hours[1:])
+        yield (
+            "all steps, with held-out loss and saves",
+            _figure(hours[0], history.seconds, "seconds", hours[1:]),
+        )
     if plan.memory is not None:
         yield "memory of a node", _figure(plan.memory.host_bytes, history.peak_node_bytes, "bytes")
         if plan.memory.gpu:
@@ -35,13 +48,17 @@ def _of_torch(plan: Plan) -> int:
     return sum(term.num_bytes for term in plan.memory.gpu if term.name != "CUDA context and NCCL")
 
 
-def _figure(planned: float, happened: float | None, unit: str, limits: tuple[float, ...] = ()) -> dict[str, Any]:
+def _figure(
+    planned: float, happened: float | None, unit: str, limits: tuple[float, ...] = ()
+) -> dict[str, Any]:
     return {"planned": planned, "range": list(limits), "happened": happened, "unit": unit}
 
 
 def told(figure: dict[str, Any]) -> dict[str, str]:
     """The same in words: `what`, `planned`, `happened`, and by how much it was more or less."""
-    write = {"seconds": words.exact_duration, "bytes": words.size, "steps": words.count}[figure["unit"]]
+    write = {"seconds": words.exact_duration, "bytes": words.size, "steps": words.count}[
+        figure["unit"]
+    ]
     limits = " to ".join(write(each) for each in figure["range"])
     more = figure["happened"] / figure["planned"] - 1
     return {

@@ -46,8 +46,15 @@ def compared(runs: Sequence[RunFound]) -> list[Compared]:
     if not 2 <= len(runs) <= MOST_RUNS:
         raise SpecError(f"compare: got {len(runs)} runs, must be 2 to {MOST_RUNS}")
     flat = [_flat(run.spec.model_dump(mode="json", exclude=set(LEFT_OUT))) for run in runs]
-    fields = [key for key in dict.fromkeys(key for each in flat for key in each) if len({json.dumps(each.get(key)) for each in flat}) > 1]
-    return [Compared(_label(run, runs), {key: each.get(key) for key in fields}, _facts(run)) for run, each in zip(runs, flat, strict=True)]
+    fields = [
+        key
+        for key in dict.fromkeys(key for each in flat for key in each)
+        if len({json.dumps(each.get(key)) for each in flat}) > 1
+    ]
+    return [
+        Compared(_label(run, runs), {key: each.get(key) for key in fields}, _facts(run))
+        for run, each in zip(runs, flat, strict=True)
+    ]
 
 
 def _label(run: RunFound, runs: Sequence[RunFound]) -> str:
@@ -78,7 +85,9 @@ def _facts(run: RunFound) -> dict[str, Any]:
         "seconds": history.seconds,
         "tokens_per_second": round(per_step * len(took) / sum(took), 1) if took else None,
         "restarts": max(len(history.starts) - 1, 0),
-        "export_bytes": sum(entry.num_bytes for entry in run.export.files if not entry.name.startswith(MERGED)),
+        "export_bytes": sum(
+            entry.num_bytes for entry in run.export.files if not entry.name.startswith(MERGED)
+        ),
         "dataset": run.dataset.digest,
         "train_data": run.dataset.inputs.get("train"),
         "held_out_data": _held_out_data(run),
@@ -86,7 +95,8 @@ def _facts(run: RunFound) -> dict[str, Any]:
 
 
 def _held_out_data(run: RunFound) -> str:
-    """Digest of what says which conversations are held out: their files, or the share of the training data and how it is chosen."""
+    """Digest of what says which conversations are held out: their files, or the share of the
+    training data and how it is chosen."""
     inputs, data = run.dataset.inputs, run.spec.data
     chosen_by = None if data.held_out is not None else [inputs.get("train"), data.held_out_by]
     parts = [inputs.get("held_out"), chosen_by, run.dataset.facts.get("held_out_conversations")]
@@ -94,7 +104,11 @@ def _held_out_data(run: RunFound) -> str:
 
 
 def _interval(score: Score | None) -> list[float] | None:
-    return None if score is None or score.low is None or score.high is None else [score.low, score.high]
+    return (
+        None
+        if score is None or score.low is None or score.high is None
+        else [score.low, score.high]
+    )
 
 
 def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
@@ -108,18 +122,33 @@ def cautions(table: Sequence[Compared]) -> list[str]:
     """What keeps the losses from being comparable."""
     found: list[str] = []
     if len({each.facts["held_out_data"] for each in table}) > 1:
-        found.append("The runs have different held-out data, so their losses are of different conversations.")
+        found.append(
+            "The runs have different held-out data, so their losses are of different conversations."
+        )
     elif len({each.facts["train_data"] for each in table}) > 1:
         found.append("The runs were trained on different data; their held-out data is the same.")
     if len({each.facts["model"] for each in table}) > 1:
-        found.append("The runs have different base models; losses of different tokenizers cannot be compared.")
+        found.append(
+            "The runs have different base models; losses of different tokenizers cannot be "
+            "compared."
+        )
     return found
 
 
 def overlay(runs: Sequence[RunFound], *, width: int, height: int) -> str:
-    """Training loss by step as lines, held-out loss at the end of each epoch as dots; a colour a run, by CSS class."""
-    training = [thinned([(float(each.step), each.loss) for each in run.history.steps]) for run in runs]
-    held_out = [[(float(each.step), each.held_out_loss) for each in run.history.epochs if each.held_out_loss is not None] for run in runs]
+    """Training loss by step as lines, held-out loss at the end of each epoch as dots; a colour a
+    run, by CSS class."""
+    training = [
+        thinned([(float(each.step), each.loss) for each in run.history.steps]) for run in runs
+    ]
+    held_out = [
+        [
+            (float(each.step), each.held_out_loss)
+            for each in run.history.epochs
+            if each.held_out_loss is not None
+        ]
+        for run in runs
+    ]
     losses = [loss for points in (*training, *held_out) for _, loss in points]
     marks = ticks(min(losses), max(losses), most=height // 50)
     last = max(run.history.epochs[-1].step for run in runs)
@@ -127,15 +156,26 @@ def overlay(runs: Sequence[RunFound], *, width: int, height: int) -> str:
     parts = list(grid(scale, marks))
     for number, (lines, dots) in enumerate(zip(training, held_out, strict=True), start=1):
         parts.append(line(f"run-{number}", scale, lines))
-        parts += [f'<circle class="run-{number}" cx="{scale.x(step)}" cy="{scale.y(loss)}" r="4.5"/>' for step, loss in dots]
+        parts += [
+            f'<circle class="run-{number}" cx="{scale.x(step)}" cy="{scale.y(loss)}" r="4.5"/>'
+            for step, loss in dots
+        ]
     about = f"Training and held-out loss by step of {len(runs)} runs"
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{about}">\n' + "\n".join(parts) + "\n</svg>"
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{about}">\n'
+        + "\n".join(parts)
+        + "\n</svg>"
+    )
 
 
 def compare_page(runs: Sequence[RunFound], table: Sequence[Compared]) -> str:
     """The page's HTML. Everything that comes from the runs is escaped."""
     environment = page_environment(Path(__file__).parent)
-    environment.filters |= {"duration": words.duration, "size": words.size, "parameters": words.parameters}
+    environment.filters |= {
+        "duration": words.duration,
+        "size": words.size,
+        "parameters": words.parameters,
+    }
     losses = [each.facts["tuned_loss"] for each in table]
     measured = [loss for loss in losses if loss is not None]
     best = losses.index(min(measured)) if measured else None
@@ -145,7 +185,8 @@ def compare_page(runs: Sequence[RunFound], table: Sequence[Compared]) -> str:
         cautions=cautions(table),
         fields=list(table[0].asked),
         chart=Markup(overlay(runs, width=WIDE[0], height=WIDE[1])),  # noqa: S704 - numbers only
-        small_chart=Markup(overlay(runs, width=NARROW[0], height=NARROW[1])),  # noqa: S704 - numbers only
+        # numbers only
+        small_chart=Markup(overlay(runs, width=NARROW[0], height=NARROW[1])),  # noqa: S704
         questions=answers_by_question(runs),
     )
 
@@ -154,12 +195,16 @@ def answers_by_question(runs: Sequence[RunFound]) -> list[tuple[str, list[str | 
     """Questions that at least two runs were asked, with each run's tuned answer or None."""
     by_run = [{answer.question: answer.tuned for answer in run.evaluation.answers} for run in runs]
     questions = dict.fromkeys(question for answers in by_run for question in answers)
-    shared = [question for question in questions if sum(question in answers for answers in by_run) > 1]
+    shared = [
+        question for question in questions if sum(question in answers for answers in by_run) > 1
+    ]
     return [(question, [answers.get(question) for answers in by_run]) for question in shared]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m components.write_report.compare", description="Compare finished runs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m components.write_report.compare", description="Compare finished runs."
+    )
     parser.add_argument("runs", metavar="RUN", nargs="+", help="the runs' folders, finished")
     parser.add_argument("--html", metavar="FILE", type=Path, help="also write the page")
     asked = parser.parse_args()
@@ -176,14 +221,19 @@ def main() -> None:
 def check_page_file(html: Path | None) -> None:
     """Raises SpecError where no page can be written, before the runs are read."""
     if html is not None and not html.parent.is_dir():
-        raise SpecError(f"--html: got {html}, but there is no folder {html.parent}; make it, or name another file")
+        raise SpecError(
+            f"--html: got {html}, but there is no folder {html.parent}; make it, or name another "
+            "file"
+        )
 
 
 def write_page(html: Path, page: str) -> None:
     try:
         html.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"--html: {html} cannot be written: {error.strerror}; name another file") from None
+        raise SpecError(
+            f"--html: {html} cannot be written: {error.strerror}; name another file"
+        ) from None
 
 
 def _gathered(uri: str, work: Path) -> RunFound:

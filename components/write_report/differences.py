@@ -21,7 +21,8 @@ class Marked:
 
 
 def marked(base: str, tuned: str) -> Marked:
-    """`mark` elements around what only one of the answers has; none where they are equal or hardly alike."""
+    """`mark` elements around what only one of the answers has; none where they are equal or hardly
+    alike."""
     before, after = _PIECES.findall(base), _PIECES.findall(tuned)
     matcher = SequenceMatcher(None, before, after, autojunk=False)
     if base == tuned or matcher.ratio() < LEAST_ALIKE:

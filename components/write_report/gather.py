@@ -1,4 +1,5 @@
-"""A run's folders in the store -> all that its report tells. Only small files are fetched; of the others the manifests say enough."""
+"""A run's folders in the store -> all that its report tells. Only small files are fetched; of the
+others the manifests say enough."""
 
 import json
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class RunFound:
 
 
 def gather(store: Store, spec: RunSpec, *, uri: str, work: Path) -> RunFound:
-    """Everything the report tells. Raises StoreError when a folder is not finished, ObjectDamaged when a file is not what it was."""
+    """Everything the report tells. Raises StoreError when a folder is not finished, ObjectDamaged
+    when a file is not what it was."""
     export = export_folder(spec.training.method)
     names = {
         DATASET: "quality.json",
@@ -47,7 +49,10 @@ def gather(store: Store, spec: RunSpec, *, uri: str, work: Path) -> RunFound:
         export: "verification.json",
         EVALUATION: "evaluation.json",
     }
-    manifests = {folder: fetch_folder(store, folder, work / folder, names=(name,)) for folder, name in names.items()}
+    manifests = {
+        folder: fetch_folder(store, folder, work / folder, names=(name,))
+        for folder, name in names.items()
+    }
     content = {folder: (work / folder / name).read_bytes() for folder, name in names.items()}
     return RunFound(
         uri=uri,

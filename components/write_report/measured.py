@@ -1,4 +1,5 @@
-"""An evaluation -> rows of a table: each metric of base and tuned model, and how much better it became."""
+"""An evaluation -> rows of a table: each metric of base and tuned model, and how much better it
+became."""
 
 from dataclasses import dataclass
 
@@ -51,13 +52,21 @@ def metric_rows(evaluation: Evaluation) -> list[MetricRow]:
 
 def _figure(metric: str, score: Score) -> Figure:
     """Perplexity's interval is not the same on both sides, and the loss has one."""
-    half = "" if score.high is None or metric == "perplexity" else f"± {_number(metric, score.high - score.value)}"
+    half = (
+        ""
+        if score.high is None or metric == "perplexity"
+        else f"± {_number(metric, score.high - score.value)}"
+    )
     return Figure(_number(metric, score.value), half)
 
 
 def _improvement(metric: str, compared: Comparison) -> str:
     found = compared.improvement
-    between = "" if found.low is None or found.high is None else f" ({_number(metric, found.low)} to {_number(metric, found.high)})"
+    between = (
+        ""
+        if found.low is None or found.high is None
+        else f" ({_number(metric, found.low)} to {_number(metric, found.high)})"
+    )
     return f"{_number(metric, found.value)}{between}"
 
 

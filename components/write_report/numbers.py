@@ -1,4 +1,5 @@
-"""What a run comes to -> report.json, for programs and for the screen at the end of `hagane run`."""
+"""What a run comes to -> report.json, for programs and for the screen at the end of `hagane
+run`."""
 
 from typing import Any
 
@@ -7,16 +8,21 @@ from components.write_report.gather import RunFound
 
 
 def report_numbers(found: RunFound) -> dict[str, Any]:
-    """Losses in nats per trained token, None where nothing was held out; folders relative to `uri`, None for a checkpoint that was
-    not kept; seconds of training alone."""
+    """Losses in nats per trained token, None where nothing was held out; folders relative to `uri`,
+    None for a checkpoint that was not kept; seconds of training alone."""
     evaluation = found.evaluation
     stored = {checkpoint.epoch: checkpoint.folder for checkpoint in found.checkpoints}
     return {
         "run": found.spec.name,
         "uri": found.uri,
         "method": found.plan.method,
-        "epochs": [{**epoch.model_dump(), "checkpoint": stored.get(epoch.epoch)} for epoch in found.history.epochs],
-        "held_out_loss": None if evaluation.both is None else {"base": evaluation.both[0].loss, "tuned": evaluation.both[1].loss},
+        "epochs": [
+            {**epoch.model_dump(), "checkpoint": stored.get(epoch.epoch)}
+            for epoch in found.history.epochs
+        ],
+        "held_out_loss": None
+        if evaluation.both is None
+        else {"base": evaluation.both[0].loss, "tuned": evaluation.both[1].loss},
         "answers": [answer.model_dump() for answer in evaluation.answers],
         "export": {
             "folder": found.export.folder,

@@ -1,4 +1,5 @@
-"""All that was found of a run -> report.html: one page that needs nothing beside it, light or dark as the reader's browser asks."""
+"""All that was found of a run -> report.html: one page that needs nothing beside it, light or dark
+as the reader's browser asks."""
 
 import math
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from components.write_report.measured import metric_rows
 from components.write_report.timeline import timeline
 
 WIDE, NARROW = (760, 300), (380, 260)
-"""The chart is drawn twice, for a desk and for a phone; text in a drawing that shrinks could not be read."""
+"""The chart is drawn twice, for a desk and for a phone; text in a drawing that shrinks could not be
+read."""
 
 
 SHORTEST = 1e-7
@@ -61,18 +63,31 @@ def render_page(found: RunFound) -> str:
         found=found,
         facts=facts,
         verdict=verdict(found),
-        chart=Markup(loss_chart(found.history, width=WIDE[0], height=WIDE[1])),  # noqa: S704 - numbers only
-        small_chart=Markup(loss_chart(found.history, width=NARROW[0], height=NARROW[1])),  # noqa: S704 - numbers only
-        curves=curves(found.history, tokens_per_step=found.plan.steps.tokens_per_epoch / found.plan.steps.steps_per_epoch),
-        answers=[(answer.question, marked(answer.base, answer.tuned)) for answer in found.evaluation.answers],
+        # numbers only
+        chart=Markup(loss_chart(found.history, width=WIDE[0], height=WIDE[1])),  # noqa: S704
+        # numbers only
+        small_chart=Markup(loss_chart(found.history, width=NARROW[0], height=NARROW[1])),  # noqa: S704
+        curves=curves(
+            found.history,
+            tokens_per_step=found.plan.steps.tokens_per_epoch / found.plan.steps.steps_per_epoch,
+        ),
+        answers=[
+            (answer.question, marked(answer.base, answer.tuned))
+            for answer in found.evaluation.answers
+        ],
         metric_rows=metric_rows(found.evaluation),
         timeline=timeline(found),
         environment=found.history.starts[-1].environment if found.history.starts else {},
         num_restarts=max(len(found.history.starts) - 1, 0),
         plan_rows=plan_rows(found.plan),
         against_plan=[told(figure) for figure in against_plan(found)],
-        checkpoint_bytes={checkpoint.epoch: checkpoint.num_bytes for checkpoint in found.checkpoints},
-        filled=words.share(int(facts["num_tokens"] or 0), int(facts["num_rows"] or 0) * int(facts["row_tokens"] or 0)),
+        checkpoint_bytes={
+            checkpoint.epoch: checkpoint.num_bytes for checkpoint in found.checkpoints
+        },
+        filled=words.share(
+            int(facts["num_tokens"] or 0),
+            int(facts["num_rows"] or 0) * int(facts["row_tokens"] or 0),
+        ),
         trained_share=words.share(found.plan.num_trainable, found.plan.model.num_parameters),
         proof_bars=proof_bars(found.verification),
         spec=spec_yaml(found.spec),
@@ -85,12 +100,14 @@ def model_name(found: RunFound) -> str:
 
 
 def verdict(found: RunFound) -> str:
-    """What was tuned on what, how long it took, what came of it: one sentence, behind which the two losses stand."""
+    """What was tuned on what, how long it took, what came of it: one sentence, behind which the two
+    losses stand."""
     what = "LoRA" if found.plan.lora is not None else "full training"
     conversations = plural(int(found.dataset.facts["num_conversations"] or 0), "conversation")
     return (
-        f"{model_name(found)} learned from {conversations} by {what}, {plural(len(found.history.epochs), 'epoch')} in "
-        f"{words.duration(found.history.seconds)}; {_outcome(found.evaluation)}"
+        f"{model_name(found)} learned from {conversations} by {what}, "
+        f"{plural(len(found.history.epochs), 'epoch')} in {words.duration(found.history.seconds)}; "
+        f"{_outcome(found.evaluation)}"
     )
 
 
@@ -102,8 +119,13 @@ def _outcome(evaluation: Evaluation) -> str:
 
 
 def proof_bars(found: Verification) -> list[ProofBar]:
-    """Largest differences from the trained model's logits. A bar's length is logarithmic, from SHORTEST to the base model's."""
-    rows = (("export", "export", found.exported.max), ("allowed", "allowed", found.tolerance_max), ("base model", "base", found.base.max))
+    """Largest differences from the trained model's logits. A bar's length is logarithmic, from
+    SHORTEST to the base model's."""
+    rows = (
+        ("export", "export", found.exported.max),
+        ("allowed", "allowed", found.tolerance_max),
+        ("base model", "base", found.base.max),
+    )
     whole = math.log(max(found.base.max / SHORTEST, 10))
     lengths = (min(math.log(max(value / SHORTEST, 1)) / whole, 1) for *_, value in rows)
     return [
@@ -134,11 +156,19 @@ _LABELS = {
 
 
 def plan_rows(plan: Plan) -> list[PlanRow]:
-    """The plan's numbers in a fixed order, then whatever else it gives a reason for, but for the rendered files, which its own page has."""
+    """The plan's numbers in a fixed order, then whatever else it gives a reason for, but for the
+    rendered files, which its own page has."""
     tree = plan.model_dump()
-    keys = [*_LABELS, *(key for key in plan.reasons if key not in _LABELS and not key.startswith("files."))]
+    keys = [
+        *_LABELS,
+        *(key for key in plan.reasons if key not in _LABELS and not key.startswith("files.")),
+    ]
     found = ((key, _value(tree, key)) for key in keys)
-    return [PlanRow(_LABELS.get(key, key), value, plan.reasons.get(key, "")) for key, value in found if value or key in plan.reasons]
+    return [
+        PlanRow(_LABELS.get(key, key), value, plan.reasons.get(key, ""))
+        for key, value in found
+        if value or key in plan.reasons
+    ]
 
 
 def _value(tree: dict[str, Any], dotted: str) -> str:

@@ -12,7 +12,8 @@ from components.write_report.page import render_page
 
 
 def report_run(run: str, log: Log) -> Manifest:
-    """report/ is published; unchanged when it was made from this evaluation already. Raises as `run_step`."""
+    """report/ is published; unchanged when it was made from this evaluation already. Raises as
+    `run_step`."""
     store, spec = open_run(run)
     inputs = {"evaluation": require_manifest(store, EVALUATION).digest}
     done = finished(store, REPORT, inputs, log)
@@ -25,9 +26,14 @@ def report_run(run: str, log: Log) -> Manifest:
     shutil.rmtree(local, ignore_errors=True)
     local.mkdir()
     (local / "report.html").write_text(render_page(found), encoding="utf-8")
-    (local / "report.json").write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (local / "report.json").write_text(
+        json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     log.info("reported", page=f"{run}/{REPORT}/report.html")
     base, tuned = found.evaluation.base, found.evaluation.tuned
-    losses = {"base_loss": None if base is None else base.loss, "tuned_loss": None if tuned is None else tuned.loss}
+    losses = {
+        "base_loss": None if base is None else base.loss,
+        "tuned_loss": None if tuned is None else tuned.loss,
+    }
     facts = {**losses, "seconds": found.history.seconds}
     return publish_folder(store, REPORT, local, made_by="write_report", inputs=inputs, facts=facts)

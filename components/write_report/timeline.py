@@ -1,4 +1,5 @@
-"""A run's history -> what happened, in order: starts and restarts, epochs and their checkpoints, what a person should look at."""
+"""A run's history -> what happened, in order: starts and restarts, epochs and their checkpoints,
+what a person should look at."""
 
 from dataclasses import dataclass
 
@@ -37,19 +38,28 @@ def _starts(history: History) -> list[Happening]:
         if number == 0:
             lines.append(Happening(start.step, at, f"training began on {on}", "start"))
         else:
-            what = f"training was started again on {on}, from the checkpoint after step {start.step:,}"
+            what = (
+                f"training was started again on {on}, from the checkpoint after step {start.step:,}"
+            )
             lines.append(Happening(start.step, at, what, "restart"))
     return lines
 
 
 def _epochs(history: History, stored: dict[int | None, int]) -> list[Happening]:
-    """With the time in training where the steps' own is known: held-out loss and saves between them are not in it."""
+    """With the time in training where the steps' own is known: held-out loss and saves between them
+    are not in it."""
     lines: list[Happening] = []
     for epoch in history.epochs:
         took = [seconds for seconds in history.step_seconds[: epoch.step] if seconds is not None]
         when = f"{words.duration(sum(took))} of steps" if took else ""
-        kept = f"checkpoint of {words.size(stored[epoch.epoch])}" if epoch.epoch in stored else "checkpoint not kept"
-        lines.append(Happening(epoch.step, when, f"epoch {epoch.epoch}: {_held_out(epoch)}{kept}", "epoch"))
+        kept = (
+            f"checkpoint of {words.size(stored[epoch.epoch])}"
+            if epoch.epoch in stored
+            else "checkpoint not kept"
+        )
+        lines.append(
+            Happening(epoch.step, when, f"epoch {epoch.epoch}: {_held_out(epoch)}{kept}", "epoch")
+        )
     return lines
 
 
@@ -60,9 +70,14 @@ def _held_out(epoch: EpochLosses) -> str:
 def _warnings(found: RunFound) -> list[Happening]:
     history = found.history
     end = history.epochs[-1].step
-    lines = [Happening(0, "", caution, "warning") for caution in (*found.cautions, *found.plan.cautions)]
+    lines = [
+        Happening(0, "", caution, "warning") for caution in (*found.cautions, *found.plan.cautions)
+    ]
     if history.skipped_steps:
-        skipped = f"fp16 skipped {plural(history.skipped_steps, 'step')}, whose scaled gradient overflowed"
+        skipped = (
+            f"fp16 skipped {plural(history.skipped_steps, 'step')}, whose scaled gradient "
+            "overflowed"
+        )
         lines.append(Happening(end, "", skipped, "warning"))
     gate = found.evaluation.gate
     for line in () if gate is None else gate.not_met:

@@ -1,4 +1,5 @@
-"""A run's checkpoints/ -> what is there, why it stays, and whether every byte is what its manifest says."""
+"""A run's checkpoints/ -> what is there, why it stays, and whether every byte is what its manifest
+says."""
 
 import tempfile
 from collections.abc import Collection, Iterator
@@ -23,7 +24,8 @@ class NotCommitted:
     num_files: int
     num_bytes: int
     found: str
-    """An upload under way or broken off, a manifest that was damaged, or one that a resume set aside."""
+    """An upload under way or broken off, a manifest that was damaged, or one that a resume set
+    aside."""
 
 
 def not_committed(store: Store, committed: list[Checkpoint]) -> list[NotCommitted]:
@@ -35,7 +37,10 @@ def not_committed(store: Store, committed: list[Checkpoint]) -> list[NotCommitte
         folder = "/".join(parts[:2])
         if len(parts) > 2 and folder not in known:
             sizes.setdefault(folder, {})["/".join(parts[2:])] = found.num_bytes
-    return [NotCommitted(folder, len(files), sum(files.values()), _found(files)) for folder, files in sizes.items()]
+    return [
+        NotCommitted(folder, len(files), sum(files.values()), _found(files))
+        for folder, files in sizes.items()
+    ]
 
 
 def _found(files: Collection[str]) -> str:
@@ -47,22 +52,43 @@ def _found(files: Collection[str]) -> str:
 def checkpoint_table(store: Store, keep: KeepSpec) -> Table:
     """One line a checkpoint: step, bytes, losses, whether it is committed, and why it stays."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("checkpoint", "step", "bytes", "loss", "held-out loss", "committed", "kept because"):
-        table.add_column(heading, justify="right" if heading in ("step", "bytes", "loss", "held-out loss") else "left")
+    for heading in (
+        "checkpoint",
+        "step",
+        "bytes",
+        "loss",
+        "held-out loss",
+        "committed",
+        "kept because",
+    ):
+        table.add_column(
+            heading,
+            justify="right" if heading in ("step", "bytes", "loss", "held-out loss") else "left",
+        )
     committed = committed_checkpoints(store)
     why = reasons_to_keep(committed, keep)
     for found in committed:
         facts = found.manifest.facts
         reason = why.get(found.folder, "nothing: it goes when the next one is committed")
         losses = (_loss(facts["loss"]), _loss(facts["held_out_loss"]))
-        table.add_row(found.folder.split("/")[1], str(found.step), f"{found.num_bytes:,}", *losses, "yes", reason)
+        table.add_row(
+            found.folder.split("/")[1],
+            str(found.step),
+            f"{found.num_bytes:,}",
+            *losses,
+            "yes",
+            reason,
+        )
     for left in not_committed(store, committed):
-        table.add_row(left.folder.split("/")[1], "", f"{left.num_bytes:,}", "", "", f"no: {left.found}", "")
+        table.add_row(
+            left.folder.split("/")[1], "", f"{left.num_bytes:,}", "", "", f"no: {left.found}", ""
+        )
     return table
 
 
 def damages(store: Store, checkpoints: list[Checkpoint]) -> Iterator[tuple[str, str | None]]:
-    """Reads every file of the checkpoints again; yields its key, and what is wrong with it or None."""
+    """Reads every file of the checkpoints again; yields its key, and what is wrong with it or
+    None."""
     with tempfile.TemporaryDirectory(prefix="hagane-verify-") as folder:
         for checkpoint in checkpoints:
             for entry in checkpoint.manifest.files:

@@ -1,5 +1,5 @@
-"""What dead attempts left under checkpoints/, and uploads broken off anywhere in the run -> found, and on request removed; never a file
-that a manifest names."""
+"""What dead attempts left under checkpoints/, and uploads broken off anywhere in the run -> found,
+and on request removed; never a file that a manifest names."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +25,8 @@ class Orphans:
 
 
 def find_orphans(store: Store, *, older_than: timedelta, now: datetime) -> Orphans:
-    """What no reader will ever look at, from attempts that wrote nothing for so long: a training at work is left alone."""
+    """What no reader will ever look at, from attempts that wrote nothing for so long: a training at
+    work is left alone."""
     attempts: dict[str, list[StoredObject]] = {}
     for found in store.list(f"{CHECKPOINTS}/"):
         parts = found.key.split("/")
@@ -35,14 +36,17 @@ def find_orphans(store: Store, *, older_than: timedelta, now: datetime) -> Orpha
     for attempt, its in attempts.items():
         if max(found.written for found in its) < now - older_than:
             kept = kept_prefixes(store, "/".join(attempt.split("/")[:2]))
-            objects += [found for found in its if not any(found.key.startswith(start) for start in kept)]
+            objects += [
+                found for found in its if not any(found.key.startswith(start) for start in kept)
+            ]
     unfinished = (left for left in store.unfinished() if left.begun < now - older_than)
     return Orphans(tuple(objects), tuple(unfinished))
 
 
 def kept_prefixes(store: Store, folder: str) -> set[str]:
-    """What the keys of a committed checkpoint begin with: its manifest, and the attempt that the manifest names. All of its folder
-    where the manifest cannot be read: a resume decides what becomes of that."""
+    """What the keys of a committed checkpoint begin with: its manifest, and the attempt that the
+    manifest names. All of its folder where the manifest cannot be read: a resume decides what
+    becomes of that."""
     try:
         manifest = read_manifest(store, folder)
     except ObjectDamaged:

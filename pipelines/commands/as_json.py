@@ -28,13 +28,27 @@ def _plain(value: Any) -> Any:
 
 
 def status_json(store: Store, spec: RunSpec) -> dict[str, Any]:
-    """A run's folders, finished or not, its checkpoints, and how far its training in a cluster is."""
-    manifests = {name: read_manifest(store, name) for name in finished_folders(spec.training.method)}
+    """A run's folders, finished or not, its checkpoints, and how far its training in a cluster
+    is."""
+    manifests = {
+        name: read_manifest(store, name) for name in finished_folders(spec.training.method)
+    }
     folders = [
-        {"folder": name, "finished": found is not None, "facts": {} if found is None else found.facts} for name, found in manifests.items()
+        {
+            "folder": name,
+            "finished": found is not None,
+            "facts": {} if found is None else found.facts,
+        }
+        for name, found in manifests.items()
     ]
     checkpoints = checkpoints_json(store, spec.checkpoints.keep)
-    return {"run": spec.name, "uri": store.uri, "folders": folders, "checkpoints": checkpoints, "training": _progress(store)}
+    return {
+        "run": spec.name,
+        "uri": store.uri,
+        "folders": folders,
+        "checkpoints": checkpoints,
+        "training": _progress(store),
+    }
 
 
 def _progress(store: Store) -> Any:
@@ -61,7 +75,12 @@ def checkpoints_json(store: Store, keep: KeepSpec) -> list[dict[str, Any]]:
         for each in committed
     ]
     left = [
-        {"folder": each.folder, "num_bytes": each.num_bytes, "committed": False, "found": each.found}
+        {
+            "folder": each.folder,
+            "num_bytes": each.num_bytes,
+            "committed": False,
+            "found": each.found,
+        }
         for each in not_committed(store, committed)
     ]
     return whole + left

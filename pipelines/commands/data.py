@@ -8,13 +8,20 @@ from pipelines.commands.options import Overrides
 
 
 def data(
-    place: Annotated[str, typer.Argument(metavar="SPEC|FILE", help="A run's spec (YAML), or a file, folder or pattern of records.")],
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC|FILE",
+            help="A run's spec (YAML), or a file, folder or pattern of records.",
+        ),
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Show what training data is, before anything is paid for.
 
-    Of a file of records: its form, counts, roles, copies, equal questions, and the first and the longest conversation. Of a spec also
-    tokens, the share that fits each row length, warnings, and samples with what is trained on marked.
+    Of a file of records: its form, counts, roles, copies, equal questions, and the first and the
+    longest conversation. Of a spec also tokens, the share that fits each row length, warnings, and
+    samples with what is trained on marked.
     """
     from pipelines.programs.component_program import output_of
 

@@ -1,4 +1,5 @@
-"""Arguments and options that several commands of `hagane` have, and their defaults. Imported for `--help`."""
+"""Arguments and options that several commands of `hagane` have, and their defaults. Imported for
+`--help`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +13,21 @@ SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The run's spec, 
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="A.B=VALUE", help="Set a field of the spec, e.g. `--set training.epochs=5`. May be repeated; the last wins."
+        "--set",
+        metavar="A.B=VALUE",
+        help=(
+            "Set a field of the spec, e.g. `--set training.epochs=5`. May be repeated; the last "
+            "wins."
+        ),
     ),
 ]
-RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="The run: its spec, a YAML file, or its URI such as s3://bucket/runs/demo.")]
+RunPlace = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="The run: its spec, a YAML file, or its URI such as s3://bucket/runs/demo.",
+    ),
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

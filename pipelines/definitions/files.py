@@ -1,14 +1,18 @@
-"""The compiled pipeline <-> files in Git: a Pipeline and a PipelineVersion (pipelines.kubeflow.org/v2beta1), one object a file.
+"""The compiled pipeline <-> files in Git: a Pipeline and a PipelineVersion
+(pipelines.kubeflow.org/v2beta1), one object a file.
 
-    DIR/pipelines/hagane-finetune.yaml                   first: the server refuses a version of a pipeline that it does not have
-    DIR/versions/hagane-finetune-<12 hex digits>.yaml    named after its content, since a version can never be changed
+    DIR/pipelines/hagane-finetune.yaml                   first: the server refuses a version of a
+    pipeline that it does not have DIR/versions/hagane-finetune-<12 hex digits>.yaml    named after
+    its content, since a version can never be changed
 
-In KFP's Kubernetes-native mode its REST API makes the object of a version `<pipeline>-<version>`, with the version's name in
-spec.versionName (backend/src/crd/kubernetes/v2beta1/pipelineversion_types.go, NewPipelineVersionName); so do these files, that a
-version which Git and `hagane submit` both bring is one object.
+In KFP's Kubernetes-native mode its REST API makes the object of a version `<pipeline>-<version>`,
+with the version's name in spec.versionName
+(backend/src/crd/kubernetes/v2beta1/pipelineversion_types.go, NewPipelineVersionName); so do these
+files, that a version which Git and `hagane submit` both bring is one object.
 
-The same folder serves KFP in Kubernetes-native mode, where Argo CD, Flux or kubectl apply it, and its database mode, where
-`hagane apply` sends it. Files of older versions stay: schedules and past runs refer to their versions by name.
+The same folder serves KFP in Kubernetes-native mode, where Argo CD, Flux or kubectl apply it, and
+its database mode, where `hagane apply` sends it. Files of older versions stay: schedules and past
+runs refer to their versions by name.
 """
 
 from collections.abc import Iterator
@@ -29,8 +33,12 @@ MOST_BYTES = 2 * 1024 * 1024
 """Of a file: ten times the pipeline of today."""
 LABELS = {"app.kubernetes.io/name": "hagane", "app.kubernetes.io/managed-by": "hagane"}
 WAVES = {"Pipeline": "0", "PipelineVersion": "1"}
-UNPRUNED = {"argocd.argoproj.io/sync-options": "Prune=false", "kustomize.toolkit.fluxcd.io/prune": "disabled"}
-"""A file taken out of Git removes nothing from the cluster: a version may have schedules, and with a Pipeline go all its versions."""
+UNPRUNED = {
+    "argocd.argoproj.io/sync-options": "Prune=false",
+    "kustomize.toolkit.fluxcd.io/prune": "disabled",
+}
+"""A file taken out of Git removes nothing from the cluster: a version may have schedules, and with
+a Pipeline go all its versions."""
 Change = Literal["written", "unchanged", "removed"]
 
 
@@ -72,7 +80,11 @@ class Definition:
         metadata["annotations"] = {"argocd.argoproj.io/sync-wave": WAVES[self.kind], **UNPRUNED}
         spec: dict[str, Any] = {"displayName": self.display_name, "description": self.description}
         if self.kind == "PipelineVersion":
-            spec |= {"versionName": self.name, "pipelineName": self.pipeline, "pipelineSpec": self.documents[0]}
+            spec |= {
+                "versionName": self.name,
+                "pipelineName": self.pipeline,
+                "pipelineSpec": self.documents[0],
+            }
             if len(self.documents) > 1:
                 spec["platformSpec"] = self.documents[1]
         return {"apiVersion": API_VERSION, "kind": self.kind, "metadata": metadata, "spec": spec}
@@ -82,9 +94,18 @@ class Definition:
         return yaml.safe_dump(self.manifest(), sort_keys=False, allow_unicode=True, width=120)
 
 
-def definitions_of(compiled: CompiledPipeline, namespace: str | None) -> tuple[Definition, Definition]:
+def definitions_of(
+    compiled: CompiledPipeline, namespace: str | None
+) -> tuple[Definition, Definition]:
     """The pipeline and the version that stand for this content."""
-    pipeline = Definition("Pipeline", compiled.name, namespace, compiled.name, compiled.display_name, compiled.description)
+    pipeline = Definition(
+        "Pipeline",
+        compiled.name,
+        namespace,
+        compiled.name,
+        compiled.display_name,
+        compiled.description,
+    )
     version = Definition(
         "PipelineVersion",
         compiled.version_name,
@@ -97,10 +118,14 @@ def definitions_of(compiled: CompiledPipeline, namespace: str | None) -> tuple[D
     return pipeline, version
 
 
-def write_definitions(folder: Path, compiled: CompiledPipeline, namespace: str | None, *, prune: bool) -> Iterator[tuple[str, Change]]:
-    """Both files are in the folder, each whole or not at all; gives every file and what became of it.
+def write_definitions(
+    folder: Path, compiled: CompiledPipeline, namespace: str | None, *, prune: bool
+) -> Iterator[tuple[str, Change]]:
+    """Both files are in the folder, each whole or not at all; gives every file and what became of
+    it.
 
-    Without a namespace, the one that is in the folder stays. With `prune`, files of this pipeline's other versions are gone.
+    Without a namespace, the one that is in the folder stays. With `prune`, files of this pipeline's
+    other versions are gone.
     """
     wanted = definitions_of(compiled, namespace or _namespace_of(folder, compiled.name))
     for each in wanted:
@@ -114,13 +139,18 @@ def write_definitions(folder: Path, compiled: CompiledPipeline, namespace: str |
     if prune:
         names = {each.name for each in wanted}
         for other in read_definitions(folder):
-            if other.kind == "PipelineVersion" and other.pipeline == compiled.name and other.name not in names:
+            if (
+                other.kind == "PipelineVersion"
+                and other.pipeline == compiled.name
+                and other.name not in names
+            ):
                 (folder / other.path).unlink()
                 yield other.path, "removed"
 
 
 def check_fresh(folder: Path, compiled: CompiledPipeline, namespace: str | None) -> None:
-    """The folder has both files as the pipeline at hand is compiled to. Older versions are no matter.
+    """The folder has both files as the pipeline at hand is compiled to. Older versions are no
+    matter.
 
     Raises:
         RunFailed: one line for each file that is missing or stale.
@@ -129,9 +159,15 @@ def check_fresh(folder: Path, compiled: CompiledPipeline, namespace: str | None)
     for each in definitions_of(compiled, namespace or _namespace_of(folder, compiled.name)):
         file = folder / each.path
         if not file.is_file():
-            lines.append(f"{file}: is not there; run hagane compile --manifests {folder} and commit what it writes")
+            lines.append(
+                f"{file}: is not there; run hagane compile --manifests {folder} and commit what it "
+                "writes"
+            )
         elif file.read_text(encoding="utf-8") != each.text():
-            lines.append(f"{file}: is stale; run hagane compile --manifests {folder} and commit what it writes")
+            lines.append(
+                f"{file}: is stale; run hagane compile --manifests {folder} and commit what it "
+                "writes"
+            )
     if lines:
         raise RunFailed(*lines)
 
@@ -140,7 +176,8 @@ def read_definitions(folder: Path) -> list[Definition]:
     """What the folder defines, pipelines first.
 
     Raises:
-        SpecError: it holds none, or a file is no such object, or a version is not what its name says; one line each.
+        SpecError: it holds none, or a file is no such object, or a version is not what its name
+            says; one line each.
     """
     found: list[Definition] = []
     problems: list[str] = []
@@ -152,19 +189,26 @@ def read_definitions(folder: Path) -> list[Definition]:
                 problems += error.problems
     known = {each.name for each in found if each.kind == "Pipeline"}
     problems += [
-        f"{folder / each.path}: is of pipeline {each.pipeline!r}, which no file in {folder / 'pipelines'} defines"
+        (
+            f"{folder / each.path}: is of pipeline {each.pipeline!r}, which no file in "
+            f"{folder / 'pipelines'} defines"
+        )
         for each in found
         if each.pipeline not in known
     ]
     if not found and not problems:
-        problems.append(f"{folder}: holds no pipelines/*.yaml or versions/*.yaml; hagane compile --manifests {folder} writes them")
+        problems.append(
+            f"{folder}: holds no pipelines/*.yaml or versions/*.yaml; hagane compile --manifests "
+            f"{folder} writes them"
+        )
     if problems:
         raise SpecError(*problems)
     return found
 
 
 def from_manifest(tree: dict[str, Any]) -> Definition:
-    """The definition in an object of either kind, from a file or a cluster. Raises KeyError, TypeError for other objects."""
+    """The definition in an object of either kind, from a file or a cluster. Raises KeyError,
+    TypeError for other objects."""
     kind, metadata, spec = tree["kind"], tree["metadata"], tree.get("spec") or {}
     if tree["apiVersion"] != API_VERSION or kind not in FOLDERS:
         raise KeyError(kind)
@@ -174,7 +218,9 @@ def from_manifest(tree: dict[str, Any]) -> Definition:
     pipeline = spec["pipelineName"] if kind == "PipelineVersion" else metadata["name"]
     return Definition(
         kind,
-        _logical_name(metadata["name"], spec, pipeline) if kind == "PipelineVersion" else metadata["name"],
+        _logical_name(metadata["name"], spec, pipeline)
+        if kind == "PipelineVersion"
+        else metadata["name"],
         metadata.get("namespace"),
         pipeline,
         spec.get("displayName", metadata["name"]),
@@ -187,7 +233,11 @@ def _logical_name(object_name: str, spec: dict[str, Any], pipeline: str) -> str:
     """A version's name as KFP has it, also where a server keeps no versionName."""
     if spec.get("versionName"):
         return spec["versionName"]
-    return object_name.removeprefix(f"{pipeline}-") if object_name.startswith(f"{pipeline}-{pipeline}-") else object_name
+    return (
+        object_name.removeprefix(f"{pipeline}-")
+        if object_name.startswith(f"{pipeline}-{pipeline}-")
+        else object_name
+    )
 
 
 def _namespace_of(folder: Path, pipeline: str) -> str | None:
@@ -200,7 +250,8 @@ def _read(file: Path) -> Definition:
         read = from_manifest(read_yaml(file, most_bytes=MOST_BYTES).tree)
     except (KeyError, TypeError, AttributeError):
         raise SpecError(
-            f"{file}: is no Pipeline or PipelineVersion of {API_VERSION}; hagane compile --manifests writes these files"
+            f"{file}: is no Pipeline or PipelineVersion of {API_VERSION}; hagane compile "
+            "--manifests writes these files"
         ) from None
     if read.path != f"{file.parent.name}/{file.name}":
         raise SpecError(f"{file}: holds {read.kind} {read.name!r}, whose file is {read.path}")
@@ -208,7 +259,7 @@ def _read(file: Path) -> Definition:
         actual = CompiledPipeline(read.documents)
         if actual.version_name != read.name:
             raise SpecError(
-                f"{file}: was changed by hand: its content is version {actual.version_name}; change the pipeline, then run "
-                "hagane compile --manifests"
+                f"{file}: was changed by hand: its content is version {actual.version_name}; "
+                "change the pipeline, then run hagane compile --manifests"
             )
     return read

@@ -1,4 +1,5 @@
-"""A compiled pipeline and the names that stand for it. Without kfp, which takes half a second to import."""
+"""A compiled pipeline and the names that stand for it. Without kfp, which takes half a second to
+import."""
 
 import hashlib
 from dataclasses import dataclass
@@ -39,12 +40,14 @@ class CompiledPipeline:
 
     @cached_property
     def version(self) -> str:
-        """12 hex digits of the sha256 of its bytes, so that another image, step or default is another version."""
+        """12 hex digits of the sha256 of its bytes, so that another image, step or default is
+        another version."""
         return hashlib.sha256(self.content).hexdigest()[:12]
 
     @property
     def version_name(self) -> str:
-        """What this content is called in KFP: with the pipeline's name, as Kubernetes knows versions of all pipelines side by side."""
+        """What this content is called in KFP: with the pipeline's name, as Kubernetes knows
+        versions of all pipelines side by side."""
         return f"{self.name}-{self.version}"
 
     @property
@@ -55,4 +58,10 @@ class CompiledPipeline:
     @property
     def images(self) -> list[str]:
         """Every image that a step of it runs in."""
-        return sorted({each["container"]["image"] for each in self.spec["deploymentSpec"]["executors"].values() if "container" in each})
+        return sorted(
+            {
+                each["container"]["image"]
+                for each in self.spec["deploymentSpec"]["executors"].values()
+                if "container" in each
+            }
+        )

@@ -13,7 +13,8 @@ from pipelines.finetune.pipeline import finetune
 
 
 def compiled_pipeline() -> CompiledPipeline:
-    """The pipeline as this code has it, with the images of images/images.yaml or `$HAGANE_IMAGES`."""
+    """The pipeline as this code has it, with the images of images/images.yaml or
+    `$HAGANE_IMAGES`."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(finetune, str(raw))  # pyright: ignore[reportArgumentType] - @dsl.pipeline makes it a component
@@ -26,7 +27,8 @@ def compiled_pipeline() -> CompiledPipeline:
 
 
 def _without_comments(source: str) -> str:
-    """A component's source as KFP ships it, without comments and with one spelling of its lines: another comment is no other version."""
+    """A component's source as KFP ships it, without comments and with one spelling of its lines:
+    another comment is no other version."""
     return f"\n{ast.unparse(ast.parse(source))}\n\n"
 
 

@@ -4,15 +4,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 BRACES = "{{"
-"""Argo Workflows reads `{{…}}` in a workflow's arguments as its own (docs/variables.md there): KFP hands parameters to it as they
-are, so that `{{workflow.uid}}` is replaced, `{{=1+1}}` evaluated, and `{{inputs.x}}` refused as the run is created."""
+"""Argo Workflows reads `{{…}}` in a workflow's arguments as its own (docs/variables.md there): KFP
+hands parameters to it as they are, so that `{{workflow.uid}}` is replaced, `{{=1+1}}` evaluated,
+and `{{inputs.x}}` refused as the run is created."""
 
 
 def parameter_problems(parameters: Mapping[str, Any], *, where: str = "") -> list[str]:
-    """A line for each text or key of a run's parameters that Argo Workflows would take for a variable of its own."""
+    """A line for each text or key of a run's parameters that Argo Workflows would take for a
+    variable of its own."""
     return [
-        f"{name}: found {text[:80]!r}, allowed text without {BRACES!r}, which Argo Workflows would replace in a cluster. "
-        "Fix: put a space between the two braces"
+        f"{name}: found {text[:80]!r}, allowed text without {BRACES!r}, which Argo Workflows would "
+        "replace in a cluster. Fix: put a space between the two braces"
         for name, text in texts_of(parameters, where)
         if BRACES in text
     ]

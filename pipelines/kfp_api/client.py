@@ -1,8 +1,9 @@
 """Talking to Kubeflow Pipelines through its published client, each failure told in one line.
 
-The generated half of it, kfp_server_api, is used throughout. `kfp.Client` on top of it prints links, reads and writes
-~/.config/kfp/context.json, waits for no time limit, asks five times five seconds long whether a server that refuses is there, does not
-take a canceled run for one that is over, and cannot start the latest version or set caching where a version is named.
+The generated half of it, kfp_server_api, is used throughout. `kfp.Client` on top of it prints
+links, reads and writes ~/.config/kfp/context.json, waits for no time limit, asks five times five
+seconds long whether a server that refuses is there, does not take a canceled run for one that is
+over, and cannot start the latest version or set caching where a version is named.
 """
 
 import json
@@ -36,7 +37,8 @@ CONNECT_S = 10.0
 PAGE_SIZE = 200
 """The most that the server gives at once (backend/src/apiserver/list)."""
 NO_REASON = "Failed to create a pipeline version"
-"""All that the upload of a version says when the pipeline is not there, or one is not allowed to."""
+"""All that the upload of a version says when the pipeline is not there, or one is not allowed
+to."""
 INTERNAL = "Internal Server Error"
 """All that the details of an answer of status 500 say; the sentence stands in its message."""
 FINISHED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
@@ -49,12 +51,14 @@ OLDEST = (2, 14)
 """Version of the server that takes the pipeline. 2.14 to 2.17 were read, 2.17.0 was run."""
 _OLDEST_TEXT = ".".join(map(str, OLDEST))
 CANCEL = "run_service_terminate_run"
-"""The one change that an older server is asked for as well: a run that is there may be cancelled."""
+"""The one change that an older server is asked for as well: a run that is there may be
+cancelled."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """What `healthz` says, by the API server or, through the UI's address, by the UI's, which spells it otherwise."""
+    """What `healthz` says, by the API server or, through the UI's address, by the UI's, which
+    spells it otherwise."""
 
     multi_user: bool
     pipeline_store: str
@@ -84,7 +88,8 @@ def health_of(answer: dict[str, Any]) -> Health:
 
 
 class KfpClient:
-    """A server of KFP. `ask` calls any function of its generated API; what goes wrong is a KfpError."""
+    """A server of KFP. `ask` calls any function of its generated API; what goes wrong is a
+    KfpError."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -95,9 +100,14 @@ class KfpClient:
             settings.refresh_api_key_hook = self._refresh_token
         if connection.ca_file is not None:
             settings.ssl_ca_cert = str(connection.ca_file)
-        # Only what never reached the server is sent again; a page to log in, to which proxies lead, is no answer.
-        settings.retries = urllib3.Retry(connect=2, read=0, redirect=0, status=0, other=0, backoff_factor=0.3)
-        logging.getLogger("urllib3").setLevel(logging.ERROR)  # after Configuration, which sets it: each retry would be a line on the screen
+        # Only what never reached the server is sent again; a page to log in, to which proxies lead,
+        # is no answer.
+        settings.retries = urllib3.Retry(
+            connect=2, read=0, redirect=0, status=0, other=0, backoff_factor=0.3
+        )
+        logging.getLogger("urllib3").setLevel(
+            logging.ERROR
+        )  # after Configuration, which sets it: each retry would be a line on the screen
         self._api = kfp_server_api.ApiClient(settings)
         self._has_changed = False
         self.experiments = kfp_server_api.ExperimentServiceApi(self._api)
@@ -107,12 +117,15 @@ class KfpClient:
         self.recurring_runs = kfp_server_api.RecurringRunServiceApi(self._api)
 
     def ask(self, doing: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """What the server answers to one of the generated functions. `doing` says to the user what was asked: `list runs`.
+        """What the server answers to one of the generated functions. `doing` says to the user what
+        was asked: `list runs`.
 
         Raises:
-            KfpError: no answer, none of KFP's, or one that is no; one line. Its exit code is 1 once this client changed something.
-                Or the server is older than OLDEST, and the question would change it; it was not sent.
-            SpecError: an object among the arguments breaks the server's rules (kfp_limits.py); it was not sent.
+            KfpError: no answer, none of KFP's, or one that is no; one line. Its exit code is 1 once
+                this client changed something. Or the server is older than OLDEST, and the question
+                would change it; it was not sent.
+            SpecError: an object among the arguments breaks the server's rules (kfp_limits.py); it
+                was not sent.
         """
         for sent in arguments:
             check_sent(sent)
@@ -124,7 +137,10 @@ class KfpClient:
         except KfpError as error:
             if changes and isinstance(error, KfpUnreachable) and error.may_be_obeyed:
                 self._has_changed = True
-                error = KfpUnreachable(f"{error.problems[0]}; it may have been obeyed all the same: look with `hagane runs` first")
+                error = KfpUnreachable(
+                    f"{error.problems[0]}; it may have been obeyed all the same: look with `hagane "
+                    "runs` first"
+                )
             if self._has_changed:
                 error.exit_code = RunFailed.exit_code
             raise error from None
@@ -151,30 +167,48 @@ class KfpClient:
         kind = (self._api.last_response.getheader("content-type") or "").partition(";")[0]
         if "json" not in kind and not (kind == "text/plain" and doing.startswith(READ_LOG)):
             raise KfpUnreachable(
-                f"{self._where(doing)}: the answer is {kind or 'of no type'}, not KFP's; "
-                "a proxy's page to log in has this form: set HAGANE_KFP_TOKEN or --token-file, and check the address"
+                f"{self._where(doing)}: the answer is {kind or 'of no type'}, not KFP's; a proxy's "
+                "page to log in has this form: set HAGANE_KFP_TOKEN or --token-file, and check "
+                "the address"
             )
 
-    def pages(self, doing: str, call: Callable[..., Any], items: str, *arguments: Any, **options: Any) -> Iterator[Any]:
-        """Everything that one of the generated list functions gives, page by page. `items` is the answer's field, such as `runs`.
+    def pages(
+        self, doing: str, call: Callable[..., Any], items: str, *arguments: Any, **options: Any
+    ) -> Iterator[Any]:
+        """Everything that one of the generated list functions gives, page by page. `items` is the
+        answer's field, such as `runs`.
 
-        A token keeps the filter. Sent again beside it, a filter of several values is refused, as the server compares them wrongly
-        (backend/src/apiserver/list/list.go, Matches).
+        A token keeps the filter. Sent again beside it, a filter of several values is refused, as
+        the server compares them wrongly (backend/src/apiserver/list/list.go, Matches).
         """
         page = self.ask(doing, call, *arguments, page_size=PAGE_SIZE, **options)
         yield from getattr(page, items) or ()
         rest = {name: value for name, value in options.items() if name != "filter"}
         while page.next_page_token:
-            page = self.ask(doing, call, *arguments, page_token=page.next_page_token, page_size=PAGE_SIZE, **rest)
+            page = self.ask(
+                doing,
+                call,
+                *arguments,
+                page_token=page.next_page_token,
+                page_size=PAGE_SIZE,
+                **rest,
+            )
             yield from getattr(page, items) or ()
 
     def node_log(self, run_id: str, node: str) -> str:
-        """What the pod of a node of a run printed, or the server's error as JSON where it has no log of such a node."""
+        """What the pod of a node of a run printed, or the server's error as JSON where it has no
+        log of such a node."""
 
         def read_node_get_log(_request_timeout: tuple[float, float]) -> None:
             path = "/apis/v1alpha1/runs/{run}/nodes/{node}/log"  # in no published client
             with suppress(UnicodeDecodeError):  # a pod may print any bytes
-                self._api.call_api(path, "GET", {"run": run_id, "node": node}, auth_settings=["Bearer"], _request_timeout=_request_timeout)
+                self._api.call_api(
+                    path,
+                    "GET",
+                    {"run": run_id, "node": node},
+                    auth_settings=["Bearer"],
+                    _request_timeout=_request_timeout,
+                )
 
         self.ask(f"{READ_LOG} of {node}", read_node_get_log)
         content: str | bytes = self._api.last_response.data
@@ -183,7 +217,10 @@ class KfpClient:
     @cached_property
     def health(self) -> Health:
         """What the server says of itself."""
-        self.ask("look whether it is there", kfp_server_api.HealthzServiceApi(self._api).healthz_service_get_healthz)
+        self.ask(
+            "look whether it is there",
+            kfp_server_api.HealthzServiceApi(self._api).healthz_service_get_healthz,
+        )
         return health_of(json.loads(self._api.last_response.data))
 
     @property
@@ -192,17 +229,19 @@ class KfpClient:
         if not self.health.is_old:
             return None
         return (
-            f"KFP at {self.connection.endpoint}: found version {self.health.tag_name}, older than {_OLDEST_TEXT}: runs and schedules can "
-            "be shown and runs be cancelled; submit, apply and whatever else changes the server is refused"
+            f"KFP at {self.connection.endpoint}: found version {self.health.tag_name}, older than "
+            f"{_OLDEST_TEXT}: runs and schedules can be shown and runs be cancelled; submit, apply "
+            "and whatever else changes the server is refused"
         )
 
     def check_version(self) -> None:
         """Raises KfpError where the server is older than the oldest that takes this pipeline."""
         if self.health.is_old:
             raise KfpError(
-                f"KFP at {self.connection.endpoint}: found version {self.health.tag_name}, allowed {_OLDEST_TEXT} or newer: the drivers of "
-                "older ones refuse the pipeline's optional secrets, so its first step fails (kubeflow/pipelines#12495). "
-                "Fix: upgrade the server"
+                f"KFP at {self.connection.endpoint}: found version {self.health.tag_name}, allowed "
+                f"{_OLDEST_TEXT} or newer: the drivers of older ones refuse the pipeline's "
+                "optional secrets, so its first step fails (kubeflow/pipelines#12495). Fix: "
+                "upgrade the server"
             )
 
     @property
@@ -212,7 +251,8 @@ class KfpClient:
 
     @cached_property
     def namespace(self) -> str | None:
-        """The namespace to send along: None where the server has one user, which it refuses to be told of.
+        """The namespace to send along: None where the server has one user, which it refuses to be
+        told of.
 
         Raises:
             KfpError: the server has many users, and no namespace is named.
@@ -221,7 +261,8 @@ class KfpClient:
             return None
         if self.connection.namespace is None:
             raise KfpError(
-                f"KFP at {self.connection.endpoint}: keeps users apart by namespace; set --namespace or HAGANE_KFP_NAMESPACE to yours"
+                f"KFP at {self.connection.endpoint}: keeps users apart by namespace; set "
+                "--namespace or HAGANE_KFP_NAMESPACE to yours"
             )
         return self.connection.namespace
 
@@ -237,7 +278,11 @@ class KfpClient:
         found = next(iter(listed), None)
         if found is None and make:
             asked = kfp_server_api.V2beta1Experiment(display_name=name, namespace=self.namespace)
-            found = self.ask(f"make experiment {name!r}", self.experiments.experiment_service_create_experiment, asked)
+            found = self.ask(
+                f"make experiment {name!r}",
+                self.experiments.experiment_service_create_experiment,
+                asked,
+            )
         return None if found is None else found.experiment_id
 
     def scope(self) -> dict[str, str]:
@@ -249,7 +294,8 @@ class KfpClient:
         return f"{self.connection.ui}/#/runs/details/{run_id}"
 
     def _refresh_token(self, settings: Any) -> None:
-        """Called before each request: a pod's token is another every hour, and a run may be followed for days."""
+        """Called before each request: a pod's token is another every hour, and a run may be
+        followed for days."""
         file = self.connection.token_file
         if file is not None and file.is_file():
             settings.api_key["authorization"] = file.read_text(encoding="utf-8").strip()
@@ -259,31 +305,59 @@ class KfpClient:
 
     def _refusal(self, doing: str, error: kfp_server_api.ApiException) -> KfpError:
         said = _said(error)
-        where = f"{self._where(doing)}: {said} ({error.status})" if said else f"{self._where(doing)}: {error.status} {error.reason}"
+        where = (
+            f"{self._where(doing)}: {said} ({error.status})"
+            if said
+            else f"{self._where(doing)}: {error.status} {error.reason}"
+        )
         if error.status == 401:
-            whose = "the token is not known there or has run out" if self.connection.token else "it wants a token"
+            whose = (
+                "the token is not known there or has run out"
+                if self.connection.token
+                else "it wants a token"
+            )
             return KfpError(f"{where}; {whose}: set HAGANE_KFP_TOKEN or --token-file")
         if error.status == 403:
-            within = f" in namespace {self.connection.namespace!r}" if self.connection.namespace else ""
-            return KfpError(f"{where}; you may not{within}: set --namespace to one of yours, or ask its admin for the role kubeflow-edit")
+            within = (
+                f" in namespace {self.connection.namespace!r}" if self.connection.namespace else ""
+            )
+            return KfpError(
+                f"{where}; you may not{within}: set --namespace to one of yours, or ask its admin "
+                "for the role kubeflow-edit"
+            )
         if error.status == 404 and said:
             return KfpMissing(where)
         if error.status == 404:
-            return KfpError(f"{where}; check that the address is KFP's API: behind Kubeflow's gateway it ends in /pipeline")
+            return KfpError(
+                f"{where}; check that the address is KFP's API: behind Kubeflow's gateway it ends "
+                "in /pipeline"
+            )
         if error.status == 409:
-            return KfpExists(f"{where}; something of this name is there: choose another, or run the same command again")
+            return KfpExists(
+                f"{where}; something of this name is there: choose another, or run the same "
+                "command again"
+            )
         if error.status and error.status >= 500:
-            failed = KfpError(f"{where}; the server failed: see the log of its deployment ml-pipeline, then run the same command again")
+            failed = KfpError(
+                f"{where}; the server failed: see the log of its deployment ml-pipeline, then run "
+                "the same command again"
+            )
             failed.may_pass = True
             return failed
         if error.status == 400 and said == NO_REASON:
-            return KfpError(f"{where}; KFP gives no reason: you may not upload here, or the pipeline is gone; look at its log, ml-pipeline")
+            return KfpError(
+                f"{where}; KFP gives no reason: you may not upload here, or the pipeline is gone; "
+                "look at its log, ml-pipeline"
+            )
         return KfpError(where)
 
     def _cause(self, error: HTTPError) -> str:
         again = "run the same command again"
         if isinstance(error, ReadTimeoutError):
-            return f"no answer within {self.connection.timeout_s:g} s; {again}, or set HAGANE_KFP_TIMEOUT_S higher"
+            return (
+                f"no answer within {self.connection.timeout_s:g} s; {again}, or set "
+                "HAGANE_KFP_TIMEOUT_S higher"
+            )
         if isinstance(error, NameResolutionError):
             return "no host of this name; check the address"
         if isinstance(error, NewConnectionError):
@@ -294,9 +368,15 @@ class KfpClient:
             why = " ".join(str(error).split())
             if "WRONG_VERSION_NUMBER" in why:
                 return "it speaks http there, not https; begin the address with http://"
-            return f"TLS: {why}; set HAGANE_KFP_CA_FILE to the authority's certificate, or check that the address begins with https"
+            return (
+                f"TLS: {why}; set HAGANE_KFP_CA_FILE to the authority's certificate, or check that "
+                "the address begins with https"
+            )
         if isinstance(error, ResponseError):
-            return "it leads elsewhere, to a page to log in or from http to https; give a token, or the address itself"
+            return (
+                "it leads elsewhere, to a page to log in or from http to https; give a token, or "
+                "the address itself"
+            )
         if isinstance(error, ProtocolError):
             return f"the connection was broken off; {again}"
         return f"{type(error).__name__}; {again}"
@@ -308,7 +388,8 @@ def equals(key: str, value: str) -> str:
 
 
 def _said(error: kfp_server_api.ApiException) -> str:
-    """The server's own words: the gateway's status, or what the upload paths say; empty where a proxy answered."""
+    """The server's own words: the gateway's status, or what the upload paths say; empty where a
+    proxy answered."""
     try:
         body = json.loads(error.body or "")
     except ValueError:

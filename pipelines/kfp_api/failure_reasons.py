@@ -1,7 +1,8 @@
 """Why a run in KFP failed, in the words of the step that did.
 
-A server of KFP 2.17 says of no task why it failed. The step's own document in the run's folder does (components/shared/documents/failures.py);
-where the step could not write it, or the store cannot be read from here, the step's log that the server keeps.
+A server of KFP 2.17 says of no task why it failed. The step's own document in the run's folder does
+(components/shared/documents/failures.py); where the step could not write it, or the store cannot be
+read from here, the step's log that the server keeps.
 """
 
 from components.shared.documents.failures import StepFailure, read_failures
@@ -13,7 +14,8 @@ from pipelines.kfp_api.step_log import problems_in, read_step_log
 
 
 def reasons(kfp: KfpClient, view: RunView, run_uri: str | None) -> list[str]:
-    """A line or more for each step that failed, or for the run where none did. `run_uri`: its folder, if it is known."""
+    """A line or more for each step that failed, or for the run where none did. `run_uri`: its
+    folder, if it is known."""
     kept, unread = _read_kept(view, run_uri)
     cancelled = f"run {view.name!r} was cancelled at {local_time(view.cancelled_at)}"
     lines = [cancelled] if view.state == "cancelled" else []
@@ -30,13 +32,17 @@ def kept_failures(view: RunView, run_uri: str | None) -> dict[str, StepFailure]:
 
 
 def _read_kept(view: RunView, run_uri: str | None) -> tuple[dict[str, StepFailure], str]:
-    """As `kept_failures`, and why the run's folder cannot be read, as the end of a sentence; empty where it can."""
+    """As `kept_failures`, and why the run's folder cannot be read, as the end of a sentence; empty
+    where it can."""
     if run_uri is None:
         return {}, ""
     try:
         failures = read_failures(open_store(run_uri))
     except StoreError as error:
-        return {}, f", and its own words in {run_uri} cannot be read from here ({error.problems[0]})"
+        return (
+            {},
+            f", and its own words in {run_uri} cannot be read from here ({error.problems[0]})",
+        )
     return {each.step: each for each in failures if each.kfp_run in ("", view.id)}, ""
 
 
@@ -47,7 +53,9 @@ def _from_log(kfp: KfpClient, view: RunView, step: StepView, unread: str) -> lis
         log = None
     found = problems_in(log) if log else []
     # As every error of hagane: without keys in addresses.
-    return _lines(step.name, list(HaganeError(*found).problems)) or [f"{step.name}: failed, and KFP has no log of it{unread}"]
+    return _lines(step.name, list(HaganeError(*found).problems)) or [
+        f"{step.name}: failed, and KFP has no log of it{unread}"
+    ]
 
 
 def _lines(step: str, problems: list[str]) -> list[str]:

@@ -1,9 +1,10 @@
 """A run as KFP's server gives it -> where the run and each of its steps stand.
 
-A server of 2.17 lists Argo's nodes, about six for each step, in no order: the step's own, named as its task, with a driver
-(`claim-run-driver`), an `executor` and their tries (`claim-run(0)`). A time that is not there is a zero one, of 1970 or of the
-year 1. A run that was just created has no state; a node that was left out has none either. A run that was terminated ends as
-FAILED, and only its history has CANCELING. A step that was taken from KFP's cache is SUCCEEDED, its executor SKIPPED.
+A server of 2.17 lists Argo's nodes, about six for each step, in no order: the step's own, named as
+its task, with a driver (`claim-run-driver`), an `executor` and their tries (`claim-run(0)`). A time
+that is not there is a zero one, of 1970 or of the year 1. A run that was just created has no state;
+a node that was left out has none either. A run that was terminated ends as FAILED, and only its
+history has CANCELING. A step that was taken from KFP's cache is SUCCEEDED, its executor SKIPPED.
 """
 
 from collections.abc import Mapping
@@ -14,8 +15,12 @@ from typing import Any, Literal
 
 from components.shared.documents.failures import STEPS
 
-RunState = Literal["waiting", "running", "paused", "being cancelled", "succeeded", "failed", "cancelled"]
-StepState = Literal["waiting", "starting", "running", "succeeded", "done before", "failed", "cancelled", "not run"]
+RunState = Literal[
+    "waiting", "running", "paused", "being cancelled", "succeeded", "failed", "cancelled"
+]
+StepState = Literal[
+    "waiting", "starting", "running", "succeeded", "done before", "failed", "cancelled", "not run"
+]
 FIRST_YEAR = 2000
 """KFP is younger than any time before this year: it stands for none."""
 DRIVER = "-driver"
@@ -92,7 +97,11 @@ class RunView:
 
 def view_of(run: Any, names: Mapping[str, str]) -> RunView:
     """The run. `names`: what KFP may call a step's task -> the step."""
-    history = [(entry.state, moment_of(entry.update_time)) for entry in run.state_history or () if entry.state]
+    history = [
+        (entry.state, moment_of(entry.update_time))
+        for entry in run.state_history or ()
+        if entry.state
+    ]
     state = RUN_STATES.get(run.state, "waiting")
     cancelled_at = _cancelled_at(history, state)
     if state == "failed" and cancelled_at is not None:
@@ -138,11 +147,15 @@ def _cancelled_at(history: list[tuple[str, datetime | None]], state: RunState) -
 
 
 def _retried_at(history: list[tuple[str, datetime | None]]) -> datetime | None:
-    after = [moment for (before, _), (_, moment) in pairwise(history) if before in ("FAILED", "CANCELED")]
+    after = [
+        moment for (before, _), (_, moment) in pairwise(history) if before in ("FAILED", "CANCELED")
+    ]
     return after[-1] if after else None
 
 
-def _steps(tasks: list[Any], names: Mapping[str, str], *, is_over: bool, cancelled_at: datetime | None) -> tuple[StepView, ...]:
+def _steps(
+    tasks: list[Any], names: Mapping[str, str], *, is_over: bool, cancelled_at: datetime | None
+) -> tuple[StepView, ...]:
     nodes: dict[str, Any] = {}
     drivers: dict[str, Any] = {}
     for task in tasks:
@@ -155,7 +168,11 @@ def _steps(tasks: list[Any], names: Mapping[str, str], *, is_over: bool, cancell
     views = []
     for step in STEPS:
         node, driver = nodes.get(step), drivers.get(step)
-        view = _of_driver(step, driver, is_over=is_over) if node is None else _of_node(step, node, executors, is_over=is_over)
+        view = (
+            _of_driver(step, driver, is_over=is_over)
+            if node is None
+            else _of_node(step, node, executors, is_over=is_over)
+        )
         views.append(_if_cancelled(view, cancelled_at))
     return tuple(views)
 
@@ -179,7 +196,9 @@ def _of_node(step: str, node: Any, executors: list[Any], *, is_over: bool) -> St
             return StepView(step, "not run" if is_over else "waiting")
         case "SUCCEEDED" | "SKIPPED":
             is_cached = node.state == "SKIPPED" or any(each.state == "SKIPPED" for each in own)
-            return StepView(step, "done before" if is_cached else "succeeded", started, finished, log_nodes)
+            return StepView(
+                step, "done before" if is_cached else "succeeded", started, finished, log_nodes
+            )
         case "FAILED" | "CANCELED":
             return StepView(step, "failed", started, finished, log_nodes)
         case "PENDING":
@@ -189,16 +208,34 @@ def _of_node(step: str, node: Any, executors: list[Any], *, is_over: bool) -> St
 
 
 def _if_cancelled(view: StepView, cancelled_at: datetime | None) -> StepView:
-    """A step that failed after the run was terminated did so for that reason; the exit task begins only then."""
-    if view.name == EXIT or view.state != "failed" or cancelled_at is None or view.finished is None or view.finished < cancelled_at:
+    """A step that failed after the run was terminated did so for that reason; the exit task begins
+    only then."""
+    if (
+        view.name == EXIT
+        or view.state != "failed"
+        or cancelled_at is None
+        or view.finished is None
+        or view.finished < cancelled_at
+    ):
         return view
     return StepView(view.name, "cancelled", view.started, view.finished, view.log_nodes)
 
 
 def _failed_drivers(tasks: list[Any]) -> tuple[StepView, ...]:
-    failed = [task for task in tasks if task.state == "FAILED" and (task.display_name or "").endswith(DRIVER)]
+    failed = [
+        task
+        for task in tasks
+        if task.state == "FAILED" and (task.display_name or "").endswith(DRIVER)
+    ]
     return tuple(
-        StepView(task.display_name, "failed", moment_of(task.start_time), moment_of(task.end_time), _children(task)) for task in failed
+        StepView(
+            task.display_name,
+            "failed",
+            moment_of(task.start_time),
+            moment_of(task.end_time),
+            _children(task),
+        )
+        for task in failed
     )
 
 

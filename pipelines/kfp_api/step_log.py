@@ -1,8 +1,10 @@
-"""The log of a step in KFP, through the API server, which has it as long as the pod or its archive is there.
+"""The log of a step in KFP, through the API server, which has it as long as the pod or its archive
+is there.
 
-`GET /apis/v1alpha1/runs/RUN/nodes/NODE/log` (kubeflow/pipelines 2.17, backend/src/apiserver/server/run_log_server.go) is in no
-published client. It answers a node that it does not know with status 200 and an error as JSON. It does not pass `follow` on, so
-a log is followed by asking again.
+`GET /apis/v1alpha1/runs/RUN/nodes/NODE/log` (kubeflow/pipelines 2.17,
+backend/src/apiserver/server/run_log_server.go) is in no published client. It answers a node that it
+does not know with status 200 and an error as JSON. It does not pass `follow` on, so a log is
+followed by asking again.
 """
 
 import ast
@@ -34,7 +36,9 @@ def read_step_log(kfp: KfpClient, run_id: str, step: StepView) -> str | None:
         except KfpUnreachable:
             raise
         except KfpError as error:
-            refused = refused if error.may_pass else error  # a later server says 500 of a node that it does not know
+            refused = (
+                refused if error.may_pass else error
+            )  # a later server says 500 of a node that it does not know
             continue
         if not _is_error(text):
             return text
@@ -61,7 +65,8 @@ def follow_step_log(kfp: KfpClient, look: Callable[[], RunView], name: str) -> I
 
 
 def problems_in(log: str) -> list[str]:
-    """The problems that the step's last `failed` event gives; else its last line, which a crash ends with; else none."""
+    """The problems that the step's last `failed` event gives; else its last line, which a crash
+    ends with; else none."""
     lines = [line.rstrip() for line in log.splitlines() if line.strip()]
     for line in reversed(lines):
         problems = _problems_of(line)
@@ -109,5 +114,7 @@ def step_log(kfp: KfpClient, view: RunView, name: str) -> str:
             why = "it has no pod"
         elif state == "running":
             why = "its pod has said nothing that KFP can read yet; try again, or see its page"
-        raise KfpError(f"KFP at {kfp.connection.endpoint}: has no log of {name}, which is {state!r}: {why}")
+        raise KfpError(
+            f"KFP at {kfp.connection.endpoint}: has no log of {name}, which is {state!r}: {why}"
+        )
     return text

@@ -15,7 +15,8 @@ from pipelines.kfp_api.client import KfpClient, equals
 from pipelines.kfp_api.limits import name_problems, tag_problems
 
 TAGS = {"managed-by": "hagane"}
-"""On each version that is uploaded from here, where the server keeps tags. A key holds no dot (kfp_limits.py)."""
+"""On each version that is uploaded from here, where the server keeps tags. A key holds no dot
+(kfp_limits.py)."""
 
 
 @dataclass(frozen=True)
@@ -30,42 +31,69 @@ class UploadedVersion:
 
 
 def ensure_version(kfp: KfpClient, pipeline: CompiledPipeline) -> UploadedVersion:
-    """The version of this content is in KFP; its name is made of the content, so one of the same name is not sent again.
+    """The version of this content is in KFP; its name is made of the content, so one of the same
+    name is not sent again.
 
     Raises:
         KfpError: the server did not take it.
     """
-    pipeline_id, _ = ensure_pipeline(kfp, pipeline.name, display_name=pipeline.display_name, description=pipeline.description)
+    pipeline_id, _ = ensure_pipeline(
+        kfp, pipeline.name, display_name=pipeline.display_name, description=pipeline.description
+    )
     found = find_version(kfp, pipeline_id, pipeline.version_name)
     if found is not None:
-        return UploadedVersion(pipeline_id, found.pipeline_version_id, pipeline.version_name, is_new=False)
+        return UploadedVersion(
+            pipeline_id, found.pipeline_version_id, pipeline.version_name, is_new=False
+        )
     try:
-        made = upload_version(kfp, pipeline_id, pipeline.version_name, pipeline.content, description=pipeline.version_description)
+        made = upload_version(
+            kfp,
+            pipeline_id,
+            pipeline.version_name,
+            pipeline.content,
+            description=pipeline.version_description,
+        )
     except KfpExists:  # somebody else's submit was faster by a moment
         found = find_version(kfp, pipeline_id, pipeline.version_name)
         if found is None:
             raise
-        return UploadedVersion(pipeline_id, found.pipeline_version_id, pipeline.version_name, is_new=False)
-    return UploadedVersion(pipeline_id, made.pipeline_version_id, pipeline.version_name, is_new=True)
+        return UploadedVersion(
+            pipeline_id, found.pipeline_version_id, pipeline.version_name, is_new=False
+        )
+    return UploadedVersion(
+        pipeline_id, made.pipeline_version_id, pipeline.version_name, is_new=True
+    )
 
 
 def find_pipeline(kfp: KfpClient, name: str) -> Any:
     """The pipeline of this name; None where there is none."""
     within = kfp.scope()
     try:
-        return kfp.ask(f"look for pipeline {name}", kfp.pipelines.pipeline_service_get_pipeline_by_name, name, **within)
+        return kfp.ask(
+            f"look for pipeline {name}",
+            kfp.pipelines.pipeline_service_get_pipeline_by_name,
+            name,
+            **within,
+        )
     except KfpMissing:
         return None
 
 
-def ensure_pipeline(kfp: KfpClient, name: str, *, display_name: str, description: str) -> tuple[str, bool]:
-    """The id of the pipeline of this name, and whether this call made it. What it has, it has as versions."""
+def ensure_pipeline(
+    kfp: KfpClient, name: str, *, display_name: str, description: str
+) -> tuple[str, bool]:
+    """The id of the pipeline of this name, and whether this call made it. What it has, it has as
+    versions."""
     found = find_pipeline(kfp, name)
     if found is not None:
         return found.pipeline_id, False
-    asked = kfp_server_api.V2beta1Pipeline(name=name, display_name=display_name, description=description, namespace=kfp.namespace)
+    asked = kfp_server_api.V2beta1Pipeline(
+        name=name, display_name=display_name, description=description, namespace=kfp.namespace
+    )
     try:
-        return kfp.ask(f"make pipeline {name}", kfp.pipelines.pipeline_service_create_pipeline, asked).pipeline_id, True
+        return kfp.ask(
+            f"make pipeline {name}", kfp.pipelines.pipeline_service_create_pipeline, asked
+        ).pipeline_id, True
     except KfpExists:
         found = find_pipeline(kfp, name)
         if found is None:
@@ -85,14 +113,19 @@ def find_version(kfp: KfpClient, pipeline_id: str, name: str) -> Any:
     return next(iter(listed), None)
 
 
-def upload_version(kfp: KfpClient, pipeline_id: str, name: str, content: bytes, *, description: str) -> Any:
+def upload_version(
+    kfp: KfpClient, pipeline_id: str, name: str, content: bytes, *, description: str
+) -> Any:
     """A version of this name and content is in KFP.
 
     Raises:
         KfpExists: one of the name is there.
         SpecError: KFP takes no such name or tag; nothing was sent.
     """
-    problems = [*name_problems("version", name, where="version"), *tag_problems(TAGS, where=f"version {name}")]
+    problems = [
+        *name_problems("version", name, where="version"),
+        *tag_problems(TAGS, where=f"version {name}"),
+    ]
     if problems:
         raise SpecError(*problems)
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +142,9 @@ def upload_version(kfp: KfpClient, pipeline_id: str, name: str, content: bytes, 
         )
 
 
-def list_versions(kfp: KfpClient, pipeline: Any, *, order: Literal["asc", "desc"] = "asc") -> Iterator[Any]:
+def list_versions(
+    kfp: KfpClient, pipeline: Any, *, order: Literal["asc", "desc"] = "asc"
+) -> Iterator[Any]:
     """The versions of a pipeline that the server gave, oldest first, or newest first."""
     return kfp.pages(
         f"list versions of {pipeline.name}",

@@ -1,7 +1,9 @@
-"""What a spec's containers are given on this machine: user, file system, network, environment; and what stands against it.
+"""What a spec's containers are given on this machine: user, file system, network, environment; and
+what stands against it.
 
-The root file system is read-only, no capability is kept; `/tmp` and `/hagane`, a volume that goes with the container, can
-be written. Files that the spec names are mounted read-only at their own paths, so that one spec means the same everywhere.
+The root file system is read-only, no capability is kept; `/tmp` and `/hagane`, a volume that goes
+with the container, can be written. Files that the spec names are mounted read-only at their own
+paths, so that one spec means the same everywhere.
 """
 
 import codecs
@@ -36,10 +38,26 @@ LABEL = "hagane.run"
 STOP_S = 10
 """Between SIGTERM and SIGKILL, beside the grace in which training stores a checkpoint."""
 HANDED_ON = (
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    *(
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+    ),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_EC2_METADATA_DISABLED"),
     OWNER_VARIABLE,
-    *("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *(
+        "HF_TOKEN",
+        "HF_ENDPOINT",
+        "HF_HUB_OFFLINE",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+    ),
 )
 FILES_HANDED_ON = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 """Certificates of a site: a variable that names a file is handed on together with the file."""
@@ -60,14 +78,21 @@ class ContainerSettings:
     """Between SIGTERM and SIGKILL."""
 
     def run_arguments(self) -> dict[str, Any]:
-        mounts = [Mount(WORK, None, type="volume"), Mount(f"{WORK}/hub", f"hagane-hub-{self.user.partition(':')[0]}", type="volume")]
-        mounts += [Mount(str(_inside(path)), str(_outside(path)), type="bind", read_only=True) for path in self.read_only_paths]
+        mounts = [
+            Mount(WORK, None, type="volume"),
+            Mount(f"{WORK}/hub", f"hagane-hub-{self.user.partition(':')[0]}", type="volume"),
+        ]
+        mounts += [
+            Mount(str(_inside(path)), str(_outside(path)), type="bind", read_only=True)
+            for path in self.read_only_paths
+        ]
         return {
             "user": self.user,
             "read_only": True,
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
-            "tmpfs": {"/tmp": "mode=1777", str(self.folder): "mode=0755,size=1m"},  # noqa: S108 - the containers' own
+            # the containers' own
+            "tmpfs": {"/tmp": "mode=1777", str(self.folder): "mode=0755,size=1m"},  # noqa: S108
             "mounts": mounts,
             "working_dir": str(self.folder),
             "network_mode": self.network,
@@ -79,30 +104,53 @@ class ContainerSettings:
 def container_settings(spec: RunSpec, *, uid: int) -> ContainerSettings:
     """The settings for this spec, from this process's environment and folder."""
     files = {name: os.environ[name] for name in FILES_HANDED_ON if os.environ.get(name)}
-    environment = {name: os.environ[name] for name in HANDED_ON if name in os.environ} | files | {"HAGANE_LOG": "json"}
+    environment = (
+        {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+        | files
+        | {"HAGANE_LOG": "json"}
+    )
     environment["TMPDIR"] = WORK  # a volume; /tmp is in memory
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    # A store of this machine alone, such as the demo's, can be reached only in this machine's own network.
-    network = "host" if urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1") else "bridge"
+    # A store of this machine alone, such as the demo's, can be reached only in this machine's own
+    # network.
+    network = (
+        "host" if urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1") else "bridge"
+    )
     paths = tuple(dict.fromkeys(Path(path) for path in [*_files_of(spec), *files.values()]))
     stop_s = spec.checkpoints.grace_seconds + STOP_S
-    return ContainerSettings(spec.run_uri, f"{uid}:{GROUP}", environment, paths, network, Path.cwd(), stop_s)
+    return ContainerSettings(
+        spec.run_uri, f"{uid}:{GROUP}", environment, paths, network, Path.cwd(), stop_s
+    )
 
 
 def container_problems(spec: RunSpec, images: Images, engine: Engine, *, uid: int) -> list[str]:
     """One line for each thing that keeps this spec from running in containers here."""
     problems: list[str] = []
     if "://" not in spec.store:
-        problems.append(f"store: got folder {spec.store!r}, but containers share no folder with each other; must be s3://bucket/prefix")
+        problems.append(
+            f"store: got folder {spec.store!r}, but containers share no folder with each other; "
+            "must be s3://bucket/prefix"
+        )
     if uid == 0:
-        problems.append("--user: got 0, but nothing here runs as root; must be another uid, or leave it out")
+        problems.append(
+            "--user: got 0, but nothing here runs as root; must be another uid, or leave it out"
+        )
     elif os.getuid() not in (0, uid):
-        problems.append(f"--user: got {uid}, but what it writes could not be removed by uid {os.getuid()}; only root may choose another")
+        problems.append(
+            f"--user: got {uid}, but what it writes could not be removed by uid {os.getuid()}; "
+            "only root may choose another"
+        )
     if spec.hardware.names_gpu:
-        problems.append("hardware: names a GPU, but --runner docker hands none to its containers; leave --runner out, or the GPU")
+        problems.append(
+            "hardware: names a GPU, but --runner docker hands none to its containers; leave "
+            "--runner out, or the GPU"
+        )
     for path in _files_of(spec):
         if (first := unreadable(user_path(path), uid)) is not None:
-            problems.append(f"{first}: user {uid} of the containers cannot read it; run `chmod -R a+rX {path}`, or set --user")
+            problems.append(
+                f"{first}: user {uid} of the containers cannot read it; run `chmod -R a+rX "
+                f"{path}`, or set --user"
+            )
     for name in sorted({images.of(component) for component in images.components}):
         if not engine.has_image(name) and (why := pull_problem(name, engine)) is not None:
             problems.append(f"image {name}: {why}")
@@ -113,12 +161,19 @@ def pull_problem(name: str, engine: Engine) -> str | None:
     """Why an image could not be pulled; None when it is here now."""
     if name.startswith("localhost/"):
         return "is not on this machine; run `make images`"
-    done = subprocess.run([engine.program, "pull", name], capture_output=True, text=True, check=False)
-    return None if done.returncode == 0 else f"cannot be pulled: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+    done = subprocess.run(
+        [engine.program, "pull", name], capture_output=True, text=True, check=False
+    )
+    return (
+        None
+        if done.returncode == 0
+        else f"cannot be pulled: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+    )
 
 
 def unreadable(path: Path, uid: int) -> Path | None:
-    """The first file or folder at or below `path` that a container's user may not read; None if there is none."""
+    """The first file or folder at or below `path` that a container's user may not read; None if
+    there is none."""
     for found in (path, *sorted(path.rglob("*"))):
         status = found.stat()
         shift = 6 if status.st_uid == uid else 3 if status.st_gid == GROUP else 0
@@ -129,9 +184,15 @@ def unreadable(path: Path, uid: int) -> Path | None:
 
 
 def run_container(
-    client: docker.DockerClient, image: str, command: list[str], arguments: dict[str, Any], *, write: Callable[[str], object]
+    client: docker.DockerClient,
+    image: str,
+    command: list[str],
+    arguments: dict[str, Any],
+    *,
+    write: Callable[[str], object],
 ) -> int:
-    """The container ran to its end and is gone; what it printed was written as it came. Returns its exit code."""
+    """The container ran to its end and is gone; what it printed was written as it came. Returns its
+    exit code."""
     container = client.containers.run(image, command, detach=True, **arguments)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     try:
@@ -144,7 +205,8 @@ def run_container(
 
 
 def remove_containers(client: docker.DockerClient, run_uri: str, *, stop_s: int) -> None:
-    """No container of this run is left, of this process or of an earlier one that was killed; all have the same seconds to end."""
+    """No container of this run is left, of this process or of an earlier one that was killed; all
+    have the same seconds to end."""
     left = client.containers.list(all=True, filters={"label": f"{LABEL}={label_of(run_uri)}"})
     deadline_s = time.monotonic() + stop_s
     for container in left:

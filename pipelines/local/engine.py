@@ -1,4 +1,5 @@
-"""docker or podman, whichever answers on this machine -> its Docker API, for `--runner docker` and for what looks into images."""
+"""docker or podman, whichever answers on this machine -> its Docker API, for `--runner docker` and
+for what looks into images."""
 
 import os
 import shutil
@@ -24,10 +25,17 @@ class Engine:
 
     def output(self, *words: str) -> str:
         """What a command printed. Raises CalledProcessError; its stderr goes to ours."""
-        return subprocess.run([self.program, *words], stdout=subprocess.PIPE, text=True, check=True).stdout
+        return subprocess.run(
+            [self.program, *words], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
 
     def has_image(self, name: str) -> bool:
-        return subprocess.run([self.program, "image", "inspect", name], capture_output=True, check=False).returncode == 0
+        return (
+            subprocess.run(
+                [self.program, "image", "inspect", name], capture_output=True, check=False
+            ).returncode
+            == 0
+        )
 
 
 def find_engine() -> Engine:
@@ -49,18 +57,25 @@ def find_engine() -> Engine:
             silent.append(f"`{program} info` fails")
         else:
             return Engine(program)
-    raise HaganeError(f"containers: found neither docker nor podman at work ({'; '.join(silent)}); install or start one of them")
+    raise HaganeError(
+        f"containers: found neither docker nor podman at work ({'; '.join(silent)}); install or "
+        "start one of them"
+    )
 
 
 @contextmanager
 def docker_api(engine: Engine) -> Iterator[str]:
-    """The address of the engine's Docker API, as DOCKER_HOST takes it. Podman serves it only while the block lasts.
+    """The address of the engine's Docker API, as DOCKER_HOST takes it. Podman serves it only while
+    the block lasts.
 
     Raises:
         HaganeError: podman's service did not come up.
     """
     if engine.program == "docker":
-        yield os.environ.get("DOCKER_HOST") or engine.output("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
+        yield (
+            os.environ.get("DOCKER_HOST")
+            or engine.output("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
+        )
         return
     with tempfile.TemporaryDirectory(prefix="hagane-podman-") as folder:
         socket = Path(folder) / "podman.sock"
@@ -71,7 +86,8 @@ def docker_api(engine: Engine) -> Iterator[str]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C is for us: the containers are removed through it
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+            # one prctl call, and this process has no other threads
+            preexec_fn=end_with_parent,  # noqa: PLW1509
         )
         try:
             _wait_for_socket(service, socket)
@@ -85,10 +101,16 @@ def _wait_for_socket(service: subprocess.Popen[str], socket: Path) -> None:
     deadline_s = time.monotonic() + SOCKET_TIMEOUT_S
     while not socket.exists():
         if service.poll() is not None:
-            last = service.communicate()[1].strip().splitlines()[-1:] or [f"exit code {service.returncode}"]
-            raise HaganeError(f"containers: podman's service ended: {last[0]}; try `podman system service` by hand")
+            last = service.communicate()[1].strip().splitlines()[-1:] or [
+                f"exit code {service.returncode}"
+            ]
+            raise HaganeError(
+                f"containers: podman's service ended: {last[0]}; try `podman system service` by "
+                "hand"
+            )
         if time.monotonic() > deadline_s:
             raise HaganeError(
-                f"containers: podman's service made no socket in {SOCKET_TIMEOUT_S:.0f} s; try `podman system service` by hand"
+                f"containers: podman's service made no socket in {SOCKET_TIMEOUT_S:.0f} s; try "
+                "`podman system service` by hand"
             )
         time.sleep(0.05)

@@ -27,11 +27,12 @@ from pipelines.screens.progress import Outcome, Screen, follow
 
 
 def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = None) -> None:
-    """All steps of the run are finished: in containers as `container_uid` when that is given, else as processes.
+    """All steps of the run are finished: in containers as `container_uid` when that is given, else
+    as processes.
 
     Raises:
-        SpecError: another process works on this run, here or on another machine, or kfp.local would garble the spec.
-        RunFailed, HaganeError: what the failing step said.
+        SpecError: another process works on this run, here or on another machine, or kfp.local would
+            garble the spec. RunFailed, HaganeError: what the failing step said.
         Preempted: SIGTERM or Ctrl-C ended it, with that signal's exit code.
     """
     _refuse_what_kfp_garbles(spec)
@@ -46,24 +47,44 @@ def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = 
         environment = {OWNER_VARIABLE: held.writer.owner, "TMPDIR": str(temporary)}
         log_file = folder / "pipeline.log"
         spec_file = folder / "spec.json"
-        spec_file.write_text(spec.model_dump_json(exclude_none=True))  # KFP has no null; a field left out is null
+        spec_file.write_text(
+            spec.model_dump_json(exclude_none=True)
+        )  # KFP has no null; a field left out is null
         with Screen(console, STEPS) as screen:
             try:
-                outcome, exit_code, stopped_by = _run_pipeline(spec_file, log_file, screen, container_uid, environment)
+                outcome, exit_code, stopped_by = _run_pipeline(
+                    spec_file, log_file, screen, container_uid, environment
+                )
             except KeyboardInterrupt:
                 raise _given_up(spec) from None
     if held.lost_to is not None:
-        raise RunFailed(f"name: run {spec.name!r} was taken over by {held.lost_to}, as this process gave no sign of life; follow it there")
+        raise RunFailed(
+            f"name: run {spec.name!r} was taken over by {held.lost_to}, as this process gave no "
+            "sign of life; follow it there"
+        )
     if stopped_by:
         raise _stopped(stopped_by, outcome)
-    if exit_code or outcome.problems:  # KFP takes a container that was gone before it looked for one that ended well
-        error = RunFailed(*(outcome.problems or [f"pipeline: ended with exit code {exit_code}: {outcome.last_line}"]), f"log: {log_file}")
+    if (
+        exit_code or outcome.problems
+    ):  # KFP takes a container that was gone before it looked for one that ended well
+        error = RunFailed(
+            *(
+                outcome.problems
+                or [f"pipeline: ended with exit code {exit_code}: {outcome.last_line}"]
+            ),
+            f"log: {log_file}",
+        )
         error.exit_code = outcome.exit_code or 1
         raise error
 
 
 def _stopped(by: set[signal.Signals], outcome: Outcome) -> RunFailed:
-    error = Preempted(*(outcome.problems or ["pipeline: stopped; the same command goes on from the last finished step"]))
+    error = Preempted(
+        *(
+            outcome.problems
+            or ["pipeline: stopped; the same command goes on from the last finished step"]
+        )
+    )
     error.exit_code = 128 + min(by)
     return error
 
@@ -81,8 +102,8 @@ def run_in_containers(spec: RunSpec, console: Console, *, uid: int | None) -> No
     """All steps of the run are finished, each in its own image, as user `uid`.
 
     Raises:
-        HaganeError: no engine answers, an image is not here, or the spec cannot run in containers; one line each.
-        SpecError, RunFailed: as `run_locally`.
+        HaganeError: no engine answers, an image is not here, or the spec cannot run in containers;
+            one line each. SpecError, RunFailed: as `run_locally`.
     """
     from pipelines.local.containers import container_problems, default_uid
     from pipelines.local.engine import docker_api, find_engine
@@ -98,30 +119,50 @@ def run_in_containers(spec: RunSpec, console: Console, *, uid: int | None) -> No
 
 
 def _run_pipeline(
-    spec_file: Path, log_file: Path, screen: Screen, container_uid: int | None, environment: dict[str, str]
+    spec_file: Path,
+    log_file: Path,
+    screen: Screen,
+    container_uid: int | None,
+    environment: dict[str, str],
 ) -> tuple[Outcome, int, set[signal.Signals]]:
-    """What the events told, the exit code, and the signals that came: the first asks all steps to end, a third Ctrl-C kills them."""
+    """What the events told, the exit code, and the signals that came: the first asks all steps to
+    end, a third Ctrl-C kills them."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.local.program", str(spec_file), *([] if container_uid is None else [str(container_uid)])],
+        [
+            sys.executable,
+            "-m",
+            "pipelines.local.program",
+            str(spec_file),
+            *([] if container_uid is None else [str(container_uid)]),
+        ],
         env={**os.environ, "HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         start_new_session=True,
-        preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+        # one prctl call, and this process has no other threads
+        preexec_fn=end_with_parent,  # noqa: PLW1509
     )
     assert process.stdout is not None
 
     def ask_to_end() -> None:
-        screen.say("stopping; a training in progress stores a checkpoint first, and its job in a cluster is deleted")
+        screen.say(
+            "stopping; a training in progress stores a checkpoint first, and its job in a cluster "
+            "is deleted"
+        )
         os.killpg(process.pid, signal.SIGTERM)
 
     def say_still() -> None:
-        screen.say("still stopping: waiting for the step in progress to end (Ctrl-C again: give up, which may leave a job in a cluster)")
+        screen.say(
+            "still stopping: waiting for the step in progress to end (Ctrl-C again: give up, which "
+            "may leave a job in a cluster)"
+        )
 
     try:
-        with stop_passed_on(process, ask_to_end, signal.SIGTERM, signal.SIGINT, still=say_still) as stopped_by:
+        with stop_passed_on(
+            process, ask_to_end, signal.SIGTERM, signal.SIGINT, still=say_still
+        ) as stopped_by:
             outcome = follow(process.stdout, log_file, screen)
             return outcome, process.wait(), stopped_by
     except KeyboardInterrupt:
@@ -138,7 +179,8 @@ def _alone(lock_file: Path, run: str) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise SpecError(
-                f"name: run {run!r} is being worked on by process {lock.read().strip()}; wait for it, or set another name"
+                f"name: run {run!r} is being worked on by process {lock.read().strip()}; wait for "
+                "it, or set another name"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -147,7 +189,20 @@ def _alone(lock_file: Path, run: str) -> Iterator[None]:
 
 
 def _refuse_what_kfp_garbles(spec: RunSpec) -> None:
-    """kfp.local 2.17 replaces the text `python3` by the interpreter's path in all that it hands to a step."""
-    garbled = [f"{key}: {value!r}" for key, value in texts_of(json.loads(spec.model_dump_json())) if "python3" in value]
+    """kfp.local 2.17 replaces the text `python3` by the interpreter's path in all that it hands to
+    a step."""
+    garbled = [
+        f"{key}: {value!r}"
+        for key, value in texts_of(json.loads(spec.model_dump_json()))
+        if "python3" in value
+    ]
     if garbled:
-        raise SpecError(*(f"{line} contains 'python3', which kfp.local would change; use another path or wording" for line in garbled))
+        raise SpecError(
+            *(
+                (
+                    f"{line} contains 'python3', which kfp.local would change; use another path or "
+                    "wording"
+                )
+                for line in garbled
+            )
+        )

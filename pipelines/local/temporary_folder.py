@@ -1,4 +1,5 @@
-"""One folder for the temporary files of all that a `hagane run` starts: gone at its end, and after a kill at the next start.
+"""One folder for the temporary files of all that a `hagane run` starts: gone at its end, and after
+a kill at the next start.
 
 $HAGANE_WORK/<run>/pipeline/temporary    the folder's path, while it is there
 $HAGANE_WORK/<run>/pipeline/lock         held by a run that is still there (running.py)
@@ -17,7 +18,8 @@ RECORD, LOCK = "temporary", "lock"
 
 @contextmanager
 def temporary_folder(pipeline: Path) -> Iterator[Path]:
-    """A new folder in the machine's own place for temporary files; those of killed runs of the same HAGANE_WORK are removed first.
+    """A new folder in the machine's own place for temporary files; those of killed runs of the same
+    HAGANE_WORK are removed first.
 
     `pipeline`: the run's folder of this name in HAGANE_WORK, whose lock this process holds.
     """
@@ -33,7 +35,8 @@ def temporary_folder(pipeline: Path) -> Iterator[Path]:
 
 
 def _remove_left(pipeline: Path) -> None:
-    """Only a folder that this program can have made: a record that says otherwise is removed alone."""
+    """Only a folder that this program can have made: a record that says otherwise is removed
+    alone."""
     record = pipeline / RECORD
     if not record.is_file():
         return
@@ -44,7 +47,11 @@ def _remove_left(pipeline: Path) -> None:
 
 
 def _remove_of_killed(pipeline: Path) -> None:
-    """What a run left that is no longer there; its lock is held meanwhile, so that it cannot start again."""
-    with suppress(OSError), (pipeline / LOCK).open("a+") as lock:  # it runs, or it is another user's
+    """What a run left that is no longer there; its lock is held meanwhile, so that it cannot start
+    again."""
+    with (
+        suppress(OSError),
+        (pipeline / LOCK).open("a+") as lock,
+    ):  # it runs, or it is another user's
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _remove_left(pipeline)

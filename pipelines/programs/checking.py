@@ -1,4 +1,5 @@
-"""A spec -> every problem that can be known before anything is begun, from all components at once."""
+"""A spec -> every problem that can be known before anything is begun, from all components at
+once."""
 
 import os
 import subprocess
@@ -21,17 +22,22 @@ CHECKING = ("prepare_dataset", "render_config")
 
 
 def problems_of(spec: RunSpec, *, here: bool = True, console: Console | None = None) -> list[str]:
-    """One line a problem of the data, the model, its LoRA targets, the batch sizes; where it is to run `here`, of the store and this
-    machine too. Nothing is kept anywhere. How far the check of the data is, is shown on the console.
+    """One line a problem of the data, the model, its LoRA targets, the batch sizes; where it is to
+    run `here`, of the store and this machine too. Nothing is kept anywhere. How far the check of
+    the data is, is shown on the console.
 
     Components are asked as programs, at the same time, since each brings libraries of its own.
 
     Raises:
-        HaganeError: a component is not installed here, as in an image that holds the command line only.
+        HaganeError: a component is not installed here, as in an image that holds the command line
+            only.
     """
     require_installed(*(f"components.{component}.__main__" for component in CHECKING))
     problems = [*store_problems(spec), *machine_problems(spec)] if here else []
-    with tempfile.TemporaryDirectory() as folder, Screen(console or Console(quiet=True), (), title="checking every record") as screen:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Screen(console or Console(quiet=True), (), title="checking every record") as screen,
+    ):
         file = Path(folder) / "spec.yaml"
         file.write_text(spec_yaml(spec))
         programs = {component: _started(component, file) for component in CHECKING}
@@ -42,7 +48,8 @@ def problems_of(spec: RunSpec, *, here: bool = True, console: Console | None = N
 
 
 def _started(component: str, spec: Path) -> "subprocess.Popen[str]":
-    """The component's check, whose errors are in a file beside the spec: nobody reads them while it runs."""
+    """The component's check, whose errors are in a file beside the spec: nobody reads them while it
+    runs."""
     with spec.with_name(component).open("w") as errors:
         return subprocess.Popen(
             [sys.executable, "-m", f"components.{component}", "--spec", str(spec), "--check"],
@@ -53,7 +60,9 @@ def _started(component: str, spec: Path) -> "subprocess.Popen[str]":
         )
 
 
-def _problems_told(component: str, program: "subprocess.Popen[str]", screen: Screen, *, errors: Path) -> list[str]:
+def _problems_told(
+    component: str, program: "subprocess.Popen[str]", screen: Screen, *, errors: Path
+) -> list[str]:
     """What the program has to say, once it has ended; its progress was shown."""
     assert program.stdout is not None
     problems: list[str] = []
@@ -64,7 +73,10 @@ def _problems_told(component: str, program: "subprocess.Popen[str]", screen: Scr
             elif event["event"] == "failed":
                 problems += event["problems"]
     if program.returncode and not problems:
-        raise RuntimeError(f"components.{component} --check ended with exit code {program.returncode}:\n{errors.read_text()}")
+        raise RuntimeError(
+            f"components.{component} --check ended with exit code "
+            f"{program.returncode}:\n{errors.read_text()}"
+        )
     return problems
 
 
@@ -78,5 +90,10 @@ def store_problems(spec: RunSpec) -> list[str]:
 
 def machine_problems(spec: RunSpec) -> list[str]:
     if spec.backend == "local" and spec.hardware.names_gpu and "cuda" not in machine_flags():
-        return ["hardware: names a GPU, but this machine has none (/dev/nvidia0); leave it out to train on the CPU, or set another backend"]
+        return [
+            (
+                "hardware: names a GPU, but this machine has none (/dev/nvidia0); leave it out to "
+                "train on the CPU, or set another backend"
+            )
+        ]
     return []

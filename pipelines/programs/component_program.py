@@ -10,11 +10,21 @@ from components.shared.log import event_of
 
 
 def require_installed(*modules: str) -> None:
-    """Raises HaganeError with those that are not here, as in an image that holds the command line and one component only."""
-    absent = [module for module in modules if find_spec(module.rpartition(".")[0]) is None or find_spec(module) is None]
+    """Raises HaganeError with those that are not here, as in an image that holds the command line
+    and one component only."""
+    absent = [
+        module
+        for module in modules
+        if find_spec(module.rpartition(".")[0]) is None or find_spec(module) is None
+    ]
     names = [module.removesuffix(".__main__") for module in absent]
     if names:
-        raise HaganeError(*(f"{name}: is not installed here; run this command where all components are" for name in names))
+        raise HaganeError(
+            *(
+                f"{name}: is not installed here; run this command where all components are"
+                for name in names
+            )
+        )
 
 
 def talk_to(module: str, *arguments: str) -> int:
@@ -36,7 +46,11 @@ def output_of(module: str, *arguments: str) -> str:
     """
     require_installed(module)
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], env={**os.environ, "HAGANE_LOG": "json"}, capture_output=True, text=True, check=False
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, "HAGANE_LOG": "json"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     for event in map(event_of, done.stdout.splitlines()):
         if event and event["event"] == "failed":

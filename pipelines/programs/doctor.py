@@ -1,4 +1,5 @@
-"""`hagane doctor`: the plan of a spec, then what a cluster and KFP have against running it, as one table."""
+"""`hagane doctor`: the plan of a spec, then what a cluster and KFP have against running it, as one
+table."""
 
 import os
 import signal
@@ -27,7 +28,8 @@ from pipelines.programs.component_program import require_installed
 from pipelines.programs.planning import plan_of
 
 NUM_ROWS = 5_000
-"""What the plan is made for, from the model's config alone: rows do not change what a pod asks for but its disk, by little."""
+"""What the plan is made for, from the model's config alone: rows do not change what a pod asks for
+but its disk, by little."""
 KFP_ANSWER_S = 5.0
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
@@ -42,7 +44,8 @@ def diagnose(
     kfp: Asked,
     gpu_nodes: str | None = None,
 ) -> Iterator[Finding]:
-    """Every finding as it comes. `progress` shows what is waited for. `gpu_nodes`: check `one` or `all` of the run's nodes themselves."""
+    """Every finding as it comes. `progress` shows what is waited for. `gpu_nodes`: check `one` or
+    `all` of the run's nodes themselves."""
     with tempfile.TemporaryDirectory(prefix="hagane-doctor-") as name:
         folder = Path(name)
         arguments = ["--launcher", launcher, "--seconds", str(seconds)]
@@ -50,14 +53,29 @@ def diagnose(
         if spec is not None:
             file = folder / "spec.yaml"
             file.write_text(spec_yaml(spec))
-            arguments += ["--spec", str(file), "--image", read_images().training(on_gpus=spec.hardware.names_gpu)]
+            arguments += [
+                "--spec",
+                str(file),
+                "--image",
+                read_images().training(on_gpus=spec.hardware.names_gpu),
+            ]
             try:
                 backend = "pytorchjob" if spec.backend == "local" else spec.backend
-                plan_of(spec.model_copy(update={"backend": backend}), Console(quiet=True), keep=folder / "plan", num_rows=NUM_ROWS)
+                plan_of(
+                    spec.model_copy(update={"backend": backend}),
+                    Console(quiet=True),
+                    keep=folder / "plan",
+                    num_rows=NUM_ROWS,
+                )
                 arguments += ["--manifest", str(folder / "plan" / job_file(backend))]
-                arguments += ["--plan", str(folder / "plan"), "--gpu-nodes", gpu_nodes] if gpu_nodes else []
+                arguments += (
+                    ["--plan", str(folder / "plan"), "--gpu-nodes", gpu_nodes] if gpu_nodes else []
+                )
             except HaganeError as error:
-                yield from (Finding(check="plan", state="failed", found=problem) for problem in error.problems)
+                yield from (
+                    Finding(check="plan", state="failed", found=problem)
+                    for problem in error.problems
+                )
         yield from _findings_of("components.launch_training.doctor", arguments, progress)
     yield kfp_finding(kfp)
 
@@ -72,11 +90,14 @@ def diagnose_here(spec: RunSpec, progress: Console) -> Iterator[Finding]:
         plan = Path(name) / "plan"
         plan_of(spec, Console(quiet=True), keep=plan, num_rows=NUM_ROWS)
         progress.print("checking this machine, at most two minutes", style="dim")
-        yield from _findings_of("components.train.gpu_check.__main__", ["--plan", str(plan), "--only-report"], progress)
+        yield from _findings_of(
+            "components.train.gpu_check.__main__", ["--plan", str(plan), "--only-report"], progress
+        )
 
 
 def _findings_of(module: str, arguments: list[str], progress: Console) -> Iterator[Finding]:
-    """What a component's program reports. Ctrl-C and SIGTERM are passed on to it, so that it deletes what it made."""
+    """What a component's program reports. Ctrl-C and SIGTERM are passed on to it, so that it
+    deletes what it made."""
     require_installed(module)
     with tempfile.TemporaryFile("w+") as errors:
         program = subprocess.Popen(
@@ -86,14 +107,19 @@ def _findings_of(module: str, arguments: list[str], progress: Console) -> Iterat
             stderr=errors,
             text=True,
             start_new_session=True,
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+            # one prctl call, and this process has no other threads
+            preexec_fn=end_with_parent,  # noqa: PLW1509
         )
         assert program.stdout is not None
 
         def say_still() -> None:
-            progress.print("still deleting the pod that looked around; Ctrl-C again: give up", style="dim")
+            progress.print(
+                "still deleting the pod that looked around; Ctrl-C again: give up", style="dim"
+            )
 
-        passed_on = stop_passed_on(program, program.terminate, signal.SIGTERM, signal.SIGINT, still=say_still)
+        passed_on = stop_passed_on(
+            program, program.terminate, signal.SIGTERM, signal.SIGINT, still=say_still
+        )
         with program.stdout, passed_on as stopped_by:
             for event in map(event_of, program.stdout):
                 if event is None:
@@ -101,7 +127,9 @@ def _findings_of(module: str, arguments: list[str], progress: Console) -> Iterat
                 if event["event"] == "check":
                     yield finding_of(event)
                 elif event["event"] == "waiting":
-                    progress.print(f"waiting for pod of {event['job']}: {event['detail']}", style="dim")
+                    progress.print(
+                        f"waiting for pod of {event['job']}: {event['detail']}", style="dim"
+                    )
                 elif event["event"] == "failed":
                     raise HaganeError(*event["problems"])
             program.wait()
@@ -111,11 +139,14 @@ def _findings_of(module: str, arguments: list[str], progress: Console) -> Iterat
             raise error
         if program.returncode:
             errors.seek(0)
-            raise RuntimeError(f"{module} ended with exit code {program.returncode}:\n{errors.read()}")
+            raise RuntimeError(
+                f"{module} ended with exit code {program.returncode}:\n{errors.read()}"
+            )
 
 
 def kfp_finding(asked: Asked) -> Finding:
-    """Whether Kubeflow Pipelines answers, and how it keeps apart users and pipelines (GetHealthz of its API v2beta1)."""
+    """Whether Kubeflow Pipelines answers, and how it keeps apart users and pipelines (GetHealthz of
+    its API v2beta1)."""
     try:
         connection = find_connection(asked)
         kfp = KfpClient(replace(connection, timeout_s=KFP_ANSWER_S))
@@ -133,7 +164,9 @@ def kfp_finding(asked: Asked) -> Finding:
 
 def findings_table(findings: Iterable[Finding]) -> Table:
     """One row each; what to do stands below what was found."""
-    table = Table("check", "state", "found, and how to mend it", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        "check", "state", "found, and how to mend it", box=None, pad_edge=False, header_style="bold"
+    )
     table.columns[0].no_wrap = True
     for each in findings:
         cell = Text(each.found)

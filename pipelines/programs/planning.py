@@ -1,4 +1,5 @@
-"""A spec -> its plan, by running the first two steps of the pipeline into a folder that is thrown away."""
+"""A spec -> its plan, by running the first two steps of the pipeline into a folder that is thrown
+away."""
 
 import os
 import subprocess
@@ -21,8 +22,11 @@ from pipelines.screens.progress import Screen, follow
 PLANNING = ("prepare_dataset", "render_config")
 
 
-def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None, num_rows: int | None = None) -> Plan:
-    """The plan that a run of this spec would have. Its files are copied to `keep` when given, with the job that the run would send.
+def plan_of(
+    spec: RunSpec, console: Console, *, keep: Path | None = None, num_rows: int | None = None
+) -> Plan:
+    """The plan that a run of this spec would have. Its files are copied to `keep` when given, with
+    the job that the run would send.
 
     With `num_rows`, for so many full rows: no data, no tokenizer, only the model's config is read.
 
@@ -37,13 +41,37 @@ def plan_of(spec: RunSpec, console: Console, *, keep: Path | None = None, num_ro
         made = Path(scratch.run_uri) / PLAN
         with Screen(console, PLANNING if num_rows is None else PLANNING[1:]) as screen:
             if num_rows is None:
-                _run_program(["components.prepare_dataset", "--spec", str(file)], Path(folder), screen)
-                _run_program(["components.render_config", "--run", scratch.run_uri, "--job-of", str(asked)], Path(folder), screen)
-                if read_tokenizer_sample(Path(scratch.run_uri) / DATASET).may_differ and find_spec("transformers") is not None:
-                    _run_program(["components.evaluate.same_tokens", "--run", scratch.run_uri], Path(folder), screen)
+                _run_program(
+                    ["components.prepare_dataset", "--spec", str(file)], Path(folder), screen
+                )
+                _run_program(
+                    ["components.render_config", "--run", scratch.run_uri, "--job-of", str(asked)],
+                    Path(folder),
+                    screen,
+                )
+                if (
+                    read_tokenizer_sample(Path(scratch.run_uri) / DATASET).may_differ
+                    and find_spec("transformers") is not None
+                ):
+                    _run_program(
+                        ["components.evaluate.same_tokens", "--run", scratch.run_uri],
+                        Path(folder),
+                        screen,
+                    )
             else:
                 rows = ("--rows", str(num_rows), "--out", str(made))
-                _run_program(["components.render_config", "--spec", str(file), "--job-of", str(asked), *rows], Path(folder), screen)
+                _run_program(
+                    [
+                        "components.render_config",
+                        "--spec",
+                        str(file),
+                        "--job-of",
+                        str(asked),
+                        *rows,
+                    ],
+                    Path(folder),
+                    screen,
+                )
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             for path in made.iterdir():
@@ -63,12 +91,16 @@ def _run_program(module: list[str], folder: Path, screen: Screen) -> None:
     outcome = follow(process.stdout, folder / "log", screen)
     if process.wait():
         if not outcome.problems:
-            raise RuntimeError(f"{module[0]} ended with exit code {process.returncode}:\n{(folder / 'log').read_text()}")
+            raise RuntimeError(
+                f"{module[0]} ended with exit code "
+                f"{process.returncode}:\n{(folder / 'log').read_text()}"
+            )
         raise HaganeError(*outcome.problems)
 
 
 def explain_deepspeed(file: Path, plan: Path | None) -> str:
-    """What is wrong in a hand-written deepspeed.json, and a line for each setting, beside that of the plan in a folder.
+    """What is wrong in a hand-written deepspeed.json, and a line for each setting, beside that of
+    the plan in a folder.
 
     Raises:
         HaganeError: it cannot be read.

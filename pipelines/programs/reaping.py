@@ -16,6 +16,8 @@ WORDS = {
 
 def reaped(arguments: list[str]) -> Iterator[str]:
     """What became of each job. Raises HaganeError when cluster or store refuse it."""
-    for event in map(event_of, output_of("components.launch_training.reap", *arguments).splitlines()):
+    for event in map(
+        event_of, output_of("components.launch_training.reap", *arguments).splitlines()
+    ):
         if event is not None and event["event"] in WORDS:
             yield WORDS[event["event"]].format(**event)

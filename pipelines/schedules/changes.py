@@ -1,6 +1,8 @@
-"""The schedules that Git wants, the recurring runs that KFP has -> what has to change; pipelines/schedules/reconciler.py does it.
+"""The schedules that Git wants, the recurring runs that KFP has -> what has to change;
+pipelines/schedules/reconciler.py does it.
 
-What belongs to whom stands in the recurring run's description, together with a digest of all that it was made from.
+What belongs to whom stands in the recurring run's description, together with a digest of all that
+it was made from.
 """
 
 import hashlib
@@ -53,7 +55,9 @@ def digest_of(wanted: Wanted, *, experiment: str, version: str) -> str:
     """sha256 of all that a recurring run is made from; whether it is turned on is no part of it."""
     parts = {**vars(wanted), "experiment": experiment, "version": version}
     del parts["enabled"]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()
+    ).hexdigest()
 
 
 def owned_schedules(kfp: KfpClient, owner: str) -> list[Owned]:
@@ -69,7 +73,11 @@ def owned_schedules(kfp: KfpClient, owner: str) -> list[Owned]:
     for each in listed:
         mark = MARK.search(each.description or "")
         if mark is not None and mark[1] == owner:
-            enabled = each.mode == "ENABLE" if each.mode in ("ENABLE", "DISABLE") else each.status == "ENABLED"
+            enabled = (
+                each.mode == "ENABLE"
+                if each.mode in ("ENABLE", "DISABLE")
+                else each.status == "ENABLED"
+            )
             found.append(Owned(each.recurring_run_id, mark[2], mark[3], mark[4], enabled, each))
     return found
 
@@ -83,10 +91,11 @@ def changes(
     no_catch_up: bool = False,
     now: datetime | None = None,
 ) -> list[Change]:
-    """What has to be done, in the file's order; what is gone from the file comes last, and is done only with `prune`.
+    """What has to be done, in the file's order; what is gone from the file comes last, and is done
+    only with `prune`.
 
-    A schedule that is turned on starts the run of the last moment that it missed. With `no_catch_up` it is replaced instead: a
-    new recurring run has missed none.
+    A schedule that is turned on starts the run of the last moment that it missed. With
+    `no_catch_up` it is replaced instead: a new recurring run has missed none.
     """
     now = now or datetime.now(UTC)
     by_name: dict[str, list[Owned]] = defaultdict(list)
@@ -96,7 +105,10 @@ def changes(
     for schedule in wanted.schedules:
         digest = digest_of(schedule, experiment=wanted.experiment, version=version)
         found = _changes_of(schedule, by_name.pop(schedule.name, []), digest, version)
-        needed += [_of_missed(change, wanted.server_time_zone, now, no_catch_up=no_catch_up) for change in found]
+        needed += [
+            _of_missed(change, wanted.server_time_zone, now, no_catch_up=no_catch_up)
+            for change in found
+        ]
     gone: Kind = "remove" if prune else "gone from Git"
     return needed + [Change(gone, name, old=tuple(old)) for name, old in sorted(by_name.items())]
 
@@ -112,33 +124,59 @@ def _changes_of(wanted: Wanted, owned: list[Owned], digest: str, version: str) -
     if kept is None:
         if not old:
             return [Change("create", wanted.name, (f"cron {wanted.cron}",), wanted)]
-        return [Change("replace", wanted.name, tuple(_differences(old[-1], wanted, version)), wanted, old)]
+        return [
+            Change(
+                "replace", wanted.name, tuple(_differences(old[-1], wanted, version)), wanted, old
+            )
+        ]
     needed: list[Change] = []
     if old:
-        needed.append(Change("extra", wanted.name, tuple(f"{each.id} of version {each.version}" for each in old), wanted, old, kept))
+        needed.append(
+            Change(
+                "extra",
+                wanted.name,
+                tuple(f"{each.id} of version {each.version}" for each in old),
+                wanted,
+                old,
+                kept,
+            )
+        )
     if kept.enabled != wanted.enabled:
-        needed.append(Change("enable" if wanted.enabled else "disable", wanted.name, (), wanted, (kept,), kept))
+        needed.append(
+            Change(
+                "enable" if wanted.enabled else "disable", wanted.name, (), wanted, (kept,), kept
+            )
+        )
     return needed
 
 
 def _of_missed(change: Change, zone: str, now: datetime, *, no_catch_up: bool) -> Change:
-    """The change, which says what KFP starts at once where it turns a schedule on that missed a moment.
+    """The change, which says what KFP starts at once where it turns a schedule on that missed a
+    moment.
 
-    The controller remembers when it last started a run, and starts the last one missed since (kubeflow/pipelines 2.17,
-    backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go; #8344). A schedule was last turned off at `updated_at`.
+    The controller remembers when it last started a run, and starts the last one missed since
+    (kubeflow/pipelines 2.17, backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go;
+    #8344). A schedule was last turned off at `updated_at`.
     """
     if change.kind != "enable" or change.wanted is None or change.kept is None:
         return change
     found = change.kept.found
     since = found.updated_at or found.created_at
-    missed = last_moment(change.wanted.cron, zone, after=since, until=now) if since is not None else None
+    missed = (
+        last_moment(change.wanted.cron, zone, after=since, until=now) if since is not None else None
+    )
     if missed is None:
         return change
     when = missed.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     if no_catch_up:
-        return replace(change, kind="replace", lines=(f"turned on without the run of {when}, which it missed",))
+        return replace(
+            change, kind="replace", lines=(f"turned on without the run of {when}, which it missed",)
+        )
     if change.wanted.catch_up:
-        line = f"KFP starts at once every run that it missed, the last of {when}; --no-catch-up leaves them out"
+        line = (
+            f"KFP starts at once every run that it missed, the last of {when}; --no-catch-up "
+            "leaves them out"
+        )
     else:
         line = f"KFP starts at once the run of {when}, which it missed; --no-catch-up leaves it out"
     return replace(change, lines=(line,))
@@ -149,10 +187,14 @@ def _differences(old: Owned, wanted: Wanted, version: str) -> Iterable[str]:
     found = old.found
     given = {} if found.runtime_config is None else found.runtime_config.parameters or {}
     before = {
-        "cron": found.trigger.cron_schedule.cron if found.trigger and found.trigger.cron_schedule else None,
+        "cron": found.trigger.cron_schedule.cron
+        if found.trigger and found.trigger.cron_schedule
+        else None,
         "concurrency": int(found.max_concurrency or 0),
         "catch_up": not found.no_catchup,
-        "service_account": (found.service_account or "") if wanted.service_account else "",  # the server may have filled in its own
+        "service_account": (found.service_account or "")
+        if wanted.service_account
+        else "",  # the server may have filled in its own
         "version": old.version,
         **_flat(given),
     }
@@ -164,7 +206,11 @@ def _differences(old: Owned, wanted: Wanted, version: str) -> Iterable[str]:
         "version": version,
         **_flat(wanted.parameters),
     }
-    lines = [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in before | after if before.get(key) != after.get(key)]
+    lines = [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in before | after
+        if before.get(key) != after.get(key)
+    ]
     return lines or ["experiment, or what an older hagane wrote down differently"]
 
 
@@ -174,5 +220,7 @@ def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= _flat(value, f"{where}{key}.")
         else:  # KFP carries whole numbers in a structure as floats
-            flat[where + key] = int(value) if isinstance(value, float) and value.is_integer() else value
+            flat[where + key] = (
+                int(value) if isinstance(value, float) and value.is_integer() else value
+            )
     return flat

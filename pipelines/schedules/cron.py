@@ -1,8 +1,10 @@
 """A cron expression in someone's time zone -> the one that KFP's controller reads in its own.
 
-The controller (kubeflow/pipelines 2.17, backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go) reads with robfig/cron 1.2:
-six fields, seconds first; of five it would take the first for seconds. It knows one time zone for all schedules, CRON_SCHEDULE_TIMEZONE
-of its deployment, UTC unless an admin sets another; a zone inside an expression came with later versions of that library.
+The controller (kubeflow/pipelines 2.17,
+backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go) reads with robfig/cron 1.2: six
+fields, seconds first; of five it would take the first for seconds. It knows one time zone for all
+schedules, CRON_SCHEDULE_TIMEZONE of its deployment, UTC unless an admin sets another; a zone inside
+an expression came with later versions of that library.
 """
 
 import re
@@ -26,18 +28,27 @@ class Field:
     names: tuple[str, ...] = ()
 
     def values(self, text: str) -> frozenset[int]:
-        """Every value that the field's text stands for. Raises ValueError, which says what is wrong."""
+        """Every value that the field's text stands for. Raises ValueError, which says what is
+        wrong."""
         found: set[int] = set()
         for part in text.lower().split(","):
             match = re.fullmatch(r"(\*|\?|\w+)(?:-(\w+))?(?:/(\d+))?", part)
             if not match or (match[1] in "*?" and match[2]):
-                raise ValueError(f"{self.name}: got {shown(text)}, must be such as *, 5, 1-5, */15 or 1,3")
-            start, end = (self.low, self.high) if match[1] in "*?" else (self._number(match[1]), self._number(match[2] or match[1]))
+                raise ValueError(
+                    f"{self.name}: got {shown(text)}, must be such as *, 5, 1-5, */15 or 1,3"
+                )
+            start, end = (
+                (self.low, self.high)
+                if match[1] in "*?"
+                else (self._number(match[1]), self._number(match[2] or match[1]))
+            )
             if match[3] and not match[2]:
                 end = self.high
             step = int(match[3] or 1)
             if not (self.low <= start <= end <= self.high) or step < 1:
-                raise ValueError(f"{self.name}: got {shown(text)}, must be within {self.low} to {self.high}")
+                raise ValueError(
+                    f"{self.name}: got {shown(text)}, must be within {self.low} to {self.high}"
+                )
             found |= set(range(start, end + 1, step))
         return frozenset(found)
 
@@ -45,7 +56,10 @@ class Field:
         if word in self.names:
             return self.names.index(word) + self.low
         if not word.isdigit():
-            raise ValueError(f"{self.name}: {shown(word)} is no number" + (f" and none of {', '.join(self.names)}" if self.names else ""))
+            raise ValueError(
+                f"{self.name}: {shown(word)} is no number"
+                + (f" and none of {', '.join(self.names)}" if self.names else "")
+            )
         return int(word)
 
 
@@ -65,14 +79,19 @@ def zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"got {shown(name)}, must be a name of the IANA data base, such as Asia/Tokyo or UTC") from None
+        raise ValueError(
+            f"got {shown(name)}, must be a name of the IANA data base, such as Asia/Tokyo or UTC"
+        ) from None
 
 
 def six_fields(cron: str) -> list[str]:
     """The fields, seconds first. Raises ValueError with the first that is wrong."""
     fields = cron.split()
     if len(fields) not in (5, 6):
-        raise ValueError(f"got {shown(cron)}, must be 5 fields (minute hour day month weekday) or 6 (seconds first)")
+        raise ValueError(
+            f"got {shown(cron)}, must be 5 fields (minute hour day month weekday) or 6 (seconds "
+            "first)"
+        )
     fields = ["0", *fields] if len(fields) == 5 else fields
     for field, text in zip(FIELDS, fields, strict=True):
         field.values(text)
@@ -80,14 +99,18 @@ def six_fields(cron: str) -> list[str]:
 
 
 def last_moment(cron: str, zone_name: str, *, after: datetime, until: datetime) -> datetime | None:
-    """The last moment after `after`, and not after `until`, that six fields name in a zone; None where they name none.
+    """The last moment after `after`, and not after `until`, that six fields name in a zone; None
+    where they name none.
 
-    Of day of month and day of week both must hold, or one where neither is `*`, as robfig/cron has it (spec.go, dayMatches).
+    Of day of month and day of week both must hold, or one where neither is `*`, as robfig/cron has
+    it (spec.go, dayMatches).
     """
     named = zone(zone_name)
     begin, end = after.astimezone(named), until.astimezone(named)
     fields = six_fields(cron)
-    seconds, minutes, hours, days, months, weekdays = (field.values(text) for field, text in zip(FIELDS, fields, strict=True))
+    seconds, minutes, hours, days, months, weekdays = (
+        field.values(text) for field, text in zip(FIELDS, fields, strict=True)
+    )
     is_any = fields[3] in EVERY or fields[5] in EVERY
     day = end.date()
     while day >= begin.date():
@@ -95,7 +118,9 @@ def last_moment(cron: str, zone_name: str, *, after: datetime, until: datetime) 
         is_named = (by_day and by_weekday) if is_any else (by_day or by_weekday)
         if is_named and day.month in months:
             clock = sorted(product(hours, minutes, seconds), reverse=True)
-            moments = (datetime(day.year, day.month, day.day, *each, tzinfo=named) for each in clock)
+            moments = (
+                datetime(day.year, day.month, day.day, *each, tzinfo=named) for each in clock
+            )
             found = next((moment for moment in moments if begin < moment <= end), None)
             if found is not None:
                 return found
@@ -104,10 +129,12 @@ def last_moment(cron: str, zone_name: str, *, after: datetime, until: datetime) 
 
 
 def kfp_cron(cron: str, time_zone: str, *, server_zone: str, now: datetime) -> str:
-    """Six fields by which a controller in `server_zone` starts runs at the moments that `cron` names in `time_zone`.
+    """Six fields by which a controller in `server_zone` starts runs at the moments that `cron`
+    names in `time_zone`.
 
     Raises:
-        ValueError: it is no cron expression, or no expression in the server's zone names the same moments.
+        ValueError: it is no cron expression, or no expression in the server's zone names the same
+            moments.
     """
     fields = six_fields(cron)
     shifts = {_apart(time_zone, server_zone, now + timedelta(days=day)) for day in range(366)}
@@ -115,15 +142,19 @@ def kfp_cron(cron: str, time_zone: str, *, server_zone: str, now: datetime) -> s
         return " ".join(fields)
     if len(shifts) > 1:
         raise ValueError(
-            f"got {time_zone!r}, whose distance to the server's {server_zone!r} changes within a year, and KFP knows one zone for all "
-            f"schedules; write cron in {server_zone}, or have CRON_SCHEDULE_TIMEZONE set to {time_zone} and say so in server_time_zone"
+            f"got {time_zone!r}, whose distance to the server's {server_zone!r} changes within a "
+            f"year, and KFP knows one zone for all schedules; write cron in {server_zone}, or have "
+            f"CRON_SCHEDULE_TIMEZONE set to {time_zone} and say so in server_time_zone"
         )
     return " ".join(_shifted(fields, shifts.pop(), server_zone))
 
 
 def _apart(time_zone: str, server_zone: str, moment: datetime) -> int:
     """Minutes to add to a clock of one zone for that of the other."""
-    mine, theirs = moment.astimezone(zone(time_zone)).utcoffset(), moment.astimezone(zone(server_zone)).utcoffset()
+    mine, theirs = (
+        moment.astimezone(zone(time_zone)).utcoffset(),
+        moment.astimezone(zone(server_zone)).utcoffset(),
+    )
     assert mine is not None
     assert theirs is not None
     return round((theirs - mine).total_seconds() / 60)
@@ -137,9 +168,12 @@ def _shifted(fields: list[str], minutes: int, server_zone: str) -> list[str]:
     clock = {divmod(time % MINUTES_A_DAY, 60) for time in times}
     hours, clock_minutes = {each[0] for each in clock}, {each[1] for each in clock}
     any_day = day in EVERY and month in EVERY and weekday in EVERY
-    if clock != set(product(hours, clock_minutes)) or not (any_day or days == {0} or (len(days) == 1 and day in EVERY and month in EVERY)):
+    if clock != set(product(hours, clock_minutes)) or not (
+        any_day or days == {0} or (len(days) == 1 and day in EVERY and month in EVERY)
+    ):
         raise ValueError(
-            f"got {' '.join(fields)!r}, which no single cron expression says in the server's zone {server_zone!r}; write it in that zone"
+            f"got {' '.join(fields)!r}, which no single cron expression says in the server's zone "
+            f"{server_zone!r}; write it in that zone"
         )
     if not any_day and days != {0}:
         (moved,) = days
@@ -148,4 +182,8 @@ def _shifted(fields: list[str], minutes: int, server_zone: str) -> list[str]:
 
 
 def _said(values: set[int], field: Field) -> str:
-    return "*" if values == set(range(field.low, field.high + 1)) else ",".join(map(str, sorted(values)))
+    return (
+        "*"
+        if values == set(range(field.low, field.high + 1))
+        else ",".join(map(str, sorted(values)))
+    )

@@ -1,4 +1,5 @@
-"""schedules.yaml -> the schedules that Git wants, each with the spec it starts; or every problem at once, each with its line.
+"""schedules.yaml -> the schedules that Git wants, each with the spec it starts; or every problem at
+once, each with its line.
 
 experiment: hagane                 # where their runs are shown
 owner: hagane                      # whose schedules these are: apply changes and prunes no other's
@@ -41,7 +42,8 @@ class Schedule(FrozenModel):
     """One entry of the file. Every field's docstring is the documentation users read."""
 
     name: str
-    """Name of the schedule; each of its runs is called so, with the beginning of KFP's id of the run."""
+    """Name of the schedule; each of its runs is called so, with the beginning of KFP's id of the
+    run."""
     cron: str
     """When: 5 fields (minute, hour, day of month, month, day of week), or 6 with seconds first."""
     time_zone: str = "UTC"
@@ -51,7 +53,8 @@ class Schedule(FrozenModel):
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Fields of the spec to set, as `--set` would: `training.epochs: 5`."""
     enabled: bool = True
-    """Whether it starts runs. Turning it off and on keeps it, with its history; turned on, it starts the last run that it missed."""
+    """Whether it starts runs. Turning it off and on keeps it, with its history; turned on, it
+    starts the last run that it missed."""
     concurrency: int = Field(default=1, ge=1, le=10)
     """How many of its runs may be running at once."""
     catch_up: bool = False
@@ -59,7 +62,8 @@ class Schedule(FrozenModel):
     service_account: str = ""
     """Account that the steps run under, such as `hagane-launcher`; KFP's own unless given."""
     notify: Literal["never", "failure", "always"] = "failure"
-    """When to tell the address in the secret hagane-notify how a run ended; without that secret nobody is told."""
+    """When to tell the address in the secret hagane-notify how a run ended; without that secret
+    nobody is told."""
     skip_if_unchanged: bool = False
     """Do nothing again when data, spec and images are those of its newest finished run."""
 
@@ -91,7 +95,8 @@ class ScheduleFile(FrozenModel):
     server_time_zone: str = "UTC"
     """Zone in which KFP's controller reads cron: CRON_SCHEDULE_TIMEZONE of its deployment."""
     schedules: tuple[Schedule, ...] = ()
-    """The schedules that there are to be; one that is gone from here is removed by `apply --prune`."""
+    """The schedules that there are to be; one that is gone from here is removed by `apply
+    --prune`."""
 
     @field_validator("owner")
     @classmethod
@@ -135,25 +140,40 @@ def load_schedules(path: Path) -> WantedSchedules:
     """What the file wants, with each spec read and checked as `hagane submit` does before it plans.
 
     Raises:
-        SpecError: the file is missing or no YAML mapping, a field is wrong, a spec is, or no cluster could run it; one line each.
+        SpecError: the file is missing or no YAML mapping, a field is wrong, a spec is, or no
+            cluster could run it; one line each.
     """
     tree, lines, problems = read_fields(path, example="docs/from-the-ui.md")
     try:
         file = ScheduleFile.model_validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
-        raise SpecError(*problems, *(_sentence(detail, lines, str(path)) for detail in error.errors())) from None
+        raise SpecError(
+            *problems, *(_sentence(detail, lines, str(path)) for detail in error.errors())
+        ) from None
     problems += _doubles(file, lines, str(path))
-    problems += name_problems("experiment", file.experiment, where=f"{place_of(('experiment',), lines, str(path))}experiment")
+    problems += name_problems(
+        "experiment",
+        file.experiment,
+        where=f"{place_of(('experiment',), lines, str(path))}experiment",
+    )
     wanted: list[Wanted] = []
     now = datetime.now(UTC)
     for index, schedule in enumerate(file.schedules):
         where: Location = ("schedules", index)
         try:
-            cron = kfp_cron(schedule.cron, schedule.time_zone, server_zone=file.server_time_zone, now=now)
+            cron = kfp_cron(
+                schedule.cron, schedule.time_zone, server_zone=file.server_time_zone, now=now
+            )
         except ValueError as error:
-            problems.append(f"{place_of((*where, 'time_zone'), lines, str(path))}{schedule.name}: time_zone: {error}")
+            problems.append(
+                f"{place_of((*where, 'time_zone'), lines, str(path))}{schedule.name}: time_zone: "
+                f"{error}"
+            )
             continue
-        account = f"{place_of((*where, 'service_account'), lines, str(path))}{schedule.name}: service_account"
+        account = (
+            f"{place_of((*where, 'service_account'), lines, str(path))}{schedule.name}: "
+            "service_account"
+        )
         problems += account_problems(schedule.service_account, where=account)
         place = f"{place_of((*where, 'spec'), lines, str(path))}{schedule.name}"
         try:
@@ -175,18 +195,32 @@ def _wanted(schedule: Schedule, cron: str, spec: RunSpec) -> Wanted:
         "skip_if_unchanged": schedule.skip_if_unchanged,
         "notify_when": schedule.notify,
     }
-    return Wanted(schedule.name, cron, schedule.enabled, schedule.concurrency, schedule.catch_up, schedule.service_account, parameters)
+    return Wanted(
+        schedule.name,
+        cron,
+        schedule.enabled,
+        schedule.concurrency,
+        schedule.catch_up,
+        schedule.service_account,
+        parameters,
+    )
 
 
 def _overrides(schedule: Schedule) -> list[str]:
-    return [f"{field}={json.dumps(value, ensure_ascii=False)}" for field, value in schedule.overrides.items()]
+    return [
+        f"{field}={json.dumps(value, ensure_ascii=False)}"
+        for field, value in schedule.overrides.items()
+    ]
 
 
 def _doubles(file: ScheduleFile, lines: dict[Location, str], source: str) -> Iterator[str]:
     times = Counter(schedule.name for schedule in file.schedules)
     for index, schedule in enumerate(file.schedules):
         if times[schedule.name] > 1:
-            yield f"{place_of(('schedules', index, 'name'), lines, source)}schedules.{index}.name: {shown(schedule.name)} is given twice"
+            yield (
+                f"{place_of(('schedules', index, 'name'), lines, source)}schedules.{index}.name: "
+                f"{shown(schedule.name)} is given twice"
+            )
 
 
 def _sentence(detail: Any, lines: dict[Location, str], source: str) -> str:

@@ -22,13 +22,31 @@ def schedules_screen(kfp: KfpClient, owned: Iterable[Owned], owner: str) -> Rend
         return Text(f"no schedules of owner {owner!r}; hagane schedules apply FILE makes them")
     newest = _newest_runs(kfp)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("schedule", "cron (s m h day month weekday)", "on", "version", "newest run", "state"):
+    for heading in (
+        "schedule",
+        "cron (s m h day month weekday)",
+        "on",
+        "version",
+        "newest run",
+        "state",
+    ):
         table.add_column(heading, overflow="fold")
     for each in owned:
         run = newest.get(each.id)
-        cron = each.found.trigger.cron_schedule.cron if each.found.trigger and each.found.trigger.cron_schedule else "-"
+        cron = (
+            each.found.trigger.cron_schedule.cron
+            if each.found.trigger and each.found.trigger.cron_schedule
+            else "-"
+        )
         begun = f"{run.created_at:%Y-%m-%d %H:%M}" if run is not None and run.created_at else "-"
-        table.add_row(each.name, cron, "yes" if each.enabled else "no", each.version, begun, run.state if run is not None else "-")
+        table.add_row(
+            each.name,
+            cron,
+            "yes" if each.enabled else "no",
+            each.version,
+            begun,
+            run.state if run is not None else "-",
+        )
     return table
 
 
@@ -38,7 +56,9 @@ def schedules_json(kfp: KfpClient, owned: Iterable[Owned]) -> list[dict[str, Any
     return [
         {
             "schedule": each.name,
-            "cron": each.found.trigger.cron_schedule.cron if each.found.trigger and each.found.trigger.cron_schedule else None,
+            "cron": each.found.trigger.cron_schedule.cron
+            if each.found.trigger and each.found.trigger.cron_schedule
+            else None,
             "on": each.enabled,
             "version": each.version,
             "newest_run": newest[each.id].run_id if each.id in newest else None,
@@ -49,7 +69,13 @@ def schedules_json(kfp: KfpClient, owned: Iterable[Owned]) -> list[dict[str, Any
 
 
 def _newest_runs(kfp: KfpClient) -> dict[str, Any]:
-    listed = kfp.pages("list runs", kfp.runs.run_service_list_runs, "runs", sort_by="created_at desc", **kfp.scope())
+    listed = kfp.pages(
+        "list runs",
+        kfp.runs.run_service_list_runs,
+        "runs",
+        sort_by="created_at desc",
+        **kfp.scope(),
+    )
     newest: dict[str, Any] = {}
     for run in islice(listed, LOOKED_AT):
         if run.recurring_run_id:

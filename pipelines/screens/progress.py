@@ -1,4 +1,5 @@
-"""The lines of a running pipeline -> what a person wants to see of them, and the whole in a log file."""
+"""The lines of a running pipeline -> what a person wants to see of them, and the whole in a log
+file."""
 
 import time
 from collections.abc import Iterable
@@ -79,12 +80,18 @@ class Screen:
             self._show_progress(event)
         elif name == "checkpoint":
             if event["committed"]:
-                of = f"epoch {event['epoch']} (step {event['step']})" if event["epoch"] else f"step {event['step']}"
+                of = (
+                    f"epoch {event['epoch']} (step {event['step']})"
+                    if event["epoch"]
+                    else f"step {event['step']}"
+                )
                 self.say(f"checkpoint of {of} is in the store")
             for folder in event["removed"]:
                 self.say(f"{folder} is removed, as checkpoints.keep says")
         elif name in ("training_held", "ended"):
-            pass  # for the log: milliseconds are no news, and how it ended is told on the screen's last lines
+            # for the log: milliseconds are no news, and how it ended is told on the screen's last
+            # lines
+            pass
         elif name == "held_out":
             at = f"epoch {event['epoch']}" if event["epoch"] else "before training"
             self._console.print(f"      held-out loss {event['loss']:.4f} {at}")
@@ -102,7 +109,9 @@ class Screen:
             return
         self._step = step
         self._bar.update(self._task, visible=False)
-        self._console.print(f"{self._steps.index(step) + 1}/{len(self._steps)}   {step}", style="bold")
+        self._console.print(
+            f"{self._steps.index(step) + 1}/{len(self._steps)}   {step}", style="bold"
+        )
 
     def _show_progress(self, event: Event) -> None:
         note = _note(event)
@@ -117,10 +126,14 @@ class Screen:
         )
         now = time.monotonic()
         is_last = event["done"] == event["total"]
-        if not self._console.is_interactive and (is_last or now - self._last_progress >= QUIET_SECONDS):
+        if not self._console.is_interactive and (
+            is_last or now - self._last_progress >= QUIET_SECONDS
+        ):
             self._last_progress = now
             before = "" if self._step in self._steps else f"{self._step}: "
-            self._console.print(f"      {before}{event['done']}/{event['total']} {event['unit']}  {note}")
+            self._console.print(
+                f"      {before}{event['done']}/{event['total']} {event['unit']}  {note}"
+            )
 
 
 def _note(event: Event) -> str:

@@ -28,15 +28,23 @@ from pipelines.screens.progress import duration
 
 
 class PlainConsole(Console):
-    """Prints no control character of what it is given: a model's answer may hold what a terminal would obey."""
+    """Prints no control character of what it is given: a model's answer may hold what a terminal
+    would obey."""
 
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(printable_lines(segment.text), segment.style)
+            yield (
+                segment
+                if segment.control
+                else Segment(printable_lines(segment.text), segment.style)
+            )
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """A console that prints text as it is: a model name or an error may hold brackets, which rich would take for markup."""
+    """A console that prints text as it is: a model name or an error may hold brackets, which rich
+    would take for markup."""
     return PlainConsole(stderr=stderr, markup=False, highlight=False)
 
 
@@ -71,11 +79,27 @@ def plan_screen(plan: Plan) -> RenderableType:
     row("warm-up steps", str(steps.warmup_steps), "steps.warmup_steps")
     row("save points", ", ".join(map(str, steps.save_steps)), "steps.save_steps")
     row("bytes per checkpoint", f"{checkpoints.bytes_each:,}", "checkpoints.bytes_each")
-    row("checkpoints that stay", f"{checkpoints.num_kept} ({checkpoints.bytes_total:,} bytes)", "checkpoints.num_kept")
-    row("checkpoint on SIGTERM", "yes" if checkpoints.saves_on_sigterm else "no", "checkpoints.saves_on_sigterm")
-    parts: list[RenderableType] = [Text(plan.verdict, style="bold"), *(Text(f"! {caution}", style="yellow") for caution in plan.cautions)]
+    row(
+        "checkpoints that stay",
+        f"{checkpoints.num_kept} ({checkpoints.bytes_total:,} bytes)",
+        "checkpoints.num_kept",
+    )
+    row(
+        "checkpoint on SIGTERM",
+        "yes" if checkpoints.saves_on_sigterm else "no",
+        "checkpoints.saves_on_sigterm",
+    )
+    parts: list[RenderableType] = [
+        Text(plan.verdict, style="bold"),
+        *(Text(f"! {caution}", style="yellow") for caution in plan.cautions),
+    ]
     if plan.memory is not None:
-        parts += [Text(), _memory_table(plan.memory), Text(), _options_table(plan.memory, plan.zero.name)]
+        parts += [
+            Text(),
+            _memory_table(plan.memory),
+            Text(),
+            _options_table(plan.memory, plan.zero.name),
+        ]
     if plan.time is not None:
         parts += [Text(), Text(_time_line(plan.time))]
     if plan.after is not None:
@@ -86,17 +110,24 @@ def plan_screen(plan: Plan) -> RenderableType:
 def _time_line(time: TimePlan) -> str:
     price = "" if time.price is None else f"; price about {time.price:,.2f}"
     return (
-        f"estimate  {plain(time.seconds_per_step)} s a step ({plain(time.low)} to {plain(time.high)}), {plain(time.hours)} hours "
-        f"({plain(time.hours_low)} to {plain(time.hours_high)}), {plain(time.checkpoint_seconds)} s to upload a checkpoint{price}"
+        f"estimate  {plain(time.seconds_per_step)} s a step ({plain(time.low)} to "
+        f"{plain(time.high)}), {plain(time.hours)} hours ({plain(time.hours_low)} to "
+        f"{plain(time.hours_high)}), {plain(time.checkpoint_seconds)} s to upload a "
+        f"checkpoint{price}"
     )
 
 
 def _after_line(after: AfterPlan) -> str:
     took = "" if after.hours is None else f"about {plain(after.hours)} hours, "
-    measured = f", and {after.held_out_rows:,} held-out rows are measured before and after" if after.held_out_rows else ""
+    measured = (
+        f", and {after.held_out_rows:,} held-out rows are measured before and after"
+        if after.held_out_rows
+        else ""
+    )
     return (
         f"then      the export is verified{measured}: "
-        f"{took}{max(after.export_bytes, after.evaluate_bytes) / 2**30:.1f} GiB of a node's memory, {after.cpus} CPU cores"
+        f"{took}{max(after.export_bytes, after.evaluate_bytes) / 2**30:.1f} GiB of a node's "
+        f"memory, {after.cpus} CPU cores"
     )
 
 
@@ -106,12 +137,23 @@ def _memory_table(memory: MemoryPlan) -> Table:
     table.add_column("memory of", no_wrap=True)
     table.add_column("GiB", justify="right")
     table.add_column("formula")
-    parts = (("GPU", memory.gpu, memory.gpu_bytes, memory.gpu_limit), ("node", memory.host, memory.host_bytes, memory.host_limit))
+    parts = (
+        ("GPU", memory.gpu, memory.gpu_bytes, memory.gpu_limit),
+        ("node", memory.host, memory.host_bytes, memory.host_limit),
+    )
     for where, terms, num_bytes, limit in parts:
         for term in terms:
-            table.add_row(f"{where}: {term.name}", f"{term.num_bytes / 2**30:.2f}", Text(term.formula, style="dim"))
+            table.add_row(
+                f"{where}: {term.name}",
+                f"{term.num_bytes / 2**30:.2f}",
+                Text(term.formula, style="dim"),
+            )
         if terms:
-            of = "" if limit is None else f"of {limit / 2**30:.1f} GiB, {memory.margin:.0%} kept free"
+            of = (
+                ""
+                if limit is None
+                else f"of {limit / 2**30:.1f} GiB, {memory.margin:.0%} kept free"
+            )
             table.add_row(Text(f"{where}: sum", style="bold"), f"{num_bytes / 2**30:.2f}", of)
     return table
 
@@ -127,9 +169,16 @@ def _options_table(memory: MemoryPlan, chosen: str) -> Table:
         table.add_column(heading, no_wrap=heading in ("GPU GiB", "node GiB", ""))
     for each, size in zip(memory.options, sizes, strict=True):
         width, line = round(30 * size / most), round(30 * (limit or 0) / most)
-        drawn = "".join("|" if limit and cell == line else "█" if cell < width else " " for cell in range(31))
+        drawn = "".join(
+            "|" if limit and cell == line else "█" if cell < width else " " for cell in range(31)
+        )
         name = Text(each.zero.name, style="bold" if each.zero.name == chosen else "")
-        table.add_row(name, f"{size / 2**30:.1f}", Text(drawn, style="" if each.fits else "red"), Text(each.cost, style="dim"))
+        table.add_row(
+            name,
+            f"{size / 2**30:.1f}",
+            Text(drawn, style="" if each.fits else "red"),
+            Text(each.cost, style="dim"),
+        )
     return table
 
 
@@ -147,7 +196,13 @@ def models_screen(families: Iterable[ModelFamily]) -> RenderableType:
             template = "own template" if model.template == "own" else "no template"
             about = filter(None, (template, model.licence, model.tokenizer, model.note))
             table.add_row(model.name, f"{model.billions:g}B", "; ".join(about))
-        parts += [Text.assemble((family.model_type, "bold"), f"  {targets}", (f"{serving}{remote}", "dim")), table, Text()]
+        parts += [
+            Text.assemble(
+                (family.model_type, "bold"), f"  {targets}", (f"{serving}{remote}", "dim")
+            ),
+            table,
+            Text(),
+        ]
     return Group(*parts)
 
 
@@ -160,19 +215,26 @@ def compare_screen(found: dict[str, Any]) -> RenderableType:
     shown = {
         "held-out loss": lambda run: _loss(run["tuned_loss"]),
         "before training": lambda run: _loss(run["base_loss"]),
-        "token accuracy": lambda run: "" if run["token_accuracy"] is None else f"{run['token_accuracy']:.1%}",
+        "token accuracy": lambda run: (
+            "" if run["token_accuracy"] is None else f"{run['token_accuracy']:.1%}"
+        ),
         "best epoch": lambda run: str(run["best_epoch"] or ""),
         "gate": lambda run: {True: "met", False: "not met", None: ""}[run["gate_met"]],
         "steps": lambda run: f"{run['steps']:,}",
         "training": lambda run: duration(run["seconds"]),
-        "tokens/s": lambda run: "" if run["tokens_per_second"] is None else f"{run['tokens_per_second']:,.0f}",
+        "tokens/s": lambda run: (
+            "" if run["tokens_per_second"] is None else f"{run['tokens_per_second']:,.0f}"
+        ),
         "restarts": lambda run: str(run["restarts"]),
     }
     for name, write in shown.items():
         table.add_row(name, *(write(run) for run in runs))
     table.add_row()
     for field in runs[0]["asked"]:
-        table.add_row(Text(field, style="dim"), *(Text(json.dumps(run["asked"][field], ensure_ascii=False)) for run in runs))
+        table.add_row(
+            Text(field, style="dim"),
+            *(Text(json.dumps(run["asked"][field], ensure_ascii=False)) for run in runs),
+        )
     return Group(table, *(Text(f"! {caution}", style="yellow") for caution in found["cautions"]))
 
 
@@ -183,7 +245,10 @@ def _loss(value: Any) -> str:
 def published_screen(versions: list[Version], store_uri: str) -> RenderableType:
     """One line a version."""
     if not versions:
-        return Text(f"nothing is published in {store_uri}; set publish.name in a spec, or: hagane publish RUN --name NAME")
+        return Text(
+            f"nothing is published in {store_uri}; set publish.name in a spec, or: hagane publish "
+            "RUN --name NAME"
+        )
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("name", "version", "latest", "held-out loss", "run", "published"):
         table.add_column(heading, overflow="fold")
@@ -191,7 +256,14 @@ def published_screen(versions: list[Version], store_uri: str) -> RenderableType:
         facts = each.manifest.facts
         losses = f"{_loss(facts.get('base_loss'))} -> {_loss(facts.get('tuned_loss'))}"
         latest = "yes" if each.is_latest else "" if each.was_latest else "never was"
-        table.add_row(each.name, each.label, latest, losses, str(facts.get("run", "")), f"{each.written:%Y-%m-%d %H:%M}")
+        table.add_row(
+            each.name,
+            each.label,
+            latest,
+            losses,
+            str(facts.get("run", "")),
+            f"{each.written:%Y-%m-%d %H:%M}",
+        )
     return table
 
 
@@ -203,12 +275,25 @@ def status_screen(store: Store, spec: RunSpec) -> RenderableType:
     for folder in finished_folders(spec.training.method):
         manifest = read_manifest(store, folder)
         facts = (
-            "" if manifest is None else "  ".join(f"{key}={_short(value)}" for key, value in manifest.facts.items() if value is not None)
+            ""
+            if manifest is None
+            else "  ".join(
+                f"{key}={_short(value)}"
+                for key, value in manifest.facts.items()
+                if value is not None
+            )
         )
         table.add_row(folder, "no" if manifest is None else "yes", facts)
     checkpoints = checkpoint_table(store, spec.checkpoints.keep)
     told = [] if read_manifest(store, CHECKPOINTS) is not None else _progress(store)
-    return Group(Text(f"run {spec.name} at {store.uri}", style="bold"), *told, Text(), table, Text(), checkpoints)
+    return Group(
+        Text(f"run {spec.name} at {store.uri}", style="bold"),
+        *told,
+        Text(),
+        table,
+        Text(),
+        checkpoints,
+    )
 
 
 def _progress(store: Store) -> list[Text]:
@@ -220,25 +305,45 @@ def _progress(store: Store) -> list[Text]:
     line = f"training: {state['phase']}" + (f": {state['detail']}" if state["detail"] else "")
     if state.get("done"):
         line += (
-            f"; step {state['done']} of {state['total']}, loss {state['loss']}, {state['tokens_s']} tokens/s, {state['left_s']:.0f} s left"
+            f"; step {state['done']} of {state['total']}, loss {state['loss']}, "
+            f"{state['tokens_s']} tokens/s, {state['left_s']:.0f} s left"
         )
     again = f"; started anew {state['restarts']} times" if state["restarts"] else ""
-    return [Text(f"{line}{again} (job {state['job']} in namespace {state['namespace']}, told {state['at']})")]
+    return [
+        Text(
+            f"{line}{again} (job {state['job']} in namespace {state['namespace']}, told "
+            f"{state['at']})"
+        )
+    ]
 
 
 def end_screen(report: dict[str, Any], report_page: Path) -> RenderableType:
     """What a finished run comes to, on less than a page."""
     epochs = Table(box=None, padding=(0, 2, 0, 0))
     held_out = report["held_out_loss"]
-    for heading in ("epoch", "step", "loss", *(["held-out loss"] if held_out else []), "checkpoint"):
+    for heading in (
+        "epoch",
+        "step",
+        "loss",
+        *(["held-out loss"] if held_out else []),
+        "checkpoint",
+    ):
         epochs.add_column(heading)
     for epoch in report["epochs"]:
         losses = [epoch["loss"], *([epoch["held_out_loss"]] if held_out else [])]
         shown = (f"{loss:.3f}" for loss in losses)
-        epochs.add_row(str(epoch["epoch"]), str(epoch["step"]), *shown, epoch["checkpoint"] or "not kept")
+        epochs.add_row(
+            str(epoch["epoch"]), str(epoch["step"]), *shown, epoch["checkpoint"] or "not kept"
+        )
     where = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     where.add_row("run", report["uri"])
-    where.add_row(report["export"]["folder"], f"{report['export']['uri']}  ({report['export']['num_bytes'] / 1e6:.1f} MB, proved to load)")
+    where.add_row(
+        report["export"]["folder"],
+        (
+            f"{report['export']['uri']}  ({report['export']['num_bytes'] / 1e6:.1f} MB, proved to "
+            "load)"
+        ),
+    )
     where.add_row("report", str(report_page))
     parts: list[RenderableType] = [
         where,
@@ -258,8 +363,14 @@ def end_screen(report: dict[str, Any], report_page: Path) -> RenderableType:
 
 def _outcome(held_out: dict[str, float] | None, seconds: float) -> str:
     if held_out is None:
-        return f"nothing was held out, so no loss says whether it helped; trained for {duration(seconds)}"
-    return f"held-out loss  {held_out['base']:.3f} before -> {held_out['tuned']:.3f} after, trained for {duration(seconds)}"
+        return (
+            "nothing was held out, so no loss says whether it helped; trained for "
+            f"{duration(seconds)}"
+        )
+    return (
+        f"held-out loss  {held_out['base']:.3f} before -> {held_out['tuned']:.3f} after, trained "
+        f"for {duration(seconds)}"
+    )
 
 
 def print_end(console: Console, store: Store, local: Path) -> None:
@@ -271,11 +382,18 @@ def print_end(console: Console, store: Store, local: Path) -> None:
 
 
 def verify_checkpoints(store: Store, console: Console) -> None:
-    """Every file of every committed checkpoint was read and is what its manifest says. Raises ObjectDamaged with all that are not."""
+    """Every file of every committed checkpoint was read and is what its manifest says. Raises
+    ObjectDamaged with all that are not."""
     committed = committed_checkpoints(store)
     num_files = sum(len(checkpoint.manifest.files) for checkpoint in committed)
     problems = list(unreadable_checkpoints(store).values())
-    with Progress(TextColumn("reading"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+    with Progress(
+        TextColumn("reading"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
         task = bar.add_task("", total=num_files)
         for _, problem in damages(store, committed):
             bar.advance(task)
@@ -283,7 +401,10 @@ def verify_checkpoints(store: Store, console: Console) -> None:
     if problems:
         raise ObjectDamaged(*problems)
     num_bytes = sum(checkpoint.num_bytes for checkpoint in committed)
-    console.print(f"{num_files} files of {len(committed)} checkpoints, {num_bytes:,} bytes: every size and sha256 is right")
+    console.print(
+        f"{num_files} files of {len(committed)} checkpoints, {num_bytes:,} bytes: every size and "
+        "sha256 is right"
+    )
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,5 @@
-"""A run's log, from wherever it is: this machine's last `hagane run`, the pods of a training in a cluster, steps that failed."""
+"""A run's log, from wherever it is: this machine's last `hagane run`, the pods of a training in a
+cluster, steps that failed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ from components.shared.store.layout import LOGS
 from components.shared.store.storage import Store
 from pipelines.finetune.pipeline import TASKS
 
-_FOR_PEOPLE = structlog.processors.LogfmtRenderer(key_order=["event", "component"], bool_as_flag=False)
+_FOR_PEOPLE = structlog.processors.LogfmtRenderer(
+    key_order=["event", "component"], bool_as_flag=False
+)
 TRAINING = "launch_training"
 
 
@@ -29,14 +32,16 @@ def log_lines(store: Store, run_uri: str, step: str | None) -> Iterator[str]:
     parts = [*_of_this_machine(local, step), *_of_pods(store, step), *_of_failures(store, step)]
     if not parts:
         raise SpecError(
-            f"logs: found no log of {step or 'this run'} on this machine ({local}) or in {store.uri}. Fix: of a run in Kubeflow Pipelines: "
-            f"hagane runs ID --log {step or 'STEP'}"
+            f"logs: found no log of {step or 'this run'} on this machine ({local}) or in "
+            f"{store.uri}. Fix: of a run in Kubeflow Pipelines: hagane runs ID --log "
+            f"{step or 'STEP'}"
         )
     yield from parts
 
 
 def _of_this_machine(file: Path, step: str | None) -> list[str]:
-    """What `hagane run` kept: events as people read them, other lines between two events as they are."""
+    """What `hagane run` kept: events as people read them, other lines between two events as they
+    are."""
     if not file.is_file():
         return []
     lines: list[str] = []
@@ -67,5 +72,9 @@ def _of_failures(store: Store, step: str | None) -> list[str]:
     lines: list[str] = []
     for failure in read_failures(store):
         if step in (None, failure.step):
-            lines += [f"==> why {failure.step} failed, {failure.at:%Y-%m-%d %H:%M} UTC <==", *failure.text.splitlines(), *failure.log_tail]
+            lines += [
+                f"==> why {failure.step} failed, {failure.at:%Y-%m-%d %H:%M} UTC <==",
+                *failure.text.splitlines(),
+                *failure.log_tail,
+            ]
     return lines

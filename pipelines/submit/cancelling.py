@@ -15,18 +15,21 @@ POLL_S = 2.0
 SAY_S = 20.0
 """How often it is said what is still waited for, where nothing changed."""
 PATIENCE_S = 900.0
-"""As long as a training may take to save a checkpoint, end, and the exit task to look for its job."""
+"""As long as a training may take to save a checkpoint, end, and the exit task to look for its
+job."""
 
 
-def cancel_run(kfp: KfpClient, look: Callable[[], RunView], run_uri: str | None, *, tell: Callable[[str], None]) -> None:
+def cancel_run(
+    kfp: KfpClient, look: Callable[[], RunView], run_uri: str | None, *, tell: Callable[[str], None]
+) -> None:
     """The run is over, and its exit task has seen that no training job of it is left.
 
     A run that is over already stays as it is. `look`: the run as it is now.
 
     Raises:
-        RunFailed: the exit task failed or did not run after a training began, so that a job may be left; or KFP's Retry had
-            continued the run, which runs no exit task again, and its launcher does not say that the job is deleted; or the run
-            did not end within PATIENCE_S.
+        RunFailed: the exit task failed or did not run after a training began, so that a job may be
+            left; or KFP's Retry had continued the run, which runs no exit task again, and its
+            launcher does not say that the job is deleted; or the run did not end within PATIENCE_S.
     """
     view = look()
     if view.is_over:
@@ -40,12 +43,21 @@ def cancel_run(kfp: KfpClient, look: Callable[[], RunView], run_uri: str | None,
         now = time.monotonic()
         at = ", ".join(view.at_step) or "no step"
         if now - started > PATIENCE_S:
-            raise RunFailed(f"run {view.name!r}: still {view.state} after {PATIENCE_S:.0f} s, at {at}; see {kfp.run_link(view.id)}")
+            raise RunFailed(
+                f"run {view.name!r}: still {view.state} after {PATIENCE_S:.0f} s, at {at}; see "
+                f"{kfp.run_link(view.id)}"
+            )
         if at != said or now - said_at > SAY_S:
-            tell(f"waits for {at}, {now - started:.0f} s so far; gives up after {PATIENCE_S / 60:.0f} min")
+            tell(
+                f"waits for {at}, {now - started:.0f} s so far; gives up after "
+                f"{PATIENCE_S / 60:.0f} min"
+            )
             said, said_at = at, now
         time.sleep(POLL_S)
-    tell(f"run {view.name} is {view.state} after {time.monotonic() - started:.0f} s: {_job_is_gone(kfp, view, run_uri)}")
+    tell(
+        f"run {view.name} is {view.state} after {time.monotonic() - started:.0f} s: "
+        f"{_job_is_gone(kfp, view, run_uri)}"
+    )
 
 
 def _job_is_gone(kfp: KfpClient, view: RunView, run_uri: str | None) -> str:
@@ -61,8 +73,11 @@ def _job_is_gone(kfp: KfpClient, view: RunView, run_uri: str | None) -> str:
     raise RunFailed(*why, f"{view.name}: {LEFT_A_JOB}; see `hagane reap`")
 
 
-def _job_is_gone_without_exit_task(kfp: KfpClient, view: RunView, retried_at: datetime, run_uri: str | None) -> str:
-    """As `_job_is_gone`, where the exit task ran before KFP's Retry continued the run: what it saw was an earlier try.
+def _job_is_gone_without_exit_task(
+    kfp: KfpClient, view: RunView, retried_at: datetime, run_uri: str | None
+) -> str:
+    """As `_job_is_gone`, where the exit task ran before KFP's Retry continued the run: what it saw
+    was an earlier try.
 
     KFP gives whole seconds: what began in the second of the Retry counts as what would be worse.
     """
@@ -78,6 +93,6 @@ def _job_is_gone_without_exit_task(kfp: KfpClient, view: RunView, retried_at: da
         return "its launcher deleted the training job"
     raise RunFailed(
         *says,
-        f"{view.name}: a training job may be left: KFP's Retry had continued the run, and Retry does not run end_run again. "
-        f"Fix: hagane reap {run_uri or 'RUN'}",
+        f"{view.name}: a training job may be left: KFP's Retry had continued the run, and Retry "
+        f"does not run end_run again. Fix: hagane reap {run_uri or 'RUN'}",
     )

@@ -1,7 +1,8 @@
 """A run in KFP -> the same progress on the screen as of a local run, to its end.
 
-KFP knows which task is running and how it ended; how far a training is, its launcher writes to the store, and the checkpoints are there.
-Where the store cannot be read from here, that is said once and KFP's part is shown alone.
+KFP knows which task is running and how it ended; how far a training is, its launcher writes to the
+store, and the checkpoints are there. Where the store cannot be read from here, that is said once
+and KFP's part is shown alone.
 """
 
 import json
@@ -16,7 +17,15 @@ from typing import Any
 
 from rich.console import Console
 
-from components.shared.errors import HaganeError, KfpError, KfpMissing, ObjectMissing, Preempted, RunFailed, StoreError
+from components.shared.errors import (
+    HaganeError,
+    KfpError,
+    KfpMissing,
+    ObjectMissing,
+    Preempted,
+    RunFailed,
+    StoreError,
+)
 from components.shared.step import work_folder
 from components.shared.store.checkpoints import committed_checkpoints
 from components.shared.store.layout import CHECKPOINTS, MANIFEST, PROGRESS
@@ -31,7 +40,11 @@ from pipelines.screens.run import print_end
 
 FIRST_POLL_S, SLOWEST_POLL_S, SLOWER = 1.0, 20.0, 1.3
 """Seconds between two looks: short after news, longer while nothing happens."""
-SAID = {"waiting": "waits to be started", "being cancelled": "is being cancelled", "paused": "is paused"}
+SAID = {
+    "waiting": "waits to be started",
+    "being cancelled": "is being cancelled",
+    "paused": "is paused",
+}
 """State of a run -> what is said of it when it comes."""
 ENDED = {
     "succeeded": "finished",
@@ -48,7 +61,8 @@ PATIENCE_S = 600.0
 
 
 def step_names(pipeline: CompiledPipeline) -> dict[str, str]:
-    """What KFP may call a task, its key or its display name -> the step; claim_run and end_run, before and after the steps, too."""
+    """What KFP may call a task, its key or its display name -> the step; claim_run and end_run,
+    before and after the steps, too."""
     names: dict[str, str] = {}
     for dag in [pipeline.spec["root"], *pipeline.spec["components"].values()]:
         for key, task in dag.get("dag", {}).get("tasks", {}).items():
@@ -58,11 +72,14 @@ def step_names(pipeline: CompiledPipeline) -> dict[str, str]:
     return names
 
 
-def follow_run(kfp: KfpClient, run_id: str, store_uri: str, names: dict[str, str], console: Console) -> None:
+def follow_run(
+    kfp: KfpClient, run_id: str, store_uri: str, names: dict[str, str], console: Console
+) -> None:
     """The run is over, and went well, its exit task too.
 
     Raises:
-        RunFailed: it failed or was cancelled, with why each step failed; or its exit task failed; or the server is gone for good.
+        RunFailed: it failed or was cancelled, with why each step failed; or its exit task failed;
+            or the server is gone for good.
         Preempted: Ctrl-C or SIGTERM ended the following; the run goes on.
     """
     with _left_by_signals(kfp, run_id), Screen(console, STEPS) as screen:
@@ -78,26 +95,38 @@ def follow_run(kfp: KfpClient, run_id: str, store_uri: str, names: dict[str, str
 
 
 def exit_problems(kfp: KfpClient, view: RunView, run_uri: str | None) -> list[str]:
-    """What a failed exit task means; why it failed too, unless `reasons` says it: KFP calls such a run a success."""
+    """What a failed exit task means; why it failed too, unless `reasons` says it: KFP calls such a
+    run a success."""
     end_run = view.step(EXIT)
     if not view.is_over or end_run.state != "failed":
         return []
-    why = reasons(kfp, replace(view, steps=(end_run,)), run_uri) if view.state == "succeeded" else []
+    why = (
+        reasons(kfp, replace(view, steps=(end_run,)), run_uri) if view.state == "succeeded" else []
+    )
     return [*why, f"{LEFT_A_JOB}; see `hagane reap`"]
 
 
 def print_finish(run_uri: str, console: Console) -> None:
-    """The end screen of a finished run is on the console, or where its report is when the store cannot be read from here."""
+    """The end screen of a finished run is on the console, or where its report is when the store
+    cannot be read from here."""
     try:
         print_end(console, open_store(run_uri), work_folder(run_uri, "report"))
     except StoreError as error:
-        console.print(f"finished; its report is {run_uri}/report, which cannot be read from here: {error.problems[0]}", soft_wrap=True)
+        console.print(
+            (
+                f"finished; its report is {run_uri}/report, which cannot be read from here: "
+                f"{error.problems[0]}"
+            ),
+            soft_wrap=True,
+        )
 
 
 class _Follower:
     """What was seen of the run so far."""
 
-    def __init__(self, kfp: KfpClient, run_id: str, screen: Screen, names: dict[str, str], store_uri: str) -> None:
+    def __init__(
+        self, kfp: KfpClient, run_id: str, screen: Screen, names: dict[str, str], store_uri: str
+    ) -> None:
         self._kfp, self._run_id, self._screen, self._names = kfp, run_id, screen, names
         self._store: Store | None = None
         try:
@@ -131,20 +160,30 @@ class _Follower:
     def _run(self) -> Any:
         while True:
             try:
-                run = self._kfp.ask("look at the run", self._kfp.runs.run_service_get_run, self._run_id)
+                run = self._kfp.ask(
+                    "look at the run", self._kfp.runs.run_service_get_run, self._run_id
+                )
                 self._failing_since = None
                 return run
             except KfpMissing as error:
-                raise RunFailed(*error.problems, "the run was deleted while it was followed") from None
+                raise RunFailed(
+                    *error.problems, "the run was deleted while it was followed"
+                ) from None
             except KfpError as error:
                 if not error.may_pass:
-                    raise RunFailed(*error.problems, f"the run goes on: {self._kfp.run_link(self._run_id)}") from None
+                    raise RunFailed(
+                        *error.problems, f"the run goes on: {self._kfp.run_link(self._run_id)}"
+                    ) from None
                 now = time.monotonic()
                 if self._failing_since is None:
                     self._failing_since = now
-                    self._screen.say(f"{error.problems[0]}; the run goes on, and is asked for again")
+                    self._screen.say(
+                        f"{error.problems[0]}; the run goes on, and is asked for again"
+                    )
                 if now - self._failing_since > PATIENCE_S:
-                    raise RunFailed(*error.problems, f"the run goes on: {self._kfp.run_link(self._run_id)}") from None
+                    raise RunFailed(
+                        *error.problems, f"the run goes on: {self._kfp.run_link(self._run_id)}"
+                    ) from None
                 time.sleep(FIRST_POLL_S)
 
     def _show_step(self, step: StepView) -> None:
@@ -156,7 +195,11 @@ class _Follower:
         self.had_news = True
         self._screen.enter(step.name)
         if step.state in ENDED:
-            took = "" if step.seconds is None or step.state == "done before" else f" after {duration(step.seconds)}"
+            took = (
+                ""
+                if step.seconds is None or step.state == "done before"
+                else f" after {duration(step.seconds)}"
+            )
             self._screen.say(f"{ENDED[step.state]}{took}")
 
     def _show_training(self, step: StepView) -> None:
@@ -178,7 +221,9 @@ class _Follower:
             self._screen.say(f"{UNREADABLE}: {why}")
 
     def _show_checkpoints(self, store: Store) -> None:
-        manifests = {each.key for each in store.list(f"{CHECKPOINTS}/") if each.key.endswith(f"/{MANIFEST}")}
+        manifests = {
+            each.key for each in store.list(f"{CHECKPOINTS}/") if each.key.endswith(f"/{MANIFEST}")
+        }
         if manifests == self._manifests:
             return
         self._manifests = manifests
@@ -189,10 +234,14 @@ class _Follower:
                 self.had_news = True
 
     def _show_progress(self, state: dict[str, Any]) -> None:
-        """What is new since the last look: a restart, another phase, more steps. The launcher writes it every few seconds."""
+        """What is new since the last look: a restart, another phase, more steps. The launcher
+        writes it every few seconds."""
         restarts = int(state.get("restarts") or 0)
         if restarts > self._restarts:
-            self._say(f"training: the job's pods were started anew ({restarts} {'time' if restarts == 1 else 'times'} so far)")
+            self._say(
+                f"training: the job's pods were started anew ({restarts} "
+                f"{'time' if restarts == 1 else 'times'} so far)"
+            )
         self._restarts = max(self._restarts, restarts)
         phase = (str(state["phase"]), str(state["detail"]))
         done = state.get("done")
@@ -201,7 +250,11 @@ class _Follower:
         self._phase = phase
         if done and done != self._done:
             self._done, self.had_news = done, True
-            told = {key: state[key] for key in ("done", "total", "loss", "tokens_s", "left_s") if state.get(key) is not None}
+            told = {
+                key: state[key]
+                for key in ("done", "total", "loss", "tokens_s", "left_s")
+                if state.get(key) is not None
+            }
             self._screen.show({"event": "progress", "component": "train", "unit": "steps", **told})
 
     def _say(self, line: str) -> None:
@@ -214,7 +267,10 @@ def _left_by_signals(kfp: KfpClient, run_id: str) -> Iterator[None]:
     """Ctrl-C and SIGTERM leave the block, and the run to itself."""
 
     def leave(number: int, _: FrameType | None) -> None:
-        left = Preempted(f"no longer followed; the run goes on, and ends by `terminate` on its page: {kfp.run_link(run_id)}")
+        left = Preempted(
+            "no longer followed; the run goes on, and ends by `terminate` on its page: "
+            f"{kfp.run_link(run_id)}"
+        )
         left.exit_code = 128 + number
         raise left
 
@@ -227,6 +283,11 @@ def _left_by_signals(kfp: KfpClient, run_id: str) -> Iterator[None]:
 
 
 def is_of_an_earlier_try(progress: dict[str, Any], step: StepView) -> bool:
-    """Whether the progress was written before this try of the step began: a run that is started again still has it."""
+    """Whether the progress was written before this try of the step began: a run that is started
+    again still has it."""
     written = progress.get("at")
-    return step.started is not None and isinstance(written, str) and datetime.fromisoformat(written) < step.started
+    return (
+        step.started is not None
+        and isinstance(written, str)
+        and datetime.fromisoformat(written) < step.started
+    )

@@ -22,10 +22,15 @@ from pipelines.screens.progress import duration
 from pipelines.submit.following import LEFT_A_JOB, exit_problems, step_names
 
 NEVER = "-"
-RETRIED = "KFP's Retry continued it at {time}. Retry does not run end_run again: its page is of the first try."
+RETRIED = (
+    "KFP's Retry continued it at {time}. Retry does not run end_run again: its page is of the "
+    "first try."
+)
 
 
-def listed_runs(kfp: KfpClient, experiment: str | None, limit: int) -> Iterator[tuple[Any, RunView]]:
+def listed_runs(
+    kfp: KfpClient, experiment: str | None, limit: int
+) -> Iterator[tuple[Any, RunView]]:
     """The newest `limit` runs of this pipeline, as the client gives them and what they say.
 
     Raises:
@@ -37,7 +42,10 @@ def listed_runs(kfp: KfpClient, experiment: str | None, limit: int) -> Iterator[
     if experiment is not None:
         within = {"experiment_id": kfp.experiment_id(experiment, make=False)}
         if within["experiment_id"] is None:
-            raise KfpMissing(f"KFP at {kfp.connection.endpoint}: has no experiment {experiment!r}; leave --experiment out to see all runs")
+            raise KfpMissing(
+                f"KFP at {kfp.connection.endpoint}: has no experiment {experiment!r}; leave "
+                "--experiment out to see all runs"
+            )
     kept = find_pipeline(kfp, pipeline.name)
     for run in () if kept is None else islice(_of_pipeline(kfp, kept.pipeline_id, within), limit):
         yield run, view_of(run, names)
@@ -45,23 +53,48 @@ def listed_runs(kfp: KfpClient, experiment: str | None, limit: int) -> Iterator[
 
 def runs_json(kfp: KfpClient, experiment: str | None, limit: int) -> list[dict[str, Any]]:
     """As `runs_screen`, for programs."""
-    return [{**_facts(view), "at_step": list(view.at_step), "folder": folder_of(run)} for run, view in listed_runs(kfp, experiment, limit)]
+    return [
+        {**_facts(view), "at_step": list(view.at_step), "folder": folder_of(run)}
+        for run, view in listed_runs(kfp, experiment, limit)
+    ]
 
 
 def run_json(kfp: KfpClient, run_id: str) -> dict[str, Any]:
     """As `run_screen`, for programs. Raises KfpMissing where no run has this id."""
     run, view = look_at_run(kfp, run_id)
     folder = folder_of(run)
-    problems = reasons(kfp, view, None if folder == NO_FOLDER else folder) if view.state in ("failed", "cancelled") else []
+    problems = (
+        reasons(kfp, view, None if folder == NO_FOLDER else folder)
+        if view.state in ("failed", "cancelled")
+        else []
+    )
     steps = [
-        {"step": step.name, "state": step.state, "started": step.started, "finished": step.finished, "seconds": step.seconds}
+        {
+            "step": step.name,
+            "state": step.state,
+            "started": step.started,
+            "finished": step.finished,
+            "seconds": step.seconds,
+        }
         for step in view.steps
     ]
-    return {**_facts(view), "folder": folder, "link": kfp.run_link(run_id), "problems": problems, "steps": steps}
+    return {
+        **_facts(view),
+        "folder": folder,
+        "link": kfp.run_link(run_id),
+        "problems": problems,
+        "steps": steps,
+    }
 
 
 def _facts(view: RunView) -> dict[str, Any]:
-    return {"id": view.id, "name": view.name, "state": _state(view), "created": view.created, "finished": view.finished}
+    return {
+        "id": view.id,
+        "name": view.name,
+        "state": _state(view),
+        "created": view.created,
+        "finished": view.finished,
+    }
 
 
 def runs_screen(kfp: KfpClient, experiment: str | None, limit: int) -> RenderableType:
@@ -75,24 +108,43 @@ def runs_screen(kfp: KfpClient, experiment: str | None, limit: int) -> Renderabl
         table.add_column(heading, overflow="fold")
     for run, view in listed_runs(kfp, experiment, limit):
         at_step = ", ".join(view.at_step) or NEVER
-        table.add_row(view.name, _state(view), at_step, local_time(view.created), local_time(view.finished), folder_of(run), view.id)
-    return table if table.row_count else Text(f"no runs of {compiled_pipeline().name} yet; hagane submit SPEC starts one")
+        table.add_row(
+            view.name,
+            _state(view),
+            at_step,
+            local_time(view.created),
+            local_time(view.finished),
+            folder_of(run),
+            view.id,
+        )
+    return (
+        table
+        if table.row_count
+        else Text(f"no runs of {compiled_pipeline().name} yet; hagane submit SPEC starts one")
+    )
 
 
 def run_screen(kfp: KfpClient, run_id: str) -> RenderableType:
-    """One run, the state of each of its steps, and why those failed that did. Raises KfpMissing where no run has this id."""
+    """One run, the state of each of its steps, and why those failed that did. Raises KfpMissing
+    where no run has this id."""
     run, view = look_at_run(kfp, run_id)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("step", "state", "started", "finished", "took"):
         table.add_column(heading)
     for step in view.steps:
-        table.add_row(step.name, step.state, local_time(step.started), local_time(step.finished), _took(step))
+        table.add_row(
+            step.name, step.state, local_time(step.started), local_time(step.finished), _took(step)
+        )
     folder = folder_of(run)
-    head = Text.assemble((f"run {view.name}", "bold"), f"  {_state(view)}  {folder}\n{kfp.run_link(run_id)}")
+    head = Text.assemble(
+        (f"run {view.name}", "bold"), f"  {_state(view)}  {folder}\n{kfp.run_link(run_id)}"
+    )
     notes = []
     run_uri = None if folder == NO_FOLDER else folder
     if view.retried_at is not None:
-        notes.append(Text(RETRIED.format(time=local_time(view.retried_at)) + _said_since(run_uri, view.id)))
+        notes.append(
+            Text(RETRIED.format(time=local_time(view.retried_at)) + _said_since(run_uri, view.id))
+        )
     problems = reasons(kfp, view, run_uri) if view.state in ("failed", "cancelled") else []
     problems += exit_problems(kfp, view, run_uri)
     red = [Text(line, style="red") for line in problems]
@@ -100,7 +152,8 @@ def run_screen(kfp: KfpClient, run_id: str) -> RenderableType:
 
 
 def look_at_run(kfp: KfpClient, run_id: str) -> tuple[Any, RunView]:
-    """The run as the client gives it, and what it says. Raises KfpMissing where no run has this id."""
+    """The run as the client gives it, and what it says. Raises KfpMissing where no run has this
+    id."""
     run = kfp.ask(f"look at run {run_id}", kfp.runs.run_service_get_run, run_id)
     return run, view_of(run, _names())
 
@@ -112,7 +165,8 @@ def _names() -> dict[str, str]:
 
 
 def known_step(name: str, view: RunView) -> str:
-    """The run's step of this name, which may have hyphens as KFP's own names do. Raises SpecError for a word that is no step."""
+    """The run's step of this name, which may have hyphens as KFP's own names do. Raises SpecError
+    for a word that is no step."""
     known = [step.name for step in view.steps]
     step = name.replace("-", "_")
     if step not in known:
@@ -121,7 +175,8 @@ def known_step(name: str, view: RunView) -> str:
 
 
 def _said_since(run_uri: str | None, run_id: str) -> str:
-    """What the steps that ran again wrote of the run's end, where the store can be read from here."""
+    """What the steps that ran again wrote of the run's end, where the store can be read from
+    here."""
     try:
         end = None if run_uri is None else read_end(open_store(run_uri), run_id)
     except StoreError:
@@ -130,13 +185,24 @@ def _said_since(run_uri: str | None, run_id: str) -> str:
 
 
 def _of_pipeline(kfp: KfpClient, pipeline_id: str, within: dict[str, Any]) -> Any:
-    listed = kfp.pages("list runs", kfp.runs.run_service_list_runs, "runs", sort_by="created_at desc", **within)
-    return (run for run in listed if run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id == pipeline_id)
+    listed = kfp.pages(
+        "list runs", kfp.runs.run_service_list_runs, "runs", sort_by="created_at desc", **within
+    )
+    return (
+        run
+        for run in listed
+        if run.pipeline_version_reference
+        and run.pipeline_version_reference.pipeline_id == pipeline_id
+    )
 
 
 def _state(view: RunView) -> str:
     """The run's state; KFP calls a run whose exit task failed a success."""
-    return f"{view.state}, {LEFT_A_JOB}" if view.is_over and view.step(EXIT).state == "failed" else view.state
+    return (
+        f"{view.state}, {LEFT_A_JOB}"
+        if view.is_over and view.step(EXIT).state == "failed"
+        else view.state
+    )
 
 
 def _took(step: StepView) -> str:

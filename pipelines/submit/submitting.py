@@ -1,7 +1,8 @@
-"""A spec -> a run of it in Kubeflow Pipelines, after everything that can be known from here was asked.
+"""A spec -> a run of it in Kubeflow Pipelines, after everything that can be known from here was
+asked.
 
-What cannot be known from here is said and left to the pipeline's first steps: a store whose keys only the cluster has, data that is in
-a store, a model on a claim. Nothing is sent before a refusal.
+What cannot be known from here is said and left to the pipeline's first steps: a store whose keys
+only the cluster has, data that is in a store, a model on a claim. Nothing is sent before a refusal.
 """
 
 import json
@@ -28,7 +29,8 @@ from pipelines.programs.checking import problems_of, store_problems
 from pipelines.programs.planning import plan_of
 
 ROWS_UNKNOWN = 1000
-"""Planned for where the data is not here: what a plan refuses (memory, targets, batch sizes) does not hang on it, only times do."""
+"""Planned for where the data is not here: what a plan refuses (memory, targets, batch sizes) does
+not hang on it, only times do."""
 
 
 @dataclass
@@ -51,7 +53,9 @@ class Submitted:
     link: str
 
 
-def check_for_cluster(path: Path, overrides: list[str], console: Console, *, with_plan: bool) -> Checked:
+def check_for_cluster(
+    path: Path, overrides: list[str], console: Console, *, with_plan: bool
+) -> Checked:
     """The spec, with nothing known against it.
 
     Raises:
@@ -68,45 +72,75 @@ def check_for_cluster(path: Path, overrides: list[str], console: Console, *, wit
     checked = Checked(spec)
     unchecked_store = store_problems(spec)
     if unchecked_store:
-        checked.notes.append(f"the store was not tried from here, the first step will: {unchecked_store[0]}")
+        checked.notes.append(
+            f"the store was not tried from here, the first step will: {unchecked_store[0]}"
+        )
     if with_plan:
         _plan(checked, console)
     else:
-        checked.notes.append("no plan was made here, as --no-plan asks; the step render_config makes it")
+        checked.notes.append(
+            "no plan was made here, as --no-plan asks; the step render_config makes it"
+        )
     return checked
 
 
 def cluster_problems(spec: RunSpec) -> list[str]:
-    """One line for each field that names what a cluster does not see (this machine's folders, files and processes), or that holds
-    text which Argo Workflows would replace."""
+    """One line for each field that names what a cluster does not see (this machine's folders, files
+    and processes), or that holds text which Argo Workflows would replace."""
     problems = parameter_problems(spec_parameter(spec))
     if spec.backend == "local":
         problems.append(
-            "backend: got 'local', but the steps' images hold no trainer; must be pytorchjob or trainjob (--set backend=pytorchjob)"
+            "backend: got 'local', but the steps' images hold no trainer; must be pytorchjob or "
+            "trainjob (--set backend=pytorchjob)"
         )
     if not spec.store.startswith("s3://"):
-        problems.append(f"store: got folder {spec.store!r}, but pods of a cluster share no folder; must be s3://bucket/prefix")
+        problems.append(
+            f"store: got folder {spec.store!r}, but pods of a cluster share no folder; must be "
+            "s3://bucket/prefix"
+        )
     for name, value in _files(spec).items():
         if "://" in value and not value.startswith(("s3://", "hf://")):
-            problems.append(f"{name}: {value!r} is no object of an S3 store; put it into the store and name it s3://…")
+            problems.append(
+                f"{name}: {value!r} is no object of an S3 store; put it into the store and name it "
+                "s3://…"
+            )
         elif "://" not in value and claim_of(spec, value) is None:
-            problems.append(f"{name}: {value!r} is a file of this machine, which no pod sees; put it into the store and name it s3://…")
+            problems.append(
+                f"{name}: {value!r} is a file of this machine, which no pod sees; put it into the "
+                "store and name it s3://…"
+            )
     source = spec.model.source
     if claim_of(spec, source) is None and (not is_hub_id(source) or user_path(source).is_dir()):
         problems.append(
-            f"model.source: {source!r} is a folder of this machine, which no pod sees; name a hub id such as org/name, or a folder of a "
-            "claim in cluster.claims"
+            f"model.source: {source!r} is a folder of this machine, which no pod sees; name a hub "
+            "id such as org/name, or a folder of a claim in cluster.claims"
         )
     return problems
 
 
 def claim_of(spec: RunSpec, path: str) -> str | None:
     """The claim of `cluster.claims` on which a path lies."""
-    return next((claim for claim, folder in spec.cluster.claims.items() if Path(path).is_relative_to(folder)), None)
+    return next(
+        (
+            claim
+            for claim, folder in spec.cluster.claims.items()
+            if Path(path).is_relative_to(folder)
+        ),
+        None,
+    )
 
 
-def submit(kfp: KfpClient, spec: RunSpec, pipeline: CompiledPipeline, *, experiment: str, run_name: str, service_account: str) -> Submitted:
-    """The run is started, from the version of this pipeline's content, which is uploaded where it is new.
+def submit(
+    kfp: KfpClient,
+    spec: RunSpec,
+    pipeline: CompiledPipeline,
+    *,
+    experiment: str,
+    run_name: str,
+    service_account: str,
+) -> Submitted:
+    """The run is started, from the version of this pipeline's content, which is uploaded where it
+    is new.
 
     Raises:
         SpecError: KFP takes no such name or account; nothing was sent.
@@ -132,15 +166,17 @@ def submit(kfp: KfpClient, spec: RunSpec, pipeline: CompiledPipeline, *, experim
 
 
 def _refuse_a_second(kfp: KfpClient, spec: RunSpec) -> None:
-    """No run of this folder is active: a second one would follow the first one's training job, or begin the same one twice."""
+    """No run of this folder is active: a second one would follow the first one's training job, or
+    begin the same one twice."""
     problems = []
     for run in active_runs(kfp):
         if folder_of(run) != spec.run_uri:
             continue
         state = RUN_STATES.get(run.state, "waiting")
         problems.append(
-            f"run {run.display_name!r} is {state} and writes to {spec.run_uri} too: {kfp.run_link(run.run_id)}; "
-            f"wait for its end, cancel it (hagane runs {run.run_id} --cancel), or set another name"
+            f"run {run.display_name!r} is {state} and writes to {spec.run_uri} too: "
+            f"{kfp.run_link(run.run_id)}; wait for its end, cancel it (hagane runs {run.run_id} "
+            "--cancel), or set another name"
         )
     if problems:
         raise KfpExists(*problems)
@@ -169,15 +205,22 @@ def _paths(field: str, sources: tuple[SourceSpec, ...]) -> dict[str, str]:
 
 
 def _plan(checked: Checked, console: Console) -> None:
-    """The plan's verdict is in `checked`, or a note why none could be made. Raises HaganeError with what it refuses."""
+    """The plan's verdict is in `checked`, or a note why none could be made. Raises HaganeError with
+    what it refuses."""
     spec = checked.spec
     named = {"model.source": spec.model.source, **_files(spec)}
     for name, value in named.items():
         claim = claim_of(spec, value)
         if claim is not None:
-            checked.notes.append(f"{name} lies on claim {claim}: KFP's own pods must see it under {spec.cluster.claims[claim]} too")
+            checked.notes.append(
+                f"{name} lies on claim {claim}: KFP's own pods must see it under "
+                f"{spec.cluster.claims[claim]} too"
+            )
     if not is_hub_id(spec.model.source) and not user_path(spec.model.source).is_dir():
-        checked.notes.append("no plan was made here, as the model is not on this machine; the step render_config makes it")
+        checked.notes.append(
+            "no plan was made here, as the model is not on this machine; the step render_config "
+            "makes it"
+        )
         return
     try:
         if all(user_path(value).exists() for value in _files(spec).values()):
@@ -187,7 +230,10 @@ def _plan(checked: Checked, console: Console) -> None:
             checked.verdict = plan_of(spec, console).verdict
         else:
             plan = plan_of(spec, console, num_rows=ROWS_UNKNOWN)
-            checked.verdict = f"fits with {plan.zero.name}, micro-batch {plan.steps.micro_batch}; steps and hours once the data is read"
+            checked.verdict = (
+                f"fits with {plan.zero.name}, micro-batch {plan.steps.micro_batch}; steps and "
+                "hours once the data is read"
+            )
             checked.notes.append("the data was not read here; the step prepare_dataset checks it")
     except HaganeError as error:
         raise HaganeError(*error.problems, *_advice(spec, error.problems)) from None
@@ -197,7 +243,21 @@ def _advice(spec: RunSpec, problems: tuple[str, ...]) -> list[str]:
     """A line for what this machine may know less of than the cluster."""
     hardware = spec.hardware
     if any(line.startswith("model.source: ") for line in problems):
-        return ["plan: if the cluster reaches the model and this machine does not, --no-plan leaves the plan to the cluster"]
-    if hardware.gpu is None and hardware.gpu_memory_gib is None and hardware.host_memory_gib is None:
-        return ["hardware: says no size, so this machine's was counted; state hardware.host_memory_gib or a GPU, or give --no-plan"]
+        return [
+            (
+                "plan: if the cluster reaches the model and this machine does not, --no-plan "
+                "leaves the plan to the cluster"
+            )
+        ]
+    if (
+        hardware.gpu is None
+        and hardware.gpu_memory_gib is None
+        and hardware.host_memory_gib is None
+    ):
+        return [
+            (
+                "hardware: says no size, so this machine's was counted; state "
+                "hardware.host_memory_gib or a GPU, or give --no-plan"
+            )
+        ]
     return []

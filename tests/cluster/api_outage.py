@@ -1,4 +1,5 @@
-"""Two ways in which an API server is away: connections that break and are refused, and a process that stands still."""
+"""Two ways in which an API server is away: connections that break and are refused, and a process
+that stands still."""
 
 import os
 import signal
@@ -65,8 +66,12 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
 def wire_to_api(folder: Path) -> Iterator[tuple[Wire, Path]]:
     """The wire, and a kubeconfig that leads through it."""
     config = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
-    current = next(each["context"] for each in config["contexts"] if each["name"] == config["current-context"])
-    cluster = next(each["cluster"] for each in config["clusters"] if each["name"] == current["cluster"])
+    current = next(
+        each["context"] for each in config["contexts"] if each["name"] == config["current-context"]
+    )
+    cluster = next(
+        each["cluster"] for each in config["clusters"] if each["name"] == current["cluster"]
+    )
     server = urlsplit(cluster["server"])
     assert server.hostname is not None
     wire = Wire(server.hostname, server.port or 443)
@@ -81,8 +86,13 @@ def wire_to_api(folder: Path) -> Iterator[tuple[Wire, Path]]:
 
 @contextmanager
 def api_server_standing_still() -> Iterator[None]:
-    """SIGSTOP inside the block. Skips where the cluster's API server is no process of this machine."""
-    found = [process for process in psutil.process_iter(["name"]) if process.info["name"] == "kube-apiserver"]
+    """SIGSTOP inside the block. Skips where the cluster's API server is no process of this
+    machine."""
+    found = [
+        process
+        for process in psutil.process_iter(["name"])
+        if process.info["name"] == "kube-apiserver"
+    ]
     if not found:
         pytest.skip("needs a cluster whose kube-apiserver is a process of this machine, to stop it")
     for process in found:

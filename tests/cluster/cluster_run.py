@@ -1,4 +1,5 @@
-"""Runs on a real cluster: workers in pods, from hagane's images; their launcher in a pod too, or a process of this machine."""
+"""Runs on a real cluster: workers in pods, from hagane's images; their launcher in a pod too, or a
+process of this machine."""
 
 import json
 import subprocess
@@ -56,11 +57,13 @@ for pid in found:
 os._exit(0)
 """
 NOTHING_STAYS_S = 180.0
-"""A kubelet that shares two cores with other work takes more than a minute for a pod that was given a second."""
+"""A kubelet that shares two cores with other work takes more than a minute for a pod that was given
+a second."""
 
 
 class LocalLauncher:
-    """The launcher as a process of this machine, by the kubeconfig: what `hagane run` starts there."""
+    """The launcher as a process of this machine, by the kubeconfig: what `hagane run` starts
+    there."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", printed: Path) -> None:
         self.process, self._printed = process, printed
@@ -72,7 +75,11 @@ class LocalLauncher:
     @property
     def phases(self) -> list[tuple[str, str]]:
         """Each phase that was told, with its detail."""
-        events = [json.loads(line) for line in self.log.splitlines() if line.startswith('{"event":"phase"')]
+        events = [
+            json.loads(line)
+            for line in self.log.splitlines()
+            if line.startswith('{"event":"phase"')
+        ]
         return [(event["phase"], event["detail"]) for event in events]
 
     def wait(self, condition: Callable[[], bool], seconds: float = 240) -> None:
@@ -95,23 +102,45 @@ class LocalLauncher:
 
 
 class ClusterRun:
-    """A tiny run on two pods, its plan finished; the launcher is started as a compiled pipeline's task is."""
+    """A tiny run on two pods, its plan finished; the launcher is started as a compiled pipeline's
+    task is."""
 
     def __init__(
-        self, namespace: TestNamespace, claim: dict[str, str], s3: S3Server, folder: Path, *, num_conversations: int = 48, **settings: Any
+        self,
+        namespace: TestNamespace,
+        claim: dict[str, str],
+        s3: S3Server,
+        folder: Path,
+        *,
+        num_conversations: int = 48,
+        **settings: Any,
     ) -> None:
         self.namespace, self.folder = namespace, folder
         self.work = folder / "host-work"
         self.uri = f"{s3.fresh_uri()}/tiny"
-        tree = yaml.safe_load(tiny_spec(folder, store=self.uri.rpartition("/")[0], precision="fp32").read_text())
+        tree = yaml.safe_load(
+            tiny_spec(folder, store=self.uri.rpartition("/")[0], precision="fp32").read_text()
+        )
         write_conversations(folder / "train.jsonl", num_conversations, seed=1)
-        cluster = {"claims": claim, "cpus": CPUS, "namespace": namespace.name, **settings.pop("cluster", {})}
+        cluster = {
+            "claims": claim,
+            "cpus": CPUS,
+            "namespace": namespace.name,
+            **settings.pop("cluster", {}),
+        }
         training = tree["training"] | settings.pop("training", {})
         hardware = {"num_nodes": 2, "host_memory_gib": NODE_GIB, **settings.pop("hardware", {})}
-        tree |= {"backend": "pytorchjob", "hardware": hardware, "cluster": cluster, "training": training} | settings
+        tree |= {
+            "backend": "pytorchjob",
+            "hardware": hardware,
+            "cluster": cluster,
+            "training": training,
+        } | settings
         self.spec = folder / "spec.yaml"
         self.spec.write_text(yaml.safe_dump(tree))
-        for path in folder.rglob("*"):  # the pods' user reads the model; libraries write it for their owner alone
+        for path in folder.rglob(
+            "*"
+        ):  # the pods' user reads the model; libraries write it for their owner alone
             path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o644))
         for parent in (folder, *folder.parents[:3]):
             parent.chmod(parent.stat().st_mode | 0o055)
@@ -131,18 +160,33 @@ class ClusterRun:
     def step(self, component: str, *arguments: str) -> None:
         env = environment(self.work) | self.namespace.env
         done = subprocess.run(
-            [sys.executable, "-m", f"components.{component}", *arguments], env=env, capture_output=True, text=True, check=False
+            [sys.executable, "-m", f"components.{component}", *arguments],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
     @contextmanager
-    def launcher(self, kubeconfig: Path | None = None, *, kfp_run: str = "") -> Iterator[LocalLauncher]:
+    def launcher(
+        self, kubeconfig: Path | None = None, *, kfp_run: str = ""
+    ) -> Iterator[LocalLauncher]:
         """Runs inside the block, at most. `kfp_run`: KFP's id of the run that it is a step of."""
         env = environment(self.work) | self.namespace.env | {"HAGANE_LOG": "json"}
         if kubeconfig is not None:
             env["KUBECONFIG"] = str(kubeconfig)
         printed = self.folder / f"launcher-{len(list(self.folder.glob('launcher-*')))}.log"
-        command = [sys.executable, "-W", "ignore", "-c", LAUNCH, self.uri, read_images().of("train"), kfp_run]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            LAUNCH,
+            self.uri,
+            read_images().of("train"),
+            kfp_run,
+        ]
         with printed.open("wb") as file:
             process = subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT)
         try:
@@ -154,7 +198,9 @@ class ClusterRun:
     def wait_until_nothing_is_left(self, selector: str = "training.kubeflow.org/job-name") -> None:
         end = time.monotonic() + NOTHING_STAYS_S
         while self.namespace.jobs() or self.namespace.pods(selector):
-            assert time.monotonic() < end, kubectl("-n", self.namespace.name, "get", "pytorchjobs,pods")
+            assert time.monotonic() < end, kubectl(
+                "-n", self.namespace.name, "get", "pytorchjobs,pods"
+            )
             time.sleep(0.5)
 
     @property
@@ -164,8 +210,8 @@ class ClusterRun:
         return [(step["step"], step["loss"]) for step in history["steps"]]
 
     def launch(self, name: str = "launcher", *, spec_digest: str = "") -> None:
-        """A pod with the command that the compiled pipeline has for launch_training, as KFP fills it in. `spec_digest`: of the spec that
-        it was started for, where that is not the run's."""
+        """A pod with the command that the compiled pipeline has for launch_training, as KFP fills
+        it in. `spec_digest`: of the spec that it was started for, where that is not the run's."""
         compiled = self.folder / "pipeline.yaml"
         compile_pipeline(compiled)
         pipeline = next(yaml.safe_load_all(compiled.read_text()))
@@ -173,8 +219,15 @@ class ClusterRun:
         made = pipeline["components"]["comp-launch-training"]["outputDefinitions"]["artifacts"]
         _, spec = open_run(self.uri)
         values = {"run": self.uri, "spec_digest": spec_digest or spec.digest, "plan": "digest"}
-        values |= {"train_image": read_images().of("train"), "train_on_gpus": "", "kfp_run": "kfp-run"}
-        artifacts = {name: {"name": name, "type": each["artifactType"], "uri": f"/tmp/{name}"} for name, each in made.items()}
+        values |= {
+            "train_image": read_images().of("train"),
+            "train_on_gpus": "",
+            "kfp_run": "kfp-run",
+        }
+        artifacts = {
+            name: {"name": name, "type": each["artifactType"], "uri": f"/tmp/{name}"}
+            for name, each in made.items()
+        }
         outputs = {
             "parameters": {"Output": {"outputFile": "/tmp/output"}},
             "artifacts": {name: {"artifacts": [each]} for name, each in artifacts.items()},
@@ -189,9 +242,19 @@ class ClusterRun:
             "args": arguments,
             "env": [{"name": "HAGANE_LOG", "value": "json"}],
             "envFrom": [{"configMapRef": {"name": "hagane"}}, {"secretRef": {"name": "hagane-s3"}}],
-            "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
-            "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
-            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "work", "mountPath": "/hagane/work"}],
+            "resources": {
+                "requests": {"cpu": "100m", "memory": "256Mi"},
+                "limits": {"memory": "512Mi"},
+            },
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [
+                {"name": "tmp", "mountPath": "/tmp"},
+                {"name": "work", "mountPath": "/hagane/work"},
+            ],
         }
         pod = {
             "serviceAccountName": "hagane-launcher",
@@ -214,7 +277,9 @@ class ClusterRun:
             return self.namespace.core.read_namespaced_pod_log(name, self.namespace.name)
         return ""
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 240, launcher: str = "launcher") -> None:
+    def wait(
+        self, condition: Callable[[], bool], seconds: float = 240, launcher: str = "launcher"
+    ) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.log(launcher)[-6000:]
@@ -230,7 +295,11 @@ class ClusterRun:
         return done.output
 
     def phases(self, launcher: str = "launcher") -> list[str]:
-        events = [json.loads(line) for line in self.log(launcher).splitlines() if line.startswith('{"event":"phase"')]
+        events = [
+            json.loads(line)
+            for line in self.log(launcher).splitlines()
+            if line.startswith('{"event":"phase"')
+        ]
         return [event["phase"] for event in events]
 
 
@@ -238,6 +307,7 @@ def kill_all(namespace: TestNamespace, pod: str, argument: str) -> None:
     """SIGKILL to every process in the pod that has this word on its command line."""
     command = ["kubectl", "-n", namespace.name, "exec", pod, "--", "python", "-c", KILL, argument]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    # The pod's first process ends with what was killed, and the kernel then ends all others in it: the killer too.
+    # The pod's first process ends with what was killed, and the kernel then ends all others in it:
+    # the killer too.
     assert done.returncode in (0, 137), done.stderr
     assert int(done.stdout) > 0

@@ -1,4 +1,5 @@
-"""A real cluster for tests: a namespace of its own for each, with k8s/base in it and a way to the session's S3 server."""
+"""A real cluster for tests: a namespace of its own for each, with k8s/base in it and a way to the
+session's S3 server."""
 
 import base64
 import os
@@ -40,12 +41,16 @@ class TestNamespace:
         return self.core.list_namespaced_pod(self.name, label_selector=labels).items
 
     def jobs(self) -> list[dict[str, Any]]:
-        return self.objects.list_namespaced_custom_object("kubeflow.org", "v1", self.name, "pytorchjobs")["items"]
+        return self.objects.list_namespaced_custom_object(
+            "kubeflow.org", "v1", self.name, "pytorchjobs"
+        )["items"]
 
 
 def kubectl(*arguments: str, given: str | None = None, failing: bool = False) -> str:
     """What it printed. With `failing` it may fail, as `auth can-i` does to say no."""
-    done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["kubectl", *arguments], input=given, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 or failing, done.stderr
     return done.stdout
 
@@ -53,11 +58,17 @@ def kubectl(*arguments: str, given: str | None = None, failing: bool = False) ->
 @pytest.fixture(scope="session", autouse=True)
 def cluster() -> None:
     if not os.environ.get("KUBECONFIG"):
-        pytest.skip("needs a cluster for tests with Kubeflow's training operator and hagane's images: set KUBECONFIG")
+        pytest.skip(
+            "needs a cluster for tests with Kubeflow's training operator and hagane's images: set "
+            "KUBECONFIG"
+        )
     config.load_kube_config()
     context = config.list_kube_config_contexts()[1]["name"]
     if not context.startswith(FOR_TESTS):
-        pytest.skip(f"context {context!r} is not a cluster for tests (its name begins with one of {', '.join(FOR_TESTS)})")
+        pytest.skip(
+            f"context {context!r} is not a cluster for tests (its name begins with one of "
+            f"{', '.join(FOR_TESTS)})"
+        )
 
 
 @pytest.fixture
@@ -68,16 +79,35 @@ def namespace(s3: S3Server) -> Iterator[TestNamespace]:
         env = {**s3.env, "AWS_ENDPOINT_URL_S3": proxy.endpoint}
         found = TestNamespace(name, core, client.CustomObjectsApi(), env)
         for manifest in yaml.safe_load_all(
-            kubectl("kustomize", str(ROOT / "k8s" / "base")).replace("namespace: hagane", f"namespace: {name}")
+            kubectl("kustomize", str(ROOT / "k8s" / "base")).replace(
+                "namespace: hagane", f"namespace: {name}"
+            )
         ):
             if manifest["kind"] == "Namespace":
                 manifest["metadata"]["name"] = name
             found.apply(manifest)
-        secret = {key: base64.b64encode(env[key].encode()).decode() for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-        settings = {"AWS_REGION": env["AWS_REGION"], "AWS_ENDPOINT_URL_S3": proxy.endpoint, "HF_HUB_OFFLINE": "1"}
+        secret = {
+            key: base64.b64encode(env[key].encode()).decode()
+            for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        }
+        settings = {
+            "AWS_REGION": env["AWS_REGION"],
+            "AWS_ENDPOINT_URL_S3": proxy.endpoint,
+            "HF_HUB_OFFLINE": "1",
+        }
         found.apply(
-            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hagane-s3", "namespace": name}, "data": secret},
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hagane", "namespace": name}, "data": settings},
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "hagane-s3", "namespace": name},
+                "data": secret,
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "hagane", "namespace": name},
+                "data": settings,
+            },
         )
         for account in ("hagane-launcher", "hagane-worker"):
             while not core.read_namespaced_service_account(account, name).secrets:
@@ -91,11 +121,31 @@ def claim(namespace: TestNamespace, tmp_path: Path) -> dict[str, str]:
     """A claim on the test's folder, which pods see under the same path."""
     name = f"claim-{namespace.name}"
     size = {"storage": "1Gi"}
-    volume = {"capacity": size, "accessModes": ["ReadOnlyMany"], "hostPath": {"path": str(tmp_path)}, "storageClassName": ""}
-    wanted = {"accessModes": ["ReadOnlyMany"], "resources": {"requests": size}, "volumeName": name, "storageClassName": ""}
+    volume = {
+        "capacity": size,
+        "accessModes": ["ReadOnlyMany"],
+        "hostPath": {"path": str(tmp_path)},
+        "storageClassName": "",
+    }
+    wanted = {
+        "accessModes": ["ReadOnlyMany"],
+        "resources": {"requests": size},
+        "volumeName": name,
+        "storageClassName": "",
+    }
     namespace.apply(
-        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume},
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": namespace.name}, "spec": wanted},
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": name},
+            "spec": volume,
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": namespace.name},
+            "spec": wanted,
+        },
     )
     return {name: str(tmp_path)}
 

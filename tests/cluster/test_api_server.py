@@ -1,4 +1,5 @@
-"""An API server that is away while a job trains: the job goes on, and its launcher finds both again."""
+"""An API server that is away while a job trains: the job goes on, and its launcher finds both
+again."""
 
 import time
 from contextlib import ExitStack
@@ -16,7 +17,12 @@ AWAY_S = 20.0
 
 @pytest.mark.parametrize("how", ["refuses", "stands still"])
 def test_training_and_its_launcher_outlast_an_api_server_that(
-    how: str, namespace: TestNamespace, claim: dict[str, str], s3: S3Server, tmp_path: Path, store_env: None
+    how: str,
+    namespace: TestNamespace,
+    claim: dict[str, str],
+    s3: S3Server,
+    tmp_path: Path,
+    store_env: None,
 ) -> None:
     run = ClusterRun(namespace, claim, s3, tmp_path, training={"epochs": 12})
     with wire_to_api(tmp_path) as (wire, kubeconfig), run.launcher(kubeconfig) as launcher:

@@ -1,4 +1,5 @@
-"""`hagane runs ID --cancel` while the run trains in a real cluster: when it returns, no job is left."""
+"""`hagane runs ID --cancel` while the run trains in a real cluster: when it returns, no job is
+left."""
 
 import random
 import statistics
@@ -43,7 +44,9 @@ def test_runs_cancelled_in_training_leave_no_job(
                 launcher.wait_for('"event":"progress"')
                 time.sleep(moments.uniform(0.0, LONGEST_S))
                 begun = time.monotonic()
-                done = hagane("runs", kfp_run.id, "--cancel", "--endpoint", server.endpoint, work=tmp_path)
+                done = hagane(
+                    "runs", kfp_run.id, "--cancel", "--endpoint", server.endpoint, work=tmp_path
+                )
                 seconds.append(time.monotonic() - begun)
                 jobs, num_pods = namespace.jobs(), len(namespace.pods(PODS))
             assert done.exit_code == 0, [done.errors, kfp_run.end_log]
@@ -52,9 +55,13 @@ def test_runs_cancelled_in_training_leave_no_job(
             run.wait_until_nothing_is_left()
             seconds_of_pods.append(time.monotonic() - begun)
             print(
-                f"cancelled {len(seconds)}: returned after {seconds[-1]:.1f} s, launcher's exit code {launcher.process.returncode}, "
-                f"{len(jobs)} jobs and {num_pods} pods left; no pod after {seconds_of_pods[-1]:.1f} s",
+                f"cancelled {len(seconds)}: returned after {seconds[-1]:.1f} s, launcher's exit "
+                f"code {launcher.process.returncode}, {len(jobs)} jobs and {num_pods} pods left; "
+                f"no pod after {seconds_of_pods[-1]:.1f} s",
                 flush=True,
             )
     for what, each in (("the command returned", seconds), ("no pod was left", seconds_of_pods)):
-        print(f"{len(each)} times, seconds until {what}: median {statistics.median(each):.1f}, max {max(each):.1f}")
+        print(
+            f"{len(each)} times, seconds until {what}: median {statistics.median(each):.1f}, max "
+            f"{max(each):.1f}"
+        )

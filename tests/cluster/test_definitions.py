@@ -1,7 +1,8 @@
-"""Definitions in Git on a real API server with the real CRDs of KFP: applied in order, applied again, compared.
+"""Definitions in Git on a real API server with the real CRDs of KFP: applied in order, applied
+again, compared.
 
-KFP's own server, whose webhook refuses a version before its pipeline and any change of one, is not there: that order is kept is seen from
-what is applied, and from waves and folders.
+KFP's own server, whose webhook refuses a version before its pipeline and any change of one, is not
+there: that order is kept is seen from what is applied, and from waves and folders.
 """
 
 import json
@@ -36,7 +37,14 @@ def compiled(folder: Path, tag: str, *more: str) -> str:
     """Definitions with images of this tag are in the folder. Returns the version's name."""
     images = folder.parent / "images.yaml"
     images.write_text(re.sub(r"(?m)^tag: .*$", f"tag: {tag}", IN_THE_REPOSITORY.read_text()))
-    done = hagane("compile", "--manifests", folder, *more, work=folder.parent, env={"HAGANE_IMAGES": str(images)})
+    done = hagane(
+        "compile",
+        "--manifests",
+        folder,
+        *more,
+        work=folder.parent,
+        env={"HAGANE_IMAGES": str(images)},
+    )
     assert done.exit_code == 0, done.errors
     found = re.search(r"(?:written|unchanged) .*/versions/(.*)\.yaml", done.output)
     assert found is not None
@@ -49,17 +57,28 @@ def diff(folder: Path) -> Finished:
 
 def apply(folder: Path) -> list[str]:
     """kubectl's line for each file, in its order."""
-    return [re.sub(r"\.pipelines\.kubeflow\.org", "", line) for line in kubectl("apply", "-R", "-f", str(folder)).splitlines()]
+    return [
+        re.sub(r"\.pipelines\.kubeflow\.org", "", line)
+        for line in kubectl("apply", "-R", "-f", str(folder)).splitlines()
+    ]
 
 
-def test_definitions_are_applied_in_order_then_unchanged_and_new_content_is_a_new_object(namespace: str, tmp_path: Path) -> None:
+def test_definitions_are_applied_in_order_then_unchanged_and_new_content_is_a_new_object(
+    namespace: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "definitions"
     first = compiled(folder, "1.0.0", "--namespace", namespace)
     before = diff(folder)
     assert (before.exit_code, before.output.splitlines()[-1]) == (1, "2 differences")
-    assert apply(folder) == ["pipeline/hagane-finetune created", f"pipelineversion/hagane-finetune-{first} created"]
+    assert apply(folder) == [
+        "pipeline/hagane-finetune created",
+        f"pipelineversion/hagane-finetune-{first} created",
+    ]
     assert (diff(folder).exit_code, diff(folder).output) == (0, "0 differences\n")
-    assert apply(folder) == ["pipeline/hagane-finetune unchanged", f"pipelineversion/hagane-finetune-{first} unchanged"]
+    assert apply(folder) == [
+        "pipeline/hagane-finetune unchanged",
+        f"pipelineversion/hagane-finetune-{first} unchanged",
+    ]
 
     second = compiled(folder, "2.0.0")
     assert second != first
@@ -84,8 +103,25 @@ def test_what_somebody_changed_in_the_cluster_is_told(namespace: str, tmp_path: 
     folder = tmp_path / "definitions"
     version = compiled(folder, "1.0.0", "--namespace", namespace)
     apply(folder)
-    patch = json.dumps([{"op": "replace", "path": "/spec/pipelineSpec/pipelineInfo/name", "value": "something-else"}])
-    kubectl("patch", KINDS.partition(",")[2], f"hagane-finetune-{version}", "--namespace", namespace, "--type=json", "--patch", patch)
+    patch = json.dumps(
+        [
+            {
+                "op": "replace",
+                "path": "/spec/pipelineSpec/pipelineInfo/name",
+                "value": "something-else",
+            }
+        ]
+    )
+    kubectl(
+        "patch",
+        KINDS.partition(",")[2],
+        f"hagane-finetune-{version}",
+        "--namespace",
+        namespace,
+        "--type=json",
+        "--patch",
+        patch,
+    )
     kubectl(
         "patch",
         KINDS.partition(",")[0],
@@ -104,7 +140,9 @@ def test_what_somebody_changed_in_the_cluster_is_told(namespace: str, tmp_path: 
     assert "    -displayName: x" in shown.output
 
 
-def test_a_folder_and_a_namespace_without_right_are_told_in_one_line(namespace: str, tmp_path: Path) -> None:
+def test_a_folder_and_a_namespace_without_right_are_told_in_one_line(
+    namespace: str, tmp_path: Path
+) -> None:
     compiled(tmp_path / "definitions", "1.0.0", "--namespace", "default")
     env = {"KUBECONFIG": str(tmp_path / "nobody")}
     done = hagane("diff", tmp_path / "definitions", "--kubernetes", work=tmp_path, env=env)

@@ -1,4 +1,5 @@
-"""`hagane doctor` on a real cluster: healthy, and broken in one way each, which it names with its mend."""
+"""`hagane doctor` on a real cluster: healthy, and broken in one way each, which it names with its
+mend."""
 
 import base64
 import os
@@ -33,7 +34,11 @@ class Patient:
         self.spec = folder / "spec.yaml"
         cluster = {"cpus": 0.1, "namespace": namespace.name}
         hardware = tree["hardware"] | {"host_memory_gib": NODE_GIB}
-        self.spec.write_text(yaml.safe_dump(tree | {"backend": "pytorchjob", "hardware": hardware, "cluster": cluster}))
+        self.spec.write_text(
+            yaml.safe_dump(
+                tree | {"backend": "pytorchjob", "hardware": hardware, "cluster": cluster}
+            )
+        )
 
     def doctor(self, *arguments: str, env: dict[str, str] | None = None) -> Finished:
         return hagane("doctor", self.spec, *arguments, work=self.folder / "work", env=env)
@@ -49,7 +54,9 @@ class Patient:
     def set_secret(self, **values: str) -> None:
         data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
         metadata = {"name": "hagane-s3", "namespace": self.namespace.name}
-        self.namespace.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+        self.namespace.apply(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
+        )
 
 
 @pytest.fixture
@@ -73,30 +80,56 @@ def wait_until(condition: Callable[[], bool], seconds: float = NOTHING_STAYS_S) 
 
 
 def pytorchjobs_are_served() -> bool:
-    return subprocess.run(["kubectl", "get", "pytorchjobs"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["kubectl", "get", "pytorchjobs"], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 def states(done: Finished) -> dict[str, str]:
     """Of each row of the table: check -> state."""
     rows = [line.split("  ") for line in done.output.splitlines()[1:]]
-    return {row[0].strip(): next(word.strip() for word in row[1:] if word.strip()) for row in rows if row[0].strip()}
+    return {
+        row[0].strip(): next(word.strip() for word in row[1:] if word.strip())
+        for row in rows
+        if row[0].strip()
+    }
 
 
 def test_a_healthy_cluster_is_found_so_and_nothing_is_left_in_it(patient: Patient) -> None:
     done = patient.doctor()
     assert failures(done) == [], done.output + "\n".join(done.errors)
     assert states(done) == {
-        **dict.fromkeys(("cluster", "PyTorchJob", "permissions", "no more than that", "launcher's account", "nodes"), "ok"),
-        **dict.fromkeys(("worker pod", "image", "ConfigMap hagane", "Secret hagane-s3", "store"), "ok"),
+        **dict.fromkeys(
+            (
+                "cluster",
+                "PyTorchJob",
+                "permissions",
+                "no more than that",
+                "launcher's account",
+                "nodes",
+            ),
+            "ok",
+        ),
+        **dict.fromkeys(
+            ("worker pod", "image", "ConfigMap hagane", "Secret hagane-s3", "store"), "ok"
+        ),
         **dict.fromkeys(("permissions of KFP", "KFP"), "skipped"),
     }
-    assert f"put, get, list, delete and multipart under {patient.store}/tiny work from the pod" in done.output
+    assert (
+        f"put, get, list, delete and multipart under {patient.store}/tiny work from the pod"
+        in done.output
+    )
     assert "sets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in done.output
     assert patient.namespace.env["AWS_SECRET_ACCESS_KEY"] not in done.output
     patient.wait_until_nothing_is_left()
 
 
-def test_the_launchers_own_account_needs_no_more_for_it_and_nodes_are_skipped(patient: Patient, tmp_path: Path) -> None:
+def test_the_launchers_own_account_needs_no_more_for_it_and_nodes_are_skipped(
+    patient: Patient, tmp_path: Path
+) -> None:
     file = kubeconfig_of("hagane-launcher", patient.namespace, tmp_path)
     done = patient.doctor("--launcher", "self", env={"KUBECONFIG": str(file)})
     assert failures(done) == [], done.output
@@ -105,15 +138,24 @@ def test_the_launchers_own_account_needs_no_more_for_it_and_nodes_are_skipped(pa
     patient.wait_until_nothing_is_left()
 
 
-def test_a_missing_permission_is_named_with_its_role_and_one_too_many_is_warned_of(patient: Patient) -> None:
-    role = next(each for each in yaml.safe_load_all((ROOT / "k8s" / "base" / "launcher-role.yaml").read_text()) if each["kind"] == "Role")
+def test_a_missing_permission_is_named_with_its_role_and_one_too_many_is_warned_of(
+    patient: Patient,
+) -> None:
+    role = next(
+        each
+        for each in yaml.safe_load_all((ROOT / "k8s" / "base" / "launcher-role.yaml").read_text())
+        if each["kind"] == "Role"
+    )
     role["metadata"]["namespace"] = patient.namespace.name
     role["rules"][0]["verbs"].remove("watch")
     role["rules"].append({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]})
     patient.namespace.apply(role)
     done = patient.doctor()
     assert failures(done) == ["permissions"], done.output
-    told = "hagane-launcher may not watch pytorchjobs.kubeflow.org; k8s/base/launcher-role.yaml grants it: kubectl apply -k k8s/overlays/"
+    told = (
+        "hagane-launcher may not watch pytorchjobs.kubeflow.org; k8s/base/launcher-role.yaml "
+        "grants it: kubectl apply -k k8s/overlays/"
+    )
     assert told in done.errors[0]
     assert states(done)["no more than that"] == "warning"
     assert "hagane-launcher may also get secrets" in done.output
@@ -123,7 +165,10 @@ def test_a_missing_secret_is_named_with_the_command_that_makes_it(patient: Patie
     kubectl("-n", patient.namespace.name, "delete", "secret", "hagane-s3")
     done = patient.doctor()
     assert failures(done) == ["Secret hagane-s3", "store"], done.output
-    assert f"kubectl -n {patient.namespace.name} create secret generic hagane-s3 --from-literal=" in done.errors[0]
+    assert (
+        f"kubectl -n {patient.namespace.name} create secret generic hagane-s3 --from-literal="
+        in done.errors[0]
+    )
     assert "no usable credentials" in done.errors[1]
 
 
@@ -131,7 +176,10 @@ def test_a_wrong_bucket_is_named(patient: Patient) -> None:
     done = patient.doctor("--set", "store=s3://no-such-bucket/runs")
     assert failures(done) == ["store"], done.output
     assert "no bucket 'no-such-bucket' at http://" in done.errors[0]
-    assert "create it (`aws s3 mb s3://no-such-bucket`), or name one that exists in `store`" in done.errors[0]
+    assert (
+        "create it (`aws s3 mb s3://no-such-bucket`), or name one that exists in `store`"
+        in done.errors[0]
+    )
 
 
 def test_a_wrong_key_is_named_with_where_the_workers_take_it_from(patient: Patient) -> None:
@@ -139,11 +187,16 @@ def test_a_wrong_key_is_named_with_where_the_workers_take_it_from(patient: Patie
     done = patient.doctor()
     assert failures(done) == ["store"], done.output
     assert "the store does not know the access key; check AWS_ACCESS_KEY_ID" in done.errors[0]
-    assert f"the workers' environment comes from ConfigMap hagane, Secret hagane-s3 in namespace {patient.namespace.name}" in done.errors[0]
+    assert (
+        "the workers' environment comes from ConfigMap hagane, Secret hagane-s3 in namespace "
+        f"{patient.namespace.name}"
+    ) in done.errors[0]
     assert "not-the-right-one" not in done.output + done.errors[0]
 
 
-def test_an_endpoint_that_pods_do_not_reach_is_named_though_this_machine_may_reach_it(patient: Patient) -> None:
+def test_an_endpoint_that_pods_do_not_reach_is_named_though_this_machine_may_reach_it(
+    patient: Patient,
+) -> None:
     kubectl(
         "-n", patient.namespace.name, "patch", "configmap", "hagane", "--type=merge", "-p",
         f'{{"data": {{"AWS_ENDPOINT_URL_S3": "http://{HOST}:{free_port()}"}}}}',
@@ -157,13 +210,27 @@ def test_an_endpoint_that_pods_do_not_reach_is_named_though_this_machine_may_rea
 def images_with(folder: Path, **fields: str) -> dict[str, str]:
     """The environment in which images.yaml says something else of these."""
     file = folder / "images.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load((ROOT / "images" / "images.yaml").read_text()) | fields))
+    file.write_text(
+        yaml.safe_dump(yaml.safe_load((ROOT / "images" / "images.yaml").read_text()) | fields)
+    )
     return {"HAGANE_IMAGES": str(file)}
 
 
-def test_a_gpu_that_no_node_has_is_named_and_all_else_is_looked_at(patient: Patient, tmp_path: Path) -> None:
-    here = images_with(tmp_path, train_on_gpus="train")  # the image for GPUs is 6 GB, and not in a cluster for tests
-    done = patient.doctor("--set", "hardware.gpu=rtx4090", "--set", "hardware.host_memory_gib=12", "--set", "cluster.queue=gpus", env=here)
+def test_a_gpu_that_no_node_has_is_named_and_all_else_is_looked_at(
+    patient: Patient, tmp_path: Path
+) -> None:
+    here = images_with(
+        tmp_path, train_on_gpus="train"
+    )  # the image for GPUs is 6 GB, and not in a cluster for tests
+    done = patient.doctor(
+        "--set",
+        "hardware.gpu=rtx4090",
+        "--set",
+        "hardware.host_memory_gib=12",
+        "--set",
+        "cluster.queue=gpus",
+        env=here,
+    )
     assert failures(done) == ["Kueue", "nodes"], done.output
     (line,) = [line for line in done.errors if line.startswith("error: nodes")]
     assert "1 without nvidia.com/gpu" in line
@@ -171,7 +238,9 @@ def test_a_gpu_that_no_node_has_is_named_and_all_else_is_looked_at(patient: Pati
     assert states(done)["store"] == "ok"
 
 
-def test_an_image_that_cannot_be_pulled_and_a_missing_account_are_named(patient: Patient, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_pulled_and_a_missing_account_are_named(
+    patient: Patient, tmp_path: Path
+) -> None:
     done = patient.doctor(env=images_with(tmp_path, tag="never-built"))
     assert failures(done) == ["image"], done.output
     assert "never-built" in done.errors[0]
@@ -180,7 +249,9 @@ def test_an_image_that_cannot_be_pulled_and_a_missing_account_are_named(patient:
     assert 'serviceaccount "nobody" not found' in done.errors[-1]
 
 
-def test_an_api_server_that_does_not_answer_is_one_line_within_seconds(patient: Patient, tmp_path: Path) -> None:
+def test_an_api_server_that_does_not_answer_is_one_line_within_seconds(
+    patient: Patient, tmp_path: Path
+) -> None:
     dead = kubeconfig_of("hagane-launcher", patient.namespace, tmp_path)
     config = yaml.safe_load(dead.read_text())
     config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{free_port()}"
@@ -194,31 +265,54 @@ def test_an_api_server_that_does_not_answer_is_one_line_within_seconds(patient: 
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_doctor_that_is_stopped_takes_its_pod_with_it(patient: Patient, how: signal.Signals) -> None:
-    command = [*HAGANE, "doctor", str(patient.spec), "--set", "cluster.node_selector.nowhere=here"]  # its pod waits for ever
+def test_a_doctor_that_is_stopped_takes_its_pod_with_it(
+    patient: Patient, how: signal.Signals
+) -> None:
+    command = [
+        *HAGANE,
+        "doctor",
+        str(patient.spec),
+        "--set",
+        "cluster.node_selector.nowhere=here",
+    ]  # its pod waits for ever
     with subprocess.Popen(
-        command, env=environment(patient.folder / "work"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        env=environment(patient.folder / "work"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
         end = time.monotonic() + 60
         while not patient.left():
             assert process.poll() is None
             assert time.monotonic() < end
             time.sleep(0.1)
-        os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(how)  # a terminal sends Ctrl-C to the whole group
+        os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(
+            how
+        )  # a terminal sends Ctrl-C to the whole group
         assert process.wait(30) == 128 + how
     patient.wait_until_nothing_is_left()
 
 
-def test_a_cluster_without_pytorchjobs_is_named_and_the_store_is_tried_from_a_plain_pod(patient: Patient, tmp_path: Path) -> None:
+def test_a_cluster_without_pytorchjobs_is_named_and_the_store_is_tried_from_a_plain_pod(
+    patient: Patient, tmp_path: Path
+) -> None:
     definition = yaml.safe_load(kubectl("get", PYTORCHJOBS, "-o", "yaml"))
-    wait_until(lambda: kubectl("get", "pytorchjobs", "--all-namespaces", "-o", "name") == "", 90)  # others would be lost
-    kept = {key: value for key, value in definition["metadata"].items() if key in ("name", "labels")}
+    wait_until(
+        lambda: kubectl("get", "pytorchjobs", "--all-namespaces", "-o", "name") == "", 90
+    )  # others would be lost
+    kept = {
+        key: value for key, value in definition["metadata"].items() if key in ("name", "labels")
+    }
     kubectl("delete", PYTORCHJOBS)
     try:
         done = patient.doctor()
         plain = [*patient.namespace.pods("app.kubernetes.io/name=hagane")]
     finally:
-        again = {**{key: definition[key] for key in ("apiVersion", "kind", "spec")}, "metadata": kept}
+        again = {
+            **{key: definition[key] for key in ("apiVersion", "kind", "spec")},
+            "metadata": kept,
+        }
         kubectl("create", "--validate=false", "-f", "-", given=yaml.safe_dump(again))
         wait_until(pytorchjobs_are_served)
     assert failures(done) == ["PyTorchJob"], done.output

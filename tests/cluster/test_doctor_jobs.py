@@ -1,7 +1,9 @@
-"""`hagane doctor` for both kinds of job, their runtime and their queue: each fault planted, and named with its fix.
+"""`hagane doctor` for both kinds of job, their runtime and their queue: each fault planted, and
+named with its fix.
 
-Trainer and Kueue need a newer Kubernetes than test clusters have here: their kinds are served without their controllers (kueue.py,
-trainer.py), and a Workload appears for a suspended job where a test has one made. The pod is not looked at here.
+Trainer and Kueue need a newer Kubernetes than test clusters have here: their kinds are served
+without their controllers (kueue.py, trainer.py), and a Workload appears for a suspended job where a
+test has one made. The pod is not looked at here.
 """
 
 import json
@@ -48,12 +50,14 @@ class Site:
         patient.spec.write_text(yaml.safe_dump(tree))
         queues = yaml.safe_load_all((ROOT / "k8s" / "examples" / "kueue.yaml").read_text())
         self.objects: dict[str, dict[str, Any]] = {each["kind"]: each for each in queues}
-        self.runtime: dict[str, Any] | None = yaml.safe_load((ROOT / "k8s" / "overlays" / "trainjob" / "runtime.yaml").read_text())
+        self.runtime: dict[str, Any] | None = yaml.safe_load(
+            (ROOT / "k8s" / "overlays" / "trainjob" / "runtime.yaml").read_text()
+        )
         self.kueue, self.looks = True, True
 
     def examine(self, *arguments: str, env: dict[str, str] | None = None) -> Finished:
-        """What doctor said. Nothing is left while the kinds are still served: Kubernetes' garbage collector does not delete the pods of
-        a job whose kind is no longer there."""
+        """What doctor said. Nothing is left while the kinds are still served: Kubernetes' garbage
+        collector does not delete the pods of a job whose kind is no longer there."""
         with self._served():
             done = self.patient.doctor("--seconds", "10", *arguments, env=env)
             self.patient.wait_until_nothing_is_left()
@@ -77,7 +81,9 @@ class Site:
                 log=log,
             )
             checks = (doctor.kinds, doctor.runtime, doctor.queue, doctor.quota, doctor.queue_effect)
-            return {each.check: each for check in checks for each in attempted(check.__name__, check)}
+            return {
+                each.check: each for check in checks for each in attempted(check.__name__, check)
+            }
 
     @contextmanager
     def _served(self) -> Iterator[None]:
@@ -88,7 +94,11 @@ class Site:
                 stack.enter_context(kinds_served("trainer.kubeflow.org", "v1alpha1", *RUNTIMES))
                 self._apply(self.runtime)
             if self.kueue:
-                stack.enter_context(kinds_served("kueue.x-k8s.io", "v1beta2", "Workload", "LocalQueue", "ClusterQueue"))
+                stack.enter_context(
+                    kinds_served(
+                        "kueue.x-k8s.io", "v1beta2", "Workload", "LocalQueue", "ClusterQueue"
+                    )
+                )
                 self._apply(self.objects.get("ClusterQueue"))
                 self._apply(self.objects.get("LocalQueue"))
                 if self.looks:
@@ -98,7 +108,15 @@ class Site:
     def _apply(self, manifest: dict[str, Any] | None) -> None:
         if manifest is not None:
             manifest["metadata"].pop("namespace", None)
-            kubectl("-n", self.namespace.name, "apply", "--validate=false", "-f", "-", given=yaml.safe_dump(manifest))
+            kubectl(
+                "-n",
+                self.namespace.name,
+                "apply",
+                "--validate=false",
+                "-f",
+                "-",
+                given=yaml.safe_dump(manifest),
+            )
 
     @contextmanager
     def _workloads(self) -> Iterator[None]:
@@ -109,7 +127,9 @@ class Site:
             while not over.wait(0.3):
                 with suppress(ApiException):
                     objects: Any = client.CustomObjectsApi()
-                    for job in objects.list_namespaced_custom_object(**where, namespace=self.namespace.name)["items"]:
+                    for job in objects.list_namespaced_custom_object(
+                        **where, namespace=self.namespace.name
+                    )["items"]:
                         if KINDS[self.backend].is_suspended(job):
                             set_workload(job, QUOTA_RESERVED)
 
@@ -132,19 +152,25 @@ def test_a_site_with_a_runtime_and_a_queue_is_well(backend: str, patient: Patien
     done = Site(patient, backend).examine()
     print(done.output, *done.errors, sep="\n")
     of_jobs = ("permissions", "no more than that", "Kueue queue", "queue's quota", "queue's effect")
-    expected = dict.fromkeys((*of_jobs, *(["runtime", "TrainJob"] if backend == "trainjob" else ["PyTorchJob"])), "ok")
+    expected = dict.fromkeys(
+        (*of_jobs, *(["runtime", "TrainJob"] if backend == "trainjob" else ["PyTorchJob"])), "ok"
+    )
     assert expected.items() <= states(done).items(), done.output
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_what_the_launchers_own_account_may_not_look_at_is_skipped_alone(backend: str, patient: Patient, tmp_path: Path) -> None:
+def test_what_the_launchers_own_account_may_not_look_at_is_skipped_alone(
+    backend: str, patient: Patient, tmp_path: Path
+) -> None:
     file = kubeconfig_of("hagane-launcher", patient.namespace, tmp_path)
     done = Site(patient, backend).examine("--launcher", "self", env={"KUBECONFIG": str(file)})
     print(done.output, *done.errors, sep="\n")
     skipped = {name for name, state in states(done).items() if state == "skipped"}
     assert {"Kueue queue", "queue's quota", "nodes"} <= skipped
     assert ("runtime" in skipped) is (backend == "trainjob")
-    assert {"permissions": "ok", "queue's effect": "ok"}.items() <= states(done).items(), done.output
+    assert {"permissions": "ok", "queue's effect": "ok"}.items() <= states(done).items(), (
+        done.output
+    )
 
 
 def no_kueue(site: Site) -> None:
@@ -181,7 +207,9 @@ def stock_policy(site: Site) -> None:
     assert site.runtime is not None
     jobset = site.runtime["spec"]["template"]["spec"]
     del jobset["failurePolicy"]
-    jobset["replicatedJobs"][0]["template"]["spec"] = {"template": {"spec": {"containers": [{"name": "node"}]}}}
+    jobset["replicatedJobs"][0]["template"]["spec"] = {
+        "template": {"spec": {"containers": [{"name": "node"}]}}
+    }
 
 
 QUEUE_FAULTS = [
@@ -196,15 +224,22 @@ RUNTIME_FAULTS = [
     (no_runtime, "runtime", "failed", "no TrainingRuntime hagane"),
     (stock_policy, "runtime", "warning", "backoffLimit 6, counted over all pods"),
 ]
-FAULTS = [(backend, *fault) for backend in BACKENDS for fault in QUEUE_FAULTS] + [("trainjob", *fault) for fault in RUNTIME_FAULTS]
+FAULTS = [(backend, *fault) for backend in BACKENDS for fault in QUEUE_FAULTS] + [
+    ("trainjob", *fault) for fault in RUNTIME_FAULTS
+]
 
 
 @pytest.mark.parametrize(("backend", "spoil", "check", "state", "words"), FAULTS)
-def test_a_fault_of_queue_or_runtime_is_named(backend: str, spoil: Any, check: str, state: str, words: str, patient: Patient) -> None:
+def test_a_fault_of_queue_or_runtime_is_named(
+    backend: str, spoil: Any, check: str, state: str, words: str, patient: Patient
+) -> None:
     site = Site(patient, backend)
     spoil(site)
     findings = site.findings()
-    print(f"{backend}, {spoil.__name__}: {[f'{each.state}: {each.line}' for each in findings.values() if each.state != 'ok']}")
+    print(
+        f"{backend}, {spoil.__name__}: "
+        f"{[f'{each.state}: {each.line}' for each in findings.values() if each.state != 'ok']}"
+    )
     assert findings[check].state == state
     assert words in findings[check].found
     assert findings[check].mend != ""

@@ -1,6 +1,8 @@
-"""docs/kfp.md on a real API server: the whole tutorial, those commands included that need a cluster.
+"""docs/kfp.md on a real API server: the whole tutorial, those commands included that need a
+cluster.
 
-Argo CD and Flux are not there: their kinds are made here, with open schemas, so that what the tutorial applies for them is parsed and kept.
+Argo CD and Flux are not there: their kinds are made here, with open schemas, so that what the
+tutorial applies for them is parsed and kept.
 """
 
 import json
@@ -32,12 +34,18 @@ def open_crd(name: str, version: str, kind: str) -> dict[str, Any]:
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     versions = [{"name": version, "served": True, "storage": True, "schema": schema}]
     spec = {"group": group, "names": names, "scope": "Namespaced", "versions": versions}
-    return {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": name}, "spec": spec}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
 
 
 @pytest.fixture
 def controllers() -> Iterator[None]:
-    """The kinds of Argo CD and Flux, and the namespaces of the tutorial; what was made here is gone afterwards."""
+    """The kinds of Argo CD and Flux, and the namespaces of the tutorial; what was made here is gone
+    afterwards."""
     there = kubectl("get", "crd,namespace", "--output", "name")
     if not all(f"/{kind}" in there for kind in KINDS.split(",")):
         pytest.skip(f"needs the CRDs {KINDS} of kubeflow/pipelines, manifests/kustomize/base/crds")
@@ -47,11 +55,25 @@ def controllers() -> Iterator[None]:
     for name in made:
         kubectl("create", "namespace", name)
     crds = [open_crd(name, *kind) for name, kind in CONTROLLERS.items()]
-    kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": crds}))
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in CONTROLLERS))
+    kubectl(
+        "apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": crds})
+    )
+    kubectl(
+        "wait",
+        "--for=condition=Established",
+        "--timeout=30s",
+        *(f"crd/{name}" for name in CONTROLLERS),
+    )
     yield
     kubectl("delete", "crd", *CONTROLLERS)
-    kubectl("delete", KINDS, "--namespace", "kubeflow", "--selector", ",".join(f"{key}={value}" for key, value in LABELS.items()))
+    kubectl(
+        "delete",
+        KINDS,
+        "--namespace",
+        "kubeflow",
+        "--selector",
+        ",".join(f"{key}={value}" for key, value in LABELS.items()),
+    )
     for name in made:
         kubectl("delete", "namespace", name, "--wait=false")
 
@@ -62,10 +84,19 @@ def test_every_command_of_the_tutorial_does_what_it_says_on_a_cluster(tmp_path: 
     subprocess.run(["git", "init", "--quiet", str(repository)], check=True)
     with kfp_server() as server:
         done = run_commands(COMMANDS, repository, tutorial_env(tmp_path, server.endpoint))
-    assert [(line, code) for line, code, _ in done] == [(each.line, each.expected) for each in COMMANDS], done[-1][2]
+    assert [(line, code) for line, code, _ in done] == [
+        (each.line, each.expected) for each in COMMANDS
+    ], done[-1][2]
     output = {line: said for line, _, said in done}
     applied = output["kubectl apply -R -f definitions"].splitlines()
     assert applied[0] == "pipeline.pipelines.kubeflow.org/hagane-finetune created"
     assert applied[1].startswith("pipelineversion.pipelines.kubeflow.org/hagane-finetune-")
-    kept = json.loads(kubectl("get", *[",".join(CONTROLLERS)], "--all-namespaces", "--output", "json"))["items"]
-    assert sorted(each["kind"] for each in kept) == ["Application", "GitRepository", "Kustomization", "Kustomization"]
+    kept = json.loads(
+        kubectl("get", *[",".join(CONTROLLERS)], "--all-namespaces", "--output", "json")
+    )["items"]
+    assert sorted(each["kind"] for each in kept) == [
+        "Application",
+        "GitRepository",
+        "Kustomization",
+        "Kustomization",
+    ]

@@ -1,4 +1,5 @@
-"""A training that is disturbed in every way a cluster can ends with the losses of one that is not."""
+"""A training that is disturbed in every way a cluster can ends with the losses of one that is
+not."""
 
 import json
 from collections.abc import Iterator
@@ -37,8 +38,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, flo
 
 
 @pytest.fixture
-def run(namespace: TestNamespace, claim: dict[str, str], s3: S3Server, tmp_path: Path, store_env: None) -> ClusterRun:
-    return ClusterRun(namespace, claim, s3, tmp_path, training={"epochs": EPOCHS}, num_conversations=CONVERSATIONS)
+def run(
+    namespace: TestNamespace, claim: dict[str, str], s3: S3Server, tmp_path: Path, store_env: None
+) -> ClusterRun:
+    return ClusterRun(
+        namespace, claim, s3, tmp_path, training={"epochs": EPOCHS}, num_conversations=CONVERSATIONS
+    )
 
 
 @pytest.fixture
@@ -57,31 +62,46 @@ def pod_of(run: ClusterRun, kind: str) -> str:
 def epoch_at_first_loss(launcher: LocalLauncher) -> float:
     """As the last step before it told."""
     lines = launcher.log.partition('"event":"pod_ended"')[0].splitlines()
-    return [json.loads(line)["epoch"] for line in lines if line.startswith('{"event":"progress"')][-1]
+    return [json.loads(line)["epoch"] for line in lines if line.startswith('{"event":"progress"')][
+        -1
+    ]
 
 
-def finished_as(undisturbed: list[tuple[int, float]], run: ClusterRun, launcher: LocalLauncher) -> None:
-    """Exactly: the same sums in the same order, on the same kind of processor, with one thread a process."""
+def finished_as(
+    undisturbed: list[tuple[int, float]], run: ClusterRun, launcher: LocalLauncher
+) -> None:
+    """Exactly: the same sums in the same order, on the same kind of processor, with one thread a
+    process."""
     assert launcher.exit_code() == 0, launcher.log[-6000:]
     assert '"event":"restarted"' in launcher.log
     assert '"event":"resumed"' in launcher.log
-    assert [checkpoint.epoch for checkpoint in committed_checkpoints(run.store)] == list(range(1, EPOCHS + 1))
+    assert [checkpoint.epoch for checkpoint in committed_checkpoints(run.store)] == list(
+        range(1, EPOCHS + 1)
+    )
     assert run.losses == undisturbed
 
 
-def test_a_worker_killed_in_epoch_2(run: ClusterRun, in_epoch_2: LocalLauncher, undisturbed: list[tuple[int, float]]) -> None:
-    kill_all(run.namespace, pod_of(run, "worker"), "components.train")  # the uploader's module has a longer name
+def test_a_worker_killed_in_epoch_2(
+    run: ClusterRun, in_epoch_2: LocalLauncher, undisturbed: list[tuple[int, float]]
+) -> None:
+    kill_all(
+        run.namespace, pod_of(run, "worker"), "components.train"
+    )  # the uploader's module has a longer name
     finished_as(undisturbed, run, in_epoch_2)
     assert 'exit_code":137' in in_epoch_2.log
     assert 1 < epoch_at_first_loss(in_epoch_2) <= 2
 
 
-def test_the_masters_pod_deleted(run: ClusterRun, in_epoch_2: LocalLauncher, undisturbed: list[tuple[int, float]]) -> None:
+def test_the_masters_pod_deleted(
+    run: ClusterRun, in_epoch_2: LocalLauncher, undisturbed: list[tuple[int, float]]
+) -> None:
     run.namespace.core.delete_namespaced_pod(pod_of(run, "master"), run.namespace.name)
     finished_as(undisturbed, run, in_epoch_2)
 
 
-def test_the_node_drained(run: ClusterRun, in_epoch_2: LocalLauncher, undisturbed: list[tuple[int, float]]) -> None:
+def test_the_node_drained(
+    run: ClusterRun, in_epoch_2: LocalLauncher, undisturbed: list[tuple[int, float]]
+) -> None:
     """Until it is back, the pods wait for a node, and that is told."""
     node = run.namespace.pods(JOB_PODS)[0].spec.node_name
     kubectl("cordon", node)
@@ -89,7 +109,11 @@ def test_the_node_drained(run: ClusterRun, in_epoch_2: LocalLauncher, undisturbe
         for pod in run.namespace.pods(JOB_PODS):
             run.namespace.core.delete_namespaced_pod(pod.metadata.name, run.namespace.name)
         in_epoch_2.wait_for('"phase":"scheduling"', 90)
-        assert any("unschedulable" in detail for phase, detail in in_epoch_2.phases if phase == "scheduling")
+        assert any(
+            "unschedulable" in detail
+            for phase, detail in in_epoch_2.phases
+            if phase == "scheduling"
+        )
     finally:
         kubectl("uncordon", node)
     finished_as(undisturbed, run, in_epoch_2)

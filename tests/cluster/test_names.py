@@ -1,4 +1,5 @@
-"""Runs of the longest names: their jobs' pods are made, whose names are DNS labels of at most 63 characters."""
+"""Runs of the longest names: their jobs' pods are made, whose names are DNS labels of at most 63
+characters."""
 
 import time
 from typing import Any
@@ -21,7 +22,9 @@ PATIENCE_S = 60.0
 
 
 @pytest.mark.parametrize("backend", KINDS)
-def test_the_pods_of_a_run_with_a_long_name_are_made(backend: str, namespace: TestNamespace) -> None:
+def test_the_pods_of_a_run_with_a_long_name_are_made(
+    backend: str, namespace: TestNamespace
+) -> None:
     if backend == "pytorchjob":
         _make_each_length(backend, namespace)
         return
@@ -34,7 +37,9 @@ def _make_each_length(backend: str, namespace: TestNamespace) -> None:
     for length in LENGTHS:
         manifest = _manifest(backend, f"{'name-' * 10}"[: length - 1] + "x")
         name = manifest["metadata"]["name"]
-        assert cluster.create(as_sent(cluster.kind, manifest, image="localhost/none:1", owner=this_owner("")))
+        assert cluster.create(
+            as_sent(cluster.kind, manifest, image="localhost/none:1", owner=this_owner(""))
+        )
         end = time.monotonic() + PATIENCE_S
         while len(cluster.pods(name)) < 2:
             assert time.monotonic() < end, f"{name}: {cluster.pods(name)}"
@@ -48,7 +53,12 @@ def _make_each_length(backend: str, namespace: TestNamespace) -> None:
 def _manifest(backend: str, name: str) -> dict[str, Any]:
     hardware = {"num_nodes": 2, "host_memory_gib": 8}
     spec = spec_with(
-        name=name, store="s3://bucket/runs", backend=backend, hardware=hardware, training={"global_batch": 2}, cluster={"cpus": 0.1}
+        name=name,
+        store="s3://bucket/runs",
+        backend=backend,
+        hardware=hardware,
+        training={"global_batch": 2},
+        cluster={"cpus": 0.1},
     )
     plan = make_plan(spec, DATASET, CONFIG, machine=Machine())
     return pytorchjob(spec, plan) if backend == "pytorchjob" else trainjob(spec, plan)

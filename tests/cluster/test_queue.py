@@ -1,5 +1,6 @@
-"""A job that a queue lets go, takes back and lets go again, and one that nobody admits. Kueue itself needs a newer Kubernetes: the test
-flips `suspend` and writes the Workload as it does (kueue.py)."""
+"""A job that a queue lets go, takes back and lets go again, and one that nobody admits. Kueue
+itself needs a newer Kubernetes: the test flips `suspend` and writes the Workload as it does
+(kueue.py)."""
 
 import time
 from pathlib import Path
@@ -13,8 +14,15 @@ from tests.cluster.kueue import condition, kinds_served, set_workload
 from tests.support.s3_server import S3Server
 
 WORKLOAD = ("kueue.x-k8s.io", "v1beta2", "Workload")
-WAITS = condition("QuotaReserved", "False", "Pending", "insufficient unused quota for cpu in flavor pool, 1 more needed")
-RESERVED = condition("QuotaReserved", "True", "QuotaReserved", "Quota reserved in ClusterQueue gpus")
+WAITS = condition(
+    "QuotaReserved",
+    "False",
+    "Pending",
+    "insufficient unused quota for cpu in flavor pool, 1 more needed",
+)
+RESERVED = condition(
+    "QuotaReserved", "True", "QuotaReserved", "Quota reserved in ClusterQueue gpus"
+)
 ADMITTED = condition("Admitted", "True", "Admitted", "The workload is admitted")
 PREEMPTED = condition("Evicted", "True", "Preempted", "Preempted to accommodate a workload")
 REQUEUED = condition("Requeued", "True", "Preempted", "Preempted to accommodate a workload")
@@ -40,10 +48,16 @@ def test_a_suspended_job_waits_in_its_queue_and_goes_on_where_it_was(
         launcher.wait_for('"event":"progress"')
         flip(namespace, "true")
         set_workload(namespace.jobs()[0], WAITS, PREEMPTED)
-        launcher.wait(lambda: launcher.phases[-1] == ("preempted", f"{PREEMPTED['message']}; {WAITS['message']}"))
+        launcher.wait(
+            lambda: (
+                launcher.phases[-1] == ("preempted", f"{PREEMPTED['message']}; {WAITS['message']}")
+            )
+        )
         set_workload(namespace.jobs()[0], WAITS, PREEMPTED, REQUEUED)
         launcher.wait(lambda: launcher.phases[-1][0] == "requeued")
-        launcher.wait(lambda: namespace.pods("training.kubeflow.org/job-name") == [], NOTHING_STAYS_S)
+        launcher.wait(
+            lambda: namespace.pods("training.kubeflow.org/job-name") == [], NOTHING_STAYS_S
+        )
         let_go()
         launcher.wait_for('"event":"resumed"')
         assert launcher.exit_code() == 0, launcher.log[-6000:]
@@ -52,18 +66,41 @@ def test_a_suspended_job_waits_in_its_queue_and_goes_on_where_it_was(
 
 def flip(namespace: TestNamespace, suspend: str) -> None:
     patch = f'{{"spec":{{"runPolicy":{{"suspend":{suspend}}}}}}}'
-    kubectl("-n", namespace.name, "patch", "pytorchjob", namespace.jobs()[0]["metadata"]["name"], "--type=merge", "-p", patch)
+    kubectl(
+        "-n",
+        namespace.name,
+        "patch",
+        "pytorchjob",
+        namespace.jobs()[0]["metadata"]["name"],
+        "--type=merge",
+        "-p",
+        patch,
+    )
 
 
 @pytest.mark.parametrize(
     ("has_kueue", "conditions", "problem"),
     [
-        (False, (), "cluster.queue: this cluster has no Kueue, so nothing admits the job. Fix: install Kueue"),
+        (
+            False,
+            (),
+            (
+                "cluster.queue: this cluster has no Kueue, so nothing admits the job. Fix: "
+                "install Kueue"
+            ),
+        ),
         (True, (), "cluster.queue: Kueue made no Workload for the job within 45 s"),
         (
             True,
-            (condition("QuotaReserved", "False", "Inadmissible", "LocalQueue nosuch doesn't exist"),),
-            "cluster.queue: queue nosuch never admits the job: LocalQueue nosuch doesn't exist. Fix: name a LocalQueue",
+            (
+                condition(
+                    "QuotaReserved", "False", "Inadmissible", "LocalQueue nosuch doesn't exist"
+                ),
+            ),
+            (
+                "cluster.queue: queue nosuch never admits the job: LocalQueue nosuch doesn't "
+                "exist. Fix: name a LocalQueue"
+            ),
         ),
     ],
     ids=["no Kueue", "no Workload", "no such queue"],

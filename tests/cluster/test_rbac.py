@@ -1,4 +1,5 @@
-"""The Role of k8s/base on a real API server: enough for all that the launcher does, and nothing in it that it could do without."""
+"""The Role of k8s/base on a real API server: enough for all that the launcher does, and nothing in
+it that it could do without."""
 
 import queue
 import subprocess
@@ -22,7 +23,11 @@ from components.shared.spec.run_spec import ClusterSpec
 from tests.cluster.conftest import ROOT, TestNamespace
 from tests.cluster.launcher import cluster_as, kubeconfig_of
 
-ROLE = next(each for each in yaml.safe_load_all((ROOT / "k8s" / "base" / "launcher-role.yaml").read_text()) if each["kind"] == "Role")
+ROLE = next(
+    each
+    for each in yaml.safe_load_all((ROOT / "k8s" / "base" / "launcher-role.yaml").read_text())
+    if each["kind"] == "Role"
+)
 VERBS = [
     Permission(verb, group, resource)
     for rule in ROLE["rules"]
@@ -48,13 +53,22 @@ def job(name: str) -> dict[str, Any]:
         "command": ["python", "-c", "print('here')"],
         "resources": {"limits": {"memory": "64Mi"}},
     }
-    template = {"spec": {"containers": [container], "terminationGracePeriodSeconds": 1, "serviceAccountName": "hagane-worker"}}
+    template = {
+        "spec": {
+            "containers": [container],
+            "terminationGracePeriodSeconds": 1,
+            "serviceAccountName": "hagane-worker",
+        }
+    }
     replica = {"replicas": 1, "restartPolicy": "Never", "template": template}
     return {
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",
         "metadata": {"name": name, "labels": {"of": "test"}},
-        "spec": {"runPolicy": {"cleanPodPolicy": "None"}, "pytorchReplicaSpecs": {"Master": replica}},
+        "spec": {
+            "runPolicy": {"cleanPodPolicy": "None"},
+            "pytorchReplicaSpecs": {"Master": replica},
+        },
     }
 
 
@@ -72,7 +86,9 @@ def test_the_role_lets_the_launcher_begin_follow_mark_read_and_end_a_job(launche
     seen = launcher.watch("life", queue.Queue())
     wait(lambda: any(is_over(PYTORCHJOB, pod) for pod in seen.pods.values()))
     (pod,) = launcher.pods("life")
-    assert list(launcher.follow_log(pod["metadata"]["name"], ended=lambda: True, only_new=False)) == ["here"]
+    assert list(
+        launcher.follow_log(pod["metadata"]["name"], ended=lambda: True, only_new=False)
+    ) == ["here"]
     launcher.annotate("life", {"marked": "yes"})
     wait(lambda: (seen.job or {})["metadata"].get("annotations", {}).get("marked") == "yes", 10)
     wait(lambda: seen.events != [], 10)
@@ -82,8 +98,13 @@ def test_the_role_lets_the_launcher_begin_follow_mark_read_and_end_a_job(launche
 
 
 def uses(launcher: Cluster, permission: Permission) -> Any:
-    """What the launcher asks of the API server by a permission: its own method, or the call that it makes in a thread and repeats."""
-    core, objects, where = launcher._core, launcher._objects, {**JOBS, "namespace": launcher.namespace}
+    """What the launcher asks of the API server by a permission: its own method, or the call that it
+    makes in a thread and repeats."""
+    core, objects, where = (
+        launcher._core,
+        launcher._objects,
+        {**JOBS, "namespace": launcher.namespace},
+    )
     followed = {"watch": True, "timeout_seconds": 1}
     calls: dict[tuple[str, str], Callable[[], Any]] = {
         ("create", "pytorchjobs"): lambda: launcher.create(job("refused")),
@@ -91,11 +112,19 @@ def uses(launcher: Cluster, permission: Permission) -> Any:
         ("list", "pytorchjobs"): lambda: launcher.jobs({}),
         ("delete", "pytorchjobs"): lambda: launcher.delete("refused"),
         ("list", "pods"): lambda: launcher.pods("refused"),
-        ("watch", "pytorchjobs"): lambda: objects.list_namespaced_custom_object(**where, **followed),
-        ("patch", "pytorchjobs"): lambda: objects.patch_namespaced_custom_object(**where, name="refused", body={}),
-        ("watch", "pods"): lambda: core.list_namespaced_pod(launcher.namespace, _preload_content=False, **followed),
+        ("watch", "pytorchjobs"): lambda: objects.list_namespaced_custom_object(
+            **where, **followed
+        ),
+        ("patch", "pytorchjobs"): lambda: objects.patch_namespaced_custom_object(
+            **where, name="refused", body={}
+        ),
+        ("watch", "pods"): lambda: core.list_namespaced_pod(
+            launcher.namespace, _preload_content=False, **followed
+        ),
         ("list", "events"): lambda: core.list_namespaced_event(launcher.namespace),
-        ("watch", "events"): lambda: core.list_namespaced_event(launcher.namespace, _preload_content=False, **followed),
+        ("watch", "events"): lambda: core.list_namespaced_event(
+            launcher.namespace, _preload_content=False, **followed
+        ),
         ("get", "pods/log"): lambda: core.read_namespaced_pod_log("refused", launcher.namespace),
     }
     return calls[permission.verb, permission.resource]()
@@ -106,9 +135,17 @@ def test_without_one_verb_no_job_is_begun_and_what_needs_it_is_refused(
     removed: Permission, launcher: Cluster, namespace: TestNamespace
 ) -> None:
     rules = [
-        {"apiGroups": [each.group], "resources": [each.resource], "verbs": [each.verb]} for each in VERBS if each != removed
+        {"apiGroups": [each.group], "resources": [each.resource], "verbs": [each.verb]}
+        for each in VERBS
+        if each != removed
     ]  # one rule each, as rules of the Role share verbs among resources
-    namespace.apply({**ROLE, "metadata": {"name": "hagane-launcher", "namespace": namespace.name}, "rules": rules})
+    namespace.apply(
+        {
+            **ROLE,
+            "metadata": {"name": "hagane-launcher", "namespace": namespace.name},
+            "rules": rules,
+        }
+    )
 
     def told() -> list[str]:
         try:
@@ -118,7 +155,10 @@ def test_without_one_verb_no_job_is_begun_and_what_needs_it_is_refused(
         return []
 
     wait(lambda: told() != [], 10)  # the API server hears of a changed Role by watching
-    line = f"cluster: may not {removed} in namespace {namespace.name}: not allowed (403); k8s/base/launcher-role.yaml grants it. Fix: "
+    line = (
+        f"cluster: may not {removed} in namespace {namespace.name}: not allowed (403); "
+        "k8s/base/launcher-role.yaml grants it. Fix: "
+    )
     assert told() == refusals([removed], namespace.name)
     assert told()[0].startswith(line)
     with pytest.raises((ClusterError, ApiException), match=r"403|Forbidden"):
@@ -133,7 +173,13 @@ DENIED = {
     "makes no pod": ("run", "made", "--image=localhost/none:1"),
     "deletes no pod": ("delete", "pod", "any"),
     "enters no pod": ("exec", "any", "--", "true"),
-    "grants nothing": ("create", "rolebinding", "more", "--clusterrole=cluster-admin", "--serviceaccount=default:default"),
+    "grants nothing": (
+        "create",
+        "rolebinding",
+        "more",
+        "--clusterrole=cluster-admin",
+        "--serviceaccount=default:default",
+    ),
     "sees no node": ("get", "nodes"),
     "sees no namespace": ("get", "namespaces"),
     "sees no pod elsewhere": ("-n", "kube-system", "get", "pods"),
@@ -143,11 +189,18 @@ DENIED = {
 }
 
 
-def test_secrets_other_namespaces_and_nodes_are_denied_to_launcher_and_workers(namespace: TestNamespace, tmp_path: Path) -> None:
+def test_secrets_other_namespaces_and_nodes_are_denied_to_launcher_and_workers(
+    namespace: TestNamespace, tmp_path: Path
+) -> None:
     for account in ("hagane-launcher", "hagane-worker"):
         file = kubeconfig_of(account, namespace, tmp_path)
         for what, arguments in DENIED.items():
-            done = subprocess.run(["kubectl", "--kubeconfig", str(file), *arguments], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                ["kubectl", "--kubeconfig", str(file), *arguments],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             assert done.returncode != 0, f"{account} {what}: {done.stdout}"
             assert "forbidden" in done.stderr.lower(), f"{account} {what}: {done.stderr}"
 

@@ -1,4 +1,5 @@
-"""The `pytorchjob` backend on a real cluster: launcher and workers in pods, from hagane's images, under k8s/base's accounts."""
+"""The `pytorchjob` backend on a real cluster: launcher and workers in pods, from hagane's images,
+under k8s/base's accounts."""
 
 from pathlib import Path
 
@@ -40,15 +41,27 @@ def test_a_spec_is_trained_on_two_pods_and_its_adapter_exported(
 def test_a_killed_launcher_finds_its_job_again_and_a_stopped_one_leaves_nothing(
     namespace: TestNamespace, claim: dict[str, str], s3: S3Server, tmp_path: Path
 ) -> None:
-    run = ClusterRun(namespace, claim, s3, tmp_path, training={"method": "lora", "epochs": 40, "global_batch": 4, "precision": "fp32"})
+    run = ClusterRun(
+        namespace,
+        claim,
+        s3,
+        tmp_path,
+        training={"method": "lora", "epochs": 40, "global_batch": 4, "precision": "fp32"},
+    )
     run.launch("first")
     run.wait(lambda: "running" in run.phases("first"), launcher="first")
     (job,) = namespace.jobs()
-    kill_all(namespace, "first", "kfp.dsl.executor_main")  # by SIGKILL: a deleted pod gets SIGTERM first, and would delete its job
+    kill_all(
+        namespace, "first", "kfp.dsl.executor_main"
+    )  # by SIGKILL: a deleted pod gets SIGTERM first, and would delete its job
     run.wait(lambda: run.phase("first") == "Failed", NOTHING_STAYS_S, "first")
     run.launch("second")
     run.wait(lambda: '"event":"job_found"' in run.log("second"), launcher="second")
     assert [each["metadata"]["uid"] for each in namespace.jobs()] == [job["metadata"]["uid"]]
     run.wait(lambda: '"event":"progress"' in run.log("second"), launcher="second")
     namespace.core.delete_namespaced_pod("second", namespace.name, grace_period_seconds=30)
-    run.wait(lambda: namespace.jobs() == [] and namespace.pods("training.kubeflow.org/job-name") == [], NOTHING_STAYS_S, "second")
+    run.wait(
+        lambda: namespace.jobs() == [] and namespace.pods("training.kubeflow.org/job-name") == [],
+        NOTHING_STAYS_S,
+        "second",
+    )

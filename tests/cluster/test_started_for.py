@@ -43,6 +43,9 @@ def test_a_launcher_of_another_spec_stops_with_the_owner_and_makes_no_job(
     store.write_bytes(SPEC, spec_yaml(second).encode())
     run.launch(spec_digest=first.digest)
     assert run.wait_end() == "Failed"
-    assert f"found a spec of digest {second.digest[:12]}, stored by run 'another-run' of Kubeflow Pipelines" in run.log()
+    assert (
+        f"found a spec of digest {second.digest[:12]}, stored by run 'another-run' of Kubeflow "
+        "Pipelines"
+    ) in run.log()
     assert '"event":"job_created"' not in run.log()
     assert namespace.jobs() == []

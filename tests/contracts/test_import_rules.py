@@ -1,4 +1,5 @@
-"""Each rule of .importlinter is broken once in a copy of the tree, and `lint-imports` must then name it."""
+"""Each rule of .importlinter is broken once in a copy of the tree, and `lint-imports` must then
+name it."""
 
 import configparser
 import shutil
@@ -13,13 +14,18 @@ from tests.support.example_plans import ROOT
 PACKAGES = ("components", "laptop", "pipelines")
 IMPORTING = "import {}\n"
 
-# Rule -> the module that breaks it, and what that module imports. Modules named `unnamed` are new: no rule can list them.
+# Rule -> the module that breaks it, and what that module imports. Modules named `unnamed` are new:
+# no rule can list them.
 BREACHES = [
     ("siblings", "components/evaluate/unnamed.py", "components.train.loop.rows"),
     ("layers", "components/shared/unnamed.py", "components.evaluate.measure.answers"),
     ("layers", "components/train/unnamed.py", "pipelines.screens.run"),
     ("faces", "pipelines/unnamed.py", "components.render_config.planner"),
-    ("faces", "pipelines/finetune/compiling.py", "components.launch_training.kubernetes_api.client"),
+    (
+        "faces",
+        "pipelines/finetune/compiling.py",
+        "components.launch_training.kubernetes_api.client",
+    ),
     ("faces", "pipelines/unnamed.py", "components.train.__main__"),
     ("laptop", "laptop/unnamed.py", "components.train.model.loading"),
     ("laptop", "laptop/unnamed.py", "pipelines.screens.run"),
@@ -50,8 +56,12 @@ def copied_tree(tmp_path: Path) -> Path:
 
 
 def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
-    # The command's own folder goes first on sys.path, so that the copy is read, not the installed tree.
-    program = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command as lint; lint()"
+    # The command's own folder goes first on sys.path, so that the copy is read, not the installed
+    # tree.
+    program = (
+        "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command as "
+        "lint; lint()"
+    )
     command = [sys.executable, "-c", program, "--no-cache"]
     return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
 
@@ -60,7 +70,9 @@ def rule_names() -> dict[str, str]:
     rules = configparser.ConfigParser()
     rules.read(ROOT / ".importlinter")
     prefix = "importlinter:contract:"
-    return {part.removeprefix(prefix): rules[part]["name"] for part in rules if part.startswith(prefix)}
+    return {
+        part.removeprefix(prefix): rules[part]["name"] for part in rules if part.startswith(prefix)
+    }
 
 
 def test_a_copy_of_the_tree_as_it_stands_keeps_every_rule(copied_tree: Path) -> None:
@@ -69,7 +81,9 @@ def test_a_copy_of_the_tree_as_it_stands_keeps_every_rule(copied_tree: Path) -> 
 
 
 @pytest.mark.parametrize(("rule", "module", "imported"), BREACHES)
-def test_a_broken_rule_is_reported(copied_tree: Path, rule: str, module: str, imported: str) -> None:
+def test_a_broken_rule_is_reported(
+    copied_tree: Path, rule: str, module: str, imported: str
+) -> None:
     path = copied_tree / module
     old_text = path.read_text() if path.exists() else ""
     path.write_text(IMPORTING.format(imported) + old_text)

@@ -1,4 +1,5 @@
-"""Every lock file pins what pyproject.toml asks for: a dependency that was edited without `make lock` fails here."""
+"""Every lock file pins what pyproject.toml asks for: a dependency that was edited without `make
+lock` fails here."""
 
 import re
 import tomllib
@@ -18,7 +19,10 @@ COMPONENTS = re.findall(r"^components=\((.+)\)$", LOCK_SCRIPT, re.MULTILINE)[0]
 
 def locked_versions(name: str) -> dict[str, str]:
     text = (ROOT / "requirements" / f"{name.removesuffix('.txt')}.txt").read_text()
-    return {canonicalize_name(package): version for package, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)}
+    return {
+        canonicalize_name(package): version
+        for package, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
+    }
 
 
 def asked_of(extras: str) -> list[Requirement]:
@@ -32,12 +36,20 @@ def test_a_lock_file_pins_what_its_extras_ask_for(lock: str, extras: str) -> Non
     pinned = locked_versions(lock)
     for requirement in asked_of(extras):
         version = pinned.get(canonicalize_name(requirement.name))
-        assert version is not None, f"requirements/{lock}: {requirement} is not locked; run make lock"
-        assert version in requirement.specifier, f"requirements/{lock}: {requirement}, locked {version}; run make lock"
+        assert version is not None, (
+            f"requirements/{lock}: {requirement} is not locked; run make lock"
+        )
+        assert version in requirement.specifier, (
+            f"requirements/{lock}: {requirement}, locked {version}; run make lock"
+        )
 
 
 def test_every_extra_is_locked_somewhere() -> None:
-    locked = {extra for _, extras in CALLS for extra in extras.replace('"${components[@]}"', COMPONENTS).split()}
+    locked = {
+        extra
+        for _, extras in CALLS
+        for extra in extras.replace('"${components[@]}"', COMPONENTS).split()
+    }
     assert locked == set(PROJECT["optional-dependencies"])
 
 
@@ -45,11 +57,20 @@ WITHOUT_HASHES = {"not-locked.txt"}
 """Names of packages that are left out."""
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "requirements").glob("*.txt") if path.name not in WITHOUT_HASHES))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        path.name
+        for path in (ROOT / "requirements").glob("*.txt")
+        if path.name not in WITHOUT_HASHES
+    ),
+)
 def test_every_pin_of_a_lock_file_has_hashes(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text()
     pins = re.findall(r"^[\w.\[\]-]+==.*$", text, re.MULTILINE)
-    hashed = re.findall(r"^[\w.\[\]-]+==[^\n]*\\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
+    hashed = re.findall(
+        r"^[\w.\[\]-]+==[^\n]*\\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE
+    )
     assert pins
     assert len(hashed) == len(pins)
 

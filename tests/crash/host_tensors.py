@@ -1,7 +1,9 @@
-"""Training whose parameters stand on a device of their own: what is read from files is marked as the host's, and stays so.
+"""Training whose parameters stand on a device of their own: what is read from files is marked as
+the host's, and stays so.
 
-The mark goes from a tensor to all that is made of it, but for `Tensor.to(device)`, which moves it to the parameters. AdamW's kernel
-then refuses, in CUDA's words, a state that is not where its parameter is. Nothing here needs a GPU, and no number changes.
+The mark goes from a tensor to all that is made of it, but for `Tensor.to(device)`, which moves it
+to the parameters. AdamW's kernel then refuses, in CUDA's words, a state that is not where its
+parameter is. Nothing here needs a GPU, and no number changes.
 """
 
 from typing import Any
@@ -11,7 +13,9 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from components.train import __main__ as trainer
 
-REFUSAL = "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
+REFUSAL = (
+    "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
+)
 FUSED_STEP = "_fused_adamw_"
 ARGUMENTS = ("params", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "state_steps")
 """Of the fused step, in order (torch 2.13, native_functions.yaml)."""
@@ -26,7 +30,11 @@ class HostTensor(torch.Tensor):
         if getattr(func, "__name__", "") == FUSED_STEP:
             refuse_host_tensors(dict(zip(ARGUMENTS, args, strict=False)) | kwargs)
         made: Any = super().__torch_function__(func, types, args, kwargs)
-        return made.as_subclass(torch.Tensor) if func is torch.Tensor.to and names_a_device(args, kwargs) else made
+        return (
+            made.as_subclass(torch.Tensor)
+            if func is torch.Tensor.to and names_a_device(args, kwargs)
+            else made
+        )
 
 
 def names_a_device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -36,7 +44,10 @@ def names_a_device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def refuse_host_tensors(arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
         if any(isinstance(each, HostTensor) for each in tree_flatten(value)[0]):
-            raise RuntimeError(f"{REFUSAL} (when checking argument for argument {name} in method wrapper_CUDA___fused_adamw_)")
+            raise RuntimeError(
+                f"{REFUSAL} (when checking argument for argument {name} in method "
+                "wrapper_CUDA___fused_adamw_)"
+            )
 
 
 def on_the_host(tensor: torch.Tensor) -> torch.Tensor:
@@ -47,5 +58,7 @@ def on_the_host(tensor: torch.Tensor) -> torch.Tensor:
 def main() -> None:
     """components.train, with what it reads marked."""
     usual = torch.load
-    torch.load = lambda *args, **kwargs: tree_map_only(torch.Tensor, on_the_host, usual(*args, **kwargs))
+    torch.load = lambda *args, **kwargs: tree_map_only(
+        torch.Tensor, on_the_host, usual(*args, **kwargs)
+    )
     trainer.main()

@@ -1,8 +1,10 @@
-"""Processes that kill themselves (SIGKILL) at the n-th point at which they write: to the disk, to the network.
+"""Processes that kill themselves (SIGKILL) at the n-th point at which they write: to the disk, to
+the network.
 
-Points are Python's own audit events (PEP 578), so that nothing in the program under test knows of them: files opened for writing,
-renamed, linked, removed; and every piece that http.client sends. `torn` is a point inside a file: the kernel kills the process
-(SIGXFSZ, setrlimit(2)) in the middle of the first write that makes a file longer than so many bytes.
+Points are Python's own audit events (PEP 578), so that nothing in the program under test knows of
+them: files opened for writing, renamed, linked, removed; and every piece that http.client sends.
+`torn` is a point inside a file: the kernel kills the process (SIGXFSZ, setrlimit(2)) in the middle
+of the first write that makes a file longer than so many bytes.
 """
 
 import multiprocessing
@@ -20,11 +22,13 @@ CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.truncate"}
 
 @dataclass(frozen=True)
 class Point:
-    """Where a process dies: before its n-th write, counted from 1, or in the middle of a file; nowhere when all are None."""
+    """Where a process dies: before its n-th write, counted from 1, or in the middle of a file;
+    nowhere when all are None."""
 
     nth: int | None = None
     counted_from: str = ""
-    """The write that has this in its path is the first that counts: how many come before may differ from run to run."""
+    """The write that has this in its path is the first that counts: how many come before may differ
+    from run to run."""
     torn_bytes: int | None = None
     longest_file: int | None = None
     """No death: a write that makes a file longer than so many bytes fails, as on a full disk."""
@@ -48,13 +52,16 @@ class Child:
 
 
 def server(*modules: str) -> Any:
-    """A process in which these are imported and from which children are forked: a child costs its own work only."""
+    """A process in which these are imported and from which children are forked: a child costs its
+    own work only."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(modules))
     return context
 
 
-def start(context: Any, child: Child, point: Point = NOWHERE, *, points_file: Path | None = None) -> Any:
+def start(
+    context: Any, child: Child, point: Point = NOWHERE, *, points_file: Path | None = None
+) -> Any:
     """The child, started. Every point it passes is a line of `points_file`."""
     process = context.Process(target=_run, args=(child, point, points_file))
     process.start()
@@ -78,9 +85,13 @@ def _run(child: Child, point: Point, points_file: Path | None) -> None:
     stdin = child.stdin.open()
     os.dup2(stdin.fileno(), 0)
     sys.stdin = stdin
-    points = None if points_file is None else os.open(points_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    points = (
+        None if points_file is None else os.open(points_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    )
     if point.torn_bytes is not None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it, and gets an error instead
+        signal.signal(
+            signal.SIGXFSZ, signal.SIG_DFL
+        )  # Python ignores it, and gets an error instead
         resource.setrlimit(resource.RLIMIT_FSIZE, (point.torn_bytes, resource.RLIM_INFINITY))
     if point.longest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (point.longest_file, resource.RLIM_INFINITY))
@@ -89,7 +100,9 @@ def _run(child: Child, point: Point, points_file: Path | None) -> None:
         child.call(*child.arguments)
     except SystemExit as end:
         sys.stdout.flush()
-        os._exit(end.code if isinstance(end.code, int) else 1)  # as the program's own end: gloo's threads would abort a slower one
+        os._exit(
+            end.code if isinstance(end.code, int) else 1
+        )  # as the program's own end: gloo's threads would abort a slower one
 
 
 def _hook(point: Point, within: str, points: int | None) -> Callable[[str, tuple[Any, ...]], None]:
@@ -115,8 +128,12 @@ def is_write(event: str, arguments: tuple[Any, ...], within: str) -> bool:
         return True
     if event == "open":
         path, mode, flags = arguments
-        written = any(letter in mode for letter in "wxa+") if mode else flags & (os.O_WRONLY | os.O_RDWR)
-        return bool(written) and isinstance(path, (str, os.PathLike)) and str(path).startswith(within)
+        written = (
+            any(letter in mode for letter in "wxa+") if mode else flags & (os.O_WRONLY | os.O_RDWR)
+        )
+        return (
+            bool(written) and isinstance(path, (str, os.PathLike)) and str(path).startswith(within)
+        )
     return event in CHANGES and str(arguments[0]).startswith(within)
 
 

@@ -1,4 +1,5 @@
-"""The network and the store fail in the middle of an upload; it heals, or one line says what to do, and no manifest is untrue."""
+"""The network and the store fail in the middle of an upload; it heals, or one line says what to do,
+and no manifest is untrue."""
 
 import json
 import subprocess
@@ -37,8 +38,13 @@ class Upload:
         """The last answer of the uploader, which ran to its end."""
         done = subprocess.run(
             [sys.executable, "-m", "components.train.checkpoints.uploader", self.uri],
-            input=self.part.model_dump_json() + "\n", env=self.environment, capture_output=True, text=True, timeout=240, check=True,
-        )  # fmt: skip
+            input=self.part.model_dump_json() + "\n",
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=True,
+        )
         return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -51,9 +57,20 @@ def upload(s3_env: S3Server, tmp_path: Path) -> Iterator[Upload]:
     (tmp_path / "root/shards.pt").write_bytes(bytes(range(256)) * (NUM_BYTES // 256))
     (tmp_path / "root/latest").write_bytes(b"global_step2")
     part = Part(
-        epoch=1, step=2, attempt="a1", process_rank=0, num_processes=1, zero_stage=3, training="t", loss=1.0, held_out_loss=2.0,
-        steps_per_epoch=2, micro_batch=1, root=str(tmp_path / "root"), names=("shards.pt", "latest"),
-    )  # fmt: skip
+        epoch=1,
+        step=2,
+        attempt="a1",
+        process_rank=0,
+        num_processes=1,
+        zero_stage=3,
+        training="t",
+        loss=1.0,
+        held_out_loss=2.0,
+        steps_per_epoch=2,
+        micro_batch=1,
+        root=str(tmp_path / "root"),
+        names=("shards.pt", "latest"),
+    )
     with faulty_proxy(s3_env.endpoint) as proxy:
         environment = {**s3_env.env, "AWS_ENDPOINT_URL_S3": proxy.endpoint, "PATH": "/usr/bin"}
         yield Upload(proxy, uri, environment, part)
@@ -93,7 +110,9 @@ def test_a_fault_that_passes_is_healed(upload: Upload, faults: list[Fault], tmp_
     ],
 )
 @pytest.mark.parametrize("num_requests", [1, 3, 5])
-def test_a_fault_that_stays_is_one_line_and_nothing_is_committed(upload: Upload, fault: Fault, told: str, num_requests: int) -> None:
+def test_a_fault_that_stays_is_one_line_and_nothing_is_committed(
+    upload: Upload, fault: Fault, told: str, num_requests: int
+) -> None:
     requests_before = upload.proxy.num_requests
 
     def fail_later() -> None:
@@ -104,5 +123,7 @@ def test_a_fault_that_stays_is_one_line_and_nothing_is_committed(upload: Upload,
     answer = upload.run()
     assert told in answer["problem"]
     assert "\n" not in answer["problem"]
-    assert not any(secret in answer["problem"] for secret in (upload.environment["AWS_SECRET_ACCESS_KEY"],))
+    assert not any(
+        secret in answer["problem"] for secret in (upload.environment["AWS_SECRET_ACCESS_KEY"],)
+    )
     assert committed_checkpoints(open_store(upload.uri)) == []

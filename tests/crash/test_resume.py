@@ -1,4 +1,5 @@
-"""Real training on tiny models, stopped and gone on with: by other numbers of processes, after SIGTERM, damage, a full disk."""
+"""Real training on tiny models, stopped and gone on with: by other numbers of processes, after
+SIGTERM, damage, a full disk."""
 
 import json
 import os
@@ -23,7 +24,8 @@ pytestmark = pytest.mark.slow
 SAME_ON_ANY_NUMBER = {"lora": {"dropout": 0.0}, "training": {"precision": "fp32"}}
 """Each process draws its own dropout, and bf16, which a CPU may have, rounds each sum."""
 TWELVE_ROWS = 52
-"""Conversations that make 12 rows: two global batches of 6, so that no number of processes repeats a row."""
+"""Conversations that make 12 rows: two global batches of 6, so that no number of processes repeats
+a row."""
 THIRTEEN_ROWS = 56
 
 
@@ -32,8 +34,16 @@ def forks() -> Any:
     return server("tests.crash.host_tensors", "tests.crash.training")
 
 
-def finished_run(folder: Path, forks: Any, *, method: str, num_processes: int, **settings: Any) -> TinyRun:
-    run = tiny_run(folder, method=method, num_processes=num_processes, num_conversations=TWELVE_ROWS, **settings)
+def finished_run(
+    folder: Path, forks: Any, *, method: str, num_processes: int, **settings: Any
+) -> TinyRun:
+    run = tiny_run(
+        folder,
+        method=method,
+        num_processes=num_processes,
+        num_conversations=TWELVE_ROWS,
+        **settings,
+    )
     run.plan()
     assert set(run.train(forks)) == {0}, log(run)
     return run
@@ -45,7 +55,10 @@ def log(run: TinyRun, rank: int = 0) -> str:
 
 
 def committed(run: TinyRun) -> list[str]:
-    return [checkpoint.folder.split("/")[1] for checkpoint in committed_checkpoints(LocalStore(Path(run.uri)))]
+    return [
+        checkpoint.folder.split("/")[1]
+        for checkpoint in committed_checkpoints(LocalStore(Path(run.uri)))
+    ]
 
 
 def wait_until(condition: Callable[[], bool], processes: list[Any], seconds: float = 120) -> None:
@@ -75,9 +88,22 @@ def wait_until(condition: Callable[[], bool], processes: list[Any], seconds: flo
 def test_another_number_of_processes_goes_on_with_the_same_losses(
     forks: Any, tmp_path: Path, method: str, before: int, after: int, stage: int
 ) -> None:
-    """And no state of the optimizer stays on the host, where the files were read: AdamW on a GPU would refuse it."""
-    zero = {"stage": stage, "offload_optimizer": "cpu" if stage else "none", "offload_parameters": "cpu" if stage == 3 else "none"}
-    whole = finished_run(tmp_path, forks, method=method, num_processes=before, epochs=3, zero=zero, **SAME_ON_ANY_NUMBER)
+    """And no state of the optimizer stays on the host, where the files were read: AdamW on a GPU
+    would refuse it."""
+    zero = {
+        "stage": stage,
+        "offload_optimizer": "cpu" if stage else "none",
+        "offload_parameters": "cpu" if stage == 3 else "none",
+    }
+    whole = finished_run(
+        tmp_path,
+        forks,
+        method=method,
+        num_processes=before,
+        epochs=3,
+        zero=zero,
+        **SAME_ON_ANY_NUMBER,
+    )
     run = whole.copy("other").with_settings(hardware={"processes_per_node": after})
     run.forget("epoch-0002", "epoch-0003", "manifest.json", "history.json", "probe.safetensors")
     run.plan()
@@ -92,25 +118,43 @@ def test_another_number_of_processes_goes_on_with_the_same_losses(
 def test_another_zero_stage_is_refused_when_it_is_planned(forks: Any, tmp_path: Path) -> None:
     run = finished_run(tmp_path, forks, method="lora", num_processes=1, epochs=1)
     changed = run.with_settings(zero={"stage": 2, "offload_parameters": "none"})
-    with pytest.raises(AssertionError, match=r"zero.stage: got 2, but checkpoints/epoch-0001 is of stage 3; set zero.stage: 3"):
+    with pytest.raises(
+        AssertionError,
+        match=r"zero.stage: got 2, but checkpoints/epoch-0001 is of stage 3; set zero.stage: 3",
+    ):
         changed.plan()
 
 
 def test_other_steps_an_epoch_are_refused_when_they_are_planned(forks: Any, tmp_path: Path) -> None:
-    # 13 rows: in passes of one row 3 steps, and of six rows 2, since the last row alone is then left out.
+    # 13 rows: in passes of one row 3 steps, and of six rows 2, since the last row alone is then
+    # left out.
     rows = {"micro_batch": 1, "drop_last": True}
-    run = tiny_run(tmp_path, method="lora", num_processes=1, epochs=2, num_conversations=THIRTEEN_ROWS, training=rows)
+    run = tiny_run(
+        tmp_path,
+        method="lora",
+        num_processes=1,
+        epochs=2,
+        num_conversations=THIRTEEN_ROWS,
+        training=rows,
+    )
     run.plan()
     assert set(run.train(forks)) == {0}, log(run)
     assert run.history()["epochs"][0]["step"] == 3
     run.forget("epoch-0002", "manifest.json", "history.json", "probe.safetensors")
-    with pytest.raises(AssertionError, match=r"training.drop_last: an epoch is 2 steps with micro_batch 6 on 1 processes, but"):
+    with pytest.raises(
+        AssertionError,
+        match=r"training.drop_last: an epoch is 2 steps with micro_batch 6 on 1 processes, but",
+    ):
         run.with_settings(training={"micro_batch": 6}).plan()
     run.with_settings(training={"micro_batch": 1}).plan()
 
 
-def test_a_training_that_max_steps_ended_within_an_epoch_makes_no_step_more_when_it_is_started_again(forks: Any, tmp_path: Path) -> None:
-    whole = finished_run(tmp_path, forks, method="lora", num_processes=1, epochs=4, training={"max_steps": 3})
+def test_a_training_that_max_steps_ended_within_an_epoch_makes_no_step_more(
+    forks: Any, tmp_path: Path
+) -> None:
+    whole = finished_run(
+        tmp_path, forks, method="lora", num_processes=1, epochs=4, training={"max_steps": 3}
+    )
     assert committed(whole) == ["epoch-0001", "epoch-0002"]
     run = whole.copy("killed-before-its-results")
     run.forget("manifest.json", "history.json", "probe.safetensors")
@@ -119,13 +163,20 @@ def test_a_training_that_max_steps_ended_within_an_epoch_makes_no_step_more_when
     assert run.history() == whole.history()
 
 
-def test_a_killed_uploader_is_told_and_the_next_checkpoint_is_stored_by_another(forks: Any, tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, method="lora", num_processes=1, epochs=8, checkpoints={"on_failure": "continue"})
+def test_a_killed_uploader_is_told_and_the_next_checkpoint_is_stored_by_another(
+    forks: Any, tmp_path: Path
+) -> None:
+    run = tiny_run(
+        tmp_path, method="lora", num_processes=1, epochs=8, checkpoints={"on_failure": "continue"}
+    )
     run.plan()
     processes = run.begin(forks)
     wait_until(lambda: committed(run) != [], processes)
     uploaders = subprocess.run(
-        ["pgrep", "--full", f"components.train.checkpoints.uploader {run.uri}"], capture_output=True, text=True, check=True
+        ["pgrep", "--full", f"components.train.checkpoints.uploader {run.uri}"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     (uploader,) = map(int, uploaders.stdout.split())
     os.kill(uploader, signal.SIGKILL)
@@ -136,10 +187,22 @@ def test_a_killed_uploader_is_told_and_the_next_checkpoint_is_stored_by_another(
     assert list((run.work).rglob("*_states.pt")) == []
 
 
-def test_sigterm_stores_the_step_and_a_restart_ends_with_the_losses_of_an_undisturbed_run(forks: Any, tmp_path: Path) -> None:
-    undisturbed = finished_run(tmp_path, forks, method="lora", num_processes=2, epochs=4, training={"global_batch": 2})
+def test_sigterm_stores_the_step_and_a_restart_ends_with_the_losses_of_an_undisturbed_run(
+    forks: Any, tmp_path: Path
+) -> None:
+    undisturbed = finished_run(
+        tmp_path, forks, method="lora", num_processes=2, epochs=4, training={"global_batch": 2}
+    )
     run = undisturbed.copy("stopped")
-    run.forget("epoch-0001", "epoch-0002", "epoch-0003", "epoch-0004", "manifest.json", "history.json", "probe.safetensors")
+    run.forget(
+        "epoch-0001",
+        "epoch-0002",
+        "epoch-0003",
+        "epoch-0004",
+        "manifest.json",
+        "history.json",
+        "probe.safetensors",
+    )
     processes = run.begin(forks)
     wait_until(lambda: '"done":7,' in log(run), processes)
     os.kill(processes[1].pid, signal.SIGTERM)
@@ -154,8 +217,12 @@ def test_sigterm_stores_the_step_and_a_restart_ends_with_the_losses_of_an_undist
     assert committed(run) == [f"epoch-{epoch:04d}" for epoch in range(1, 5)]
 
 
-def test_sigterm_is_obeyed_at_once_when_the_plan_says_that_a_checkpoint_does_not_fit(forks: Any, tmp_path: Path) -> None:
-    grace = {"grace_seconds": 5}  # all of which the step under way may take: no time is left to upload
+def test_sigterm_is_obeyed_at_once_when_the_plan_says_that_a_checkpoint_does_not_fit(
+    forks: Any, tmp_path: Path
+) -> None:
+    grace = {
+        "grace_seconds": 5
+    }  # all of which the step under way may take: no time is left to upload
     run = tiny_run(tmp_path, method="lora", num_processes=1, epochs=50, checkpoints=grace)
     run.plan()
     processes = run.begin(forks)
@@ -166,9 +233,13 @@ def test_sigterm_is_obeyed_at_once_when_the_plan_says_that_a_checkpoint_does_not
     assert all(name.startswith("epoch-") for name in committed(run))
 
 
-def test_checkpoints_between_epochs_go_when_a_newer_one_is_there_and_only_the_kept_epochs_stay(forks: Any, tmp_path: Path) -> None:
+def test_checkpoints_between_epochs_go_when_a_newer_one_is_there_and_only_the_kept_epochs_stay(
+    forks: Any, tmp_path: Path
+) -> None:
     checkpoints = {"every_minutes": 1e-6, "keep": {"last": 2, "every": 3}}
-    run = finished_run(tmp_path, forks, method="lora", num_processes=1, epochs=6, checkpoints=checkpoints)
+    run = finished_run(
+        tmp_path, forks, method="lora", num_processes=1, epochs=6, checkpoints=checkpoints
+    )
     assert committed(run) == ["epoch-0003", "epoch-0005", "epoch-0006"]
     assert "step-000001" in log(run)
     assert len(run.history()["epochs"]) == 6
@@ -176,7 +247,10 @@ def test_checkpoints_between_epochs_go_when_a_newer_one_is_there_and_only_the_ke
 
 def damage(run: TinyRun, epoch: int) -> Path:
     """One byte in the middle of the largest file of an epoch's checkpoint is another."""
-    path = max(Path(run.uri, f"checkpoints/epoch-{epoch:04d}").rglob("*.pt"), key=lambda found: found.stat().st_size)
+    path = max(
+        Path(run.uri, f"checkpoints/epoch-{epoch:04d}").rglob("*.pt"),
+        key=lambda found: found.stat().st_size,
+    )
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -184,7 +258,9 @@ def damage(run: TinyRun, epoch: int) -> Path:
 
 
 @pytest.mark.parametrize("on_damage", ["fail", "previous"])
-def test_a_damaged_checkpoint_is_named_and_skipped_only_when_the_spec_allows_it(forks: Any, tmp_path: Path, on_damage: str) -> None:
+def test_a_damaged_checkpoint_is_named_and_skipped_only_when_the_spec_allows_it(
+    forks: Any, tmp_path: Path, on_damage: str
+) -> None:
     undisturbed = finished_run(tmp_path, forks, method="lora", num_processes=2, epochs=3)
     run = undisturbed.copy("damaged").with_settings(resume={"on_damage": on_damage})
     run.forget("epoch-0003", "manifest.json", "history.json", "probe.safetensors")
@@ -226,13 +302,22 @@ def test_a_manifest_that_cannot_be_read_is_named_and_set_aside_only_when_the_spe
 
 @pytest.mark.parametrize(
     ("name_ends", "stage"),
-    [("mp_rank_00_model_states.pt", 0), ("mp_rank_00_optim_states.pt", 2), ("rng_state.pth", 2), ("scheduler.pt", 2)],
+    [
+        ("mp_rank_00_model_states.pt", 0),
+        ("mp_rank_00_optim_states.pt", 2),
+        ("rng_state.pth", 2),
+        ("scheduler.pt", 2),
+    ],
 )
-def test_a_checkpoint_that_asks_for_code_stops_the_run_with_its_name(forks: Any, tmp_path: Path, name_ends: str, stage: int) -> None:
+def test_a_checkpoint_that_asks_for_code_stops_the_run_with_its_name(
+    forks: Any, tmp_path: Path, name_ends: str, stage: int
+) -> None:
     zero = {"stage": stage, "offload_optimizer": "none", "offload_parameters": "none"}
     run = finished_run(tmp_path, forks, method="full", num_processes=1, epochs=2, zero=zero)
     run.forget("epoch-0002", "manifest.json", "history.json", "probe.safetensors")
-    path = replace_with_attack(Path(run.uri), "checkpoints/epoch-0001", name_ends, tmp_path / "called")
+    path = replace_with_attack(
+        Path(run.uri), "checkpoints/epoch-0001", name_ends, tmp_path / "called"
+    )
     assert run.train(forks) == [1]
     (problem,) = problems_of(log(run))
     assert f"{path.name}: asks for posix.system, which is not opened" in problem
@@ -245,7 +330,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip(f"needs the right to mount a file system: {mounted.stderr.strip()}")
     yield folder
@@ -253,7 +343,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path, until: Callable[[], bool], *, leave: int) -> Path:
-    """A file that takes what the disk has free, and again what uploads free by removing what they have stored."""
+    """A file that takes what the disk has free, and again what uploads free by removing what they
+    have stored."""
     filler = disk / "filler"
     end = time.monotonic() + 60
     while not until():
@@ -265,7 +356,9 @@ def fill(disk: Path, until: Callable[[], bool], *, leave: int) -> Path:
     return filler
 
 
-@pytest.mark.parametrize("leave", [0, 100_000], ids=["nothing is free", "less than one checkpoint is free"])
+@pytest.mark.parametrize(
+    "leave", [0, 100_000], ids=["nothing is free", "less than one checkpoint is free"]
+)
 def test_a_full_disk_ends_training_with_one_line_and_the_last_checkpoint_is_good(
     forks: Any, tmp_path: Path, small_disk: Path, leave: int
 ) -> None:
@@ -273,7 +366,9 @@ def test_a_full_disk_ends_training_with_one_line_and_the_last_checkpoint_is_good
     run = on_small_disk(undisturbed, small_disk, on_failure="stop")
     processes = run.begin(forks)
     wait_until(lambda: committed(run) != [], processes)
-    filler = fill(small_disk, lambda: any(process.exitcode is not None for process in processes), leave=leave)
+    filler = fill(
+        small_disk, lambda: any(process.exitcode is not None for process in processes), leave=leave
+    )
     for process in processes:
         process.join(60)
     assert all(process.exitcode == 1 for process in processes), log(run)
@@ -285,7 +380,9 @@ def test_a_full_disk_ends_training_with_one_line_and_the_last_checkpoint_is_good
     assert run.history() == undisturbed.history()
 
 
-def test_a_write_that_fails_halfway_in_one_process_ends_all_with_its_one_line(forks: Any, tmp_path: Path) -> None:
+def test_a_write_that_fails_halfway_in_one_process_ends_all_with_its_one_line(
+    forks: Any, tmp_path: Path
+) -> None:
     run = tiny_run(tmp_path, method="full", num_processes=2)
     run.plan()
     assert run.train(forks, killed_rank=1, point=Point(longest_file=300_000)) == [1, 1]
@@ -294,7 +391,9 @@ def test_a_write_that_fails_halfway_in_one_process_ends_all_with_its_one_line(fo
     assert committed(run) == []
 
 
-def test_a_full_disk_is_told_and_training_goes_on_when_the_spec_says_so(forks: Any, tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_told_and_training_goes_on_when_the_spec_says_so(
+    forks: Any, tmp_path: Path, small_disk: Path
+) -> None:
     undisturbed = finished_run(tmp_path, forks, method="full", num_processes=2, epochs=20)
     run = on_small_disk(undisturbed, small_disk, on_failure="continue")
     processes = run.begin(forks)
@@ -318,4 +417,9 @@ def on_small_disk(undisturbed: TinyRun, disk: Path, **checkpoints: Any) -> TinyR
 
 def problems_of(lines: str) -> list[str]:
     events = [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
-    return [problem for event in events if event.get("event") == "failed" for problem in event["problems"]]
+    return [
+        problem
+        for event in events
+        if event.get("event") == "failed"
+        for problem in event["problems"]
+    ]

@@ -1,4 +1,5 @@
-"""A training process is killed at every point of a save on its local disk; the restart goes on as if nothing had happened."""
+"""A training process is killed at every point of a save on its local disk; the restart goes on as
+if nothing had happened."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.slow
 SAVE = "/checkpoints/checkpoint-4"
 """The local folder of the save in which the process is killed: that of epoch 2."""
 TORN_BYTES = (2_000, 10_000, 30_000)
-"""Of the files of a tiny checkpoint: 14 kB of a generator's state, 20 kB and more of shards, 40 kB of adapter."""
+"""Of the files of a tiny checkpoint: 14 kB of a generator's state, 20 kB and more of shards, 40 kB
+of adapter."""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,9 @@ def forks() -> Any:
 
 
 @pytest.fixture(scope="module", params=[("lora", 2), ("full", 1)], ids=["lora on 2", "full on 1"])
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, forks: Any) -> TinyRun:
+def trained(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, forks: Any
+) -> TinyRun:
     """Trained to the end, undisturbed."""
     method, num_processes = request.param
     run = tiny_run(tmp_path_factory.mktemp("run"), method=method, num_processes=num_processes)
@@ -43,16 +47,32 @@ def after_epoch_1(trained: TinyRun, name: str) -> TinyRun:
 def resumed_as_undisturbed(trained: TinyRun, run: TinyRun, forks: Any) -> list[str]:
     """What the restart of a killed run got wrong."""
     committed = [checkpoint.told for checkpoint in committed_checkpoints(LocalStore(Path(run.uri)))]
-    problems = [] if committed[:1] == ["epoch 1 (step 2)"] else [f"after the kill these are committed: {committed}"]
+    problems = (
+        []
+        if committed[:1] == ["epoch 1 (step 2)"]
+        else [f"after the kill these are committed: {committed}"]
+    )
     exit_codes = run.train(forks)
     if set(exit_codes) != {0}:
-        return [*problems, f"the restart ended with {exit_codes}: {run.store.with_name('log-0').read_text()[-600:]}"]
-    return problems + ([] if run.history() == trained.history() else ["the losses after the restart are others"])
+        return [
+            *problems,
+            (
+                f"the restart ended with {exit_codes}: "
+                f"{run.store.with_name('log-0').read_text()[-600:]}"
+            ),
+        ]
+    return problems + (
+        [] if run.history() == trained.history() else ["the losses after the restart are others"]
+    )
 
 
 @pytest.mark.parametrize("killed_rank", [0, 1])
 def test_training_killed_at_any_point_of_a_save_goes_on_as_if_undisturbed(
-    forks: Any, trained: TinyRun, killed_rank: int, tmp_path: Path, record_property: Callable[[str, object], None]
+    forks: Any,
+    trained: TinyRun,
+    killed_rank: int,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     if killed_rank >= trained.num_processes:
         pytest.skip("this run has one process")
@@ -67,7 +87,9 @@ def test_training_killed_at_any_point_of_a_save_goes_on_as_if_undisturbed(
     for number, point in enumerate(places):
         run = after_epoch_1(trained, f"{name}-{number}")
         exit_codes = run.train(forks, killed_rank=killed_rank, point=point)
-        assert exit_codes[killed_rank] in (-9, -25), f"{point} of {points} was not reached: {exit_codes}"
+        assert exit_codes[killed_rank] in (-9, -25), (
+            f"{point} of {points} was not reached: {exit_codes}"
+        )
         problems = resumed_as_undisturbed(trained, run, forks)
         if problems:
             findings[point] = problems

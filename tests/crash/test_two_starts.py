@@ -1,5 +1,6 @@
-"""The second start comes at twenty moments of the first, from its first call of the store to its last: with another spec, one stops and
-stores nothing; with the same, one stops, or finds finished what the other did. `-rP` prints the table."""
+"""The second start comes at twenty moments of the first, from its first call of the store to its
+last: with another spec, one stops and stores nothing; with the same, one stops, or finds finished
+what the other did. `-rP` prints the table."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -20,7 +21,9 @@ def print_table(title: str, rows: list[str]) -> None:
 
 def stores_of(kind: str, s3: S3Server, folder: Path) -> Iterator[str]:
     """New stores without end."""
-    return (s3.fresh_uri() if kind == "s3" else str(folder / f"store-{number}") for number in count())
+    return (
+        s3.fresh_uri() if kind == "s3" else str(folder / f"store-{number}") for number in count()
+    )
 
 
 def moments(calls: int) -> Iterator[int]:
@@ -41,13 +44,19 @@ def test_at_twenty_moments_one_start_goes_on_and_nothing_of_the_other_is_stored(
         starts = two.at(call, first=first, second=second, store=store)
         refused = check(starts, store)
         line = next(start.refused[0] for start in starts if start.refused)
-        rows.append(f"  before call {call:3}: {refused:6} refused: {line.replace(store, '<store>')[:110]}")
+        rows.append(
+            f"  before call {call:3}: {refused:6} refused: {line.replace(store, '<store>')[:110]}"
+        )
     assert len(rows) == MOMENTS
-    print_table(f"{kind}, two specs: first {first}, second {second}; {calls} calls of the store", rows)
+    print_table(
+        f"{kind}, two specs: first {first}, second {second}; {calls} calls of the store", rows
+    )
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
-@pytest.mark.parametrize(("first", "second"), [("laptop", "laptop"), ("kfp", "kfp"), ("laptop", "kfp")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("laptop", "laptop"), ("kfp", "kfp"), ("laptop", "kfp")]
+)
 def test_of_two_starts_with_the_same_spec_one_works_at_a_time(
     first: str, second: str, kind: str, s3_env, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,6 +68,10 @@ def test_of_two_starts_with_the_same_spec_one_works_at_a_time(
         starts = two.at(call, first=first, second=second, store=store, same_spec=True)
         refused = check_same(starts, store)
         line = next((f": {start.refused[0]}" for start in starts if start.refused), "")
-        rows.append(f"  before call {call:3}: {refused:6} refused{line.replace(store, '<store>')[:110]}")
+        rows.append(
+            f"  before call {call:3}: {refused:6} refused{line.replace(store, '<store>')[:110]}"
+        )
     assert len(rows) == MOMENTS
-    print_table(f"{kind}, the same spec: first {first}, second {second}; {calls} calls of the store", rows)
+    print_table(
+        f"{kind}, the same spec: first {first}, second {second}; {calls} calls of the store", rows
+    )

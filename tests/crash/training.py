@@ -1,4 +1,5 @@
-"""A tiny run up to its plan, and its training processes, started without torchrun so that a test can kill the one it means."""
+"""A tiny run up to its plan, and its training processes, started without torchrun so that a test
+can kill the one it means."""
 
 import json
 import shutil
@@ -18,12 +19,16 @@ from tests.support.command_line import environment, write_spec
 from tests.support.free_port import free_port
 from tests.support.tiny_models import write_conversations
 
-MAKE_MODEL = "import sys; from pathlib import Path; from tests.support.tiny_models import make_model; make_model(Path(sys.argv[1]))"
+MAKE_MODEL = (
+    "import sys; from pathlib import Path; from tests.support.tiny_models import make_model; "
+    "make_model(Path(sys.argv[1]))"
+)
 
 
 @dataclass(frozen=True)
 class TinyRun:
-    """One run in a local store of its own; `folder` holds its data and model, `work` this start's scratch files."""
+    """One run in a local store of its own; `folder` holds its data and model, `work` this start's
+    scratch files."""
 
     folder: Path
     store: Path
@@ -43,7 +48,13 @@ class TinyRun:
         return {"steps": history["steps"], "epochs": history["epochs"]}
 
     def with_settings(self, **sections: Any) -> "TinyRun":
-        return replace(self, spec={**self.spec, **{name: {**self.spec.get(name, {}), **value} for name, value in sections.items()}})
+        return replace(
+            self,
+            spec={
+                **self.spec,
+                **{name: {**self.spec.get(name, {}), **value} for name, value in sections.items()},
+            },
+        )
 
     def copy(self, name: str) -> "TinyRun":
         """What is in this run's store, in a store of its own."""
@@ -58,8 +69,17 @@ class TinyRun:
         spec = self.store.with_name("spec.yaml")
         spec.parent.mkdir(parents=True, exist_ok=True)
         spec.write_text(yaml.safe_dump({**self.spec, "store": str(self.store)}))
-        for command in (["components.prepare_dataset", "--spec", str(spec)], ["components.render_config", "--run", self.uri]):
-            done = subprocess.run([sys.executable, "-m", *command], env=environment(self.work), capture_output=True, text=True, check=False)
+        for command in (
+            ["components.prepare_dataset", "--spec", str(spec)],
+            ["components.render_config", "--run", self.uri],
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", *command],
+                env=environment(self.work),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             assert done.returncode == 0, done.stdout
 
     def forget(self, *names: str) -> None:
@@ -82,19 +102,33 @@ class TinyRun:
         processes = []
         for rank in range(self.num_processes):
             env = {
-                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.num_processes),
-                "LOCAL_WORLD_SIZE": str(self.num_processes), "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port), "HAGANE_WORK": str(self.work), "HAGANE_LOG": "json", "OMP_NUM_THREADS": "1",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(self.num_processes),
+                "LOCAL_WORLD_SIZE": str(self.num_processes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "HAGANE_WORK": str(self.work),
+                "HAGANE_LOG": "json",
+                "OMP_NUM_THREADS": "1",
                 "TORCH_CPP_LOG_LEVEL": "ERROR",
-            }  # fmt: skip
+            }
             log = self.store.with_name(f"log-{rank}")
             child = Child(program, (), env, ("train", self.uri), log=log, within=str(self.work))
             its_own = rank == killed_rank
-            processes.append(start(context, child, point if its_own else NOWHERE, points_file=points_file if its_own else None))
+            processes.append(
+                start(
+                    context,
+                    child,
+                    point if its_own else NOWHERE,
+                    points_file=points_file if its_own else None,
+                )
+            )
         return processes
 
     def train(self, context: Any, **how: Any) -> list[int | None]:
-        """Exit codes of all training processes. When one ends badly the others are killed, as torchrun does."""
+        """Exit codes of all training processes. When one ends badly the others are killed, as
+        torchrun does."""
         processes = self.begin(context, **how)
         while any(process.is_alive() for process in processes):
             if any(process.exitcode not in (None, 0, 143) for process in processes):
@@ -105,11 +139,23 @@ class TinyRun:
         return [process.exitcode for process in processes]
 
 
-def tiny_run(folder: Path, *, method: str, num_processes: int, epochs: int = 2, num_conversations: int = 48, **settings: Any) -> TinyRun:
-    """A run of global batch 6, with dropout unless `settings` say otherwise; 52 conversations make 12 rows, two steps an epoch."""
+def tiny_run(
+    folder: Path,
+    *,
+    method: str,
+    num_processes: int,
+    epochs: int = 2,
+    num_conversations: int = 48,
+    **settings: Any,
+) -> TinyRun:
+    """A run of global batch 6, with dropout unless `settings` say otherwise; 52 conversations make
+    12 rows, two steps an epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     made = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", MAKE_MODEL, str(folder / "model")], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "ignore", "-c", MAKE_MODEL, str(folder / "model")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert made.returncode == 0, made.stderr
     spec = {
@@ -122,11 +168,19 @@ def tiny_run(folder: Path, *, method: str, num_processes: int, epochs: int = 2, 
             "row_tokens": 256,
         },
         "training": {
-            "method": method, "epochs": epochs, "global_batch": 6, "micro_batch": 1, "lr_peak": 0.005, "seed": 3, "weight_decay": 0.1,
+            "method": method,
+            "epochs": epochs,
+            "global_batch": 6,
+            "micro_batch": 1,
+            "lr_peak": 0.005,
+            "seed": 3,
+            "weight_decay": 0.1,
         },
         "lora": {"rank": 4, "dropout": 0.1},
         "zero": {"stage": 3, "offload_optimizer": "cpu", "offload_parameters": "cpu"},
         "hardware": {"processes_per_node": num_processes},
-    }  # fmt: skip
+    }
     write_spec(folder / "spec.yaml", spec)
-    return TinyRun(folder, folder / "first" / "store", folder / "first" / "work", spec).with_settings(**settings)
+    return TinyRun(
+        folder, folder / "first" / "store", folder / "first" / "work", spec
+    ).with_settings(**settings)

@@ -1,4 +1,5 @@
-"""Tests of the built images. They need docker or podman at work, and `make images` before them; elsewhere they are skipped."""
+"""Tests of the built images. They need docker or podman at work, and `make images` before them;
+elsewhere they are skipped."""
 
 import pytest
 

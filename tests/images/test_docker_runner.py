@@ -27,7 +27,8 @@ DOCKER = ("--runner", "docker")
 
 
 def readable_spec(folder: Path, uri: str, **training: Any) -> Path:
-    """`tiny_spec` in files that another user may read: libraries write model files for their owner alone."""
+    """`tiny_spec` in files that another user may read: libraries write model files for their owner
+    alone."""
     spec = tiny_spec(folder, store=uri, precision="fp32", **training)
     for path in folder.rglob("*"):
         path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o644))
@@ -53,16 +54,22 @@ class Watch:
         self._thread.join()
 
     def running(self) -> list[str]:
-        return self._engine.output("ps", "--all", "--quiet", "--no-trunc", "--filter", self._filter).split()
+        return self._engine.output(
+            "ps", "--all", "--quiet", "--no-trunc", "--filter", self._filter
+        ).split()
 
     def _look(self) -> None:
         while not self._done.wait(0.1):
-            with suppress(subprocess.CalledProcessError):  # podman may trip over a container that is being removed
+            with suppress(
+                subprocess.CalledProcessError
+            ):  # podman may trip over a container that is being removed
                 self._look_once()
 
     def _look_once(self) -> None:
         for name in set(self.running()) - set(self.seen):
-            told = subprocess.run([self._engine.program, "inspect", name], capture_output=True, text=True, check=False)
+            told = subprocess.run(
+                [self._engine.program, "inspect", name], capture_output=True, text=True, check=False
+            )
             if told.returncode == 0 and (found := json.loads(told.stdout)):
                 self.seen[name] = found[0]
 
@@ -91,8 +98,14 @@ def test_every_task_runs_in_its_own_image_closed_as_in_a_cluster(
     assert report["held_out_loss"]["tuned"] < report["held_out_loss"]["base"]
     assert len(committed_checkpoints(store)) == 2
     told = [container["Config"] for container in watch.seen.values()]
-    tasks = [*images.components, "prepare_dataset", "launch_training"]  # claim_run and end_run are those components' too
-    assert sorted(config["Image"] for config in told) == sorted(images.of(component) for component in tasks)
+    tasks = [
+        *images.components,
+        "prepare_dataset",
+        "launch_training",
+    ]  # claim_run and end_run are those components' too
+    assert sorted(config["Image"] for config in told) == sorted(
+        images.of(component) for component in tasks
+    )
     assert {config["User"] for config in told} == {f"{uid}:0"}
     hosts = [container["HostConfig"] for container in watch.seen.values()]
     assert all(host["ReadonlyRootfs"] and not host["Privileged"] for host in hosts)
@@ -104,10 +117,16 @@ def test_every_task_runs_in_its_own_image_closed_as_in_a_cluster(
 def test_a_killed_training_container_is_told_and_the_same_command_goes_on(
     watch: Watch, engine: Engine, images: Images, run_uri: str, tmp_path: Path
 ) -> None:
-    spec = readable_spec(tmp_path, run_uri.removesuffix("/tiny"), epochs=12)  # so that it is at work when epoch 1 is committed
+    spec = readable_spec(
+        tmp_path, run_uri.removesuffix("/tiny"), epochs=12
+    )  # so that it is at work when epoch 1 is committed
     store = open_store(run_uri)
     running = subprocess.Popen(
-        [*HAGANE, "run", str(spec), *DOCKER], env=environment(tmp_path / "work"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*HAGANE, "run", str(spec), *DOCKER],
+        env=environment(tmp_path / "work"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     wait_until(lambda: bool(committed_checkpoints(store)), running)
     engine.output("kill", training_container(watch, images))
@@ -121,10 +140,15 @@ def test_a_killed_training_container_is_told_and_the_same_command_goes_on(
     assert watch.running() == []
 
 
-def test_ctrl_c_in_training_leaves_no_container(watch: Watch, images: Images, run_uri: str, tmp_path: Path) -> None:
+def test_ctrl_c_in_training_leaves_no_container(
+    watch: Watch, images: Images, run_uri: str, tmp_path: Path
+) -> None:
     spec = readable_spec(tmp_path, run_uri.removesuffix("/tiny"), epochs=500)
     running = subprocess.Popen(
-        [*HAGANE, "run", str(spec), *DOCKER], env=environment(tmp_path / "work"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*HAGANE, "run", str(spec), *DOCKER],
+        env=environment(tmp_path / "work"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     wait_until(lambda: training_container(watch, images) != "", running)
     running.send_signal(signal.SIGINT)
@@ -133,7 +157,9 @@ def test_ctrl_c_in_training_leaves_no_container(watch: Watch, images: Images, ru
     assert watch.running() == []
 
 
-def test_what_containers_cannot_do_is_told_before_anything_begins(images: Images, tmp_path: Path) -> None:
+def test_what_containers_cannot_do_is_told_before_anything_begins(
+    images: Images, tmp_path: Path
+) -> None:
     spec = tiny_spec(tmp_path)
     weights = next((tmp_path / "model").glob("*.safetensors"))
     weights.chmod(stat.S_IRUSR)
@@ -142,12 +168,21 @@ def test_what_containers_cannot_do_is_told_before_anything_begins(images: Images
     assert any("store: got folder" in line and "s3://" in line for line in done.errors)
     assert any("--user: got 0" in line for line in done.errors)
     done = hagane("run", spec, *DOCKER, "--user", "1000660000", work=tmp_path / "work")
-    assert any(str(weights) in line and "cannot read it; run `chmod" in line for line in done.errors)
+    assert any(
+        str(weights) in line and "cannot read it; run `chmod" in line for line in done.errors
+    )
     assert not (tmp_path / "store/tiny").exists()
 
 
 def training_container(watch: Watch, images: Images) -> str:
-    return next((name for name, container in list(watch.seen.items()) if container["Config"]["Image"] == images.of("train")), "")
+    return next(
+        (
+            name
+            for name, container in list(watch.seen.items())
+            if container["Config"]["Image"] == images.of("train")
+        ),
+        "",
+    )
 
 
 def wait_until(true: Any, running: subprocess.Popen[Any], *, timeout_s: float = 600) -> None:

@@ -1,4 +1,5 @@
-"""The store goes away in the middle of each step of `hagane run --runner docker`; see tests/support/outage.py."""
+"""The store goes away in the middle of each step of `hagane run --runner docker`; see
+tests/support/outage.py."""
 
 import json
 import subprocess
@@ -25,7 +26,8 @@ from tests.support.outage import STEPS, Outage
 from tests.support.s3_server import s3_server
 
 RUN = f"s3://{laptop_store.BUCKET}/outage-{uuid.uuid4().hex[:8]}/tiny"
-"""Its own each time: by a run's address the engine knows its containers, and ends those of an earlier one."""
+"""Its own each time: by a run's address the engine knows its containers, and ends those of an
+earlier one."""
 
 
 @pytest.fixture
@@ -42,7 +44,9 @@ def test_a_store_that_is_away_in_the_middle_of_each_container_costs_only_time(
     spec = readable_spec(tmp_path, RUN.removesuffix("/tiny"))
     command = [*HAGANE, "run", str(spec), *DOCKER]
     with Watch(engine, RUN) as watch, armed_at_each_step(outage, watch) as were_away:
-        done = subprocess.run(command, env=environment(tmp_path / "work"), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment(tmp_path / "work"), capture_output=True, text=True, check=False
+        )
     print(f"hagane run: exit code {done.returncode}")
     print(done.stdout + done.stderr, flush=True)
     (log_file,) = (tmp_path / "work").rglob("pipeline.log")
@@ -60,14 +64,17 @@ def test_a_store_that_is_away_in_the_middle_of_each_container_costs_only_time(
 
 @contextmanager
 def armed_at_each_step(outage: Outage, watch: Watch) -> Iterator[set[str]]:
-    """Inside, the store goes away once in each step. Yields the steps in which it did, complete after the block."""
+    """Inside, the store goes away once in each step. Yields the steps in which it did, complete
+    after the block."""
     were_away: set[str] = set()
     is_over = threading.Event()
 
     def arm() -> None:
         at: str | None = None
         while not is_over.wait(0.05):
-            step = next((each for each in map(step_of, list(watch.seen.values())[::-1]) if each), None)
+            step = next(
+                (each for each in map(step_of, list(watch.seen.values())[::-1]) if each), None
+            )
             if step == at:
                 continue
             if at is not None and outage.has_been():
@@ -88,7 +95,8 @@ def armed_at_each_step(outage: Outage, watch: Watch) -> Iterator[set[str]]:
 
 
 def step_of(container: dict[str, Any]) -> str | None:
-    """The step that KFP runs in a container; None for the first and the last task, and for the one that trains."""
+    """The step that KFP runs in a container; None for the first and the last task, and for the one
+    that trains."""
     command = container["Config"]["Cmd"]
     if "--function_to_execute" not in command:
         return None
@@ -97,8 +105,13 @@ def step_of(container: dict[str, Any]) -> str | None:
 
 
 def lines_of_waiting(log: str, step: str) -> list[str]:
-    """What a step printed while the store was away; the trained checkpoints' upload is launch_training's."""
+    """What a step printed while the store was away; the trained checkpoints' upload is
+    launch_training's."""
     components = ("launch_training", "train") if step == "launch_training" else (step,)
     events = [event for event in map(event_of, log.splitlines()) if event is not None]
     waits = ("waiting", "upload_retry")
-    return [json.dumps(each) for each in events if each["event"] in waits and each["component"] in components]
+    return [
+        json.dumps(each)
+        for each in events
+        if each["event"] in waits and each["component"] in components
+    ]

@@ -1,9 +1,11 @@
-"""A real DeepSpeed checkpoint of a few full-parameter steps, made by one gloo process; with what it must turn back into.
+"""A real DeepSpeed checkpoint of a few full-parameter steps, made by one gloo process; with what it
+must turn back into.
 
     python -m tests.integration.deepspeed_checkpoint BASE OUT PRECISION STAGE
 
-OUT holds prompts.json. It gets the checkpoint as DeepSpeed writes it, and beside it trained.safetensors (every weight, gathered,
-fp32) and probe.safetensors (the trained model's logits for the prompts), both taken from the live engine.
+OUT holds prompts.json. It gets the checkpoint as DeepSpeed writes it, and beside it
+trained.safetensors (every weight, gathered, fp32) and probe.safetensors (the trained model's logits
+for the prompts), both taken from the live engine.
 """
 
 import os
@@ -42,13 +44,26 @@ def config_of(precision: str, stage: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    base, out, precision, stage = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    base, out, precision, stage = (
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        sys.argv[3],
+        int(sys.argv[4]),
+    )
+    os.environ |= {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+    }
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # pyright: ignore[reportAttributeAccessIssue]
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     torch.manual_seed(0)
     config = config_of(precision, stage)
-    zero_init = HfDeepSpeedConfig(config)  # referenced until from_pretrained is done, or ZeRO-3 stays off
+    zero_init = HfDeepSpeedConfig(
+        config
+    )  # referenced until from_pretrained is done, or ZeRO-3 stays off
     model = AutoModelForCausalLM.from_pretrained(base)
     assert zero_init.is_zero3() == (stage == 3)
     assert hasattr(next(model.parameters()), "ds_id") == (stage == 3)
@@ -61,7 +76,9 @@ def main() -> None:
     engine.save_checkpoint(str(out), tag=f"global_step{STEPS}")
     save_file(probe_logits(engine, OwnLayers(), read_prompts(out)), out / "probe.safetensors")
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
-        weights = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
+        weights = {
+            name: parameter.detach().float().clone() for name, parameter in model.named_parameters()
+        }
     save_file(weights, out / "trained.safetensors")
     os._exit(0)  # gloo's threads may abort a normal exit (Python 3.11, torch 2.13)
 

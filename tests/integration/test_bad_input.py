@@ -1,4 +1,5 @@
-"""Each thing a user gets wrong, from the command line: exit code 2, every problem on a line of its own, nothing begun."""
+"""Each thing a user gets wrong, from the command line: exit code 2, every problem on a line of its
+own, nothing begun."""
 
 import json
 import shutil
@@ -34,7 +35,9 @@ def spec(inputs: Path, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def run_refused(spec: dict[str, Any], folder: Path, *, env: dict[str, str] | None = None) -> list[str]:
+def run_refused(
+    spec: dict[str, Any], folder: Path, *, env: dict[str, str] | None = None
+) -> list[str]:
     """The lines of `hagane run` on a spec that must be refused before anything is begun."""
     done = hagane("run", write_spec(folder / "spec.yaml", spec), work=folder / "work", env=env)
     assert done.exit_code == 2, done
@@ -43,20 +46,29 @@ def run_refused(spec: dict[str, Any], folder: Path, *, env: dict[str, str] | Non
     return [line.removeprefix("error: ") for line in done.errors]
 
 
-def test_an_unknown_key_is_told_with_its_line_and_the_nearest_known_name(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_an_unknown_key_is_told_with_its_line_and_the_nearest_known_name(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
     spec["training"]["epoch"] = 3
     (line,) = run_refused(spec, tmp_path)
-    assert line.startswith(f"{tmp_path}/spec.yaml:11: training.epoch: unknown key; did you mean 'epochs'? allowed: method, epochs,")
+    assert line.startswith(
+        f"{tmp_path}/spec.yaml:11: training.epoch: unknown key; did you mean 'epochs'? allowed: "
+        "method, epochs,"
+    )
 
 
 def test_a_wrong_type_is_told_with_what_was_found(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["training"]["epochs"] = "three"
-    assert run_refused(spec, tmp_path) == [f"{tmp_path}/spec.yaml:9: training.epochs: got 'three', must be a whole number"]
+    assert run_refused(spec, tmp_path) == [
+        f"{tmp_path}/spec.yaml:9: training.epochs: got 'three', must be a whole number"
+    ]
 
 
 def test_rank_0_is_refused(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["lora"]["rank"] = 0
-    assert run_refused(spec, tmp_path) == [f"{tmp_path}/spec.yaml:12: lora.rank: got 0, must be at least 1"]
+    assert run_refused(spec, tmp_path) == [
+        f"{tmp_path}/spec.yaml:12: lora.rank: got 0, must be at least 1"
+    ]
 
 
 def test_missing_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
@@ -72,11 +84,15 @@ def test_empty_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
     assert "empty.jsonl" in line
 
 
-def test_a_record_without_an_assistant_turn_is_told_with_its_line(spec: dict[str, Any], inputs: Path, tmp_path: Path) -> None:
+def test_a_record_without_an_assistant_turn_is_told_with_its_line(
+    spec: dict[str, Any], inputs: Path, tmp_path: Path
+) -> None:
     data = tmp_path / "train.jsonl"
     shutil.copy(inputs / "train.jsonl", data)
     with data.open("a") as stream:
-        stream.write(json.dumps({"messages": [{"role": "user", "content": "Nobody answers?"}]}) + "\n")
+        stream.write(
+            json.dumps({"messages": [{"role": "user", "content": "Nobody answers?"}]}) + "\n"
+        )
     spec["data"]["train"] = str(data)
     (line,) = run_refused(spec, tmp_path)
     assert line.startswith(f"{data}:25: ")
@@ -90,20 +106,28 @@ def test_a_missing_model_folder_is_told_once(spec: dict[str, Any], tmp_path: Pat
     assert "no/such/model" in line
 
 
-def test_what_is_wrong_beside_a_missing_model_is_told_with_it(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_wrong_beside_a_missing_model_is_told_with_it(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
     spec["model"]["source"] = "./no/such/model"
     spec["data"]["chat_template"] = "no/such.jinja"
     spec["training"] |= {"global_batch": 7, "micro_batch": 3}
     spec["hardware"] = {"gpu": "a1000"}
-    starts = [line.partition(":")[0] for line in run_refused(spec, tmp_path) if not line.startswith("hardware: ")]
+    starts = [
+        line.partition(":")[0]
+        for line in run_refused(spec, tmp_path)
+        if not line.startswith("hardware: ")
+    ]
     assert starts == ["model.source", "data.chat_template", "hardware.gpu", "training.global_batch"]
 
 
-def test_a_lora_target_that_the_model_lacks_is_told_with_those_it_has(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_a_lora_target_that_the_model_lacks_is_told_with_those_it_has(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
     spec["lora"]["targets"] = ["query_key_value"]
     assert run_refused(spec, tmp_path) == [
-        "lora.targets: 'query_key_value' is no layer of this llama model's blocks; "
-        "it has: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or write auto, all, attention, mlp"
+        "lora.targets: 'query_key_value' is no layer of this llama model's blocks; it has: q_proj, "
+        "k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or write auto, all, attention, mlp"
     ]
 
 
@@ -114,7 +138,9 @@ def test_a_store_that_cannot_be_written_is_told(spec: dict[str, Any], tmp_path: 
     assert "/proc/hagane" in line
 
 
-def test_a_gpu_that_this_machine_does_not_have_is_told_before_the_data_is_prepared(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_a_gpu_that_this_machine_does_not_have_is_told_before_the_data_is_prepared(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
     if "cuda" in machine_flags():
         pytest.skip("this machine has a GPU")
     spec["hardware"] = {"gpu": "t4", "host_memory_gib": 64}
@@ -122,15 +148,21 @@ def test_a_gpu_that_this_machine_does_not_have_is_told_before_the_data_is_prepar
     assert line.startswith("hardware: names a GPU, but this machine has none")
 
 
-def test_a_bucket_that_does_not_exist_is_told(spec: dict[str, Any], tmp_path: Path, s3: S3Server) -> None:
+def test_a_bucket_that_does_not_exist_is_told(
+    spec: dict[str, Any], tmp_path: Path, s3: S3Server
+) -> None:
     spec["store"] = "s3://no-such-bucket/runs"
     (line,) = run_refused(spec, tmp_path, env=s3.env)
     assert "no-such-bucket" in line
 
 
-def test_a_wrong_s3_secret_is_told_and_never_shown(spec: dict[str, Any], tmp_path: Path, s3: S3Server) -> None:
+def test_a_wrong_s3_secret_is_told_and_never_shown(
+    spec: dict[str, Any], tmp_path: Path, s3: S3Server
+) -> None:
     spec["store"] = s3.fresh_uri()
-    (line,) = run_refused(spec, tmp_path, env={**s3.env, "AWS_SECRET_ACCESS_KEY": "quite-another-secret"})
+    (line,) = run_refused(
+        spec, tmp_path, env={**s3.env, "AWS_SECRET_ACCESS_KEY": "quite-another-secret"}
+    )
     assert "AWS_SECRET_ACCESS_KEY" in line
     assert "quite-another-secret" not in line
     assert s3.env["AWS_SECRET_ACCESS_KEY"] not in line
@@ -141,16 +173,33 @@ def test_everything_that_is_wrong_is_told_in_one_go(spec: dict[str, Any], tmp_pa
     spec["lora"] = {"rank": 0, "alpha": "much"}
     spec["data"] = {"train": "nowhere.jsonl"}
     lines = run_refused(spec, tmp_path)
-    for part in ("seed: unknown key", "lora.rank: got 0", "lora.alpha: got 'much'", "/proc/hagane", "nowhere.jsonl", "no/such/model"):
+    for part in (
+        "seed: unknown key",
+        "lora.rank: got 0",
+        "lora.alpha: got 'much'",
+        "/proc/hagane",
+        "nowhere.jsonl",
+        "no/such/model",
+    ):
         assert sum(part in line for line in lines) == 1, (part, lines)
 
 
-def test_too_little_free_disk_is_told_before_training(spec: dict[str, Any], inputs: Path, tmp_path: Path) -> None:
+def test_too_little_free_disk_is_told_before_training(
+    spec: dict[str, Any], inputs: Path, tmp_path: Path
+) -> None:
     giant = shutil.copytree(inputs / "model", tmp_path / "giant")
     config = json.loads((giant / "config.json").read_text())
-    config |= {"hidden_size": 65_536, "intermediate_size": 262_144, "num_hidden_layers": 200, "num_attention_heads": 512}
+    config |= {
+        "hidden_size": 65_536,
+        "intermediate_size": 262_144,
+        "num_hidden_layers": 200,
+        "num_attention_heads": 512,
+    }
     (giant / "config.json").write_text(json.dumps(config))
-    spec |= {"model": {"source": str(giant)}, "training": {"method": "full", "epochs": 3, "global_batch": 4}}
+    spec |= {
+        "model": {"source": str(giant)},
+        "training": {"method": "full", "epochs": 3, "global_batch": 4},
+    }
     spec["hardware"] = {"host_memory_gib": 1e9}  # it is disk that is to be missed
     done = hagane("run", write_spec(tmp_path / "spec.yaml", spec), work=tmp_path / "work")
     assert done.exit_code == 2
@@ -159,25 +208,39 @@ def test_too_little_free_disk_is_told_before_training(spec: dict[str, Any], inpu
     assert not any((tmp_path / "store").rglob("epoch-*"))
 
 
-def test_a_plan_for_a_tokenizer_that_is_served_with_other_tokens_is_refused(spec: dict[str, Any], inputs: Path, tmp_path: Path) -> None:
+def test_a_plan_for_a_tokenizer_that_is_served_with_other_tokens_is_refused(
+    spec: dict[str, Any], inputs: Path, tmp_path: Path
+) -> None:
     model = shutil.copytree(inputs / "model", tmp_path / "model")
     settings = json.loads((model / "tokenizer_config.json").read_text())
-    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "GPTNeoXTokenizerFast"}))
+    (model / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"tokenizer_class": "GPTNeoXTokenizerFast"})
+    )
     tokenizer = json.loads((model / "tokenizer.json").read_text())
-    (model / "tokenizer.json").write_text(json.dumps(tokenizer | {"normalizer": {"type": "Lowercase"}}))
+    (model / "tokenizer.json").write_text(
+        json.dumps(tokenizer | {"normalizer": {"type": "Lowercase"}})
+    )
     spec["model"] = {"source": str(model)}
     done = hagane("plan", write_spec(tmp_path / "spec.yaml", spec), work=tmp_path / "work")
     assert done.exit_code == 2
     line = done.errors[-1]
-    assert line.startswith(f"error: {model}/tokenizer.json: AutoTokenizer (GPTNeoXTokenizerFast) gives other tokens than this file")
+    assert line.startswith(
+        f"error: {model}/tokenizer.json: AutoTokenizer (GPTNeoXTokenizerFast) gives other tokens "
+        "than this file"
+    )
 
 
-def test_another_spec_under_the_name_of_a_begun_run_is_told_field_by_field(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_another_spec_under_the_name_of_a_begun_run_is_told_field_by_field(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
     assert planned(spec, tmp_path).exit_code == 0
     spec["training"]["epochs"] = 7
     done = hagane("run", write_spec(tmp_path / "spec.yaml", spec), work=tmp_path / "work")
     assert done.exit_code == 2
-    assert done.errors[0] == "error: training.epochs: got 7, but run 'bad' was begun with 1; set another name"
+    assert (
+        done.errors[0]
+        == "error: training.epochs: got 7, but run 'bad' was begun with 1; set another name"
+    )
 
 
 def planned(spec: dict[str, Any], folder: Path) -> Finished:
@@ -188,7 +251,12 @@ def planned(spec: dict[str, Any], folder: Path) -> Finished:
     from tests.support.command_line import environment
 
     file = write_spec(folder / "spec.yaml", spec)
-    for arguments in (["prepare_dataset", "--spec", str(file)], ["render_config", "--run", f"{spec['store']}/{spec['name']}"]):
+    for arguments in (
+        ["prepare_dataset", "--spec", str(file)],
+        ["render_config", "--run", f"{spec['store']}/{spec['name']}"],
+    ):
         command = [sys.executable, "-m", f"components.{arguments[0]}", *arguments[1:]]
-        done = subprocess.run(command, env=environment(folder / "work"), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment(folder / "work"), capture_output=True, text=True, check=False
+        )
     return Finished(done.returncode, done.stdout, done.stderr.splitlines())

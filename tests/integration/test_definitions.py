@@ -1,4 +1,5 @@
-"""`hagane compile --manifests`, `apply` and `diff` as a person runs them, against the stand-in for KFP's server."""
+"""`hagane compile --manifests`, `apply` and `diff` as a person runs them, against the stand-in for
+KFP's server."""
 
 import re
 import shutil
@@ -20,7 +21,8 @@ def server() -> Iterator[KfpServer]:
 
 
 class Folder:
-    """A folder of definitions, and hagane told where the server is and of the images that were compiled last."""
+    """A folder of definitions, and hagane told where the server is and of the images that were
+    compiled last."""
 
     def __init__(self, root: Path, server: KfpServer) -> None:
         self.root = root
@@ -47,7 +49,9 @@ def folder(server: KfpServer, tmp_path: Path) -> Folder:
     return Folder(tmp_path, server)
 
 
-def test_applied_once_it_is_the_same_and_applied_again_nothing_is_sent(server: KfpServer, folder: Folder) -> None:
+def test_applied_once_it_is_the_same_and_applied_again_nothing_is_sent(
+    server: KfpServer, folder: Folder
+) -> None:
     version = folder.compile("1.0.0")
     before = folder.run("diff")
     assert (before.exit_code, before.output.splitlines()) == (
@@ -59,16 +63,24 @@ def test_applied_once_it_is_the_same_and_applied_again_nothing_is_sent(server: K
         ],
     )
     done = folder.run("apply")
-    assert (done.exit_code, done.output) == (0, f"pipeline hagane-finetune  created\nversion {version}  created\n")
+    assert (done.exit_code, done.output) == (
+        0,
+        f"pipeline hagane-finetune  created\nversion {version}  created\n",
+    )
     changes = [each.path for each in server.asked if each.method != "GET"]
     assert changes == ["/pipelines", "/pipelines/upload_version"]
     assert folder.run("diff").exit_code == 0
     again = folder.run("apply")
-    assert (again.exit_code, again.output) == (0, f"pipeline hagane-finetune  unchanged\nversion {version}  unchanged\n")
+    assert (again.exit_code, again.output) == (
+        0,
+        f"pipeline hagane-finetune  unchanged\nversion {version}  unchanged\n",
+    )
     assert [each.path for each in server.asked if each.method != "GET"] == changes
 
 
-def test_new_content_is_a_new_version_and_the_difference_can_be_read(server: KfpServer, folder: Folder) -> None:
+def test_new_content_is_a_new_version_and_the_difference_can_be_read(
+    server: KfpServer, folder: Folder
+) -> None:
     old = folder.compile("1.0.0")
     folder.run("apply")
     new = folder.compile("2.0.0")
@@ -76,25 +88,42 @@ def test_new_content_is_a_new_version_and_the_difference_can_be_read(server: Kfp
     shown = folder.run("diff")
     assert shown.exit_code == 1
     assert f"+ version {new}: only in Git" in shown.output
-    assert re.search(r"    - .*image: localhost/hagane/export:1\.0\.0\n    \+ .*image: localhost/hagane/export:2\.0\.0\n", shown.output)
-    assert set(folder.run("apply").output.splitlines()[1:]) == {f"version {old}  unchanged", f"version {new}  created"}
+    assert re.search(
+        (
+            r"    - .*image: localhost/hagane/export:1\.0\.0\n    \+ .*image: "
+            r"localhost/hagane/export:2\.0\.0\n"
+        ),
+        shown.output,
+    )
+    assert set(folder.run("apply").output.splitlines()[1:]) == {
+        f"version {old}  unchanged",
+        f"version {new}  created",
+    }
     assert folder.run("diff").exit_code == 0
     assert {each["name"] for each in server.versions.values()} == {old, new}
 
 
-def test_the_version_that_this_code_compiles_to_is_uploaded_last_as_the_ui_offers_the_newest(server: KfpServer, folder: Folder) -> None:
+def test_the_version_that_this_code_compiles_to_is_uploaded_last_as_the_ui_offers_the_newest(
+    server: KfpServer, folder: Folder
+) -> None:
     names = sorted(folder.compile(f"{number}.0.0") for number in range(3))
     current = names[0]
     next(number for number in range(3) if folder.compile(f"{number}.0.0") == current)
     done = folder.run("apply")
     assert (done.exit_code, done.errors) == (0, [])
-    assert done.output.splitlines()[1:] == [f"version {name}  created" for name in (*names[1:], current)]
+    assert done.output.splitlines()[1:] == [
+        f"version {name}  created" for name in (*names[1:], current)
+    ]
     created = {each["name"]: each["created_at"] for each in server.versions.values()}
     assert list(created) == [*names[1:], current]
-    assert created[current] > max(created[name] for name in names[1:])  # the server counts in whole seconds
+    assert created[current] > max(
+        created[name] for name in names[1:]
+    )  # the server counts in whole seconds
 
 
-def test_it_is_told_when_the_ui_offers_another_version_than_this_code_compiles_to(server: KfpServer, folder: Folder) -> None:
+def test_it_is_told_when_the_ui_offers_another_version_than_this_code_compiles_to(
+    server: KfpServer, folder: Folder
+) -> None:
     old = folder.compile("1.0.0")
     current = folder.compile("2.0.0", "--prune")
     images = shutil.copy(folder.root / "images.yaml", folder.root / "of-this-code.yaml")
@@ -106,17 +135,26 @@ def test_it_is_told_when_the_ui_offers_another_version_than_this_code_compiles_t
     assert folder.run("apply").output.splitlines()[-1] == offered
 
 
-def test_nothing_is_pruned_unless_asked_and_nothing_that_is_used_even_then(server: KfpServer, folder: Folder) -> None:
+def test_nothing_is_pruned_unless_asked_and_nothing_that_is_used_even_then(
+    server: KfpServer, folder: Folder
+) -> None:
     names = [folder.compile(f"{number}.0.0") for number in range(3)]
     folder.run("apply")
     (pipeline,) = server.pipelines
     ids = {each["name"]: key for key, each in server.versions.items()}
-    server.versions["foreign"] = {**server.versions[ids[names[0]]], "pipeline_version_id": "foreign", "name": "made-by-hand"}
+    server.versions["foreign"] = {
+        **server.versions[ids[names[0]]],
+        "pipeline_version_id": "foreign",
+        "name": "made-by-hand",
+    }
     server.recurring_runs["job"] = {
         "recurring_run_id": "job",
         "display_name": "nightly",
         "experiment_id": next(iter(server.experiments)),
-        "pipeline_version_reference": {"pipeline_id": pipeline, "pipeline_version_id": ids[names[0]]},
+        "pipeline_version_reference": {
+            "pipeline_id": pipeline,
+            "pipeline_version_id": ids[names[0]],
+        },
     }
     folder.compile("2.0.0", "--prune")
     assert folder.run("diff").exit_code == 0
@@ -126,10 +164,16 @@ def test_nothing_is_pruned_unless_asked_and_nothing_that_is_used_even_then(serve
     done = folder.run("apply", "--prune")
     assert f"version {names[0]}  kept: recurring run 'nightly' uses it" in done.output
     assert f"version {names[1]}  removed" in done.output
-    assert {each["name"] for each in server.versions.values()} == {names[0], names[2], "made-by-hand"}
+    assert {each["name"] for each in server.versions.values()} == {
+        names[0],
+        names[2],
+        "made-by-hand",
+    }
 
 
-def test_a_version_of_the_name_with_other_content_is_told(server: KfpServer, folder: Folder) -> None:
+def test_a_version_of_the_name_with_other_content_is_told(
+    server: KfpServer, folder: Folder
+) -> None:
     version = folder.compile("1.0.0")
     folder.run("apply")
     (kept,) = server.versions.values()
@@ -141,13 +185,18 @@ def test_a_version_of_the_name_with_other_content_is_told(server: KfpServer, fol
     assert "    -  name: something-else" in shown.output
 
 
-def test_a_server_that_fails_halfway_is_exit_code_1_and_the_next_apply_goes_on(server: KfpServer, folder: Folder) -> None:
+def test_a_server_that_fails_halfway_is_exit_code_1_and_the_next_apply_goes_on(
+    server: KfpServer, folder: Folder
+) -> None:
     version = folder.compile("1.0.0")
     server.fail("POST /pipelines/upload_version", 500, times=1)
     done = folder.run("apply")
     assert (done.exit_code, done.output) == (1, "pipeline hagane-finetune  created\n")
     (line,) = done.errors
-    assert line.startswith(f"error: KFP at {server.endpoint}: cannot upload version {version}: told to answer 500 (500)")
+    assert line.startswith(
+        f"error: KFP at {server.endpoint}: cannot upload version {version}: told to answer 500 "
+        "(500)"
+    )
     server.drop("POST /pipelines/upload_version", after=True)
     assert folder.run("apply").exit_code == 1
     assert folder.run("apply").output.splitlines()[-1] == f"version {version}  unchanged"
@@ -176,7 +225,12 @@ def test_files_for_another_namespace_are_not_applied(folder: Folder) -> None:
         done = folder.run("apply")
         assert (done.exit_code, done.errors) == (
             2,
-            ["error: the files are for namespace team-a, but KFP is talked to in team-b; set --namespace"],
+            [
+                (
+                    "error: the files are for namespace team-a, but KFP is talked to in team-b; "
+                    "set --namespace"
+                )
+            ],
         )
         assert folder.run("apply", "--namespace", "team-a").exit_code == 0
         assert folder.run("diff", "--namespace", "team-a").exit_code == 0

@@ -28,21 +28,34 @@ from components.shared.store.storage import LocalStore
 from tests.support.trained_run import ATTEMPT, make_trained_run
 
 # peft 0.21.2 asks transformers 5.23 by an old name
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
+)
 
 QUESTIONS = ["What is 12 plus 7?", "41の次の数は何ですか。"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Holds a trained run whose adapter/ is the checkpoint's, unverified: that is not what is tested here."""
+    """Holds a trained run whose adapter/ is the checkpoint's, unverified: that is not what is
+    tested here."""
     folder = tmp_path_factory.mktemp("evaluate")
     run = make_trained_run(
-        folder, architecture="llama", method="lora", evaluation={"questions": QUESTIONS, "answer_tokens": 6, "must_improve": True}
+        folder,
+        architecture="llama",
+        method="lora",
+        evaluation={"questions": QUESTIONS, "answer_tokens": 6, "must_improve": True},
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HAGANE_WORK", str(folder / "work"))
-        publish_folder(LocalStore(Path(run)), "adapter", checkpoint(run), made_by="export_adapter", inputs={}, facts={})
+        publish_folder(
+            LocalStore(Path(run)),
+            "adapter",
+            checkpoint(run),
+            made_by="export_adapter",
+            inputs={},
+            facts={},
+        )
         yield folder
 
 
@@ -55,17 +68,26 @@ def evaluate(run: str) -> Manifest:
 
 
 def measured(base: Path, rows: list[PackedRow]) -> Measure:
-    return measure_of(Found(count(AutoModelForCausalLM.from_pretrained(base), rows, on_row=lambda: None)))
+    return measure_of(
+        Found(count(AutoModelForCausalLM.from_pretrained(base), rows, on_row=lambda: None))
+    )
 
 
 def run_with_worse_adapter(folder: Path, copy: Path, *, must_improve: bool) -> str:
     """A copy of the run whose adapter pulls away from what was learned."""
-    run = shutil.copytree(folder / "store/tiny", copy / "run", ignore=shutil.ignore_patterns("evaluation"))
+    run = shutil.copytree(
+        folder / "store/tiny", copy / "run", ignore=shutil.ignore_patterns("evaluation")
+    )
     spec = run / "spec.yaml"
-    spec.write_text(spec.read_text().replace("must_improve: true", f"must_improve: {str(must_improve).lower()}"))
+    spec.write_text(
+        spec.read_text().replace("must_improve: true", f"must_improve: {str(must_improve).lower()}")
+    )
     local = shutil.copytree(checkpoint(str(run)), copy / "worse")
     weights = load_file(local / "adapter_model.safetensors")
-    save_file({name: -4 * w if "lora_B" in name else w for name, w in weights.items()}, local / "adapter_model.safetensors")
+    save_file(
+        {name: -4 * w if "lora_B" in name else w for name, w in weights.items()},
+        local / "adapter_model.safetensors",
+    )
     publish_folder(LocalStore(run), "adapter", local, made_by="export_adapter", inputs={}, facts={})
     return str(run)
 
@@ -89,13 +111,21 @@ def test_base_and_tuned_model_are_measured_and_asked(folder: Path):
     assert events[-2]["done"] == events[-2]["total"] == 2 * (len(rows) + 2)
 
 
-def test_as_many_rows_as_planned_are_measured_and_the_page_tells_of_how_many(folder: Path, tmp_path: Path):
-    run = shutil.copytree(folder / "store/tiny", tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+def test_as_many_rows_as_planned_are_measured_and_the_page_tells_of_how_many(
+    folder: Path, tmp_path: Path
+):
+    run = shutil.copytree(
+        folder / "store/tiny", tmp_path / "run", ignore=shutil.ignore_patterns("evaluation")
+    )
     plan = Plan.model_validate_json((run / "plan/plan.json").read_bytes())
     after = AfterPlan(held_out_rows=2, hours=0.1, cpus=2, export_bytes=1, evaluate_bytes=1)
     (tmp_path / "plan").mkdir()
-    (tmp_path / "plan/plan.json").write_text(plan.model_copy(update={"after": after}).model_dump_json())
-    publish_folder(LocalStore(run), "plan", tmp_path / "plan", made_by="render_config", inputs={}, facts={})
+    (tmp_path / "plan/plan.json").write_text(
+        plan.model_copy(update={"after": after}).model_dump_json()
+    )
+    publish_folder(
+        LocalStore(run), "plan", tmp_path / "plan", made_by="render_config", inputs={}, facts={}
+    )
     evaluate(str(run))
     found = Evaluation.model_validate_json((run / "evaluation/evaluation.json").read_bytes())
     rows = read_rows(run / "dataset/held_out.parquet")
@@ -114,12 +144,18 @@ def test_evaluating_a_finished_run_again_changes_nothing(folder: Path):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
-def test_model_that_did_not_improve_fails_the_run_again_and_again_and_can_be_read(folder: Path, tmp_path: Path):
+def test_model_that_did_not_improve_fails_the_run_again_and_again_and_can_be_read(
+    folder: Path, tmp_path: Path
+):
     run = run_with_worse_adapter(folder, tmp_path, must_improve=True)
     problems: list[str] = []
     for _ in range(2):
         with pytest.raises(
-            RunFailed, match=r"gate: held-out loss must fall below the base model's by more than noise: .* worse by"
+            RunFailed,
+            match=(
+                r"gate: held-out loss must fall below the base model's by more than noise: .* "
+                r"worse by"
+            ),
         ) as failed:
             evaluate(run)
         problems += failed.value.problems
@@ -128,15 +164,29 @@ def test_model_that_did_not_improve_fails_the_run_again_and_again_and_can_be_rea
 
 
 def test_model_that_did_not_improve_passes_where_the_spec_allows_it(folder: Path, tmp_path: Path):
-    assert evaluate(run_with_worse_adapter(folder, tmp_path, must_improve=False)).facts["improved"] is False
+    assert (
+        evaluate(run_with_worse_adapter(folder, tmp_path, must_improve=False)).facts["improved"]
+        is False
+    )
 
 
 @pytest.fixture(scope="module")
 def publishable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a trained, exported and verified run that is to be published as `support`, with metrics on answers."""
+    """The folder of a trained, exported and verified run that is to be published as `support`, with
+    metrics on answers."""
     folder = tmp_path_factory.mktemp("publish")
-    evaluation = {"answer_tokens": 6, "metrics": ["exact_match", "rouge_l", "json"], "references": 5}
-    run = make_trained_run(folder, architecture="llama", method="lora", evaluation=evaluation, publish={"name": "support"})
+    evaluation = {
+        "answer_tokens": 6,
+        "metrics": ["exact_match", "rouge_l", "json"],
+        "references": 5,
+    }
+    run = make_trained_run(
+        folder,
+        architecture="llama",
+        method="lora",
+        evaluation=evaluation,
+        publish={"name": "support"},
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HAGANE_WORK", str(folder / "work"))
         export_run(run, structlog.get_logger())
@@ -147,7 +197,9 @@ def copied(publishable: Path, store: Path, **settings: object) -> str:
     """The run in another store, its spec with other settings."""
     shutil.copytree(publishable / "store", store)
     spec = yaml.safe_load((store / "tiny/spec.yaml").read_text())
-    (store / "tiny/spec.yaml").write_text(spec_yaml(parse_spec({**spec, "store": str(store), **settings})))
+    (store / "tiny/spec.yaml").write_text(
+        spec_yaml(parse_spec({**spec, "store": str(store), **settings}))
+    )
     return str(store / "tiny")
 
 
@@ -159,13 +211,20 @@ def test_run_that_meets_its_gate_is_published_with_its_lineage(publishable: Path
     assert (version.label, version.is_latest) == ("v1", True)
     folder = tmp_path / "store/published/support/v0001"
     assert json.loads((folder.parent / "latest.json").read_bytes())["uri"] == str(folder)
-    assert (folder / "adapter/adapter_model.safetensors").read_bytes() == Path(run, "adapter/adapter_model.safetensors").read_bytes()
+    assert (folder / "adapter/adapter_model.safetensors").read_bytes() == Path(
+        run, "adapter/adapter_model.safetensors"
+    ).read_bytes()
     assert "support: python load.py" in (folder / "adapter/serve/load.py").read_text()
     lineage = Lineage.model_validate_json((folder / "lineage.json").read_bytes())
     store = LocalStore(Path(run))
     assert lineage.dataset.manifest_sha256 == require_manifest(store, "dataset").digest
-    assert lineage.checkpoint.manifest_sha256 == require_manifest(store, "checkpoints/epoch-0001").digest
-    assert lineage.spec_sha256 == parse_spec(yaml.safe_load((folder / "spec.yaml").read_text())).digest
+    assert (
+        lineage.checkpoint.manifest_sha256
+        == require_manifest(store, "checkpoints/epoch-0001").digest
+    )
+    assert (
+        lineage.spec_sha256 == parse_spec(yaml.safe_load((folder / "spec.yaml").read_text())).digest
+    )
     assert lineage.code.commit is not None
     found = Evaluation.model_validate_json((folder / "evaluation.json").read_bytes())
     assert found.both is not None
@@ -174,30 +233,47 @@ def test_run_that_meets_its_gate_is_published_with_its_lineage(publishable: Path
     assert tuned.scores["rouge_l"].value > base.scores["rouge_l"].value
 
 
-def test_run_that_misses_its_gate_publishes_nothing_and_the_latest_stays(publishable: Path, tmp_path: Path):
+def test_run_that_misses_its_gate_publishes_nothing_and_the_latest_stays(
+    publishable: Path, tmp_path: Path
+):
     run = copied(publishable, tmp_path / "store")
     evaluate(run)
     latest = tmp_path / "store/published/support/latest.json"
     before = latest.read_bytes()
-    with pytest.raises(RunFailed, match=r"must fall below that of the published version by at least 0.01: found .* by 0 "):
-        evaluate(run_of_the_same_export(run, gate=[{"metric": "loss", "against": "published", "improve_by": 0.01}]))
+    with pytest.raises(
+        RunFailed,
+        match=r"must fall below that of the published version by at least 0.01: found .* by 0 ",
+    ):
+        evaluate(
+            run_of_the_same_export(
+                run, gate=[{"metric": "loss", "against": "published", "improve_by": 0.01}]
+            )
+        )
     assert list((publishable / "work").glob("*/evaluate")) == []
     assert latest.read_bytes() == before
     assert [each.label for each in versions(LocalStore(tmp_path / "store"))] == ["v1"]
 
 
 def run_of_the_same_export(run: str, **settings: object) -> str:
-    """Another run, `other`, in the store of `run`: its model is the same, its export's manifest another."""
-    other = shutil.copytree(run, Path(run).with_name("other"), ignore=shutil.ignore_patterns("evaluation"))
+    """Another run, `other`, in the store of `run`: its model is the same, its export's manifest
+    another."""
+    other = shutil.copytree(
+        run, Path(run).with_name("other"), ignore=shutil.ignore_patterns("evaluation")
+    )
     spec = yaml.safe_load((other / "spec.yaml").read_text())
     (other / "spec.yaml").write_text(spec_yaml(parse_spec({**spec, "name": "other", **settings})))
-    export = require_manifest(LocalStore(other), "adapter").model_copy(update={"inputs": {"checkpoints": "of another training"}})
+    export = require_manifest(LocalStore(other), "adapter").model_copy(
+        update={"inputs": {"checkpoints": "of another training"}}
+    )
     (other / "adapter/manifest.json").write_bytes(export.to_bytes())
     return str(other)
 
 
-def test_gate_against_the_published_version_measures_that_one_and_replaces_it_only(publishable: Path, tmp_path: Path):
-    """A worse adapter is published first; the run's own one is then compared with it, and takes its place."""
+def test_gate_against_the_published_version_measures_that_one_and_replaces_it_only(
+    publishable: Path, tmp_path: Path
+):
+    """A worse adapter is published first; the run's own one is then compared with it, and takes its
+    place."""
     rule = {"gate": [{"metric": "loss", "against": "published"}]}
     run = copied(publishable, tmp_path / "store", **rule)
     place, worse = LocalStore(tmp_path / "store"), tmp_path / "worse"
@@ -206,14 +282,28 @@ def test_gate_against_the_published_version_measures_that_one_and_replaces_it_on
     halved = {name: 0.5 * w if "lora_B" in name else w for name, w in weights.items()}
     save_file(halved, worse / "adapter/adapter_model.safetensors")
     number = claim_version(place, "support", Claim(run="another", export="halved"))
-    publish_folder(place, "published/support/v0001", worse, made_by="publish", inputs={}, facts={"export": "adapter"})
+    publish_folder(
+        place,
+        "published/support/v0001",
+        worse,
+        made_by="publish",
+        inputs={},
+        facts={"export": "adapter"},
+    )
     make_latest(place, "support", number, why="published", instead_of=0)
     first = evaluate(run)
-    assert evaluate(run) == first, "started again after it was published, it is not compared with itself"
+    assert evaluate(run) == first, (
+        "started again after it was published, it is not compared with itself"
+    )
     found = Evaluation.model_validate_json(Path(run, "evaluation/evaluation.json").read_bytes())
-    (beside,) = [each for each in found.comparisons if (each.against, each.metric) == ("published", "loss")]
+    (beside,) = [
+        each for each in found.comparisons if (each.against, each.metric) == ("published", "loss")
+    ]
     assert found.published == "support v1"
     assert found.both is not None
     base, tuned = found.both
     assert tuned.loss < beside.other < base.loss
-    assert [(each.label, each.is_latest) for each in versions(place)] == [("v1", False), ("v2", True)]
+    assert [(each.label, each.is_latest) for each in versions(place)] == [
+        ("v1", False),
+        ("v2", True),
+    ]

@@ -1,4 +1,5 @@
-"""docs/from-the-ui.md and docs/schedules.md: every command, as it stands there, in order; and pages in the UI's frame."""
+"""docs/from-the-ui.md and docs/schedules.md: every command, as it stands there, in order; and pages
+in the UI's frame."""
 
 import os
 import re
@@ -25,7 +26,10 @@ HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 def commands_of(page: str) -> list[str]:
     """The indented lines of a page that are commands."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    return [found.partition("   # ")[0].strip() for found in re.findall(r"(?m)^ {4}((?:hagane|curl) .*)$", text)]
+    return [
+        found.partition("   # ")[0].strip()
+        for found in re.findall(r"(?m)^ {4}((?:hagane|curl) .*)$", text)
+    ]
 
 
 @pytest.fixture
@@ -36,7 +40,8 @@ def server() -> Iterator[KfpServer]:
 
 @pytest.fixture
 def place(tmp_path: Path, server: KfpServer, s3: S3Server) -> dict[str, str]:
-    """The environment of someone in a clone of the repository, with a store, KFP, pinned images, and the hub's model fetched before."""
+    """The environment of someone in a clone of the repository, with a store, KFP, pinned images,
+    and the hub's model fetched before."""
     for name in ("specs", "images"):
         shutil.copytree(ROOT / name, tmp_path / name)
     pinned = dict.fromkeys(read_images(IN_THE_REPOSITORY).components.values(), "sha256:" + "1" * 64)
@@ -67,14 +72,27 @@ def run_all(commands: list[str], folder: Path, env: dict[str, str]) -> dict[str,
     """What each printed; every one ended well."""
     printed: dict[str, str] = {}
     for command in commands:
-        done = subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         printed[command.split(" specs")[0]] = done.stdout
     return printed
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl, with which the tutorial puts data into the store")
-def test_the_tutorial_does_what_it_says(place: dict[str, str], tmp_path: Path, server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    shutil.which("curl") is None,
+    reason="needs curl, with which the tutorial puts data into the store",
+)
+def test_the_tutorial_does_what_it_says(
+    place: dict[str, str], tmp_path: Path, server: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commands = commands_of("from-the-ui.md")
     assert [command.split()[0] for command in commands].count("hagane") == len(commands) - 1 == 7
     printed = run_all(commands, tmp_path, place)
@@ -82,7 +100,10 @@ def test_the_tutorial_does_what_it_says(place: dict[str, str], tmp_path: Path, s
     assert "fits" in printed["hagane plan"]
     for key, value in place.items():
         monkeypatch.setenv(key, value)
-    assert open_store("s3://hagane/data").read_bytes("train.jsonl") == (ROOT / "specs/data/hagane.train.jsonl").read_bytes()
+    assert (
+        open_store("s3://hagane/data").read_bytes("train.jsonl")
+        == (ROOT / "specs/data/hagane.train.jsonl").read_bytes()
+    )
     assert len(server.runs) == 1
     assert "from-the-ui" in printed["hagane runs"]
     assert "2 schedules; 2 changes made" in printed["hagane schedules apply"]
@@ -90,21 +111,34 @@ def test_the_tutorial_does_what_it_says(place: dict[str, str], tmp_path: Path, s
     assert re.search(r"nightly-trial +0 30 1 \* \* \* +no", printed["hagane schedules list"])
 
 
-def test_the_page_on_schedules_does_what_it_says(place: dict[str, str], tmp_path: Path, server: KfpServer) -> None:
+def test_the_page_on_schedules_does_what_it_says(
+    place: dict[str, str], tmp_path: Path, server: KfpServer
+) -> None:
     commands = commands_of("schedules.md")
     assert len(commands) == 4
     run_all(commands, tmp_path, place)
-    assert {each["display_name"] for each in server.recurring_runs.values()} == {"weekly", "nightly-trial"}
+    assert {each["display_name"] for each in server.recurring_runs.values()} == {
+        "weekly",
+        "nightly-trial",
+    }
 
 
-@pytest.mark.skipif(find_browser() is None, reason="needs Chromium, which shows a page as the KFP UI does")
+@pytest.mark.skipif(
+    find_browser() is None, reason="needs Chromium, which shows a page as the KFP UI does"
+)
 def test_a_page_in_the_uis_frame_is_drawn_and_reaches_for_nothing(tmp_path: Path) -> None:
     browser = find_browser()
     assert browser is not None
     page = (ROOT / "tests/golden/report.html").read_text()
     said = screenshot(browser, page, tmp_path / "report.png", width=900, height=1200)
     assert said == []
-    blank = screenshot(browser, "<!doctype html><title>nothing</title>", tmp_path / "blank.png", width=900, height=1200)
+    blank = screenshot(
+        browser,
+        "<!doctype html><title>nothing</title>",
+        tmp_path / "blank.png",
+        width=900,
+        height=1200,
+    )
     assert blank == []
     assert (tmp_path / "report.png").stat().st_size > 10 * (tmp_path / "blank.png").stat().st_size
     reaching = page.replace("</body>", '<script>localStorage.setItem("a", "b")</script></body>')

@@ -35,7 +35,8 @@ def opened(running: store.RunningStore, monkeypatch: pytest.MonkeyPatch) -> Stor
 
 
 def is_gone(pid: int) -> bool:
-    """Whether no such process runs; one that ended and whose parent has not noticed counts as gone."""
+    """Whether no such process runs; one that ended and whose parent has not noticed counts as
+    gone."""
     status = Path(f"/proc/{pid}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
@@ -44,10 +45,18 @@ def listening_addresses(pid: int) -> set[str]:
     """The IPv4 and IPv6 addresses, in the hex of /proc, at which a process takes calls."""
     sockets: set[str] = set()
     for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile, as a connection that was just answered
+        with suppress(
+            FileNotFoundError
+        ):  # closed meanwhile, as a connection that was just answered
             sockets.add(str(path.readlink()))
-    rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
-    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+    rows = [
+        row.split()
+        for name in ("tcp", "tcp6")
+        for row in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {
+        row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets
+    }
 
 
 def run_cli(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -55,7 +64,9 @@ def run_cli(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_started_store_keeps_what_is_written_to_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_started_store_keeps_what_is_written_to_itself(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = store.start(folder)
     opened(running, monkeypatch).check()
     assert stat.S_IMODE(running.env_file.stat().st_mode) == 0o600
@@ -79,7 +90,9 @@ def test_two_starts_at_once_start_one_server(folder: Path) -> None:
     assert len(lines) == 1
 
 
-def test_restart_keeps_keys_ports_and_objects(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restart_keeps_keys_ports_and_objects(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = store.start(folder)
     opened(first, monkeypatch).write_bytes("a", b"kept" * 10_000)
     env = first.env()
@@ -89,7 +102,9 @@ def test_restart_keeps_keys_ports_and_objects(folder: Path, monkeypatch: pytest.
     assert opened(second, monkeypatch).read_bytes("a") == b"kept" * 10_000
 
 
-def test_killed_server_is_started_again_with_its_objects(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_server_is_started_again_with_its_objects(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = store.start(folder)
     opened(first, monkeypatch).write_bytes("a", b"kept")
     os.kill(first.pid, signal.SIGKILL)
@@ -98,7 +113,9 @@ def test_killed_server_is_started_again_with_its_objects(folder: Path, monkeypat
     assert opened(store.start(folder), monkeypatch).read_bytes("a") == b"kept"
 
 
-def test_ports_taken_meanwhile_are_given_up_but_not_the_keys(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ports_taken_meanwhile_are_given_up_but_not_the_keys(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = store.start(folder)
     opened(first, monkeypatch).write_bytes("a", b"kept")
     env = first.env()
@@ -110,7 +127,9 @@ def test_ports_taken_meanwhile_are_given_up_but_not_the_keys(folder: Path, monke
     assert opened(second, monkeypatch).read_bytes("a") == b"kept"
 
 
-def test_two_folders_run_at_once_and_do_not_know_each_others_keys(folder: Path, tmp_path: Path) -> None:
+def test_two_folders_run_at_once_and_do_not_know_each_others_keys(
+    folder: Path, tmp_path: Path
+) -> None:
     with stopped_at_the_end(tmp_path / "other"):
         first, second = store.start(folder), store.start(tmp_path / "other")
         assert first.endpoint != second.endpoint
@@ -130,18 +149,25 @@ def test_stop_leaves_no_process_and_can_be_repeated(folder: Path) -> None:
 def test_server_that_cannot_start_is_told_with_the_end_of_its_log(folder: Path) -> None:
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "filerldb2").write_text("no folder")
-    with pytest.raises(StoreUnreachable, match=r"ended; .*weed.log ends with: .*filerldb2") as error:
+    with pytest.raises(
+        StoreUnreachable, match=r"ended; .*weed.log ends with: .*filerldb2"
+    ) as error:
         store.start(folder)
     assert len(str(error.value).splitlines()) == 1
     assert store.status(folder) is None
 
 
-def test_server_that_hangs_is_told_and_can_still_be_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_hangs_is_told_and_can_still_be_stopped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = store.start(folder)
     monkeypatch.setattr(store, "START_TIMEOUT_S", 1.0)
     monkeypatch.setattr(store, "STOP_TIMEOUT_S", 0.5)
     os.kill(running.pid, signal.SIGSTOP)
-    with pytest.raises(StoreUnreachable, match=f"pid {running.pid}.* gave no good answer .*; stop it, then start it again"):
+    with pytest.raises(
+        StoreUnreachable,
+        match=f"pid {running.pid}.* gave no good answer .*; stop it, then start it again",
+    ):
         store.start(folder)
     assert store.stop(folder)
     assert is_gone(running.pid)
@@ -155,8 +181,12 @@ def test_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
 
 def test_env_file_without_a_key_is_told(folder: Path) -> None:
     folder.mkdir()
-    (folder / "env").write_text("AWS_ENDPOINT_URL_S3=http://127.0.0.1:10003\nAWS_REGION=us-east-1\n")
-    with pytest.raises(StoreError, match=r"lacks AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; .* delete this file"):
+    (folder / "env").write_text(
+        "AWS_ENDPOINT_URL_S3=http://127.0.0.1:10003\nAWS_REGION=us-east-1\n"
+    )
+    with pytest.raises(
+        StoreError, match=r"lacks AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; .* delete this file"
+    ):
         store.start(folder)
 
 
@@ -165,7 +195,9 @@ def test_command_line_starts_shows_and_stops(folder: Path) -> None:
     started = run_cli("start", folder)
     assert (started.returncode, started.stderr) == (0, "")
     assert started.stdout == run_cli("status", folder).stdout
-    sourced = subprocess.run(["sh", "-c", 'set -a; . "$0/env"; env', folder], capture_output=True, text=True, check=True).stdout
+    sourced = subprocess.run(
+        ["sh", "-c", 'set -a; . "$0/env"; env', folder], capture_output=True, text=True, check=True
+    ).stdout
     assert f"AWS_ENDPOINT_URL_S3={sourced.split('AWS_ENDPOINT_URL_S3=')[1].split()[0]}" in sourced
     assert run_cli("stop", folder).stdout == f"{folder}: stopped\n"
     assert run_cli("status", folder).stderr == f"{folder}: not running\n"

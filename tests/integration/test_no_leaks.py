@@ -1,4 +1,5 @@
-"""Commands with secrets and control characters in all that they are given: neither is in anything that they print."""
+"""Commands with secrets and control characters in all that they are given: neither is in anything
+that they print."""
 
 import json
 import re
@@ -16,34 +17,56 @@ BELL = "\x1b]0;title\x07\x1b[2J\u202e"
 NOBODY = "http://127.0.0.1:9"
 STORE = f"s3://AKIA:{SECRET}@bucket/runs?token={SECRET}#key={SECRET}"
 KFP = f"http://user:{SECRET}@127.0.0.1:9/?token={SECRET}#{SECRET}"
-GOOD = {"name": "r", "store": "store", "model": {"source": "model"}, "data": {"train": "train.jsonl"}}
+GOOD = {
+    "name": "r",
+    "store": "store",
+    "model": {"source": "model"},
+    "data": {"train": "train.jsonl"},
+}
 
 SPECS = {
     "store.yaml": GOOD | {"store": STORE},
     "name.yaml": GOOD | {"name": f"r{BELL}"},
     "model.yaml": GOOD | {"model": {"source": f"m{BELL}/https://u:{SECRET}@h/m?sig={SECRET}"}},
-    "data.yaml": GOOD | {"data": {"train": f"https://u:{SECRET}@h/t.jsonl?X-Amz-Signature={SECRET}{BELL}"}},
-    "data-s3.yaml": GOOD | {"data": {"train": f"s3://AKIA:{SECRET}@b/t.jsonl?token={SECRET}{BELL}"}},
-    "template.yaml": GOOD | {"data": {"train": "train.jsonl", "chat_template": f"{BELL}t.jinja?token={SECRET}"}},
+    "data.yaml": GOOD
+    | {"data": {"train": f"https://u:{SECRET}@h/t.jsonl?X-Amz-Signature={SECRET}{BELL}"}},
+    "data-s3.yaml": GOOD
+    | {"data": {"train": f"s3://AKIA:{SECRET}@b/t.jsonl?token={SECRET}{BELL}"}},
+    "template.yaml": GOOD
+    | {"data": {"train": "train.jsonl", "chat_template": f"{BELL}t.jinja?token={SECRET}"}},
     "key.yaml": GOOD | {"aws_secret_access_key": SECRET},
     "inner.yaml": GOOD | {"cluster": {"hf_token": SECRET, f"k{BELL}": 1}},
     "type.yaml": GOOD | {"training": {"epochs": f"{BELL}three"}},
     "list.yaml": GOOD | {"cluster": {"secrets": {"password": SECRET}}},
     "text.yaml": f"{BELL} https://u:{SECRET}@h/x",
     "patch.yaml": GOOD
-    | {"backend": "pytorchjob", "store": "s3://b/r", "cluster": {"pod_patch": {"spec": {"serviceAccountName": f"a{BELL}", "hostPath": 1}}}},
+    | {
+        "backend": "pytorchjob",
+        "store": "s3://b/r",
+        "cluster": {"pod_patch": {"spec": {"serviceAccountName": f"a{BELL}", "hostPath": 1}}},
+    },
 }
 FILES = {
     "bad.yaml": f"a: [{BELL}\n",
     "bad.jsonl": f'{{"{BELL}": 1}}\n',
     "chat.jsonl": json.dumps({"messages": [{"role": BELL, "content": "x"}]}) + "\n",
-    "shown.jsonl": json.dumps({"messages": [{"role": "user", "content": f"q{BELL}"}, {"role": "assistant", "content": BELL}]}) + "\n",
+    "shown.jsonl": json.dumps(
+        {
+            "messages": [
+                {"role": "user", "content": f"q{BELL}"},
+                {"role": "assistant", "content": BELL},
+            ]
+        }
+    )
+    + "\n",
     "cut.json": f'[{{"{BELL}',
     "deepspeed.json": json.dumps({f"k{BELL}": 1, "zero_optimization": {"stage": BELL}}),
     "env": f"AWS_SECRET_ACCESS_KEY {SECRET}\n",
     "env-name": f"A{BELL}={SECRET}\n",
     "token": f"{SECRET}\n",
-    "schedules.yaml": yaml.safe_dump({"schedules": [{"name": BELL, "cron": BELL, "spec": f"{BELL}.yaml", "token": SECRET}]}),
+    "schedules.yaml": yaml.safe_dump(
+        {"schedules": [{"name": BELL, "cron": BELL, "spec": f"{BELL}.yaml", "token": SECRET}]}
+    ),
     "kfp.yaml": f"contexts: [{{name: {SECRET}",
 }
 COMMANDS: list[tuple[str, ...]] = [
@@ -98,9 +121,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: re.sub(r"[^a-z. -]+", "_", " ".join(command))[:50])
+@pytest.mark.parametrize(
+    "command", COMMANDS, ids=lambda command: re.sub(r"[^a-z. -]+", "_", " ".join(command))[:50]
+)
 def test_no_secret_and_no_control_character_is_printed(
-    command: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    command: tuple[str, ...],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["hagane", *command])

@@ -1,4 +1,5 @@
-"""Training as a user calls it, against plain torch; tests/matrix/test_reference.py has the whole matrix."""
+"""Training as a user calls it, against plain torch; tests/matrix/test_reference.py has the whole
+matrix."""
 
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from tests.support.reference_run import ALL_CLOSE, compare
 
 # peft 0.21.2 asks transformers 5.23 by an old name
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
+)
 
 
 def test_full_training_is_that_of_plain_torch(tmp_path: Path) -> None:
@@ -23,12 +26,24 @@ def test_lora_without_zero_is_that_of_plain_torch(tmp_path: Path) -> None:
 
 def test_conversations_that_a_mask_does_not_keep_apart_attend_by_themselves(tmp_path: Path) -> None:
     found = compare(tmp_path, architecture="gpt_oss", zero={"stage": 2})
-    assert (found.num_rows, found.plan["packed"], found.plan["attention"]) == (13, True, "conversations")
+    assert (found.num_rows, found.plan["packed"], found.plan["attention"]) == (
+        13,
+        True,
+        "conversations",
+    )
     assert found.differences <= ALL_CLOSE
 
 
-def test_a_model_that_would_mix_packed_conversations_is_trained_on_each_alone(tmp_path: Path) -> None:
-    found = compare(tmp_path, architecture="bloom", num_conversations=13, training={"micro_batch": 3}, zero={"stage": 2})
+def test_a_model_that_would_mix_packed_conversations_is_trained_on_each_alone(
+    tmp_path: Path,
+) -> None:
+    found = compare(
+        tmp_path,
+        architecture="bloom",
+        num_conversations=13,
+        training={"micro_batch": 3},
+        zero={"stage": 2},
+    )
     assert (found.num_rows, found.plan["packed"]) == (13, False)
     assert found.differences <= ALL_CLOSE
 

@@ -1,4 +1,5 @@
-"""`hagane schedules` against the stand-in for KFP's server: what Git wants becomes recurring runs, and nothing else is touched."""
+"""`hagane schedules` against the stand-in for KFP's server: what Git wants becomes recurring runs,
+and nothing else is touched."""
 
 import re
 import shutil
@@ -28,8 +29,20 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 UI_SPEC = Path(__file__).parents[2] / "specs" / "from-the-ui.yaml"
 WEEKLY = {"name": "weekly", "cron": "0 3 * * 1", "spec": "spec.yaml"}
 NIGHTLY = {
-    **{"name": "nightly", "cron": "0 30 1 * * *", "time_zone": "Asia/Tokyo", "spec": "spec.yaml", "concurrency": 2, "catch_up": True},
-    **{"overrides": {"training.epochs": 5}, "skip_if_unchanged": True, "notify": "always", "service_account": "hagane-launcher"},
+    **{
+        "name": "nightly",
+        "cron": "0 30 1 * * *",
+        "time_zone": "Asia/Tokyo",
+        "spec": "spec.yaml",
+        "concurrency": 2,
+        "catch_up": True,
+    },
+    **{
+        "overrides": {"training.epochs": 5},
+        "skip_if_unchanged": True,
+        "notify": "always",
+        "service_account": "hagane-launcher",
+    },
 }
 
 
@@ -47,32 +60,61 @@ def pipeline() -> CompiledPipeline:
 class Git:
     """A folder with schedules.yaml, applied in this process."""
 
-    def __init__(self, folder: Path, server: KfpServer, pipeline: CompiledPipeline, *, namespace: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        server: KfpServer,
+        pipeline: CompiledPipeline,
+        *,
+        namespace: str | None = None,
+    ) -> None:
         self.namespace = namespace
         shutil.copy(UI_SPEC, folder / "spec.yaml")
         self.file, self.server, self.pipeline = folder / "schedules.yaml", server, pipeline
         self.told: list[str] = []
 
     def write(self, *schedules: dict[str, Any], **settings: Any) -> None:
-        self.file.write_text(yaml.safe_dump({**settings, "schedules": list(schedules)}, sort_keys=False))
+        self.file.write_text(
+            yaml.safe_dump({**settings, "schedules": list(schedules)}, sort_keys=False)
+        )
 
     def _client(self) -> KfpClient:
-        return KfpClient(find_connection(Asked(endpoint=self.server.endpoint, namespace=self.namespace), {}))
+        return KfpClient(
+            find_connection(Asked(endpoint=self.server.endpoint, namespace=self.namespace), {})
+        )
 
     def plan(self, *, prune: bool = False, version: str | None = None) -> list[Change]:
         wanted = load_schedules(self.file)
-        return changes(wanted, owned_schedules(self._client(), wanted.owner), version=version or self.pipeline.version_name, prune=prune)
+        return changes(
+            wanted,
+            owned_schedules(self._client(), wanted.owner),
+            version=version or self.pipeline.version_name,
+            prune=prune,
+        )
 
-    def apply(self, *, prune: bool = False, wait_s: float = 0.0, no_catch_up: bool = False, now: datetime | None = None) -> list[str]:
+    def apply(
+        self,
+        *,
+        prune: bool = False,
+        wait_s: float = 0.0,
+        no_catch_up: bool = False,
+        now: datetime | None = None,
+    ) -> list[str]:
         """What was told."""
         wanted, kfp = load_schedules(self.file), self._client()
         version = self.pipeline.version_name
         owned = owned_schedules(kfp, wanted.owner)
-        needed = changes(wanted, owned, version=version, prune=prune, no_catch_up=no_catch_up, now=now)
-        self.told = []
-        Reconciler(kfp, wanted, ensure=lambda: ensure_version(kfp, self.pipeline), version=version, tell=self.told.append).apply(
-            needed, wait_s=wait_s
+        needed = changes(
+            wanted, owned, version=version, prune=prune, no_catch_up=no_catch_up, now=now
         )
+        self.told = []
+        Reconciler(
+            kfp,
+            wanted,
+            ensure=lambda: ensure_version(kfp, self.pipeline),
+            version=version,
+            tell=self.told.append,
+        ).apply(needed, wait_s=wait_s)
         return self.told
 
 
@@ -98,8 +140,16 @@ def test_what_the_file_says_is_what_kfp_has(git: Git, server: KfpServer) -> None
     weekly, nightly = by_name(server)["weekly"], by_name(server)["nightly"]
     assert weekly["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
     assert nightly["trigger"]["cron_schedule"]["cron"] == "0 30 16 * * *"
-    assert (weekly["max_concurrency"], weekly["no_catchup"], weekly["service_account"]) == ("1", True, "pipeline-runner")
-    assert (nightly["max_concurrency"], nightly.get("no_catchup", False), nightly["service_account"]) == ("2", False, "hagane-launcher")
+    assert (weekly["max_concurrency"], weekly["no_catchup"], weekly["service_account"]) == (
+        "1",
+        True,
+        "pipeline-runner",
+    )
+    assert (
+        nightly["max_concurrency"],
+        nightly.get("no_catchup", False),
+        nightly["service_account"],
+    ) == ("2", False, "hagane-launcher")
     parameters = nightly["runtime_config"]["parameters"]
     assert parameters["spec"]["training"]["epochs"] == 5
     assert {name: value for name, value in parameters.items() if name != "spec"} == {
@@ -107,7 +157,9 @@ def test_what_the_file_says_is_what_kfp_has(git: Git, server: KfpServer) -> None
         "skip_if_unchanged": True,
         "notify_when": "always",
     }
-    run = server.runs[server.trigger(nightly["recurring_run_id"])]  # the server holds it against the pipeline's own parameters
+    run = server.runs[
+        server.trigger(nightly["recurring_run_id"])
+    ]  # the server holds it against the pipeline's own parameters
     assert run["runtime_config"]["parameters"] == parameters
 
 
@@ -119,12 +171,18 @@ def test_applied_twice_the_second_changes_nothing(git: Git, server: KfpServer) -
     assert writes(server) == before
 
 
-def test_an_edited_cron_replaces_that_schedule_alone_and_the_plan_says_exactly_how(git: Git, server: KfpServer) -> None:
+def test_an_edited_cron_replaces_that_schedule_alone_and_the_plan_says_exactly_how(
+    git: Git, server: KfpServer
+) -> None:
     git.apply()
     before = {name: each["recurring_run_id"] for name, each in by_name(server).items()}
     git.write({**WEEKLY, "cron": "0 4 * * 1"}, NIGHTLY)
     (change,) = git.plan()
-    assert (change.kind, change.name, change.lines) == ("replace", "weekly", ("cron: '0 0 3 * * 1' -> '0 0 4 * * 1'",))
+    assert (change.kind, change.name, change.lines) == (
+        "replace",
+        "weekly",
+        ("cron: '0 0 3 * * 1' -> '0 0 4 * * 1'",),
+    )
     assert git.apply() == ["replaced  weekly"]
     after = {name: each["recurring_run_id"] for name, each in by_name(server).items()}
     assert after["nightly"] == before["nightly"]
@@ -132,25 +190,39 @@ def test_an_edited_cron_replaces_that_schedule_alone_and_the_plan_says_exactly_h
     assert by_name(server)["weekly"]["status"] == "ENABLED"
 
 
-@pytest.mark.parametrize(("tag", "warned"), [("2.15.2", True), ("2.16.0", False), ("unknown", False)])
-def test_a_server_that_deletes_workflows_with_their_schedule_is_warned_of(tag: str, warned: bool, git: Git, server: KfpServer) -> None:
+@pytest.mark.parametrize(
+    ("tag", "warned"), [("2.15.2", True), ("2.16.0", False), ("unknown", False)]
+)
+def test_a_server_that_deletes_workflows_with_their_schedule_is_warned_of(
+    tag: str, warned: bool, git: Git, server: KfpServer
+) -> None:
     git.apply()
     server.tag_name = tag
     git.write({**WEEKLY, "cron": "0 4 * * 1"}, NIGHTLY)
     told = git.apply()
     assert told[-1] == "replaced  weekly"
-    warning = "warning   weekly: KFP 2.15.2 deletes its finished workflows and their logs with it; 2.16 and newer keep them"
+    warning = (
+        "warning   weekly: KFP 2.15.2 deletes its finished workflows and their logs with it; 2.16 "
+        "and newer keep them"
+    )
     assert told[:-1] == ([warning] if warned else [])
 
 
-def test_a_changed_spec_and_a_new_version_of_the_pipeline_are_told(git: Git, tmp_path: Path) -> None:
+def test_a_changed_spec_and_a_new_version_of_the_pipeline_are_told(
+    git: Git, tmp_path: Path
+) -> None:
     git.apply()
     spec = tmp_path / "spec.yaml"
     spec.write_text(spec.read_text().replace("epochs: 3", "epochs: 4"))
-    assert [(change.name, change.lines) for change in git.plan()] == [("weekly", ("spec.training.epochs: 3 -> 4",))]
+    assert [(change.name, change.lines) for change in git.plan()] == [
+        ("weekly", ("spec.training.epochs: 3 -> 4",))
+    ]
     spec.write_text(spec.read_text().replace("epochs: 4", "epochs: 3"))
     lines = [change.lines for change in git.plan(version="hagane-finetune-000000000000")]
-    assert lines == [(f"version: '{git.pipeline.version_name}' -> 'hagane-finetune-000000000000'",)] * 2
+    assert (
+        lines
+        == [(f"version: '{git.pipeline.version_name}' -> 'hagane-finetune-000000000000'",)] * 2
+    )
 
 
 def test_turning_off_and_on_keeps_the_recurring_run(git: Git, server: KfpServer) -> None:
@@ -165,7 +237,9 @@ def test_turning_off_and_on_keeps_the_recurring_run(git: Git, server: KfpServer)
 
 
 @pytest.mark.parametrize("catch_up", [False, True])
-def test_a_schedule_that_is_turned_on_says_which_missed_run_starts_at_once(catch_up: bool, git: Git, server: KfpServer) -> None:
+def test_a_schedule_that_is_turned_on_says_which_missed_run_starts_at_once(
+    catch_up: bool, git: Git, server: KfpServer
+) -> None:
     schedule = {**WEEKLY, "cron": "0 3 * * *", "catch_up": catch_up}
     git.write({**schedule, "enabled": False})
     git.apply()
@@ -180,13 +254,17 @@ def test_a_schedule_that_is_turned_on_says_which_missed_run_starts_at_once(catch
     assert len(server.runs) == 1
 
 
-def test_with_no_catch_up_a_schedule_is_turned_on_without_the_run_that_it_missed(git: Git, server: KfpServer) -> None:
+def test_with_no_catch_up_a_schedule_is_turned_on_without_the_run_that_it_missed(
+    git: Git, server: KfpServer
+) -> None:
     git.write({**WEEKLY, "enabled": False})
     git.apply()
     before = by_name(server)["weekly"]["recurring_run_id"]
     server.tick(before)
     git.write(WEEKLY)
-    assert git.apply(no_catch_up=True, now=datetime.now(UTC) + timedelta(days=8)) == ["replaced  weekly"]
+    assert git.apply(no_catch_up=True, now=datetime.now(UTC) + timedelta(days=8)) == [
+        "replaced  weekly"
+    ]
     assert by_name(server)["weekly"]["recurring_run_id"] != before
     assert (by_name(server)["weekly"]["status"], server.runs) == ("ENABLED", {})
     git.write({**WEEKLY, "enabled": False})
@@ -204,15 +282,26 @@ def test_what_is_gone_from_the_file_goes_only_with_prune(git: Git, server: KfpSe
     assert by_name(server).keys() == {"weekly"}
 
 
-def test_recurring_runs_of_others_are_never_touched(git: Git, server: KfpServer, tmp_path: Path) -> None:
+def test_recurring_runs_of_others_are_never_touched(
+    git: Git, server: KfpServer, tmp_path: Path
+) -> None:
     git.write({**WEEKLY, "name": "theirs"}, owner="team-b")
     git.apply()
     git.write(WEEKLY)
     git.apply()
     made = server.recurring_runs[next(iter(server.recurring_runs))]
-    by_hand = {**made, "recurring_run_id": "by-hand", "display_name": "weekly", "description": "mine; see hagane-schedule"}
+    by_hand = {
+        **made,
+        "recurring_run_id": "by-hand",
+        "display_name": "weekly",
+        "description": "mine; see hagane-schedule",
+    }
     server.recurring_runs["by-hand"] = dict(by_hand)
-    before = {key: dict(each) for key, each in server.recurring_runs.items() if "owner=hagane " not in each["description"]}
+    before = {
+        key: dict(each)
+        for key, each in server.recurring_runs.items()
+        if "owner=hagane " not in each["description"]
+    }
     git.write()
     assert git.apply(prune=True) == ["removed   weekly"]
     assert server.recurring_runs == before
@@ -229,20 +318,29 @@ def test_nothing_goes_while_a_run_of_it_is_active(change: str, git: Git, server:
     with pytest.raises(RunFailed) as told:
         git.apply(prune=True)
     assert told.value.problems == (
-        f"weekly: left as it is, since its run {run} is active; apply again when it is over, or set --wait-minutes",
+        (
+            f"weekly: left as it is, since its run {run} is active; apply again when it is over, "
+            "or set --wait-minutes"
+        ),
     )
     assert (by_name(server)["weekly"], writes(server)) == (before, writes_before)
     server.advance(run, "SUCCEEDED")
-    assert git.apply(prune=True) == [f"{change}d  weekly" if change == "replace" else "removed   weekly"]
+    assert git.apply(prune=True) == [
+        f"{change}d  weekly" if change == "replace" else "removed   weekly"
+    ]
     assert server.runs[run]["state"] == "SUCCEEDED"
 
 
-def test_an_active_run_is_waited_for(git: Git, server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_active_run_is_waited_for(
+    git: Git, server: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     git.apply()
     run = server.trigger(by_name(server)["weekly"]["recurring_run_id"])
     monkeypatch.setattr("pipelines.schedules.reconciler.POLL_S", 0.05)
     looked = iter(["RUNNING", "RUNNING", "SUCCEEDED"])
-    monkeypatch.setattr("pipelines.schedules.reconciler.time.sleep", lambda _: server.advance(run, next(looked)))
+    monkeypatch.setattr(
+        "pipelines.schedules.reconciler.time.sleep", lambda _: server.advance(run, next(looked))
+    )
     git.write({**WEEKLY, "cron": "0 4 * * 1"}, NIGHTLY)
     assert git.apply(wait_s=600) == [f"waits     weekly: run {run} is active", "replaced  weekly"]
 
@@ -277,7 +375,9 @@ STEPS_OF_A_REPLACEMENT = [
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("at", STEPS_OF_A_REPLACEMENT)
-def test_broken_off_at_any_moment_it_is_healed_by_the_next_apply(at: str, after: bool, git: Git, server: KfpServer) -> None:
+def test_broken_off_at_any_moment_it_is_healed_by_the_next_apply(
+    at: str, after: bool, git: Git, server: KfpServer
+) -> None:
     git.apply()
     git.write({**WEEKLY, "cron": "0 4 * * 1"}, NIGHTLY)
     server.drop(at, after=after, times=1)
@@ -292,8 +392,18 @@ def test_broken_off_at_any_moment_it_is_healed_by_the_next_apply(at: str, after:
     assert git.plan() == []
 
 
-@pytest.mark.parametrize("at", ["POST /pipelines/upload_version", "POST /experiments", "POST /recurringruns$", "DELETE /recurringruns/"])
-def test_what_the_server_refuses_leaves_the_old_schedule_at_work(at: str, git: Git, server: KfpServer) -> None:
+@pytest.mark.parametrize(
+    "at",
+    [
+        "POST /pipelines/upload_version",
+        "POST /experiments",
+        "POST /recurringruns$",
+        "DELETE /recurringruns/",
+    ],
+)
+def test_what_the_server_refuses_leaves_the_old_schedule_at_work(
+    at: str, git: Git, server: KfpServer
+) -> None:
     git.apply()
     old = by_name(server)["weekly"]["recurring_run_id"]
     server.versions.clear()
@@ -338,7 +448,9 @@ def test_a_schedule_that_is_left_turned_off_is_told_each_time(git: Git, server: 
             git.apply()
         refused, left = told.value.problems
         assert "cannot make recurring run 'weekly'" in refused
-        assert left == "weekly: is turned off now and starts no runs until `hagane schedules apply` succeeds"
+        assert left == (
+            "weekly: is turned off now and starts no runs until `hagane schedules apply` succeeds"
+        )
     assert by_name(server)["weekly"]["status"] == "DISABLED"
     server.versions.clear()
     server.fail("POST /pipelines/upload_version", 500)
@@ -357,18 +469,31 @@ def test_a_recurring_run_that_is_there_twice_is_one_again(git: Git, server: KfpS
     assert by_name(server)["weekly"]["recurring_run_id"] == first["recurring_run_id"]
 
 
-def test_a_server_with_many_users_gets_them_in_ones_own_namespace_alone(tmp_path: Path, pipeline: CompiledPipeline) -> None:
+def test_a_server_with_many_users_gets_them_in_ones_own_namespace_alone(
+    tmp_path: Path, pipeline: CompiledPipeline
+) -> None:
     with kfp_server(multi_user=True) as server:
         for namespace in ("team-a", "team-b"):
             git = Git(tmp_path, server, pipeline, namespace=namespace)
             git.write(WEEKLY)
             assert git.apply() == ["created   weekly"]
             assert git.apply() == []
-        assert sorted(each["namespace"] for each in server.recurring_runs.values()) == ["team-a", "team-b"]
+        assert sorted(each["namespace"] for each in server.recurring_runs.values()) == [
+            "team-a",
+            "team-b",
+        ]
 
 
 def test_200_schedules_are_reconciled_in_seconds(git: Git, server: KfpServer) -> None:
-    schedules = [{**WEEKLY, "name": f"s{number}", "cron": f"{number % 60} 3 * * *", "time_zone": "Asia/Tokyo"} for number in range(200)]
+    schedules = [
+        {
+            **WEEKLY,
+            "name": f"s{number}",
+            "cron": f"{number % 60} 3 * * *",
+            "time_zone": "Asia/Tokyo",
+        }
+        for number in range(200)
+    ]
     seconds: list[float] = []
     for edited in (schedules, schedules, [{**each, "concurrency": 2} for each in schedules]):
         git.write(*edited)
@@ -376,7 +501,10 @@ def test_200_schedules_are_reconciled_in_seconds(git: Git, server: KfpServer) ->
         git.apply()
         seconds.append(time.monotonic() - begun)
     assert len(by_name(server)) == 200
-    print(f"200 schedules: made in {seconds[0]:.1f} s, found unchanged in {seconds[1]:.1f} s, all replaced in {seconds[2]:.1f} s")
+    print(
+        f"200 schedules: made in {seconds[0]:.1f} s, found unchanged in {seconds[1]:.1f} s, all "
+        f"replaced in {seconds[2]:.1f} s"
+    )
     assert max(seconds) < 60  # seconds on an idle machine; the bound is for one that is not
     assert all(each["max_concurrency"] == "2" for each in server.recurring_runs.values())
 
@@ -390,10 +518,17 @@ def cli(tmp_path: Path, server: KfpServer) -> Any:
     images = tmp_path / "images.yaml"
     shutil.copy(IN_THE_REPOSITORY, images)
     components = read_images(IN_THE_REPOSITORY).components.values()
-    write_digests(images, "registry.example.com/hagane", dict.fromkeys(components, "sha256:" + "1" * 64))
+    write_digests(
+        images, "registry.example.com/hagane", dict.fromkeys(components, "sha256:" + "1" * 64)
+    )
 
     def run(*words: str, **more: str) -> Finished:
-        environment = {"HAGANE_KFP_ENDPOINT": server.endpoint, "HAGANE_IMAGES": str(images), "HOME": str(tmp_path), **more}
+        environment = {
+            "HAGANE_KFP_ENDPOINT": server.endpoint,
+            "HAGANE_IMAGES": str(images),
+            "HOME": str(tmp_path),
+            **more,
+        }
         return hagane("schedules", *words, work=tmp_path / "work", env=environment)
 
     return run
@@ -407,13 +542,19 @@ def test_plan_apply_and_list_from_the_command_line(cli: Any, git: Git, server: K
     assert planned.output.splitlines()[-1] == f"2 schedules in {file}; apply would make 2 changes"
     assert writes(server) == []
     applied = cli("apply", file)
-    assert applied.output.splitlines() == ["created   weekly", "created   nightly", "2 schedules; 2 changes made"]
+    assert applied.output.splitlines() == [
+        "created   weekly",
+        "created   nightly",
+        "2 schedules; 2 changes made",
+    ]
     assert cli("apply", file).output == "2 schedules; nothing to change\n"
     listed = cli("list").output
     assert re.search(r"weekly +0 0 3 \* \* 1 +yes +hagane-finetune-[0-9a-f]{12} +- +-", listed)
 
 
-def test_images_that_may_move_are_refused_for_schedules(cli: Any, git: Git, server: KfpServer) -> None:
+def test_images_that_may_move_are_refused_for_schedules(
+    cli: Any, git: Git, server: KfpServer
+) -> None:
     refused = cli("apply", str(git.file), HAGANE_IMAGES=str(IN_THE_REPOSITORY))
     assert refused.exit_code == 2
     assert len(refused.errors) == len(read_images(IN_THE_REPOSITORY).all())
@@ -421,8 +562,12 @@ def test_images_that_may_move_are_refused_for_schedules(cli: Any, git: Git, serv
     assert server.asked == []
 
 
-@pytest.mark.parametrize(("status", "words"), [(401, "HAGANE_KFP_TOKEN"), (403, "namespace"), (500, "server failed")])
-def test_a_server_that_refuses_is_one_line(status: int, words: str, cli: Any, git: Git, server: KfpServer) -> None:
+@pytest.mark.parametrize(
+    ("status", "words"), [(401, "HAGANE_KFP_TOKEN"), (403, "namespace"), (500, "server failed")]
+)
+def test_a_server_that_refuses_is_one_line(
+    status: int, words: str, cli: Any, git: Git, server: KfpServer
+) -> None:
     server.fail("/recurringruns", status)
     refused = cli("plan", str(git.file))
     assert (refused.exit_code, len(refused.errors)) == (2, 1)

@@ -1,4 +1,5 @@
-"""`hagane submit` and `hagane runs` as a person runs them, against the stand-in for KFP's server and a real S3 server."""
+"""`hagane submit` and `hagane runs` as a person runs them, against the stand-in for KFP's server
+and a real S3 server."""
 
 import json
 import re
@@ -26,7 +27,8 @@ IMAGES = Path(__file__).parents[2] / "images" / "images.yaml"
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model and data, which stands for a claim that is seen here under the path that pods see it under."""
+    """A folder with a model and data, which stands for a claim that is seen here under the path
+    that pods see it under."""
     folder = tmp_path_factory.mktemp("claim")
     make_model(folder / "model")
     write_conversations(folder / "train.jsonl", 24)
@@ -56,12 +58,15 @@ def tree(inputs: Path, s3: S3Server) -> dict[str, Any]:
 
 @pytest.fixture
 def told(server: KfpServer, s3: S3Server, tmp_path: Path) -> dict[str, str]:
-    """The environment of a person who has told hagane where KFP and the store are; a home of their own."""
+    """The environment of a person who has told hagane where KFP and the store are; a home of their
+    own."""
     return {"HAGANE_KFP_ENDPOINT": server.endpoint, "HOME": str(tmp_path), **s3.env}
 
 
 def submit(tree: dict[str, Any], folder: Path, env: dict[str, str], *more: str) -> Finished:
-    return hagane("submit", write_spec(folder / "spec.yaml", tree), *more, work=folder / "work", env=env)
+    return hagane(
+        "submit", write_spec(folder / "spec.yaml", tree), *more, work=folder / "work", env=env
+    )
 
 
 def test_from_an_empty_server_a_run_is_submitted_listed_and_looked_at(
@@ -69,7 +74,11 @@ def test_from_an_empty_server_a_run_is_submitted_listed_and_looked_at(
 ) -> None:
     done = submit(tree, tmp_path, told)
     assert done.exit_code == 0, done.errors
-    (pipeline,), (version,), (run,) = server.pipelines.values(), server.versions.values(), server.runs.values()
+    (pipeline,), (version,), (run,) = (
+        server.pipelines.values(),
+        server.versions.values(),
+        server.runs.values(),
+    )
     link = f"{server.endpoint}/#/runs/details/{run['run_id']}"
     plan, *lines = done.output.splitlines()
     assert re.match(r"plan     LoRA of model .* fits 2 CPU processes", plan)
@@ -82,10 +91,20 @@ def test_from_an_empty_server_a_run_is_submitted_listed_and_looked_at(
     assert re.fullmatch("hagane-finetune-[0-9a-f]{12}", version["name"])
     assert run["runtime_config"]["parameters"]["spec"]["training"]["epochs"] == 2
     assert server.experiments[run["experiment_id"]]["display_name"] == "hagane"
-    assert re.search(r"tiny +waiting +- ", hagane("runs", work=tmp_path, env=told).output)  # a run just created has no state
-    server.advance(run["run_id"], "RUNNING", steps={"prepare_dataset": "SUCCEEDED", "render_config": "DRIVER"})
+    assert re.search(
+        r"tiny +waiting +- ", hagane("runs", work=tmp_path, env=told).output
+    )  # a run just created has no state
+    server.advance(
+        run["run_id"], "RUNNING", steps={"prepare_dataset": "SUCCEEDED", "render_config": "DRIVER"}
+    )
     listed = hagane("runs", work=tmp_path, env=told)
-    assert re.search(rf"tiny +running +render_config +\d{{4}}.* - +{re.escape(tree['store'])}/tiny +{run['run_id']}", listed.output)
+    assert re.search(
+        (
+            rf"tiny +running +render_config +\d{{4}}.* - +{re.escape(tree['store'])}/tiny "
+            rf"+{run['run_id']}"
+        ),
+        listed.output,
+    )
     one = hagane("runs", run["run_id"], work=tmp_path, env=told)
     assert re.search(r"prepare_dataset +succeeded", one.output)
     assert link in one.output
@@ -100,12 +119,29 @@ def test_a_second_submit_uploads_nothing_and_other_images_are_a_new_version(
     again = submit(tree, tmp_path, told, "--no-plan", "--run-name", "again")
     assert "(was there)" in again.output
     assert len(server.called("POST /pipelines/upload_version")) == 1
-    (tmp_path / "images.yaml").write_text(re.sub(r"(?m)^tag: .*$", "tag: 9.9.9", IMAGES.read_text()))
-    other = submit(tree, tmp_path, told | {"HAGANE_IMAGES": str(tmp_path / "images.yaml")}, "--no-plan", "--set", "name=other")
+    (tmp_path / "images.yaml").write_text(
+        re.sub(r"(?m)^tag: .*$", "tag: 9.9.9", IMAGES.read_text())
+    )
+    other = submit(
+        tree,
+        tmp_path,
+        told | {"HAGANE_IMAGES": str(tmp_path / "images.yaml")},
+        "--no-plan",
+        "--set",
+        "name=other",
+    )
     assert "(uploaded)" in other.output
     assert len(server.versions) == 2
     assert [run["display_name"] for run in server.runs.values()] == ["tiny", "again", "other"]
-    assert len({run["pipeline_version_reference"]["pipeline_version_id"] for run in server.runs.values()}) == 2
+    assert (
+        len(
+            {
+                run["pipeline_version_reference"]["pipeline_version_id"]
+                for run in server.runs.values()
+            }
+        )
+        == 2
+    )
 
 
 def test_a_second_run_of_a_folder_is_refused_with_the_link_of_the_active_one(
@@ -113,13 +149,26 @@ def test_a_second_run_of_a_folder_is_refused_with_the_link_of_the_active_one(
 ) -> None:
     assert submit(tree, tmp_path, told, "--no-plan").exit_code == 0
     (first,) = server.runs
-    (tmp_path / "images.yaml").write_text(re.sub(r"(?m)^tag: .*$", "tag: 9.9.9", IMAGES.read_text()))
-    for state in ("waiting", "running"):  # just created it has no state, and no filter of the server finds it
-        again = submit(tree, tmp_path, told | {"HAGANE_IMAGES": str(tmp_path / "images.yaml")}, "--no-plan", "--run-name", "again")
+    (tmp_path / "images.yaml").write_text(
+        re.sub(r"(?m)^tag: .*$", "tag: 9.9.9", IMAGES.read_text())
+    )
+    for state in (
+        "waiting",
+        "running",
+    ):  # just created it has no state, and no filter of the server finds it
+        again = submit(
+            tree,
+            tmp_path,
+            told | {"HAGANE_IMAGES": str(tmp_path / "images.yaml")},
+            "--no-plan",
+            "--run-name",
+            "again",
+        )
         assert again.exit_code == 2
         assert again.errors[-1] == (
-            f"error: run 'tiny' is {state} and writes to {tree['store']}/tiny too: {server.endpoint}/#/runs/details/{first}; "
-            f"wait for its end, cancel it (hagane runs {first} --cancel), or set another name"
+            f"error: run 'tiny' is {state} and writes to {tree['store']}/tiny too: "
+            f"{server.endpoint}/#/runs/details/{first}; wait for its end, cancel it (hagane runs "
+            f"{first} --cancel), or set another name"
         )
         server.advance(first, "RUNNING")
     assert (len(server.runs), len(server.versions)) == (1, 1)
@@ -131,12 +180,33 @@ def test_waiting_shows_steps_in_order_progress_once_and_every_restart(
 ) -> None:
     store = open_store(f"{tree['store']}/tiny")
     starting = {"phase": "starting", "detail": "all pods run; the processes meet", "restarts": 0}
-    training = {"phase": "running", "detail": "", "restarts": 1, "done": 3, "total": 10, "loss": 2.5, "tokens_s": 80, "left_s": 90.0}
+    training = {
+        "phase": "running",
+        "detail": "",
+        "restarts": 1,
+        "done": 3,
+        "total": 10,
+        "loss": 2.5,
+        "tokens_s": 80,
+        "left_s": 90.0,
+    }
     stamps = [{"at": f"2999-01-01T00:00:0{second}+00:00"} for second in range(4)]
-    written = [state | at for state, at in zip([starting, starting, training, training], stamps, strict=True)]
-    done: dict[str, nodes.StepState] = {"claim_run": "SUCCEEDED", "prepare_dataset": "CACHED", "render_config": "SUCCEEDED"}
-    server.course = [{"state": "PENDING"}, {"state": "RUNNING", "steps": {"prepare_dataset": "RUNNING"}}]
-    server.course += [{"state": "RUNNING", "steps": {**done, "launch_training": "RUNNING"}} for _ in range(4)]
+    written = [
+        state | at
+        for state, at in zip([starting, starting, training, training], stamps, strict=True)
+    ]
+    done: dict[str, nodes.StepState] = {
+        "claim_run": "SUCCEEDED",
+        "prepare_dataset": "CACHED",
+        "render_config": "SUCCEEDED",
+    }
+    server.course = [
+        {"state": "PENDING"},
+        {"state": "RUNNING", "steps": {"prepare_dataset": "RUNNING"}},
+    ]
+    server.course += [
+        {"state": "RUNNING", "steps": {**done, "launch_training": "RUNNING"}} for _ in range(4)
+    ]
     server.course += [{"state": "SUCCEEDED"}]
 
     def write_progress(_: str) -> None:
@@ -161,21 +231,32 @@ def test_waiting_shows_steps_in_order_progress_once_and_every_restart(
         "5/6 evaluate",
         "6/6 write_report",
     ]
-    assert f"its report is {tree['store']}/tiny/report, which cannot be read from here" in " ".join(lines)
+    assert f"its report is {tree['store']}/tiny/report, which cannot be read from here" in " ".join(
+        lines
+    )
 
 
 def test_a_failed_run_is_exit_code_1_with_the_reason_that_its_step_left_in_the_store(
     server: KfpServer, tree: dict[str, Any], told: dict[str, str], s3_env: S3Server, tmp_path: Path
 ) -> None:
-    server.course = [{"state": "RUNNING"}, {"state": "FAILED", "steps": {"claim_run": "SUCCEEDED", "prepare_dataset": "FAILED"}}]
+    server.course = [
+        {"state": "RUNNING"},
+        {"state": "FAILED", "steps": {"claim_run": "SUCCEEDED", "prepare_dataset": "FAILED"}},
+    ]
     error = DataError("data.train: no such object", "data.held_out: no such object")
 
     def fail(run_id: str) -> None:
-        write_failure(open_store(f"{tree['store']}/tiny"), failure_of("prepare_dataset", error, [], at=datetime.now(UTC), kfp_run=run_id))
+        write_failure(
+            open_store(f"{tree['store']}/tiny"),
+            failure_of("prepare_dataset", error, [], at=datetime.now(UTC), kfp_run=run_id),
+        )
 
     server.on_look = fail
     done = submit(tree, tmp_path, told, "--no-plan", "--wait")
-    reason = ["prepare_dataset: data.train: no such object", "prepare_dataset: data.held_out: no such object"]
+    reason = [
+        "prepare_dataset: data.train: no such object",
+        "prepare_dataset: data.held_out: no such object",
+    ]
     assert (done.exit_code, done.errors[-3:-1]) == (1, [f"error: {line}" for line in reason])
     (run,) = server.runs
     assert "\n".join(reason) in hagane("runs", run, work=tmp_path, env=told).output
@@ -183,14 +264,26 @@ def test_a_failed_run_is_exit_code_1_with_the_reason_that_its_step_left_in_the_s
 
 @pytest.mark.parametrize("in_pods_own_node", [True, False])
 def test_a_step_that_left_no_reason_in_the_store_has_one_in_its_log_that_the_server_keeps(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path, in_pods_own_node: bool
+    server: KfpServer,
+    tree: dict[str, Any],
+    told: dict[str, str],
+    tmp_path: Path,
+    in_pods_own_node: bool,
 ) -> None:
     problems = """problems="['override_epochs=-1: must be \\"1\\"']" level=error"""
-    log = f"event=claimed component=claim_run\nevent=failed component=claim_run exit_code=2 {problems}\n"
-    server.on_look = lambda run: server.print_log(run, "claim_run", log, in_pods_own_node=in_pods_own_node)
+    log = (
+        "event=claimed component=claim_run\nevent=failed component=claim_run exit_code=2 "
+        f"{problems}\n"
+    )
+    server.on_look = lambda run: server.print_log(
+        run, "claim_run", log, in_pods_own_node=in_pods_own_node
+    )
     server.course = [{"state": "FAILED", "steps": {"claim_run": "FAILED"}}]
     done = submit(tree, tmp_path, told, "--no-plan", "--wait")
-    assert (done.exit_code, done.errors[-2]) == (1, 'error: claim_run: override_epochs=-1: must be "1"')
+    assert (done.exit_code, done.errors[-2]) == (
+        1,
+        'error: claim_run: override_epochs=-1: must be "1"',
+    )
     (run,) = server.runs
     shown = hagane("runs", run, work=tmp_path, env=told).output
     assert 'claim_run: override_epochs=-1: must be "1"' in shown
@@ -201,43 +294,74 @@ def test_a_step_that_left_no_reason_in_the_store_has_one_in_its_log_that_the_ser
 def test_a_run_that_somebody_terminated_was_cancelled(
     server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
 ) -> None:
-    server.course = [{"state": "RUNNING", "steps": {"launch_training": "RUNNING"}}, {"state": "CANCELING"}, {"state": "FAILED"}]
+    server.course = [
+        {"state": "RUNNING", "steps": {"launch_training": "RUNNING"}},
+        {"state": "CANCELING"},
+        {"state": "FAILED"},
+    ]
     done = submit(tree, tmp_path, told, "--no-plan", "--wait")
     assert "is being cancelled" in done.output
     assert done.exit_code == 1
     assert done.errors[-2].startswith("error: run 'tiny' was cancelled at 20")
     (run,) = server.runs
-    assert re.search(r"launch_training +cancelled", hagane("runs", run, work=tmp_path, env=told).output)
+    assert re.search(
+        r"launch_training +cancelled", hagane("runs", run, work=tmp_path, env=told).output
+    )
 
 
-def test_a_run_whose_exit_task_failed_is_no_success(server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path) -> None:
+def test_a_run_whose_exit_task_failed_is_no_success(
+    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+) -> None:
     server.course = [{"state": "SUCCEEDED", "steps": {"end_run": "FAILED"}}]
     server.on_look = lambda run: server.print_log(run, "end_run", "cannot reach the cluster\n")
     done = submit(tree, tmp_path, told, "--no-plan", "--wait")
     left = "end_run failed, so a training job may be left"
-    assert (done.exit_code, done.errors[-3:-1]) == (1, ["error: end_run: cannot reach the cluster", f"error: {left}; see `hagane reap`"])
-    assert re.search(rf"tiny +succeeded, {left}", " ".join(hagane("runs", work=tmp_path, env=told | {"COLUMNS": "250"}).output.split()))
+    assert (done.exit_code, done.errors[-3:-1]) == (
+        1,
+        ["error: end_run: cannot reach the cluster", f"error: {left}; see `hagane reap`"],
+    )
+    assert re.search(
+        rf"tiny +succeeded, {left}",
+        " ".join(hagane("runs", work=tmp_path, env=told | {"COLUMNS": "250"}).output.split()),
+    )
 
 
 def test_a_wait_that_cannot_open_the_store_from_here_follows_kfp_alone_and_ends_as_the_run_does(
     server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
 ) -> None:
-    server.course = [{"state": "RUNNING", "steps": {"launch_training": "RUNNING"}}, {"state": "SUCCEEDED"}]
+    server.course = [
+        {"state": "RUNNING", "steps": {"launch_training": "RUNNING"}},
+        {"state": "SUCCEEDED"},
+    ]
     done = submit(tree, tmp_path, told | {"AWS_PROFILE": "no-such-profile"}, "--no-plan", "--wait")
     assert done.exit_code == 0, done.errors
     output = " ".join(done.output.split())
-    assert output.count("the store cannot be read from here, so steps made and losses are not shown") == 1
+    assert (
+        output.count("the store cannot be read from here, so steps made and losses are not shown")
+        == 1
+    )
     assert "3/6 launch_training" in output
     assert "which cannot be read from here" in output
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_leaves_the_run_and_says_so(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path, number: signal.Signals, code: int
+    server: KfpServer,
+    tree: dict[str, Any],
+    told: dict[str, str],
+    tmp_path: Path,
+    number: signal.Signals,
+    code: int,
 ) -> None:
     spec = write_spec(tmp_path / "spec.yaml", tree)
     command = [*HAGANE, "submit", str(spec), "--no-plan", "--wait"]
-    process = subprocess.Popen(command, env=environment(tmp_path) | told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment(tmp_path) | told,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not server.called("GET /runs/."):
         time.sleep(0.1)
     process.send_signal(number)
@@ -273,7 +397,12 @@ def test_a_server_that_fails_while_it_is_asked_again_and_again_does_not_end_the_
     ],
 )
 def test_each_refusal_of_the_server_is_one_line_and_exit_code_2(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path, status: int, advice: str
+    server: KfpServer,
+    tree: dict[str, Any],
+    told: dict[str, str],
+    tmp_path: Path,
+    status: int,
+    advice: str,
 ) -> None:
     server.fail(".", status)
     done = submit(tree, tmp_path, told, "--no-plan")
@@ -339,7 +468,18 @@ def test_what_a_cluster_does_not_see_is_refused_field_by_field(
 def test_what_kfp_or_argo_would_not_take_as_it_is_is_refused_before_anything_is_sent(
     server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
 ) -> None:
-    done = submit(tree, tmp_path, told, "--no-plan", "--run-name", "n" * 256, "--service-account", "A", "--experiment", "")
+    done = submit(
+        tree,
+        tmp_path,
+        told,
+        "--no-plan",
+        "--run-name",
+        "n" * 256,
+        "--service-account",
+        "A",
+        "--experiment",
+        "",
+    )
     assert (done.exit_code, server.asked) == (2, [])
     assert [line.split(": ")[1] for line in done.errors if line.startswith("error: ")] == [
         "--run-name",
@@ -349,7 +489,9 @@ def test_what_kfp_or_argo_would_not_take_as_it_is_is_refused_before_anything_is_
     tree["evaluation"] = {"questions": ["Who is {{user}}?"]}
     done = submit(tree, tmp_path, told, "--no-plan")
     assert (done.exit_code, server.asked) == (2, [])
-    assert done.errors[0].startswith("error: evaluation.questions.0: found 'Who is {{user}}?', allowed text without '{{'")
+    assert done.errors[0].startswith(
+        "error: evaluation.questions.0: found 'Who is {{user}}?', allowed text without '{{'"
+    )
 
 
 @pytest.mark.parametrize("address", ["https://example.com/train.jsonl", "gs://bucket/train.jsonl"])
@@ -359,7 +501,12 @@ def test_data_at_another_address_than_a_stores_is_refused(
     tree["data"]["train"] = address
     done = submit(tree, tmp_path, told, "--no-plan")
     assert (done.exit_code, server.asked) == (2, [])
-    assert done.errors == [f"error: data.train: {address!r} is no object of an S3 store; put it into the store and name it s3://…"]
+    assert done.errors == [
+        (
+            f"error: data.train: {address!r} is no object of an S3 store; put it into the store "
+            "and name it s3://…"
+        )
+    ]
 
 
 def test_data_in_a_store_and_a_store_without_keys_are_noted_and_left_to_the_first_steps(
@@ -370,12 +517,21 @@ def test_data_in_a_store_and_a_store_without_keys_are_noted_and_left_to_the_firs
     done = submit(tree, tmp_path, without_keys)
     assert done.exit_code == 0, done.errors
     notes = [line for line in done.errors if line.startswith("note: ")]
-    for part in ("the store was not tried from here", "model.source lies on claim models", "the data was not read here"):
+    for part in (
+        "the store was not tried from here",
+        "model.source lies on claim models",
+        "the data was not read here",
+    ):
         assert sum(part in line for line in notes) == 1, done.errors
-    assert re.search(r"plan     fits with .*, micro-batch \d+; steps and hours once the data is read", done.output)
+    assert re.search(
+        r"plan     fits with .*, micro-batch \d+; steps and hours once the data is read",
+        done.output,
+    )
 
 
-def test_many_users_are_submitted_to_by_namespace_and_token(tree: dict[str, Any], told: dict[str, str], tmp_path: Path) -> None:
+def test_many_users_are_submitted_to_by_namespace_and_token(
+    tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+) -> None:
     with kfp_server(multi_user=True, token="secret-of-mine") as server:
         token = tmp_path / "token"
         token.write_text("secret-of-mine\n")
@@ -384,7 +540,12 @@ def test_many_users_are_submitted_to_by_namespace_and_token(tree: dict[str, Any]
         lab = {"endpoint": server.endpoint, "namespace": "team-a", "token_file": str(token)}
         config.write_text(yaml.safe_dump({"current": "lab", "contexts": {"lab": lab}}))
         config.chmod(0o600)
-        done = submit(tree, tmp_path, {**told, "HAGANE_KFP_ENDPOINT": "", "HAGANE_KFP_CONFIG": str(config)}, "--no-plan")
+        done = submit(
+            tree,
+            tmp_path,
+            {**told, "HAGANE_KFP_ENDPOINT": "", "HAGANE_KFP_CONFIG": str(config)},
+            "--no-plan",
+        )
         assert done.exit_code == 0, done.errors
         (run,) = server.runs.values()
         assert server.experiments[run["experiment_id"]]["namespace"] == "team-a"

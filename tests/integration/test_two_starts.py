@@ -1,4 +1,5 @@
-"""Two starts of one name with different specs, a few moments of each kind; tests/crash/test_two_starts.py has twenty."""
+"""Two starts of one name with different specs, a few moments of each kind;
+tests/crash/test_two_starts.py has twenty."""
 
 from pathlib import Path
 

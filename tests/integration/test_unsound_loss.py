@@ -1,4 +1,5 @@
-"""A base model whose embedding of one token is no number, and one conversation that has the token: training must not go on with it."""
+"""A base model whose embedding of one token is no number, and one conversation that has the token:
+training must not go on with it."""
 
 import json
 from pathlib import Path
@@ -17,14 +18,20 @@ RARE = "~"
 def make_model_with_a_bad_token(folder: Path) -> tuple[Path, int]:
     """The model's folder, and the token of RARE, whose embedding is NaN."""
     base = make_model(folder)
-    token = Tokenizer.from_file(str(base / "tokenizer.json")).encode(RARE, add_special_tokens=False).ids[0]
+    token = (
+        Tokenizer.from_file(str(base / "tokenizer.json"))
+        .encode(RARE, add_special_tokens=False)
+        .ids[0]
+    )
     weights = load_file(base / "model.safetensors")
     weights["model.embed_tokens.weight"][token] = torch.nan
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     return base, token
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_its_step_rows_and_last_good_checkpoint(tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_ends_the_run_with_its_step_rows_and_last_good_checkpoint(
+    tmp_path: Path,
+) -> None:
     base, token = make_model_with_a_bad_token(tmp_path / "model")
     train = write_conversations(tmp_path / "train.jsonl", 40, seed=1)
     turns = [{"role": "user", "content": f"{RARE}?"}, {"role": "assistant", "content": "12."}]

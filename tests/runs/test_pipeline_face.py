@@ -1,4 +1,5 @@
-"""The compiled pipeline as the KFP UI has it: the button's parameters, what each step shows, its cache, and how a run ends."""
+"""The compiled pipeline as the KFP UI has it: the button's parameters, what each step shows, its
+cache, and how a run ends."""
 
 import json
 import re
@@ -25,7 +26,7 @@ from kfp import components, local
 root = sys.argv[3]
 local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=f"{root}/runs", enable_caching=True, cache_root=f"{root}/cache")
 components.load_component_from_file(sys.argv[1])(**json.loads(sys.argv[2]))
-"""
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Pressed:
     @property
     def tasks(self) -> set[str]:
         """Those that were started, not taken from the cache."""
-        return set(re.findall(r"Executing task .*?'([a-z-]+)'", re.sub(r"\x1b\[[0-9;]*m", "", self.output)))
+        return set(
+            re.findall(r"Executing task .*?'([a-z-]+)'", re.sub(r"\x1b\[[0-9;]*m", "", self.output))
+        )
 
     def text(self, artifact: str) -> str:
         return (self.folder / artifact).read_text()
@@ -57,9 +60,22 @@ class Ui:
         arguments = json.dumps({"spec": spec, **parameters})
         runs = self.folder / "kfp/runs"
         before = set(runs.glob("*"))
-        command = [sys.executable, "-c", PRESS, str(self.folder / "finetune.yaml"), arguments, str(self.folder / "kfp")]
+        command = [
+            sys.executable,
+            "-c",
+            PRESS,
+            str(self.folder / "finetune.yaml"),
+            arguments,
+            str(self.folder / "kfp"),
+        ]
         # Made anew for each run, as in pods: what counts must be in the store.
-        done = subprocess.run(command, env=environment(self.folder / "work"), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command,
+            env=environment(self.folder / "work"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         (made,) = set(runs.glob("*")) - before
         return Pressed(done.returncode, done.stdout + done.stderr, made)
 
@@ -100,11 +116,14 @@ def test_every_step_shows_its_page_and_its_numbers(first: Pressed) -> None:
         assert not re.search(r"<(script|link|img|iframe)\b|url\(|@import", text), page
         assert page.startswith(("evaluate", "prepare")) or "<svg" in text, page
     numbers = {
-        step: json.loads(first.text(f"{step}/metrics")) for step in ("prepare-dataset", "render-config", "launch-training", "evaluate")
+        step: json.loads(first.text(f"{step}/metrics"))
+        for step in ("prepare-dataset", "render-config", "launch-training", "evaluate")
     }
     assert numbers["prepare-dataset"]["num_conversations"] == 48
     assert numbers["render-config"]["planned_steps"] == 3
-    assert numbers["launch-training"]["held_out_loss"] == pytest.approx(numbers["evaluate"]["tuned_loss"], abs=1e-3)
+    assert numbers["launch-training"]["held_out_loss"] == pytest.approx(
+        numbers["evaluate"]["tuned_loss"], abs=1e-3
+    )
     assert numbers["launch-training"]["tokens_per_second"] > 0
     assert numbers["evaluate"]["tuned_loss"] < numbers["evaluate"]["base_loss"]
 
@@ -117,10 +136,14 @@ def test_the_end_tells_where_everything_is(first: Pressed, ui: Ui) -> None:
     assert f"`{ui.folder}/store/tiny/report/report.html`" in summary
 
 
-def test_the_cache_is_used_only_where_the_folder_it_stands_for_is_there(first: Pressed, ui: Ui) -> None:
+def test_the_cache_is_used_only_where_the_folder_it_stands_for_is_there(
+    first: Pressed, ui: Ui
+) -> None:
     cached = {"prepare-dataset", "render-config"}
     assert cached < first.tasks
-    second = ui.press()  # the first start that sees finished folders: they are not done again, and now the cache knows them
+    # the first start that sees finished folders: they are not done again, and now the cache knows
+    # them
+    second = ui.press()
     assert cached < second.tasks
     third = ui.press()
     assert (third.exit_code, third.tasks & cached) == (0, set())
@@ -131,12 +154,14 @@ def test_the_cache_is_used_only_where_the_folder_it_stands_for_is_there(first: P
     assert store.read_bytes(manifest_key(PLAN))
 
 
-def test_what_is_set_at_the_button_overrides_the_spec_with_the_errors_of_set(ui: Ui, first: Pressed) -> None:
+def test_what_is_set_at_the_button_overrides_the_spec_with_the_errors_of_set(
+    ui: Ui, first: Pressed
+) -> None:
     pressed = ui.press(override_epochs=-1, override_run_name="Other")
     assert pressed.exit_code != 0
     lines = [
-        "override_run_name=Other: name: got 'Other', must be 1 to 50 small letters, digits and hyphens, "
-        "the first a letter, the last no hyphen",
+        "override_run_name=Other: name: got 'Other', must be 1 to 50 small letters, digits and "
+        "hyphens, the first a letter, the last no hyphen",
         "override_epochs=-1: training.epochs: got -1, must be at least 1",
     ]
     summary = pressed.text("end-run/summary")
@@ -145,7 +170,9 @@ def test_what_is_set_at_the_button_overrides_the_spec_with_the_errors_of_set(ui:
     assert sorted(path.name for path in (ui.folder / "store").iterdir()) == [".newest", "tiny"]
 
 
-def test_a_failed_run_tells_what_is_safe_and_another_run_of_its_name_is_left_alone(tmp_path: Path) -> None:
+def test_a_failed_run_tells_what_is_safe_and_another_run_of_its_name_is_left_alone(
+    tmp_path: Path,
+) -> None:
     ui = _ui(tmp_path)
     for weights in (tmp_path / "model").glob("*.safetensors"):
         weights.unlink()
@@ -153,10 +180,18 @@ def test_a_failed_run_tells_what_is_safe_and_another_run_of_its_name_is_left_alo
     assert pressed.exit_code != 0
     assert "holds no weights" in pressed.output
     summary = pressed.text("end-run/summary")
-    assert re.match(r"# Run weak-[0-9]{1,8} failed\n", summary)  # the id that kfp.local makes of a run: a random number below 10^8
-    assert "No checkpoint is committed yet. Started again under this name, it goes on after the last finished step." in summary
+    assert re.match(
+        r"# Run weak-[0-9]{1,8} failed\n", summary
+    )  # the id that kfp.local makes of a run: a random number below 10^8
+    assert (
+        "No checkpoint is committed yet. Started again under this name, it goes on after the "
+        "last finished step."
+    ) in summary
     assert summary.count("| yes |") == 2
     (name,) = [path.name for path in (tmp_path / "store").iterdir()]
     other = ui.press(override_run_name=name, override_epochs=2)
-    assert f"training.epochs: got 2, but run '{name}' was begun with 1; set another name" in other.output
+    assert (
+        f"training.epochs: got 2, but run '{name}' was begun with 1; set another name"
+        in other.output
+    )
     assert "did not come to claim" in other.text("end-run/summary")

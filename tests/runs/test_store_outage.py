@@ -1,4 +1,5 @@
-"""The store goes away in the middle of each step of a run on this machine; see tests/support/outage.py."""
+"""The store goes away in the middle of each step of a run on this machine; see
+tests/support/outage.py."""
 
 import subprocess
 import sys
@@ -25,14 +26,18 @@ def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outage]:
         yield Outage(proxy, tmp_path / "s3")
 
 
-def test_a_store_that_is_away_in_the_middle_of_each_step_costs_only_time(outage: Outage, tmp_path: Path) -> None:
+def test_a_store_that_is_away_in_the_middle_of_each_step_costs_only_time(
+    outage: Outage, tmp_path: Path
+) -> None:
     spec = tiny_spec(tmp_path, store=f"s3://{laptop_store.BUCKET}/outage", zero="auto")
     run = f"s3://{laptop_store.BUCKET}/outage/tiny"
 
     def run_step(step: str) -> StepEnd:
         arguments = ["--spec", str(spec)] if step == "prepare_dataset" else ["--run", run]
         command = [sys.executable, "-W", "ignore", "-m", f"components.{step}", *arguments]
-        done = subprocess.run(command, env=environment(tmp_path / "work"), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment(tmp_path / "work"), capture_output=True, text=True, check=False
+        )
         return StepEnd(done.returncode, done.stdout + done.stderr)
 
     assert_outages_cost_only_time(outage, run, run_step)

@@ -1,4 +1,5 @@
-"""Whole runs from the command line, one for each kind that tests/integration has not: minutes, so `make test-runs` runs them."""
+"""Whole runs from the command line, one for each kind that tests/integration has not: minutes, so
+`make test-runs` runs them."""
 
 import json
 import signal
@@ -22,10 +23,14 @@ from tests.support.s3_server import S3Server
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("architecture", "method"), [("llama", "full"), ("gpt_neox", "lora"), ("gpt_neox", "full")])
+@pytest.mark.parametrize(
+    ("architecture", "method"), [("llama", "full"), ("gpt_neox", "lora"), ("gpt_neox", "full")]
+)
 def test_a_spec_becomes_a_verified_model(architecture: str, method: str, tmp_path: Path) -> None:
     zero = ZERO3 if architecture == "llama" else "auto"
-    assert_run_verified(tiny_spec(tmp_path, architecture=architecture, method=method, zero=zero), tmp_path)
+    assert_run_verified(
+        tiny_spec(tmp_path, architecture=architecture, method=method, zero=zero), tmp_path
+    )
 
 
 def test_a_run_that_holds_nothing_out_is_finished_without_a_gate(tmp_path: Path) -> None:
@@ -41,15 +46,19 @@ def test_a_run_that_holds_nothing_out_is_finished_without_a_gate(tmp_path: Path)
     assert report["answers"][0]["question"] == "What is 12 plus 7?"
 
 
-def test_a_finished_run_is_not_done_again_and_its_s3_store_holds_one_checkpoint_per_epoch(tmp_path: Path, s3_env: S3Server) -> None:
+def test_a_finished_run_is_not_done_again_and_its_s3_store_holds_one_checkpoint_per_epoch(
+    tmp_path: Path, s3_env: S3Server
+) -> None:
     uri = s3_env.fresh_uri()
     spec = tiny_spec(tmp_path, store=uri)
     assert hagane("run", spec, work=tmp_path / "work").exit_code == 0
     store = open_store(f"{uri}/tiny")
     keys = [stored.key for stored in store.list()]
-    assert [key for key in keys if key.startswith("checkpoints/epoch-") and key.endswith("manifest.json")] == [
-        manifest_key(f"checkpoints/epoch-{epoch:04d}") for epoch in range(1, EPOCHS + 1)
-    ]
+    assert [
+        key
+        for key in keys
+        if key.startswith("checkpoints/epoch-") and key.endswith("manifest.json")
+    ] == [manifest_key(f"checkpoints/epoch-{epoch:04d}") for epoch in range(1, EPOCHS + 1)]
     again = hagane("run", spec, work=tmp_path / "work")
     assert again.exit_code == 0
     assert again.output.count("already done") == 6
@@ -62,12 +71,24 @@ def test_a_finished_run_is_not_done_again_and_its_s3_store_holds_one_checkpoint_
 @pytest.mark.parametrize(
     "changes",
     [
-        ["training.epochs=5", "training.global_batch=6", "training.micro_batch=3", "hardware.processes_per_node=1"],
-        ["training.epochs=1", "training.global_batch=8", "training.micro_batch=2", "data.row_tokens=128"],
+        [
+            "training.epochs=5",
+            "training.global_batch=6",
+            "training.micro_batch=3",
+            "hardware.processes_per_node=1",
+        ],
+        [
+            "training.epochs=1",
+            "training.global_batch=8",
+            "training.micro_batch=2",
+            "data.row_tokens=128",
+        ],
     ],
     ids=["one process, five epochs", "two processes, short rows"],
 )
-def test_the_plan_shown_beforehand_is_what_the_trainer_does(changes: list[str], tmp_path: Path) -> None:
+def test_the_plan_shown_beforehand_is_what_the_trainer_does(
+    changes: list[str], tmp_path: Path
+) -> None:
     spec = tiny_spec(tmp_path)
     settings = [word for change in changes for word in ("--set", change)]
     shown = hagane("plan", spec, *settings, "--out", tmp_path / "plan", work=tmp_path / "work")
@@ -82,8 +103,11 @@ def test_the_plan_shown_beforehand_is_what_the_trainer_does(changes: list[str], 
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_killed_run_resumes_and_ends_with_the_losses_of_an_undisturbed_one(method: str, tmp_path: Path) -> None:
-    # The first is committed before the fourth is saved, however slow the uploads, as only two may be unfinished: eight are left to kill in.
+def test_a_killed_run_resumes_and_ends_with_the_losses_of_an_undisturbed_one(
+    method: str, tmp_path: Path
+) -> None:
+    # The first is committed before the fourth is saved, however slow the uploads, as only two may
+    # be unfinished: eight are left to kill in.
     spec = tiny_spec(tmp_path, method=method, epochs=12)
     settings = ["--set", f"store={tmp_path / 'undisturbed'}"]
     train_only(spec, settings, run=str(tmp_path / "undisturbed/tiny"), work=tmp_path / "work")
@@ -91,7 +115,10 @@ def test_a_killed_run_resumes_and_ends_with_the_losses_of_an_undisturbed_one(met
     kill_a_worker_in_epoch_2(arguments, tmp_path)
     done = hagane(*arguments, work=tmp_path / "work")
     assert done.exit_code == 0, done.errors
-    histories = [read_json(LocalStore(tmp_path / store / "tiny"), "checkpoints/history.json") for store in ("undisturbed", "killed")]
+    histories = [
+        read_json(LocalStore(tmp_path / store / "tiny"), "checkpoints/history.json")
+        for store in ("undisturbed", "killed")
+    ]
     assert histories[0]["steps"] == histories[1]["steps"]
     assert histories[0]["epochs"] == histories[1]["epochs"]
     assert "resumed" in done.output
@@ -109,19 +136,32 @@ def train_only(spec: Path, settings: list[str], *, run: str, work: Path) -> None
 
 
 def kill_a_worker_in_epoch_2(arguments: list[Any], folder: Path) -> None:
-    """Starts the run, kills one training process (-9) once epoch 1 is committed, and waits for the failure to be told."""
+    """Starts the run, kills one training process (-9) once epoch 1 is committed, and waits for the
+    failure to be told."""
     command = [*HAGANE, *map(str, arguments)]
-    running = subprocess.Popen(command, env=environment(folder / "work"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command,
+        env=environment(folder / "work"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     committed = folder / "killed/tiny" / manifest_key("checkpoints/epoch-0001")
     while not committed.exists():
         assert running.poll() is None, running.communicate()
         time.sleep(0.02)
-    [torchrun] = [p for p in psutil.Process(running.pid).children(recursive=True) if "torch.distributed.run" in p.cmdline()]
+    [torchrun] = [
+        p
+        for p in psutil.Process(running.pid).children(recursive=True)
+        if "torch.distributed.run" in p.cmdline()
+    ]
     torchrun.children()[-1].send_signal(signal.SIGKILL)
     _, errors = running.communicate()
     assert running.returncode == 1
     assert "was killed by SIGKILL" in errors
-    newest = committed_checkpoints(LocalStore(folder / "killed/tiny"))[-1]  # epoch 2 may have been on its way to the store already
+    newest = committed_checkpoints(LocalStore(folder / "killed/tiny"))[
+        -1
+    ]  # epoch 2 may have been on its way to the store already
     assert newest.epoch is not None
     assert newest.epoch < 12
     assert f"{newest.told} is committed; the same command goes on from there" in errors

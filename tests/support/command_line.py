@@ -20,7 +20,9 @@ class Finished:
     """Lines of stderr."""
 
 
-def hagane(*arguments: str | Path, work: Path, env: dict[str, str] | None = None, stdin: str = "") -> Finished:
+def hagane(
+    *arguments: str | Path, work: Path, env: dict[str, str] | None = None, stdin: str = ""
+) -> Finished:
     """Runs the command line to its end, with scratch files below `work`."""
     done = subprocess.run(
         [*HAGANE, *map(str, arguments)],

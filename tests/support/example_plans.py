@@ -1,10 +1,17 @@
-"""specs/plans/*.yaml, each planned for 5,000 full rows from the model's config alone -> tests/golden/plans.md."""
+"""specs/plans/*.yaml, each planned for 5,000 full rows from the model's config alone ->
+tests/golden/plans.md."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.render_config.planner import NO_DATASET, DatasetFacts, Machine, make_plan, row_tokens_of
+from components.render_config.planner import (
+    NO_DATASET,
+    DatasetFacts,
+    Machine,
+    make_plan,
+    row_tokens_of,
+)
 from components.shared.documents.plan import MemoryTerm, Plan
 from components.shared.errors import HaganeError, SpecError
 from components.shared.spec.file import load_spec
@@ -34,8 +41,13 @@ def planned_examples() -> Iterator[tuple[str, RunSpec, Plan]]:
 
 
 def document() -> str:
-    """Verdict, cautions, what decided, memory and options of each plan; the lines of each refusal."""
-    lines = ["# Plans of the example specs", "", f"For {NUM_ROWS:,} full rows, from config.json alone. Written by `make golden`."]
+    """Verdict, cautions, what decided, memory and options of each plan; the lines of each
+    refusal."""
+    lines = [
+        "# Plans of the example specs",
+        "",
+        f"For {NUM_ROWS:,} full rows, from config.json alone. Written by `make golden`.",
+    ]
     for file in SPECS:
         lines += ["", f"## {file.stem}", ""]
         try:
@@ -50,27 +62,51 @@ def _planned(plan: Plan) -> list[str]:
     lines = [plan.verdict, "", *(f"- caution: {caution}" for caution in plan.cautions)]
     lines += [
         f"- {key}: {plan.reasons[key]}"
-        for key in ("precision", "zero", "steps.micro_batch", "num_trainable", "lora.target_modules")
+        for key in (
+            "precision",
+            "zero",
+            "steps.micro_batch",
+            "num_trainable",
+            "lora.target_modules",
+        )
         if key in plan.reasons
     ]
     if plan.lora is not None:
-        lines.append(f"- targets: {', '.join((*plan.lora.target_modules, *plan.lora.target_parameters))}")
+        lines.append(
+            f"- targets: {', '.join((*plan.lora.target_modules, *plan.lora.target_parameters))}"
+        )
     lines.append(f"- saves: {', '.join(map(str, plan.steps.save_steps))}")
-    lines += ["", "| option, the plan's or with one row per micro-batch | GPU | node | fits | cost |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| option, the plan's or with one row per micro-batch | GPU | node | fits | cost |",
+        "|---|---|---|---|---|",
+    ]
     for each in plan.memory.options:
         fits = "yes" if each.fits else "no"
-        lines.append(f"| {each.zero.name} | {_gib(each.gpu_bytes)} | {_gib(each.host_bytes)} | {fits} | {each.cost} |")
+        lines.append(
+            f"| {each.zero.name} | {_gib(each.gpu_bytes)} | {_gib(each.host_bytes)} | {fits} | "
+            f"{each.cost} |"
+        )
     lines += ["", "| memory of | GiB | formula |", "|---|---|---|"]
-    lines += [f"| {where}: {term.name} | {_gib(term.num_bytes)} | {term.formula} |" for where, term in _terms(plan)]
+    lines += [
+        f"| {where}: {term.name} | {_gib(term.num_bytes)} | {term.formula} |"
+        for where, term in _terms(plan)
+    ]
     if plan.memory.transient:
         lines += ["", "| node at times, the largest counts | GiB | formula |", "|---|---|---|"]
-        lines += [f"| {term.name} | {_gib(term.num_bytes)} | {term.formula} |" for term in plan.memory.transient]
+        lines += [
+            f"| {term.name} | {_gib(term.num_bytes)} | {term.formula} |"
+            for term in plan.memory.transient
+        ]
     return lines
 
 
 def _terms(plan: Plan) -> list[tuple[str, MemoryTerm]]:
     assert plan.memory is not None
-    return [*(("GPU", term) for term in plan.memory.gpu), *(("node", term) for term in plan.memory.host)]
+    return [
+        *(("GPU", term) for term in plan.memory.gpu),
+        *(("node", term) for term in plan.memory.host),
+    ]
 
 
 def _gib(num_bytes: int) -> str:

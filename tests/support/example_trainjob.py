@@ -1,4 +1,5 @@
-"""One run on spot nodes behind a queue -> tests/golden/trainjob.yaml, the TrainJob that the launcher would send."""
+"""One run on spot nodes behind a queue -> tests/golden/trainjob.yaml, the TrainJob that the
+launcher would send."""
 
 import json
 from typing import Any
@@ -20,10 +21,18 @@ def example_trainjob(name: str, **fields: Any) -> dict[str, Any]:
     base, given = JOBS[name]
     kept = {key: value for key, value in given.items() if key not in NO_PLACE}
     overrides = {"backend": "trainjob", "store": "s3://bucket/runs", **kept, **fields}
-    spec = load_spec(ROOT / "specs" / "plans" / f"{base}.yaml", [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
+    spec = load_spec(
+        ROOT / "specs" / "plans" / f"{base}.yaml",
+        [f"{key}={json.dumps(value)}" for key, value in overrides.items()],
+    )
     return json.loads(json.dumps(trainjob(spec, plan_example(spec))))
 
 
 def trainjob_text() -> str:
-    head = "# Of example_jobs' spot-in-a-queue. Written by `make golden`; the launcher adds the image and its lease.\n"
-    return head + yaml.safe_dump(example_trainjob("spot-in-a-queue", **{"cluster.user": "mika"}), sort_keys=False)
+    head = (
+        "# Of example_jobs' spot-in-a-queue. Written by `make golden`; the launcher adds the image "
+        "and its lease.\n"
+    )
+    return head + yaml.safe_dump(
+        example_trainjob("spot-in-a-queue", **{"cluster.user": "mika"}), sort_keys=False
+    )

@@ -1,6 +1,7 @@
 """A way to the S3 server on which answers get lost, bodies break off and bits flip.
 
-No real network can be told to fail at a chosen request, so this HTTP proxy stands in for one; the server behind it is real.
+No real network can be told to fail at a chosen request, so this HTTP proxy stands in for one; the
+server behind it is real.
 """
 
 import http.client
@@ -14,19 +15,45 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["lose_answer", "cut_answer", "flip_request_bit", "reset_request", "stall", "busy", "expired", "no_bucket"]
+Fault = Literal[
+    "lose_answer",
+    "cut_answer",
+    "flip_request_bit",
+    "reset_request",
+    "stall",
+    "busy",
+    "expired",
+    "no_bucket",
+]
 ANSWERS = {
-    "busy": (503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"),
-    "expired": (400, b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"),
-    "no_bucket": (404, b"<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>"),
+    "busy": (
+        503,
+        b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
+    ),
+    "expired": (
+        400,
+        (
+            b"<Error><Code>ExpiredToken</Code><Message>The provided token has "
+            b"expired.</Message></Error>"
+        ),
+    ),
+    "no_bucket": (
+        404,
+        (
+            b"<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not "
+            b"exist</Message></Error>"
+        ),
+    ),
 }
 STALL_S = 30.0
 SIGN_OF_LIFE = ".writer-"
-"""In the path of what `hagane run` asks every 20 s to hold its run: not counted, as it is no request of a step."""
+"""In the path of what `hagane run` asks every 20 s to hold its run: not counted, as it is no
+request of a step."""
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Passes requests on to `endpoint`; a request of a method with faults left meets the first of them."""
+    """Passes requests on to `endpoint`; a request of a method with faults left meets the first of
+    them."""
 
     daemon_threads = True
 
@@ -61,7 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
         num_bytes = int(self.headers.get("Content-Length") or 0)
         if fault == "reset_request":
             self.rfile.read(num_bytes // 2)
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close sends RST, socket(7)
+            self.connection.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )  # close sends RST, socket(7)
             self.connection.close()
             self.close_connection = True
             return
@@ -85,15 +114,20 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.answer(response.status, response.getheaders(), content, cut=fault == "cut_answer")
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on  # noqa: N815  http.server's names
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on  # noqa: N815 - http.server's names
 
-    def answer(self, status: int, headers: list[tuple[str, str]], content: bytes, *, cut: bool = False) -> None:
+    def answer(
+        self, status: int, headers: list[tuple[str, str]], content: bytes, *, cut: bool = False
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers:
             if name not in ("Transfer-Encoding", "Connection", "Content-Length"):
                 self.send_header(name, value)
         lengths = [value for name, value in headers if name == "Content-Length"]
-        self.send_header("Content-Length", lengths[0] if lengths and self.command == "HEAD" else str(len(content)))
+        self.send_header(
+            "Content-Length",
+            lengths[0] if lengths and self.command == "HEAD" else str(len(content)),
+        )
         self.end_headers()
         self.wfile.write(content[: len(content) // 2] if cut else content)
         self.close_connection = cut

@@ -1,8 +1,9 @@
-"""`python -m tests.support.field_lists`: the published API packages of the training operator, Trainer and KServe -> tests/data/fields/*.json,
-what fields each version of a kind of object has.
+"""`python -m tests.support.field_lists`: the published API packages of the training operator,
+Trainer and KServe -> tests/data/fields/*.json, what fields each version of a kind of object has.
 
-Types of Kubernetes itself are leaves: tests/support/schemas.py has them checked as a pod's. The packages are fetched by pip into a folder of
-their own and imported there, each in a process for itself, so that nothing of them is installed.
+Types of Kubernetes itself are leaves: tests/support/schemas.py has them checked as a pod's. The
+packages are fetched by pip into a folder of their own and imported there, each in a process for
+itself, so that nothing of them is installed.
 """
 
 import json
@@ -14,13 +15,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-FIELDS = Path(__file__).parent / "data" / "fields"
+FIELDS = Path(__file__).parents[1] / "data" / "fields"
 VERSIONS = {
     "kubeflow-training": ("1.9.0", "1.9.4"),
     "kubeflow-trainer-api": ("2.2.0", "2.2.1", "2.3.0"),
     "kserve": ("0.21.0",),
 }
-"""Package -> versions that docs/cluster.md and docs/result.md name: the oldest and newest of each."""
+"""Package -> versions that docs/cluster.md and docs/result.md name: the oldest and newest of
+each."""
 ROOTS = {
     "kubeflow-training": {"PyTorchJob": "KubeflowOrgV1PyTorchJob"},
     "kubeflow-trainer-api": {
@@ -86,7 +88,7 @@ def collect(name):
 for root in roots:
     collect(root)
 print(json.dumps(types, sort_keys=True, indent=1))
-"""
+"""  # noqa: E501
 
 
 def main() -> None:
@@ -113,7 +115,8 @@ def fields_of(package: str, version: str) -> dict[str, dict[str, str]]:
 
 
 def unknown_fields(manifest: dict[str, Any], version: str) -> list[str]:
-    """A line for each field that this version of the manifest's kind does not have, or has as another type."""
+    """A line for each field that this version of the manifest's kind does not have, or has as
+    another type."""
     package = PACKAGE_OF[manifest["kind"]]
     types = fields_of(package, version)
     return _unknown(manifest, ROOTS[package][manifest["kind"]], types, "")
@@ -123,9 +126,17 @@ def _unknown(value: Any, kind: str, types: dict[str, dict[str, str]], where: str
     if kind.startswith("[]"):
         each_of = value if isinstance(value, list) else []
         wrong = [] if isinstance(value, list) else [f"{where}: must be a list"]
-        return wrong + [line for number, each in enumerate(each_of) for line in _unknown(each, kind[2:], types, f"{where}.{number}")]
+        return wrong + [
+            line
+            for number, each in enumerate(each_of)
+            for line in _unknown(each, kind[2:], types, f"{where}.{number}")
+        ]
     if kind.startswith("{}"):
-        return [line for key, each in value.items() for line in _unknown(each, kind[2:], types, f"{where}.{key}")]
+        return [
+            line
+            for key, each in value.items()
+            for line in _unknown(each, kind[2:], types, f"{where}.{key}")
+        ]
     if kind in ("string", "integer", "boolean"):
         expected = {"string": str, "integer": int, "boolean": bool}[kind]
         fits = isinstance(value, expected) and (kind == "boolean" or not isinstance(value, bool))

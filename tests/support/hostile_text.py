@@ -1,4 +1,5 @@
-"""A seed -> a damaged document: every kind of node, key and scalar replaced, removed, doubled, renamed, wrapped or nested; then bytes."""
+"""A seed -> a damaged document: every kind of node, key and scalar replaced, removed, doubled,
+renamed, wrapped or nested; then bytes."""
 
 import json
 import random
@@ -28,25 +29,150 @@ SCALARS: tuple[Any, ...] = (
         "a\\b",
         "{{ 7*7 }}",
     ),
-    *(0, -1, 1, 2**31, 2**63, 2**64, 10**39, -(10**39), 1.5, 1e308, -1e308, 5e-324, True, False, None),
+    *(
+        0,
+        -1,
+        1,
+        2**31,
+        2**63,
+        2**64,
+        10**39,
+        -(10**39),
+        1.5,
+        1e308,
+        -1e308,
+        5e-324,
+        True,
+        False,
+        None,
+    ),
     *([], {}, [[]], [None], {"": None}, {"a": {"b": {"c": 1}}}, [1, "a", None, {}]),
 )
 RAWS = (
-    *("2024-13-45", "2024-02-30", "2024-01-01", "12:30:99", "190:20:30", "0o17", "017", "0b1", "0b_", "0x_", "0x1F", "1_000", "_", "+_"),
-    *(".inf", "-.inf", ".nan", "1e999", "1.0e+999", "9" * 5000, "0x" + "f" * 5000, "1" * 39, "yes", "no", "on", "off", "~", "=", "<<", "-"),
-    *("!!bool maybe", "!!timestamp soon", "!!binary /w==", "!!python/object/apply:os.system [true]", "!!set {a}", "!x y", "! z", "!!int x"),
-    *("&a [*a]", "&a {k: *a}", "*missing", "&b x", '"\\ud800"', '"\\U00110000"', '"\\x00"', '"\\e[2J"', "'", '"', "|\n  a\n  b", ">-\n  c"),
-    *("{a: 1, a: 2}", "{? [a]: b}", "{[a, b]: c}", "{2024-01-01: d}", "{null: 1, 1: 2, true: 3}", "{<<: 5}", "{<<: {a: 1}}"),
+    *(
+        "2024-13-45",
+        "2024-02-30",
+        "2024-01-01",
+        "12:30:99",
+        "190:20:30",
+        "0o17",
+        "017",
+        "0b1",
+        "0b_",
+        "0x_",
+        "0x1F",
+        "1_000",
+        "_",
+        "+_",
+    ),
+    *(
+        ".inf",
+        "-.inf",
+        ".nan",
+        "1e999",
+        "1.0e+999",
+        "9" * 5000,
+        "0x" + "f" * 5000,
+        "1" * 39,
+        "yes",
+        "no",
+        "on",
+        "off",
+        "~",
+        "=",
+        "<<",
+        "-",
+    ),
+    *(
+        "!!bool maybe",
+        "!!timestamp soon",
+        "!!binary /w==",
+        "!!python/object/apply:os.system [true]",
+        "!!set {a}",
+        "!x y",
+        "! z",
+        "!!int x",
+    ),
+    *(
+        "&a [*a]",
+        "&a {k: *a}",
+        "*missing",
+        "&b x",
+        '"\\ud800"',
+        '"\\U00110000"',
+        '"\\x00"',
+        '"\\e[2J"',
+        "'",
+        '"',
+        "|\n  a\n  b",
+        ">-\n  c",
+    ),
+    *(
+        "{a: 1, a: 2}",
+        "{? [a]: b}",
+        "{[a, b]: c}",
+        "{2024-01-01: d}",
+        "{null: 1, 1: 2, true: 3}",
+        "{<<: 5}",
+        "{<<: {a: 1}}",
+    ),
     *("{<<: [1, 2]}", "@x", "`x`", "%x", "# only a comment", "--- a", "...", "\t", "- - -", "? "),
-    *("[" * 60 + "]" * 60, "{a: " * 60 + "1" + "}" * 60, "[" * 300, "[&c [1,2,3],*c,*c]", "a\x00b", "a\x1bb", "\ufeff", "\u2028"),
+    *(
+        "[" * 60 + "]" * 60,
+        "{a: " * 60 + "1" + "}" * 60,
+        "[" * 300,
+        "[&c [1,2,3],*c,*c]",
+        "a\x00b",
+        "a\x1bb",
+        "\ufeff",
+        "\u2028",
+    ),
     *("[" + "x," * 3000 + "]", "{" + ",".join(f"k{n}: 1" for n in range(200)) + "}"),
 )
-LETTERS = ("", "\x00", "\n", "\t", ":", "{", "}", "[", "]", "&a ", "*a", "!", "!!", "- ", "? ", "#", "%", "'", '"', "|", "\ud800")
-KEYS = ("", "x", "epoch", "Name", "a.b", "\x1b[31m", "aws_secret_access_key", "k" * 300, "<<", "0", "true", "日本", "__class__", "__init__")
+LETTERS = (
+    "",
+    "\x00",
+    "\n",
+    "\t",
+    ":",
+    "{",
+    "}",
+    "[",
+    "]",
+    "&a ",
+    "*a",
+    "!",
+    "!!",
+    "- ",
+    "? ",
+    "#",
+    "%",
+    "'",
+    '"',
+    "|",
+    "\ud800",
+)
+KEYS = (
+    "",
+    "x",
+    "epoch",
+    "Name",
+    "a.b",
+    "\x1b[31m",
+    "aws_secret_access_key",
+    "k" * 300,
+    "<<",
+    "0",
+    "true",
+    "日本",
+    "__class__",
+    "__init__",
+)
 
 
 def damaged(tree: Any, chance: random.Random) -> str:
-    """The tree as YAML after one to three changes to its nodes, and in a third of all cases one to its letters."""
+    """The tree as YAML after one to three changes to its nodes, and in a third of all cases one to
+    its letters."""
     for _ in range(chance.randint(1, 3)):
         tree = _changed(tree, chance)
     text = _document(tree)
@@ -54,7 +180,8 @@ def damaged(tree: Any, chance: random.Random) -> str:
 
 
 def damaged_override(tree: Any, chance: random.Random) -> str:
-    """An `a.b=value`, of a field that the tree has or of none, with a value that it may have or may not."""
+    """An `a.b=value`, of a field that the tree has or of none, with a value that it may have or may
+    not."""
     dotted = ".".join(map(str, chance.choice(_places(tree))))
     name = chance.choice((dotted, dotted, f"{dotted}.{chance.choice(KEYS)}", chance.choice(KEYS)))
     text = f"{name}={_flow(_hostile(chance))}"
@@ -93,7 +220,13 @@ def _changed(tree: Any, chance: random.Random) -> Any:
 
 
 def _places(tree: Any, at: Path = ()) -> list[Path]:
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    items = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
     return [at, *(place for key, item in items for place in _places(item, (*at, key)))]
 
 
@@ -102,8 +235,14 @@ def _replaced(tree: Any, place: Path, change: Callable[[Any], Any]) -> Any:
         return change(tree)
     key, *rest = place
     if isinstance(tree, dict):
-        return {each: _replaced(item, tuple(rest), change) if each == key else item for each, item in tree.items()}
-    return [_replaced(item, tuple(rest), change) if index == key else item for index, item in enumerate(tree)]
+        return {
+            each: _replaced(item, tuple(rest), change) if each == key else item
+            for each, item in tree.items()
+        }
+    return [
+        _replaced(item, tuple(rest), change) if index == key else item
+        for index, item in enumerate(tree)
+    ]
 
 
 def _nested(node: Any, depth: int) -> Any:

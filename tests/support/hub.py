@@ -39,17 +39,29 @@ class _Hub(BaseHTTPRequestHandler):
             known = name in ("main", "v1")
             body = {"id": "org/tiny", "sha": COMMIT, "siblings": []}
             return self._send(
-                200 if known else 404, json.dumps(body).encode(), with_body, {} if known else {"X-Error-Code": "RevisionNotFound"}
+                200 if known else 404,
+                json.dumps(body).encode(),
+                with_body,
+                {} if known else {"X-Error-Code": "RevisionNotFound"},
             )
         if "/tree/" in path:
-            tree = [{"type": "file", "path": file, "size": len(content), "oid": _etag(content)} for file, content in self.files.items()]
+            tree = [
+                {"type": "file", "path": file, "size": len(content), "oid": _etag(content)}
+                for file, content in self.files.items()
+            ]
             return self._send(200, json.dumps(tree).encode(), with_body, {})
         content = self.files[path.partition("/resolve/")[2].partition("/")[2]]
-        return self._send(200, content, with_body, {"X-Repo-Commit": COMMIT, "ETag": f'"{_etag(content)}"'})
+        return self._send(
+            200, content, with_body, {"X-Repo-Commit": COMMIT, "ETag": f'"{_etag(content)}"'}
+        )
 
     def _send(self, status: int, body: bytes, with_body: bool, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for key, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+        for key, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            **headers,
+        }.items():
             self.send_header(key, value)
         self.end_headers()
         if with_body:
@@ -64,15 +76,22 @@ def _etag(content: bytes) -> str:
 
 
 @contextmanager
-def serve_hub(files: Mapping[str, bytes], *, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every repository, model or data set, has these files inside the block; owners such as `gated` are refused."""
+def serve_hub(
+    files: Mapping[str, bytes], *, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Every repository, model or data set, has these files inside the block; owners such as `gated`
+    are refused."""
     handler = type("Hub", (_Hub,), {"files": files})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}",
+    )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     yield
     server.shutdown()

@@ -1,4 +1,5 @@
-"""What a real server of Kubeflow Pipelines answered: tests/data/kfp_answers, told about in its README.md."""
+"""What a real server of Kubeflow Pipelines answered: tests/data/kfp_answers, told about in its
+README.md."""
 
 import json
 from pathlib import Path
@@ -18,7 +19,11 @@ def keep_run(server: KfpServer, name: str) -> str:
     """The stand-in has the recorded run, with its pipeline and experiment. Returns the run's id."""
     run = recorded(name)
     pipeline_id = run["pipeline_version_reference"]["pipeline_id"]
-    server.pipelines[pipeline_id] = {"pipeline_id": pipeline_id, "name": "hagane-finetune", "display_name": "hagane"}
+    server.pipelines[pipeline_id] = {
+        "pipeline_id": pipeline_id,
+        "name": "hagane-finetune",
+        "display_name": "hagane",
+    }
     experiment = {"experiment_id": run["experiment_id"], "display_name": "hagane", "namespace": ""}
     server.experiments[run["experiment_id"]] = experiment
     server.runs[run["run_id"]] = run

@@ -2,7 +2,14 @@
 
 from typing import Literal
 
-from components.shared.documents.plan import CheckpointPlan, LoraPlan, ModelPlan, Plan, StepPlan, ZeroPlan
+from components.shared.documents.plan import (
+    CheckpointPlan,
+    LoraPlan,
+    ModelPlan,
+    Plan,
+    StepPlan,
+    ZeroPlan,
+)
 from components.shared.spec.run_spec import RunSpec
 
 TARGETS = {
@@ -26,7 +33,12 @@ def make_plan(
     training = spec.training
     steps_per_epoch = -(-num_rows // training.global_batch)
     save_steps = tuple(steps_per_epoch * epoch for epoch in range(1, training.epochs + 1))
-    lora = LoraPlan(rank=spec.lora.rank, alpha=spec.lora.alpha, dropout=spec.lora.dropout, target_modules=TARGETS[architecture])
+    lora = LoraPlan(
+        rank=spec.lora.rank,
+        alpha=spec.lora.alpha,
+        dropout=spec.lora.dropout,
+        target_modules=TARGETS[architecture],
+    )
     bytes_each = 16 * num_trainable
     micro_batch = 1 if training.micro_batch == "auto" else training.micro_batch
     return Plan(

@@ -1,7 +1,8 @@
-"""A store that goes away in the middle of each step of a run and comes back, whoever runs the steps.
+"""A store that goes away in the middle of each step of a run and comes back, whoever runs the
+steps.
 
-The server is really stopped, at a chosen request of the step, and started again. HAGANE_TEST_OUTAGE_S: for how long, 15 s unless set;
-180 takes 20 minutes.
+The server is really stopped, at a chosen request of the step, and started again.
+HAGANE_TEST_OUTAGE_S: for how long, 15 s unless set; 180 takes 20 minutes.
 """
 
 import os
@@ -18,8 +19,16 @@ from laptop import store as laptop_store
 from tests.support.faulty_proxy import FaultyProxy
 
 OUTAGE_S = float(os.environ.get("HAGANE_TEST_OUTAGE_S", "15"))
-STEPS = {"prepare_dataset": 6, "render_config": 5, "launch_training": 25, "export_adapter": 8, "evaluate": 8, "write_report": 8}
-"""Step -> at which of its requests the store goes away: after it has begun, before it has published."""
+STEPS = {
+    "prepare_dataset": 6,
+    "render_config": 5,
+    "launch_training": 25,
+    "export_adapter": 8,
+    "evaluate": 8,
+    "write_report": 8,
+}
+"""Step -> at which of its requests the store goes away: after it has begun, before it has
+published."""
 
 
 class Outage:
@@ -62,15 +71,25 @@ class StepEnd:
     log: str
 
 
-def assert_outages_cost_only_time(outage: Outage, run: str, run_step: Callable[[str], StepEnd]) -> None:
-    """Every step, run by `run_step`, ends green though its store goes away in the middle of it; then the run is finished."""
+def assert_outages_cost_only_time(
+    outage: Outage, run: str, run_step: Callable[[str], StepEnd]
+) -> None:
+    """Every step, run by `run_step`, ends green though its store goes away in the middle of it;
+    then the run is finished."""
     for step, request in STEPS.items():
         outage.arm(request)
         begun = time.monotonic()
         end = run_step(step)
         assert outage.has_been(), f"{step} made fewer than {request} requests: {end.log[-3000:]}"
-        waited = [line for line in end.log.splitlines() if "event=waiting component" in line or "upload_retry" in line]
-        print(f"{step}: exit code {end.exit_code}, {time.monotonic() - begun:.0f} s, {len(waited)} lines of waiting")
+        waited = [
+            line
+            for line in end.log.splitlines()
+            if "event=waiting component" in line or "upload_retry" in line
+        ]
+        print(
+            f"{step}: exit code {end.exit_code}, {time.monotonic() - begun:.0f} s, {len(waited)} "
+            "lines of waiting"
+        )
         print("\n".join(waited[:1] + waited[-1:]), flush=True)
         assert end.exit_code == 0, end.log[-3000:]
         assert waited, end.log[-3000:]

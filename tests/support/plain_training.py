@@ -1,4 +1,5 @@
-"""The reference: what training means, in plain torch. No Trainer, no DeepSpeed, no packing: each conversation is a forward pass alone.
+"""The reference: what training means, in plain torch. No Trainer, no DeepSpeed, no packing: each
+conversation is a forward pass alone.
 
 It reads what a run's first two steps wrote, dataset/ and plan/, and repeats the third in fp32.
 """
@@ -33,7 +34,9 @@ def train_plainly(run: Path, base: Path, training: TrainingSpec) -> PlainHistory
     """The losses that training of this run must have."""
     planned = Plan.model_validate_json((run / "plan/plan.json").read_bytes()).steps
     model = load(run, base, training)
-    rows, held_out = (pq.read_table(run / f"dataset/{name}.parquet").to_pylist() for name in ("train", "held_out"))
+    rows, held_out = (
+        pq.read_table(run / f"dataset/{name}.parquet").to_pylist() for name in ("train", "held_out")
+    )
     optimizer = adamw(model, training)
     steps, losses = list[dict[str, float]](), [mean_loss(model, held_out)]
     for epoch in range(ceil(planned.total_steps / planned.steps_per_epoch)):
@@ -50,22 +53,39 @@ def load(run: Path, base: Path, training: TrainingSpec) -> Any:
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     set_seed(training.seed)
     lora = run / "plan/lora.json"
-    return get_peft_model(model, LoraConfig(**json.loads(lora.read_bytes()))) if lora.exists() else model
+    return (
+        get_peft_model(model, LoraConfig(**json.loads(lora.read_bytes())))
+        if lora.exists()
+        else model
+    )
 
 
 def adamw(model: Any, training: TrainingSpec) -> torch.optim.AdamW:
     """Two groups: matrices decay, vectors and what is named a bias do not."""
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    matrices = [weight for name, weight in trained if weight.dim() > 1 and "bias" not in name and "A_log" not in name]
+    matrices = [
+        weight
+        for name, weight in trained
+        if weight.dim() > 1 and "bias" not in name and "A_log" not in name
+    ]
     rest = [weight for _, weight in trained if not any(weight is each for each in matrices)]
     return torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": training.weight_decay}, {"params": rest, "weight_decay": 0.0}], lr=training.lr_peak
+        [
+            {"params": matrices, "weight_decay": training.weight_decay},
+            {"params": rest, "weight_decay": 0.0},
+        ],
+        lr=training.lr_peak,
     )
 
 
-def batches_of(epoch: int, rows: list[Row], planned: StepPlan, training: TrainingSpec) -> Iterator[list[Row]]:
-    """The rows of each optimizer step: shuffled anew for each epoch, dealt out so that all processes have equally many."""
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(training.seed + epoch)).tolist()
+def batches_of(
+    epoch: int, rows: list[Row], planned: StepPlan, training: TrainingSpec
+) -> Iterator[list[Row]]:
+    """The rows of each optimizer step: shuffled anew for each epoch, dealt out so that all
+    processes have equally many."""
+    order = torch.randperm(
+        len(rows), generator=torch.Generator().manual_seed(training.seed + epoch)
+    ).tolist()
     at_once = planned.micro_batch * planned.num_processes
     if training.drop_last:
         order = order[: len(order) // at_once * at_once]
@@ -87,7 +107,9 @@ def share_of_peak(num_done: int, planned: StepPlan, training: TrainingSpec) -> f
         return least + (1 - least) * falling(max(0, num_done - (total - decay)) / decay)
     if training.lr_schedule == "cosine_with_min_lr":
         return least + (1 - least) * falling(progress)
-    return {"cosine": falling(progress), "linear": 1 - progress, "constant_with_warmup": 1.0}[training.lr_schedule]
+    return {"cosine": falling(progress), "linear": 1 - progress, "constant_with_warmup": 1.0}[
+        training.lr_schedule
+    ]
 
 
 def falling(progress: float) -> float:
@@ -95,7 +117,9 @@ def falling(progress: float) -> float:
     return (1 + cos(pi * progress)) / 2
 
 
-def step(model: Any, optimizer: torch.optim.AdamW, rows: list[Row], lr: float, training: TrainingSpec) -> dict[str, float]:
+def step(
+    model: Any, optimizer: torch.optim.AdamW, rows: list[Row], lr: float, training: TrainingSpec
+) -> dict[str, float]:
     """One update by the mean loss over all trained tokens of the rows."""
     loss_sum, num_tokens = loss_of(model, rows, training.label_smoothing)
     (loss_sum / num_tokens).backward()
@@ -104,7 +128,12 @@ def step(model: Any, optimizer: torch.optim.AdamW, rows: list[Row], lr: float, t
         group["lr"] = lr
     optimizer.step()
     optimizer.zero_grad()
-    return {"loss": float(loss_sum.detach()) / num_tokens, "lr": lr, "grad_norm": float(norm), "trained_tokens": num_tokens}
+    return {
+        "loss": float(loss_sum.detach()) / num_tokens,
+        "lr": lr,
+        "grad_norm": float(norm),
+        "trained_tokens": num_tokens,
+    }
 
 
 @torch.no_grad()
@@ -129,4 +158,7 @@ def conversations_of(row: Row) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Tokens and labels of each conversation of a packed row."""
     ends = torch.tensor(row["lengths"]).cumsum(0).tolist()
     for end, length in zip(ends, row["lengths"], strict=True):
-        yield torch.tensor(row["input_ids"][end - length : end]), torch.tensor(row["labels"][end - length : end])
+        yield (
+            torch.tensor(row["input_ids"][end - length : end]),
+            torch.tensor(row["labels"][end - length : end]),
+        )

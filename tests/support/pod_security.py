@@ -1,7 +1,8 @@
 """A pod -> what of it Kubernetes' Pod Security Standard `restricted` forbids.
 
-https://kubernetes.io/docs/concepts/security/pod-security-standards/, the fields of Baseline and Restricted for Linux as of v1.34. A
-program, because the Kubernetes at hand for tests has no Pod Security admission (it came with 1.22).
+https://kubernetes.io/docs/concepts/security/pod-security-standards/, the fields of Baseline and
+Restricted for Linux as of v1.34. A program, because the Kubernetes at hand for tests has no Pod
+Security admission (it came with 1.22).
 """
 
 from collections.abc import Iterator
@@ -9,11 +10,30 @@ from typing import Any
 
 Fields = dict[str, Any]
 VOLUMES = {
-    *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"),
+    *(
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    ),
 }
 SYSCTLS = {
-    *("kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start", "net.ipv4.tcp_syncookies"),
-    *("net.ipv4.ping_group_range", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout"),
+    *(
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.tcp_syncookies",
+    ),
+    *(
+        "net.ipv4.ping_group_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_fin_timeout",
+    ),
     *("net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes"),
 }
 SELINUX_TYPES = {"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
@@ -21,7 +41,10 @@ SELINUX_TYPES = {"", "container_t", "container_init_t", "container_kvm_t", "cont
 
 def restricted_problems(pod: Fields) -> list[str]:
     """One line for each field of a pod's spec that the standard forbids, or misses."""
-    return [*_of_the_pod(pod), *(line for container in _containers(pod) for line in _of_a_container(pod, container))]
+    return [
+        *_of_the_pod(pod),
+        *(line for container in _containers(pod) for line in _of_a_container(pod, container)),
+    ]
 
 
 def _of_the_pod(pod: Fields) -> Iterator[str]:
@@ -39,7 +62,11 @@ def _of_the_pod(pod: Fields) -> Iterator[str]:
 
 
 def _of_a_container(pod: Fields, container: Fields) -> Iterator[str]:
-    name, context, of_pod = container["name"], container.get("securityContext", {}), pod.get("securityContext", {})
+    name, context, of_pod = (
+        container["name"],
+        container.get("securityContext", {}),
+        pod.get("securityContext", {}),
+    )
     yield from _of_a_context(name, context)
     if context.get("privileged"):
         yield f"{name}: privileged"
@@ -56,7 +83,10 @@ def _of_a_container(pod: Fields, container: Fields) -> Iterator[str]:
         yield f"{name}: hostPort"
     if context.get("runAsNonRoot", of_pod.get("runAsNonRoot")) is not True:
         yield f"{name}: runAsNonRoot is not true"
-    if context.get("seccompProfile", of_pod.get("seccompProfile", {})).get("type") not in ("RuntimeDefault", "Localhost"):
+    if context.get("seccompProfile", of_pod.get("seccompProfile", {})).get("type") not in (
+        "RuntimeDefault",
+        "Localhost",
+    ):
         yield f"{name}: seccompProfile is not RuntimeDefault"
 
 
@@ -73,4 +103,8 @@ def _of_a_context(name: str, context: Fields) -> Iterator[str]:
 
 
 def _containers(pod: Fields) -> list[Fields]:
-    return [container for kind in ("initContainers", "containers", "ephemeralContainers") for container in pod.get(kind, [])]
+    return [
+        container
+        for kind in ("initContainers", "containers", "ephemeralContainers")
+        for container in pod.get(kind, [])
+    ]

@@ -1,4 +1,5 @@
-"""A tiny run prepared, planned and trained as a user calls the steps, beside what the reference makes of it."""
+"""A tiny run prepared, planned and trained as a user calls the steps, beside what the reference
+makes of it."""
 
 import json
 import subprocess
@@ -24,10 +25,13 @@ class Differences:
     epoch_loss: float
 
     def __le__(self, allowed: "Differences") -> bool:
-        return all(getattr(self, field.name) <= getattr(allowed, field.name) for field in fields(self))
+        return all(
+            getattr(self, field.name) <= getattr(allowed, field.name) for field in fields(self)
+        )
 
 
-# fp32 on both sides: only the order of sums differs. Measured: 7e-7 in losses near 6, 2e-6 in norms near 2.
+# fp32 on both sides: only the order of sums differs. Measured: 7e-7 in losses near 6, 2e-6 in norms
+# near 2.
 ALL_CLOSE = Differences(loss=5e-6, grad_norm=2e-5, lr=1e-12, held_out=5e-6, epoch_loss=5e-6)
 
 
@@ -44,19 +48,34 @@ class Compared:
     @property
     def differences(self) -> Differences:
         steps = list(zip(self.history["steps"], self.plain.steps, strict=True))
-        largest = {name: max(abs(made[name] - plain[name]) for made, plain in steps) for name in ("loss", "lr", "grad_norm")}
-        held_out = [self.history["start_held_out_loss"], *(epoch["held_out_loss"] for epoch in self.history["epochs"])]
+        largest = {
+            name: max(abs(made[name] - plain[name]) for made, plain in steps)
+            for name in ("loss", "lr", "grad_norm")
+        }
+        held_out = [
+            self.history["start_held_out_loss"],
+            *(epoch["held_out_loss"] for epoch in self.history["epochs"]),
+        ]
         return Differences(
-            held_out=max(abs(made - plain) for made, plain in zip(held_out, self.plain.held_out, strict=True)),
-            epoch_loss=max(abs(epoch["loss"] - self._plain_epoch(epoch)) for epoch in self.history["epochs"]),
+            held_out=max(
+                abs(made - plain) for made, plain in zip(held_out, self.plain.held_out, strict=True)
+            ),
+            epoch_loss=max(
+                abs(epoch["loss"] - self._plain_epoch(epoch)) for epoch in self.history["epochs"]
+            ),
             **largest,
         )
 
     def _plain_epoch(self, epoch: dict[str, Any]) -> float:
         """Mean loss per trained token over the epoch's steps."""
-        first = max((each["step"] for each in self.history["epochs"] if each["epoch"] < epoch["epoch"]), default=0)
+        first = max(
+            (each["step"] for each in self.history["epochs"] if each["epoch"] < epoch["epoch"]),
+            default=0,
+        )
         steps = self.plain.steps[first : epoch["step"]]
-        return sum(step["loss"] * step["trained_tokens"] for step in steps) / sum(step["trained_tokens"] for step in steps)
+        return sum(step["loss"] * step["trained_tokens"] for step in steps) / sum(
+            step["trained_tokens"] for step in steps
+        )
 
 
 def compare(
@@ -68,7 +87,8 @@ def compare(
     config: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Compared:
-    """13 rows, two epochs of global batch 6 unless `settings`, sections of the spec, say otherwise; `config` goes into config.json."""
+    """13 rows, two epochs of global batch 6 unless `settings`, sections of the spec, say otherwise;
+    `config` goes into config.json."""
     base = make_model(folder / "model", architecture=architecture, **(config or {}))
     spec = {
         "name": "tiny",
@@ -81,17 +101,34 @@ def compare(
             **settings.pop("data", {}),
         },
         "training": {
-            "method": "full", "epochs": 2, "global_batch": 6, "micro_batch": 1, "lr_peak": 0.005, "seed": 3, "weight_decay": 0.1,
-            "clip_norm": 1.0, "precision": "fp32", **settings.pop("training", {}),
+            "method": "full",
+            "epochs": 2,
+            "global_batch": 6,
+            "micro_batch": 1,
+            "lr_peak": 0.005,
+            "seed": 3,
+            "weight_decay": 0.1,
+            "clip_norm": 1.0,
+            "precision": "fp32",
+            **settings.pop("training", {}),
         },
         "lora": {"rank": 4, **settings.pop("lora", {})},
         "hardware": {"processes_per_node": num_processes},
         **settings,
-    }  # fmt: skip
+    }
     file, run = write_spec(folder / "spec.yaml", spec), folder / "store" / "tiny"
-    for step in (["prepare_dataset", "--spec", str(file)], ["render_config", "--run", str(run)], ["launch_training", "--run", str(run)]):
+    for step in (
+        ["prepare_dataset", "--spec", str(file)],
+        ["render_config", "--run", str(run)],
+        ["launch_training", "--run", str(run)],
+    ):
         command = [sys.executable, "-W", "ignore", "-m", f"components.{step[0]}", *step[1:]]
-        done = subprocess.run(command, env=environment(folder / "work"), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment(folder / "work"), capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    history, plan = (json.loads((run / name).read_bytes()) for name in ("checkpoints/history.json", "plan/plan.json"))
+    history, plan = (
+        json.loads((run / name).read_bytes())
+        for name in ("checkpoints/history.json", "plan/plan.json")
+    )
     return Compared(history, plan, train_plainly(run, base, load_spec(file).training))

@@ -20,7 +20,8 @@ class S3Server:
     """The AWS_ variables by which any S3 client reaches it."""
 
     def bucket(self) -> str:
-        """The name of a new, empty bucket. Each takes one of the server's few dozen volumes: prefer `fresh_uri`."""
+        """The name of a new, empty bucket. Each takes one of the server's few dozen volumes: prefer
+        `fresh_uri`."""
         name = f"test-{uuid.uuid4().hex[:12]}"
         boto3.client(
             "s3",
@@ -38,11 +39,19 @@ class S3Server:
 
 @contextmanager
 def stopped_at_the_end(folder: Path) -> Iterator[None]:
-    """No server of the folder runs after the block, nor after this process if that is killed inside it.
+    """No server of the folder runs after the block, nor after this process if that is killed inside
+    it.
 
-    A guard in a session of its own waits for its input to end, which the kernel sees to whatever happens to this process.
+    A guard in a session of its own waits for its input to end, which the kernel sees to whatever
+    happens to this process.
     """
-    command = ["/bin/sh", "-c", 'cat; exec "$0" -m laptop.store stop "$1" >/dev/null', sys.executable, str(folder)]
+    command = [
+        "/bin/sh",
+        "-c",
+        'cat; exec "$0" -m laptop.store stop "$1" >/dev/null',
+        sys.executable,
+        str(folder),
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as guard:
         yield
     assert guard.returncode == 0

@@ -1,7 +1,9 @@
-"""A Kubernetes object -> what those who receive it have against it: the API's own schema for built-in kinds, the field lists of
-every version that the docs name (tests/data/fields) for jobs and their runtime.
+"""A Kubernetes object -> what those who receive it have against it: the API's own schema for
+built-in kinds, the field lists of every version that the docs name (tests/data/fields) for jobs and
+their runtime.
 
-Both refuse fields they do not know, as an API server does not: it drops them, and what was meant never happens.
+Both refuse fields they do not know, as an API server does not: it drops them, and what was meant
+never happens.
 """
 
 import json
@@ -16,11 +18,18 @@ OLDEST, NEWEST = "1.28", "1.37"
 
 
 def schema_problems(manifest: dict[str, Any]) -> list[str]:
-    """One line for each thing wrong in a job or its runtime, and for the first in a built-in object."""
+    """One line for each thing wrong in a job or its runtime, and for the first in a built-in
+    object."""
     kind = manifest["kind"]
     if kind in PACKAGE_OF:
-        problems = [line for version in VERSIONS[PACKAGE_OF[kind]] for line in unknown_fields(manifest, version)]
-        problems += [line for each in _built_in_parts(manifest) for line in _built_in_problems(each)]
+        problems = [
+            line
+            for version in VERSIONS[PACKAGE_OF[kind]]
+            for line in unknown_fields(manifest, version)
+        ]
+        problems += [
+            line for each in _built_in_parts(manifest) for line in _built_in_problems(each)
+        ]
         return list(dict.fromkeys(problems))
     return _built_in_problems(manifest)
 
@@ -42,10 +51,15 @@ def _built_in_parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     if manifest["kind"] == "PyTorchJob":
         return [_as_pod(replica["template"]) for replica in spec["pytorchReplicaSpecs"].values()]
     if manifest["kind"] == "TrainingRuntime":
-        jobs = [json.loads(json.dumps(each["template"])) for each in spec["template"]["spec"]["replicatedJobs"]]
+        jobs = [
+            json.loads(json.dumps(each["template"]))
+            for each in spec["template"]["spec"]["replicatedJobs"]
+        ]
         for job in jobs:
             for rule in job["spec"].get("podFailurePolicy", {}).get("rules", []):
-                rule.setdefault("onPodConditions", [])  # required by OLDEST's schema alone, never by its server
+                rule.setdefault(
+                    "onPodConditions", []
+                )  # required by OLDEST's schema alone, never by its server
         return [{"apiVersion": "batch/v1", "kind": "Job", **each} for each in jobs]
     parts: list[dict[str, Any]] = []
     for patch in spec["runtimePatches"]:

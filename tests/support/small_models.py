@@ -1,7 +1,9 @@
-"""A model type of transformers -> a model of it with some ten thousand random weights, made in a fraction of a second.
+"""A model type of transformers -> a model of it with some ten thousand random weights, made in a
+fraction of a second.
 
-Sizes are set by the names that configs give them, on the config and on the part of it that speaks; whatever else a type needs to
-be built so small is in EXTRA. Weights are large enough that every layer counts: those of a fresh model hardly move its logits.
+Sizes are set by the names that configs give them, on the config and on the part of it that speaks;
+whatever else a type needs to be built so small is in EXTRA. Weights are large enough that every
+layer counts: those of a fresh model hardly move its logits.
 """
 
 from typing import Any
@@ -13,14 +15,59 @@ from components.train.model.loading import turn_cache_off
 
 VOCABULARY = 96
 MOST_PARAMETERS = 20_000_000
-WIDTHS = ("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "attention_hidden_size", "word_embed_proj_dim", "embedding_size")
-LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers", "encoder_layers", "num_decoder_layers")
-HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads", "encoder_attention_heads")
-INNER = ("intermediate_size", "n_inner", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "d_ff", "feed_forward_size")
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts")
+WIDTHS = (
+    "hidden_size",
+    "n_embd",
+    "d_model",
+    "dim",
+    "embed_dim",
+    "attention_hidden_size",
+    "word_embed_proj_dim",
+    "embedding_size",
+)
+LAYERS = (
+    "num_hidden_layers",
+    "n_layer",
+    "num_layers",
+    "n_layers",
+    "decoder_layers",
+    "encoder_layers",
+    "num_decoder_layers",
+)
+HEADS = (
+    "num_attention_heads",
+    "n_head",
+    "n_heads",
+    "num_heads",
+    "decoder_attention_heads",
+    "encoder_attention_heads",
+)
+INNER = (
+    "intermediate_size",
+    "n_inner",
+    "ffn_dim",
+    "decoder_ffn_dim",
+    "encoder_ffn_dim",
+    "d_ff",
+    "feed_forward_size",
+)
+EXPERTS = (
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "moe_num_experts",
+    "num_routed_experts",
+)
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 LORA_RANKS = ("kv_lora_rank", "q_lora_rank", "o_lora_rank")
-HEAD_SIZES = ("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "head_dim", "index_head_dim", "attention_head_dim")
+HEAD_SIZES = (
+    "qk_rope_head_dim",
+    "qk_nope_head_dim",
+    "v_head_dim",
+    "head_dim",
+    "index_head_dim",
+    "attention_head_dim",
+)
 SIZES: dict[str, int] = {
     **dict.fromkeys(WIDTHS, 32),
     **dict.fromkeys(LAYERS, 2),
@@ -51,7 +98,14 @@ SIZES: dict[str, int] = {
 HEAD_SIZE = {"head_dim": 8}
 INPUT_A_LAYER = {"vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8}
 CONVOLUTION = {"layer_types": ["conv", "full_attention"]}
-BAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_expand": 2, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16}
+BAMBA = {
+    "mamba_n_heads": 4,
+    "mamba_d_head": 16,
+    "mamba_expand": 2,
+    "mamba_d_state": 8,
+    "mamba_n_groups": 1,
+    "mamba_chunk_size": 16,
+}
 EXTRA: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bamba", "granitemoehybrid"), BAMBA),
     **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral"), HEAD_SIZE),
@@ -83,11 +137,17 @@ def small_config(model_type: str, **fields: Any) -> Any:
     text = config.get_text_config(decoder=True)
     if isinstance(_field(text, "kv_lora_rank"), int):
         _set(text, "num_key_value_heads", 4)  # latent attention has a key for each head
-    spoken = text if any(part is text for part in parts_of(config)) else config  # of encoder-decoders it is a copy
+    spoken = (
+        text if any(part is text for part in parts_of(config)) else config
+    )  # of encoder-decoders it is a copy
     for name, value in (EXTRA.get(model_type, {}) | fields).items():
         setattr(spoken, name, value)
     kinds = _field(text, "layer_types")
-    if isinstance(kinds, (list, tuple)) and kinds and "layer_types" not in EXTRA.get(model_type, {}):
+    if (
+        isinstance(kinds, (list, tuple))
+        and kinds
+        and "layer_types" not in EXTRA.get(model_type, {})
+    ):
         different = list(dict.fromkeys(kinds))
         few = (different * 2)[: max(2, len(different))]
         _set(text, "layer_types", few)
@@ -107,7 +167,9 @@ def small_model(model_type: str, *, dtype: torch.dtype = torch.float32, **fields
         torch.manual_seed(0)
         config = small_config(model_type, **fields)
         with torch.device("meta"):
-            size = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
+            size = sum(
+                weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters()
+            )
         assert size <= MOST_PARAMETERS, f"{size:,} parameters"
         model = AutoModelForCausalLM.from_config(config)
         generator = torch.Generator().manual_seed(1)

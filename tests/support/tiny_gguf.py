@@ -1,4 +1,5 @@
-"""The GGUF file of a tiny Llama, laid out and quantised as llama.cpp's converter does it for SmolLM2."""
+"""The GGUF file of a tiny Llama, laid out and quantised as llama.cpp's converter does it for
+SmolLM2."""
 
 import json
 from pathlib import Path
@@ -22,7 +23,8 @@ NAMES = {
 
 
 def write_gguf(model: Path, path: Path) -> Path:
-    """`path` holds the model and tokenizer of a folder that tests.support.tiny_models.make_model made; matrices as Q8_0."""
+    """`path` holds the model and tokenizer of a folder that tests.support.tiny_models.make_model
+    made; matrices as Q8_0."""
     config = json.loads((model / "config.json").read_text())
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(config["max_position_embeddings"])
@@ -52,13 +54,20 @@ def _add_tokenizer(writer: gguf.GGUFWriter, model: Path, config: dict[str, int])
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(sorted(vocabulary, key=lambda token: vocabulary[token]))
-    writer.add_token_types([TokenType.CONTROL if number in special else TokenType.NORMAL for number in range(len(vocabulary))])
+    writer.add_token_types(
+        [
+            TokenType.CONTROL if number in special else TokenType.NORMAL
+            for number in range(len(vocabulary))
+        ]
+    )
     writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
     writer.add_bos_token_id(config["bos_token_id"])
     writer.add_eos_token_id(config["eos_token_id"])
     writer.add_pad_token_id(config["pad_token_id"])
     writer.add_add_bos_token(False)
-    writer.add_chat_template(json.loads((model / "tokenizer_config.json").read_text())["chat_template"])
+    writer.add_chat_template(
+        json.loads((model / "tokenizer_config.json").read_text())["chat_template"]
+    )
 
 
 def _gguf_name(name: str) -> str:
@@ -71,11 +80,19 @@ def _gguf_name(name: str) -> str:
     return f"blk.{layer}.{NAMES[part]}.weight"
 
 
-def _add_tensor(writer: gguf.GGUFWriter, name: str, tensor: np.ndarray, heads: dict[str, int]) -> None:
+def _add_tensor(
+    writer: gguf.GGUFWriter, name: str, tensor: np.ndarray, heads: dict[str, int]
+) -> None:
     part = name.split(".")[-2]
-    if part in heads:  # convert_hf_to_gguf.py, LlamaModel.permute: rotary halves side by side instead of one after the other
+    if part in heads:
+        # convert_hf_to_gguf.py, LlamaModel.permute: rotary halves side by side, not one after the
+        # other
         rows, columns = tensor.shape
-        tensor = tensor.reshape(heads[part], 2, rows // heads[part] // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+        tensor = (
+            tensor.reshape(heads[part], 2, rows // heads[part] // 2, columns)
+            .swapaxes(1, 2)
+            .reshape(rows, columns)
+        )
     if tensor.ndim == 1:
         writer.add_tensor(name, tensor)
     else:

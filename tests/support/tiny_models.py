@@ -1,4 +1,5 @@
-"""Real things made small: a byte-level BPE tokenizer, random models, conversations in two languages."""
+"""Real things made small: a byte-level BPE tokenizer, random models, conversations in two
+languages."""
 
 import json
 import random
@@ -8,8 +9,19 @@ from typing import Any, Literal
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 Architecture = Literal[
-    "llama", "gpt_neox", "gpt2", "gemma", "qwen3", "qwen3_moe", "mixtral", "gpt_oss", "bloom", "mamba2", "qwen3_next", "mamba"
-]  # fmt: skip
+    "llama",
+    "gpt_neox",
+    "gpt2",
+    "gemma",
+    "qwen3",
+    "qwen3_moe",
+    "mixtral",
+    "gpt_oss",
+    "bloom",
+    "mamba2",
+    "qwen3_next",
+    "mamba",
+]
 BOS, PAD, TURN, END = "<|bos|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 
 CHATML = """{{ bos_token }}{% if messages[0]['role'] != 'system' %}<|im_start|>system
@@ -30,9 +42,11 @@ _SENTENCES = (
 
 
 def make_tokenizer(folder: Path, *, chat_template: str | None = CHATML) -> Path:
-    """`folder` holds tokenizer.json (400 tokens) and tokenizer_config.json; eos is `<|im_end|>`. None: no chat template.
+    """`folder` holds tokenizer.json (400 tokens) and tokenizer_config.json; eos is `<|im_end|>`.
+    None: no chat template.
 
-    Like Llama's, the tokenizer writes bos itself when asked for special tokens, so that CHATML can give it twice.
+    Like Llama's, the tokenizer writes bos itself when asked for special tokens, so that CHATML can
+    give it twice.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -44,7 +58,9 @@ def make_tokenizer(folder: Path, *, chat_template: str | None = CHATML) -> Path:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_SENTENCES * 4, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
@@ -71,7 +87,8 @@ def make_model(
     chat_template: str | None = CHATML,
     **config_fields: Any,
 ) -> Path:
-    """`folder` holds a random fp32 model in Hugging Face layout and `make_tokenizer`'s tokenizer. Same seed, same bytes.
+    """`folder` holds a random fp32 model in Hugging Face layout and `make_tokenizer`'s tokenizer.
+    Same seed, same bytes.
 
     `config_fields` go into its config.json.
     """
@@ -92,7 +109,9 @@ def make_model(
         "pad_token_id": vocabulary.token_to_id(PAD),
         "tie_word_embeddings": False,
     }
-    config = AutoConfig.for_model(architecture, **{**shape, **_own_fields(architecture), **config_fields})
+    config = AutoConfig.for_model(
+        architecture, **{**shape, **_own_fields(architecture), **config_fields}
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -101,11 +120,19 @@ def make_model(
 
 
 def _own_fields(architecture: Architecture) -> dict[str, Any]:
-    """What makes a tiny model of this type: its key heads, and four small experts of which a token takes two."""
+    """What makes a tiny model of this type: its key heads, and four small experts of which a token
+    takes two."""
     if architecture in ("gpt_neox", "bloom", "gpt2"):
         return {}
     if architecture == "mamba2":
-        return {"expand": 2, "num_heads": 8, "head_dim": 16, "n_groups": 1, "state_size": 16, "chunk_size": 32}
+        return {
+            "expand": 2,
+            "num_heads": 8,
+            "head_dim": 16,
+            "n_groups": 1,
+            "state_size": 16,
+            "chunk_size": 32,
+        }
     if architecture == "mamba":
         return {"state_size": 8}
     grouped = {"num_key_value_heads": 2}
@@ -117,19 +144,40 @@ def _own_fields(architecture: Architecture) -> dict[str, Any]:
     if architecture == "mixtral":
         return grouped | experts
     if architecture == "gpt_oss":
-        return grouped | experts | {"head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]}
-    qwen_experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
+        return (
+            grouped
+            | experts
+            | {"head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]}
+        )
+    qwen_experts = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "head_dim": 16,
+    }
     if architecture == "qwen3_next":
-        linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
-        layers = {"layer_types": ["linear_attention", "full_attention"], "shared_expert_intermediate_size": 32}
+        linear = {
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+        }
+        layers = {
+            "layer_types": ["linear_attention", "full_attention"],
+            "shared_expert_intermediate_size": 32,
+        }
         return grouped | qwen_experts | linear | layers
     return grouped | qwen_experts
 
 
 def write_conversations(path: Path, n: int, seed: int = 0) -> Path:
-    """`path` holds `n` different conversations of one or two questions, English and Japanese in turn; at most 9000."""
+    """`path` holds `n` different conversations of one or two questions, English and Japanese in
+    turn; at most 9000."""
     pairs = random.Random(seed).sample([(a, b) for a in range(10, 100) for b in range(1, 101)], n)
-    lines = [json.dumps({"messages": _conversation(*pair, index)}, ensure_ascii=False) for index, pair in enumerate(pairs)]
+    lines = [
+        json.dumps({"messages": _conversation(*pair, index)}, ensure_ascii=False)
+        for index, pair in enumerate(pairs)
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
@@ -146,8 +194,19 @@ def _conversation(a: int, b: int, index: int) -> list[dict[str, str]]:
             (f"What is {a} plus {b}?", f"{a} plus {b} is {a + b}."),
             (f"Which number follows {a}?", f"The number after {a} is {a + 1}."),
         ]
-    system = [{"role": "system", "content": "短く答えてください。" if index % 2 else "The answer is short."}] if index % 5 == 0 else []
+    system = (
+        [
+            {
+                "role": "system",
+                "content": "短く答えてください。" if index % 2 else "The answer is short.",
+            }
+        ]
+        if index % 5 == 0
+        else []
+    )
     asked = turns[: 1 + index % 3 // 2]
     return system + [
-        {"role": role, "content": content} for question, answer in asked for role, content in (("user", question), ("assistant", answer))
+        {"role": role, "content": content}
+        for question, answer in asked
+        for role, content in (("user", question), ("assistant", answer))
     ]

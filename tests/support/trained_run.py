@@ -1,4 +1,5 @@
-"""A run's folders up to finished checkpoints, really trained on a tiny model, for tests of what comes after training."""
+"""A run's folders up to finished checkpoints, really trained on a tiny model, for tests of what
+comes after training."""
 
 import hashlib
 import json
@@ -11,8 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.shared.documents.plan import Plan
-from components.shared.documents.prompts import PROBE_POSITIONS, PROMPTS, Prompt, Prompts, base_files
-from components.shared.documents.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, TokenizerSample
+from components.shared.documents.prompts import (
+    PROBE_POSITIONS,
+    PROMPTS,
+    Prompt,
+    Prompts,
+    base_files,
+)
+from components.shared.documents.tokenizer_sample import (
+    TOKENIZER_SAMPLE,
+    SampleText,
+    TokenizerSample,
+)
 from components.shared.spec.file import parse_spec, spec_yaml
 from components.shared.store.layout import CHECKPOINTS, DATASET, PLAN, SPEC, checkpoint_folder
 from components.shared.store.manifest import publish_folder, require_manifest
@@ -27,9 +38,16 @@ ATTEMPT = "a1b2c3"
 
 
 def make_trained_run(
-    folder: Path, *, architecture: Architecture, method: Method, precision: str = "fp32", tied: bool = False, **settings: Any
+    folder: Path,
+    *,
+    architecture: Architecture,
+    method: Method,
+    precision: str = "fp32",
+    tied: bool = False,
+    **settings: Any,
 ) -> str:
-    """URI of a run whose dataset/, plan/ and checkpoints/ are finished, after one epoch on 8 rows. `settings` are of the spec."""
+    """URI of a run whose dataset/, plan/ and checkpoints/ are finished, after one epoch on 8 rows.
+    `settings` are of the spec."""
     base = make_model(folder / "base", architecture=architecture)
     if tied:
         tie_embeddings(base)
@@ -52,7 +70,11 @@ def make_trained_run(
     plan = make_plan(spec, architecture=architecture, num_rows=8)
     write_plan(store, plan, folder / "plan")
     local = folder / "trained"
-    names = train_lora(base, plan, rows, local, prompts) if method == "lora" else train_full(base, plan, local, prompts)
+    names = (
+        train_lora(base, plan, rows, local, prompts)
+        if method == "lora"
+        else train_full(base, plan, local, prompts)
+    )
     write_checkpoints(store, local, names, plan)
     return spec.run_uri
 
@@ -71,8 +93,14 @@ def packed_rows(base: Path, conversations: Path) -> list[Row]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    texts = [json.loads(line)["messages"] for line in conversations.read_text(encoding="utf-8").splitlines()]
-    ids = [tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"] for messages in texts]
+    texts = [
+        json.loads(line)["messages"]
+        for line in conversations.read_text(encoding="utf-8").splitlines()
+    ]
+    ids = [
+        tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+        for messages in texts
+    ]
     return [
         {
             "input_ids": first + second,
@@ -96,7 +124,15 @@ def made_prompts(base: Path, conversations: Path) -> Prompts:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         last = max(place for place, token in enumerate(ids) if token == tokenizer.eos_token_id)
         said = tuple(messages)
-        prompts.append(Prompt(messages=said, text=text, token_ids=tuple(ids), probe_length=last + 1, ends_turn=True))
+        prompts.append(
+            Prompt(
+                messages=said,
+                text=text,
+                token_ids=tuple(ids),
+                probe_length=last + 1,
+                ends_turn=True,
+            )
+        )
     return Prompts(
         chat_template=tokenizer.chat_template,
         end_token_ids=(tokenizer.eos_token_id,),
@@ -110,7 +146,9 @@ def dataset_inputs(prompts: Prompts) -> dict[str, str]:
     return {"template": hashlib.sha256(prompts.chat_template.encode()).hexdigest()}
 
 
-def write_dataset(store: LocalStore, local: Path, *, train: list[Row], held_out: list[Row], prompts: Prompts) -> None:
+def write_dataset(
+    store: LocalStore, local: Path, *, train: list[Row], held_out: list[Row], prompts: Prompts
+) -> None:
     local.mkdir()
     (local / PROMPTS).write_text(prompts.model_dump_json())
     texts = tuple(SampleText(text=each.text, ids=each.token_ids) for each in prompts.prompts)
@@ -128,7 +166,14 @@ def write_dataset(store: LocalStore, local: Path, *, train: list[Row], held_out:
         "row_tokens": 128,
         "model_revision": None,
     }
-    publish_folder(store, DATASET, local, made_by="prepare_dataset", inputs=dataset_inputs(prompts), facts=facts)
+    publish_folder(
+        store,
+        DATASET,
+        local,
+        made_by="prepare_dataset",
+        inputs=dataset_inputs(prompts),
+        facts=facts,
+    )
 
 
 def write_plan(store: LocalStore, plan: Plan, local: Path) -> None:
@@ -139,7 +184,8 @@ def write_plan(store: LocalStore, plan: Plan, local: Path) -> None:
 
 
 def write_checkpoints(store: LocalStore, local: Path, names: list[str], plan: Plan) -> None:
-    """The named files of `local` are the committed checkpoint of epoch 1; its probe and a history are in checkpoints/."""
+    """The named files of `local` are the committed checkpoint of epoch 1; its probe and a history
+    are in checkpoints/."""
     epoch, results = local.with_name("epoch"), local.with_name("results")
     for name in names:
         (epoch / ATTEMPT / name).parent.mkdir(parents=True, exist_ok=True)
@@ -147,17 +193,36 @@ def write_checkpoints(store: LocalStore, local: Path, names: list[str], plan: Pl
     step = plan.steps.total_steps
     losses = {"epoch": 1, "step": step, "loss": 5.5, "held_out_loss": 5.0}
     publish_folder(
-        store, checkpoint_folder(1), epoch, made_by="train", inputs={}, facts=losses | {"num_processes": 1, "zero_stage": plan.zero.stage}
+        store,
+        checkpoint_folder(1),
+        epoch,
+        made_by="train",
+        inputs={},
+        facts=losses | {"num_processes": 1, "zero_stage": plan.zero.stage},
     )
     results.mkdir()
     (local / "probe.safetensors").rename(results / "probe.safetensors")
-    history = {"start_held_out_loss": 6.0, "seconds": 1.5, "tokens": 1000, "epochs": [losses], "steps": []}
+    history = {
+        "start_held_out_loss": 6.0,
+        "seconds": 1.5,
+        "tokens": 1000,
+        "epochs": [losses],
+        "steps": [],
+    }
     (results / "history.json").write_text(json.dumps(history))
-    publish_folder(store, CHECKPOINTS, results, made_by="train", inputs={"training": plan.training_digest}, facts={"num_epochs": 1})
+    publish_folder(
+        store,
+        CHECKPOINTS,
+        results,
+        made_by="train",
+        inputs={"training": plan.training_digest},
+        facts={"num_epochs": 1},
+    )
 
 
 def train_lora(base: Path, plan: Plan, rows: list[Row], local: Path, prompts: Prompts) -> list[str]:
-    """`local` holds an adapter as PEFT saves it and the probe of the trained model. Returns the checkpoint's files."""
+    """`local` holds an adapter as PEFT saves it and the probe of the trained model. Returns the
+    checkpoint's files."""
     import torch
     from peft import LoraConfig, get_peft_model
     from safetensors.torch import save_file
@@ -167,7 +232,9 @@ def train_lora(base: Path, plan: Plan, rows: list[Row], local: Path, prompts: Pr
     config = LoraConfig(**plan.lora.peft_config)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+        model: Any = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config
+        )
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     for row in rows[:8] * 8:  # enough to learn where a turn ends
         tokens_1T = torch.tensor([row["input_ids"][: row["lengths"][0]]])
@@ -177,7 +244,12 @@ def train_lora(base: Path, plan: Plan, rows: list[Row], local: Path, prompts: Pr
     model.save_pretrained(local)
     model.eval()
     with torch.no_grad():
-        logits = [model(input_ids=torch.tensor([each.probe_ids]), use_cache=False).logits[0, -PROBE_POSITIONS:] for each in prompts.prompts]
+        logits = [
+            model(input_ids=torch.tensor([each.probe_ids]), use_cache=False).logits[
+                0, -PROBE_POSITIONS:
+            ]
+            for each in prompts.prompts
+        ]
     probe = {
         "tokens": torch.tensor([token for each in prompts.prompts for token in each.probe_ids]),
         "lengths": torch.tensor([each.probe_length for each in prompts.prompts]),
@@ -188,11 +260,21 @@ def train_lora(base: Path, plan: Plan, rows: list[Row], local: Path, prompts: Pr
 
 
 def train_full(base: Path, plan: Plan, local: Path, prompts: Prompts) -> list[str]:
-    """`local` holds a real DeepSpeed checkpoint, the probe, and trained.safetensors. Returns the checkpoint's files."""
-    command = [sys.executable, "-m", "tests.integration.deepspeed_checkpoint", str(base), str(local)]
+    """`local` holds a real DeepSpeed checkpoint, the probe, and trained.safetensors. Returns the
+    checkpoint's files."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.integration.deepspeed_checkpoint",
+        str(base),
+        str(local),
+    ]
     local.mkdir()
     (local / PROMPTS).write_text(prompts.model_dump_json())
     command += [plan.precision, str(plan.zero.stage)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return ["latest", *(path.relative_to(local).as_posix() for path in local.glob("global_step*/*"))]
+    return [
+        "latest",
+        *(path.relative_to(local).as_posix() for path in local.glob("global_step*/*")),
+    ]

@@ -1,5 +1,6 @@
-"""Two starts of one name, with different specs or the same: the second comes in the middle of the first, before one of its calls of the
-store. `hagane run` starts on two machines, whose processes cannot see each other."""
+"""Two starts of one name, with different specs or the same: the second comes in the middle of the
+first, before one of its calls of the store. `hagane run` starts on two machines, whose processes
+cannot see each other."""
 
 import functools
 import os
@@ -46,7 +47,8 @@ class Numbers:
 
 @dataclass
 class Start:
-    """One start, up to its plan. Its name is in its spec, its lock and the names that it gives: it is found in all that it stores."""
+    """One start, up to its plan. Its name is in its spec, its lock and the names that it gives: it
+    is found in all that it stores."""
 
     name: str
     kind: str
@@ -66,8 +68,17 @@ class Start:
             self.refused = ["a step ended"]
 
     def _as_hagane_run(self) -> None:
-        writer = Writer(owner=f"owner-{self.name}", host=self.name, machine=f"boot of {self.name}", pid=7, process_started=1)
-        with held_run(open_store(parse_spec(self.tree).run_uri), writer, on_loss=lambda: None), _owner_is(writer.owner):
+        writer = Writer(
+            owner=f"owner-{self.name}",
+            host=self.name,
+            machine=f"boot of {self.name}",
+            pid=7,
+            process_started=1,
+        )
+        with (
+            held_run(open_store(parse_spec(self.tree).run_uri), writer, on_loss=lambda: None),
+            _owner_is(writer.owner),
+        ):
             self._steps()
 
     def _steps(self) -> None:
@@ -75,9 +86,16 @@ class Start:
         try:
             claimed = claim(self.tree, {}, images="i:1", skip_if_unchanged=False, **given)
             self.folder.mkdir(exist_ok=True)
-            pages = {"manifest_path": str(self.folder / "manifest"), "page_path": str(self.folder / "page")}
+            pages = {
+                "manifest_path": str(self.folder / "manifest"),
+                "page_path": str(self.folder / "page"),
+            }
             prepare_step(
-                claimed.run, spec_digest=claimed.spec_digest, inputs=claimed.inputs, metrics=Numbers(str(self.folder / "metrics")), **pages
+                claimed.run,
+                spec_digest=claimed.spec_digest,
+                inputs=claimed.inputs,
+                metrics=Numbers(str(self.folder / "metrics")),
+                **pages,
             )
             self._plan(claimed.run, claimed.spec_digest)
         except (HaganeError, SystemExit):
@@ -86,7 +104,8 @@ class Start:
         end(self.tree, {}, state="SUCCEEDED", error_message="", **given)
 
     def _plan(self, run: str, spec_digest: str) -> None:
-        """In place of render_config, which needs seconds to build the model: a plan/ of this spec, by the same steps in the store."""
+        """In place of render_config, which needs seconds to build the model: a plan/ of this spec,
+        by the same steps in the store."""
         with step_of_run("render_config", run, spec_digest=spec_digest):
             store, spec = open_run(run)
             dataset = read_manifest(store, DATASET)
@@ -109,7 +128,10 @@ class TwoStarts:
         model = self.folder / "model"
         model.mkdir()
         make_tokenizer(model)
-        (model / "config.json").write_text('{"model_type": "llama", "vocab_size": 400, "max_position_embeddings": 512, "eos_token_id": 3}')
+        (model / "config.json").write_text(
+            '{"model_type": "llama", "vocab_size": 400, "max_position_embeddings": 512, '
+            '"eos_token_id": 3}'
+        )
         write_conversations(self.folder / "train.jsonl", 12, seed=1)
 
     def num_calls(self, kind: str, store: str) -> int:
@@ -120,7 +142,9 @@ class TwoStarts:
         assert start.refused == []
         return calls[0]
 
-    def at(self, call: int, *, first: str, second: str, store: str, same_spec: bool = False) -> tuple[Start, Start]:
+    def at(
+        self, call: int, *, first: str, second: str, store: str, same_spec: bool = False
+    ) -> tuple[Start, Start]:
         """Both starts, the second one before that call of the first."""
         asked = FIRST if same_spec else SECOND
         starts = self._start(FIRST, first, store), self._start(SECOND, second, store, asked)
@@ -136,7 +160,11 @@ class TwoStarts:
             "name": "r",
             "store": store,
             "model": {"source": str(self.folder / "model")},
-            "data": {"train": str(self.folder / "train.jsonl"), "held_out_share": 0.1, "row_tokens": 256},
+            "data": {
+                "train": str(self.folder / "train.jsonl"),
+                "held_out_share": 0.1,
+                "row_tokens": 256,
+            },
             "cluster": {"user": asked},
             "evaluation": {"questions": [asked]},
         }
@@ -144,7 +172,8 @@ class TwoStarts:
 
 
 def check(starts: tuple[Start, Start], store: str) -> str:
-    """Who was refused: one of the two, with one line that names the other, and nothing of it is stored."""
+    """Who was refused: one of the two, with one line that names the other, and nothing of it is
+    stored."""
     refused = [start for start in starts if start.refused]
     assert len(refused) == 1, [start.refused for start in starts]
     (loser,) = refused
@@ -162,8 +191,9 @@ def check(starts: tuple[Start, Start], store: str) -> str:
 
 
 def check_same(starts: tuple[Start, Start], store: str) -> str:
-    """Who was refused, of two starts with the same spec: at most one, with one line that names the other. The run's plan is there, and
-    nobody works on it any more. Two runs of Kubeflow Pipelines work beside each other."""
+    """Who was refused, of two starts with the same spec: at most one, with one line that names the
+    other. The run's plan is there, and nobody works on it any more. Two runs of Kubeflow Pipelines
+    work beside each other."""
     refused = [start for start in starts if start.refused]
     for loser in refused:
         (winner,) = [start for start in starts if start is not loser]
@@ -179,17 +209,25 @@ def check_same(starts: tuple[Start, Start], store: str) -> str:
 
 
 def _shown(start: Start) -> str:
-    return f"run 'id-{start.name}' of Kubeflow Pipelines" if start.kind == "kfp" else f"process 7 on '{start.name}'"
+    return (
+        f"run 'id-{start.name}' of Kubeflow Pipelines"
+        if start.kind == "kfp"
+        else f"process 7 on '{start.name}'"
+    )
 
 
 def _is_finished(winner: Start, line: str) -> bool:
     """The first had given its lock back: its plan stands for its spec."""
-    return "evaluation.questions: got" in line and f"but run 'r' was begun with ('{winner.name}',)" in line
+    return (
+        "evaluation.questions: got" in line
+        and f"but run 'r' was begun with ('{winner.name}',)" in line
+    )
 
 
 @contextmanager
 def _before_call(number: int, then: Callable[[], None]) -> Iterator[list[int]]:
-    """`then` is done before that call of a store in this thread, counted from 1. Yields the count."""
+    """`then` is done before that call of a store in this thread, counted from 1. Yields the
+    count."""
     count, main = [0], threading.get_ident()
     patched = pytest.MonkeyPatch()
 

@@ -1,7 +1,9 @@
-"""A page as the KFP UI shows an HTML artifact: in an iframe without an origin of its own, rendered by a real Chromium.
+"""A page as the KFP UI shows an HTML artifact: in an iframe without an origin of its own, rendered
+by a real Chromium.
 
-KFP's frontend (2.17, frontend/src/components/viewers/HTMLViewer.tsx) gives the artifact's text to an iframe with
-sandbox="allow-scripts": the page can run scripts, and can read, store and reach nothing of the UI's.
+KFP's frontend (2.17, frontend/src/components/viewers/HTMLViewer.tsx) gives the artifact's text to
+an iframe with sandbox="allow-scripts": the page can run scripts, and can read, store and reach
+nothing of the UI's.
 """
 
 import html
@@ -16,21 +18,29 @@ ROOM = 200
 """What a window takes of its height for itself; below what is left nothing is drawn."""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+    ),
     *(
         "--disable-component-update",
         "--disable-sync",
         "--hide-scrollbars",
         "--force-color-profile=srgb",
         "--run-all-compositor-stages-before-draw",
-        # The frame in the page's own process, or the picture may be taken before the other one has drawn; its origin stays none.
+        # The frame in the page's own process, or the picture may be taken before the other one has
+        # drawn; its origin stays none.
         "--disable-features=IsolateSandboxedIframes",
         "--virtual-time-budget=3000",
     ),
 )
 FRAME = """<!doctype html><meta charset="utf-8">
 <style>html, body {{ margin: 0 }} iframe {{ border: 0; width: {width}px; height: {height}px }}</style>
-<iframe sandbox="allow-scripts" srcdoc="{page}"></iframe>"""
+<iframe sandbox="allow-scripts" srcdoc="{page}"></iframe>"""  # noqa: E501
 
 
 def find_browser() -> str | None:
@@ -39,10 +49,13 @@ def find_browser() -> str | None:
 
 
 def screenshot(browser: str, page: str, target: Path, *, width: int, height: int) -> list[str]:
-    """The page in the UI's frame is a PNG at `target`. Returns what the browser's console said, one line a message."""
+    """The page in the UI's frame is a PNG at `target`. Returns what the browser's console said, one
+    line a message."""
     with tempfile.TemporaryDirectory() as folder:
         frame = Path(folder) / "frame.html"
-        frame.write_text(FRAME.format(page=html.escape(page), width=width, height=height), encoding="utf-8")
+        frame.write_text(
+            FRAME.format(page=html.escape(page), width=width, height=height), encoding="utf-8"
+        )
         command = [
             browser,
             *FLAGS,
@@ -64,7 +77,8 @@ def screenshot(browser: str, page: str, target: Path, *, width: int, height: int
 
 
 def cropped(png: bytes, height: int) -> bytes:
-    """The picture's upper part. Each row of a PNG hangs on those above it alone (PNG specification, section 9), so the rest can go."""
+    """The picture's upper part. Each row of a PNG hangs on those above it alone (PNG specification,
+    section 9), so the rest can go."""
     chunks: list[tuple[bytes, bytes]] = []
     at = 8
     while at < len(png):
@@ -73,11 +87,18 @@ def cropped(png: bytes, height: int) -> bytes:
         at += size + 12
     width, had, depth, colour, *_ = struct.unpack(">IIBBBBB", chunks[0][1])
     row_bytes = 1 + width * {2: 3, 6: 4}[colour] * depth // 8
-    rows = zlib.decompress(b"".join(content for kind, content in chunks if kind == b"IDAT"))[: row_bytes * min(height, had)]
+    rows = zlib.decompress(b"".join(content for kind, content in chunks if kind == b"IDAT"))[
+        : row_bytes * min(height, had)
+    ]
     head = struct.pack(">II", width, min(height, had)) + chunks[0][1][8:]
     made = [(b"IHDR", head), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")]
     return png[:8] + b"".join(_chunk(kind, content) for kind, content in made)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )

@@ -1,8 +1,11 @@
-"""`python -m tests.truth.packing_table`: how rows must be made for each causal language model type of transformers.
+"""`python -m tests.truth.packing_table`: how rows must be made for each causal language model type
+of transformers.
 
-A small random model of each type is looked at as training does it (components/train/model/apart.py), in fp32 and bf16, and three things
-are checked that training takes from here: a packed conversation has the logits that it has alone, padding on the right changes none,
-and a backward pass in training mode works. Writes components/shared/model/row_packing.yaml and docs/packing.md.
+A small random model of each type is looked at as training does it
+(components/train/model/apart.py), in fp32 and bf16, and three things are checked that training
+takes from here: a packed conversation has the logits that it has alone, padding on the right
+changes none, and a backward pass in training mode works. Writes
+components/shared/model/row_packing.yaml and docs/packing.md.
 """
 
 import inspect
@@ -42,9 +45,11 @@ class Measured:
     why: str
     """Of a refusal, a clause; of a type that was not measured, the error."""
     others: dict[str, float]
-    """Precision -> how far a packed row's second conversation moves when the first changes; empty where that was not measured."""
+    """Precision -> how far a packed row's second conversation moves when the first changes; empty
+    where that was not measured."""
     conversations: bool = False
-    """Attention of each conversation by itself gives a packed row the logits and gradients of each alone."""
+    """Attention of each conversation by itself gives a packed row the logits and gradients of each
+    alone."""
     same_loss: bool = False
     """The output layer at trained tokens alone gives the loss and the gradients of whole logits."""
     decoder: bool = False
@@ -53,7 +58,9 @@ class Measured:
 
 def conversations() -> tuple[list[int], list[int]]:
     generator = torch.Generator().manual_seed(3)
-    first, second = (torch.randint(3, VOCABULARY, (count,), generator=generator).tolist() for count in (70, 50))
+    first, second = (
+        torch.randint(3, VOCABULARY, (count,), generator=generator).tolist() for count in (70, 50)
+    )
     return first, second
 
 
@@ -61,7 +68,9 @@ def measure(model_type: str) -> Measured:
     """What the type comes to."""
     try:
         model = small_model(model_type)
-    except Exception as error:  # each class fails in its own way when it cannot be built, or not so small
+    except (
+        Exception
+    ) as error:  # each class fails in its own way when it cannot be built, or not so small
         return Measured(model_type, "not measured", short(error), {})
     try:
         with torch.no_grad():
@@ -70,7 +79,11 @@ def measure(model_type: str) -> Measured:
         return Measured(model_type, "not measured", short(error), {})
     why = refusal(model)
     if why is not None:
-        decoder = hasattr(model.config, "is_decoder") and not model.config.is_decoder and is_right_decoder(model_type)
+        decoder = (
+            hasattr(model.config, "is_decoder")
+            and not model.config.is_decoder
+            and is_right_decoder(model_type)
+        )
         return Measured(model_type, "refused", why, {}, decoder=decoder)
     others = {"fp32": packed(model)}
     differs = others["fp32"] > SAME or packed_against_alone(model) > SAME
@@ -99,8 +112,8 @@ def refusal(model: Any) -> str | None:
 
 
 def attends_conversations(model_type: str) -> bool:
-    """Packed, components/train/model/attention.py gives the logits and the sum of gradients of conversations that are trained alone by the
-    model's own attention."""
+    """Packed, components/train/model/attention.py gives the logits and the sum of gradients of
+    conversations that are trained alone by the model's own attention."""
     try:
         model = small_model(model_type)
         packed_row = collate([row_of(conversations())])
@@ -123,16 +136,23 @@ def sum_of_losses(model: Any, batches: list[Batch]) -> Any:
     for batch in batches:
         logits_BTV = model(**inputs_of(batch, CPU)).logits
         targets = batch["labels"][:, 1:].flatten()
-        total += torch.nn.functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), targets, ignore_index=NOT_TRAINED, reduction="sum")
+        total += torch.nn.functional.cross_entropy(
+            logits_BTV[:, :-1].flatten(0, 1), targets, ignore_index=NOT_TRAINED, reduction="sum"
+        )
     return total
 
 
 def has_same_loss(model_type: str) -> bool:
-    """Loss and gradients by components/train/model/output_layer.py are those of the model itself, also where its config scales or caps
+    """Loss and gradients by components/train/model/output_layer.py are those of the model itself,
+    also where its config scales or caps
     logits: every such field is 2, whatever its default."""
     try:
         parts = parts_of(small_config(model_type))
-        fields: dict[str, Any] = {name: 2.0 for name in SHAPES_LOGITS if any(vars(part).get(name) is not None for part in parts)}
+        fields: dict[str, Any] = {
+            name: 2.0
+            for name in SHAPES_LOGITS
+            if any(vars(part).get(name) is not None for part in parts)
+        }
         model = small_model(model_type, **fields)
         for part in parts_of(model.config):
             vars(part).update({name: value for name, value in fields.items() if name in vars(part)})
@@ -157,13 +177,20 @@ def _same_loss(model: Any) -> bool:
 
 def same_gradients(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:
     """To a thousandth of each parameter's norm."""
-    return all(name in found and (found[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7 for name, gradient in wanted.items())
+    return all(
+        name in found and (found[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7
+        for name, gradient in wanted.items()
+    )
 
 
 def gradients_of(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     model.zero_grad()
     loss.backward()
-    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    return {
+        name: weight.grad.clone()
+        for name, weight in model.named_parameters()
+        if weight.grad is not None
+    }
 
 
 def is_right_decoder(model_type: str) -> bool:
@@ -175,7 +202,9 @@ def is_right_decoder(model_type: str) -> bool:
 
 def looked_at(model: Any, rows: list[list[int]]) -> Looked:
     kinds = {parameter.kind for parameter in inspect.signature(model.forward).parameters.values()}
-    accepts = getattr(model, "accepts_loss_kwargs", inspect.Parameter.VAR_KEYWORD in kinds)  # as Trainer asks
+    accepts = getattr(
+        model, "accepts_loss_kwargs", inspect.Parameter.VAR_KEYWORD in kinds
+    )  # as Trainer asks
     loss_kwargs = {"num_items_in_batch": torch.tensor(NUM_ITEMS)} if accepts else {}
     with torch.no_grad():
         return look(model, pair_of(rows), device=CPU, loss_kwargs=loss_kwargs)
@@ -192,7 +221,11 @@ def packed(model: Any) -> float:
 def in_bf16(model_type: str) -> dict[str, float]:
     """Empty where the model computes nothing in bf16 on a CPU."""
     try:
-        return {"bf16": looked_at(small_model(model_type, dtype=torch.bfloat16), list(conversations())).others}
+        return {
+            "bf16": looked_at(
+                small_model(model_type, dtype=torch.bfloat16), list(conversations())
+            ).others
+        }
     except Exception:  # as in `measure`
         return {}
 
@@ -245,14 +278,25 @@ def data(found: list[Measured]) -> str:
     tree = {
         "transformers": transformers.__version__,
         "packed": [each.model_type for each in of["packed"] if not by_attention(each)],
-        "one_conversation": [each.model_type for each in found if each.verdict == "one conversation" or by_attention(each)],
+        "one_conversation": [
+            each.model_type
+            for each in found
+            if each.verdict == "one conversation" or by_attention(each)
+        ],
         "decoders": [each.model_type for each in of["refused"] if each.decoder],
         "refused": {each.model_type: each.why for each in of["refused"]},
         "conversations": [each.model_type for each in of["packed"] if each.conversations],
-        "whole_logits": [each.model_type for each in (*of["packed"], *of["one conversation"]) if not each.same_loss],
+        "whole_logits": [
+            each.model_type
+            for each in (*of["packed"], *of["one conversation"])
+            if not each.same_loss
+        ],
         "not_measured": [each.model_type for each in of["not measured"]],
     }
-    head = "# Written by `make packing`: every causal language model type of transformers. Read by row_packing.py.\n"
+    head = (
+        "# Written by `make packing`: every causal language model type of transformers. Read by "
+        "row_packing.py.\n"
+    )
     return head + yaml.safe_dump(tree, sort_keys=False, width=138)
 
 
@@ -264,49 +308,111 @@ def by_attention(measured: Measured) -> bool:
 def document(found: list[Measured]) -> str:
     """docs/packing.md."""
     count = Counter(each.verdict for each in found)
-    whole = ", ".join(f"`{each.model_type}`" for each in found if each.others and not each.same_loss)
-    apart = [value for each in found if each.verdict == "packed" and not by_attention(each) for value in each.others.values()]
+    whole = ", ".join(
+        f"`{each.model_type}`" for each in found if each.others and not each.same_loss
+    )
+    apart = [
+        value
+        for each in found
+        if each.verdict == "packed" and not by_attention(each)
+        for value in each.others.values()
+    ]
     by_itself = sum(each.conversations for each in found)
-    without = ", ".join(f"`{each.model_type}`" for each in found if each.verdict == "packed" and not each.conversations)
-    mixing = [each.others["fp32"] for each in found if each.others and (by_attention(each) or each.verdict == "one conversation")]
+    without = ", ".join(
+        f"`{each.model_type}`"
+        for each in found
+        if each.verdict == "packed" and not each.conversations
+    )
+    mixing = [
+        each.others["fp32"]
+        for each in found
+        if each.others and (by_attention(each) or each.verdict == "one conversation")
+    ]
     lines = [
         "# Rows: packed, or one conversation each",
         "",
-        f"Written by `make packing` with transformers {transformers.__version__}, for all {len(found)} causal language model types that it",
-        "lists. A small random model of each type was run twice on a row of two conversations, the first one exchanged. Where the second",
-        "one's logits do not move, and are those that it has alone, rows are **packed**. Where they move, a row is **one conversation**,",
-        "padded on the right, where no token looks. A type is **refused** where one conversation a row would be wrong too. A type that",
-        "could not be made small is **not measured**, and has one conversation a row. `data.packing: false` asks for that in every model.",
+        (
+            f"Written by `make packing` with transformers {transformers.__version__}, for all "
+            f"{len(found)} causal language model types that it"
+        ),
+        (
+            "lists. A small random model of each type was run twice on a row of two "
+            "conversations, the first one exchanged. Where the second"
+        ),
+        (
+            "one's logits do not move, and are those that it has alone, rows are **packed**. "
+            "Where they move, a row is **one conversation**,"
+        ),
+        (
+            "padded on the right, where no token looks. A type is **refused** where one "
+            "conversation a row would be wrong too. A type that"
+        ),
+        (
+            "could not be made small is **not measured**, and has one conversation a row. "
+            "`data.packing: false` asks for that in every model."
+        ),
         "",
-        f"In {by_itself} types training computes each conversation of a packed row by itself, with torch's kernels and without a mask",
-        "over the row (`training.attention: conversations`): logits and gradients were those of the conversations alone by the model's own",
-        f"attention. Types that are packed and not among them, by the mask that transformers makes: {without}. Layers with a state",
-        "(Mamba, linear attention, short convolutions) carry it from one conversation to the next: transformers can reset it only in",
+        (
+            f"In {by_itself} types training computes each conversation of a packed row by itself, "
+            "with torch's kernels and without a mask"
+        ),
+        (
+            "over the row (`training.attention: conversations`): logits and gradients were those "
+            "of the conversations alone by the model's own"
+        ),
+        (
+            "attention. Types that are packed and not among them, by the mask that transformers "
+            f"makes: {without}. Layers with a state"
+        ),
+        (
+            "(Mamba, linear attention, short convolutions) carry it from one conversation to the "
+            "next: transformers can reset it only in"
+        ),
         "kernels for GPUs (`seq_idx`, `cu_seq_lens`), so these types have one conversation a row.",
         "",
-        "The output layer works at trained tokens alone (`training.output_layer`) in all types that are not refused or unmeasured but",
+        (
+            "The output layer works at trained tokens alone (`training.output_layer`) in all "
+            "types that are not refused or unmeasured but"
+        ),
         f"{whole}: there the loss or a gradient was another one.",
         "",
-        "Training measures the loaded model in the same way before its first step, whatever this table says, and stops where it is not so.",
+        (
+            "Training measures the loaded model in the same way before its first step, whatever "
+            "this table says, and stops where it is not so."
+        ),
         "",
-        f"{count['packed']} packed, {count['one conversation']} one conversation, {count['refused']} refused, {count['not measured']} not "
-        f"measured. Packed types move by at most {max(apart):.2g} standard deviations of the logits, in fp32 and in bf16; those that mix "
-        f"conversations by at least {min(mixing):.2g} in fp32.",
+        f"{count['packed']} packed, {count['one conversation']} one conversation, "
+        f"{count['refused']} refused, {count['not measured']} not measured. Packed types move by "
+        f"at most {max(apart):.2g} standard deviations of the logits, in fp32 and in bf16; those "
+        f"that mix conversations by at least {min(mixing):.2g} in fp32.",
         "",
         "| model type | rows | fp32 | bf16 | why |",
         "|---|---|---|---|---|",
     ]
     for each in found:
-        moves = [f"{each.others[precision]:.2g}" if precision in each.others else "" for precision in ("fp32", "bf16")]
-        why = each.why + (", unless config.json says `is_decoder: true`: then one conversation" if each.decoder else "")
-        lines.append("| " + " | ".join((each.model_type, each.verdict, *moves, why.replace("|", "\\|"))) + " |")
+        moves = [
+            f"{each.others[precision]:.2g}" if precision in each.others else ""
+            for precision in ("fp32", "bf16")
+        ]
+        why = each.why + (
+            ", unless config.json says `is_decoder: true`: then one conversation"
+            if each.decoder
+            else ""
+        )
+        lines.append(
+            "| "
+            + " | ".join((each.model_type, each.verdict, *moves, why.replace("|", "\\|")))
+            + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def measure_all() -> list[Measured]:
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
-    torch.set_num_threads(1)  # models are so small that sharing their work takes longer than doing it
+    torch.set_num_threads(
+        1
+    )  # models are so small that sharing their work takes longer than doing it
     return [measure(model_type) for model_type in sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))]
 
 

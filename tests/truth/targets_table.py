@@ -1,7 +1,9 @@
-"""`python -m tests.truth.targets_table`: docs/targets.md, what each causal language model of transformers gets as LoRA targets.
+"""`python -m tests.truth.targets_table`: docs/targets.md, what each causal language model of
+transformers gets as LoRA targets.
 
-Every architecture that transformers builds from its default config is built on the meta device, walked, and given LoRA three times: by
-hagane's `auto`, by PEFT's default and by PEFT's `all-linear`.
+Every architecture that transformers builds from its default config is built on the meta device,
+walked, and given LoRA three times: by hagane's `auto`, by PEFT's default and by PEFT's
+`all-linear`.
 """
 
 import re
@@ -48,7 +50,9 @@ def rows() -> tuple[list[Row], dict[str, str]]:
     for model_type in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         try:
             model = build({"model_type": model_type})
-        except Exception as error:  # each class fails in its own way when its default config is no model
+        except (
+            Exception
+        ) as error:  # each class fails in its own way when its default config is no model
             left_out[model_type] = type(error).__name__
             continue
         found.append(row(model_type, model))
@@ -74,7 +78,11 @@ def row(model_type: str, model: PreTrainedModel) -> Row:
         experts=targets.parameters,
         num_trainable=num_lora_parameters(targets, 16),
         peft_default=told(attach(build({"model_type": model_type})), heads, architecture),
-        all_linear=told(attach(build({"model_type": model_type}), target_modules="all-linear"), heads, architecture),
+        all_linear=told(
+            attach(build({"model_type": model_type}), target_modules="all-linear"),
+            heads,
+            architecture,
+        ),
         problems=tuple(problems),
     )
 
@@ -83,7 +91,9 @@ def attach(model: PreTrainedModel, **config: Any) -> Any:
     """The model with LoRA, or the kind of error."""
     try:
         with torch.device("meta"):
-            return get_peft_model(model, LoraConfig(**({"r": RANK, "task_type": "CAUSAL_LM"} | config)))
+            return get_peft_model(
+                model, LoraConfig(**({"r": RANK, "task_type": "CAUSAL_LM"} | config))
+            )
     except Exception as error:
         return type(error).__name__
 
@@ -94,7 +104,10 @@ def forbidden(model: PreTrainedModel) -> set[str]:
     return {
         name
         for name, module in model.named_modules()
-        if module is head or module is embedding or (is_linear(module) and is_router(model, name, module)) or name.endswith(".gate.wg")
+        if module is head
+        or module is embedding
+        or (is_linear(module) and is_router(model, name, module))
+        or name.endswith(".gate.wg")
     }
 
 
@@ -112,7 +125,11 @@ def told(model: Any, heads: set[str], architecture: Architecture) -> str:
     routers = {path.rpartition(".")[2] for path in architecture.avoid}
     for name in adapted(model):
         last = name.rpartition(".")[2]
-        bad = name in heads or (last in routers and last in ("gate", "router")) or (last == "gate" and bool(architecture.experts))
+        bad = (
+            name in heads
+            or (last in routers and last in ("gate", "router"))
+            or (last == "gate" and bool(architecture.experts))
+        )
         names[last] = names.get(last, False) or bad
     return ", ".join(f"**{name}**" if bad else name for name, bad in names.items())
 
@@ -121,21 +138,45 @@ def document(found: list[Row], left_out: dict[str, str]) -> str:
     lines = [
         "# LoRA targets of every architecture",
         "",
-        f"Written by `make targets` with transformers {transformers.__version__}: all {len(found)} causal language models that it builds",
-        "from their default config, each built on the meta device and given LoRA. `auto` is what hagane trains: every linear layer of the",
-        "blocks and the experts' 3-D parameters, never the head, an embedding or a router. Beside it is what PEFT does by itself: its",
-        "default for the type, and `all-linear`; in bold what ought not to be trained, in italics the error.",
+        (
+            f"Written by `make targets` with transformers {transformers.__version__}: all "
+            f"{len(found)} causal language models that it builds"
+        ),
+        (
+            "from their default config, each built on the meta device and given LoRA. `auto` is "
+            "what hagane trains: every linear layer of the"
+        ),
+        (
+            "blocks and the experts' 3-D parameters, never the head, an embedding or a router. "
+            "Beside it is what PEFT does by itself: its"
+        ),
+        (
+            "default for the type, and `all-linear`; in bold what ought not to be trained, in "
+            "italics the error."
+        ),
         "",
-        "| model type | `lora.targets: auto` | experts | trainable, rank 16 | PEFT's default | PEFT's `all-linear` |",
+        (
+            "| model type | `lora.targets: auto` | experts | trainable, rank 16 | PEFT's default "
+            "| PEFT's `all-linear` |"
+        ),
         "|---|---|---|---|---|---|",
     ]
     for each in found:
         experts = ", ".join(each.experts)
-        cells = (each.model_type, ", ".join(each.auto), experts, f"{each.num_trainable:,}", each.peft_default, each.all_linear)
+        cells = (
+            each.model_type,
+            ", ".join(each.auto),
+            experts,
+            f"{each.num_trainable:,}",
+            each.peft_default,
+            each.all_linear,
+        )
         lines.append("| " + " | ".join(re.sub(r"\s+", " ", cell) for cell in cells) + " |")
     lines += [
         "",
-        "Not buildable from their default config, so not here: " + ", ".join(f"{name} ({why})" for name, why in left_out.items()) + ".",
+        "Not buildable from their default config, so not here: "
+        + ", ".join(f"{name} ({why})" for name, why in left_out.items())
+        + ".",
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,5 @@
-"""What the plan says of memory after training, held against the steps' own code on a model large enough to be most of it."""
+"""What the plan says of memory after training, held against the steps' own code on a model large
+enough to be most of it."""
 
 import subprocess
 import sys
@@ -16,7 +17,15 @@ from components.render_config.model.architectures import architecture_of
 from components.shared.documents.plan import AfterPlan
 from components.shared.spec.file import spec_from_parameter
 
-CPU = Hardware(gpu=None, device=None, gpu_bytes=None, host_bytes=None, num_nodes=1, processes_per_node=1, margin=0.1)
+CPU = Hardware(
+    gpu=None,
+    device=None,
+    gpu_bytes=None,
+    host_bytes=None,
+    num_nodes=1,
+    processes_per_node=1,
+    margin=0.1,
+)
 ROW_TOKENS = 1024
 MEASURED = """
 import re, sys, threading, time
@@ -31,7 +40,7 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 import torch
 base, adapter = Path(sys.argv[1]), Path(sys.argv[2])
-"""
+"""  # noqa: E501
 EVALUATE = """
 from components.evaluate.evaluation import Models, look_at_both
 from components.evaluate.measure.held_out import PackedRow, row_loss
@@ -63,7 +72,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model: Any = LlamaForCausalLM(config)
     model.to(torch.bfloat16).save_pretrained(made / "base")
-    get_peft_model(model, LoraConfig(r=8, target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained(str(made / "adapter"))
+    get_peft_model(
+        model, LoraConfig(r=8, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    ).save_pretrained(str(made / "adapter"))
     return made
 
 
@@ -75,19 +86,37 @@ def planned(folder: Path) -> AfterPlan:
     }  # fmt: skip
     architecture = architecture_of(AutoConfig.from_pretrained(folder / "base").to_dict())
     return plan_after(
-        spec_from_parameter(tree), architecture, CPU, num_held_out=10, row_tokens=ROW_TOKENS, mean_row_tokens=ROW_TOKENS, num_cores=2
+        spec_from_parameter(tree),
+        architecture,
+        CPU,
+        num_held_out=10,
+        row_tokens=ROW_TOKENS,
+        mean_row_tokens=ROW_TOKENS,
+        num_cores=2,
     )
 
 
 def measured(code: str, folder: Path) -> int:
-    """Peak bytes of a process that the kernel could not have taken back: what is mapped of files is not among them."""
-    command = [sys.executable, "-c", MEASURED + code, str(folder / "base"), str(folder / "adapter"), str(ROW_TOKENS)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    """Peak bytes of a process that the kernel could not have taken back: what is mapped of files is
+    not among them."""
+    command = [
+        sys.executable,
+        "-c",
+        MEASURED + code,
+        str(folder / "base"),
+        str(folder / "adapter"),
+        str(ROW_TOKENS),
+    ]
+    return int(
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+    )
 
 
 def test_evaluation_takes_what_is_planned(folder: Path, planned: AfterPlan) -> None:
     assert 0.75 < measured(EVALUATE, folder) / planned.evaluate_bytes < 1.0
 
 
-def test_verification_takes_what_is_planned_beside_the_process_that_exports(folder: Path, planned: AfterPlan) -> None:
+def test_verification_takes_what_is_planned_beside_the_process_that_exports(
+    folder: Path, planned: AfterPlan
+) -> None:
     assert 0.7 < measured(VERIFY, folder) / (planned.export_bytes - PROCESS_BYTES) < 1.0

@@ -16,8 +16,15 @@ import pytest
         ("time_truth", ["llama-4M", "lora"], "| llama-4M lora ZeRO-0 1p 256t | "),
     ],
 )
-def test_a_benchmark_sets_what_happened_beside_the_plan(program: str, words: list[str], row: str) -> None:
-    done = subprocess.run([sys.executable, "-m", f"benchmarks.{program}", *words], capture_output=True, text=True, check=False)
+def test_a_benchmark_sets_what_happened_beside_the_plan(
+    program: str, words: list[str], row: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{program}", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     header, _, *rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert "planned" in header or "predicted" in header
@@ -26,9 +33,23 @@ def test_a_benchmark_sets_what_happened_beside_the_plan(program: str, words: lis
     assert rows[0].count("|") == header.count("|")
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed's CPU Adam is compiled; install g++")
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="DeepSpeed's CPU Adam is compiled; install g++"
+)
 def test_both_adams_of_the_host_make_the_same_steps_and_are_timed() -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.cpu_adam", "--parameters", "1e5", "--steps", "3", "--threads", "1"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.cpu_adam",
+        "--parameters",
+        "1e5",
+        "--steps",
+        "3",
+        "--threads",
+        "1",
+    ]
     env = {**os.environ, "DS_ACCELERATOR": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr

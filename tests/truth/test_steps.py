@@ -1,7 +1,9 @@
-"""60 random specs, planned, then trained for real on a tiny model: steps, saves and tokens are the plan's.
+"""60 random specs, planned, then trained for real on a tiny model: steps, saves and tokens are the
+plan's.
 
-transformers' Trainer trains, by the plan's own training_args.json, on rows of equal length. Of several processes, the first one is
-trained, on the batches that accelerate's own sampler deals to it; each of the others gets as many.
+transformers' Trainer trains, by the plan's own training_args.json, on rows of equal length. Of
+several processes, the first one is trained, on the batches that accelerate's own sampler deals to
+it; each of the others gets as many.
 """
 
 import math
@@ -23,7 +25,13 @@ from components.shared.spec.run_spec import RunSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ROW_TOKENS = 16
-SHAPE: dict[str, Any] = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+SHAPE: dict[str, Any] = {
+    "vocab_size": 32,
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+}
 
 
 class Rows(Dataset[dict[str, torch.Tensor]]):
@@ -60,8 +68,14 @@ class OneOfMany(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         rows: Any = self.train_dataset
-        batches = BatchSampler(SequentialSampler(rows), self.args.per_device_train_batch_size, drop_last=self.args.dataloader_drop_last)
-        shard = BatchSamplerShard(batches, self.num_processes, 0) if self.num_processes > 1 else batches
+        batches = BatchSampler(
+            SequentialSampler(rows),
+            self.args.per_device_train_batch_size,
+            drop_last=self.args.dataloader_drop_last,
+        )
+        shard = (
+            BatchSamplerShard(batches, self.num_processes, 0) if self.num_processes > 1 else batches
+        )
         return DataLoader(rows, batch_sampler=shard, collate_fn=self._collate)
 
     def _collate(self, rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -78,7 +92,11 @@ class OneOfMany(Trainer):
 def random_spec(seed: int) -> tuple[RunSpec, int]:
     """A spec whose batches divide, and a number of rows that its plan does not refuse."""
     draw = random.Random(seed)
-    micro_batch, grad_accum, processes = draw.randint(1, 4), draw.randint(1, 4), draw.choice((1, 1, 2, 3))
+    micro_batch, grad_accum, processes = (
+        draw.randint(1, 4),
+        draw.randint(1, 4),
+        draw.choice((1, 1, 2, 3)),
+    )
     num_rows = draw.randint(micro_batch * processes, 40)
     training = {
         "method": draw.choice(("lora", "full")),
@@ -93,23 +111,40 @@ def random_spec(seed: int) -> tuple[RunSpec, int]:
         "precision": "fp32",
         "seed": seed,
     }
-    tree = {"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d", "row_tokens": ROW_TOKENS}, "training": training}
+    tree = {
+        "name": "t",
+        "store": "s",
+        "model": {"source": "m"},
+        "data": {"train": "d", "row_tokens": ROW_TOKENS},
+        "training": training,
+    }
     return spec_from_parameter({**tree, "hardware": {"processes_per_node": processes}}), num_rows
 
 
 def planned(spec: RunSpec, num_rows: int) -> Plan:
-    facts = DatasetFacts(digest="", num_rows=num_rows, num_tokens=num_rows * ROW_TOKENS, model_revision=None)
-    return make_plan(spec, facts, {"model_type": "llama", **SHAPE, "max_position_embeddings": 64}, machine=Machine())
+    facts = DatasetFacts(
+        digest="", num_rows=num_rows, num_tokens=num_rows * ROW_TOKENS, model_revision=None
+    )
+    return make_plan(
+        spec,
+        facts,
+        {"model_type": "llama", **SHAPE, "max_position_embeddings": 64},
+        machine=Machine(),
+    )
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_training_makes_the_steps_saves_and_tokens_of_its_plan(seed: int, tmp_path: Path) -> None:
     spec, num_rows = random_spec(seed)
     plan = planned(spec, num_rows)
-    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **training_args_json(spec, plan))
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, **training_args_json(spec, plan)
+    )
     counts = Counts()
     model = LlamaForCausalLM(LlamaConfig(**SHAPE, max_position_embeddings=64))
-    trainer = OneOfMany(model=model, args=arguments, train_dataset=Rows(num_rows), callbacks=[counts])
+    trainer = OneOfMany(
+        model=model, args=arguments, train_dataset=Rows(num_rows), callbacks=[counts]
+    )
     trainer.num_processes = plan.steps.num_processes
     trainer.train()
     assert trainer.state.max_steps == counts.steps == plan.steps.total_steps

@@ -1,4 +1,5 @@
-"""The demo's conversations: well formed, nothing held out is trained on, no spec field that does not exist."""
+"""The demo's conversations: well formed, nothing held out is trained on, no spec field that does
+not exist."""
 
 import json
 import re
@@ -21,12 +22,20 @@ Conversation = list[dict[str, str]]
 
 
 def conversations(part: str) -> list[Conversation]:
-    return [json.loads(line)["messages"] for line in FILES[part].read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)["messages"]
+        for line in FILES[part].read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def questions(part: str) -> set[str]:
     """Every user turn, without case, spaces and punctuation."""
-    turns = [turn["content"] for conversation in conversations(part) for turn in conversation if turn["role"] == "user"]
+    turns = [
+        turn["content"]
+        for conversation in conversations(part)
+        for turn in conversation
+        if turn["role"] == "user"
+    ]
     return {re.sub(r"[\W_]+", "", turn.casefold()) for turn in turns}
 
 
@@ -67,7 +76,12 @@ def test_no_question_is_both_trained_on_and_held_out() -> None:
 
 
 def test_no_question_that_opens_a_conversation_has_two_answers() -> None:
-    single = [conversation for part in FILES for conversation in conversations(part) if len(conversation) == 2]
+    single = [
+        conversation
+        for part in FILES
+        for conversation in conversations(part)
+        if len(conversation) == 2
+    ]
     assert len({conversation[0]["content"].casefold() for conversation in single}) == len(single)
 
 
@@ -76,4 +90,8 @@ def test_every_spec_field_that_is_named_exists(part: str) -> None:
     text = FILES[part].read_text(encoding="utf-8")
     named = set(re.findall(rf"\b({'|'.join(SECTIONS)})\.([a-z_]+)", text))
     assert named
-    assert {f"{section}.{field}" for section, field in named if field not in SECTIONS[section].model_fields} == set()
+    assert {
+        f"{section}.{field}"
+        for section, field in named
+        if field not in SECTIONS[section].model_fields
+    } == set()

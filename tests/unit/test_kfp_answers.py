@@ -1,4 +1,5 @@
-"""The stand-in for KFP's server against what a real one answered: keys, types, words and zero values are the same."""
+"""The stand-in for KFP's server against what a real one answered: keys, types, words and zero
+values are the same."""
 
 import base64
 import json
@@ -28,7 +29,11 @@ OF_A_SITE = {"plugins_output"}
 """Keys that only a site with plugins has."""
 NOT_SENT = {"description", "runtime_config", "parameters"}
 """Keys that are there when somebody sent them; hagane always does."""
-IN = {"predicates": [{"operation": "IN", "key": "state", "string_values": {"values": ["PENDING", "RUNNING"]}}]}
+IN = {
+    "predicates": [
+        {"operation": "IN", "key": "state", "string_values": {"values": ["PENDING", "RUNNING"]}}
+    ]
+}
 
 
 class Answer(NamedTuple):
@@ -38,7 +43,8 @@ class Answer(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What is compared of an answer, by the path of each field; all entries of a list count as one."""
+    """What is compared of an answer, by the path of each field; all entries of a list count as
+    one."""
 
     types: dict[str, set[str]]
     words: dict[str, set[str]]
@@ -73,12 +79,17 @@ def content() -> bytes:
 
 
 class Situation:
-    """The stand-in with a pipeline of hagane in it, brought to where the recorded answers were given."""
+    """The stand-in with a pipeline of hagane in it, brought to where the recorded answers were
+    given."""
 
     def __init__(self, server: KfpServer, content: bytes) -> None:
         self.server, self.content = server, content
-        self.kfp = KfpClient(Connection(endpoint=server.endpoint, namespace=None, token=None, ca_file=None, ui=""))
-        self.pipeline = self.ask("POST", "/pipelines", {"name": "hello", "display_name": "hello"}).body["pipeline_id"]
+        self.kfp = KfpClient(
+            Connection(endpoint=server.endpoint, namespace=None, token=None, ca_file=None, ui="")
+        )
+        self.pipeline = self.ask(
+            "POST", "/pipelines", {"name": "hello", "display_name": "hello"}
+        ).body["pipeline_id"]
         upload_version(self.kfp, self.pipeline, "v10", content, description="")
         (self.version,) = server.versions
 
@@ -91,12 +102,17 @@ class Situation:
     def upload(self, path: str, content: bytes) -> Answer:
         sent = urllib.request.Request(f"{self.server.endpoint}{PREFIX}{path}", method="POST")
         sent.add_header("Content-Type", "multipart/form-data; boundary=b")
-        head = b'--b\r\nContent-Disposition: form-data; name="uploadfile"; filename="p.yaml"\r\n\r\n'
+        head = (
+            b'--b\r\nContent-Disposition: form-data; name="uploadfile"; filename="p.yaml"\r\n\r\n'
+        )
         sent.data = head + content + b"\r\n--b--\r\n"
         return self._answer(sent)
 
     def tagged(self, tags: dict[str, str]) -> Answer:
-        return self.upload(f"{VERSION}name=v11&pipelineid={self.pipeline}&tags={quote(json.dumps(tags))}", self.content)
+        return self.upload(
+            f"{VERSION}name=v11&pipelineid={self.pipeline}&tags={quote(json.dumps(tags))}",
+            self.content,
+        )
 
     def _answer(self, sent: urllib.request.Request) -> Answer:
         try:
@@ -107,7 +123,11 @@ class Situation:
 
     def run(self, **parameters: Any) -> Answer:
         reference = {"pipeline_id": self.pipeline, "pipeline_version_id": self.version}
-        body = {"display_name": "x", "pipeline_version_reference": reference, "runtime_config": {"parameters": parameters}}
+        body = {
+            "display_name": "x",
+            "pipeline_version_reference": reference,
+            "runtime_config": {"parameters": parameters},
+        }
         return self.ask("POST", "/runs", body)
 
     def advanced(self, *course: tuple[str, dict[str, Any]]) -> Answer:
@@ -125,7 +145,10 @@ class Situation:
         body = {
             "display_name": "often",
             "description": "kept",
-            "pipeline_version_reference": {"pipeline_id": self.pipeline, "pipeline_version_id": self.version},
+            "pipeline_version_reference": {
+                "pipeline_id": self.pipeline,
+                "pipeline_version_id": self.version,
+            },
             "runtime_config": {"parameters": {"spec": {"name": "x"}}},
             "trigger": {"cron_schedule": {"cron": "0 0 * * * *"}},
             "max_concurrency": "1",
@@ -139,10 +162,13 @@ class Situation:
         return self.ask("GET", "/healthz")
 
     def listed(self) -> Answer:
-        """A page of the three newest of four runs: one that a schedule started, one that is running, one that has succeeded."""
+        """A page of the three newest of four runs: one that a schedule started, one that is
+        running, one that has succeeded."""
         older = self.advanced(AT_WORK).body["run_id"]
         self.server.runs[older]["created_at"] = "2026-01-01T00:00:00Z"
-        self.server.advance(self.server.trigger(self.schedule()), "RUNNING", steps={"claim_run": "RUNNING"})
+        self.server.advance(
+            self.server.trigger(self.schedule()), "RUNNING", steps={"claim_run": "RUNNING"}
+        )
         self.advanced(AT_WORK)
         self.advanced(AT_WORK, ("SUCCEEDED", {}))
         return self.ask("GET", f"/runs?page_size=3&sort_by={quote('created_at desc')}")
@@ -151,11 +177,17 @@ class Situation:
         for _ in range(3):
             self.advanced(AT_WORK)
         first = self.ask("GET", f"/runs?page_size=1&filter={quote(json.dumps(IN))}")
-        return first if page == 1 else self.ask("GET", f"/runs?page_size=1&page_token={first.body['next_page_token']}")
+        return (
+            first
+            if page == 1
+            else self.ask("GET", f"/runs?page_size=1&page_token={first.body['next_page_token']}")
+        )
 
     def filtered_with_a_token(self) -> Answer:
         token = self.active(page=1).body["next_page_token"]
-        return self.ask("GET", f"/runs?page_size=1&filter={quote(json.dumps(IN))}&page_token={token}")
+        return self.ask(
+            "GET", f"/runs?page_size=1&filter={quote(json.dumps(IN))}&page_token={token}"
+        )
 
 
 DONE: dict[str, Any] = dict.fromkeys(STEPS, "SUCCEEDED")
@@ -177,8 +209,12 @@ SITUATIONS: dict[str, Callable[[Situation], Answer]] = {
     "upload-pipeline-exists": lambda at: at.upload("/pipelines/upload?name=hello", at.content),
     "version": lambda at: at.tagged({"managed-by": "hagane"}),
     "version-bad-tag": lambda at: at.tagged({"a.b": "c"}),
-    "version-no-pipeline": lambda at: at.upload(f"{VERSION}name=v11&pipelineid={NOBODY}", at.content),
-    "version-exists": lambda at: at.upload(f"{VERSION}name=v10&pipelineid={at.pipeline}", at.content),
+    "version-no-pipeline": lambda at: at.upload(
+        f"{VERSION}name=v11&pipelineid={NOBODY}", at.content
+    ),
+    "version-exists": lambda at: at.upload(
+        f"{VERSION}name=v10&pipelineid={at.pipeline}", at.content
+    ),
     "run-created": lambda at: at.run(spec={"name": "x"}),
     "run-unknown-parameter": lambda at: at.run(nothere=1),
     "run-unresolved-braces": lambda at: at.run(spec={"name": "{{inputs.x}}"}),
@@ -210,18 +246,30 @@ def situation(content: bytes) -> Iterator[Situation]:
 
 def test_every_recorded_answer_has_its_situation() -> None:
     assert {each["file"].removesuffix(".json") for each in INDEX} == SITUATIONS.keys()
-    assert {each["file"] for each in INDEX} | {"index.json"} == {file.name for file in FOLDER.glob("*.json")}
+    assert {each["file"] for each in INDEX} | {"index.json"} == {
+        file.name for file in FOLDER.glob("*.json")
+    }
 
 
 @pytest.mark.parametrize("entry", INDEX, ids=lambda entry: entry["file"].removesuffix(".json"))
-def test_the_stand_in_answers_as_the_real_server_did(entry: dict[str, Any], situation: Situation) -> None:
+def test_the_stand_in_answers_as_the_real_server_did(
+    entry: dict[str, Any], situation: Situation
+) -> None:
     name = entry["file"].removesuffix(".json")
     answer, real = SITUATIONS[name](situation), shape(recorded(name))
     assert (answer.status, answer.content_type) == (entry["status"], entry["content_type"])
     made = shape(answer.body)
-    missing = {where for where in real.types.keys() - made.types.keys() if where.rpartition(".")[2] not in OF_A_SITE}
+    missing = {
+        where
+        for where in real.types.keys() - made.types.keys()
+        if where.rpartition(".")[2] not in OF_A_SITE
+    }
     assert missing == set()
-    assert {where for where in made.types.keys() - real.types.keys() if where.rpartition(".")[2] not in NOT_SENT} == set()
+    assert {
+        where
+        for where in made.types.keys() - real.types.keys()
+        if where.rpartition(".")[2] not in NOT_SENT
+    } == set()
     for where, types in made.types.items():
         assert types <= real.types.get(where, types), where
     for where, words in made.words.items():
@@ -242,10 +290,13 @@ def test_what_a_token_says_is_what_the_real_servers_says(situation: Situation) -
 
 
 def _all_words(where: str) -> set[str]:
-    """Every word that a recorded answer of any run has at this path, or at the same one in a list of runs."""
+    """Every word that a recorded answer of any run has at this path, or at the same one in a list
+    of runs."""
     words: set[str] = set()
     for entry in INDEX:
         for path, seen in shape(recorded(entry["file"].removesuffix(".json"))).words.items():
-            if path.removeprefix(".runs").removeprefix(".recurringRuns") == where.removeprefix(".runs").removeprefix(".recurringRuns"):
+            if path.removeprefix(".runs").removeprefix(".recurringRuns") == where.removeprefix(
+                ".runs"
+            ).removeprefix(".recurringRuns"):
                 words |= seen
     return words

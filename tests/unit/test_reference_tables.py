@@ -21,7 +21,9 @@ def smallest_spec() -> RunSpec:
 
 
 @pytest.mark.parametrize(("field", "shown"), DEFAULTS)
-def test_a_default_in_the_reference_is_read_by_yaml_as_the_fields_default(field: str, shown: str) -> None:
+def test_a_default_in_the_reference_is_read_by_yaml_as_the_fields_default(
+    field: str, shown: str
+) -> None:
     value = reduce(getattr, field.split("."), smallest_spec())
     as_json = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     listed = list(as_json) if isinstance(as_json, tuple) else as_json

@@ -1,7 +1,8 @@
-"""Held-out rows -> what a model gives for each conversation: the loss of its trained tokens, and how many it would have chosen.
+"""Held-out rows -> what a model gives for each conversation: the loss of its trained tokens, and
+how many it would have chosen.
 
-Shapes: L tokens of a conversation, V tokens of the vocabulary. One conversation at a time: memory for its logits, L x V x 4 bytes, is
-the peak.
+Shapes: L tokens of a conversation, V tokens of the vocabulary. One conversation at a time: memory
+for its logits, L x V x 4 bytes, is the peak.
 """
 
 import math
@@ -27,7 +28,10 @@ class PackedRow:
 
 
 def read_rows(path: Path) -> list[PackedRow]:
-    return [PackedRow(**row) for row in pq.read_table(path, columns=["input_ids", "labels", "lengths"]).to_pylist()]
+    return [
+        PackedRow(**row)
+        for row in pq.read_table(path, columns=["input_ids", "labels", "lengths"]).to_pylist()
+    ]
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Counted:
 
 
 def count(model: Any, rows: list[PackedRow], *, on_row: Callable[[], None]) -> list[Counted]:
-    """Of each conversation of all rows, in their order, that has a trained token. `on_row` is called after each row."""
+    """Of each conversation of all rows, in their order, that has a trained token. `on_row` is
+    called after each row."""
     counted: list[Counted] = []
     for row in rows:
         counted += count_row(model, row)
@@ -62,8 +67,12 @@ def count_row(model: Any, row: PackedRow) -> list[Counted]:
         targets_L = torch.tensor(row.labels[part], device=model.device)[1:]
         num_tokens = int((targets_L != NOT_TRAINED).sum())
         if num_tokens:
-            logits_LV = model(input_ids=torch.tensor([row.input_ids[part]], device=model.device), use_cache=False).logits[0, :-1]
-            losses_L = cross_entropy(logits_LV.float(), targets_L, ignore_index=NOT_TRAINED, reduction="none")
+            logits_LV = model(
+                input_ids=torch.tensor([row.input_ids[part]], device=model.device), use_cache=False
+            ).logits[0, :-1]
+            losses_L = cross_entropy(
+                logits_LV.float(), targets_L, ignore_index=NOT_TRAINED, reduction="none"
+            )
             num_right = int((logits_LV.argmax(dim=-1) == targets_L).sum())
             counted.append(Counted(float(losses_L.double().sum()), num_right, num_tokens))
     return counted

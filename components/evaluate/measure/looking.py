@@ -1,4 +1,5 @@
-"""Base, tuned and published model, one after the other in memory (LoRA: one base, its adapter off and on) -> what each shows."""
+"""Base, tuned and published model, one after the other in memory (LoRA: one base, its adapter off
+and on) -> what each shows."""
 
 import json
 from dataclasses import dataclass, replace
@@ -65,15 +66,23 @@ class Look:
             return {}
         prompts = [each.prompt_ids for each in self.references]
         tokens = evaluation.answer_tokens
-        answers = answers_to(model, self.tokenizer, prompts, answer_tokens=tokens, on_batch=self.progress.advance)
+        answers = answers_to(
+            model, self.tokenizer, prompts, answer_tokens=tokens, on_batch=self.progress.advance
+        )
         pairs = list(zip(answers, self.references, strict=True))
         return {
-            metric: [score_of(metric, said, reference.text, pattern=evaluation.pattern) for said, reference in pairs] for metric in metrics
+            metric: [
+                score_of(metric, said, reference.text, pattern=evaluation.pattern)
+                for said, reference in pairs
+            ]
+            for metric in metrics
         }
 
     def _answers(self, model: Any) -> tuple[str, ...]:
         evaluation, data = self.spec.evaluation, self.spec.data
-        ask = partial(answer, answer_tokens=evaluation.answer_tokens, template_args=data.template_args)
+        ask = partial(
+            answer, answer_tokens=evaluation.answer_tokens, template_args=data.template_args
+        )
         answers: list[str] = []
         for question in evaluation.questions:
             answers.append(ask(model, self.tokenizer, question))
@@ -98,7 +107,8 @@ def at_published(models: Models, look: Look) -> Found | None:
     """None where no published version is compared with.
 
     Raises:
-        RunFailed: its tokens are others, so that losses cannot be compared, or it is an adapter of another base.
+        RunFailed: its tokens are others, so that losses cannot be compared, or it is an adapter of
+            another base.
     """
     if models.published is None:
         return None
@@ -106,12 +116,19 @@ def at_published(models: Models, look: Look) -> Found | None:
     _refuse_other(models.published, models.export)
     if not is_adapter(published):
         return look.at(load(published, models.dtype), questions=False)
-    return look.at(PeftModel.from_pretrained(load(models.base, models.dtype), published).eval(), questions=False)
+    return look.at(
+        PeftModel.from_pretrained(load(models.base, models.dtype), published).eval(),
+        questions=False,
+    )
 
 
 def _refuse_other(published: PublishedExport, export: Path) -> None:
-    same_tokens = (published.folder / "tokenizer.json").read_bytes() == (export / "tokenizer.json").read_bytes()
-    bases = [json.loads((folder / "base.json").read_bytes()) for folder in (published.folder, export)]
+    same_tokens = (published.folder / "tokenizer.json").read_bytes() == (
+        export / "tokenizer.json"
+    ).read_bytes()
+    bases = [
+        json.loads((folder / "base.json").read_bytes()) for folder in (published.folder, export)
+    ]
     problem = None
     if not same_tokens:
         problem = "has another tokenizer"
@@ -119,8 +136,9 @@ def _refuse_other(published: PublishedExport, export: Path) -> None:
         problem = "is an adapter of another base model"
     if problem is not None:
         raise RunFailed(
-            f"{EVALUATION}: gate: the published version {published.label} {problem}, so it cannot be measured beside this run. "
-            "Fix: make the rules of gate against: base, or publish under another name"
+            f"{EVALUATION}: gate: the published version {published.label} {problem}, so it cannot "
+            "be measured beside this run. Fix: make the rules of gate against: base, or publish "
+            "under another name"
         )
 
 

@@ -1,4 +1,5 @@
-"""What each conversation gave -> a model's measures, and the tuned model's improvement over another."""
+"""What each conversation gave -> a model's measures, and the tuned model's improvement over
+another."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,12 +31,21 @@ def measure_of(found: Found) -> Measure:
     loss = score(found, "loss")
     scores = {metric: score(found, metric) for metric in found.metrics}
     num_tokens = sum(each.num_tokens for each in found.counted)
-    return Measure(loss=loss.value, perplexity=perplexity(loss.value), num_tokens=num_tokens, scores=finite_scores(scores))
+    return Measure(
+        loss=loss.value,
+        perplexity=perplexity(loss.value),
+        num_tokens=num_tokens,
+        scores=finite_scores(scores),
+    )
 
 
 def finite_scores(scores: Mapping[str, Score]) -> dict[str, Score]:
     """Without those that JSON cannot hold."""
-    return {name: each for name, each in scores.items() if all(math.isfinite(x) for x in (each.value, each.low or 0, each.high or 0))}
+    return {
+        name: each
+        for name, each in scores.items()
+        if all(math.isfinite(x) for x in (each.value, each.low or 0, each.high or 0))
+    }
 
 
 def score(found: Found, metric: Metric) -> Score:
@@ -51,12 +61,19 @@ def comparison(tuned: Found, other: Found, metric: Metric, *, against: str) -> C
     """Both models measured on the same conversations."""
     before, after = score(other, metric).value, score(tuned, metric).value
     return Comparison.model_validate(
-        {"metric": metric, "against": against, "other": before, "tuned": after, "improvement": _improvement(tuned, other, metric)}
+        {
+            "metric": metric,
+            "against": against,
+            "other": before,
+            "tuned": after,
+            "improvement": _improvement(tuned, other, metric),
+        }
     )
 
 
 def _improvement(tuned: Found, other: Found, metric: Metric) -> Score:
-    """Of differences within conversations: what makes one harder than another is in both, and so in neither's favour.
+    """Of differences within conversations: what makes one harder than another is in both, and so in
+    neither's favour.
 
     Perplexity's is without an interval: the loss, of which it is a function, has one.
     """
@@ -65,15 +82,22 @@ def _improvement(tuned: Found, other: Found, metric: Metric) -> Score:
     sign = -1 if metric in LOWER_IS_BETTER else 1
     sums, weights = _sums(tuned, metric)
     other_sums, _ = _sums(other, metric)
-    return mean_score([sign * (new - old) for new, old in zip(sums, other_sums, strict=True)], weights)
+    return mean_score(
+        [sign * (new - old) for new, old in zip(sums, other_sums, strict=True)], weights
+    )
 
 
 def _sums(found: Found, metric: Metric) -> tuple[Sequence[float], Sequence[float]]:
-    """(sum, weight) of each conversation: tokens of it for loss and token accuracy, one for its answer."""
+    """(sum, weight) of each conversation: tokens of it for loss and token accuracy, one for its
+    answer."""
     if metric == "loss":
-        return [each.loss_sum for each in found.counted], [each.num_tokens for each in found.counted]
+        return [each.loss_sum for each in found.counted], [
+            each.num_tokens for each in found.counted
+        ]
     if metric == "token_accuracy":
-        return [each.num_right for each in found.counted], [each.num_tokens for each in found.counted]
+        return [each.num_right for each in found.counted], [
+            each.num_tokens for each in found.counted
+        ]
     assert metric != "perplexity"
     values = (found.on_answers or {})[metric]
     return values, [1] * len(values)

@@ -22,4 +22,10 @@ class Progress:
         if now - self._told >= 1 or self._done == self._total:
             self._told = now
             left_s = (now - self._start) / self._done * (self._total - self._done)
-            self._log.info("progress", done=self._done, total=self._total, unit="rows and questions", left_s=round(left_s, 1))
+            self._log.info(
+                "progress",
+                done=self._done,
+                total=self._total,
+                unit="rows and questions",
+                left_s=round(left_s, 1),
+            )

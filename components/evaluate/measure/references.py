@@ -1,6 +1,8 @@
-"""Held-out rows -> prompts with the data's own last turn, and a model's answers to them, generated in batches.
+"""Held-out rows -> prompts with the data's own last turn, and a model's answers to them, generated
+in batches.
 
-The prompt is what stands before the last trained turn, token by token as in training: no template is needed.
+The prompt is what stands before the last trained turn, token by token as in training: no template
+is needed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +28,19 @@ class Reference:
 
 
 def references_of(rows: Sequence[PackedRow], tokenizer: Any, *, count: int) -> list[Reference]:
-    """Of at most `count` conversations, as far apart as can be. One that begins with its last turn has no prompt, and is left out;
-    so is a text, of which only the first token is not trained on."""
+    """Of at most `count` conversations, as far apart as can be. One that begins with its last turn
+    has no prompt, and is left out; so is a text, of which only the first token is not trained
+    on."""
     found = [pair for row in rows for pair in _last_turns(row)]
-    chosen = found if count >= len(found) else [found[index * len(found) // count] for index in range(count)]
-    return [Reference(prompt, tokenizer.decode(turn, skip_special_tokens=True).strip()) for prompt, turn in chosen]
+    chosen = (
+        found
+        if count >= len(found)
+        else [found[index * len(found) // count] for index in range(count)]
+    )
+    return [
+        Reference(prompt, tokenizer.decode(turn, skip_special_tokens=True).strip())
+        for prompt, turn in chosen
+    ]
 
 
 def _last_turns(row: PackedRow) -> Iterator[tuple[list[int], list[int]]]:
@@ -49,9 +59,15 @@ def _last_turns(row: PackedRow) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def answers_to(
-    model: Any, tokenizer: Any, prompts: Sequence[list[int]], *, answer_tokens: int, on_batch: Callable[[int], None]
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    *,
+    answer_tokens: int,
+    on_batch: Callable[[int], None],
 ) -> list[str]:
-    """The model's greedy answer to each prompt. `on_batch` is called with the number of prompts of each batch."""
+    """The model's greedy answer to each prompt. `on_batch` is called with the number of prompts of
+    each batch."""
     answers: list[str] = []
     for start in range(0, len(prompts), BATCH):
         batch = prompts[start : start + BATCH]
@@ -61,13 +77,26 @@ def answers_to(
 
 
 @torch.inference_mode()
-def _answer_batch(model: Any, tokenizer: Any, prompts: Sequence[list[int]], answer_tokens: int) -> list[str]:
+def _answer_batch(
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], answer_tokens: int
+) -> list[str]:
     """Shorter prompts are padded on the left, so that all answers begin at the same place."""
     ends = end_tokens(model, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     longest = max(len(prompt) for prompt in prompts)
     ids_BT = torch.tensor([[padding] * (longest - len(prompt)) + prompt for prompt in prompts])
-    mask_BT = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    greedy = GenerationConfig(do_sample=False, max_new_tokens=answer_tokens, eos_token_id=ends, pad_token_id=padding)
-    tokens_BT = model.generate(input_ids=ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=greedy)
-    return [tokenizer.decode(tokens_T[longest:], skip_special_tokens=True).strip() for tokens_T in tokens_BT]
+    mask_BT = torch.tensor(
+        [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    )
+    greedy = GenerationConfig(
+        do_sample=False, max_new_tokens=answer_tokens, eos_token_id=ends, pad_token_id=padding
+    )
+    tokens_BT = model.generate(
+        input_ids=ids_BT.to(model.device),
+        attention_mask=mask_BT.to(model.device),
+        generation_config=greedy,
+    )
+    return [
+        tokenizer.decode(tokens_T[longest:], skip_special_tokens=True).strip()
+        for tokens_T in tokens_BT
+    ]

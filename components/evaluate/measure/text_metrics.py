@@ -12,7 +12,9 @@ _WITHOUT_SPACES = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Kana and Han, which are written without spaces."""
 
 
-def score_of(metric: MeasuredOnAnswers, answer: str, reference: str, *, pattern: str | None) -> float:
+def score_of(
+    metric: MeasuredOnAnswers, answer: str, reference: str, *, pattern: str | None
+) -> float:
     """Of one answer."""
     if metric == "pattern":
         assert pattern is not None
@@ -22,7 +24,10 @@ def score_of(metric: MeasuredOnAnswers, answer: str, reference: str, *, pattern:
 
 def exact_match(answer: str, reference: str) -> float:
     """1 where both are equal, by Unicode's NFKC and but for white space at the ends."""
-    return float(unicodedata.normalize("NFKC", answer).strip() == unicodedata.normalize("NFKC", reference).strip())
+    return float(
+        unicodedata.normalize("NFKC", answer).strip()
+        == unicodedata.normalize("NFKC", reference).strip()
+    )
 
 
 def is_json(answer: str, reference: str) -> float:
@@ -42,7 +47,9 @@ def rouge_l(answer: str, reference: str) -> float:
 
 
 def words_of(text: str) -> list[str]:
-    """Words in small letters, and each Japanese or Chinese letter as a word: `GPU は2つ` -> gpu, は, 2, つ."""
+    """Words in small letters, and each Japanese or Chinese letter as a word: `GPU は2つ` -> gpu,
+    は,
+    2, つ."""
     folded = unicodedata.normalize("NFKC", text).lower()
     return _PIECES.findall(_WITHOUT_SPACES.sub(lambda found: f" {found[0]} ", folded))
 
@@ -59,4 +66,8 @@ def longest_common(first: Sequence[str], second: Sequence[str]) -> int:
     return lengths[-1]
 
 
-_SCORES: dict[MeasuredOnAnswers, Callable[[str, str], float]] = {"exact_match": exact_match, "rouge_l": rouge_l, "json": is_json}
+_SCORES: dict[MeasuredOnAnswers, Callable[[str, str], float]] = {
+    "exact_match": exact_match,
+    "rouge_l": rouge_l,
+    "json": is_json,
+}

@@ -1,6 +1,8 @@
-"""Models in folders -> what they answer to the data's prompts, by plain transformers and peft alone.
+"""Models in folders -> what they answer to the data's prompts, by plain transformers and peft
+alone.
 
-Holds one model at a time: 4 bytes a parameter in the fp32 pass. Shapes: K positions, V tokens of the vocabulary.
+Holds one model at a time: 4 bytes a parameter in the fp32 pass. Shapes: K positions, V tokens of
+the vocabulary.
 """
 
 from dataclasses import dataclass
@@ -12,7 +14,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from components.export_adapter.verification.comparison import Precision, stop_problems, verify_logits
+from components.export_adapter.verification.comparison import (
+    Precision,
+    stop_problems,
+    verify_logits,
+)
 from components.export_adapter.verification.probe import probe_problems, turn_ends
 from components.export_adapter.verification.text_checks import text_problems
 from components.shared.documents.prompts import PROBE_POSITIONS, Prompts
@@ -34,8 +40,11 @@ class Answers:
     """Of each turn end, the tokens generated from the tokens before it."""
 
 
-def verify_folder(folder: Path, *, base: Path, probe: Path, prompts: Prompts, precision: Precision) -> Verification:
-    """The export's tokenizer, and its logits in `precision` and in fp32 and the base's, compared with the probe.
+def verify_folder(
+    folder: Path, *, base: Path, probe: Path, prompts: Prompts, precision: Precision
+) -> Verification:
+    """The export's tokenizer, and its logits in `precision` and in fp32 and the base's, compared
+    with the probe.
 
     Raises:
         ValueError: the probe does not belong to the prompts.
@@ -57,11 +66,21 @@ def verify_folder(folder: Path, *, base: Path, probe: Path, prompts: Prompts, pr
         precision=precision,
     )
     ends = list(turn_ends(prompts))
-    stops, not_stopped = stop_problems(kept["logits"], ends, exported.generated, limit=found.tolerance_max * found.logits_std)
-    return with_prompts(found, [*problems, *not_stopped], num_prompts=len(prompts.prompts), ends=len(ends), stops=stops)
+    stops, not_stopped = stop_problems(
+        kept["logits"], ends, exported.generated, limit=found.tolerance_max * found.logits_std
+    )
+    return with_prompts(
+        found,
+        [*problems, *not_stopped],
+        num_prompts=len(prompts.prompts),
+        ends=len(ends),
+        stops=stops,
+    )
 
 
-def with_prompts(found: Verification, problems: list[str], *, num_prompts: int, ends: int, stops: int) -> Verification:
+def with_prompts(
+    found: Verification, problems: list[str], *, num_prompts: int, ends: int, stops: int
+) -> Verification:
     """The verdict on logits and that on text and turn ends, as one."""
     everything = (*problems, *found.problems)
     update = {"passed": not everything, "problems": everything, "num_prompts": num_prompts}
@@ -76,16 +95,21 @@ def load_model(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def load_export(folder: Path, base: Path, dtype: torch.dtype) -> Any:
-    """A whole model, or the base with the adapter in `folder` on it; the adapter's matrices stay fp32."""
+    """A whole model, or the base with the adapter in `folder` on it; the adapter's matrices stay
+    fp32."""
     if not (folder / "adapter_config.json").is_file():
         return load_model(folder, dtype)
     return PeftModel.from_pretrained(load_model(base, dtype), folder).eval()
 
 
 def answers_of(model: Any, prompts: Prompts, folder: Path) -> Answers:
-    """Logits, and what the model generates under the folder's own generation config where a turn should end."""
+    """Logits, and what the model generates under the folder's own generation config where a turn
+    should end."""
     generation = greedy(GenerationConfig.from_pretrained(folder))
-    generated = tuple(generate(model, prompts.prompts[end.prompt].probe_ids[:-1], generation) for end in turn_ends(prompts))
+    generated = tuple(
+        generate(model, prompts.prompts[end.prompt].probe_ids[:-1], generation)
+        for end in turn_ends(prompts)
+    )
     return Answers(prompt_logits(model, prompts), generated)
 
 
@@ -106,11 +130,17 @@ def greedy(generation: GenerationConfig) -> GenerationConfig:
     padding = generation.pad_token_id
     if padding is None:
         padding = ends[0] if isinstance(ends, list) else ends
-    return GenerationConfig(do_sample=False, max_new_tokens=GENERATED, eos_token_id=ends, pad_token_id=padding)
+    return GenerationConfig(
+        do_sample=False, max_new_tokens=GENERATED, eos_token_id=ends, pad_token_id=padding
+    )
 
 
-def generate(model: Any, token_ids: tuple[int, ...], generation: GenerationConfig) -> tuple[int, ...]:
+def generate(
+    model: Any, token_ids: tuple[int, ...], generation: GenerationConfig
+) -> tuple[int, ...]:
     """The tokens that follow."""
     tokens_1T = torch.tensor([token_ids], device=model.device)
-    made_1T = model.generate(input_ids=tokens_1T, attention_mask=torch.ones_like(tokens_1T), generation_config=generation)
+    made_1T = model.generate(
+        input_ids=tokens_1T, attention_mask=torch.ones_like(tokens_1T), generation_config=generation
+    )
     return tuple(made_1T[0, len(token_ids) :].tolist())

@@ -1,4 +1,5 @@
-"""probe.safetensors of a training -> the trained model's logits for the data's prompts; refused unless it is just that.
+"""probe.safetensors of a training -> the trained model's logits for the data's prompts; refused
+unless it is just that.
 
 Shapes: K positions of all prompts (the last PROBE_POSITIONS of each), V tokens of the vocabulary.
 """
@@ -25,10 +26,16 @@ class TurnEnd:
 
 
 def probe_problems(probe: Mapping[str, torch.Tensor], prompts: Prompts) -> list[str]:
-    """One line for each way in which the probe is not the trained model's logits for these prompts."""
+    """One line for each way in which the probe is not the trained model's logits for these
+    prompts."""
     absent = [name for name in TENSORS if name not in probe]
     if absent:
-        return [f"holds no {', '.join(absent)}; an earlier version of hagane wrote it, or it is no probe"]
+        return [
+            (
+                f"holds no {', '.join(absent)}; an earlier version of hagane wrote it, or it is no "
+                "probe"
+            )
+        ]
     if not prompts.prompts:
         return ["dataset/prompts.json holds no prompt, so nothing can be compared"]
     lengths = probe["lengths"].tolist()
@@ -51,7 +58,8 @@ def num_positions(prompts: Prompts) -> int:
 
 
 def turn_ends(prompts: Prompts) -> Iterator[TurnEnd]:
-    """Where a prompt that passed through the model ends with an end token that has a row before it."""
+    """Where a prompt that passed through the model ends with an end token that has a row before
+    it."""
     row = 0
     for index, prompt in enumerate(prompts.prompts):
         row += _num_rows(prompt)

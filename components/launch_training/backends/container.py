@@ -1,4 +1,5 @@
-"""The `local` backend inside a container: a training container beside this one, followed line by line to its end."""
+"""The `local` backend inside a container: a training container beside this one, followed line by
+line to its end."""
 
 import time
 import uuid
@@ -15,7 +16,8 @@ POLL_S = 0.2
 
 
 def run_beside(job: TrainingJob, folder: Path, log: Log) -> None:
-    """The job ran and ended well; its events are passed on as this process's own. SIGTERM to this process ends the job too.
+    """The job ran and ended well; its events are passed on as this process's own. SIGTERM to this
+    process ends the job too.
 
     Raises:
         RunFailed: the job failed, or could not be started.
@@ -25,10 +27,13 @@ def run_beside(job: TrainingJob, folder: Path, log: Log) -> None:
     exit_code = folder / f"{name}.exit_code"
     cancel = folder / f"{name}.cancel"
     stop = left_by_signal(
-        ending="training: its container is asked to end", left="training: its container may still run; look for it by `docker ps`"
+        ending="training: its container is asked to end",
+        left="training: its container may still run; look for it by `docker ps`",
     )
     with stop, _cancelled_when_left(cancel, exit_code):
-        follow_to_end(_lines(folder / f"{name}.log", exit_code), lambda: int(exit_code.read_text()), log)
+        follow_to_end(
+            _lines(folder / f"{name}.log", exit_code), lambda: int(exit_code.read_text()), log
+        )
 
 
 def _lines(printed: Path, exit_code: Path) -> Iterator[str]:
@@ -40,7 +45,9 @@ def _lines(printed: Path, exit_code: Path) -> Iterator[str]:
     with printed.open(encoding="utf-8", errors="replace") as stream:
         begun = ""
         while True:
-            ended = exit_code.exists()  # looked up before reading, so that what it printed last is read too
+            ended = (
+                exit_code.exists()
+            )  # looked up before reading, so that what it printed last is read too
             while text := stream.readline():
                 begun += text
                 if begun.endswith("\n"):

@@ -1,4 +1,5 @@
-"""One job in a cluster, followed to its end by watching: phases, what its pods print, restarts, deadlines, and who still looks after it."""
+"""One job in a cluster, followed to its end by watching: phases, what its pods print, restarts,
+deadlines, and who still looks after it."""
 
 import json
 import math
@@ -14,8 +15,19 @@ from components.launch_training.backends.local import pass_on
 from components.launch_training.backends.pod_log import PodLog, read_log, store_unfinished
 from components.launch_training.backends.restarts import NO_RESTARTS, Restarts, Stalled
 from components.launch_training.ending.ownership import Owner, end_job
-from components.launch_training.job.deadlines import STALL_CLOCK, clock_of, group_of, overdue, uploads_s
-from components.launch_training.job.events import job_warnings, limit_of, newest_message, why_no_pods
+from components.launch_training.job.deadlines import (
+    STALL_CLOCK,
+    clock_of,
+    group_of,
+    overdue,
+    uploads_s,
+)
+from components.launch_training.job.events import (
+    job_warnings,
+    limit_of,
+    newest_message,
+    why_no_pods,
+)
 from components.launch_training.job.phases import (
     IS_SET_UP,
     Ended,
@@ -50,7 +62,8 @@ PROGRESS_S = 5.0
 API_PATIENCE_S = 600.0
 LOGS_END_S = 20.0
 LIMIT_S = 3.0
-"""How long the event is waited for that says which limit ended a job: it may be heard of after the job's end."""
+"""How long the event is waited for that says which limit ended a job: it may be heard of after the
+job's end."""
 
 
 def stamp_of_now() -> str:
@@ -58,7 +71,8 @@ def stamp_of_now() -> str:
 
 
 class Follower:
-    """One job from now to its end: what its pods print is passed on, its phases are told, its deadlines kept."""
+    """One job from now to its end: what its pods print is passed on, its phases are told, its
+    deadlines kept."""
 
     def __init__(
         self,
@@ -75,12 +89,19 @@ class Follower:
         restarts: Restarts = NO_RESTARTS,
     ) -> None:
         """`restarts`: those of earlier jobs of this training, which stalled."""
-        self._cluster, self._name, self._plan, self._spec, self._owner = cluster, name, plan, spec, owner
+        self._cluster, self._name, self._plan, self._spec, self._owner = (
+            cluster,
+            name,
+            plan,
+            spec,
+            owner,
+        )
         self._store, self._work, self._log = store, work, log
         self._inbox: queue.Queue[tuple[str, str] | None] = queue.Queue()
         self._only_new = attached
         self._begun = attached
-        """Whether training has begun since the pods were last started; of a job found again it is not known, and taken for true."""
+        """Whether training has begun since the pods were last started; of a job found again it is
+        not known, and taken for true."""
         self._complete = False
         """Whether all pods were there at once since the job was last let go."""
         self._queue_watch = QueueWatch(cluster.kind, is_new=not attached)
@@ -98,14 +119,16 @@ class Follower:
         """By life."""
         self._phase = Phase("queued")
         self._since = self._last_step = time.monotonic()
-        """The latter: since when training has got no further, by a step or by a checkpoint in the store."""
+        """The latter: since when training has got no further, by a step or by a checkpoint in the
+        store."""
         self._failed_since: float | None = None
         self._last_lease = -math.inf
         self._last_progress = 0.0
         self._progress: Fields = {}
 
     def follow(self) -> None:
-        """The job succeeded. Raises RunFailed when it did not, or was given up; ClusterError when its queue will never admit it."""
+        """The job succeeded. Raises RunFailed when it did not, or was given up; ClusterError when
+        its queue will never admit it."""
         self._log.info("phase", phase="queued", detail="", job=self._name)
         seen = self._seen = self._cluster.watch(self._name, self._inbox)
         try:
@@ -121,8 +144,13 @@ class Follower:
             if seen.asked:
                 job = seen.job
                 if job is None:
-                    self._end_logs()  # and nothing is deleted: by now another launcher may have made a job of this name
-                    raise RunFailed(f"training: job {self._name} is gone: someone else deleted it", self._where_logs_are())
+                    # and nothing is deleted: by now another launcher may have made a job of this
+                    # name
+                    self._end_logs()
+                    raise RunFailed(
+                        f"training: job {self._name} is gone: someone else deleted it",
+                        self._where_logs_are(),
+                    )
                 if self._cluster.kind.is_suspended(job):
                     self._set_pods_aside(seen.pods)
                     self._look_at_queue(job, seen)
@@ -171,7 +199,10 @@ class Follower:
             self._last_step = time.monotonic()
         if event["event"] == "progress":
             self._rounds_at_last_step = self._rounds
-            self._progress = {key: event.get(key) for key in ("done", "total", "epoch", "loss", "tokens_s", "left_s")}
+            self._progress = {
+                key: event.get(key)
+                for key in ("done", "total", "epoch", "loss", "tokens_s", "left_s")
+            }
         pass_on(event, self._log)
 
     def _look_at_api(self, seen: Seen, started: float) -> None:
@@ -179,25 +210,31 @@ class Follower:
         if silent_since is not None and time.monotonic() - silent_since > API_PATIENCE_S:
             self._end_logs()
             raise RunFailed(
-                f"cluster: the API server has not answered for {API_PATIENCE_S / 60:.0f} minutes; job {self._name} is left to itself, the "
-                "same command finds it again"
+                f"cluster: the API server has not answered for {API_PATIENCE_S / 60:.0f} minutes; "
+                f"job {self._name} is left to itself, the same command finds it again"
             )
 
     @property
     def _rounds(self) -> int:
         """How often the pods were started anew after a loss."""
-        return self._rounds_before + max((len(lives) for lives in self._lives.values()), default=1) - 1
+        return (
+            self._rounds_before + max((len(lives) for lives in self._lives.values()), default=1) - 1
+        )
 
     def _set_pods_aside(self, pods: dict[str, Fields]) -> None:
-        """A queue took the job's pods away, or has not let it go yet: the next ones are no restart."""
+        """A queue took the job's pods away, or has not let it go yet: the next ones are no
+        restart."""
         self._rounds_before = self._rounds
         self._lives.clear()
         self._set_aside |= set(pods)
         self._begun = self._only_new = self._complete = False
 
     def _take_pods_back(self, pods: dict[str, Fields]) -> None:
-        """A job that was let go may be heard of after its new pods, which then were set aside: those that stay are its own."""
-        self._set_aside -= {uid for uid, pod in pods.items() if "deletionTimestamp" not in pod["metadata"]}
+        """A job that was let go may be heard of after its new pods, which then were set aside:
+        those that stay are its own."""
+        self._set_aside -= {
+            uid for uid, pod in pods.items() if "deletionTimestamp" not in pod["metadata"]
+        }
         self._queue_watch.was_let_go()
 
     def _look_at_queue(self, job: Fields, seen: Seen) -> None:
@@ -219,10 +256,15 @@ class Follower:
         if problem is not None:
             raise ClusterError(problem, self._end_job())
 
-    def _phase_now(self, job: Fields, pods: list[Fields], seen: Seen, warnings: list[Fields]) -> Phase:
-        """Where the job stands, with the cluster's own reason while pods are missing or not set up."""
+    def _phase_now(
+        self, job: Fields, pods: list[Fields], seen: Seen, warnings: list[Fields]
+    ) -> Phase:
+        """Where the job stands, with the cluster's own reason while pods are missing or not set
+        up."""
         kind = self._cluster.kind
-        phase = phase_in_queue(kind, job, pods, seen.queueing, begun=self._begun, complete=self._complete)
+        phase = phase_in_queue(
+            kind, job, pods, seen.queueing, begun=self._begun, complete=self._complete
+        )
         alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         self._complete |= len(alive) >= kind.num_pods(job)
         if phase.name == "failed":
@@ -240,14 +282,21 @@ class Follower:
         return phase
 
     def _may_hear_of_a_limit(self, job: Fields, warnings: list[Fields]) -> bool:
-        """Whether the event that says which limit ended the job may still come: of a TrainJob it is its Job's, another object's."""
-        if len(self._cluster.kind.makers(self._name)) == 1 or limit_of(conditions_of(job)["Failed"], warnings):
+        """Whether the event that says which limit ended the job may still come: of a TrainJob it is
+        its Job's, another object's."""
+        if len(self._cluster.kind.makers(self._name)) == 1 or limit_of(
+            conditions_of(job)["Failed"], warnings
+        ):
             return False
         self._failed_since = self._failed_since or time.monotonic()
         return time.monotonic() - self._failed_since < LIMIT_S
 
     def _own_pods(self, job: Fields, pods: dict[str, Fields]) -> list[Fields]:
-        return [pod for pod in pods_of(job, list(pods.values())) if pod["metadata"]["uid"] not in self._set_aside]
+        return [
+            pod
+            for pod in pods_of(job, list(pods.values()))
+            if pod["metadata"]["uid"] not in self._set_aside
+        ]
 
     def _look_at_pods(self, pods: list[Fields], with_those_gone: list[Fields]) -> None:
         """Logs, restarts, and how pods ended, those included that were gone before this look."""
@@ -265,7 +314,9 @@ class Follower:
         for ended in ended_badly(kind, with_those_gone):
             if ended.life not in self._ended:
                 self._ended[ended.life] = ended
-                self._log.warning("pod_ended", pod=ended.pod, exit_code=ended.exit_code, reason=ended.reason)
+                self._log.warning(
+                    "pod_ended", pod=ended.pod, exit_code=ended.exit_code, reason=ended.reason
+                )
                 if ended.out_of_memory:
                     self._give_up(sentence(ended, self._plan, []))
                 if ended.final and not kind.judges_exit_codes:
@@ -278,12 +329,19 @@ class Follower:
         only_new = self._only_new
 
         def ended() -> bool:
-            now = self._seen.pods.get(uid)  # asked by the log's own thread, when nothing else may be followed any more
+            now = self._seen.pods.get(
+                uid
+            )  # asked by the log's own thread, when nothing else may be followed any more
             return self._seen.over or now is None or is_over(kind, now)
 
         lines = self._cluster.follow_log(name, ended=ended, only_new=only_new)
         self._logs[uid] = read_log(
-            name_of(kind, pod), lines, file, self._store, lambda line: self._inbox.put((uid, line)), only_new=only_new
+            name_of(kind, pod),
+            lines,
+            file,
+            self._store,
+            lambda line: self._inbox.put((uid, line)),
+            only_new=only_new,
         )
 
     def _tell(self, phase: Phase) -> None:
@@ -295,7 +353,12 @@ class Follower:
             self._last_progress = 0.0
         if time.monotonic() - self._last_progress >= PROGRESS_S:
             self._last_progress = time.monotonic()
-            state = {"job": self._name, "namespace": self._cluster.namespace, "phase": phase.name, "detail": phase.detail}
+            state = {
+                "job": self._name,
+                "namespace": self._cluster.namespace,
+                "phase": phase.name,
+                "detail": phase.detail,
+            }
             state |= {"restarts": self._rounds, "at": stamp_of_now(), **self._progress}
             with suppress(StoreError):  # it is for people alone
                 self._store.write_bytes(PROGRESS, json.dumps(state).encode())
@@ -305,12 +368,22 @@ class Follower:
         return Restarts(self._rounds, self._rounds_at_last_step)
 
     def _look_at_deadlines(self, phase: Phase) -> None:
-        """Raises Stalled when training made no step for too long and restarts are left: a hung GPU or network of a node raises no error."""
+        """Raises Stalled when training made no step for too long and restarts are left: a hung GPU
+        or network of a node raises no error."""
         now = time.monotonic()
-        problem = overdue(phase, self._spec, waited_s=now - self._since, idle_s=now - self._last_step, uploads_s=uploads_s(self._plan))
+        problem = overdue(
+            phase,
+            self._spec,
+            waited_s=now - self._since,
+            idle_s=now - self._last_step,
+            uploads_s=uploads_s(self._plan),
+        )
         if problem is None:
             return
-        if clock_of(phase) == STALL_CLOCK and self.restarts.and_one_more().too_many(self._spec) is None:
+        if (
+            clock_of(phase) == STALL_CLOCK
+            and self.restarts.and_one_more().too_many(self._spec) is None
+        ):
             raise Stalled(problem, self._end_job())
         self._give_up(problem)
 
@@ -325,11 +398,13 @@ class Follower:
             self._cluster.annotate(self._name, {LEASE_ANNOTATION: stamp_of_now()})
 
     def _give_up(self, *problems: str) -> NoReturn:
-        """Raises RunFailed; the job is deleted first, so that it holds nothing, if it is this run's to end."""
+        """Raises RunFailed; the job is deleted first, so that it holds nothing, if it is this run's
+        to end."""
         raise RunFailed(*problems, self._end_job())
 
     def _end_job(self) -> str:
-        """The job is deleted, if it is this run's to end; returns what is left, for whoever reads why."""
+        """The job is deleted, if it is this run's to end; returns what is left, for whoever reads
+        why."""
         left = end_job(self._cluster, self._name, self._owner, self._log)
         self._end_logs()
         return f"{left}; {self._where_logs_are()}"
@@ -338,7 +413,8 @@ class Follower:
         return f"what its pods printed is in {self._store.uri}/{LOGS}/"
 
     def _end_logs(self) -> None:
-        """All that was printed is taken and stored; of pods that have not ended after LOGS_END_S, what they printed by then."""
+        """All that was printed is taken and stored; of pods that have not ended after LOGS_END_S,
+        what they printed by then."""
         end = time.monotonic() + LOGS_END_S
         while any(pod.thread.is_alive() for pod in self._logs.values()) and time.monotonic() < end:
             self._take_lines()
@@ -346,19 +422,33 @@ class Follower:
         self.store_open_logs()
 
     def store_open_logs(self) -> None:
-        """What pods that are still at work have printed is stored; that of the others is already."""
+        """What pods that are still at work have printed is stored; that of the others is
+        already."""
         for pod in self._logs.values():
             if pod.thread.is_alive():
                 store_unfinished(pod, self._store)
 
     def _problems(self, pods: list[Fields], otherwise: str) -> list[str]:
-        """What ended the job: what its processes said themselves, else how the first pod to fail ended. A lost peer is no cause."""
+        """What ended the job: what its processes said themselves, else how the first pod to fail
+        ended. A lost peer is no cause."""
         ended = list({each.uid: each for each in self._ended.values()}.values())
         uids = {pod["metadata"]["uid"] for pod in pods}
         last = [each for each in ended if each.uid in uids] or ended
         causes = [each for each in last if each.exit_code != PeerLost.exit_code] or last
-        said = [line for each in last for line in (self._logs[each.uid].problems if each.uid in self._logs else [])]
-        more = [otherwise if otherwise.startswith("training: ") else f"training: job {self._name} failed: {otherwise}"] if otherwise else []
+        said = [
+            line
+            for each in last
+            for line in (self._logs[each.uid].problems if each.uid in self._logs else [])
+        ]
+        more = (
+            [
+                otherwise
+                if otherwise.startswith("training: ")
+                else f"training: job {self._name} failed: {otherwise}"
+            ]
+            if otherwise
+            else []
+        )
         if said:
             return [*dict.fromkeys(said), *more]
         if not causes:

@@ -1,4 +1,5 @@
-"""The `local` backend: training processes on this machine, started by torchrun, followed line by line to their end."""
+"""The `local` backend: training processes on this machine, started by torchrun, followed line by
+line to their end."""
 
 import os
 import re
@@ -20,15 +21,23 @@ LAST_LINES = 200  # enough for torchrun's summary, 7 lines for each process that
 
 
 def torchrun_command(run: str, plan: Plan) -> list[str]:
-    """`components.train` in all processes of one machine. Its argument is positional: torchrun would take `--run` for its own."""
+    """`components.train` in all processes of one machine. Its argument is positional: torchrun
+    would take `--run` for its own."""
     return [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={plan.steps.num_processes}"),
+        *(
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={plan.steps.num_processes}",
+        ),
         *("-m", "components.train", run),
     ]
 
 
 def worker_settings(plan: Plan, spec: CheckpointSpec) -> dict[str, str]:
-    """Variables for the training processes: threads as the plan has them, but no more than this machine has cores for."""
+    """Variables for the training processes: threads as the plan has them, but no more than this
+    machine has cores for."""
     here = max(1, len(os.sched_getaffinity(0)) // plan.steps.num_processes)
     return worker_environment(
         threads=min(here, plan.threads_per_process or here),
@@ -54,8 +63,11 @@ def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> Non
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # torchrun must get SIGTERM once, from here: at the second it gives up waiting for its processes
-        preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+        # torchrun must get SIGTERM once, from here: at the second it gives up waiting for its
+        # processes
+        start_new_session=True,
+        # one prctl call, and this process has no other threads
+        preexec_fn=end_with_parent,  # noqa: PLW1509
     )
     assert process.stdout is not None
     with stop_passed_on(process, process.terminate, signal.SIGTERM) as stopped:
@@ -63,10 +75,14 @@ def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> Non
 
 
 def follow_to_end(
-    lines: Iterable[str], exit_code_of: Callable[[], int], log: Log, *, stopped: Collection[signal.Signals] = frozenset()
+    lines: Iterable[str],
+    exit_code_of: Callable[[], int],
+    log: Log,
+    *,
+    stopped: Collection[signal.Signals] = frozenset(),
 ) -> None:
-    """All lines of the job were passed on, and it ended well. `exit_code_of` is asked after the last line, `stopped` then names the
-    signals that were passed on to the job.
+    """All lines of the job were passed on, and it ended well. `exit_code_of` is asked after the
+    last line, `stopped` then names the signals that were passed on to the job.
 
     Raises:
         RunFailed, Preempted: see `run_to_end`.
@@ -99,15 +115,32 @@ def pass_on(event: Event, log: Log) -> None:
 
 
 def _how_it_ended(exit_code: int, lines: list[str]) -> str:
-    """torchrun's summary names every process that failed by `rank` and `exitcode`, a signal's number negative, the first seen last.
+    """torchrun's summary names every process that failed by `rank` and `exitcode`, a signal's
+    number negative, the first seen last.
 
-    Of a process killed and one that ended because it lost the other, torchrun may see either first: the cause is the former.
+    Of a process killed and one that ended because it lost the other, torchrun may see either first:
+    the cause is the former.
     """
-    failures = re.findall(r"^ *rank +: (\d+) .*\n *exitcode +: (-?\d+)", "\n".join(lines), re.MULTILINE)
+    failures = re.findall(
+        r"^ *rank +: (\d+) .*\n *exitcode +: (-?\d+)", "\n".join(lines), re.MULTILINE
+    )
     if not failures:
-        return f"training: torchrun ended with exit code {exit_code}; its last line: {lines[-1] if lines else 'none'}"
-    rank, code = next((each for each in reversed(failures) if int(each[1]) != PeerLost.exit_code), failures[-1])
+        return (
+            f"training: torchrun ended with exit code {exit_code}; its last line: "
+            f"{lines[-1] if lines else 'none'}"
+        )
+    rank, code = next(
+        (each for each in reversed(failures) if int(each[1]) != PeerLost.exit_code), failures[-1]
+    )
     number = int(code)
-    how = f"was killed by {signal.Signals(-number).name}" if number < 0 else f"ended with exit code {number}"
-    hint = "; a SIGKILL that nobody sent is the kernel's, for want of memory" if number == -signal.SIGKILL else ""
+    how = (
+        f"was killed by {signal.Signals(-number).name}"
+        if number < 0
+        else f"ended with exit code {number}"
+    )
+    hint = (
+        "; a SIGKILL that nobody sent is the kernel's, for want of memory"
+        if number == -signal.SIGKILL
+        else ""
+    )
     return f"training: process {rank} {how}{hint}"

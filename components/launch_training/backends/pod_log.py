@@ -1,4 +1,5 @@
-"""What one pod prints: passed on line by line, kept in a file here, and in the run's folder when it ends."""
+"""What one pod prints: passed on line by line, kept in a file here, and in the run's folder when it
+ends."""
 
 import threading
 from collections import deque
@@ -24,8 +25,17 @@ class PodLog:
     """What its processes said of their own failure."""
 
 
-def read_log(pod: str, lines: Iterator[str], file: Path, store: Store, take: Callable[[str], None], *, only_new: bool) -> PodLog:
-    """A thread hands every line to `take` and writes it into the file; at the end the file is in the store's `logs/`.
+def read_log(
+    pod: str,
+    lines: Iterator[str],
+    file: Path,
+    store: Store,
+    take: Callable[[str], None],
+    *,
+    only_new: bool,
+) -> PodLog:
+    """A thread hands every line to `take` and writes it into the file; at the end the file is in
+    the store's `logs/`.
 
     `only_new`: the lines go on from those that an earlier launcher may have left in the file.
     """
@@ -45,6 +55,7 @@ def read_log(pod: str, lines: Iterator[str], file: Path, store: Store, take: Cal
 
 
 def store_unfinished(log: PodLog, store: Store) -> None:
-    """What was printed by now is in the store's `logs/`, though the pod goes on: from memory, as an upload checks that a file stays."""
+    """What was printed by now is in the store's `logs/`, though the pod goes on: from memory, as an
+    upload checks that a file stays."""
     with suppress(StoreError, FileNotFoundError):
         store.write_bytes(f"{LOGS}/{log.file.name}", log.file.read_bytes())

@@ -11,7 +11,8 @@ MOST_FRUITLESS = 3
 
 @dataclass(frozen=True)
 class Restarts:
-    """How often the pods of a run's training were started anew, in all and when a step was last made."""
+    """How often the pods of a run's training were started anew, in all and when a step was last
+    made."""
 
     rounds: int = 0
     at_last_step: int = 0

@@ -1,6 +1,8 @@
-"""`python -m components.launch_training.doctor`: looks at a cluster as a run would need it, and tells each finding as an event.
+"""`python -m components.launch_training.doctor`: looks at a cluster as a run would need it, and
+tells each finding as an event.
 
-For `hagane doctor`, which has the plan made first and shows the table. Whatever fails, the checks that do not stand on it go on.
+For `hagane doctor`, which has the plan made first and shows the table. Whatever fails, the checks
+that do not stand on it go on.
 """
 
 import argparse
@@ -30,14 +32,24 @@ from components.launch_training.doctor.gpu_job import CHECK, gpu_check_job
 from components.launch_training.doctor.gpu_run import probe_gpus
 from components.launch_training.doctor.probe_job import Sources, probe_job, probe_pod, queued_probe
 from components.launch_training.doctor.probe_run import probe, probe_queue
-from components.launch_training.doctor.queue_checks import DEFAULT_QUEUE, default_queue_finding, effect_finding, quota_finding
+from components.launch_training.doctor.queue_checks import (
+    DEFAULT_QUEUE,
+    default_queue_finding,
+    effect_finding,
+    quota_finding,
+)
 from components.launch_training.doctor.runtime_policy import runtime_finding
 from components.launch_training.job.kinds import KINDS, PYTORCHJOB, TRAINJOB
 from components.launch_training.job.node_capacity import node_finding
 from components.launch_training.job.permissions import TOO_MUCH, beyond, needed, shipped
 from components.launch_training.job.worker_pod import worker_template
 from components.launch_training.kubernetes_api import facts as cluster_facts
-from components.launch_training.kubernetes_api.access_reviews import api_as, may_not_impersonate, refused, rules_of
+from components.launch_training.kubernetes_api.access_reviews import (
+    api_as,
+    may_not_impersonate,
+    refused,
+    rules_of,
+)
 from components.launch_training.kubernetes_api.client import Cluster
 from components.launch_training.kubernetes_api.facts import NotAllowed
 from components.shared.documents.findings import Finding
@@ -74,8 +86,16 @@ class Examination:
         log: Log,
         gpu_request: CheckRequest | None = None,
     ):
-        """`gpu_request`: what to check on the nodes themselves, by a job of the run's own shape; None: nothing."""
-        self.cluster, self.spec, self.manifest, self.image, self.seconds, self.log = cluster, spec, manifest, image, seconds, log
+        """`gpu_request`: what to check on the nodes themselves, by a job of the run's own shape;
+        None: nothing."""
+        self.cluster, self.spec, self.manifest, self.image, self.seconds, self.log = (
+            cluster,
+            spec,
+            manifest,
+            image,
+            seconds,
+            log,
+        )
         self.gpu_request = gpu_request
         self.namespace = cluster.namespace
         self.account = None if launcher == "self" or in_a_pod() else launcher
@@ -106,10 +126,20 @@ class Examination:
         kind, there = self.kind, cluster_facts.served(**self.kind.where)
         versions = [] if there else cluster_facts.versions_of(kind.group)
         install = f"install {kind.installed_by}, or set another backend"
-        yield kind_finding(kind.name, f"{kind.group}/{kind.version}", there=there, versions=versions, install=install)
+        yield kind_finding(
+            kind.name,
+            f"{kind.group}/{kind.version}",
+            there=there,
+            versions=versions,
+            install=install,
+        )
 
     def runtime(self) -> Iterable[Finding]:
-        if self.kind is not TRAINJOB or self.spec is None or not cluster_facts.served(**TRAINJOB.where):
+        if (
+            self.kind is not TRAINJOB
+            or self.spec is None
+            or not cluster_facts.served(**TRAINJOB.where)
+        ):
             return
         name = self.spec.cluster.runtime
         kind = "TrainingRuntime" if name == OWN_RUNTIME else "ClusterTrainingRuntime"
@@ -127,7 +157,9 @@ class Examination:
         if not cluster_facts.versions_of(ARGO):
             raise NotAllowed("no Argo Workflows here, so no KFP either")
         with may_not_impersonate(self.account):
-            missing = refused(api_as(self.account, self.namespace), KFP_POD_PERMISSIONS, self.namespace)
+            missing = refused(
+                api_as(self.account, self.namespace), KFP_POD_PERMISSIONS, self.namespace
+            )
         yield kfp_permissions_finding(self.who, missing, len(KFP_POD_PERMISSIONS))
 
     def retries(self) -> Iterable[Finding]:
@@ -138,8 +170,17 @@ class Examination:
         api = api_as(self.account, self.namespace)
         with may_not_impersonate(self.account):
             rules = rules_of(api, self.namespace)
-            others = {name: set(refused(api, TOO_MUCH, name)) for name in OTHER_NAMESPACES if name != self.namespace}
-        elsewhere = [f"{each} in namespace {name}" for name, denied in others.items() for each in TOO_MUCH if each not in denied]
+            others = {
+                name: set(refused(api, TOO_MUCH, name))
+                for name in OTHER_NAMESPACES
+                if name != self.namespace
+            }
+        elsewhere = [
+            f"{each} in namespace {name}"
+            for name, denied in others.items()
+            for each in TOO_MUCH
+            if each not in denied
+        ]
         wanted = (*shipped(), *KFP_POD_PERMISSIONS)
         yield excess_finding(self.who, beyond(rules, wanted), elsewhere)
 
@@ -157,7 +198,13 @@ class Examination:
         version = cluster_facts.kueue()
         if version is None:
             if name is not None:
-                yield kind_finding("Kueue", "kueue.x-k8s.io", there=False, versions=[], install="install Kueue, or leave cluster.queue out")
+                yield kind_finding(
+                    "Kueue",
+                    "kueue.x-k8s.io",
+                    there=False,
+                    versions=[],
+                    install="install Kueue, or leave cluster.queue out",
+                )
             return
         queue = cluster_facts.local_queue(name or DEFAULT_QUEUE, self.namespace, version)
         if name is None:
@@ -177,7 +224,9 @@ class Examination:
             return
         name = queue["spec"]["clusterQueue"]
         found = cluster_facts.cluster_queue(name, version)
-        yield quota_finding(name, found, self.requests(), self.spec.hardware.num_nodes, cluster_facts.quantities)
+        yield quota_finding(
+            name, found, self.requests(), self.spec.hardware.num_nodes, cluster_facts.quantities
+        )
 
     def queue_effect(self) -> Iterable[Finding]:
         """Whether Kueue looks at this kind of job: its default leaves PyTorchJobs out."""
@@ -186,7 +235,9 @@ class Examination:
         if not cluster_facts.served(**self.kind.where):
             return
         queue, waited_s = self.spec.cluster.queue, min(EFFECT_S, self.seconds)
-        found = probe_queue(self.cluster, queued_probe(self.probe_job(), self.kind, queue), seconds=waited_s)
+        found = probe_queue(
+            self.cluster, queued_probe(self.probe_job(), self.kind, queue), seconds=waited_s
+        )
         yield effect_finding(self.kind, queue, found, waited_s=waited_s)
 
     def nodes(self) -> Iterable[Finding]:
@@ -205,7 +256,9 @@ class Examination:
         needs: dict[str, Decimal] = {}
         for container in worker_template(self.planned()[0], self.kind)["spec"]["containers"]:
             resources = container.get("resources", {})
-            for name, amount in cluster_facts.quantities({**resources.get("limits", {}), **resources.get("requests", {})}).items():
+            for name, amount in cluster_facts.quantities(
+                {**resources.get("limits", {}), **resources.get("requests", {})}
+            ).items():
                 needs[name] = needs.get(name, Decimal(0)) + amount
         return needs
 
@@ -214,21 +267,37 @@ class Examination:
         manifest, spec = self.planned()
         make = probe_pod if as_pod else probe_job
         return make(
-            manifest, self.kind, f"hagane-doctor-{uuid.uuid4().hex[:8]}", image=self.image, sources=sources_of(spec),
-            store=store_of(spec), seconds=self.seconds,
-        )  # fmt: skip
+            manifest,
+            self.kind,
+            f"hagane-doctor-{uuid.uuid4().hex[:8]}",
+            image=self.image,
+            sources=sources_of(spec),
+            store=store_of(spec),
+            seconds=self.seconds,
+        )
 
     def worker_pod(self) -> Iterable[Finding | None]:
         manifest, spec = self.planned()
-        account, image, sources = spec.cluster.service_account, self.image_of(manifest), sources_of(spec)
+        account, image, sources = (
+            spec.cluster.service_account,
+            self.image_of(manifest),
+            sources_of(spec),
+        )
         as_pod = not cluster_facts.served(**self.kind.where)
-        probed = probe(self.cluster, self.probe_job(as_pod=as_pod), seconds=self.seconds, log=self.log)
+        probed = probe(
+            self.cluster, self.probe_job(as_pod=as_pod), seconds=self.seconds, log=self.log
+        )
         yield pod_finding(probed, account, self.kind.name)
         yield image_finding(image, probed)
         yield from source_findings(sources, probed, self.namespace)
         if store_of(spec) is None:
             mend = "must be s3://bucket/prefix"
-            yield Finding(check="store", state="failed", found=f"{spec.store!r} is a folder, and pods share none", mend=mend)
+            yield Finding(
+                check="store",
+                state="failed",
+                found=f"{spec.store!r} is a folder, and pods share none",
+                mend=mend,
+            )
         yield from store_findings(spec.run_uri, sources, probed, self.namespace)
 
     def gpus(self) -> Iterable[Finding]:
@@ -248,7 +317,14 @@ class Examination:
             request=self.gpu_request,
             longest_s=longest_s,
         )
-        yield from probe_gpus(self.cluster, job, num_nodes=num_nodes, start_s=self.seconds, check_s=GPU_CHECK_POD_S, log=self.log)
+        yield from probe_gpus(
+            self.cluster,
+            job,
+            num_nodes=num_nodes,
+            start_s=self.seconds,
+            check_s=GPU_CHECK_POD_S,
+            log=self.log,
+        )
 
     def image_of(self, manifest: Fields) -> str:
         containers = worker_template(manifest, self.kind)["spec"]["containers"]
@@ -285,26 +361,55 @@ def failed(name: str, error: ClusterError) -> Finding:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m components.launch_training.doctor", description=__doc__)
-    parser.add_argument("--spec", metavar="FILE", type=Path, help="the run's spec; without it, only the cluster itself is looked at")
-    parser.add_argument("--manifest", metavar="FILE", type=Path, help="the job of the spec's plan, of its backend's kind")
+    parser = argparse.ArgumentParser(
+        prog="python -m components.launch_training.doctor", description=__doc__
+    )
+    parser.add_argument(
+        "--spec",
+        metavar="FILE",
+        type=Path,
+        help="the run's spec; without it, only the cluster itself is looked at",
+    )
+    parser.add_argument(
+        "--manifest",
+        metavar="FILE",
+        type=Path,
+        help="the job of the spec's plan, of its backend's kind",
+    )
     parser.add_argument("--image", default="", help="what the workers run in")
-    parser.add_argument("--namespace", help="without it, the spec's, else the pod's own or the kubeconfig's")
-    parser.add_argument("--launcher", metavar="ACCOUNT", default="hagane-launcher", help="whose rights to look at; self: of who asks")
+    parser.add_argument(
+        "--namespace", help="without it, the spec's, else the pod's own or the kubeconfig's"
+    )
+    parser.add_argument(
+        "--launcher",
+        metavar="ACCOUNT",
+        default="hagane-launcher",
+        help="whose rights to look at; self: of who asks",
+    )
     parser.add_argument("--seconds", type=int, default=300, help="longest wait for the pod")
-    parser.add_argument("--gpu-nodes", choices=("one", "all"), help="check so many of the run's nodes by a job of its shape")
-    parser.add_argument("--plan", metavar="FOLDER", type=Path, help="with --gpu-nodes: plan/ of the spec")
+    parser.add_argument(
+        "--gpu-nodes",
+        choices=("one", "all"),
+        help="check so many of the run's nodes by a job of its shape",
+    )
+    parser.add_argument(
+        "--plan", metavar="FOLDER", type=Path, help="with --gpu-nodes: plan/ of the spec"
+    )
     asked = parser.parse_args()
     with step_log("launch_training") as log:
         spec = None if asked.spec is None else load_spec(asked.spec)
         manifest = None if asked.manifest is None else yaml.safe_load(asked.manifest.read_bytes())
         try:
             kind = KINDS.get(spec.backend, PYTORCHJOB) if spec is not None else PYTORCHJOB
-            cluster = Cluster(asked.namespace or (spec.cluster.namespace if spec is not None else None), kind)
+            cluster = Cluster(
+                asked.namespace or (spec.cluster.namespace if spec is not None else None), kind
+            )
             version = cluster_facts.server_version()
         except ClusterError as error:
             log.info("check", **failed("cluster", error).model_dump())
-            rest = Finding(check="all else there", state="skipped", found="the cluster does not answer")
+            rest = Finding(
+                check="all else there", state="skipped", found="the cluster does not answer"
+            )
             log.info("check", **rest.model_dump())
             return
         found = f"Kubernetes {version}, namespace {cluster.namespace}"

@@ -1,6 +1,8 @@
-"""The job of a plan -> one of its own shape that only checks, by components.train.gpu_check in each pod; their logs -> findings.
+"""The job of a plan -> one of its own shape that only checks, by components.train.gpu_check in each
+pod; their logs -> findings.
 
-It keeps what decides whether training would run: nodes, GPUs, image, resources, account, environment, volumes, queue.
+It keeps what decides whether training would run: nodes, GPUs, image, resources, account,
+environment, volumes, queue.
 """
 
 import json
@@ -19,24 +21,44 @@ PROGRAM = ["python", "-m", "components.train.gpu_check"]
 FROM_BAD_TO_GOOD: tuple[State, ...] = ("failed", "warning", "ok", "skipped")
 
 
-def gpu_check_job(manifest: Fields, kind: JobKind, name: str, *, image: str, request: CheckRequest, longest_s: int) -> Fields:
+def gpu_check_job(
+    manifest: Fields, kind: JobKind, name: str, *, image: str, request: CheckRequest, longest_s: int
+) -> Fields:
     """A job of `request.num_nodes` pods, ended by its controller after `longest_s`."""
     job = json.loads(json.dumps(manifest))
     kind.with_image(job, image)
     # Whatever is found, the pods succeed: some runtimes would start one that fails anew.
     arguments = ["--request", request.model_dump_json(), "--only-report"]
     if kind.name == "TrainJob":
-        job["spec"]["trainer"] |= {"command": PROGRAM, "args": arguments, "numNodes": request.num_nodes}
+        job["spec"]["trainer"] |= {
+            "command": PROGRAM,
+            "args": arguments,
+            "numNodes": request.num_nodes,
+        }
         job["spec"]["activeDeadlineSeconds"] = longest_s
     else:
-        _shape_pytorchjob(job["spec"], kind, arguments, num_nodes=request.num_nodes, longest_s=longest_s)
+        _shape_pytorchjob(
+            job["spec"], kind, arguments, num_nodes=request.num_nodes, longest_s=longest_s
+        )
     metadata = {"name": name, "labels": job["metadata"]["labels"]}
-    return {"apiVersion": job["apiVersion"], "kind": job["kind"], "metadata": metadata, "spec": job["spec"]}
+    return {
+        "apiVersion": job["apiVersion"],
+        "kind": job["kind"],
+        "metadata": metadata,
+        "spec": job["spec"],
+    }
 
 
-def _shape_pytorchjob(spec: Fields, kind: JobKind, arguments: list[str], *, num_nodes: int, longest_s: int) -> None:
+def _shape_pytorchjob(
+    spec: Fields, kind: JobKind, arguments: list[str], *, num_nodes: int, longest_s: int
+) -> None:
     # The pods stay when they are over: what they printed goes with them, and is read only then.
-    spec["runPolicy"] |= {"cleanPodPolicy": "None", "ttlSecondsAfterFinished": 60, "activeDeadlineSeconds": longest_s, "backoffLimit": 0}
+    spec["runPolicy"] |= {
+        "cleanPodPolicy": "None",
+        "ttlSecondsAfterFinished": 60,
+        "activeDeadlineSeconds": longest_s,
+        "backoffLimit": 0,
+    }
     if "schedulingPolicy" in spec["runPolicy"]:
         spec["runPolicy"]["schedulingPolicy"]["minAvailable"] = num_nodes
     replicas = spec["pytorchReplicaSpecs"]
@@ -59,20 +81,32 @@ def said_by(lines: Sequence[str]) -> list[Finding]:
     findings = [finding_of(event) for event in events if event["event"] == "check"]
     if findings:
         return findings
-    problems = [problem for event in events if event["event"] == "failed" for problem in event["problems"]]
+    problems = [
+        problem for event in events if event["event"] == "failed" for problem in event["problems"]
+    ]
     last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
     found = problems[0] if problems else f"it reported no check; its last line: {last[:200]}"
-    return [Finding(check=CHECK, state="failed", found=found, mend="look whether the image is of this version of hagane")]
+    return [
+        Finding(
+            check=CHECK,
+            state="failed",
+            found=found,
+            mend="look whether the image is of this version of hagane",
+        )
+    ]
 
 
 def of_all_nodes(by_node: Mapping[str, Sequence[Finding]]) -> list[Finding]:
-    """One finding for each check: the worst of all nodes, with the names of those where it is so."""
+    """One finding for each check: the worst of all nodes, with the names of those where it is
+    so."""
     checks = dict.fromkeys(finding.check for findings in by_node.values() for finding in findings)
     return [_worst(check, by_node) for check in checks]
 
 
 def _worst(check: str, by_node: Mapping[str, Sequence[Finding]]) -> Finding:
-    found = {node: each for node, findings in by_node.items() for each in findings if each.check == check}
+    found = {
+        node: each for node, findings in by_node.items() for each in findings if each.check == check
+    }
     state = min((each.state for each in found.values()), key=FROM_BAD_TO_GOOD.index)
     nodes = [node for node, each in found.items() if each.state == state]
     first = found[nodes[0]]

@@ -1,4 +1,5 @@
-"""The last task of a pipeline, however it ended: no job is left running, and a person reads how it ended, why, and what is safe.
+"""The last task of a pipeline, however it ended: no job is left running, and a person reads how it
+ended, why, and what is safe.
 
 It may run twice, as when its pod is lost: only the first notifies (shared/run_end.py).
 """
@@ -9,7 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from components.launch_training.ending.notify import address_to_notify, notify
-from components.shared.documents.failures import StepFailure, failure_of, read_failures, withdraw_failure, write_failure
+from components.shared.documents.failures import (
+    StepFailure,
+    failure_of,
+    read_failures,
+    withdraw_failure,
+    write_failure,
+)
 from components.shared.documents.run_end import RunEnd, read_end, write_end
 from components.shared.errors import HaganeError
 from components.shared.html.links import store_link
@@ -18,7 +25,15 @@ from components.shared.spec.overrides import asked_spec, series_of
 from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log
 from components.shared.store.checkpoints import committed_checkpoints
-from components.shared.store.layout import DATASET, EVALUATION, MANIFEST, PLAN, REPORT, end_key, finished_folders
+from components.shared.store.layout import (
+    DATASET,
+    EVALUATION,
+    MANIFEST,
+    PLAN,
+    REPORT,
+    end_key,
+    finished_folders,
+)
 from components.shared.store.manifest import read_manifest
 from components.shared.store.patience import waits_no_more
 from components.shared.store.series import Newest, asked_of, newest_run
@@ -26,15 +41,25 @@ from components.shared.store.storage import Store, open_store
 from components.shared.store.writer import given_back, is_held_by_another
 
 FINISHED = ("SUCCEEDED", "COMPLETE", "CACHED")
-"""What KFP tells of a pipeline that passed: SUCCEEDED is kfp.local's, and a server's from kubeflow/pipelines#13986 on. Until then, 2.17
-included, a server tells the state of the pipeline's execution in ML Metadata (backend/src/v2/driver/resolve.go, kubeflow/pipelines#11826):
-COMPLETE, CACHED, FAILED, CANCELED, and RUNNING for one that was terminated before anybody wrote more."""
-HOW = {**dict.fromkeys(FINISHED, "finished"), **dict.fromkeys(("CANCELLED", "CANCELED"), "was stopped"), "FAILED": "failed"}
+"""What KFP tells of a pipeline that passed: SUCCEEDED is kfp.local's, and a server's from
+kubeflow/pipelines#13986 on. Until then, 2.17 included, a server tells the state of the pipeline's
+execution in ML Metadata (backend/src/v2/driver/resolve.go, kubeflow/pipelines#11826): COMPLETE,
+CACHED, FAILED, CANCELED, and RUNNING for one that was terminated before anybody wrote more."""
+HOW = {
+    **dict.fromkeys(FINISHED, "finished"),
+    **dict.fromkeys(("CANCELLED", "CANCELED"), "was stopped"),
+    "FAILED": "failed",
+}
 GOES_ON = (
-    "If somebody presses Retry in KFP, the run goes on, and KFP neither runs this task again nor changes this page; "
-    "`{uri}` then says how it ended."
+    "If somebody presses Retry in KFP, the run goes on, and KFP neither runs this task again nor "
+    "changes this page; `{uri}` then says how it ended."
 )
-SHOWN = {DATASET: "page.html", PLAN: "page.html", EVALUATION: "evaluation.json", REPORT: "report.html"}
+SHOWN = {
+    DATASET: "page.html",
+    PLAN: "page.html",
+    EVALUATION: "evaluation.json",
+    REPORT: "report.html",
+}
 """Folder -> the file in it that a person opens first; of the others, the manifest."""
 
 
@@ -54,7 +79,8 @@ class _Found:
 
     title: str
     lines: list[str]
-    """In words that a message and the page show alike; links of the page, which hold beside the UI's own, go into `table`."""
+    """In words that a message and the page show alike; links of the page, which hold beside the
+    UI's own, go into `table`."""
     table: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     failures: tuple[StepFailure, ...] = ()
@@ -71,26 +97,39 @@ def end(
     notify_when: str,
     log: Log,
 ) -> Ended:
-    """The run's job is gone, if this pipeline was the one that it belonged to, or it is said why not; whoever wants to know was notified,
-    once."""
+    """The run's job is gone, if this pipeline was the one that it belonged to, or it is said why
+    not; whoever wants to know was notified, once."""
     how = HOW.get(state, f"ended ({state})")
     store: Store | None = None
     try:
         spec = asked_spec(tree, overrides, kfp_run=kfp_run)
         store = open_store(spec.run_uri)
     except HaganeError as error:
-        found = _Found(f"Run {how}: nothing was begun", [f"- {problem}" for problem in error.problems])
+        found = _Found(
+            f"Run {how}: nothing was begun", [f"- {problem}" for problem in error.problems]
+        )
     else:
         series = series_of(spec, str(overrides.get("override_run_name", "")))
-        found = _look(spec, series, f"Run {spec.name} {how}", finished=state in FINISHED, kfp_run=kfp_run, log=log)
+        found = _look(
+            spec,
+            series,
+            f"Run {spec.name} {how}",
+            finished=state in FINISHED,
+            kfp_run=kfp_run,
+            log=log,
+        )
         if _is_anothers(store, kfp_run, log):
-            store = None  # nothing of a start that was refused is stored beside what another one makes
+            store = (
+                None  # nothing of a start that was refused is stored beside what another one makes
+            )
     reasons = [] if state in FINISHED else list(_reasons(found.failures, error_message))
     log.info("ended", state=state, title=found.title)
     # A run that passed, but whose job may be running, is a failure to whoever is to fix it.
     is_failure = state not in FINISHED or bool(found.problems)
     url = address_to_notify(failed=is_failure, when=notify_when, log=log)
-    end = RunEnd(kfp_run=kfp_run, state=state, title=found.title, notified=bool(url), at=datetime.now(UTC))
+    end = RunEnd(
+        kfp_run=kfp_run, state=state, title=found.title, notified=bool(url), at=datetime.now(UTC)
+    )
     with waits_no_more(bool(found.problems)):
         _keep_own_failure(store, found.problems, kfp_run, log)
         _notify_once(store, end, url, "\n".join([*found.lines, *reasons]), log)
@@ -98,7 +137,8 @@ def end(
 
 
 def _is_anothers(store: Store, kfp_run: str, log: Log) -> bool:
-    """Whether another start works on the run, which this one never claimed. A lock of this one is given back."""
+    """Whether another start works on the run, which this one never claimed. A lock of this one is
+    given back."""
     try:
         asked = asked_of(store)
         given_back(store, kfp_run)
@@ -117,7 +157,10 @@ def _keep_own_failure(store: Store | None, problems: list[str], kfp_run: str, lo
             withdraw_failure(store, "end_run")
             return
         error = HaganeError(*problems)
-        write_failure(store, failure_of("end_run", error, recent_lines(), at=datetime.now(UTC), kfp_run=kfp_run))
+        write_failure(
+            store,
+            failure_of("end_run", error, recent_lines(), at=datetime.now(UTC), kfp_run=kfp_run),
+        )
     except HaganeError as error:
         log.warning("failure_not_kept", why=error.problems[0])
 
@@ -132,7 +175,14 @@ def _notify_once(store: Store | None, end: RunEnd, url: str, text: str, log: Log
 def _page(found: _Found, reasons: list[str], store: Store | None, end: RunEnd) -> Iterator[str]:
     yield from (f"# {found.title}", "", *found.lines, *reasons)
     for failure in found.failures:
-        yield from ("", f"The end of the log of {failure.step}:", "", "```", *failure.log_tail, "```")
+        yield from (
+            "",
+            f"The end of the log of {failure.step}:",
+            "",
+            "```",
+            *failure.log_tail,
+            "```",
+        )
     yield from found.table
     if store is not None and end.state not in FINISHED and not _is_of_kfp_local(end):
         yield from ("", GOES_ON.format(uri=f"{store.uri}/{end_key(end.kfp_run)}"))
@@ -140,7 +190,8 @@ def _page(found: _Found, reasons: list[str], store: Store | None, end: RunEnd) -
 
 
 def _is_first(store: Store | None, end: RunEnd, log: Log) -> bool:
-    """Whether nobody was notified of this end before. It is in the store then, so that the next one is not the first.
+    """Whether nobody was notified of this end before. It is in the store then, so that the next one
+    is not the first.
 
     Without a store, and where it cannot be used, every one is.
     """
@@ -159,7 +210,8 @@ def _is_first(store: Store | None, end: RunEnd, log: Log) -> bool:
 
 
 def _is_of_kfp_local(end: RunEnd) -> bool:
-    """Whether kfp.local ran it, whose ids are numbers: it has no Retry, so nothing comes back to what was said of the end."""
+    """Whether kfp.local ran it, whose ids are numbers: it has no Retry, so nothing comes back to
+    what was said of the end."""
     return end.kfp_run.isdecimal()
 
 
@@ -179,7 +231,9 @@ def _reasons(failures: tuple[StepFailure, ...], error_message: str) -> Iterator[
         yield from ("", "```", error_message.strip()[:2000], "```")
 
 
-def _look(spec: RunSpec, series: str, how: str, *, finished: bool, kfp_run: str, log: Log) -> _Found:
+def _look(
+    spec: RunSpec, series: str, how: str, *, finished: bool, kfp_run: str, log: Log
+) -> _Found:
     found = _Found(how, [])
     try:
         store = open_store(spec.run_uri)
@@ -199,22 +253,39 @@ def _look(spec: RunSpec, series: str, how: str, *, finished: bool, kfp_run: str,
     return found
 
 
-def _tell_of_another(found: _Found, spec: RunSpec, reaped: list[str], newest: Newest | None) -> None:
+def _tell_of_another(
+    found: _Found, spec: RunSpec, reaped: list[str], newest: Newest | None
+) -> None:
     """What lies under the run's name is another pipeline's."""
     if reaped:
-        found.lines += [f"Another pipeline claimed `{spec.run_uri}`; only job {', '.join(reaped)}, this one's, was deleted."]
+        found.lines += [
+            (
+                f"Another pipeline claimed `{spec.run_uri}`; only job {', '.join(reaped)}, this "
+                "one's, was deleted."
+            )
+        ]
     elif newest is not None:
         found.title = f"Nothing was done again: {spec.name}"
-        found.lines += [f"Data, spec and images are those of `{newest.run}`, the newest finished run."]
+        found.lines += [
+            f"Data, spec and images are those of `{newest.run}`, the newest finished run."
+        ]
     else:
-        found.lines += [f"This pipeline did not come to claim `{spec.run_uri}`; whatever is there was left as it is."]
+        found.lines += [
+            (
+                f"This pipeline did not come to claim `{spec.run_uri}`; whatever is there was left "
+                "as it is."
+            )
+        ]
 
 
 def _reap(spec: RunSpec, kfp_run: str, *, only_own: bool, found: _Found, log: Log) -> list[str]:
-    """Names of the jobs that were deleted. Whoever claimed a run last may delete a job without an owner too."""
+    """Names of the jobs that were deleted. Whoever claimed a run last may delete a job without an
+    owner too."""
     if spec.backend == "local":
         return []
-    from components.launch_training.reap import reap_run  # imports kubernetes, 0.3 s that a laptop need not pay
+    from components.launch_training.reap import (
+        reap_run,
+    )  # imports kubernetes, 0.3 s that a laptop need not pay
 
     try:
         return reap_run(spec.run_uri, log, kfp_run=kfp_run, only_own=only_own)
@@ -227,7 +298,9 @@ def _note(found: _Found, spec: RunSpec, error: HaganeError, what: str) -> None:
     """The problem is told, and fails the task: a job may be at work that nobody follows."""
     problems = [f"{what}{problem}" for problem in error.problems]
     if spec.backend != "local":
-        problems.append(f"a job may still be running; the reaper deletes it, or: hagane reap {spec.run_uri}")
+        problems.append(
+            f"a job may still be running; the reaper deletes it, or: hagane reap {spec.run_uri}"
+        )
     problems = [problem for problem in problems if problem not in found.problems]
     found.problems += problems
     found.lines += [*(f"- {problem}" for problem in problems), ""]
@@ -238,13 +311,22 @@ def _what_is_safe(store: Store) -> str:
     if read_manifest(store, REPORT) is not None:
         return "All steps are finished; starting it again under this name changes nothing."
     if not committed:
-        return "No checkpoint is committed yet. Started again under this name, it goes on after the last finished step."
-    return f"{committed[-1].told} is committed. Started again under this name, it goes on from there."
+        return (
+            "No checkpoint is committed yet. Started again under this name, it goes on after the "
+            "last finished step."
+        )
+    return (
+        f"{committed[-1].told} is committed. Started again under this name, it goes on from there."
+    )
 
 
 def _folders(store: Store, spec: RunSpec) -> Iterator[str]:
     yield from ("| step's folder | finished | look at |", "|---|---|---|")
     for folder in finished_folders(spec.training.method):
         manifest = read_manifest(store, folder)
-        link = "" if manifest is None else store_link(f"{spec.run_uri}/{folder}/{SHOWN.get(folder, MANIFEST)}")
+        link = (
+            ""
+            if manifest is None
+            else store_link(f"{spec.run_uri}/{folder}/{SHOWN.get(folder, MANIFEST)}")
+        )
         yield f"| {folder} | {'no' if manifest is None else 'yes'} | {link} |"

@@ -1,4 +1,5 @@
-"""How a run ended -> one POST to the address in $HAGANE_NOTIFY_URL, which is a secret: whoever knows it may write there."""
+"""How a run ended -> one POST to the address in $HAGANE_NOTIFY_URL, which is a secret: whoever
+knows it may write there."""
 
 import json
 import os
@@ -29,14 +30,17 @@ def address_to_notify(*, failed: bool, when: str, log: Log) -> str:
 
 
 def notify(url: str, title: str, text: str, *, state: str, log: Log) -> bool:
-    """Whether the address took `{"text": …, "title": …, "state": …}`, of which Slack and Mattermost show `text`.
+    """Whether the address took `{"text": …, "title": …, "state": …}`, of which Slack and Mattermost
+    show `text`.
 
     One that does not answer is said in the log and fails nothing: the run is what counts.
     """
     body = json.dumps({"text": f"{title}\n{text}", "title": title, "state": state}).encode()
     try:
-        request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"}, method="POST")  # noqa: S310 - see above
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+        request = urllib.request.Request(  # noqa: S310 - see above
+            url, data=body, headers={"Content-Type": "application/json"}, method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - see above
             log.info("notified", status=answer.status)
         return True
     except (OSError, HTTPException, ValueError) as error:  # its text may hold the address
@@ -47,5 +51,9 @@ def notify(url: str, title: str, text: str, *, state: str, log: Log) -> bool:
 def _kind_of(error: Exception) -> int | str:
     if isinstance(error, HTTPError):
         return error.code
-    cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
+    cause = (
+        error.reason
+        if isinstance(error, URLError) and isinstance(error.reason, Exception)
+        else error
+    )
     return type(cause).__name__

@@ -1,13 +1,19 @@
-"""The two kinds of job that a cluster trains by: what sets them apart for one who begins, follows, and ends them.
+"""The two kinds of job that a cluster trains by: what sets them apart for one who begins, follows,
+and ends them.
 
-A TrainJob makes a JobSet, that a Job, and that the pods (Trainer 2.2.1 on JobSet 0.11, 2.3.0 on 0.12).
+A TrainJob makes a JobSet, that a Job, and that the pods (Trainer 2.2.1 on JobSet 0.11, 2.3.0 on
+0.12).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from components.shared.job.training_job import KEEP_ANNOTATION, PYTORCHJOB_CONTAINER, TRAINJOB_CONTAINER
+from components.shared.job.training_job import (
+    KEEP_ANNOTATION,
+    PYTORCHJOB_CONTAINER,
+    TRAINJOB_CONTAINER,
+)
 
 Fields = dict[str, Any]
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
@@ -25,11 +31,13 @@ class JobKind:
     succeeded: str
     """Type of the condition that says so. Of all kinds, `Failed` is the other end."""
     judges_exit_codes: bool
-    """Whether the controller itself fails the job when a container ends with its own error, below 128. Else the launcher does."""
+    """Whether the controller itself fails the job when a container ends with its own error, below
+    128. Else the launcher does."""
     pods: Callable[[str], str]
     """Name of the job -> selector of its pods by their labels."""
     makers: Callable[[str], tuple[str, ...]]
-    """Name of the job -> names of it and of the objects between it and its pods, on which the cluster says why pods cannot be made."""
+    """Name of the job -> names of it and of the objects between it and its pods, on which the
+    cluster says why pods cannot be made."""
     num_pods: Callable[[Fields], int]
     is_suspended: Callable[[Fields], bool]
     pod_name: Callable[[Fields], str | None]
@@ -47,7 +55,10 @@ class JobKind:
 
 def _pytorchjob_pod(metadata: Fields) -> str | None:
     labels = metadata.get("labels", {})
-    kind, index = labels.get("training.kubeflow.org/replica-type"), labels.get("training.kubeflow.org/replica-index")
+    kind, index = (
+        labels.get("training.kubeflow.org/replica-type"),
+        labels.get("training.kubeflow.org/replica-index"),
+    )
     return None if kind is None else f"{kind}-{index}"
 
 
@@ -69,7 +80,9 @@ PYTORCHJOB = JobKind(
     judges_exit_codes=True,
     pods=lambda name: f"training.kubeflow.org/job-name={name}",
     makers=lambda name: (name,),
-    num_pods=lambda job: sum(replica.get("replicas", 1) for replica in job["spec"]["pytorchReplicaSpecs"].values()),
+    num_pods=lambda job: sum(
+        replica.get("replicas", 1) for replica in job["spec"]["pytorchReplicaSpecs"].values()
+    ),
     is_suspended=lambda job: bool(job["spec"].get("runPolicy", {}).get("suspend")),
     pod_name=_pytorchjob_pod,
     kept_seconds=lambda job: job["spec"].get("runPolicy", {}).get("ttlSecondsAfterFinished"),
@@ -79,7 +92,9 @@ PYTORCHJOB = JobKind(
 
 def _trainjob_pod(metadata: Fields) -> str | None:
     """The index is a label from Kubernetes 1.28 on, and an annotation before and after."""
-    index = metadata.get("labels", {}).get(COMPLETION_INDEX) or metadata.get("annotations", {}).get(COMPLETION_INDEX)
+    index = metadata.get("labels", {}).get(COMPLETION_INDEX) or metadata.get("annotations", {}).get(
+        COMPLETION_INDEX
+    )
     return None if index is None else f"node-{index}"
 
 
@@ -97,8 +112,13 @@ TRAINJOB = JobKind(
     container=TRAINJOB_CONTAINER,
     succeeded="Complete",
     judges_exit_codes=False,
-    pods=lambda name: f"jobset.sigs.k8s.io/jobset-name={name},jobset.sigs.k8s.io/replicatedjob-name={TRAINJOB_CONTAINER}",
-    makers=lambda name: (name, f"{name}-{TRAINJOB_CONTAINER}-0"),  # TrainJob and JobSet share a name
+    pods=lambda name: (
+        f"jobset.sigs.k8s.io/jobset-name={name},jobset.sigs.k8s.io/replicatedjob-name={TRAINJOB_CONTAINER}"
+    ),
+    makers=lambda name: (
+        name,
+        f"{name}-{TRAINJOB_CONTAINER}-0",
+    ),  # TrainJob and JobSet share a name
     num_pods=lambda job: job["spec"].get("trainer", {}).get("numNodes", 1),
     is_suspended=lambda job: bool(job["spec"].get("suspend")),
     pod_name=_trainjob_pod,

@@ -1,4 +1,5 @@
-"""What a launcher has to be allowed in its namespace, and what of an account's rules goes beyond that."""
+"""What a launcher has to be allowed in its namespace, and what of an account's rules goes beyond
+that."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +9,8 @@ from components.shared.job.permissions import OF_QUEUES, Permission, launcher_pe
 
 
 def needed(kind: JobKind) -> tuple[Permission, ...]:
-    """All that the launcher asks of the API server: for PyTorchJobs, k8s/base/launcher-role.yaml grants just this."""
+    """All that the launcher asks of the API server: for PyTorchJobs, k8s/base/launcher-role.yaml
+    grants just this."""
     (backend,) = [name for name, each in KINDS.items() if each is kind]
     return launcher_permissions(backend)
 
@@ -18,18 +20,26 @@ def shipped() -> tuple[Permission, ...]:
     return tuple(dict.fromkeys((*needed(PYTORCHJOB), *needed(TRAINJOB), *OF_QUEUES)))
 
 
-TOO_MUCH = (Permission("get", "", "secrets"), Permission("create", "", "pods"), Permission("create", PYTORCHJOB.group, PYTORCHJOB.plural))
-"""What is asked about other namespaces: an account that may one of these there was given a ClusterRole by mistake."""
+TOO_MUCH = (
+    Permission("get", "", "secrets"),
+    Permission("create", "", "pods"),
+    Permission("create", PYTORCHJOB.group, PYTORCHJOB.plural),
+)
+"""What is asked about other namespaces: an account that may one of these there was given a
+ClusterRole by mistake."""
 EVERYONES = ("authorization.k8s.io", "authentication.k8s.io")
 """Groups of the questions about itself that every account may ask (system:basic-user)."""
 PUBLIC_CONFIG_MAP = "kubeflow-pipelines-public"
-"""Which KFP lets every account of the cluster read (manifests/kustomize/base/pipeline/public_configmap_role.yaml)."""
+"""Which KFP lets every account of the cluster read
+(manifests/kustomize/base/pipeline/public_configmap_role.yaml)."""
 KFP_ACCOUNTS = ("pipeline-runner", "default-editor")
-"""Accounts that KFP makes for the pods of runs, with rights of its own choosing: for a single user, and in a user's profile."""
+"""Accounts that KFP makes for the pods of runs, with rights of its own choosing: for a single user,
+and in a user's profile."""
 
 
 def beyond(rules: Iterable[dict[str, Any]], wanted: Iterable[Permission]) -> list[str]:
-    """What rules (a SelfSubjectRulesReview's resourceRules) grant that is not wanted, in words, each once."""
+    """What rules (a SelfSubjectRulesReview's resourceRules) grant that is not wanted, in words,
+    each once."""
     wanted = set(wanted)
     return sorted({str(each) for rule in rules for each in _granted(rule) if each not in wanted})
 

@@ -1,4 +1,5 @@
-"""A job in a cluster and its pods, as the API tells them -> where the job stands, in words, and how a pod ended."""
+"""A job in a cluster and its pods, as the API tells them -> where the job stands, in words, and how
+a pod ended."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,13 @@ PhaseName = Literal[
     "scheduling", "pulling", "starting", "running", "restarting", "succeeded", "failed",
 ]  # fmt: skip
 GIB = 2**30
-NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+NO_IMAGE = (
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "RegistryUnavailable",
+)
 
 IS_SET_UP = "is set up"
 ON_ITS_WAY = (None, "ContainerCreating", "PodInitializing")
@@ -34,7 +41,8 @@ class Ended:
     pod: str
     uid: str
     life: str
-    """The pod's uid and which of its container's lives it was: some kinds of job start a container anew inside its pod."""
+    """The pod's uid and which of its container's lives it was: some kinds of job start a container
+    anew inside its pod."""
     exit_code: int
     reason: str
     """Kubernetes' word for it, such as OOMKilled."""
@@ -47,13 +55,23 @@ class Ended:
 
     @property
     def final(self) -> bool:
-        """Whether it was the program's own error, which would come again: components.train.node keeps 128 and more for all else."""
+        """Whether it was the program's own error, which would come again: components.train.node
+        keeps 128 and more for all else."""
         return not starts_again(self.exit_code)
 
 
-def phase_of(kind: JobKind, job: Fields, pods: list[Fields], *, begun: bool, complete: bool = False, admitted: bool = False) -> Phase:
-    """Where the job stands. `begun`: its pods have spoken of training since they were last started; `complete`: all of them were there
-    since then, so that one that is missing was lost; `admitted`: its queue has let it go."""
+def phase_of(
+    kind: JobKind,
+    job: Fields,
+    pods: list[Fields],
+    *,
+    begun: bool,
+    complete: bool = False,
+    admitted: bool = False,
+) -> Phase:
+    """Where the job stands. `begun`: its pods have spoken of training since they were last started;
+    `complete`: all of them were there since then, so that one that is missing was lost; `admitted`:
+    its queue has let it go."""
     conditions = conditions_of(job)
     if kind.succeeded in conditions:
         return Phase("succeeded")
@@ -69,7 +87,12 @@ def phase_of(kind: JobKind, job: Fields, pods: list[Fields], *, begun: bool, com
         if complete or "Restarting" in conditions:
             return Phase("restarting", there)
         return Phase("admitted" if admitted else "queued", there)
-    return next(_waiting(kind, alive), Phase("running" if begun else "starting", "" if begun else "all pods run; the processes meet"))
+    return next(
+        _waiting(kind, alive),
+        Phase(
+            "running" if begun else "starting", "" if begun else "all pods run; the processes meet"
+        ),
+    )
 
 
 def is_finished(kind: JobKind, job: Fields) -> bool:
@@ -88,18 +111,36 @@ def _created(what: Fields) -> str:
 
 def conditions_of(job: Fields) -> Fields:
     """Those that hold, by their type."""
-    return {each["type"]: each for each in job.get("status", {}).get("conditions", []) if each["status"] == "True"}
+    return {
+        each["type"]: each
+        for each in job.get("status", {}).get("conditions", [])
+        if each["status"] == "True"
+    }
 
 
 def _waiting(kind: JobKind, pods: list[Fields]) -> Iterator[Phase]:
     for pod in pods:
         reason = next(
-            (each for each in pod["status"].get("conditions", []) if each["type"] == "PodScheduled" and each["status"] == "False"), None
+            (
+                each
+                for each in pod["status"].get("conditions", [])
+                if each["type"] == "PodScheduled" and each["status"] == "False"
+            ),
+            None,
         )
         if reason is not None:
-            yield Phase("scheduling", f"{name_of(kind, pod)}: {reason.get('message') or reason.get('reason', 'no node yet')}")
+            yield Phase(
+                "scheduling",
+                (
+                    f"{name_of(kind, pod)}: "
+                    f"{reason.get('message') or reason.get('reason', 'no node yet')}"
+                ),
+            )
     for pod in pods:
-        for status in (*pod["status"].get("initContainerStatuses", []), *pod["status"].get("containerStatuses", [])):
+        for status in (
+            *pod["status"].get("initContainerStatuses", []),
+            *pod["status"].get("containerStatuses", []),
+        ):
             waiting = status.get("state", {}).get("waiting", {})
             found = f"{waiting.get('reason')}: {waiting.get('message', '')}"
             if waiting.get("reason") in NO_IMAGE:
@@ -108,7 +149,10 @@ def _waiting(kind: JobKind, pods: list[Fields]) -> Iterator[Phase]:
                 yield Phase("starting", f"{name_of(kind, pod)}: {found}")
     for pod in pods:
         if pod["status"].get("phase", "Pending") == "Pending":
-            running = any("running" in each.get("state", {}) for each in pod["status"].get("initContainerStatuses", []))
+            running = any(
+                "running" in each.get("state", {})
+                for each in pod["status"].get("initContainerStatuses", [])
+            )
             yield (
                 Phase("starting", f"{name_of(kind, pod)} waits for the master")
                 if running
@@ -130,13 +174,22 @@ def life_of(kind: JobKind, pod: Fields) -> str:
 
 def _container(kind: JobKind, pod: Fields) -> Fields:
     """Status of the training container; empty before there is one."""
-    return next((each for each in pod["status"].get("containerStatuses", []) if each["name"] == kind.container), {})
+    return next(
+        (
+            each
+            for each in pod["status"].get("containerStatuses", [])
+            if each["name"] == kind.container
+        ),
+        {},
+    )
 
 
 def is_over(kind: JobKind, pod: Fields) -> bool:
     """Nothing runs in it any more, nor will."""
     ended = "terminated" in _container(kind, pod).get("state", {})
-    return (ended and pod["spec"].get("restartPolicy") == "Never") or pod["status"].get("phase") in ("Succeeded", "Failed")
+    return (ended and pod["spec"].get("restartPolicy") == "Never") or pod["status"].get(
+        "phase"
+    ) in ("Succeeded", "Failed")
 
 
 def has_log(kind: JobKind, pod: Fields) -> bool:
@@ -145,37 +198,53 @@ def has_log(kind: JobKind, pod: Fields) -> bool:
 
 
 def ended_badly(kind: JobKind, pods: list[Fields]) -> list[Ended]:
-    """Lives of training containers, each pod's last, that ended with another code than 0, the first to end first; one short of memory
-    before all."""
+    """Lives of training containers, each pod's last, that ended with another code than 0, the first
+    to end first; one short of memory before all."""
     found: list[Ended] = []
     for pod in pods:
         status, uid = _container(kind, pod), pod["metadata"]["uid"]
         now, before = (status.get(each, {}).get("terminated") for each in ("state", "lastState"))
         state, life = now or before, status.get("restartCount", 0) - (0 if now else 1)
         if state and state["exitCode"]:
-            spec = next(each for each in pod["spec"]["containers"] if each["name"] == kind.container)
+            spec = next(
+                each for each in pod["spec"]["containers"] if each["name"] == kind.container
+            )
             found.append(
                 Ended(
-                    name_of(kind, pod), uid, f"{uid}/{life}", state["exitCode"], state.get("reason", ""), state.get("finishedAt") or "",
+                    name_of(kind, pod),
+                    uid,
+                    f"{uid}/{life}",
+                    state["exitCode"],
+                    state.get("reason", ""),
+                    state.get("finishedAt") or "",
                     spec.get("resources", {}).get("limits", {}).get("memory", "none"),
                 )
-            )  # fmt: skip
+            )
     return sorted(found, key=lambda each: (not each.out_of_memory, each.finished_at))
 
 
 def sentence(ended: Ended, plan: Plan, lines: list[str]) -> str:
     """What became of a pod, and what to do. `lines`: the last that it printed."""
     if ended.out_of_memory:
-        planned = "" if plan.memory is None else f"; the plan counted {plan.memory.host_bytes / GIB:.1f} GiB for a node"
+        planned = (
+            ""
+            if plan.memory is None
+            else f"; the plan counted {plan.memory.host_bytes / GIB:.1f} GiB for a node"
+        )
         return (
-            f"training: {ended.pod} was killed for want of host memory (exit code {ended.exit_code}): its limit is {ended.memory_limit}"
-            f"{planned}; raise hardware.memory_margin, or shorten data.row_tokens"
+            f"training: {ended.pod} was killed for want of host memory (exit code "
+            f"{ended.exit_code}): its limit is {ended.memory_limit}{planned}; raise "
+            "hardware.memory_margin, or shorten data.row_tokens"
         )
     known = ending_in(lines)
     if known is not None:
         return f"training: {ended.pod} ended with exit code {ended.exit_code}: {known.meaning}"
     signal = signal_of(ended.exit_code)
-    how = f"ended with exit code {ended.exit_code}" if signal is None else f"was killed by signal {signal}"
+    how = (
+        f"ended with exit code {ended.exit_code}"
+        if signal is None
+        else f"was killed by signal {signal}"
+    )
     if ended.exit_code == PeerLost.exit_code:
         how = f"ended with exit code {ended.exit_code}, for it lost another process"
     last = next((line for line in reversed(lines) if line.strip()), "none")

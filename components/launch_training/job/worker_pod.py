@@ -6,7 +6,13 @@ from typing import Any
 from components.launch_training.job.kinds import JobKind
 
 Fields = dict[str, Any]
-OF_TRAINER = {"command": "command", "args": "args", "env": "env", "image": "image", "resourcesPerNode": "resources"}
+OF_TRAINER = {
+    "command": "command",
+    "args": "args",
+    "env": "env",
+    "image": "image",
+    "resourcesPerNode": "resources",
+}
 """Field of a TrainJob's `trainer` -> field of its container."""
 
 
@@ -15,10 +21,14 @@ def worker_template(manifest: Fields, kind: JobKind) -> Fields:
     manifest = json.loads(json.dumps(manifest))
     if kind.name != "TrainJob":
         return manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
-    (replicated,) = manifest["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    (replicated,) = manifest["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"][
+        "spec"
+    ]["replicatedJobs"]
     template = replicated["template"]["spec"]["template"]
     trainer = manifest["spec"]["trainer"]
     for container in template["spec"]["containers"]:
         if container["name"] == kind.container:
-            container |= {field: trainer[key] for key, field in OF_TRAINER.items() if key in trainer}
+            container |= {
+                field: trainer[key] for key, field in OF_TRAINER.items() if key in trainer
+            }
     return template

@@ -1,7 +1,9 @@
-"""Kueue's Workload of a job -> where the job stands in its queue, in Kueue's own words, and whether waiting can help.
+"""Kueue's Workload of a job -> where the job stands in its queue, in Kueue's own words, and whether
+waiting can help.
 
-Conditions as Kueue 0.19 writes them (kueue.x-k8s.io/v1beta2): QuotaReserved, Admitted, Evicted, Preempted, Requeued.
-An answer after which nobody would admit a job may be wrong for a moment, so it counts only when it holds; see QueueWatch.
+Conditions as Kueue 0.19 writes them (kueue.x-k8s.io/v1beta2): QuotaReserved, Admitted, Evicted,
+Preempted, Requeued. An answer after which nobody would admit a job may be wrong for a moment, so it
+counts only when it holds; see QueueWatch.
 """
 
 from dataclasses import dataclass
@@ -15,17 +17,34 @@ QUEUE_LABEL, JOB_UID_LABEL = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/job-ui
 NO_WORKLOAD_S = 45.0
 """After which Kueue has made a Workload for every job that it manages."""
 HOPELESS_S = 20.0
-"""How long the answer that a new job will never be admitted must hold before it is believed: a queue may be made in the same moment."""
+"""How long the answer that a new job will never be admitted must hold before it is believed: a
+queue may be made in the same moment."""
 FIXES = (
-    ("doesn't exist", "name a LocalQueue of this namespace, or make one as in k8s/examples/kueue.yaml"),
-    ("unavailable in ClusterQueue", "add this resource to the ClusterQueue's coveredResources, as k8s/examples/kueue.yaml has it"),
+    (
+        "doesn't exist",
+        "name a LocalQueue of this namespace, or make one as in k8s/examples/kueue.yaml",
+    ),
+    (
+        "unavailable in ClusterQueue",
+        (
+            "add this resource to the ClusterQueue's coveredResources, as k8s/examples/kueue.yaml "
+            "has it"
+        ),
+    ),
     ("maximum capacity", "raise the ClusterQueue's nominalQuota, or ask for fewer nodes"),
-    ("inactive", "look why: kubectl describe clusterqueue; a stopPolicy holds it, or its flavor is not there"),
+    (
+        "inactive",
+        (
+            "look why: kubectl describe clusterqueue; a stopPolicy holds it, or its flavor is not "
+            "there"
+        ),
+    ),
 )
 """What a message of Kueue's has in it -> what to do."""
 PASSES_MESSAGE, PASSES_REASON = "insufficient unused quota", "WaitingForQuota"
-"""What a message has in it, or its reason is, when other jobs' end is all that is waited for. One message has the words of all flavors:
-of a job too large for one and waiting for another it says `maximum capacity` too."""
+"""What a message has in it, or its reason is, when other jobs' end is all that is waited for. One
+message has the words of all flavors: of a job too large for one and waiting for another it says
+`maximum capacity` too."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +63,23 @@ class Queueing:
 
 NOT_ASKED = Queueing(is_answered=False)
 NOT_JUDGED = "PendingEvaluation"
-"""Reason of a QuotaReserved condition that is there before Kueue has looked at the job (Kueue's gate UnadmittedWorkloadsExplicitStatus)."""
+"""Reason of a QuotaReserved condition that is there before Kueue has looked at the job (Kueue's
+gate UnadmittedWorkloadsExplicitStatus)."""
 
 
 def queue_of(job: Fields) -> str | None:
     return job["metadata"].get("labels", {}).get(QUEUE_LABEL)
 
 
-def phase_in_queue(kind: JobKind, job: Fields, pods: list[Fields], queueing: Queueing, *, begun: bool, complete: bool) -> Phase:
+def phase_in_queue(
+    kind: JobKind,
+    job: Fields,
+    pods: list[Fields],
+    queueing: Queueing,
+    *,
+    begun: bool,
+    complete: bool,
+) -> Phase:
     """As phase_of, with what Kueue says of a job that waits."""
     if kind.is_suspended(job) and not is_finished(kind, job):
         return queue_phase(queue_of(job), queueing)
@@ -65,7 +93,10 @@ def queue_phase(queue: str | None, queueing: Queueing) -> Phase:
         return Phase("queued", "suspended")
     waits = f"suspended until queue {queue} admits it"
     if queueing.workload is None:
-        return Phase("queued", f"{waits}; why it waits is not known: {queueing.unread}" if queueing.unread else waits)
+        return Phase(
+            "queued",
+            f"{waits}; why it waits is not known: {queueing.unread}" if queueing.unread else waits,
+        )
     conditions = _conditions(queueing.workload)
     evicted, reserved = conditions.get("Evicted", {}), conditions.get("QuotaReserved", {})
     why = reserved.get("message", "") if reserved.get("status") == "False" else ""
@@ -74,14 +105,18 @@ def queue_phase(queue: str | None, queueing: Queueing) -> Phase:
     if _holds(conditions, "Admitted"):
         return Phase("admitted", f"by queue {queue}; the job is not resumed yet")
     if _holds(conditions, "QuotaReserved"):
-        return Phase("queued", f"queue {queue} has reserved its quota; admission checks are waited for")
+        return Phase(
+            "queued", f"queue {queue} has reserved its quota; admission checks are waited for"
+        )
     return Phase("queued", f"queue {queue}: {why}" if why else waits)
 
 
 def _evicted(evicted: Fields, why_waiting: str, *, requeued: bool) -> Phase:
     cause = evicted.get("message") or evicted.get("reason", "")
     if requeued:
-        return Phase("requeued", f"{why_waiting or 'waits to be admitted again'}; before that: {cause}")
+        return Phase(
+            "requeued", f"{why_waiting or 'waits to be admitted again'}; before that: {cause}"
+        )
     name = "preempted" if evicted.get("reason") == "Preempted" else "evicted"
     return Phase(name, f"{cause}; {why_waiting}" if why_waiting else cause)
 
@@ -110,11 +145,15 @@ class Hopeless:
 
 
 def hopeless(kind: JobKind, queue: str, queueing: Queueing) -> Hopeless | None:
-    """What the newest answer leaves no hope by; None while it leaves some. A job that was evicted had been admitted: it waits."""
+    """What the newest answer leaves no hope by; None while it leaves some. A job that was evicted
+    had been admitted: it waits."""
     if queueing.unread or not queueing.is_answered:
         return None
     if queueing.no_kueue:
-        problem = "cluster.queue: this cluster has no Kueue, so nothing admits the job. Fix: install Kueue, or leave cluster.queue out"
+        problem = (
+            "cluster.queue: this cluster has no Kueue, so nothing admits the job. Fix: install "
+            "Kueue, or leave cluster.queue out"
+        )
         return Hopeless("no Kueue", HOPELESS_S, problem)
     if queueing.workload is None:
         return Hopeless("no Workload", NO_WORKLOAD_S, _no_workload(kind, queue))
@@ -130,11 +169,16 @@ def hopeless(kind: JobKind, queue: str, queueing: Queueing) -> Hopeless | None:
         fix = f"kubectl describe localqueue {queue}"
     if not fix:
         return None
-    return Hopeless(cause, HOPELESS_S, f"cluster.queue: queue {queue} never admits the job: {message}. Fix: {fix}")
+    return Hopeless(
+        cause,
+        HOPELESS_S,
+        f"cluster.queue: queue {queue} never admits the job: {message}. Fix: {fix}",
+    )
 
 
 class QueueWatch:
-    """The answers that one job has had: since when, without a break, they leave no hope, and whether it ever had some."""
+    """The answers that one job has had: since when, without a break, they leave no hope, and
+    whether it ever had some."""
 
     def __init__(self, kind: JobKind, *, is_new: bool) -> None:
         self._kind = kind
@@ -149,10 +193,11 @@ class QueueWatch:
         self._is_new, self._had_workload, self._cause = False, True, ""
 
     def why_never(self, queue: str, queueing: Queueing, *, now_s: float) -> str | None:
-        """Why nobody will admit the suspended job, and what to do; None while it may be. `now_s`: by a clock that only goes forward.
+        """Why nobody will admit the suspended job, and what to do; None while it may be. `now_s`:
+        by a clock that only goes forward.
 
-        A queue may be held for a while, and Kueue itself be away: a job that is not new waits for its queue, and one that had a Workload
-        waits for Kueue.
+        A queue may be held for a while, and Kueue itself be away: a job that is not new waits for
+        its queue, and one that had a Workload waits for Kueue.
         """
         found = hopeless(self._kind, queue, queueing)
         self._remember(queueing, found, now_s)
@@ -174,9 +219,10 @@ def _no_workload(kind: JobKind, queue: str) -> str:
     framework = f"{kind.group}/{kind.name.lower()}"
     left_out = "; Kueue 0.19 leaves it out unless asked" if kind is PYTORCHJOB else ""
     return (
-        f"cluster.queue: Kueue made no Workload for the job within {NO_WORKLOAD_S:.0f} s, so queue {queue} never admits it. Fix: list "
-        f"{framework} under integrations.frameworks of ConfigMap kueue-manager-config{left_out}, look at the log of "
-        "kueue-controller-manager, or leave cluster.queue out"
+        f"cluster.queue: Kueue made no Workload for the job within {NO_WORKLOAD_S:.0f} s, so queue "
+        f"{queue} never admits it. Fix: list {framework} under integrations.frameworks of "
+        f"ConfigMap kueue-manager-config{left_out}, look at the log of kueue-controller-manager, "
+        "or leave cluster.queue out"
     )
 
 

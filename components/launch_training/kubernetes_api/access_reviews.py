@@ -14,16 +14,19 @@ REQUEST_S = 20
 
 
 def api_as(account: str | None, namespace: str) -> client.ApiClient:
-    """A client that speaks as a service account of the namespace, which whoever asks must be allowed (verb impersonate); None: as who
-    asks."""
+    """A client that speaks as a service account of the namespace, which whoever asks must be
+    allowed (verb impersonate); None: as who asks."""
     api = client.ApiClient()
     if account is not None:
         api.set_default_header("Impersonate-User", f"system:serviceaccount:{namespace}:{account}")
     return api
 
 
-def refused(api: client.ApiClient, wanted: Iterable[Permission], namespace: str) -> list[Permission]:
-    """Those of the permissions that the client's account has not. Raises ApiException where it may not even ask."""
+def refused(
+    api: client.ApiClient, wanted: Iterable[Permission], namespace: str
+) -> list[Permission]:
+    """Those of the permissions that the client's account has not. Raises ApiException where it may
+    not even ask."""
     reviews: Any = client.AuthorizationV1Api(api)
     missing: list[Permission] = []
     for each in wanted:
@@ -31,7 +34,9 @@ def refused(api: client.ApiClient, wanted: Iterable[Permission], namespace: str)
         place = {"namespace": namespace, "verb": each.verb, "group": each.group, "name": each.name}
         place |= {"resource": resource, "subresource": subresource}
         review = {"spec": {"resourceAttributes": place}}
-        if not reviews.create_self_subject_access_review(review, _request_timeout=REQUEST_S).status.allowed:
+        if not reviews.create_self_subject_access_review(
+            review, _request_timeout=REQUEST_S
+        ).status.allowed:
             missing.append(each)
     return missing
 
@@ -39,7 +44,9 @@ def refused(api: client.ApiClient, wanted: Iterable[Permission], namespace: str)
 def rules_of(api: client.ApiClient, namespace: str) -> list[dict[str, Any]]:
     """All that the client's account may do with objects of the namespace."""
     reviews: Any = client.AuthorizationV1Api(api)
-    answer = reviews.create_self_subject_rules_review({"spec": {"namespace": namespace}}, _request_timeout=REQUEST_S)
+    answer = reviews.create_self_subject_rules_review(
+        {"spec": {"namespace": namespace}}, _request_timeout=REQUEST_S
+    )
     status: Any = api.sanitize_for_serialization(answer.status)
     return status.get("resourceRules") or []
 
@@ -52,6 +59,7 @@ def may_not_impersonate(account: str | None) -> Iterator[None]:
     except ApiException as error:
         if error.status == 403 and account is not None:
             raise NotAllowed(
-                f"whoever asks may not speak for {account} (verb impersonate); ask an admin, or for yourself: --launcher self"
+                f"whoever asks may not speak for {account} (verb impersonate); ask an admin, or "
+                "for yourself: --launcher self"
             ) from None
         raise told(error, "ask what an account may") from None

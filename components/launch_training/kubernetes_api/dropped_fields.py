@@ -1,4 +1,5 @@
-"""A manifest, and what an API server would keep of it -> the fields that it drops, each with whose field it is."""
+"""A manifest, and what an API server would keep of it -> the fields that it drops, each with whose
+field it is."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +10,26 @@ from components.shared.spec.run_spec import ClusterSpec
 Place = tuple[str | int, ...]
 POD_TEMPLATES = (
     ("spec", "pytorchReplicaSpecs", None, "template"),
-    ("spec", "runtimePatches", None, "trainingRuntimeSpec", "template", "spec", "replicatedJobs", None, "template", "spec", "template"),
+    (
+        "spec",
+        "runtimePatches",
+        None,
+        "trainingRuntimeSpec",
+        "template",
+        "spec",
+        "replicatedJobs",
+        None,
+        "template",
+        "spec",
+        "template",
+    ),
 )
 """Where a job holds the template of its pods; None stands for any key or number."""
 
 
 def dropped(sent: Any, kept: Any, where: Place = ()) -> Iterator[Place]:
-    """Places of what was sent and is not kept: an API server removes fields that its schema does not know."""
+    """Places of what was sent and is not kept: an API server removes fields that its schema does
+    not know."""
     if isinstance(sent, dict):
         for key, value in sent.items():
             is_kept = isinstance(kept, dict) and key in kept
@@ -34,7 +48,10 @@ def dropped_problem(place: Place, manifest: Any, kind: JobKind, spec: ClusterSpe
     shown = in_words(place)
     missing = f"this cluster's {kind.name} has no such field"
     if in_pod is not None and _is_in(spec.pod_patch, manifest, place, in_pod):
-        return f"cluster.pod_patch: {in_words(in_pod)}: {missing}. Fix: remove it, or set it in the job's runtime or a namespace policy"
+        return (
+            f"cluster.pod_patch: {in_words(in_pod)}: {missing}. Fix: remove it, or set it in the "
+            "job's runtime or a namespace policy"
+        )
     if _is_in(spec.patch, manifest, place, place):
         return f"cluster.patch: {shown}: {missing}. Fix: remove it"
     other = "; another backend may have it" if kind is TRAINJOB else ""
@@ -55,14 +72,17 @@ def in_words(place: Place) -> str:
 def _in_pod_template(place: Place) -> Place | None:
     """The place within the pod's template; None where it is none of a pod."""
     for template in POD_TEMPLATES:
-        begins = len(place) > len(template) and all(wanted in (None, each) for wanted, each in zip(template, place, strict=False))
+        begins = len(place) > len(template) and all(
+            wanted in (None, each) for wanted, each in zip(template, place, strict=False)
+        )
         if begins:
             return place[len(template) :]
     return None
 
 
 def _is_in(patch: Any, manifest: Any, place: Place, rest: Place) -> bool:
-    """Whether a patch, whose lists merge by names, brought the field. `rest`: the end of `place` that the patch speaks of."""
+    """Whether a patch, whose lists merge by names, brought the field. `rest`: the end of `place`
+    that the patch speaks of."""
     found = manifest
     for each in place[: len(place) - len(rest)]:
         found = found[each]
@@ -72,7 +92,9 @@ def _is_in(patch: Any, manifest: Any, place: Place, rest: Place) -> bool:
             patch = patch[each]
         elif isinstance(patch, list | tuple) and isinstance(each, int):
             name = found.get("name") if isinstance(found, dict) else None
-            by_name = [item for item in patch if isinstance(item, dict) and item.get("name") == name]
+            by_name = [
+                item for item in patch if isinstance(item, dict) and item.get("name") == name
+            ]
             if name is not None and by_name:
                 patch = by_name[0]
             elif name is None and each < len(patch):

@@ -1,4 +1,5 @@
-"""What a cluster says of itself when asked: versions, kinds, accounts, nodes, queues; and a pod made by hand. For `doctor` alone."""
+"""What a cluster says of itself when asked: versions, kinds, accounts, nodes, queues; and a pod
+made by hand. For `doctor` alone."""
 
 import json
 from collections.abc import Iterator
@@ -28,18 +29,25 @@ class NotAllowed(ClusterError):
 
 
 def server_version() -> str:
-    """The API server's version. Asked once, for seconds: raises ClusterError when it does not answer."""
+    """The API server's version. Asked once, for seconds: raises ClusterError when it does not
+    answer."""
     settings: Any = client.Configuration.get_default_copy()
     settings.retries = 0
     try:
-        answer: Any = client.VersionApi(client.ApiClient(settings)).get_code(_request_timeout=FIRST_ANSWER_S)
+        answer: Any = client.VersionApi(client.ApiClient(settings)).get_code(
+            _request_timeout=FIRST_ANSWER_S
+        )
         return f"{answer.git_version} at {settings.host}"
     except ApiException as error:
-        raise ClusterError(f"{settings.host} answers {error.status} {error.reason}; renew the kubeconfig or the pod's account") from None
+        raise ClusterError(
+            f"{settings.host} answers {error.status} {error.reason}; renew the kubeconfig or the "
+            "pod's account"
+        ) from None
     except (urllib3.exceptions.HTTPError, OSError) as error:
         cause = str(getattr(error, "reason", None) or error).rpartition(": ")[2][:120]
         raise ClusterError(
-            f"the API server at {settings.host} does not answer ({cause}); check KUBECONFIG, its context, VPN and network"
+            f"the API server at {settings.host} does not answer ({cause}); check KUBECONFIG, its "
+            "context, VPN and network"
         ) from None
 
 
@@ -47,7 +55,9 @@ def served(group: str, version: str, plural: str) -> bool:
     """Whether the cluster has such objects."""
     with _asked("look up", f"{group}/{version}"):
         try:
-            found: Any = client.CustomObjectsApi().get_api_resources(group, version, _request_timeout=REQUEST_S)
+            found: Any = client.CustomObjectsApi().get_api_resources(
+                group, version, _request_timeout=REQUEST_S
+            )
         except ApiException as error:
             if error.status == 404:
                 return False
@@ -65,13 +75,23 @@ def versions_of(group: str) -> list[str]:
     """Versions of a group that the cluster has, such as those of an older operator."""
     with _asked("look up", group):
         answer: Any = client.ApisApi().get_api_versions(_request_timeout=REQUEST_S)
-        return [each.version for found in answer.groups if found.name == group for each in found.versions]
+        return [
+            each.version
+            for found in answer.groups
+            if found.name == group
+            for each in found.versions
+        ]
 
 
 def has_account(name: str, namespace: str) -> bool:
     with _asked("get", "serviceaccounts"):
         return (
-            _is_there(lambda: client.CoreV1Api().read_namespaced_service_account(name, namespace, _request_timeout=REQUEST_S)) is not None
+            _is_there(
+                lambda: client.CoreV1Api().read_namespaced_service_account(
+                    name, namespace, _request_timeout=REQUEST_S
+                )
+            )
+            is not None
         )
 
 
@@ -80,17 +100,31 @@ def local_queue(name: str, namespace: str, version: str) -> Fields | None:
     where = {"group": "kueue.x-k8s.io", "version": version, "plural": "localqueues"}
     with _asked("get", "localqueues"):
         call = client.CustomObjectsApi().get_namespaced_custom_object
-        return _is_there(lambda: call(**where, namespace=namespace, name=name, _request_timeout=REQUEST_S))
+        return _is_there(
+            lambda: call(**where, namespace=namespace, name=name, _request_timeout=REQUEST_S)
+        )
 
 
 def runtime(kind: str, name: str, namespace: str) -> Fields | None:
-    """Trainer's runtime of this name, of the namespace or of the cluster; None when there is none."""
-    where = {"group": TRAINJOB.group, "version": TRAINJOB.version, "plural": f"{kind.lower()}s", "name": name}
+    """Trainer's runtime of this name, of the namespace or of the cluster; None when there is
+    none."""
+    where = {
+        "group": TRAINJOB.group,
+        "version": TRAINJOB.version,
+        "plural": f"{kind.lower()}s",
+        "name": name,
+    }
     objects: Any = client.CustomObjectsApi()
     with _asked("get", where["plural"]):
         if kind == "TrainingRuntime":
-            return _is_there(lambda: objects.get_namespaced_custom_object(**where, namespace=namespace, _request_timeout=REQUEST_S))
-        return _is_there(lambda: objects.get_cluster_custom_object(**where, _request_timeout=REQUEST_S))
+            return _is_there(
+                lambda: objects.get_namespaced_custom_object(
+                    **where, namespace=namespace, _request_timeout=REQUEST_S
+                )
+            )
+        return _is_there(
+            lambda: objects.get_cluster_custom_object(**where, _request_timeout=REQUEST_S)
+        )
 
 
 def cluster_queue(name: str, version: str) -> Fields | None:
@@ -102,7 +136,8 @@ def cluster_queue(name: str, version: str) -> Fields | None:
 
 
 def argo_defaults(namespaces: tuple[str, ...]) -> Fields | None:
-    """What Argo's controller puts into every template (templateDefaults of its config map), from the first namespace that has it.
+    """What Argo's controller puts into every template (templateDefaults of its config map), from
+    the first namespace that has it.
 
     None where none of them has.
     """
@@ -117,13 +152,20 @@ def argo_defaults(namespaces: tuple[str, ...]) -> Fields | None:
 
 def _config_map(name: str, namespace: str) -> dict[str, str] | None:
     with _asked("get", f"configmaps {name}"):
-        found = _is_there(lambda: client.CoreV1Api().read_namespaced_config_map(name, namespace, _request_timeout=REQUEST_S))
+        found = _is_there(
+            lambda: client.CoreV1Api().read_namespaced_config_map(
+                name, namespace, _request_timeout=REQUEST_S
+            )
+        )
         return None if found is None else found.data or {}
 
 
 def nodes() -> list[NodeFacts]:
     with _asked("list", "nodes"):
-        return [_node(each) for each in _plain(client.CoreV1Api().list_node(_request_timeout=REQUEST_S))["items"]]
+        return [
+            _node(each)
+            for each in _plain(client.CoreV1Api().list_node(_request_timeout=REQUEST_S))["items"]
+        ]
 
 
 def _node(node: Fields) -> NodeFacts:
@@ -147,7 +189,11 @@ def warnings_about(name: str, namespace: str) -> list[str]:
     """What the cluster complains of about an object, the newest last."""
     with _asked("list", "events"):
         selector = f"type=Warning,involvedObject.name={name}"
-        found = _plain(client.CoreV1Api().list_namespaced_event(namespace, field_selector=selector, _request_timeout=REQUEST_S))
+        found = _plain(
+            client.CoreV1Api().list_namespaced_event(
+                namespace, field_selector=selector, _request_timeout=REQUEST_S
+            )
+        )
         return [each["message"] for each in sorted(found["items"], key=event_time)]
 
 
@@ -158,7 +204,11 @@ def make_pod(manifest: Fields, namespace: str) -> None:
 
 def delete_pod(name: str, namespace: str) -> None:
     with _asked("delete", "pods"):
-        _is_there(lambda: client.CoreV1Api().delete_namespaced_pod(name, namespace, _request_timeout=REQUEST_S))
+        _is_there(
+            lambda: client.CoreV1Api().delete_namespaced_pod(
+                name, namespace, _request_timeout=REQUEST_S
+            )
+        )
 
 
 def _is_there(call: Any) -> Any:
@@ -182,7 +232,9 @@ def _asked(verb: str, what: str) -> Iterator[None]:
     except ApiException as error:
         raise told(error, f"{verb} {what}") from None
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise ClusterError(f"cannot {verb} {what}: no answer ({str(error).splitlines()[0][:120]})") from None
+        raise ClusterError(
+            f"cannot {verb} {what}: no answer ({str(error).splitlines()[0][:120]})"
+        ) from None
 
 
 def told(error: ApiException, doing: str) -> ClusterError:

@@ -1,4 +1,5 @@
-"""A job, its pods and its events, as the Kubernetes API tells of them by watches that are begun again for ever."""
+"""A job, its pods and its events, as the Kubernetes API tells of them by watches that are begun
+again for ever."""
 
 import queue
 import threading
@@ -39,10 +40,11 @@ class Seen:
     pods: dict[str, Fields] = field(default_factory=dict)
     """By uid."""
     ended: dict[str, Fields] = field(default_factory=dict)
-    """Pods as they were when they had ended by themselves, by uid: the job's controller may put others in their places before anybody
-    looks."""
+    """Pods as they were when they had ended by themselves, by uid: the job's controller may put
+    others in their places before anybody looks."""
     event_lists: dict[str, dict[str, Fields]] = field(default_factory=dict)
-    """Of the job, of what stands between it and its pods, and of all pods: by what was asked for, then by uid."""
+    """Of the job, of what stands between it and its pods, and of all pods: by what was asked for,
+    then by uid."""
     queueing: Queueing = NOT_ASKED
     unheard_since: float | None = None
     """Since when, by time.monotonic, the API does not answer; None while it does."""
@@ -66,22 +68,42 @@ def watch_job(kind: JobKind, namespace: str, name: str, changes: "queue.Queue[An
 
     def see_pods(found: dict[str, Fields]) -> None:
         seen.pods = found
-        over = {uid: pod for uid, pod in found.items() if is_over(kind, pod) and "deletionTimestamp" not in pod["metadata"]}
+        over = {
+            uid: pod
+            for uid, pod in found.items()
+            if is_over(kind, pod) and "deletionTimestamp" not in pod["metadata"]
+        }
         seen.ended = seen.ended | over
 
     def see_events(asked: str) -> Callable[[dict[str, Fields]], None]:
         return lambda found: seen.event_lists.update({asked: found})
 
-    watched: list[tuple[Callable[..., Any], dict[str, Any], Callable[[dict[str, Fields]], None]]] = [
-        (objects.list_namespaced_custom_object, {**kind.where, "namespace": namespace, "field_selector": by_name}, see_job),
-        (core.list_namespaced_pod, {"namespace": namespace, "label_selector": kind.pods(name)}, see_pods),
+    watched: list[
+        tuple[Callable[..., Any], dict[str, Any], Callable[[dict[str, Fields]], None]]
+    ] = [
+        (
+            objects.list_namespaced_custom_object,
+            {**kind.where, "namespace": namespace, "field_selector": by_name},
+            see_job,
+        ),
+        (
+            core.list_namespaced_pod,
+            {"namespace": namespace, "label_selector": kind.pods(name)},
+            see_pods,
+        ),
         *(
-            (core.list_namespaced_event, {"namespace": namespace, "field_selector": asked}, see_events(asked))
+            (
+                core.list_namespaced_event,
+                {"namespace": namespace, "field_selector": asked},
+                see_events(asked),
+            )
             for asked in (*of_makers, "involvedObject.kind=Pod,type=Warning")
         ),
     ]
     for call, arguments, see in watched:
-        threading.Thread(target=_watch_one, args=(call, arguments, see, seen, changes), daemon=True).start()
+        threading.Thread(
+            target=_watch_one, args=(call, arguments, see, seen, changes), daemon=True
+        ).start()
     threading.Thread(target=_poll_queue, args=(namespace, seen, changes), daemon=True).start()
     return seen
 
@@ -104,7 +126,8 @@ def _watch_one(
     seen: Seen,
     changes: "queue.Queue[Any]",
 ) -> None:
-    """Lists, then watches from there; lists again when the watch is over, too old (410), or broken."""
+    """Lists, then watches from there; lists again when the watch is over, too old (410), or
+    broken."""
     while not seen.over:
         try:
             listed = plain(call(**arguments, _request_timeout=REQUEST_S))
@@ -113,9 +136,12 @@ def _watch_one(
             see(dict(objects))
             changes.put(None)
             stream: Any = watch.Watch().stream(
-                call, **arguments, resource_version=listed["metadata"]["resourceVersion"], timeout_seconds=WATCH_S,
+                call,
+                **arguments,
+                resource_version=listed["metadata"]["resourceVersion"],
+                timeout_seconds=WATCH_S,
                 _request_timeout=(REQUEST_S, WATCH_S + REQUEST_S),
-            )  # fmt: skip
+            )
             for change in stream:
                 if seen.over:
                     return

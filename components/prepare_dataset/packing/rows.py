@@ -1,7 +1,8 @@
 """Packed conversations -> a parquet file: input_ids, labels, lengths, each a list<int32> a row.
 
-Rows are not padded on disk. `labels` repeats input_ids where a token is trained on and is -100 elsewhere; `lengths`
-are the conversations' own, in order, so that [3, 2] is a row of 5 tokens in which positions run 0 1 2 0 1.
+Rows are not padded on disk. `labels` repeats input_ids where a token is trained on and is -100
+elsewhere; `lengths` are the conversations' own, in order, so that [3, 2] is a row of 5 tokens in
+which positions run 0 1 2 0 1.
 """
 
 from array import array
@@ -25,7 +26,9 @@ _COLUMNS = ("input_ids", "labels", "lengths")
 _SCHEMA = pa.schema([(name, pa.list_(pa.int32())) for name in _COLUMNS])
 
 
-def write_rows(path: Path, rows: Sequence[Sequence[int]], samples: Chosen[Encoded], *, row_tokens: int) -> None:
+def write_rows(
+    path: Path, rows: Sequence[Sequence[int]], samples: Chosen[Encoded], *, row_tokens: int
+) -> None:
     """The rows, each given as indices into `samples`, are in the file in their order."""
     at_once = max(1, min(_ROWS_AT_ONCE, _TOKENS_AT_ONCE // row_tokens))
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
@@ -43,7 +46,9 @@ class _Columns:
         self._values = [array("i") for _ in _COLUMNS]
         self._offsets = [array("i", [0]) for _ in _COLUMNS]
 
-    def append(self, conversations: "Iterable[tuple[array[int], tuple[tuple[int, int], ...]]]") -> None:
+    def append(
+        self, conversations: "Iterable[tuple[array[int], tuple[tuple[int, int], ...]]]"
+    ) -> None:
         ids, marked, lengths = self._values
         for own_ids, trained in conversations:
             ids.extend(own_ids)
@@ -55,16 +60,22 @@ class _Columns:
     def table(self) -> pa.Table:
         """Of C ints, without a Python object for each: 100 times faster than pa.array."""
         pairs = zip(self._values, self._offsets, strict=True)
-        columns = [pa.ListArray.from_arrays(as_arrow(offsets), as_arrow(values)) for values, offsets in pairs]
+        columns = [
+            pa.ListArray.from_arrays(as_arrow(offsets), as_arrow(values))
+            for values, offsets in pairs
+        ]
         return pa.Table.from_arrays(columns, schema=_SCHEMA)
 
 
-def _tokens(samples: Chosen[Encoded], index: int) -> "tuple[array[int], tuple[tuple[int, int], ...]]":
+def _tokens(
+    samples: Chosen[Encoded], index: int
+) -> "tuple[array[int], tuple[tuple[int, int], ...]]":
     return stored_samples(samples).tokens(samples.numbers[index])
 
 
 def labels(ids: "array[int]", trained: Iterable[tuple[int, int]]) -> "array[int]":
-    """One label for each token of the conversation; `trained` are [start, end) of what is trained on."""
+    """One label for each token of the conversation; `trained` are [start, end) of what is trained
+    on."""
     marked = array("i", [NOT_TRAINED]) * len(ids)
     for start, end in trained:
         marked[start:end] = ids[start:end]

@@ -1,9 +1,9 @@
 """Lengths of conversations -> which of them share a row. Pure: the same lengths give the same rows.
 
-First-fit decreasing: the longest conversation first, each into the first row that still has room. It needs at most
-11/9 of the fewest rows possible, plus 6/9 (Dosa, "The tight bound of First Fit Decreasing", 2007); in practice 1 or 2
-% of a row's room stays empty. A tree over the rows' room finds the row in log n steps: 100,000 lengths take about 1 s,
-and about 20 bytes of memory each.
+First-fit decreasing: the longest conversation first, each into the first row that still has room.
+It needs at most 11/9 of the fewest rows possible, plus 6/9 (Dosa, "The tight bound of First Fit
+Decreasing", 2007); in practice 1 or 2 % of a row's room stays empty. A tree over the rows' room
+finds the row in log n steps: 100,000 lengths take about 1 s, and about 20 bytes of memory each.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ from components.prepare_dataset.packing.numbers_of import as_arrow, from_arrow
 compute: Any = pyarrow.compute  # has no types of its own
 
 ROW_ORDER_VERSION = 1
-"""Changes whenever the same lengths would give other rows: it is part of what a dataset was made from."""
+"""Changes whenever the same lengths would give other rows: it is part of what a dataset was made
+from."""
 
 
 class Rows(Sequence[tuple[int, ...]]):
@@ -43,8 +44,8 @@ class Rows(Sequence[tuple[int, ...]]):
 def pack(lengths: Sequence[int], row_tokens: int) -> Rows:
     """Each conversation in exactly one row, no row longer than `row_tokens`.
 
-    Rows come in the order of a hash of their indices: without it the longest would be trained on first.
-    `lengths` must lie in 1..row_tokens.
+    Rows come in the order of a hash of their indices: without it the longest would be trained on
+    first. `lengths` must lie in 1..row_tokens.
     """
     assert all(1 <= length <= row_tokens for length in lengths)
     # Any two rows hold more than one row's room together, or the second would not have been begun.
@@ -65,12 +66,16 @@ def pack(lengths: Sequence[int], row_tokens: int) -> Rows:
 
 def one_a_row(num_conversations: int) -> Rows:
     """Each conversation in a row of its own, in the order that `pack` gives to such rows."""
-    return _in_order(array("I", range(num_conversations)), array("I", range(1, num_conversations + 1)))
+    return _in_order(
+        array("I", range(num_conversations)), array("I", range(1, num_conversations + 1))
+    )
 
 
 def _longest_first(lengths: Sequence[int]) -> "array[int]":
     """Indices by length, of equal ones the first first."""
-    by_length = compute.sort_indices(as_arrow(array("q", (-length for length in lengths))))  # stable
+    by_length = compute.sort_indices(
+        as_arrow(array("q", (-length for length in lengths)))
+    )  # stable
     return array("I", from_arrow(by_length))
 
 
@@ -88,7 +93,8 @@ def _place(row: Sequence[int]) -> int:
 
 
 class _Room:
-    """The room left in each of `num_rows` rows, and above them, in a binary tree, the most room in any row below.
+    """The room left in each of `num_rows` rows, and above them, in a binary tree, the most room in
+    any row below.
 
     Node 1 is the root, node n has children 2n and 2n + 1; rows are the leaves, left to right.
     """

@@ -1,7 +1,7 @@
 """Byte strings of any number, kept in a file instead of memory: 8 bytes of memory each.
 
-The file has no name, so that nothing is left of it however this process ends. It is read by position and not mapped
-into memory: what was read does not count as this process's memory.
+The file has no name, so that nothing is left of it however this process ends. It is read by
+position and not mapped into memory: what was read does not count as this process's memory.
 """
 
 import os
@@ -16,11 +16,12 @@ _BUFFERED = 1 << 20
 
 
 class Spool:
-    """Appended to in order, read by number; other processes read by `fd` and positions. Lives in `$TMPDIR`."""
+    """Appended to in order, read by number; other processes read by `fd` and positions. Lives in
+    `$TMPDIR`."""
 
     def __init__(self) -> None:
         self.fd, name = tempfile.mkstemp(prefix="hagane-")
-        os.unlink(name)  # noqa: PTH108  there is no Path of it
+        os.unlink(name)  # noqa: PTH108 - there is no Path of it
         weakref.finalize(self, os.close, self.fd)
         self._ends = array("q")
         self._waiting = bytearray()
@@ -52,7 +53,8 @@ class Spool:
         return (self._ends[start - 1] if start else 0), self._ends[stop - 1]
 
     def chunks(self, *, most: int, most_bytes: int) -> Iterator[tuple[int, int]]:
-        """[start, stop) of consecutive strings, at most so many and so many bytes together, or one."""
+        """[start, stop) of consecutive strings, at most so many and so many bytes together, or
+        one."""
         self._flush()
         start = 0
         for stop in range(1, len(self) + 1):
@@ -68,7 +70,10 @@ class Spool:
                 done = os.write(self.fd, waiting)
             except OSError as error:
                 where = tempfile.gettempdir()
-                raise SpaceError(f"{where}: cannot be written: {error.strerror}; make room, or set TMPDIR to a larger disk") from None
+                raise SpaceError(
+                    f"{where}: cannot be written: {error.strerror}; make room, or set TMPDIR to a "
+                    "larger disk"
+                ) from None
             self._written += done
             waiting = waiting[done:]
         waiting.release()
@@ -76,7 +81,8 @@ class Spool:
 
 
 def read_at(fd: int, start: int, end: int) -> bytes:
-    """Bytes [start, end) of a file; one call reads at most 2 GiB on Linux, so there may be several."""
+    """Bytes [start, end) of a file; one call reads at most 2 GiB on Linux, so there may be
+    several."""
     parts: list[bytes] = []
     while start < end:
         part = os.pread(fd, end - start, start)

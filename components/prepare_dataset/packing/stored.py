@@ -13,7 +13,13 @@ from typing import Generic, TypeVar, cast, overload
 
 from components.prepare_dataset.packing.spool import Spool
 from components.prepare_dataset.records.conversations import Conversation, Message
-from components.prepare_dataset.records.texts import TEXT, TOKENS, has_turns, is_text, num_characters
+from components.prepare_dataset.records.texts import (
+    TEXT,
+    TOKENS,
+    has_turns,
+    is_text,
+    num_characters,
+)
 from components.prepare_dataset.samples.tokens import Encoded
 
 Item = TypeVar("Item", bound="Conversation | Encoded")
@@ -26,7 +32,8 @@ class Conversations(Sequence[Conversation]):
     def __init__(self) -> None:
         self.spool = Spool()
         self.digests = array("Q")
-        """First 8 bytes of each one's digest, as a number: equal ones say the same, but for one pair in 10^9 of 10^5."""
+        """First 8 bytes of each one's digest, as a number: equal ones say the same, but for one
+        pair in 10^9 of 10^5."""
         self.questions = array("Q")
         """The same of the first question."""
         self.num_characters = array("Q")
@@ -38,7 +45,8 @@ class Conversations(Sequence[Conversation]):
         self.roles: Counter[str] = Counter()
         """Turns of each role."""
         self.num_with_tools = self.num_with_reasoning = self.num_not_trained = 0
-        """Conversations with tools, turns with reasoning, assistant turns that are not trained on."""
+        """Conversations with tools, turns with reasoning, assistant turns that are not trained
+        on."""
 
     def append(self, each: Conversation) -> None:
         self.spool.append(_packed(each))
@@ -89,7 +97,8 @@ class Samples(Sequence[Encoded]):
         self.ends: set[int] = set()
         """Tokens by which trained turns of conversations end."""
         self.skipped: Mapping[str, list[str]] = {}
-        """Problem -> places of the records that have no sample, of those that were left out when they were read too."""
+        """Problem -> places of the records that have no sample, of those that were left out when
+        they were read too."""
 
     def append(self, source: int, encoded: "PackedSample") -> None:
         self._spool.append(encoded.content)
@@ -136,11 +145,15 @@ class Samples(Sequence[Encoded]):
                 for note in sets[kind]:
                     first.setdefault(note, number)
             counts[kind] += 1
-        return {note: (sum(count for kind, count in counts.items() if note in sets[kind]), place) for note, place in first.items()}
+        return {
+            note: (sum(count for kind, count in counts.items() if note in sets[kind]), place)
+            for note, place in first.items()
+        }
 
 
 class Chosen(Sequence[Item], Generic[Item]):
-    """Some of the conversations or samples, by their numbers, in that order; one may be chosen more than once."""
+    """Some of the conversations or samples, by their numbers, in that order; one may be chosen more
+    than once."""
 
     def __init__(self, items: Sequence[Item], numbers: Sequence[int]) -> None:
         self.items, self.numbers = items, numbers
@@ -185,7 +198,9 @@ def samples_in(encoded: Samples, conversations: Chosen[Conversation]) -> Chosen[
     return Chosen(encoded, numbers)
 
 
-def split_by_length(samples: Chosen[Encoded], row_tokens: int) -> tuple[Chosen[Encoded], Chosen[Encoded]]:
+def split_by_length(
+    samples: Chosen[Encoded], row_tokens: int
+) -> tuple[Chosen[Encoded], Chosen[Encoded]]:
     """(those that fit a row, those that do not)."""
     lengths = stored_samples(samples).lengths
     kept = array("I", (number for number in samples.numbers if lengths[number] <= row_tokens))
@@ -200,7 +215,8 @@ def lengths_of(samples: Chosen[Encoded]) -> "array[int]":
 
 
 class PackedSample:
-    """A sample as processes hand it on and as it is kept: token ids, then the spans, 4 bytes a number."""
+    """A sample as processes hand it on and as it is kept: token ids, then the spans, 4 bytes a
+    number."""
 
     __slots__ = ("content", "ends", "length", "notes", "num_trained")
 
@@ -215,16 +231,24 @@ class PackedSample:
 
 
 def unpacked(content: bytes) -> Iterator[Conversation]:
-    """The conversations whose packed forms these are, one behind the other. Only of bytes that this program packed."""
+    """The conversations whose packed forms these are, one behind the other. Only of bytes that this
+    program packed."""
     stream = io.BytesIO(content)
     while stream.tell() < len(content):
-        where, said, digest, tools, num_empty_system, unread = pickle.load(stream)  # noqa: S301  written by `_packed`
-        yield Conversation(where, tuple(Message(*each) for each in said), digest, tools, num_empty_system, unread)
+        where, said, digest, tools, num_empty_system, unread = pickle.load(stream)  # noqa: S301 - by `_packed`
+        yield Conversation(
+            where, tuple(Message(*each) for each in said), digest, tools, num_empty_system, unread
+        )
 
 
 def _packed(each: Conversation) -> bytes:
-    said = [(message.role, message.content, message.trained, message.fields) for message in each.messages]
-    return pickle.dumps((each.where, said, each.digest, each.tools, each.num_empty_system, each.unread), protocol=5)
+    said = [
+        (message.role, message.content, message.trained, message.fields)
+        for message in each.messages
+    ]
+    return pickle.dumps(
+        (each.where, said, each.digest, each.tools, each.num_empty_system, each.unread), protocol=5
+    )
 
 
 def _place(digest: bytes) -> int:

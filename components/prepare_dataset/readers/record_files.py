@@ -1,6 +1,7 @@
 """A file -> its records as plain data, each with its place, or what is wrong with it.
 
-JSONL and CSV are read a line at a time, Parquet and Arrow a batch at a time, a JSON list a megabyte or a record at a time.
+JSONL and CSV are read a line at a time, Parquet and Arrow a batch at a time, a JSON list a megabyte
+or a record at a time.
 """
 
 import codecs
@@ -52,9 +53,12 @@ class Place:
     """Of a list, which may have many records on one line: which of them, from 1."""
 
 
-def read_places(path: Path, kind: str, encoding: str = "utf-8", read_keys: ReadKeys = set) -> Iterator[Place]:
-    """Every record of the file, in order; blank lines are none. `kind` is the suffix of its name, such as `.csv`. `read_keys`
-    says which columns of Parquet and Arrow are read: of the others Python may not know the values.
+def read_places(
+    path: Path, kind: str, encoding: str = "utf-8", read_keys: ReadKeys = set
+) -> Iterator[Place]:
+    """Every record of the file, in order; blank lines are none. `kind` is the suffix of its name,
+    such as `.csv`. `read_keys` says which columns of Parquet and Arrow are read: of the others
+    Python may not know the values.
 
     Raises:
         OSError: the file cannot be read.
@@ -80,10 +84,21 @@ def _whole_text(path: Path, encoding: str) -> Place:
     """A text file is one record."""
     if path.stat().st_size > _MOST_TEXT_BYTES:
         return Place(
-            1, problem=f"a text file of more than {_MOST_TEXT_BYTES:,} bytes; cut it into several, or write JSONL with a text each"
+            1,
+            problem=(
+                f"a text file of more than {_MOST_TEXT_BYTES:,} bytes; cut it into several, or "
+                "write JSONL with a text each"
+            ),
         )
     try:
-        return Place(1, {"text": path.read_text(encoding="utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)})
+        return Place(
+            1,
+            {
+                "text": path.read_text(
+                    encoding="utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+                )
+            },
+        )
     except UnicodeError as error:
         return Place(1, problem=_not_decoded(error, encoding), ends_file=True)
 
@@ -104,7 +119,11 @@ def _whole_line(place: Place, *, ends: bool) -> Place:
     """The place; a last line that does not end and is no JSON is where the file was cut off."""
     if ends or place.problem is None or not place.problem.startswith(_NOT_JSON):
         return place
-    return replace(place, problem=f"{place.problem}; the file may be cut off here, as the line has no end", ends_file=True)
+    return replace(
+        place,
+        problem=f"{place.problem}; the file may be cut off here, as the line has no end",
+        ends_file=True,
+    )
 
 
 def _decoded_json_lines(path: Path, encoding: str) -> Iterator[Place]:
@@ -119,7 +138,8 @@ def _decoded_json_lines(path: Path, encoding: str) -> Iterator[Place]:
 
 
 def _decoded_lines(path: Path, encoding: str) -> Iterator[str]:
-    """Lines with their line feed, decoded no further than they are asked for: an error is one of the next line."""
+    """Lines with their line feed, decoded no further than they are asked for: an error is one of
+    the next line."""
     rest = ""
     with path.open("rb") as stream:
         for part in codecs.iterdecode(stream, encoding):
@@ -130,7 +150,8 @@ def _decoded_lines(path: Path, encoding: str) -> Iterator[str]:
 
 
 def _batches(batches: Iterator[pa.RecordBatch]) -> Iterator[Place]:
-    """Rows, numbered from 1. A struct has every key that any row has: null ones are left out at every depth below the columns."""
+    """Rows, numbered from 1. A struct has every key that any row has: null ones are left out at
+    every depth below the columns."""
     number = 0
     try:
         for batch in batches:
@@ -141,13 +162,20 @@ def _batches(batches: Iterator[pa.RecordBatch]) -> Iterator[Place]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = " ".join(str(error).split())[:200]
-        yield Place(number + 1, problem=f"cannot be read on ({reason}); make or fetch the file again", ends_file=True)
+        yield Place(
+            number + 1,
+            problem=f"cannot be read on ({reason}); make or fetch the file again",
+            ends_file=True,
+        )
 
 
 def _parquet_batches(path: Path, read_keys: ReadKeys) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
         wanted = read_keys(file.schema_arrow.names)
-        yield from file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[name for name in file.schema_arrow.names if name in wanted])
+        yield from file.iter_batches(
+            batch_size=_ROWS_AT_ONCE,
+            columns=[name for name in file.schema_arrow.names if name in wanted],
+        )
 
 
 def _arrow_batches(path: Path, read_keys: ReadKeys) -> Iterator[pa.RecordBatch]:
@@ -177,26 +205,41 @@ def _delimiter(start: bytes) -> str:
 
 
 def _table_rows(path: Path, delimiter: str, encoding: str) -> Iterator[Place]:
-    """Rows of CSV or TSV as records of text, numbered by the line on which they end; cells that are JSON lists are lists."""
+    """Rows of CSV or TSV as records of text, numbered by the line on which they end; cells that are
+    JSON lists are lists."""
     csv.field_size_limit(_LONGEST_CELL)
-    with path.open(encoding="utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding, newline="") as text:
+    with path.open(
+        encoding="utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding, newline=""
+    ) as text:
         rows = csv.DictReader(text, delimiter=delimiter, strict=True)
         try:
             names = rows.fieldnames or ()
             if len(set(names)) < len(names):
-                yield Place(1, problem=f"the header names a column twice: {', '.join(names)}; rename one", ends_file=True)
+                yield Place(
+                    1,
+                    problem=f"the header names a column twice: {', '.join(names)}; rename one",
+                    ends_file=True,
+                )
                 return
             for row in rows:
                 yield _table_row(row, rows.line_num, num_fields=len(names))
         except UnicodeError as error:
             yield Place(rows.line_num + 1, problem=_not_decoded(error, encoding), ends_file=True)
         except csv.Error as error:
-            yield Place(rows.reader.line_num, problem=f"not CSV ({error}); correct the file", ends_file=True)
+            yield Place(
+                rows.reader.line_num, problem=f"not CSV ({error}); correct the file", ends_file=True
+            )
 
 
 def _table_row(row: dict[Any, Any], line: int, *, num_fields: int) -> Place:
     if None in row or None in row.values():
-        return Place(line, problem=f"has other than {num_fields} fields, as the header has; quote text that holds a delimiter")
+        return Place(
+            line,
+            problem=(
+                f"has other than {num_fields} fields, as the header has; quote text that holds a "
+                "delimiter"
+            ),
+        )
     return Place(line, {key: _cell(value) for key, value in row.items()})
 
 
@@ -212,7 +255,8 @@ def _cell(value: str) -> Any:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a file that begins with a bracket is one JSON list: its first line alone is no JSON, or there is no other."""
+    """Whether a file that begins with a bracket is one JSON list: its first line alone is no JSON,
+    or there is no other."""
     with path.open("rb") as stream:
         lines = iter(lambda: stream.readline(_LIST_PART), b"")
         first = next((line for line in lines if line.removeprefix(_BOM).strip()), b"")
@@ -223,7 +267,8 @@ def _is_list(path: Path) -> bool:
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, numbered from 1, split at line feeds alone: JSON text may hold U+2028."""
+    """Lines that are not blank, numbered from 1, split at line feeds alone: JSON text may hold
+    U+2028."""
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             content = line.removeprefix(_BOM) if number == 1 else line
@@ -236,7 +281,10 @@ def _parsed(line: bytes, number: int) -> Place:
         text = line.decode()
     except UnicodeDecodeError as error:
         if error.reason == "unexpected end of data" and _guessed_encoding(line) is None:
-            return Place(number, problem=f"{_NOT_JSON} (it ends within a character); write one JSON object a line")
+            return Place(
+                number,
+                problem=f"{_NOT_JSON} (it ends within a character); write one JSON object a line",
+            )
         return Place(number, problem=_wrong_encoding(line, error.start))
     return _parsed_text(text, number)
 
@@ -245,7 +293,12 @@ def _parsed_text(line: str, number: int) -> Place:
     try:
         return Place(number, loads(line))
     except json.JSONDecodeError as error:
-        return Place(number, problem=f"{_NOT_JSON} ({error.msg} at column {error.colno}); write one JSON object a line")
+        return Place(
+            number,
+            problem=(
+                f"{_NOT_JSON} ({error.msg} at column {error.colno}); write one JSON object a line"
+            ),
+        )
     except DuplicateKeyError as error:
         return Place(number, problem=str(error))
     except RecursionError:
@@ -258,7 +311,11 @@ def _listed(path: Path, encoding: str) -> Iterator[Place]:
         text = _ListText(stream, encoding)
         try:
             if not text.begin():  # it is there as a byte
-                yield Place(1, problem=f"no JSON when read as {encoding}; correct data.encoding", ends_file=True)
+                yield Place(
+                    1,
+                    problem=f"no JSON when read as {encoding}; correct data.encoding",
+                    ends_file=True,
+                )
                 return
             number = 0
             while text.next_value():
@@ -269,7 +326,14 @@ def _listed(path: Path, encoding: str) -> Iterator[Place]:
             yield Place(text.line_of(error), problem=_not_decoded(error, encoding), ends_file=True)
         except json.JSONDecodeError as error:
             line, column = text.place_of(error)
-            yield Place(line, problem=f"the JSON list cannot be read on ({error.msg} at column {column}); correct the file", ends_file=True)
+            yield Place(
+                line,
+                problem=(
+                    f"the JSON list cannot be read on ({error.msg} at column {column}); correct "
+                    "the file"
+                ),
+                ends_file=True,
+            )
         except DuplicateKeyError as error:
             yield Place(text.line, problem=str(error), ends_file=True)
         except RecursionError:
@@ -277,14 +341,16 @@ def _listed(path: Path, encoding: str) -> Iterator[Place]:
 
 
 class _ListText:
-    """The text of a JSON list, of which one record and one part of the file are in memory at a time."""
+    """The text of a JSON list, of which one record and one part of the file are in memory at a
+    time."""
 
     def __init__(self, stream: BinaryIO, encoding: str) -> None:
         self._stream, self._decode = stream, codecs.getincrementaldecoder(encoding)().decode
         self._decoder = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
         self._text, self._position, self._ended = "", 0, False
         self._lines_before, self._columns_before = 0, 0
-        """Line feeds before the text in memory, and the characters between the last of them and the text."""
+        """Line feeds before the text in memory, and the characters between the last of them and the
+        text."""
         self._counted = 0
         self.line = 1
         """On which the record begins."""
@@ -324,7 +390,8 @@ class _ListText:
             self._read()
 
     def _is_cut_off(self, error: json.JSONDecodeError) -> bool:
-        """Whether more of the file may put it right: a text without end, or a value that breaks off at the end of what is read."""
+        """Whether more of the file may put it right: a text without end, or a value that breaks off
+        at the end of what is read."""
         return error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _LONGEST_WORD
 
     def place_of(self, error: json.JSONDecodeError) -> tuple[int, int]:
@@ -338,11 +405,14 @@ class _ListText:
         return self._lines_before + self._text.count("\n") + before.count(b"\n") + 1
 
     def _read(self) -> None:
-        """As much more as is in memory, at least 1 MB: what is read anew for a long record stays in proportion to it."""
+        """As much more as is in memory, at least 1 MB: what is read anew for a long record stays in
+        proportion to it."""
         used = self._text[: self._position]
         self._lines_before += used.count("\n")
         last = used.rfind("\n")
-        self._columns_before = len(used) - last - 1 if last >= 0 else self._columns_before + len(used)
+        self._columns_before = (
+            len(used) - last - 1 if last >= 0 else self._columns_before + len(used)
+        )
         self.line += used.count("\n", self._counted)
         self._text = self._text[self._position :]
         self._counted = self._position = 0
@@ -369,7 +439,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int | str:
-    """Longer numbers than Python reads as integers stay text: nothing of a conversation is a number."""
+    """Longer numbers than Python reads as integers stay text: nothing of a conversation is a
+    number."""
     return int(digits) if len(digits) <= _LONGEST_INTEGER else digits
 
 
@@ -378,7 +449,10 @@ def _not_decoded(error: UnicodeError, encoding: str) -> str:
     if codecs.lookup(encoding).name == "utf-8" and isinstance(error, UnicodeDecodeError):
         return _wrong_encoding(error.object, error.start)
     reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
-    return f"not {encoding} ({reason}); correct data.encoding, or leave it out and save the file as UTF-8"
+    return (
+        f"not {encoding} ({reason}); correct data.encoding, or leave it out and save the file as "
+        "UTF-8"
+    )
 
 
 def _wrong_encoding(content: bytes, offset: int) -> str:
@@ -394,7 +468,9 @@ def _guessed_encoding(content: bytes) -> str | None:
         return "utf-16"
     for name in _GUESSES:
         try:
-            text = codecs.getincrementaldecoder(name)().decode(content)  # which may end within a character
+            text = codecs.getincrementaldecoder(name)().decode(
+                content
+            )  # which may end within a character
         except UnicodeDecodeError:
             continue
         if _JAPANESE.search(text):

@@ -1,7 +1,8 @@
 """What a source names -> its files, each as plain bytes on this machine.
 
-A source is a file, a folder, a pattern with `*`, the same below an S3 prefix, or a data set of the hub. gzip and zstd are unpacked into a
-temporary file, so that every reader, Parquet's too, has a file to seek in. pyarrow unpacks both and is here anyway.
+A source is a file, a folder, a pattern with `*`, the same below an S3 prefix, or a data set of the
+hub. gzip and zstd are unpacked into a temporary file, so that every reader, Parquet's too, has a
+file to seek in. pyarrow unpacks both and is here anyway.
 """
 
 import fnmatch
@@ -21,7 +22,8 @@ from components.shared.spec.named_file import local_file
 from components.shared.store.storage import open_store
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
-"""Of files that are taken from a folder; each also with .gz or .zst behind. Texts count only where there is nothing else."""
+"""Of files that are taken from a folder; each also with .gz or .zst behind. Texts count only where
+there is nothing else."""
 
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 """First bytes (RFC 1952, RFC 8878) -> pyarrow's name of the codec."""
@@ -34,7 +36,8 @@ def files_of(source: str, split: str | None = None) -> list[str]:
 
     Raises:
         StoreError: the store cannot be listed. HubUnreachable: the hub may answer later.
-        DataError: no file is there, of several splits none is named, or the source is no name, pattern or address that can be read.
+        DataError: no file is there, of several splits none is named, or the source is no name,
+            pattern or address that can be read.
     """
     if source.startswith(SCHEME):
         found = _without_notes(hub_files(source, suffixes=SUFFIXES, is_records=is_records))
@@ -44,7 +47,9 @@ def files_of(source: str, split: str | None = None) -> list[str]:
     if found == [source] or (_is_pattern(source) and split is None):
         return found
     place = source if "://" in source else str(user_path(source))
-    return of_split(source, found, split, below=_before_pattern(place) if _is_pattern(place) else place)
+    return of_split(
+        source, found, split, below=_before_pattern(place) if _is_pattern(place) else place
+    )
 
 
 def _without_notes(files: list[str]) -> list[str]:
@@ -66,7 +71,10 @@ def _paths_of(source: str) -> list[str]:
     else:
         return [source]
     if not found:
-        raise DataError(f"{source}: holds no file of records; allowed: {', '.join(SUFFIXES)}, each also .gz or .zst")
+        raise DataError(
+            f"{source}: holds no file of records; allowed: {', '.join(SUFFIXES)}, each also .gz or "
+            ".zst"
+        )
     return sorted(map(str, found))
 
 
@@ -75,12 +83,19 @@ def _matching(source: str, pattern: Path) -> list[Path]:
     try:
         return [each for each in root.glob(str(pattern.relative_to(root))) if each.is_file()]
     except ValueError as error:
-        raise DataError(f"{source}: no pattern of files ({error}). Fix: write * for part of a name, **/ for any folders") from None
+        raise DataError(
+            f"{source}: no pattern of files ({error}). Fix: write * for part of a name, **/ for "
+            "any folders"
+        ) from None
 
 
 def is_records(name: str) -> bool:
     """Whether a file of a folder is one of records, by its name."""
-    return name not in _DESCRIPTIONS and not name.startswith((".", "_")) and kind_of_name(name) in SUFFIXES
+    return (
+        name not in _DESCRIPTIONS
+        and not name.startswith((".", "_"))
+        and kind_of_name(name) in SUFFIXES
+    )
 
 
 def kind_of_name(name: str) -> str:
@@ -90,7 +105,8 @@ def kind_of_name(name: str) -> str:
 
 @contextmanager
 def on_this_machine(name: str) -> Iterator[Path]:
-    """A path by which a file of `files_of` can be read inside the block. Raises StoreError, DataError."""
+    """A path by which a file of `files_of` can be read inside the block. Raises StoreError,
+    DataError."""
     if name.startswith(SCHEME):
         yield hub_path(name)
         return
@@ -100,7 +116,8 @@ def on_this_machine(name: str) -> Iterator[Path]:
 
 @contextmanager
 def unpacked(path: Path, name: str) -> Iterator[Path]:
-    """A path by which the file can be read inside the block, gzip and zstd taken off. `name` is for messages.
+    """A path by which the file can be read inside the block, gzip and zstd taken off. `name` is for
+    messages.
 
     Raises:
         OSError: the file cannot be read. DataError: it is cut off or damaged.
@@ -119,12 +136,19 @@ def unpacked(path: Path, name: str) -> Iterator[Path]:
 
 def _unpack(name: str, path: Path, plain: Path, codec: str) -> None:
     try:
-        with pa.OSFile(str(path)) as packed, pa.CompressedInputStream(packed, codec) as stream, plain.open("wb") as target:
+        with (
+            pa.OSFile(str(path)) as packed,
+            pa.CompressedInputStream(packed, codec) as stream,
+            plain.open("wb") as target,
+        ):
             shutil.copyfileobj(stream, target, 1 << 20)
     except OSError as error:
         if error.errno is not None:  # of the disk, not of the content
             raise
-        raise DataError(f"{name}: {codec} that cannot be unpacked ({' '.join(str(error).split())}); make or fetch the file again") from None
+        raise DataError(
+            f"{name}: {codec} that cannot be unpacked ({' '.join(str(error).split())}); make or "
+            "fetch the file again"
+        ) from None
 
 
 def _is_pattern(source: str) -> bool:
@@ -135,7 +159,8 @@ def _objects_of(source: str) -> list[str]:
     scheme, _, place = source.partition("://")
     if scheme != "s3":
         raise DataError(
-            f"{source}: found {scheme}://, allowed: a path, s3://bucket/… or hf://owner/name; download the file and name it by its path"
+            f"{source}: found {scheme}://, allowed: a path, s3://bucket/… or hf://owner/name; "
+            "download the file and name it by its path"
         )
     if not (source.endswith("/") or _is_pattern(place)):
         return [source]
@@ -146,7 +171,10 @@ def _objects_of(source: str) -> list[str]:
     else:
         found = [key for key in keys if is_records(key.rpartition("/")[2])]
     if not found:
-        raise DataError(f"{source}: no object of records is there; allowed: {', '.join(SUFFIXES)}, each also .gz or .zst")
+        raise DataError(
+            f"{source}: no object of records is there; allowed: {', '.join(SUFFIXES)}, each also "
+            ".gz or .zst"
+        )
     return sorted(found)
 
 

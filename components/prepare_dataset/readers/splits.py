@@ -1,7 +1,8 @@
 """Names of files -> the split that each belongs to, as `datasets` finds it.
 
-`datasets` (data_files.py, KEYWORDS_IN_PATH_NAME_BASE_PATTERNS, SPLIT_KEYWORDS) takes a file or folder whose name has a
-split's word, delimited by anything but letters and digits: `data/train-00000-of-00002.parquet`, `test/a.jsonl`.
+`datasets` (data_files.py, KEYWORDS_IN_PATH_NAME_BASE_PATTERNS, SPLIT_KEYWORDS) takes a file or
+folder whose name has a split's word, delimited by anything but letters and digits:
+`data/train-00000-of-00002.parquet`, `test/a.jsonl`.
 """
 
 import re
@@ -27,7 +28,8 @@ def split_of(name: str) -> str | None:
 
 
 def of_split(source: str, files: Sequence[str], split: str | None, *, below: str) -> list[str]:
-    """The files of the split that a source names; all of them where it names none and there are not several.
+    """The files of the split that a source names; all of them where it names none and there are not
+    several.
 
     `below` is what all names begin with, in which no word of a split counts.
 
@@ -42,14 +44,22 @@ def of_split(source: str, files: Sequence[str], split: str | None, *, below: str
         if known == split:
             found = [name for name, each in splits.items() if each == split]
         else:
-            found = [name for name, each in splits.items() if known in (None, each) and _is_below(name.removeprefix(below), split)]
+            found = [
+                name
+                for name, each in splits.items()
+                if known in (None, each) and _is_below(name.removeprefix(below), split)
+            ]
         if not found:
-            raise DataError(f"{source}: holds no file of split {split!r}; splits that its file names say: {there}")
+            raise DataError(
+                f"{source}: holds no file of split {split!r}; splits that its file names say: "
+                f"{there}"
+            )
         return found
     if len(counts) > 1:
         raise DataError(
             f"{source}: holds the splits {there}, and it is not said which to read. Fix: write "
-            f"[{{path: {source}, split: {_first(counts)}}}], or a pattern such as {source.rstrip('/')}/train*"
+            f"[{{path: {source}, split: {_first(counts)}}}], or a pattern such as "
+            f"{source.rstrip('/')}/train*"
         )
     return list(files)
 

@@ -1,7 +1,7 @@
 """The turns of one record -> a conversation, or everything that is wrong with them.
 
-Turns are read as the chat APIs write them. A key whose value is null or an empty list counts as absent: pandas and
-`datasets` write every column into every record.
+Turns are read as the chat APIs write them. A key whose value is null or an empty list counts as
+absent: pandas and `datasets` write every column into every record.
 """
 
 import hashlib
@@ -19,7 +19,9 @@ REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 """transformers 5.23, utils/chat_template_utils.py, _REASONING_FIELDS."""
 
 _WEIGHT_KEYS = ("weight", "train", "trainable", "loss")
-_KNOWN_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "name", *REASONING_KEYS, *_WEIGHT_KEYS})
+_KNOWN_KEYS = frozenset(
+    {"role", "content", "tool_calls", "tool_call_id", "name", *REASONING_KEYS, *_WEIGHT_KEYS}
+)
 _OTHER_MEDIA = ("images", "image", "audio", "video", "videos", "function_call")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
@@ -33,7 +35,8 @@ class Message:
     trained: bool = True
     """Whether the turn is trained on, if it is an assistant's."""
     fields: dict[str, Any] | None = None
-    """What else the chat template gets of the turn: tool_calls, tool_call_id, name, reasoning_content, thinking."""
+    """What else the chat template gets of the turn: tool_calls, tool_call_id, name,
+    reasoning_content, thinking."""
 
     @property
     def reasoning(self) -> str:
@@ -60,7 +63,8 @@ class Conversation:
 
     @property
     def question(self) -> bytes:
-        """sha256 of the first question, white space aside: equal for conversations that begin with the same question."""
+        """sha256 of the first question, white space aside: equal for conversations that begin with
+        the same question."""
         if self.messages[0].role == "tokens":
             return self.digest
         asked = next((turn.content for turn in self.messages if turn.role != "system"), "")
@@ -91,11 +95,20 @@ def read_conversation(where: str, turns: Any, tools: Any = None) -> Conversation
     if problems:
         return problems
     digest = _digest(messages, definitions)
-    return Conversation(where, tuple(messages), digest, definitions, num_empty_system, tuple(sorted(unread)))
+    return Conversation(
+        where, tuple(messages), digest, definitions, num_empty_system, tuple(sorted(unread))
+    )
 
 
 def kind_of(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
     if value == [] or value == {}:
         return "an empty list" if value == [] else "an empty object"
     return names.get(type(value), "null" if value is None else type(value).__name__)
@@ -151,7 +164,10 @@ def _content_problems(given: dict[str, Any], role: Any) -> Iterator[str]:
         other = [part for part in content if not _is_text_part(part)]
         if other:
             found = other[0].get("type") if isinstance(other[0], dict) else None
-            yield f".content: found a part of type {found!r}, must be text, or parts of type text with a text"
+            yield (
+                f".content: found a part of type {found!r}, must be text, or parts of type text "
+                "with a text"
+            )
             return
     elif not isinstance(content, str):
         yield f".content: found {kind_of(content)}, must be text"
@@ -160,11 +176,18 @@ def _content_problems(given: dict[str, Any], role: Any) -> Iterator[str]:
     if not text.strip() and role not in ("system", "tool") and not says_otherwise:
         yield ".content: is empty; write it or remove the turn"
     elif _HALF_PAIR.search(text):
-        yield ".content: holds half a surrogate pair (\\ud800 to \\udfff), which is no text; correct the escape"
+        yield (
+            ".content: holds half a surrogate pair (\\ud800 to \\udfff), which is no text; correct "
+            "the escape"
+        )
 
 
 def _is_text_part(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
+    return (
+        isinstance(part, dict)
+        and part.get("type", "text") == "text"
+        and isinstance(part.get("text"), str)
+    )
 
 
 def _tool_call_problems(calls: Any) -> Iterator[str]:
@@ -174,7 +197,10 @@ def _tool_call_problems(calls: Any) -> Iterator[str]:
     for index, call in enumerate(calls):
         function = call.get("function", call) if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            yield f".tool_calls[{index}]: found {kind_of(call)}, must be an object with function.name and function.arguments"
+            yield (
+                f".tool_calls[{index}]: found {kind_of(call)}, must be an object with "
+                "function.name and function.arguments"
+            )
 
 
 def _message(given: dict[str, Any]) -> Message:
@@ -188,11 +214,14 @@ def _message(given: dict[str, Any]) -> Message:
 
 
 def _reasoning(given: dict[str, Any]) -> str:
-    return next((given[key] for key in REASONING_KEYS if isinstance(given.get(key), str) and given[key]), "")
+    return next(
+        (given[key] for key in REASONING_KEYS if isinstance(given.get(key), str) and given[key]), ""
+    )
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
-    """The call as transformers' docs have it: a function with its arguments as an object, where they were JSON text."""
+    """The call as transformers' docs have it: a function with its arguments as an object, where
+    they were JSON text."""
     function = dict(call.get("function", call))
     arguments = function.get("arguments")
     if isinstance(arguments, str):
@@ -210,7 +239,8 @@ def _object_in(text: str) -> Any:
 
 
 def _tools(tools: Any, problems: list[str]) -> list[dict[str, Any]] | None:
-    """The tool definitions, each as `{type: function, function: …}`; what is wrong with them is added to `problems`."""
+    """The tool definitions, each as `{type: function, function: …}`; what is wrong with them is
+    added to `problems`."""
     if isinstance(tools, str) and tools.strip():
         try:
             tools = json.loads(tools)
@@ -222,7 +252,9 @@ def _tools(tools: Any, problems: list[str]) -> list[dict[str, Any]] | None:
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         problems.append(f"tools: found {kind_of(tools)}, must be a list of tool definitions")
         return None
-    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
+    return [
+        tool if "function" in tool else {"type": "function", "function": tool} for tool in tools
+    ]
 
 
 def _nothing_to_learn(turns: list[Any]) -> Iterator[str]:
@@ -230,7 +262,10 @@ def _nothing_to_learn(turns: list[Any]) -> Iterator[str]:
     if not answers:
         yield "messages: no assistant turn, so nothing to learn; add one or remove the record"
     elif not any(_is_trained(_given(turn)) for turn in answers):
-        yield "messages: every assistant turn has weight 0 (or train: false), so nothing to learn; remove the record"
+        yield (
+            "messages: every assistant turn has weight 0 (or train: false), so nothing to learn; "
+            "remove the record"
+        )
 
 
 def _is_trained(given: dict[str, Any]) -> bool:
@@ -238,7 +273,8 @@ def _is_trained(given: dict[str, Any]) -> bool:
 
 
 def _digest(messages: list[Message], tools: list[dict[str, Any]] | None) -> bytes:
-    """Plain conversations keep the digest that they had before turns could carry more than role and content."""
+    """Plain conversations keep the digest that they had before turns could carry more than role and
+    content."""
     said = [_said(message) for message in messages]
     content = said if tools is None else [said, tools]
     return hashlib.sha256(json.dumps(content).encode()).digest()
@@ -246,4 +282,8 @@ def _digest(messages: list[Message], tools: list[dict[str, Any]] | None) -> byte
 
 def _said(message: Message) -> tuple[Any, ...]:
     plain = (message.role, message.content)
-    return plain if message.trained and message.fields is None else (*plain, message.trained, message.fields)
+    return (
+        plain
+        if message.trained and message.fields is None
+        else (*plain, message.trained, message.fields)
+    )

@@ -1,7 +1,9 @@
-"""The forms in which conversations are published, recognised by their keys, each -> turns as the chat APIs write them.
+"""The forms in which conversations are published, recognised by their keys, each -> turns as the
+chat APIs write them.
 
-A form names its columns, and for each column the keys under which published data sets have it; `data.columns` names
-another key. The first form of the list whose needed columns a record has is the one it is read as.
+A form names its columns, and for each column the keys under which published data sets have it;
+`data.columns` names another key. The first form of the list whose needed columns a record has is
+the one it is read as.
 """
 
 import json
@@ -14,7 +16,9 @@ from components.prepare_dataset.records.conversations import kind_of
 Values = Mapping[str, Any]
 """Column of the form -> its value in a record; null, empty text and empty lists are left out."""
 
-_MESSAGES = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
+_MESSAGES = (
+    '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
+)
 
 _SPEAKERS = {
     "human": "user",
@@ -65,7 +69,8 @@ class Form:
     needed: tuple[str, ...]
     read: Callable[[Values], Turns | Text | Tokens]
     needed_kinds: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
-    """Kinds of value that a needed column must have for the form to be recognised; text unless named."""
+    """Kinds of value that a needed column must have for the form to be recognised; text unless
+    named."""
     never_with: tuple[str, ...] = ()
     """Keys of a record that is of another form, whatever their values."""
 
@@ -90,12 +95,21 @@ class Form:
         values = self.values(record, columns)
         if any(key in record and key not in columns.values() for key in self.never_with):
             return False
-        return all(isinstance(values.get(name), self.needed_kinds.get(name, (str,))) for name in self.needed)
+        return all(
+            isinstance(values.get(name), self.needed_kinds.get(name, (str,)))
+            for name in self.needed
+        )
 
 
 def _messages(values: Values) -> Turns:
     turns = values.get("messages")
-    if isinstance(turns, list) and turns and isinstance(turns[0], dict) and "from" in turns[0] and "role" not in turns[0]:
+    if (
+        isinstance(turns, list)
+        and turns
+        and isinstance(turns[0], dict)
+        and "from" in turns[0]
+        and "role" not in turns[0]
+    ):
         return _sharegpt({**values, "conversations": turns})
     return Turns(turns, values.get("tools"))
 
@@ -137,20 +151,35 @@ def _alpaca(values: Values) -> Turns:
         if not isinstance(pair, list) or len(pair) != 2:
             return Turns([*turns, pair])
         turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
-    return Turns([*turns, {"role": "user", "content": asked}, {"role": "assistant", "content": values.get("output")}])
+    return Turns(
+        [
+            *turns,
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": values.get("output")},
+        ]
+    )
 
 
 def _prompt_completion(values: Values) -> Turns:
     prompt, completion = values["prompt"], values["completion"]
     turns = [{"role": "system", "content": values["system"]}] if "system" in values else []
     turns += _context(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    answers = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
+    answers = (
+        completion
+        if isinstance(completion, list)
+        else [{"role": "assistant", "content": completion}]
+    )
     return Turns([*turns, *answers], values.get("tools"))
 
 
 def _context(prompt: Sequence[Any]) -> list[Any]:
     """The turns of a prompt: an assistant's turns in it are read and not trained on."""
-    return [turn | {"train": False} if isinstance(turn, dict) and turn.get("role") == "assistant" else turn for turn in prompt]
+    return [
+        turn | {"train": False}
+        if isinstance(turn, dict) and turn.get("role") == "assistant"
+        else turn
+        for turn in prompt
+    ]
 
 
 def _oasst_tree(values: Values) -> Turns:
@@ -159,8 +188,17 @@ def _oasst_tree(values: Values) -> Turns:
     node = values["prompt"]
     while isinstance(node, dict):
         role = node.get("role")
-        turns.append({"role": _SPEAKERS.get(role, role) if isinstance(role, str) else role, "content": node.get("text")})
-        replies = [reply for reply in node.get("replies") or () if isinstance(reply, dict) and not reply.get("deleted")]
+        turns.append(
+            {
+                "role": _SPEAKERS.get(role, role) if isinstance(role, str) else role,
+                "content": node.get("text"),
+            }
+        )
+        replies = [
+            reply
+            for reply in node.get("replies") or ()
+            if isinstance(reply, dict) and not reply.get("deleted")
+        ]
         node = min(replies, key=_rank, default=None)
     while turns and turns[-1]["role"] == "user":
         turns.pop()
@@ -181,10 +219,20 @@ def _tokens(values: Values) -> Tokens:
 
 
 _LONGER_FORMS = (
-    Form("messages", {"messages": ("messages",), "tools": ("tools", "functions")}, ("messages",), _messages, {"messages": (list,)}),
+    Form(
+        "messages",
+        {"messages": ("messages",), "tools": ("tools", "functions")},
+        ("messages",),
+        _messages,
+        {"messages": (list,)},
+    ),
     Form(
         "sharegpt",
-        {"conversations": ("conversations", "conversation"), "system": ("system", "system_prompt"), "tools": ("tools",)},
+        {
+            "conversations": ("conversations", "conversation"),
+            "system": ("system", "system_prompt"),
+            "tools": ("tools",),
+        },
         ("conversations",),
         _sharegpt,
         {"conversations": (list,)},
@@ -202,7 +250,12 @@ _LONGER_FORMS = (
         ("instruction", "output"),
         _alpaca,
     ),
-    Form("ichikara", {"instruction": ("text",), "output": ("output",)}, ("instruction", "output"), _alpaca),
+    Form(
+        "ichikara",
+        {"instruction": ("text",), "output": ("output",)},
+        ("instruction", "output"),
+        _alpaca,
+    ),
     Form(
         "prompt_completion",
         {
@@ -223,10 +276,18 @@ _LONGER_FORMS = (
         {"input_ids": (list,)},
     ),
 )
-_NO_TEXT = {key for form in _LONGER_FORMS for name in form.needed for key in form.columns[name]} - {"text"}
+_NO_TEXT = {key for form in _LONGER_FORMS for name in form.needed for key in form.columns[name]} - {
+    "text"
+}
 FORMS = (
     *_LONGER_FORMS,
-    Form("text", {"text": ("text",)}, ("text",), _text, never_with=("parent_id", "role", *sorted(_NO_TEXT))),
+    Form(
+        "text",
+        {"text": ("text",)},
+        ("text",),
+        _text,
+        never_with=("parent_id", "role", *sorted(_NO_TEXT)),
+    ),
 )
 _ALSO_READ = ("documents", "label", "parent_id", "role")
 """Keys that no form reads, and that decide about a record."""
@@ -248,7 +309,8 @@ def nearest(record: Mapping[str, Any], columns: Mapping[str, str]) -> Form | Non
 
 
 def read_keys(keys: Sequence[str], columns: Mapping[str, str]) -> set[str]:
-    """Of the columns of a file, those that are looked at where its records are read; all of them where they are of no form."""
+    """Of the columns of a file, those that are looked at where its records are read; all of them
+    where they are of no form."""
     if nearest(dict.fromkeys(keys), columns) is None:
         return set(keys)
     named = {key for form in FORMS for names in form.columns.values() for key in names}
@@ -259,30 +321,57 @@ def unknown_form(record: Mapping[str, Any]) -> str:
     """What a record of no known form looks like, and the YAML to write for it."""
     if not record:
         return "an object without keys is no conversation"
-    found = ", ".join(f"{str(key)[:40]!r} ({kind_of(value)})" for key, value in list(record.items())[:12])
+    found = ", ".join(
+        f"{str(key)[:40]!r} ({kind_of(value)})" for key, value in list(record.items())[:12]
+    )
     return f"unknown form: the record has {found}. Fix: {_advice(record)}"
 
 
 def _advice(record: Mapping[str, Any]) -> str:
     if "parent_id" in record and "text" in record:
-        return "these are single messages of OpenAssistant's trees; take the published trees, whose records have prompt and replies"
+        return (
+            "these are single messages of OpenAssistant's trees; take the published trees, whose "
+            "records have prompt and replies"
+        )
     if isinstance(record.get("chosen"), str) and "rejected" in record:
-        return "pairs of a better and a worse text are not trained on; write records of the better ones as prompt and completion"
-    turns = next((key for key, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict)), None)
+        return (
+            "pairs of a better and a worse text are not trained on; write records of the better "
+            "ones as prompt and completion"
+        )
+    turns = next(
+        (
+            key
+            for key, value in record.items()
+            if isinstance(value, list) and value and isinstance(value[0], dict)
+        ),
+        None,
+    )
     if turns is not None:
-        return f"write, with the right key, data: {{format: messages, columns: {{messages: {turns}}}}}"
+        return (
+            f"write, with the right key, data: {{format: messages, columns: {{messages: {turns}}}}}"
+        )
     texts = [key for key, value in record.items() if isinstance(value, str)]
     longest = sorted(texts, key=lambda key: -len(record[key]))[:2]
     if len(longest) == 2:
         prompt, completion = (key for key in texts if key in longest)
-        pair = f"data: {{format: prompt_completion, columns: {{prompt: {prompt}, completion: {completion}}}}}"
-        return f"write, with the right keys, {pair}" + ("; or data: {format: text} to train on text alone" if "text" in texts else "")
+        pair = (
+            f"data: {{format: prompt_completion, columns: {{prompt: {prompt}, completion: "
+            f"{completion}}}}}"
+        )
+        return f"write, with the right keys, {pair}" + (
+            "; or data: {format: text} to train on text alone" if "text" in texts else ""
+        )
     if texts:
-        return f"to train on all of it, write data: {{format: text, columns: {{text: {longest[0]}}}}}; or write records such as {_MESSAGES}"
+        return (
+            "to train on all of it, write data: {format: text, columns: {text: "
+            f"{longest[0]}}}}}; or write records such as {_MESSAGES}"
+        )
     return f"write records such as {_MESSAGES}"
 
 
-def missing_columns(form: Form, record: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
+def missing_columns(
+    form: Form, record: Mapping[str, Any], columns: Mapping[str, str]
+) -> str | None:
     """What a record lacks of the form that it is read as, if it lacks something."""
     values = form.values(record, columns)
     lacking = [name for name in form.needed if name not in values]
@@ -290,4 +379,7 @@ def missing_columns(form: Form, record: Mapping[str, Any], columns: Mapping[str,
         return None
     keys = {name: (columns[name],) if name in columns else form.columns[name] for name in lacking}
     wanted = "; ".join(" or ".join(names) for names in keys.values())
-    return f"{wanted}: missing or empty, as {form.name} needs it; found keys {', '.join(map(str, record)) or 'none'}"
+    return (
+        f"{wanted}: missing or empty, as {form.name} needs it; found keys "
+        f"{', '.join(map(str, record)) or 'none'}"
+    )

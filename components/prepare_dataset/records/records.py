@@ -13,10 +13,25 @@ from functools import partial
 from typing import Any
 
 from components.prepare_dataset.packing.stored import Chosen, Conversations
-from components.prepare_dataset.readers.bad_records import Problems, first_problems, joined, problem_lines
+from components.prepare_dataset.readers.bad_records import (
+    Problems,
+    first_problems,
+    joined,
+    problem_lines,
+)
 from components.prepare_dataset.readers.record_files import Place, read_places
-from components.prepare_dataset.readers.source_files import files_of, kind_of_name, on_this_machine, unpacked
-from components.prepare_dataset.records.conversations import Conversation, Message, kind_of, read_conversation
+from components.prepare_dataset.readers.source_files import (
+    files_of,
+    kind_of_name,
+    on_this_machine,
+    unpacked,
+)
+from components.prepare_dataset.records.conversations import (
+    Conversation,
+    Message,
+    kind_of,
+    read_conversation,
+)
 from components.prepare_dataset.records.forms import (
     Form,
     Text,
@@ -60,13 +75,15 @@ class RecordFile:
 
 
 def read_records(*sources: RecordSource, skip_bad: bool = False) -> tuple[RecordFile, ...]:
-    """The conversations of each file or object, in its order, all kept in one place; keys of a record that its form does not
-    name are left unread. With `skip_bad` records that are no conversation are left out and noted.
+    """The conversations of each file or object, in its order, all kept in one place; keys of a
+    record that its form does not name are left unread. With `skip_bad` records that are no
+    conversation are left out and noted.
 
     Raises:
         StoreError: an object cannot be read.
-        DataError: a file cannot be read, is empty, or holds records that are no conversation; equal problems are one
-            line, the first 20 lines of all files together are shown, and the number of the rest.
+        DataError: a file cannot be read, is empty, or holds records that are no conversation; equal
+            problems are one line, the first 20 lines of all files together are shown, and the
+            number of the rest.
     """
     conversations = Conversations()
     files: list[RecordFile] = []
@@ -87,8 +104,11 @@ def read_records(*sources: RecordSource, skip_bad: bool = False) -> tuple[Record
     return tuple(files)
 
 
-def _read_source(source: RecordSource, conversations: Conversations, *, skip_bad: bool) -> tuple[RecordFile, Problems]:
-    """What could be read of the source's files, added to `conversations`, and the problems that are not to be skipped.
+def _read_source(
+    source: RecordSource, conversations: Conversations, *, skip_bad: bool
+) -> tuple[RecordFile, Problems]:
+    """What could be read of the source's files, added to `conversations`, and the problems that are
+    not to be skipped.
 
     Raises:
         StoreError, DataError, OSError: a file cannot be read.
@@ -97,15 +117,25 @@ def _read_source(source: RecordSource, conversations: Conversations, *, skip_bad
     start = len(conversations)
     problems, skipped = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     of_records = skipped if skip_bad else problems
-    files = [_read_file(source, name, conversations, problems, of_records) for name in files_of(source.path, source.split)]
+    files = [
+        _read_file(source, name, conversations, problems, of_records)
+        for name in files_of(source.path, source.split)
+    ]
     found = Chosen(conversations, range(start, len(conversations)))
     if not found and skipped:
-        raise DataError(f"{source.path}: every record is bad, none is left", *first_problems(problem_lines(skipped)))
+        raise DataError(
+            f"{source.path}: every record is bad, none is left",
+            *first_problems(problem_lines(skipped)),
+        )
     if not found and not problems:
         raise DataError(f"{source.path}: holds no record; write one conversation a line: {_FORM}")
     digests = [sha256 for sha256, _ in files]
-    sha256 = digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
-    return RecordFile(found, sha256, ", ".join(dict.fromkeys(form for _, form in files)), skipped), problems
+    sha256 = (
+        digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+    )
+    return RecordFile(
+        found, sha256, ", ".join(dict.fromkeys(form for _, form in files)), skipped
+    ), problems
 
 
 def _read_file(
@@ -115,7 +145,8 @@ def _read_file(
     of_file: dict[str, list[str]],
     of_records: dict[str, list[str]],
 ) -> tuple[str, str]:
-    """(sha256, form) of the file, whose conversations are added to the others, and its problems to those of files or of records."""
+    """(sha256, form) of the file, whose conversations are added to the others, and its problems to
+    those of files or of records."""
     with on_this_machine(name) as path:
         before = path.stat()
         with path.open("rb") as stream:
@@ -137,9 +168,14 @@ def _read_file(
 def _known_encoding(source: RecordSource) -> None:
     try:
         codecs.lookup(source.encoding)
-        io.TextIOWrapper(io.BytesIO(), encoding=source.encoding)  # refuses rot13 and others that are not of text
+        io.TextIOWrapper(
+            io.BytesIO(), encoding=source.encoding
+        )  # refuses rot13 and others that are not of text
     except (LookupError, ValueError):
-        raise DataError(f"data.encoding: found {source.encoding!r}, must be an encoding that Python knows, such as cp932") from None
+        raise DataError(
+            f"data.encoding: found {source.encoding!r}, must be an encoding that Python knows, "
+            "such as cp932"
+        ) from None
 
 
 class _RecordReader:
@@ -162,7 +198,11 @@ class _RecordReader:
         """The record's conversation; None, and its problems noted, where it is none."""
         number = "" if place.number is None else f" (record {place.number})"
         where = f"{self._name}:{place.line}{number}"
-        found = [place.problem] if place.problem is not None else self._conversation(place.record, where)
+        found = (
+            [place.problem]
+            if place.problem is not None
+            else self._conversation(place.record, where)
+        )
         if isinstance(found, Conversation):
             return found
         problems = self._of_file if place.ends_file else self._of_records
@@ -185,7 +225,12 @@ class _RecordReader:
         if self.form.name == "messages" and record.get("documents"):
             return ["documents: not supported; remove it from the record"]
         if self.form.name == "prompt_completion" and record.get("label") is False:
-            return ["label: false marks an answer that is not wanted; remove such records, or set data.on_bad_record: skip"]
+            return [
+                (
+                    "label: false marks an answer that is not wanted; remove such records, or set "
+                    "data.on_bad_record: skip"
+                )
+            ]
         said = self.form.read(self.form.values(record, columns))
         if isinstance(said, Text):
             return text_conversation(where, said.text)
@@ -206,11 +251,18 @@ def _known_columns(form: Form, columns: Mapping[str, str]) -> None:
     unknown = [name for name in columns if name not in form.columns]
     if unknown:
         allowed = ", ".join(form.columns)
-        raise DataError(f"data.columns: found {', '.join(map(repr, unknown))}, allowed for {form.name}: {allowed}")
+        raise DataError(
+            f"data.columns: found {', '.join(map(repr, unknown))}, allowed for {form.name}: "
+            f"{allowed}"
+        )
 
 
 def _unreadable(path: str, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         near = sorted(str(found) for found in user_path(path).parent.glob("*.json*"))
-        return f"{path}: no such file" + (f"; there are: {', '.join(near[:8])}" if near else "; name a file of records that is there")
+        return f"{path}: no such file" + (
+            f"; there are: {', '.join(near[:8])}"
+            if near
+            else "; name a file of records that is there"
+        )
     return f"{path}: cannot be read: {error.strerror}"

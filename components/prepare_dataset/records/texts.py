@@ -1,8 +1,10 @@
-"""Records without turns: a text, for continued pretraining, or a row that was tokenised elsewhere -> what is trained on.
+"""Records without turns: a text, for continued pretraining, or a row that was tokenised elsewhere
+-> what is trained on.
 
-A text is trained on token by token, from its first word to the end token behind it. One that is longer than a row is cut at
-the row's border; the next row begins with the last token of the one before, which is read and not trained on, so that every
-token is trained on once, behind a token of its own text.
+A text is trained on token by token, from its first word to the end token behind it. One that is
+longer than a row is cut at the row's border; the next row begins with the last token of the one
+before, which is read and not trained on, so that every token is trained on once, behind a token of
+its own text.
 """
 
 import hashlib
@@ -34,20 +36,35 @@ def text_conversation(where: str, text: Any) -> Conversation | list[str]:
     if not text.strip():
         return ["text: is empty; write it or remove the record"]
     if _HALF_PAIR.search(text):
-        return ["text: holds half a surrogate pair (\\ud800 to \\udfff), which is no text; correct the escape"]
+        return [
+            (
+                "text: holds half a surrogate pair (\\ud800 to \\udfff), which is no text; correct "
+                "the escape"
+            )
+        ]
     content = text.encode()
     if len(content) > MOST_BYTES:
-        return [f"text: has {len(content):,} bytes in UTF-8, allowed are {MOST_BYTES:,} in one record; cut it into several"]
+        return [
+            (
+                f"text: has {len(content):,} bytes in UTF-8, allowed are {MOST_BYTES:,} in one "
+                "record; cut it into several"
+            )
+        ]
     digest = hashlib.sha256(TEXT.encode() + b"\0" + content).digest()
     return Conversation(where, (Message(TEXT, text),), digest)
 
 
 def tokens_conversation(where: str, ids: Any, labels: Any, mask: Any) -> Conversation | list[str]:
-    """The row as a record to train on, or what is wrong with it. Tokens with attention_mask 0 are padding, and left out."""
+    """The row as a record to train on, or what is wrong with it. Tokens with attention_mask 0 are
+    padding, and left out."""
     columns = {"input_ids": ids, "labels": ids if labels is None else labels}
     if mask is not None:
         columns["attention_mask"] = mask
-    problems = [f"{name}: found {_kind_of_row(row)}, must be a list of whole numbers" for name, row in columns.items() if not _is_row(row)]
+    problems = [
+        f"{name}: found {_kind_of_row(row)}, must be a list of whole numbers"
+        for name, row in columns.items()
+        if not _is_row(row)
+    ]
     if problems:
         return problems
     if min(ids) < 0:
@@ -58,9 +75,21 @@ def tokens_conversation(where: str, ids: Any, labels: Any, mask: Any) -> Convers
     kept = [place for place in range(len(ids)) if mask is None or mask[place]]
     tokens = array("i", (ids[place] for place in kept))
     trained = array("i", (columns["labels"][place] for place in kept))
-    wrong = next((label for token, label in zip(tokens, trained, strict=True) if label not in (token, NOT_TRAINED)), None)
+    wrong = next(
+        (
+            label
+            for token, label in zip(tokens, trained, strict=True)
+            if label not in (token, NOT_TRAINED)
+        ),
+        None,
+    )
     if wrong is not None:
-        return [f"labels: found {wrong}, allowed: the token's own id, or {NOT_TRAINED} where it is not trained on"]
+        return [
+            (
+                f"labels: found {wrong}, allowed: the token's own id, or {NOT_TRAINED} where it is "
+                "not trained on"
+            )
+        ]
     if not any(label != NOT_TRAINED for label in trained[1:]):
         return [f"labels: every token has {NOT_TRAINED}, so nothing to learn; remove the record"]
     fields = {"input_ids": tokens.tobytes(), "labels": trained.tobytes()}
@@ -94,7 +123,9 @@ def token_row(conversation: Conversation) -> "tuple[array[int], tuple[tuple[int,
     return ids, tuple(_spans(labels))
 
 
-def text_sample(conversation: Conversation, special_tokens: Mapping[str, str], *, begins_with_bos: bool) -> Sample:
+def text_sample(
+    conversation: Conversation, special_tokens: Mapping[str, str], *, begins_with_bos: bool
+) -> Sample:
     """The text between the tokens that the model begins and ends a text with."""
     bos = special_tokens["bos_token"] if begins_with_bos else ""
     text = f"{bos}{conversation.messages[0].content}{special_tokens['eos_token']}"
@@ -102,7 +133,8 @@ def text_sample(conversation: Conversation, special_tokens: Mapping[str, str], *
 
 
 def cut(ids: "array[int]", most: int) -> "Iterator[tuple[array[int], tuple[tuple[int, int], ...]]]":
-    """The tokens of a text in rows of at most `most`, each with what is trained on: all but its first token."""
+    """The tokens of a text in rows of at most `most`, each with what is trained on: all but its
+    first token."""
     for start in range(0, max(1, len(ids) - 1), most - 1):
         part = ids[start : start + most]
         if len(part) > 1:
@@ -110,7 +142,11 @@ def cut(ids: "array[int]", most: int) -> "Iterator[tuple[array[int], tuple[tuple
 
 
 def _is_row(row: Any) -> bool:
-    return isinstance(row, list) and bool(row) and all(type(each) is int and -(2**31) <= each < 2**31 for each in row)
+    return (
+        isinstance(row, list)
+        and bool(row)
+        and all(type(each) is int and -(2**31) <= each < 2**31 for each in row)
+    )
 
 
 def _kind_of_row(row: Any) -> str:

@@ -45,12 +45,21 @@ def visible(text: str) -> str:
 
 
 def bars(bins: tuple[Bin, ...]) -> list[Bar]:
-    """One bar a bin, side by side over the whole width; the highest takes the whole height, and none that counts is invisible."""
+    """One bar a bin, side by side over the whole width; the highest takes the whole height, and
+    none that counts is invisible."""
     step = WIDTH / len(bins)
     most = max(each.conversations for each in bins)
     found: list[Bar] = []
     for index, each in enumerate(bins):
         height = max(2.0, HEIGHT * each.conversations / most) if each.conversations else 0.0
         title = f"{each.start} to {each.end - 1} tokens: {each.conversations:,} conversations"
-        found.append(Bar(round(index * step, 1), round(HEIGHT - height, 1), round(step - 2, 1), round(height, 1), title))
+        found.append(
+            Bar(
+                round(index * step, 1),
+                round(HEIGHT - height, 1),
+                round(step - 2, 1),
+                round(height, 1),
+                title,
+            )
+        )
     return found

@@ -1,4 +1,5 @@
-"""Tokenised conversations and their rows -> the numbers that tell whether they are worth training on (quality.json)."""
+"""Tokenised conversations and their rows -> the numbers that tell whether they are worth training
+on (quality.json)."""
 
 from array import array
 from collections import Counter
@@ -25,7 +26,8 @@ NUM_PLACES = 20
 
 
 class Shares(FrozenModel):
-    """Of trained tokens among all tokens of a conversation: 0 would teach nothing, 1 would teach the questions too."""
+    """Of trained tokens among all tokens of a conversation: 0 would teach nothing, 1 would teach
+    the questions too."""
 
     min: float
     median: float
@@ -55,7 +57,8 @@ class SetQuality(FrozenModel):
 
     conversations: int
     samples: int
-    """Texts of these conversations: more than one each where the template writes earlier turns otherwise."""
+    """Texts of these conversations: more than one each where the template writes earlier turns
+    otherwise."""
     dropped: int
     """Samples longer than a row."""
     dropped_tokens: int
@@ -130,7 +133,9 @@ def set_quality(
     kept = stored_samples(samples)
     lengths = Counter(kept.lengths[number] for number in samples.numbers)
     num_tokens = sum(length * count for length, count in lengths.items())
-    shares = _in_order(array("d", (kept.num_trained[number] / kept.lengths[number] for number in samples.numbers)))
+    shares = _in_order(
+        array("d", (kept.num_trained[number] / kept.lengths[number] for number in samples.numbers))
+    )
     return SetQuality(
         conversations=sum(1 for _ in groupby(kept.sources[number] for number in samples.numbers)),
         samples=len(samples),
@@ -140,7 +145,11 @@ def set_quality(
         tokens=num_tokens,
         trained_tokens=sum(kept.num_trained[number] for number in samples.numbers),
         packing_efficiency=round(num_tokens / (num_rows * row_tokens), 4),
-        trained_share=Shares(min=round(shares[0], 4), median=round(_nearest_rank(shares, 50), 4), max=round(shares[-1], 4)),
+        trained_share=Shares(
+            min=round(shares[0], 4),
+            median=round(_nearest_rank(shares, 50), 4),
+            max=round(shares[-1], 4),
+        ),
         lengths=Lengths(
             min=min(lengths),
             p50=_percentile(lengths, 50),
@@ -153,14 +162,19 @@ def set_quality(
 
 
 def examples(tokenizer: Tokenizer, samples: Sequence[Encoded]) -> tuple[tuple[Piece, ...], ...]:
-    return tuple(pieces(tokenizer, samples[index]) for index in range(min(_NUM_EXAMPLES, len(samples))))
+    return tuple(
+        pieces(tokenizer, samples[index]) for index in range(min(_NUM_EXAMPLES, len(samples)))
+    )
 
 
 def row_sizes(lengths: "array[int]", row_tokens: int) -> tuple[RowSize, ...]:
     """`lengths` are those of all samples, in tokens."""
     total = sum(lengths)
     counts = row_counts(lengths, row_tokens)
-    return tuple(RowSize(row_tokens=size, samples=num / len(lengths), tokens=tokens / total) for size, num, tokens in counts)
+    return tuple(
+        RowSize(row_tokens=size, samples=num / len(lengths), tokens=tokens / total)
+        for size, num, tokens in counts
+    )
 
 
 def _in_order(values: "array[float]") -> Sequence[float]:
@@ -183,10 +197,14 @@ def _percentile(counts: Mapping[int, int], percent: int) -> int:
 
 
 def _histogram(lengths: Mapping[int, int]) -> tuple[Bin, ...]:
-    """At most 24 bins of one width, from the shortest sample to the longest; `lengths` are given with their counts."""
+    """At most 24 bins of one width, from the shortest sample to the longest; `lengths` are given
+    with their counts."""
     least, most = min(lengths), max(lengths)
     width = -(-(most - least + 1) // _NUM_BINS)
     counts = [0] * ((most - least) // width + 1)
     for length, count in lengths.items():
         counts[(length - least) // width] += count
-    return tuple(Bin(start=least + n * width, end=least + (n + 1) * width, conversations=count) for n, count in enumerate(counts))
+    return tuple(
+        Bin(start=least + n * width, end=least + (n + 1) * width, conversations=count)
+        for n, count in enumerate(counts)
+    )

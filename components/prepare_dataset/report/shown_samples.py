@@ -1,4 +1,5 @@
-"""Which samples people look at before they pay, each as text and as tokens, cut to what a page has room for."""
+"""Which samples people look at before they pay, each as text and as tokens, cut to what a page has
+room for."""
 
 from array import array
 from collections.abc import Iterator, Sequence
@@ -45,10 +46,15 @@ class ShownSample(FrozenModel):
     """Tokens between those."""
 
 
-def shown_samples(tokenizer: Tokenizer, samples: Chosen[Encoded], dropped: Sequence[int] = ()) -> tuple[ShownSample, ...]:
-    """`samples` are trained on or held out, `dropped` the numbers of those that were left out as too long."""
+def shown_samples(
+    tokenizer: Tokenizer, samples: Chosen[Encoded], dropped: Sequence[int] = ()
+) -> tuple[ShownSample, ...]:
+    """`samples` are trained on or held out, `dropped` the numbers of those that were left out as
+    too long."""
     kept = stored_samples(samples)
-    return tuple(shown_sample(tokenizer, kept[number], name) for name, number in _chosen(samples, dropped))
+    return tuple(
+        shown_sample(tokenizer, kept[number], name) for name, number in _chosen(samples, dropped)
+    )
 
 
 def shown_sample(tokenizer: Tokenizer, sample: Encoded, name: str) -> ShownSample:
@@ -56,7 +62,14 @@ def shown_sample(tokenizer: Tokenizer, sample: Encoded, name: str) -> ShownSampl
     half = MOST_TOKENS // 2
     places = range(len(marked))
     shown = places if len(places) <= MOST_TOKENS else [*places[:half], *places[-half:]]
-    tokens = (ShownToken(text=token_text(tokenizer, sample.ids[place]), id=sample.ids[place], trained=marked[place]) for place in shown)
+    tokens = (
+        ShownToken(
+            text=token_text(tokenizer, sample.ids[place]),
+            id=sample.ids[place],
+            trained=marked[place],
+        )
+        for place in shown
+    )
     return ShownSample(
         name=name,
         where=sample.source.where,
@@ -77,10 +90,15 @@ def trained_marks(sample: Encoded) -> list[bool]:
 
 
 def pieces(tokenizer: Tokenizer, encoded: Encoded) -> tuple[Piece, ...]:
-    """The sample cut where training on it begins and ends, each piece decoded with its special tokens shown."""
+    """The sample cut where training on it begins and ends, each piece decoded with its special
+    tokens shown."""
     runs = groupby(zip(trained_marks(encoded), encoded.ids, strict=True), key=lambda each: each[0])
     return tuple(
-        Piece(text=tokenizer.decode([token for _, token in run], skip_special_tokens=False), trained=trained) for trained, run in runs
+        Piece(
+            text=tokenizer.decode([token for _, token in run], skip_special_tokens=False),
+            trained=trained,
+        )
+        for trained, run in runs
     )
 
 
@@ -89,32 +107,54 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
     written = tokenizer.id_to_token(token)
     if written is None:
         return ""
-    if token in tokenizer.get_added_tokens_decoder() or not all(char in _byte_of() for char in written):
+    if token in tokenizer.get_added_tokens_decoder() or not all(
+        char in _byte_of() for char in written
+    ):
         return written.replace("\u2581", " ")
     return bytes(_byte_of()[char] for char in written).decode("utf-8", "backslashreplace")
 
 
 @cache
 def _byte_of() -> dict[str, int]:
-    """Character by which byte-level BPE writes a byte -> the byte (openai/gpt-2, encoder.py, bytes_to_unicode)."""
-    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    """Character by which byte-level BPE writes a byte -> the byte (openai/gpt-2, encoder.py,
+    bytes_to_unicode)."""
+    shown = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in shown]
-    return {chr(byte): byte for byte in shown} | {chr(256 + place): byte for place, byte in enumerate(others)}
+    return {chr(byte): byte for byte in shown} | {
+        chr(256 + place): byte for place, byte in enumerate(others)
+    }
 
 
 def _chosen(samples: Chosen[Encoded], dropped: Sequence[int]) -> list[tuple[str, int]]:
-    """By number, each once: the first, one by chance, the longest, the one with the smallest trained share, the longest dropped."""
+    """By number, each once: the first, one by chance, the longest, the one with the smallest
+    trained share, the longest dropped."""
     kept, numbers = stored_samples(samples), samples.numbers
     digests = kept.conversations.digests
     named = [
         ("first sample", numbers[0]),
-        ("random sample", min(numbers, key=lambda number: digests[kept.sources[number]] * _SPREAD % 2**64)),
+        (
+            "random sample",
+            min(numbers, key=lambda number: digests[kept.sources[number]] * _SPREAD % 2**64),
+        ),
         ("longest sample", max(numbers, key=kept.lengths.__getitem__)),
-        ("least trained sample", min(numbers, key=lambda number: kept.num_trained[number] / kept.lengths[number])),
+        (
+            "least trained sample",
+            min(numbers, key=lambda number: kept.num_trained[number] / kept.lengths[number]),
+        ),
     ]
     if dropped:
-        named.append(("longest sample that was left out", max(dropped, key=kept.lengths.__getitem__)))
-    return [(name, each) for index, (name, each) in enumerate(named) if all(each != other for _, other in named[:index])]
+        named.append(
+            ("longest sample that was left out", max(dropped, key=kept.lengths.__getitem__))
+        )
+    return [
+        (name, each)
+        for index, (name, each) in enumerate(named)
+        if all(each != other for _, other in named[:index])
+    ]
 
 
 def _cut(whole: Sequence[Piece]) -> Iterator[Piece]:
@@ -127,7 +167,9 @@ def _cut(whole: Sequence[Piece]) -> Iterator[Piece]:
     yield from _first(whole, half)
     yield Piece(text=f"\n… {num_characters - 2 * half:,} more characters …\n", trained=False)
     backwards = [Piece(text=piece.text[::-1], trained=piece.trained) for piece in reversed(whole)]
-    last = [Piece(text=piece.text[::-1], trained=piece.trained) for piece in _first(backwards, half)]
+    last = [
+        Piece(text=piece.text[::-1], trained=piece.trained) for piece in _first(backwards, half)
+    ]
     yield from reversed(last)
 
 
@@ -139,7 +181,8 @@ def _first(whole: Sequence[Piece], most: int) -> Iterator[Piece]:
 
 
 def row_counts(lengths: "array[int]", row_tokens: int) -> list[tuple[int, int, int]]:
-    """(tokens of a row, samples that fit it, tokens of these) for usual sizes up to the longest, and the one that is taken."""
+    """(tokens of a row, samples that fit it, tokens of these) for usual sizes up to the longest,
+    and the one that is taken."""
     usual = (size for size in _USUAL_ROWS if size < 2 * max(lengths))
     ordered = sorted(lengths)
     found: list[tuple[int, int, int]] = []

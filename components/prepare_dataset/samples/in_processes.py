@@ -1,7 +1,9 @@
-"""Stored conversations -> what a function makes of them, a chunk at a time, in their order, in one process or in several.
+"""Stored conversations -> what a function makes of them, a chunk at a time, in their order, in one
+process or in several.
 
-Processes are begun anew (spawn), so that no thread of this one is lost in them; each takes about half a second and
-100 MB. Chunks are the same whatever the number of processes, and so is all that comes of them.
+Processes are begun anew (spawn), so that no thread of this one is lost in them; each takes about
+half a second and 100 MB. Chunks are the same whatever the number of processes, and so is all that
+comes of them.
 """
 
 import multiprocessing
@@ -38,7 +40,8 @@ _AHEAD = 2
 
 
 def num_processes(num_bytes: int) -> int:
-    """One for each core that this process may use, at most 16, and for each 32 MB of conversations."""
+    """One for each core that this process may use, at most 16, and for each 32 MB of
+    conversations."""
     return max(1, min(num_cores(), _MOST_PROCESSES, num_bytes // _BYTES_A_PROCESS))
 
 
@@ -49,7 +52,8 @@ def in_processes(
     *,
     processes: int | None = None,
 ) -> Iterator[tuple[int, int, Result]]:
-    """(start, stop, result) of each chunk, which is conversations `start` to `stop`; `work` is a function of a module.
+    """(start, stop, result) of each chunk, which is conversations `start` to `stop`; `work` is a
+    function of a module.
 
     Raises:
         RunFailed: a process was killed, as by the kernel when memory is short.
@@ -60,7 +64,11 @@ def in_processes(
         processes = num_processes(spool.num_bytes)
     if processes == 1:
         for start, stop in chunks:
-            yield start, stop, work(encoder, list(unpacked(read_at(spool.fd, *spool.span(start, stop)))))
+            yield (
+                start,
+                stop,
+                work(encoder, list(unpacked(read_at(spool.fd, *spool.span(start, stop))))),
+            )
         return
     with ExitStack() as stack:
         ends = [stack.enter_context(_worker(work, encoder, spool.fd)) for _ in range(processes)]
@@ -93,12 +101,16 @@ def _taken(start: int, stop: int, end: Connection) -> tuple[int, int, Any]:
 
 
 def _killed() -> RunFailed:
-    return RunFailed("a process that writes conversations as tokens was killed; is there enough memory? Fix: give the pod more")
+    return RunFailed(
+        "a process that writes conversations as tokens was killed; is there enough memory? Fix: "
+        "give the pod more"
+    )
 
 
 @contextmanager
 def _worker(work: Work[Any], encoder: Encoder, fd: int) -> Iterator[Connection]:
-    """The end at which a process takes spans and gives results; the process is gone behind the block."""
+    """The end at which a process takes spans and gives results; the process is gone behind the
+    block."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, work, encoder, _Shared(fd)), daemon=True)
@@ -153,8 +165,11 @@ def _result(work: Work[Any], encoder: Encoder, content: bytes) -> Any:
 def num_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Cores that this process may use, no more than its pod's CPU limit lets it.
 
-    cpu.max holds the limit and the period in microseconds, or `max` for no limit (Linux, Documentation/admin-guide/cgroup-v2.rst).
+    cpu.max holds the limit and the period in microseconds, or `max` for no limit (Linux,
+    Documentation/admin-guide/cgroup-v2.rst).
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     limit, _, period = (cpu_max.read_text() if cpu_max.is_file() else "max").partition(" ")
     return cores if limit.strip() == "max" else min(cores, max(1, int(limit) // int(period)))

@@ -1,4 +1,5 @@
-"""Held-out conversations -> prompts.json: a few of different lengths, by which training and export are compared later."""
+"""Held-out conversations -> prompts.json: a few of different lengths, by which training and export
+are compared later."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,14 @@ from components.prepare_dataset.records.texts import has_turns
 from components.prepare_dataset.samples.tokens import Encoded, Encoder, encode
 from components.prepare_dataset.source import Source
 from components.prepare_dataset.templates.chat_template import turns_of
-from components.shared.documents.prompts import NUM_PROMPTS, PROBE_TOKENS, PROMPTS, Prompt, Prompts, base_files
+from components.shared.documents.prompts import (
+    NUM_PROMPTS,
+    PROBE_TOKENS,
+    PROMPTS,
+    Prompt,
+    Prompts,
+    base_files,
+)
 from components.shared.errors import DataError
 
 Item = TypeVar("Item")
@@ -36,7 +44,9 @@ def write_prompts(source: Source, folder: Path, *, row_tokens: int) -> None:
     (folder / PROMPTS).write_text(prompts.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def chosen_conversations(encoder: Encoder, conversations: Chosen[Conversation], *, row_tokens: int) -> list[Encoded]:
+def chosen_conversations(
+    encoder: Encoder, conversations: Chosen[Conversation], *, row_tokens: int
+) -> list[Encoded]:
     """Up to four that fit a row, from the shortest to the longest of those looked at."""
     num_characters = stored(conversations).num_characters
     once = dict.fromkeys(conversations.numbers)  # a source with `repeat` has each several times
@@ -48,7 +58,9 @@ def chosen_conversations(encoder: Encoder, conversations: Chosen[Conversation], 
 
 def _end_token_ids(encoder: Encoder, chosen: Sequence[Encoded]) -> tuple[int, ...]:
     """By which turns and texts end."""
-    ends = {each.ids[end - 1] for each in chosen if has_turns(each.source) for _, end in each.trained}
+    ends = {
+        each.ids[end - 1] for each in chosen if has_turns(each.source) for _, end in each.trained
+    }
     eos = encoder.tokenizer.token_to_id(encoder.template.special_tokens.get("eos_token", ""))
     if eos is not None and not all(has_turns(each.source) for each in chosen):
         ends.add(eos)
@@ -56,12 +68,15 @@ def _end_token_ids(encoder: Encoder, chosen: Sequence[Encoded]) -> tuple[int, ..
 
 
 def _beginning(encoder: Encoder, encoded: Encoded) -> Prompt:
-    """The first words of a text, or of a row that was tokenised elsewhere, as this tokenizer writes them."""
+    """The first words of a text, or of a row that was tokenised elsewhere, as this tokenizer writes
+    them."""
     (samples,) = encoder.samples_of([encoded.source])
     assert not isinstance(samples, DataError)  # it was encoded
     text = samples[0].text[:_TEXT_CHARACTERS]
     ids = encoder.tokenizer.encode(text, add_special_tokens=False).ids
-    return Prompt(text=text, token_ids=tuple(ids), probe_length=min(len(ids), PROBE_TOKENS), ends_turn=False)
+    return Prompt(
+        text=text, token_ids=tuple(ids), probe_length=min(len(ids), PROBE_TOKENS), ends_turn=False
+    )
 
 
 def prompt_of(encoder: Encoder, encoded: Encoded) -> Prompt:
@@ -86,7 +101,11 @@ def _text_of(encoder: Encoder, encoded: Encoded) -> str:
     (samples,) = encoder.samples_of([encoded.source])
     assert not isinstance(samples, DataError)  # it was encoded
     texts = [each.text for each in samples]
-    found = [text for text in texts if encoder.tokenizer.encode(text, add_special_tokens=False).ids == list(encoded.ids)]
+    found = [
+        text
+        for text in texts
+        if encoder.tokenizer.encode(text, add_special_tokens=False).ids == list(encoded.ids)
+    ]
     return found[0]
 
 
@@ -97,11 +116,15 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     return [items[index * (len(items) - 1) // (most - 1)] for index in range(most)]
 
 
-def _fitting(encoder: Encoder, conversations: Sequence[Conversation], row_tokens: int) -> list[Encoded]:
+def _fitting(
+    encoder: Encoder, conversations: Sequence[Conversation], row_tokens: int
+) -> list[Encoded]:
     """The samples that fit a row, of the first conversations that have 16 such or of all."""
     fitting: list[Encoded] = []
     for start in range(0, len(conversations), NUM_CANDIDATES):
-        encoded, _ = encode(encoder, list(conversations[start : start + NUM_CANDIDATES]))  # kept on disk, each look is another object
+        encoded, _ = encode(
+            encoder, list(conversations[start : start + NUM_CANDIDATES])
+        )  # kept on disk, each look is another object
         fitting += [each for each in encoded if len(each.ids) <= row_tokens]
         if len(fitting) >= NUM_CANDIDATES:
             break

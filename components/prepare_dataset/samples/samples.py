@@ -1,8 +1,10 @@
-"""A conversation and a chat template -> the texts to train on, with the spans that the model learns to write.
+"""A conversation and a chat template -> the texts to train on, with the spans that the model learns
+to write.
 
-An assistant turn is trained on as it is asked for in use: behind the prompt that the template writes for the turns
-before it. Where a template only ever adds text, one text serves all turns of a conversation. Where it writes earlier
-turns otherwise (Qwen3 and gpt-oss leave out their reasoning), each such turn gets a text of its own, up to its end.
+An assistant turn is trained on as it is asked for in use: behind the prompt that the template
+writes for the turns before it. Where a template only ever adds text, one text serves all turns of a
+conversation. Where it writes earlier turns otherwise (Qwen3 and gpt-oss leave out their reasoning),
+each such turn gets a text of its own, up to its end.
 """
 
 import json
@@ -50,14 +52,22 @@ class _Turn:
         return self.prompt + self.completion
 
 
-def samples_of(template: ChatTemplate, conversation: Conversation, end_tokens: tuple[str, ...]) -> tuple[Sample, ...]:
-    """The texts of a conversation in the order of their last turns; each trained turn is in exactly one.
+def samples_of(
+    template: ChatTemplate, conversation: Conversation, end_tokens: tuple[str, ...]
+) -> tuple[Sample, ...]:
+    """The texts of a conversation in the order of their last turns; each trained turn is in exactly
+    one.
 
     Raises:
-        DataError: the template refuses the conversation, leaves out part of an answer, or ends a turn by no token.
+        DataError: the template refuses the conversation, leaves out part of an answer, or ends a
+            turn by no token.
     """
     rendered = _Rendered(template, conversation, end_tokens)
-    left = [index for index, message in enumerate(conversation.messages) if message.role == "assistant" and message.trained]
+    left = [
+        index
+        for index, message in enumerate(conversation.messages)
+        if message.role == "assistant" and message.trained
+    ]
     samples: list[Sample] = []
     while left:
         last = left.pop()
@@ -73,9 +83,13 @@ def samples_of(template: ChatTemplate, conversation: Conversation, end_tokens: t
         marked = rendered.marked(last, turn.text, sorted(spans))
         notes.update(rendered.left_out(last, turn.text))
         if marked:
-            samples.append(Sample(rendered.with_tail(last, turn.text), tuple(marked), frozenset(notes)))
+            samples.append(
+                Sample(rendered.with_tail(last, turn.text), tuple(marked), frozenset(notes))
+            )
     if not samples:
-        raise DataError(f"{template.name} marks no assistant turn by generation, so nothing would be learned")
+        raise DataError(
+            f"{template.name} marks no assistant turn by generation, so nothing would be learned"
+        )
     return tuple(reversed(samples))
 
 
@@ -107,7 +121,9 @@ class _Rendered:
 
     def _render(self, messages: tuple[Message, ...], *, add_generation_prompt: bool = False) -> str:
         tools = self.conversation.tools
-        return self.template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
+        return self.template.render(
+            messages, tools=tools, add_generation_prompt=add_generation_prompt
+        )
 
     def turn(self, index: int) -> _Turn:
         """The turn as the last one of its text. Raises DataError where it cannot be trained on."""
@@ -124,8 +140,9 @@ class _Rendered:
         lost = self._lost(index, prompt, completion)
         if lost is not None:
             raise DataError(
-                f"{self.template.name} leaves out {lost} of assistant turn messages[{index}], so it would not be learned; "
-                "correct a copy of the template and name it in data.chat_template, or take that part out of the record"
+                f"{self.template.name} leaves out {lost} of assistant turn messages[{index}], so "
+                "it would not be learned; correct a copy of the template and name it in "
+                "data.chat_template, or take that part out of the record"
             )
         if not completion.endswith(self.end_tokens):
             ending = self._ended_by_next(index, completion)
@@ -133,15 +150,19 @@ class _Rendered:
                 ending = self._eos()
                 notes.add(ENDED_BY_EOS)
             completion += ending
-        return _Turn(prompt, completion, frozenset(notes | self.notes_of_completion(index, completion)))
+        return _Turn(
+            prompt, completion, frozenset(notes | self.notes_of_completion(index, completion))
+        )
 
     def with_tail(self, index: int, text: str) -> str:
-        """The text with the white space that the template puts behind it, so that it is the template's own."""
+        """The text with the white space that the template puts behind it, so that it is the
+        template's own."""
         through = self.through(index)
         return through if through.rstrip() == text else text
 
     def span_within(self, text: str, index: int) -> tuple[int, int] | None:
-        """[start, end) of an earlier turn in a later one's text, if it stands there as it is asked for in use."""
+        """[start, end) of an earlier turn in a later one's text, if it stands there as it is asked
+        for in use."""
         prompt, through = self.prompt(index), self.through(index).rstrip()
         if not text.startswith(prompt) or not through.startswith(prompt):
             return None
@@ -149,12 +170,15 @@ class _Rendered:
         if end is None:
             return None
         completion = text[len(prompt) : end]
-        if self._lost(index, prompt, completion) or not self._has_reasoning(index, prompt, completion):
+        if self._lost(index, prompt, completion) or not self._has_reasoning(
+            index, prompt, completion
+        ):
             return None
         return len(prompt), end
 
     def _end_within(self, text: str, through: str, *, start: int) -> int | None:
-        """Where the turn that ends `through` ends in a later turn's text, which may part from it behind the turn."""
+        """Where the turn that ends `through` ends in a later turn's text, which may part from it
+        behind the turn."""
         if not text.startswith(through):  # Phi-3 writes eos behind the last turn alone
             end = _last_token_end(text, start, _common_prefix(text, through), self.end_tokens)
             rest = "" if end is None else through[end:]
@@ -167,13 +191,18 @@ class _Rendered:
         return None if token is None else text.index(token, len(through)) + len(token)
 
     def marked(self, last: int, text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The spans, as far as `{% generation %}` marks of the template agree: a turn without mark is not trained on."""
+        """The spans, as far as `{% generation %}` marks of the template agree: a turn without mark
+        is not trained on."""
         if not self.template.has_marks or not text.startswith(self.through(last).rstrip()):
             return spans
         marks = self.template.marks(self._messages[: last + 1], tools=self.conversation.tools)
         found: list[tuple[int, int]] = []
         for start, end in spans:
-            inside = [mark_start for mark_start, mark_end in marks if mark_start < end and mark_end > start]
+            inside = [
+                mark_start
+                for mark_start, mark_end in marks
+                if mark_start < end and mark_end > start
+            ]
             if inside:
                 found.append((max(start, min(inside)), end))
         return found
@@ -181,7 +210,11 @@ class _Rendered:
     def left_out(self, last: int, text: str) -> Iterator[str]:
         """A note for each role that has a turn whose words are not in the text."""
         for message in self._messages[:last]:
-            if message.role != "assistant" and message.content not in text and not _written_otherwise(message.content, text):
+            if (
+                message.role != "assistant"
+                and message.content not in text
+                and not _written_otherwise(message.content, text)
+            ):
                 yield f"{LEFT_OUT}{message.role}"
 
     def notes_of_completion(self, index: int, completion: str) -> set[str]:
@@ -199,7 +232,9 @@ class _Rendered:
     @cached_property
     def _ignores_generation_prompt(self) -> bool:
         """Whether the first assistant turn is asked for by no text of its own."""
-        first = next(index for index, message in enumerate(self._messages) if message.role == "assistant")
+        first = next(
+            index for index, message in enumerate(self._messages) if message.role == "assistant"
+        )
         try:
             return self.prompt(first) == self._render(self._messages[:first])
         except DataError:
@@ -207,7 +242,9 @@ class _Rendered:
 
     def _has_reasoning(self, index: int, prompt: str, completion: str) -> bool:
         reasoning = _reasoning_of(self._messages[index])
-        return reasoning in completion or _letters(reasoning) in _letters(prompt[-200:] + completion)
+        return reasoning in completion or _letters(reasoning) in _letters(
+            prompt[-200:] + completion
+        )
 
     def _lost(self, index: int, prompt: str, completion: str) -> str | None:
         """What of an answer's words or calls is not in its completion."""
@@ -224,7 +261,8 @@ class _Rendered:
         return None
 
     def _ended_by_next(self, index: int, completion: str) -> str | None:
-        """What the template puts behind the turn when a user's turn follows, through the first special token."""
+        """What the template puts behind the turn when a user's turn follows, through the first
+        special token."""
         try:
             text = self._render((*self._messages[: index + 1], Message("user", _NEXT_QUESTION)))
         except DataError:
@@ -243,22 +281,26 @@ class _Rendered:
         eos = self.template.special_tokens.get("eos_token", "")
         if eos not in self.end_tokens:
             raise DataError(
-                f"{self.template.name} ends assistant turns without an end-of-turn token, and the tokenizer names no eos_token, so the "
-                "model would never stop; name eos_token in tokenizer_config.json, or write it in a copy of the template"
+                f"{self.template.name} ends assistant turns without an end-of-turn token, and the "
+                "tokenizer names no eos_token, so the model would never stop; name eos_token in "
+                "tokenizer_config.json, or write it in a copy of the template"
             )
         return eos
 
     def _next_token(self, text: str, position: int) -> str | None:
         """The special token that follows at once, white space aside."""
         rest = text[position : position + 200].lstrip()
-        return max((token for token in self.end_tokens if rest.startswith(token)), key=len, default=None)
+        return max(
+            (token for token in self.end_tokens if rest.startswith(token)), key=len, default=None
+        )
 
 
 def _behind_prompt(prompt: str, through: str, reasoning: str) -> str:
-    """What a model writes behind the prompt, of a turn that the template writes otherwise afterwards.
+    """What a model writes behind the prompt, of a turn that the template writes otherwise
+    afterwards.
 
-    DeepSeek-R1's prompt opens `<think>`, and the finished turn has neither that nor the reasoning: so what is written
-    is the reasoning, the closing tag, and the turn as the template has it.
+    DeepSeek-R1's prompt opens `<think>`, and the finished turn has neither that nor the reasoning:
+    so what is written is the reasoning, the closing tag, and the turn as the template has it.
     """
     position = _shared_end(prompt, through)
     begun, written = prompt[position:], through[position:]
@@ -294,7 +336,8 @@ def _without_begun(begun: str, written: str) -> str:
 
 
 def _begun_by(prompt: str, words: str, written: str) -> bool:
-    """Whether the answer's words begin with the tag at the prompt's end, and go on in what is written."""
+    """Whether the answer's words begin with the tag at the prompt's end, and go on in what is
+    written."""
     opened = _LAST_TAG.search(prompt)
     tag = opened.group(1) if opened is not None else ""
     return bool(tag) and words.startswith(tag) and words[len(tag) :] in written
@@ -314,12 +357,15 @@ def _reasoning_of(message: Message) -> str:
 
 def _last_token_end(text: str, start: int, stop: int, tokens: tuple[str, ...]) -> int | None:
     """Where the last of the tokens between the two places ends."""
-    ends = [place + len(token) for token in tokens if (place := text.rfind(token, start, stop)) >= 0]
+    ends = [
+        place + len(token) for token in tokens if (place := text.rfind(token, start, stop)) >= 0
+    ]
     return max(ends, default=None)
 
 
 def _common_prefix(one: str, other: str) -> int:
-    """How many characters the two begin with alike; compares halves, as Python compares whole strings fast."""
+    """How many characters the two begin with alike; compares halves, as Python compares whole
+    strings fast."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2
@@ -331,9 +377,13 @@ def _common_prefix(one: str, other: str) -> int:
 
 
 def _written_otherwise(words: str, text: str) -> bool:
-    """Whether the words are in the text but for white space, or as JSON, as some templates write the results of tools."""
+    """Whether the words are in the text but for white space, or as JSON, as some templates write
+    the results of tools."""
     written = _letters(text)
-    return _letters(words) in written or _letters(json.dumps(words, ensure_ascii=False)[1:-1]) in written
+    return (
+        _letters(words) in written
+        or _letters(json.dumps(words, ensure_ascii=False)[1:-1]) in written
+    )
 
 
 def _letters(text: str) -> str:

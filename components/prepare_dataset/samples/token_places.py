@@ -1,7 +1,8 @@
 """Texts -> their tokens, each with where in its text it begins.
 
-tokenizers tells the places of tokens at the price of half its speed. Where each token stands for certain bytes, as in
-byte-level BPE, the places follow from the tokens alone: they are the sums of the lengths.
+tokenizers tells the places of tokens at the price of half its speed. Where each token stands for
+certain bytes, as in byte-level BPE, the places follow from the tokens alone: they are the sums of
+the lengths.
 """
 
 import json
@@ -27,23 +28,30 @@ class Tokens:
 
     ids: "array[int]"
     ranges: tuple[tuple[int, int] | None, ...]
-    """Of each span that was asked for: its [first, last) token; None where the tokenizer has none for it."""
+    """Of each span that was asked for: its [first, last) token; None where the tokenizer has none
+    for it."""
     starts_inside_token: bool
     """A span begins in the middle of a token."""
 
 
 class PlacedTokenizer:
-    """A tokenizer that says which tokens a span of its text has; without special tokens of its own."""
+    """A tokenizer that says which tokens a span of its text has; without special tokens of its
+    own."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def encode(self, texts: Sequence[str], spans: Sequence[tuple[tuple[int, int], ...]]) -> list[Tokens]:
+    def encode(
+        self, texts: Sequence[str], spans: Sequence[tuple[tuple[int, int], ...]]
+    ) -> list[Tokens]:
         """Of each text, with its spans, [start, end) in characters."""
         lengths = self._lengths
         if lengths is None:
             encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-            return [_by_offsets(encoding, asked) for encoding, asked in zip(encodings, spans, strict=True)]
+            return [
+                _by_offsets(encoding, asked)
+                for encoding, asked in zip(encodings, spans, strict=True)
+            ]
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         ids = [array("i", encoding.ids) for encoding in encodings]
         all_ends = from_arrow(compute.cumulative_sum(lengths.take(as_arrow(_joined(ids)))))
@@ -64,7 +72,8 @@ class PlacedTokenizer:
         before: int,
         spans: tuple[tuple[int, int], ...],
     ) -> Tokens:
-        """`ends` are where the tokens end, in bytes, counted from `before` bytes before the text."""
+        """`ends` are where the tokens end, in bytes, counted from `before` bytes before the
+        text."""
         plain = text.isascii()
         num_bytes = len(text) if plain else len(text.encode())
         if not ids or ends[-1] - before != num_bytes or not (plain or self._is_normal(text)):
@@ -99,7 +108,9 @@ class PlacedTokenizer:
         steps = splits.get("pretokenizers", [splits])
         if settings["model"]["type"] != "BPE" or self._normal_form not in (None, "NFC"):
             return None
-        if not any(step.get("type") == "ByteLevel" for step in steps) or any(step.get("add_prefix_space") for step in steps):
+        if not any(step.get("type") == "ByteLevel" for step in steps) or any(
+            step.get("add_prefix_space") for step in steps
+        ):
             return None
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         lengths = array("q", bytes(8 * (1 + max(vocabulary.values()))))
@@ -133,4 +144,11 @@ def _by_offsets(encoding: Encoding, spans: tuple[tuple[int, int], ...]) -> Token
 
 def _first_token(encoding: Encoding, start: int, end: int) -> int | None:
     """The token of the first character that has one: a normalizer may leave white space without."""
-    return next((token for char in range(start, end) if (token := encoding.char_to_token(char)) is not None), None)
+    return next(
+        (
+            token
+            for char in range(start, end)
+            if (token := encoding.char_to_token(char)) is not None
+        ),
+        None,
+    )

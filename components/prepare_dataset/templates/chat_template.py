@@ -1,4 +1,5 @@
-"""A model's chat template and turns -> their text, rendered as transformers 5 does (utils/chat_template_utils.py, 5.23).
+"""A model's chat template and turns -> their text, rendered as transformers 5 does
+(utils/chat_template_utils.py, 5.23).
 
 What of the text is trained on is found in samples.py.
 """
@@ -79,7 +80,11 @@ class ChatTemplate:
         variables = {**self.special_tokens, **self.arguments}
         try:
             return self.compiled.render(
-                messages=turns, tools=tools, documents=None, add_generation_prompt=add_generation_prompt, **variables
+                messages=turns,
+                tools=tools,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **variables,
             )
         except _FAILURES as error:
             raise DataError(
@@ -87,7 +92,9 @@ class ChatTemplate:
                 "correct the record, or set data.chat_template to another template"
             ) from None
 
-    def marks(self, messages: Sequence[Message], *, tools: list[dict[str, Any]] | None = None) -> list[tuple[int, int]]:
+    def marks(
+        self, messages: Sequence[Message], *, tools: list[dict[str, Any]] | None = None
+    ) -> list[tuple[int, int]]:
         """[start, end) in characters of what the template marks in the text that `render` gives."""
         environment = self.compiled.environment
         _set_marking(environment, marking=True)
@@ -99,7 +106,8 @@ class ChatTemplate:
 
 
 def turns_of(template_text: str, messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The turns as that template gets them: those of vision models take the content as a list of parts alone."""
+    """The turns as that template gets them: those of vision models take the content as a list of
+    parts alone."""
     takes_parts = _takes_parts(template_text)
     return [_turn(message, takes_parts=takes_parts) for message in messages]
 
@@ -127,13 +135,17 @@ def _marked_spans(marked: str) -> list[tuple[int, int]]:
     return spans
 
 
-def read_template(folder: Path, chosen: str, tokenizer_config: Mapping[str, Any]) -> tuple[str, str]:
-    """(name, text) of the template that `data.chat_template` chose: a Jinja file, or with `model` what the folder brings.
+def read_template(
+    folder: Path, chosen: str, tokenizer_config: Mapping[str, Any]
+) -> tuple[str, str]:
+    """(name, text) of the template that `data.chat_template` chose: a Jinja file, or with `model`
+    what the folder brings.
 
     In a model's folder chat_template.jinja comes before tokenizer_config.json, as in transformers.
 
     Raises:
-        ModelError: the model brings none, or several and none named `default`. DataError: the file cannot be read.
+        ModelError: the model brings none, or several and none named `default`. DataError: the file
+            cannot be read.
     """
     if chosen != "model":
         with local_file(chosen) as path:
@@ -143,17 +155,20 @@ def read_template(folder: Path, chosen: str, tokenizer_config: Mapping[str, Any]
         return str(own_file), _read_file(own_file)
     config_file, found = folder / "tokenizer_config.json", tokenizer_config.get("chat_template")
     if isinstance(found, list):
-        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+        named = {
+            entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)
+        }
         if "default" not in named:
             raise ModelError(
-                f"{config_file}: chat_template: found {', '.join(map(str, named)) or 'none'}, and none named default; "
-                "set data.chat_template to a Jinja file"
+                f"{config_file}: chat_template: found {', '.join(map(str, named)) or 'none'}, and "
+                "none named default; set data.chat_template to a Jinja file"
             )
         found = named["default"]
     if not isinstance(found, str) or not found:
         raise ModelError(
-            f"{folder}: the model brings no chat template; set data.chat_template to a Jinja file: for a base model "
-            "specs/templates/plain.jinja, alpaca.jinja or alpaca-ja.jinja, for a chat model that of its makers, such as llama-2.jinja"
+            f"{folder}: the model brings no chat template; set data.chat_template to a Jinja file: "
+            "for a base model specs/templates/plain.jinja, alpaca.jinja or alpaca-ja.jinja, for a "
+            "chat model that of its makers, such as llama-2.jinja"
         )
     return str(config_file), found
 
@@ -166,12 +181,15 @@ def compile_template(
     now: datetime,
     arguments: Mapping[str, Any] | None = None,
 ) -> ChatTemplate:
-    """The template, ready to render. `now` is what strftime_now gives: one moment for all conversations.
+    """The template, ready to render. `now` is what strftime_now gives: one moment for all
+    conversations.
 
     Raises:
         DataError: the text is no Jinja template.
     """
-    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols])
+    environment = _Environment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
+    )
     environment.filters["tojson"] = _to_json
     environment.globals.update(
         raise_exception=_raise_exception,
@@ -180,9 +198,13 @@ def compile_template(
         namespace=_GuardedNamespace,
     )
     try:
-        return ChatTemplate(name, text, environment.from_string(text), special_tokens, arguments or {})
+        return ChatTemplate(
+            name, text, environment.from_string(text), special_tokens, arguments or {}
+        )
     except jinja2.TemplateSyntaxError as error:
-        raise DataError(f"{name}:{error.lineno}: not a Jinja template: {_one_line(error)}") from None
+        raise DataError(
+            f"{name}:{error.lineno}: not a Jinja template: {_one_line(error)}"
+        ) from None
     except (SyntaxError, *_FAILURES) as error:  # of what Jinja made of it: too many nested blocks
         raise DataError(f"{name}: not a Jinja template: {_one_line(error)}") from None
 
@@ -191,9 +213,14 @@ def _read_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DataError(f"data.chat_template: no such file {str(path)!r}; allowed: model, or the path of a Jinja file") from None
+        raise DataError(
+            f"data.chat_template: no such file {str(path)!r}; allowed: model, or the path of a "
+            "Jinja file"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data.chat_template: {str(path)!r} cannot be read: {_one_line(error)}") from None
+        raise DataError(
+            f"data.chat_template: {str(path)!r} cannot be read: {_one_line(error)}"
+        ) from None
 
 
 def _one_line(error: Exception) -> str:
@@ -204,9 +231,17 @@ def _raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
     """Jinja's own filter escapes for HTML; the parameters are those that templates may pass."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _bounded_join(pieces: Iterable[str]) -> str:
@@ -224,9 +259,10 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 
 class _GenerationBlock(jinja2.ext.Extension):
-    """`{% generation %}…{% endgeneration %}` renders what is inside, between marks while they are asked for."""
+    """`{% generation %}…{% endgeneration %}` renders what is inside, between marks while they are
+    asked for."""
 
-    tags = {"generation"}  # noqa: RUF012  jinja2's interface
+    tags = {"generation"}  # noqa: RUF012 - jinja2's interface
 
     def __init__(self, environment: jinja2.Environment) -> None:
         super().__init__(environment)
@@ -251,7 +287,8 @@ def _set_marking(environment: jinja2.Environment, *, marking: bool) -> None:
 
 
 class _PlainDict:
-    """`dict(…)` for templates without the type itself: what comes from a hub gets no way to Python's classes."""
+    """`dict(…)` for templates without the type itself: what comes from a hub gets no way to
+    Python's classes."""
 
     def __call__(self, *args: Any, **fields: Any) -> dict[Any, Any]:
         return dict(*args, **fields)
@@ -278,4 +315,6 @@ class _GuardedNamespace(jinja2.utils.Namespace):
 
 def _refuse_underscore(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(f"a namespace attribute cannot begin with an underscore: {name!r}")
+        raise jinja2.exceptions.SecurityError(
+            f"a namespace attribute cannot begin with an underscore: {name!r}"
+        )

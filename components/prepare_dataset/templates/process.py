@@ -1,10 +1,13 @@
-"""A chat template is rendered in a process of its own, within limits that also hold while it is compiled.
+"""A chat template is rendered in a process of its own, within limits that also hold while it is
+compiled.
 
-Jinja computes constants such as `{{ 9**9**9 }}` as it compiles, and C code that multiplies a text cannot be stopped from Python. So the
-kernel stops the process: by RLIMIT_CPU and RLIMIT_AS, setrlimit(2). One process serves all conversations of a template, and a batch of
-them goes to it in one message. To start it costs 0.2 s.
+Jinja computes constants such as `{{ 9**9**9 }}` as it compiles, and C code that multiplies a text
+cannot be stopped from Python. So the kernel stops the process: by RLIMIT_CPU and RLIMIT_AS,
+setrlimit(2). One process serves all conversations of a template, and a batch of them goes to it in
+one message. To start it costs 0.2 s.
 
-The process (template_program.py) gets pickled values of builtin types. It answers in JSON: nothing that it says is executed here.
+The process (template_program.py) gets pickled values of builtin types. It answers in JSON: nothing
+that it says is executed here.
 """
 
 import json
@@ -34,7 +37,9 @@ _BATCH_BYTES = 1_048_576
 _BATCH_CONVERSATIONS = 1000
 _LENGTH_BYTES = 8
 _READ_BYTES = 1_048_576
-_FIX = "Fix: correct a copy of the template and name it in data.chat_template, or shorten the record"
+_FIX = (
+    "Fix: correct a copy of the template and name it in data.chat_template, or shorten the record"
+)
 
 Request = tuple[Any, ...]
 """What is asked for, and its arguments; all of builtin types."""
@@ -43,7 +48,8 @@ Request = tuple[Any, ...]
 @dataclass(frozen=True)
 class Limits:
     cpu_s: int = 5
-    """Processor time for the samples of one conversation. Those of usual templates take 0.0002 s."""
+    """Processor time for the samples of one conversation. Those of usual templates take 0.0002
+    s."""
     memory_mib: int = 1024
     """What the process may use beside the interpreter: 16 times the largest text."""
     silence_s: float = 300.0
@@ -51,14 +57,15 @@ class Limits:
 
     def __str__(self) -> str:
         return (
-            f"allowed for one conversation are {self.cpu_s} s of processor time, {self.memory_mib} MiB of memory "
-            f"and {MOST_CHARACTERS:,} characters"
+            f"allowed for one conversation are {self.cpu_s} s of processor time, {self.memory_mib} "
+            f"MiB of memory and {MOST_CHARACTERS:,} characters"
         )
 
 
 @dataclass(eq=False)
 class BoundedTemplate:
-    """A template that is rendered by a process of its own, which is started when it is first needed."""
+    """A template that is rendered by a process of its own, which is started when it is first
+    needed."""
 
     name: str
     """For messages: the file it was read from."""
@@ -73,15 +80,20 @@ class BoundedTemplate:
     _running: "_Process | None" = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _has_rendered: bool = field(default=False, init=False, repr=False)
-    """Whether a conversation came through: the first goes alone, so that a template which none comes through is tried with it only."""
+    """Whether a conversation came through: the first goes alone, so that a template which none
+    comes through is tried with it only."""
 
-    def samples(self, conversations: Sequence[Conversation], end_tokens: tuple[str, ...]) -> list[tuple[Sample, ...] | DataError]:
+    def samples(
+        self, conversations: Sequence[Conversation], end_tokens: tuple[str, ...]
+    ) -> list[tuple[Sample, ...] | DataError]:
         """For each conversation what `samples_of` returns or raises, in order.
 
         Raises:
             DataError: the text is no template, or a conversation needs more than the limits allow.
         """
-        requests = (("samples", end_tokens, _plain(each.messages), each.tools) for each in conversations)
+        requests = (
+            ("samples", end_tokens, _plain(each.messages), each.tools) for each in conversations
+        )
         answers = self._answers(requests, [each.where for each in conversations])
         return [_samples(answer) for answer in answers]
 
@@ -92,7 +104,8 @@ class BoundedTemplate:
         tools: list[dict[str, Any]] | None = None,
         add_generation_prompt: bool = False,
     ) -> str:
-        """The text of the turns. Raises DataError when the template refuses them, fails, or needs more than the limits allow."""
+        """The text of the turns. Raises DataError when the template refuses them, fails, or needs
+        more than the limits allow."""
         request = ("render", add_generation_prompt, _plain(messages), tools)
         (answer,) = self._answers([request], ["the turns"])
         if "problems" in answer:
@@ -100,36 +113,53 @@ class BoundedTemplate:
         return answer["text"]
 
     def compile(self) -> None:
-        """The process is ready. Raises DataError where the text is no Jinja template, or one that needs more than the limits allow."""
+        """The process is ready. Raises DataError where the text is no Jinja template, or one that
+        needs more than the limits allow."""
         self._answers([], [])
 
     def _answers(self, requests: Iterable[Request], places: Sequence[str]) -> list[dict[str, Any]]:
         answers: list[dict[str, Any]] = []
         with self._lock:
             self._started()
-            for batch in _batches(requests, first=_BATCH_CONVERSATIONS if self._has_rendered else 1):
+            for batch in _batches(
+                requests, first=_BATCH_CONVERSATIONS if self._has_rendered else 1
+            ):
                 answers += self._answers_to(batch, places[len(answers) :])
                 self._has_rendered = True
         return answers
 
     def _answers_to(self, batch: list[bytes], places: Sequence[str]) -> list[dict[str, Any]]:
-        """One batch. Where the process ends in the middle of one, each request is sent alone, which shows the one that needs too much."""
+        """One batch. Where the process ends in the middle of one, each request is sent alone, which
+        shows the one that needs too much."""
         if len(batch) == 1:
             return self._started().answers(batch, places)
         try:
             return self._started().answers(batch, places)
         except _Ended:
-            return [self._started().answers([request], [place])[0] for request, place in zip(batch, places, strict=False)]
+            return [
+                self._started().answers([request], [place])[0]
+                for request, place in zip(batch, places, strict=False)
+            ]
 
     def _started(self) -> "_Process":
         """This process's own: one that was forked starts another."""
         running = self._running
         if running is None or running.has_ended or running.started_by != os.getpid():
             running = _Process(self.name, self.limits)
-            first: Request = ("compile", self.name, self.text, dict(self.special_tokens), self.now, dict(self.arguments))
+            first: Request = (
+                "compile",
+                self.name,
+                self.text,
+                dict(self.special_tokens),
+                self.now,
+                dict(self.arguments),
+            )
             size = len(self.text.encode("utf-8", "surrogatepass"))
             if size > MOST_TEMPLATE_BYTES:
-                raise DataError(f"{self.name}: found a chat template of {size:,} bytes, allowed are {MOST_TEMPLATE_BYTES:,}")
+                raise DataError(
+                    f"{self.name}: found a chat template of {size:,} bytes, allowed are "
+                    f"{MOST_TEMPLATE_BYTES:,}"
+                )
             (answer,) = running.answers([pickle.dumps(first)], ["it, compiled"])
             if "problems" in answer:
                 raise DataError(*answer["problems"])
@@ -154,7 +184,13 @@ class _Process:
         self._template_name = template_name
         self._limits = limits
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "components.prepare_dataset.templates.program", str(limits.cpu_s), str(limits.memory_mib)],
+            [
+                sys.executable,
+                "-m",
+                "components.prepare_dataset.templates.program",
+                str(limits.cpu_s),
+                str(limits.memory_mib),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -171,7 +207,8 @@ class _Process:
         """An answer to each request.
 
         Raises:
-            DataError: a request needs more than the limits allow. _Ended: the process ended, at one of the requests.
+            DataError: a request needs more than the limits allow. _Ended: the process ended, at one
+                of the requests.
         """
         self._send(b"".join(requests))
         try:
@@ -181,7 +218,11 @@ class _Process:
             raise self._ended(places[0]) from None
         except TimeoutError:
             self._close()
-            raise _Ended(self._line(places[0], f": the process gave no answer for {self._limits.silence_s:.0f} s")) from None
+            raise _Ended(
+                self._line(
+                    places[0], f": the process gave no answer for {self._limits.silence_s:.0f} s"
+                )
+            ) from None
         needs = answers[-1].get("needs")
         if needs is not None:
             self._close()
@@ -234,7 +275,8 @@ class _Process:
 
 
 def _end(process: "subprocess.Popen[bytes]", started_by: int) -> None:
-    """The process is gone, and its pipes are closed; a process that was forked leaves it to the one that started it."""
+    """The process is gone, and its pipes are closed; a process that was forked leaves it to the one
+    that started it."""
     for pipe in (process.stdin, process.stdout, process.stderr):
         assert pipe is not None
         pipe.close()
@@ -245,7 +287,11 @@ def _end(process: "subprocess.Popen[bytes]", started_by: int) -> None:
 
 def _environment() -> dict[str, str]:
     """Where Python finds these modules, and nothing else: no keys of a store or a hub."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
+    }
     modules = Path(__file__).resolve().parents[3]
     return {**kept, "PYTHONPATH": str(modules), "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -271,4 +317,7 @@ def _plain(messages: Sequence[Message]) -> list[tuple[Any, ...]]:
 def _samples(answer: dict[str, Any]) -> tuple[Sample, ...] | DataError:
     if "problems" in answer:
         return DataError(*answer["problems"])
-    return tuple(Sample(text, tuple((start, end) for start, end in spans), frozenset(notes)) for text, spans, notes in answer["samples"])
+    return tuple(
+        Sample(text, tuple((start, end) for start, end in spans), frozenset(notes))
+        for text, spans, notes in answer["samples"]
+    )

@@ -1,7 +1,9 @@
-"""The process that renders a chat template: requests of template_process.py on stdin, the answers on stdout.
+"""The process that renders a chat template: requests of template_process.py on stdin, the answers
+on stdout.
 
-A message is its length in 8 bytes, and one pickled request after another; or a list of their answers in JSON. The limits are set before
-the first one. The process ends at a request that needs more than they allow.
+A message is its length in 8 bytes, and one pickled request after another; or a list of their
+answers in JSON. The limits are set before the first one. The process ends at a request that needs
+more than they allow.
 """
 
 import json
@@ -18,7 +20,11 @@ from typing import Any
 
 from components.prepare_dataset.records.conversations import Conversation, Message
 from components.prepare_dataset.samples.samples import samples_of
-from components.prepare_dataset.templates.chat_template import ChatTemplate, TooMuchText, compile_template
+from components.prepare_dataset.templates.chat_template import (
+    ChatTemplate,
+    TooMuchText,
+    compile_template,
+)
 from components.shared.errors import DataError
 from components.shared.processes import end_with_parent
 
@@ -59,17 +65,30 @@ class _Renderer:
     def answer(self, kind: str, *arguments: Any) -> Answer:
         """Raises TooMuchText, MemoryError: the request needs more than the limits allow."""
         try:
-            return {"compile": self._compile, "render": self._render, "samples": self._samples}[kind](*arguments)
+            return {"compile": self._compile, "render": self._render, "samples": self._samples}[
+                kind
+            ](*arguments)
         except DataError as error:
             return {"problems": error.problems}
 
-    def _compile(self, name: str, text: str, special_tokens: dict[str, str], now: datetime, arguments: dict[str, Any]) -> Answer:
+    def _compile(
+        self,
+        name: str,
+        text: str,
+        special_tokens: dict[str, str],
+        now: datetime,
+        arguments: dict[str, Any],
+    ) -> Answer:
         self._template = compile_template(name, text, special_tokens, now=now, arguments=arguments)
         return {}
 
     def _render(self, add_generation_prompt: bool, turns: Turns, tools: Any) -> Answer:
         messages = [Message(*turn) for turn in turns]
-        return {"text": self._template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)}
+        return {
+            "text": self._template.render(
+                messages, tools=tools, add_generation_prompt=add_generation_prompt
+            )
+        }
 
     def _samples(self, end_tokens: tuple[str, ...], turns: Turns, tools: Any) -> Answer:
         messages = tuple(Message(*turn) for turn in turns)
@@ -98,7 +117,8 @@ def _write(answers: list[Answer]) -> None:
 
 
 def _limit_memory_and_files(memory_mib: int) -> None:
-    """Memory is limited, no file can be written, and but for root no process can be started from here."""
+    """Memory is limited, no file can be written, and but for root no process can be started from
+    here."""
     for limit, most in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),
@@ -107,7 +127,9 @@ def _limit_memory_and_files(memory_mib: int) -> None:
     ):
         _, hard = resource.getrlimit(limit)
         allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        with suppress(*() if sys.platform == "linux" else (ValueError,)):  # macOS does not take every limit
+        with suppress(
+            *() if sys.platform == "linux" else (ValueError,)
+        ):  # macOS does not take every limit
             resource.setrlimit(limit, (allowed, allowed))
 
 
@@ -120,11 +142,14 @@ def _address_space() -> int:
 
 
 def _limit_processor_time(cpu_s: int) -> None:
-    """From now on. The kernel ends the process by SIGXCPU, also inside of C code; it counts whole seconds."""
+    """From now on. The kernel ends the process by SIGXCPU, also inside of C code; it counts whole
+    seconds."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = int(usage.ru_utime + usage.ru_stime) + 1 + cpu_s
-    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard)
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Model and rows -> which attention computes packed rows, and whether it needs a mask over the row."""
+"""Model and rows -> which attention computes packed rows, and whether it needs a mask over the
+row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,12 +57,14 @@ def choose_attention(
     return AttentionChoice(None, True, f"{why} ({PAGE})")
 
 
-def _check(asked: Attention, model_type: str, *, known: bool, on_gpu: bool, precision: Precision) -> None:
+def _check(
+    asked: Attention, model_type: str, *, known: bool, on_gpu: bool, precision: Precision
+) -> None:
     found = f"training.attention: found {asked}"
     if asked == "conversations" and not known:
         raise ModelError(
-            f"{found}, which is not known to be right for a {model_type} model ({PAGE}); allowed are "
-            "auto and an attn_implementation of transformers. Fix: remove training.attention"
+            f"{found}, which is not known to be right for a {model_type} model ({PAGE}); allowed "
+            "are auto and an attn_implementation of transformers. Fix: remove training.attention"
         )
     if asked in _ON_GPUS and not on_gpu:
         raise ModelError(
@@ -76,11 +79,14 @@ def _check(asked: Attention, model_type: str, *, known: bool, on_gpu: bool, prec
 
 
 def _has_window(config: Mapping[str, Any], row_tokens: int) -> bool:
-    """Whether some layer sees less than a row's tokens: its mask is then more than the causal one."""
+    """Whether some layer sees less than a row's tokens: its mask is then more than the causal
+    one."""
     text = config.get("text_config")
     parts = [config, text] if isinstance(text, Mapping) else [config]
     return any(
-        isinstance(size := part.get(name), int) and size < row_tokens and part.get("use_sliding_window") is not False
+        isinstance(size := part.get(name), int)
+        and size < row_tokens
+        and part.get("use_sliding_window") is not False
         for part in parts
         for name in _WINDOWS
     )

@@ -1,4 +1,5 @@
-"""Model, spec and hardware -> which ways to divide and offload there are, what each costs, and which fit."""
+"""Model, spec and hardware -> which ways to divide and offload there are, what each costs, and
+which fit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from components.shared.spec.run_spec import ZeroSpec
 
 GPU_MULTIPLE = 64
 """Tokens; components/train/loop/rows.py has the same."""
-# In the order in which they slow training. ZeRO-2 with offload comes before ZeRO-3 with it: it gathers no weights.
+# In the order in which they slow training. ZeRO-2 with offload comes before ZeRO-3 with it: it
+# gathers no weights.
 ORDER = (
     ZeroPlan(stage=0),
     ZeroPlan(stage=1),
@@ -52,24 +54,32 @@ class Wish:
     def lowest_stage(self) -> int:
         """ZeRO stage that the plan takes without being asked to, at least.
 
-        Full training starts at stage 1, which costs no more than none, and whose checkpoints hold the fp32 weights. So does fp16:
-        without ZeRO, DeepSpeed 0.19 divides gradients by a loss scale that it never multiplied the loss by (engine.py, backward).
+        Full training starts at stage 1, which costs no more than none, and whose checkpoints hold
+        the fp32 weights. So does fp16: without ZeRO, DeepSpeed 0.19 divides gradients by a loss
+        scale that it never multiplied the loss by (engine.py, backward).
         """
         return 1 if self.full or self.fp16 else 0
 
     def padded_tokens(self, micro_batch: int) -> float:
-        """Tokens of a row with its padding to the longest of its micro-batch; several are taken to hold the longest of all. A GPU's row
-        is padded to a multiple of GPU_MULTIPLE, on average by half of it, and never beyond the longest."""
+        """Tokens of a row with its padding to the longest of its micro-batch; several are taken to
+        hold the longest of all. A GPU's row is padded to a multiple of GPU_MULTIPLE, on average by
+        half of it, and never beyond the longest."""
         if micro_batch > 1:
             return self.row_tokens
         padding = GPU_MULTIPLE / 2 if self.on_gpu else 0
         return min(self.mean_row_tokens + padding, self.row_tokens)
 
     def num_trainable(self, architecture: Architecture) -> int:
-        return architecture.num_parameters if self.full else num_lora_parameters(self.targets, self.rank)
+        return (
+            architecture.num_parameters
+            if self.full
+            else num_lora_parameters(self.targets, self.rank)
+        )
 
 
-def job(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int) -> Job:
+def job(
+    architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int
+) -> Job:
     n = hardware.num_processes
     return Job(
         zero=zero,
@@ -94,12 +104,15 @@ def job(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPl
 def sensible(wish: Wish, hardware: Hardware) -> Iterator[ZeroPlan]:
     """Options that make a difference: on a CPU, offload moves nothing."""
     for zero in ORDER:
-        if zero.stage >= wish.lowest_stage and (hardware.gpu_bytes is not None or not zero.offload_optimizer):
+        if zero.stage >= wish.lowest_stage and (
+            hardware.gpu_bytes is not None or not zero.offload_optimizer
+        ):
             yield zero
 
 
 def shown(wish: Wish, hardware: Hardware) -> Iterator[ZeroPlan]:
-    """Options for the picture: the sensible ones, and full training without ZeRO, which all others are measured against."""
+    """Options for the picture: the sensible ones, and full training without ZeRO, which all others
+    are measured against."""
     if wish.full:
         yield ORDER[0]
     yield from sensible(wish, hardware)
@@ -113,10 +126,16 @@ def allowed(wish: Wish, hardware: Hardware) -> Iterator[ZeroPlan]:
         if asked.stage == "auto" and zero.stage < wish.lowest_stage:
             continue
         offloads = {"auto": None, "none": False, "cpu": True}
-        wanted = (None if asked.stage == "auto" else asked.stage, offloads[asked.offload_optimizer], offloads[asked.offload_parameters])
+        wanted = (
+            None if asked.stage == "auto" else asked.stage,
+            offloads[asked.offload_optimizer],
+            offloads[asked.offload_parameters],
+        )
         if all(
             want is None or want == has
-            for want, has in zip(wanted, (zero.stage, zero.offload_optimizer, zero.offload_parameters), strict=True)
+            for want, has in zip(
+                wanted, (zero.stage, zero.offload_optimizer, zero.offload_parameters), strict=True
+            )
         ):
             yield zero
     if asked.stage == 1 and asked.offload_optimizer == "cpu":
@@ -124,24 +143,37 @@ def allowed(wish: Wish, hardware: Hardware) -> Iterator[ZeroPlan]:
 
 
 def fits(found: Memory, hardware: Hardware) -> bool:
-    """Within GPU and host memory less the margin. An unstated host is taken to hold everything but offload."""
+    """Within GPU and host memory less the margin. An unstated host is taken to hold everything but
+    offload."""
     on_gpu = hardware.gpu_bytes is None or found.gpu_bytes <= hardware.usable(hardware.gpu_bytes)
-    return on_gpu and (hardware.host_bytes is None or found.host_bytes <= hardware.usable(hardware.host_bytes))
+    return on_gpu and (
+        hardware.host_bytes is None or found.host_bytes <= hardware.usable(hardware.host_bytes)
+    )
 
 
-def first_fit(architecture: Architecture, wish: Wish, hardware: Hardware, micro_batch: int) -> ZeroPlan | None:
-    """The first option in the order of slowing that the spec allows and the hardware holds. Offload to a host whose memory is not stated
-    is not counted on, unless the spec asks for it."""
+def first_fit(
+    architecture: Architecture, wish: Wish, hardware: Hardware, micro_batch: int
+) -> ZeroPlan | None:
+    """The first option in the order of slowing that the spec allows and the hardware holds. Offload
+    to a host whose memory is not stated is not counted on, unless the spec asks for it."""
     for zero in allowed(wish, hardware):
-        unstated = zero.offload_optimizer and hardware.gpu_bytes is not None and hardware.host_bytes is None
+        unstated = (
+            zero.offload_optimizer
+            and hardware.gpu_bytes is not None
+            and hardware.host_bytes is None
+        )
         if unstated and "cpu" not in (wish.zero.offload_optimizer, wish.zero.offload_parameters):
             continue
-        if fits(memory(architecture, job(architecture, wish, hardware, zero, micro_batch)), hardware):
+        if fits(
+            memory(architecture, job(architecture, wish, hardware, zero, micro_batch)), hardware
+        ):
             return zero
     return None
 
 
-def option(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int) -> ZeroOption:
+def option(
+    architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int
+) -> ZeroOption:
     found = memory(architecture, job(architecture, wish, hardware, zero, micro_batch))
     return ZeroOption(
         zero=zero,
@@ -162,21 +194,28 @@ class Traffic:
     pcie: float
 
 
-def traffic(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, grad_accum: int) -> Traffic:
-    """ZeRO (arXiv 1910.02054) section 7: 2 x the gradients up to stage 2 (all-reduce = reduce-scatter + all-gather); stage 3 gathers
-    all weights for the forward and again for the backward pass and reduces gradients once, 3 x in full training.
+def traffic(
+    architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, grad_accum: int
+) -> Traffic:
+    """ZeRO (arXiv 1910.02054) section 7: 2 x the gradients up to stage 2 (all-reduce =
+    reduce-scatter + all-gather); stage 3 gathers all weights for the forward and again for the
+    backward pass and reduces gradients once, 3 x in full training.
 
-    Offload moves gradients down and weights up (ZeRO-Offload, arXiv 2101.06840, section 3). With gradient
-    accumulation each micro-step after the first also brings the summed gradient back to the GPU (DeepSpeed
-    0.19.8, stage_1_and_2.py and stage3.py): 2g - 1 copies of it, and one of the weights. Offloaded parameters
-    move twice a micro-step.
+    Offload moves gradients down and weights up (ZeRO-Offload, arXiv 2101.06840, section 3). With
+    gradient accumulation each micro-step after the first also brings the summed gradient back to
+    the GPU (DeepSpeed 0.19.8, stage_1_and_2.py and stage3.py): 2g - 1 copies of it, and one of the
+    weights. Offloaded parameters move twice a micro-step.
     """
     n, w, trained = hardware.num_processes, wish.weight_bytes, wish.num_trainable(architecture)
     away = (n - 1) / n
-    gathered = 2 * architecture.num_parameters * grad_accum + trained if zero.stage == 3 else 2 * trained
+    gathered = (
+        2 * architecture.num_parameters * grad_accum + trained if zero.stage == 3 else 2 * trained
+    )
     network = away * w * gathered
     pcie = 2.0 * grad_accum * w * trained / n if zero.offload_optimizer else 0.0
-    pcie += 2.0 * w * architecture.num_parameters / n * grad_accum if zero.offload_parameters else 0.0
+    pcie += (
+        2.0 * w * architecture.num_parameters / n * grad_accum if zero.offload_parameters else 0.0
+    )
     return Traffic(network, pcie)
 
 
@@ -185,10 +224,21 @@ def cost_of(architecture: Architecture, wish: Wish, hardware: Hardware, zero: Ze
     base = traffic(architecture, wish, hardware, ZeroPlan(stage=0), 1)
     sent = traffic(architecture, wish, hardware, zero, 1)
     if hardware.num_processes == 1:
-        said = "nothing to divide: one process" if zero.stage and not zero.offload_optimizer else "no communication"
+        said = (
+            "nothing to divide: one process"
+            if zero.stage and not zero.offload_optimizer
+            else "no communication"
+        )
     else:
-        said = f"communication {sent.network / base.network:.3g}x ({sent.network / 1e9:.2f} GB a step and GPU)"
-    return said + (f"; {sent.pcie / 1e9:.2f} GB over PCIe a step and GPU, and Adam on the host" if zero.offload_optimizer else "")
+        said = (
+            f"communication {sent.network / base.network:.3g}x ({sent.network / 1e9:.2f} GB a step "
+            "and GPU)"
+        )
+    return said + (
+        f"; {sent.pcie / 1e9:.2f} GB over PCIe a step and GPU, and Adam on the host"
+        if zero.offload_optimizer
+        else ""
+    )
 
 
 def gib(num_bytes: float) -> str:

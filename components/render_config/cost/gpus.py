@@ -1,6 +1,7 @@
 """GPUs that clouds rent, by name: memory and speed from their makers' data sheets.
 
-Only NVIDIA's: the training image holds CUDA. Another GPU is planned by `hardware.gpu_memory_gib` and `hardware.tflops`.
+Only NVIDIA's: the training image holds CUDA. Another GPU is planned by `hardware.gpu_memory_gib`
+and `hardware.tflops`.
 """
 
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 class Device:
     """Dense matrix products in TFLOP/s, memory and links one way in GB/s.
 
-    `memory_gib` is what `nvidia-smi` shows: error correction takes a sixteenth of GDDR memory where it is
-    on, as it is when an A10, A40, L4, L40 or L40S is delivered. `half_tflops` is of bf16, or of fp16 where
-    there is no bf16, summed in fp32. `fp32_tflops` is of plain fp32, since torch leaves TF32 off.
-    `link_gb_s` is what one GPU sends to the others of its node: NVLink's total divided by two, else PCIe.
+    `memory_gib` is what `nvidia-smi` shows: error correction takes a sixteenth of GDDR memory where
+    it is on, as it is when an A10, A40, L4, L40 or L40S is delivered. `half_tflops` is of bf16, or
+    of fp16 where there is no bf16, summed in fp32. `fp32_tflops` is of plain fp32, since torch
+    leaves TF32 off. `link_gb_s` is what one GPU sends to the others of its node: NVLink's total
+    divided by two, else PCIe.
     """
 
     memory_gib: float
@@ -30,7 +32,8 @@ class Device:
 
 
 AMPERE, HOPPER = 0.55, 0.43
-"""Shares of A100 and H100 in benchmarks/published: the A100 is closer to its sheet, as its clock falls less under load."""
+"""Shares of A100 and H100 in benchmarks/published: the A100 is closer to its sheet, as its clock
+falls less under load."""
 
 GPUS: dict[str, Device] = {
     "t4": Device(15, 65, 8.1, 320, 16, 16, bf16=False),
@@ -65,7 +68,7 @@ OTHER_MAKERS = ("mi210", "mi250", "mi300x", "mi325x", "mi355x", "gaudi2", "gaudi
 
 
 def other_device(*, memory_gib: float, tflops: float) -> Device:
-    """A GPU known by memory and dense bf16 TFLOP/s alone: memory and links as an A10's, the slowest of
-    the cards in data centres, and fp32 a quarter, as in its sheet."""
+    """A GPU known by memory and dense bf16 TFLOP/s alone: memory and links as an A10's, the slowest
+    of the cards in data centres, and fp32 a quarter, as in its sheet."""
     like = GPUS["a10"]
     return Device(memory_gib, tflops, tflops / 4, like.memory_gb_s, like.pcie_gb_s, like.link_gb_s)

@@ -1,7 +1,9 @@
-"""config.json -> shapes: counted for the usual model types, for all others walked by a program that builds the model on the meta device.
+"""config.json -> shapes: counted for the usual model types, for all others walked by a program that
+builds the model on the meta device.
 
-Why both: counting needs nothing and takes no time, but is by hand, model type by model type. Walking is right for every causal
-language model that transformers can build, but takes transformers and torch, some seconds to import, which this component's image lacks.
+Why both: counting needs nothing and takes no time, but is by hand, model type by model type.
+Walking is right for every causal language model that transformers can build, but takes transformers
+and torch, some seconds to import, which this component's image lacks.
 """
 
 import json
@@ -26,7 +28,8 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     """The shapes that a config.json stands for.
 
     Raises:
-        ModelError: a model type that transformers cannot build, or a field that its formula needs is absent.
+        ModelError: a model type that transformers cannot build, or a field that its formula needs
+            is absent.
     """
     return _architecture(json.dumps(dict(config), sort_keys=True))
 
@@ -37,18 +40,34 @@ def _architecture(text: str) -> Architecture:
     config = json.loads(text)
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
-        raise ModelError(f"model.source: config.json has model_type {model_type!r}, must be the name of an architecture, such as llama")
+        raise ModelError(
+            f"model.source: config.json has model_type {model_type!r}, must be the name of an "
+            "architecture, such as llama"
+        )
     count = FAMILIES.get(model_type)
     if count is None:
         return _walked(config)
     try:
         return count(canonical(config))
     except KeyError as error:
-        raise ModelError(f"model.source: config.json of a {model_type} model has no field {error}") from None
+        raise ModelError(
+            f"model.source: config.json of a {model_type} model has no field {error}"
+        ) from None
     except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        lists = sorted(name for name, value in config.items() if isinstance(value, list) and name.endswith("_size"))
-        why = f"{', '.join(lists)}: found a list, must be a number for this type" if lists else str(error)
-        raise ModelError(f"model.source: config.json of a {model_type} model cannot be counted ({why}); correct its sizes") from None
+        lists = sorted(
+            name
+            for name, value in config.items()
+            if isinstance(value, list) and name.endswith("_size")
+        )
+        why = (
+            f"{', '.join(lists)}: found a list, must be a number for this type"
+            if lists
+            else str(error)
+        )
+        raise ModelError(
+            f"model.source: config.json of a {model_type} model cannot be counted ({why}); correct "
+            "its sizes"
+        ) from None
 
 
 def _walked(config: Mapping[str, Any]) -> Architecture:
@@ -58,10 +77,13 @@ def _walked(config: Mapping[str, Any]) -> Architecture:
         file.write_text(json.dumps(dict(config)))
         command = [sys.executable, "-m", WALK, str(file)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WALK_SECONDS)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=WALK_SECONDS
+            )
         except subprocess.TimeoutExpired:
             raise ModelError(
-                f"model.source: building a {model_type} model of this config.json took more than {WALK_SECONDS} s; correct its sizes"
+                f"model.source: building a {model_type} model of this config.json took more than "
+                f"{WALK_SECONDS} s; correct its sizes"
             ) from None
     if done.returncode == 0:
         return from_json(json.loads(done.stdout))
@@ -69,10 +91,11 @@ def _walked(config: Mapping[str, Any]) -> Architecture:
     counted = ", ".join(sorted(FAMILIES))
     if "No module named" in last_line:
         raise ModelError(
-            f"model.source: a {model_type} model is planned by building it, and the libraries for that are not here ({last_line}); "
-            f"plan it where {WALK} can run, in the train image; without it are planned: {counted}"
+            f"model.source: a {model_type} model is planned by building it, and the libraries for "
+            f"that are not here ({last_line}); plan it where {WALK} can run, in the train image; "
+            f"without it are planned: {counted}"
         )
     raise ModelError(
-        f"model.source: config.json has model_type {model_type!r}, which transformers cannot build as a causal language model "
-        f"({last_line}); without building are planned: {counted}"
+        f"model.source: config.json has model_type {model_type!r}, which transformers cannot build "
+        f"as a causal language model ({last_line}); without building are planned: {counted}"
     )

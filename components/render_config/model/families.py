@@ -1,7 +1,9 @@
-"""config.json -> shapes, by arithmetic, for the model types that most runs use: no torch, a tenth of a millisecond.
+"""config.json -> shapes, by arithmetic, for the model types that most runs use: no torch, a tenth
+of a millisecond.
 
-Each follows transformers 5.23's models/<model type>/modeling_*.py and is held against the real model on torch's meta device in
-tests/unit/render_config. Every other type is built and walked (architectures.py).
+Each follows transformers 5.23's models/<model type>/modeling_*.py and is held against the real
+model on torch's meta device in tests/unit/render_config. Every other type is built and walked
+(architectures.py).
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +13,8 @@ from components.render_config.model.shapes import Architecture, Attention, Exper
 
 Config = Mapping[str, Any]
 
-# What transformers 5.23 takes for a field that an older config.json lacks (models/<model type>/configuration_*.py).
+# What transformers 5.23 takes for a field that an older config.json lacks (models/<model
+# type>/configuration_*.py).
 DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 256, "num_key_value_heads": 16},
     "gemma2": {"head_dim": 256, "num_key_value_heads": 4},
@@ -24,8 +27,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_key_value_heads": 4},
 }
 
-# Field -> the name that transformers 5.23 writes it under (attribute_map of models/<model type>/configuration_*.py). Both are read:
-# transformers 4 saved Qwen3-MoE with num_experts, transformers 5 saves it with num_local_experts.
+# Field -> the name that transformers 5.23 writes it under (attribute_map of models/<model
+# type>/configuration_*.py). Both are read: transformers 4 saved Qwen3-MoE with num_experts,
+# transformers 5 saves it with num_local_experts.
 _EXPERTS = {"num_experts": "num_local_experts"}
 SPELLINGS: dict[str, dict[str, str]] = {
     "gpt2": {
@@ -51,7 +55,8 @@ def canonical(config: Config) -> Config:
 
 
 class _Model:
-    """Shapes in the making. `extra` are a block's parameters beside its linear layers and experts: norms and biases."""
+    """Shapes in the making. `extra` are a block's parameters beside its linear layers and experts:
+    norms and biases."""
 
     def __init__(self, config: Config, *, tied: bool, gated: bool) -> None:
         config = {**DEFAULTS.get(config["model_type"], {}), **config}
@@ -59,7 +64,11 @@ class _Model:
         self.hidden: int = config["hidden_size"]
         self.blocks: int = config["num_hidden_layers"]
         heads: int = config["num_attention_heads"]
-        self.attention = Attention(heads, config.get("num_key_value_heads") or heads, config.get("head_dim") or self.hidden // heads)
+        self.attention = Attention(
+            heads,
+            config.get("num_key_value_heads") or heads,
+            config.get("head_dim") or self.hidden // heads,
+        )
         self.tied = bool(config.get("tie_word_embeddings", tied))
         self.gated = gated
         self.linears: list[Linear] = []
@@ -79,7 +88,9 @@ class _Model:
         role = "attention" if path.startswith(("self_attn", "attention", "attn")) else "mlp"
         self.linears.append(Linear(path, inputs, outputs, self.blocks, role, conv1d))
 
-    def add_llama_attention(self, *, qkv_bias: bool = False, out_bias: bool = False, qk_norm: bool = False) -> None:
+    def add_llama_attention(
+        self, *, qkv_bias: bool = False, out_bias: bool = False, qk_norm: bool = False
+    ) -> None:
         """q, k, v, o; `qk_norm` is one norm over a head for queries and one for keys."""
         self.add("self_attn.q_proj", self.hidden, self.queries)
         self.add("self_attn.k_proj", self.hidden, self.keys)
@@ -95,11 +106,25 @@ class _Model:
         self.add("mlp.down_proj", inner, self.hidden)
         self.extra += bias * self.blocks * (2 * inner + self.hidden)
 
-    def add_experts(self, num_experts: int, inner: int, *, count: int, bias: bool = False, transposed: bool = False) -> None:
-        """Two 3-D parameters and a router. Most types store an expert's matrix (outputs, inputs), GPT-OSS the other way round."""
+    def add_experts(
+        self,
+        num_experts: int,
+        inner: int,
+        *,
+        count: int,
+        bias: bool = False,
+        transposed: bool = False,
+    ) -> None:
+        """Two 3-D parameters and a router. Most types store an expert's matrix (outputs, inputs),
+        GPT-OSS the other way round."""
         up, down = (2 * inner, self.hidden), (self.hidden, inner)
-        for path, (one, other) in (("mlp.experts.gate_up_proj", up), ("mlp.experts.down_proj", down)):
-            self.experts.append(Experts(path, num_experts, *((other, one) if transposed else (one, other)), count))
+        for path, (one, other) in (
+            ("mlp.experts.gate_up_proj", up),
+            ("mlp.experts.down_proj", down),
+        ):
+            self.experts.append(
+                Experts(path, num_experts, *((other, one) if transposed else (one, other)), count)
+            )
         router = num_experts * (self.hidden + bias)
         self.extra += count * (router + bias * num_experts * (2 * inner + self.hidden))
 
@@ -107,13 +132,17 @@ class _Model:
         """So many norms of `hidden` numbers a block."""
         self.extra += self.blocks * per_block * self.hidden
 
-    def finish(self, *, last_norm: int, positions: int = 0, largest_block: int | None = None) -> Architecture:
+    def finish(
+        self, *, last_norm: int, positions: int = 0, largest_block: int | None = None
+    ) -> Architecture:
         """`largest_block` where the blocks are not all alike."""
         embedding = self.config["vocab_size"] * self.hidden
         outside = embedding * (1 if self.tied else 2) + positions + last_norm
         weights = [each.num_inputs * each.num_outputs for each in self.linears]
         banks = [each.num_experts * each.num_inputs * each.num_outputs for each in self.experts]
-        blocks = self.extra + sum(size * each.count for size, each in zip(weights, self.linears, strict=True))
+        blocks = self.extra + sum(
+            size * each.count for size, each in zip(weights, self.linears, strict=True)
+        )
         blocks += sum(size * each.count for size, each in zip(banks, self.experts, strict=True))
         return Architecture(
             model_type=str(self.config["model_type"]),
@@ -123,17 +152,23 @@ class _Model:
             attention=self.attention,
             linears=tuple(self.linears),
             experts=tuple(self.experts),
-            num_active_experts=int(self.config.get("num_experts_per_tok", 1)) if self.experts else 0,
+            num_active_experts=int(self.config.get("num_experts_per_tok", 1))
+            if self.experts
+            else 0,
             gated=self.gated,
             num_parameters=outside + blocks,
             largest_layer_parameters=max(embedding, positions, *weights, *banks),
-            largest_block_parameters=blocks // self.blocks if largest_block is None else largest_block,
+            largest_block_parameters=blocks // self.blocks
+            if largest_block is None
+            else largest_block,
             outside_parameters=outside,
             avoid=("lm_head",),
         )
 
 
-def _llama_like(config: Config, *, qkv_bias: bool, out_bias: bool, mlp_bias: bool, qk_norm: bool) -> Architecture:
+def _llama_like(
+    config: Config, *, qkv_bias: bool, out_bias: bool, mlp_bias: bool, qk_norm: bool
+) -> Architecture:
     model = _Model(config, tied=False, gated=True)
     model.add_llama_attention(qkv_bias=qkv_bias, out_bias=out_bias, qk_norm=qk_norm)
     model.add_gated_mlp(bias=mlp_bias)
@@ -143,7 +178,13 @@ def _llama_like(config: Config, *, qkv_bias: bool, out_bias: bool, mlp_bias: boo
 
 def _llama(config: Config) -> Architecture:
     bias = bool(config.get("attention_bias", False))
-    return _llama_like(config, qkv_bias=bias, out_bias=bias, mlp_bias=bool(config.get("mlp_bias", False)), qk_norm=False)
+    return _llama_like(
+        config,
+        qkv_bias=bias,
+        out_bias=bias,
+        mlp_bias=bool(config.get("mlp_bias", False)),
+        qk_norm=False,
+    )
 
 
 def _mistral(config: Config) -> Architecture:
@@ -192,17 +233,22 @@ def _phi3(config: Config) -> Architecture:
 
 
 def _gpt_neox(config: Config) -> Architecture:
-    """One fused query_key_value, dense, two MLP layers; biases everywhere, two layer norms with bias a block."""
+    """One fused query_key_value, dense, two MLP layers; biases everywhere, two layer norms with
+    bias a block."""
     model = _neox_layers(config, config["intermediate_size"])
     hidden = model.hidden
     attention_bias = 4 * hidden if config.get("attention_bias", True) else 0
-    model.extra += model.blocks * (attention_bias + config["intermediate_size"] + hidden + 4 * hidden)
+    model.extra += model.blocks * (
+        attention_bias + config["intermediate_size"] + hidden + 4 * hidden
+    )
     return model.finish(last_norm=2 * hidden)
 
 
 def _gpt_neox_japanese(config: Config) -> Architecture:
     """No biases but one: the last block's attention has it for its `dense`."""
-    model = _neox_layers(config, int(config["hidden_size"] * config.get("intermediate_multiple_size", 4)))
+    model = _neox_layers(
+        config, int(config["hidden_size"] * config.get("intermediate_multiple_size", 4))
+    )
     hidden = model.hidden
     matrices = sum(each.num_inputs * each.num_outputs for each in model.linears)
     model.extra += model.blocks * 4 * hidden + hidden
@@ -211,7 +257,10 @@ def _gpt_neox_japanese(config: Config) -> Architecture:
 
 
 def _neox_layers(config: Config, inner: int) -> _Model:
-    config = {**config, "num_key_value_heads": None}  # not among this type's fields, whatever a config.json says
+    config = {
+        **config,
+        "num_key_value_heads": None,
+    }  # not among this type's fields, whatever a config.json says
     model = _Model(config, tied=config["model_type"] == "gpt_neox_japanese", gated=False)
     model.add("attention.query_key_value", model.hidden, 3 * model.hidden)
     model.add("attention.dense", model.hidden, model.hidden)
@@ -223,8 +272,15 @@ def _neox_layers(config: Config, inner: int) -> _Model:
 def _gpt2(config: Config) -> Architecture:
     """Conv1D instead of Linear, learned positions, head tied to the embedding."""
     hidden, heads = config["n_embd"], config["n_head"]
-    names = {"hidden_size": hidden, "num_hidden_layers": config["n_layer"], "num_attention_heads": heads}
-    model, inner = _Model({**config, **names}, tied=True, gated=False), config.get("n_inner") or 4 * hidden
+    names = {
+        "hidden_size": hidden,
+        "num_hidden_layers": config["n_layer"],
+        "num_attention_heads": heads,
+    }
+    model, inner = (
+        _Model({**config, **names}, tied=True, gated=False),
+        config.get("n_inner") or 4 * hidden,
+    )
     model.add("attn.c_attn", hidden, 3 * hidden, conv1d=True)
     model.add("attn.c_proj", hidden, hidden, conv1d=True)
     model.add("mlp.c_fc", hidden, inner, conv1d=True)
@@ -236,7 +292,9 @@ def _gpt2(config: Config) -> Architecture:
 def _mixtral(config: Config) -> Architecture:
     model = _Model(config, tied=False, gated=True)
     model.add_llama_attention()
-    model.add_experts(config.get("num_local_experts", 8), config["intermediate_size"], count=model.blocks)
+    model.add_experts(
+        config.get("num_local_experts", 8), config["intermediate_size"], count=model.blocks
+    )
     model.add_norms(2)
     return model.finish(last_norm=model.hidden)
 
@@ -248,7 +306,10 @@ def _qwen3_moe(config: Config) -> Architecture:
     model.add_llama_attention(qkv_bias=bias, out_bias=bias, qk_norm=True)
     only_mlp, step = config.get("mlp_only_layers") or [], config.get("decoder_sparse_step", 1)
     num_experts = config.get("num_local_experts", 128)
-    sparse = sum(index not in only_mlp and num_experts > 0 and (index + 1) % step == 0 for index in range(model.blocks))
+    sparse = sum(
+        index not in only_mlp and num_experts > 0 and (index + 1) % step == 0
+        for index in range(model.blocks)
+    )
     plain = 3 * model.hidden * config["intermediate_size"] if sparse < model.blocks else 0
     model.extra += (model.blocks - sparse) * plain
     if sparse:
@@ -256,11 +317,19 @@ def _qwen3_moe(config: Config) -> Architecture:
     model.add_norms(2)
     if sparse in (0, model.blocks):
         return model.finish(last_norm=model.hidden)
-    # PEFT cannot reach the plain MLPs of a model with experts: see components/train/model/walk.py, is_target.
+    # PEFT cannot reach the plain MLPs of a model with experts: see components/train/model/walk.py,
+    # is_target.
     common = sum(each.num_inputs * each.num_outputs for each in model.linears)
-    banks = sum(each.num_experts * each.num_inputs * each.num_outputs for each in model.experts) + num_experts * model.hidden
-    small = (model.extra - sparse * num_experts * model.hidden - (model.blocks - sparse) * plain) // model.blocks
-    finished = model.finish(last_norm=model.hidden, largest_block=common + max(plain, banks) + small)
+    banks = (
+        sum(each.num_experts * each.num_inputs * each.num_outputs for each in model.experts)
+        + num_experts * model.hidden
+    )
+    small = (
+        model.extra - sparse * num_experts * model.hidden - (model.blocks - sparse) * plain
+    ) // model.blocks
+    finished = model.finish(
+        last_norm=model.hidden, largest_block=common + max(plain, banks) + small
+    )
     names = ("mlp.down_proj", "mlp.gate_proj", "mlp.up_proj")
     return Architecture(**{**vars(finished), "avoid": ("lm_head", *names), "unreachable": names})
 
@@ -270,7 +339,13 @@ def _gpt_oss(config: Config) -> Architecture:
     model = _Model(config, tied=False, gated=True)
     bias = bool(config.get("attention_bias", True))
     model.add_llama_attention(qkv_bias=bias, out_bias=bias)
-    model.add_experts(config.get("num_local_experts", 128), config["intermediate_size"], count=model.blocks, bias=True, transposed=True)
+    model.add_experts(
+        config.get("num_local_experts", 128),
+        config["intermediate_size"],
+        count=model.blocks,
+        bias=True,
+        transposed=True,
+    )
     model.extra += model.blocks * model.attention.num_heads
     model.add_norms(2)
     return model.finish(last_norm=model.hidden)

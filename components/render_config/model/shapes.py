@@ -1,4 +1,5 @@
-"""What the plan knows of a model: its linear layers, its experts, what each block weighs. The same whether counted or walked.
+"""What the plan knows of a model: its linear layers, its experts, what each block weighs. The same
+whether counted or walked.
 
 Shapes are of weights as `(inputs, outputs)`; counts are over the whole model.
 """
@@ -21,7 +22,8 @@ class Linear:
     """How many of it the model has, over all blocks."""
     role: Role
     conv1d: bool = False
-    """transformers' Conv1D, whose weight is stored (inputs, outputs): LoRA needs `fan_in_fan_out`."""
+    """transformers' Conv1D, whose weight is stored (inputs, outputs): LoRA needs
+    `fan_in_fan_out`."""
 
     @property
     def name(self) -> str:
@@ -49,7 +51,8 @@ class Experts:
 
 @dataclass(frozen=True)
 class Attention:
-    """Softmax attention of one block; a block of another kind (Mamba, linear attention) is planned as if it were this."""
+    """Softmax attention of one block; a block of another kind (Mamba, linear attention) is planned
+    as if it were this."""
 
     num_heads: int
     num_key_heads: int
@@ -68,7 +71,8 @@ class Architecture:
     num_active_experts: int
     """Experts that one token passes through; 0 without experts."""
     gated: bool
-    """The MLP multiplies two projections (SwiGLU and its kin), which keeps more for the backward pass."""
+    """The MLP multiplies two projections (SwiGLU and its kin), which keeps more for the backward
+    pass."""
     num_parameters: int
     largest_layer_parameters: int
     """Parameters of the largest single weight, head and embedding included."""
@@ -76,7 +80,8 @@ class Architecture:
     outside_parameters: int
     """Parameters outside the blocks: embeddings, head, last norm."""
     avoid: tuple[str, ...] = ()
-    """Full names of linear layers that LoRA must leave alone: head, routers, what PEFT cannot pair with."""
+    """Full names of linear layers that LoRA must leave alone: head, routers, what PEFT cannot pair
+    with."""
     unreachable: tuple[str, ...] = ()
     """Of these, the layers of the blocks that LoRA would train if PEFT could pair with them."""
 
@@ -87,9 +92,13 @@ class Architecture:
 
     @property
     def active_parameters(self) -> int:
-        """Parameters that one token meets on its way: without the experts that it is not routed to."""
+        """Parameters that one token meets on its way: without the experts that it is not routed
+        to."""
         idle = sum(
-            (each.num_experts - min(self.num_active_experts, each.num_experts)) * each.num_inputs * each.num_outputs * each.count
+            (each.num_experts - min(self.num_active_experts, each.num_experts))
+            * each.num_inputs
+            * each.num_outputs
+            * each.count
             for each in self.experts
         )
         return self.num_parameters - idle

@@ -1,6 +1,8 @@
-"""A hand-written deepspeed.json -> what is wrong in it, what each setting means, and what hagane's plan would write instead.
+"""A hand-written deepspeed.json -> what is wrong in it, what each setting means, and what hagane's
+plan would write instead.
 
-Text goes in, lines come out. A comma that is missing or one too many is told with its line, mended, and read on.
+Text goes in, lines come out. A comma that is missing or one too many is told with its line, mended,
+and read on.
 """
 
 import json
@@ -13,42 +15,83 @@ from components.shared.errors import SpecError
 
 Tree = dict[str, Any]
 
-# What each setting does (deepspeed.ai/docs/config-json, DeepSpeed 0.19), and the spec's field for it where there is one.
+# What each setting does (deepspeed.ai/docs/config-json, DeepSpeed 0.19), and the spec's field for
+# it where there is one.
 MEANINGS: dict[str, str] = {
     "train_batch_size": "rows per optimizer step over all processes; spec: training.global_batch",
-    "train_micro_batch_size_per_gpu": "rows per process in one forward pass; spec: training.micro_batch",
-    "gradient_accumulation_steps": "forward passes per optimizer step; follows from the two batch sizes",
+    "train_micro_batch_size_per_gpu": (
+        "rows per process in one forward pass; spec: training.micro_batch"
+    ),
+    "gradient_accumulation_steps": (
+        "forward passes per optimizer step; follows from the two batch sizes"
+    ),
     "gradient_clipping": "largest norm of the gradient; spec: training.clip_norm",
     "steps_per_print": "how often DeepSpeed prints; hagane logs each step itself",
-    "wall_clock_breakdown": "DeepSpeed prints times of forward, backward and step; it waits for the device each time",
+    "wall_clock_breakdown": (
+        "DeepSpeed prints times of forward, backward and step; it waits for the device each time"
+    ),
     "bf16.enabled": "forward and backward pass in bf16; spec: training.precision",
-    "fp16.enabled": "forward and backward pass in fp16 with a scaled loss; spec: training.precision, auto takes it on GPUs without bf16",
+    "fp16.enabled": (
+        "forward and backward pass in fp16 with a scaled loss; spec: training.precision, auto "
+        "takes it on GPUs without bf16"
+    ),
     "fp16.loss_scale": "0 means that the scale is found while training",
     "optimizer.type": "which optimizer DeepSpeed makes; hagane gives it torch's fused AdamW",
     "optimizer.params.lr": "learning rate; spec: training.lr_peak",
     "optimizer.params.weight_decay": "decoupled weight decay; spec: training.weight_decay",
     "scheduler.type": "learning rate over time; spec: training.lr_schedule",
     "scheduler.params.warmup_num_steps": "steps of warm-up; spec: training.warmup_share",
-    "zero_optimization.stage": "what is divided among processes: 1 optimizer state, 2 also gradients, 3 also parameters; spec: zero.stage",
-    "zero_optimization.offload_optimizer.device": "where optimizer state lives; spec: zero.offload_optimizer",
-    "zero_optimization.offload_optimizer.pin_memory": "page-locked host memory: faster copies, rounded up to powers of two",
-    "zero_optimization.offload_param.device": "where parameters live between uses; spec: zero.offload_parameters",
-    "zero_optimization.offload_param.pin_memory": "page-locked host memory: faster copies, rounded up to powers of two",
+    "zero_optimization.stage": (
+        "what is divided among processes: 1 optimizer state, 2 also gradients, 3 also parameters; "
+        "spec: zero.stage"
+    ),
+    "zero_optimization.offload_optimizer.device": (
+        "where optimizer state lives; spec: zero.offload_optimizer"
+    ),
+    "zero_optimization.offload_optimizer.pin_memory": (
+        "page-locked host memory: faster copies, rounded up to powers of two"
+    ),
+    "zero_optimization.offload_param.device": (
+        "where parameters live between uses; spec: zero.offload_parameters"
+    ),
+    "zero_optimization.offload_param.pin_memory": (
+        "page-locked host memory: faster copies, rounded up to powers of two"
+    ),
     "zero_optimization.overlap_comm": "communication beside the backward pass, for a second bucket",
-    "zero_optimization.contiguous_gradients": "gradients are copied into one buffer as they come, which avoids fragmentation",
+    "zero_optimization.contiguous_gradients": (
+        "gradients are copied into one buffer as they come, which avoids fragmentation"
+    ),
     "zero_optimization.sub_group_size": "parameters updated at once by the optimizer",
-    "zero_optimization.reduce_bucket_size": "numbers in one reduction of gradients: memory for fewer, larger messages",
+    "zero_optimization.reduce_bucket_size": (
+        "numbers in one reduction of gradients: memory for fewer, larger messages"
+    ),
     "zero_optimization.allgather_bucket_size": "numbers in one gathering of updated weights",
     "zero_optimization.reduce_scatter": "each process gets only its own share of the gradients",
-    "zero_optimization.allgather_partitions": "updated weights are gathered at once, not sent one by one",
+    "zero_optimization.allgather_partitions": (
+        "updated weights are gathered at once, not sent one by one"
+    ),
     "zero_optimization.stage3_prefetch_bucket_size": "numbers gathered ahead of their use",
-    "zero_optimization.stage3_param_persistence_threshold": "weights smaller than this stay whole on every process",
-    "zero_optimization.stage3_max_live_parameters": "gathered parameters that are kept for their next use at most",
-    "zero_optimization.stage3_max_reuse_distance": "parameters used again within so many others are not let go",
-    "zero_optimization.stage3_gather_16bit_weights_on_model_save": "whole weights gathered at each save; hagane exports from shards",
-    "zero_optimization.stage3_gather_fp16_weights_on_model_save": "old name of stage3_gather_16bit_weights_on_model_save",
-    "zero_force_ds_cpu_optimizer": "insist on DeepSpeed's own Adam for offload, which needs a compiler at run time",
-    "activation_checkpointing": "DeepSpeed's own; spec: training.gradient_checkpointing uses transformers'",
+    "zero_optimization.stage3_param_persistence_threshold": (
+        "weights smaller than this stay whole on every process"
+    ),
+    "zero_optimization.stage3_max_live_parameters": (
+        "gathered parameters that are kept for their next use at most"
+    ),
+    "zero_optimization.stage3_max_reuse_distance": (
+        "parameters used again within so many others are not let go"
+    ),
+    "zero_optimization.stage3_gather_16bit_weights_on_model_save": (
+        "whole weights gathered at each save; hagane exports from shards"
+    ),
+    "zero_optimization.stage3_gather_fp16_weights_on_model_save": (
+        "old name of stage3_gather_16bit_weights_on_model_save"
+    ),
+    "zero_force_ds_cpu_optimizer": (
+        "insist on DeepSpeed's own Adam for offload, which needs a compiler at run time"
+    ),
+    "activation_checkpointing": (
+        "DeepSpeed's own; spec: training.gradient_checkpointing uses transformers'"
+    ),
 }
 
 
@@ -69,7 +112,9 @@ def read_deepspeed(text: str, name: str) -> Imported:
         except json.JSONDecodeError as error:
             mended = _mended(text, error)
             if mended is None:
-                told = f"{name}:{error.lineno}:{error.colno}: not JSON: {error.msg}; mend it by hand"
+                told = (
+                    f"{name}:{error.lineno}:{error.colno}: not JSON: {error.msg}; mend it by hand"
+                )
                 raise SpecError(*problems, told) from None
             problem, text = mended
             problems.append(f"{name}:{problem}")
@@ -85,12 +130,16 @@ def _mended(text: str, error: json.JSONDecodeError) -> tuple[str, str] | None:
     before = text[: error.pos].rstrip()
     if "Expecting ',' delimiter" in error.msg:
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        return f"{line}:{column}: a comma is missing after {before[-1]!r}", before + "," + text[len(before) :]
+        return f"{line}:{column}: a comma is missing after {before[-1]!r}", before + "," + text[
+            len(before) :
+        ]
     trailing = re.search(r",\s*$", text[: error.pos]) or re.match(r",\s*[}\]]", text[error.pos :])
     if trailing is not None:
         at = text.rfind(",", 0, error.pos + 1)
         line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
-        return f"{line}:{column}: a comma too many, before what ends here", text[:at] + text[at + 1 :]
+        return f"{line}:{column}: a comma too many, before what ends here", text[:at] + text[
+            at + 1 :
+        ]
     return None
 
 
@@ -103,28 +152,42 @@ def _flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]
 
 
 def explained(imported: Imported, planned: Tree | None) -> list[str]:
-    """A line for each setting: what it is, what it means, and what the plan writes for it; then what only the plan writes.
+    """A line for each setting: what it is, what it means, and what the plan writes for it; then
+    what only the plan writes.
 
     `planned` is the plan's deepspeed.json, or None where no spec is given.
     """
     ours = dict(_flat(planned)) if planned is not None else {}
     lines: list[str] = []
     for key, value in imported.settings.items():
-        meaning = MEANINGS.get(key) or MEANINGS.get(key.partition(".")[0], "not known here; DeepSpeed may not know it either")
-        lines.append(f"{key} = {_json(value)}: {meaning}{_change(key, value, ours, given=planned is not None)}")
+        meaning = MEANINGS.get(key) or MEANINGS.get(
+            key.partition(".")[0], "not known here; DeepSpeed may not know it either"
+        )
+        lines.append(
+            f"{key} = {_json(value)}: "
+            f"{meaning}{_change(key, value, ours, given=planned is not None)}"
+        )
     if planned is not None:
-        missing = (f"{key} = {_json(value)}" for key, value in ours.items() if key not in imported.settings)
+        missing = (
+            f"{key} = {_json(value)}" for key, value in ours.items() if key not in imported.settings
+        )
         lines += [f"the plan also sets {line}" for line in missing]
     return lines
 
 
 def _change(key: str, value: Any, ours: Tree, *, given: bool) -> str:
-    resolved = '; "auto" is left for transformers to fill in, the plan leaves none' if value == "auto" else ""
+    resolved = (
+        '; "auto" is left for transformers to fill in, the plan leaves none'
+        if value == "auto"
+        else ""
+    )
     if not given:
         return resolved
     if key not in ours:
         return f"{resolved}; the plan leaves it out"
-    return f"{resolved}; the plan: {_json(ours[key])}" if ours[key] != value else "; the plan keeps it"
+    return (
+        f"{resolved}; the plan: {_json(ours[key])}" if ours[key] != value else "; the plan keeps it"
+    )
 
 
 def _json(value: Any) -> str:

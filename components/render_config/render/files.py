@@ -1,4 +1,5 @@
-"""Spec + plan -> the files that the training libraries read. Every value is resolved; none is left as "auto"."""
+"""Spec + plan -> the files that the training libraries read. Every value is resolved; none is left
+as "auto"."""
 
 import math
 from typing import Any
@@ -9,13 +10,15 @@ from components.shared.spec.run_spec import RunSpec
 from components.shared.trainer_settings import TRAINER_SETTINGS
 
 FP16_SCALE_POWER = 12
-"""The loss scale begins at 2^12. From DeepSpeed's 2^16 the first steps are likely to overflow: each is skipped, and the first does not
-even halve the scale (hysteresis 2, runtime/fp16/loss_scaler.py). It doubles after 1,000 steps without an overflow."""
+"""The loss scale begins at 2^12. From DeepSpeed's 2^16 the first steps are likely to overflow: each
+is skipped, and the first does not even halve the scale (hysteresis 2, runtime/fp16/loss_scaler.py).
+It doubles after 1,000 steps without an overflow."""
 
 
 def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, Any]:
-    """DeepSpeed 0.19's config (deepspeed.ai/docs/config-json). The sizes are transformers' own rule (integrations/deepspeed.py): reduce
-    bucket h², here with a floor, prefetch 0.9 h², weights below 10 h stay whole on every process."""
+    """DeepSpeed 0.19's config (deepspeed.ai/docs/config-json). The sizes are transformers' own rule
+    (integrations/deepspeed.py): reduce bucket h², here with a floor, prefetch 0.9 h², weights below
+    10 h stay whole on every process."""
     steps = plan.steps
     sums = {"data_types": {"grad_accum_dtype": "fp32"}} if plan.fp32_gradient_sums else {}
     return {
@@ -24,9 +27,12 @@ def deepspeed_json(spec: RunSpec, plan: Plan, *, hidden_size: int) -> dict[str, 
         "gradient_accumulation_steps": steps.grad_accum,
         "gradient_clipping": spec.training.clip_norm,
         "bf16": {"enabled": plan.precision == "bf16"},
-        "fp16": {"enabled": True, "initial_scale_power": FP16_SCALE_POWER} if plan.precision == "fp16" else {"enabled": False},
+        "fp16": {"enabled": True, "initial_scale_power": FP16_SCALE_POWER}
+        if plan.precision == "fp16"
+        else {"enabled": False},
         "communication_data_type": plan.precision,
-        # torch's fused AdamW on the host too: DeepSpeed's CPU Adam takes 0.95 of its time and a compiler (benchmarks/cpu_adam.py).
+        # torch's fused AdamW on the host too: DeepSpeed's CPU Adam takes 0.95 of its time and a
+        # compiler (benchmarks/cpu_adam.py).
         "zero_force_ds_cpu_optimizer": False,
         **sums,
         "zero_optimization": _zero_section(plan.zero, hidden_size, full=plan.method == "full"),
@@ -59,7 +65,8 @@ def _zero_section(zero: ZeroPlan, hidden_size: int, *, full: bool) -> dict[str, 
 
 
 def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
-    """Keyword arguments of transformers' TrainingArguments, but for what only a worker knows: its folders and its device."""
+    """Keyword arguments of transformers' TrainingArguments, but for what only a worker knows: its
+    folders and its device."""
     training, steps = spec.training, plan.steps
     return {
         "per_device_train_batch_size": steps.micro_batch,
@@ -92,7 +99,9 @@ def _schedule_settings(spec: RunSpec, plan: Plan) -> dict[str, Any]:
     if training.lr_schedule == "warmup_stable_decay":
         left = plan.steps.total_steps - plan.steps.warmup_steps
         decay = min(left, math.ceil(training.lr_decay_share * plan.steps.total_steps))
-        return {"lr_scheduler_kwargs": {"num_decay_steps": decay, "min_lr_ratio": training.lr_min_share}}
+        return {
+            "lr_scheduler_kwargs": {"num_decay_steps": decay, "min_lr_ratio": training.lr_min_share}
+        }
     return {}
 
 
@@ -107,8 +116,9 @@ def lora_json(lora: LoraPlan) -> dict[str, Any]:
 
 
 def lifecycle_json(spec: RunSpec) -> dict[str, Any] | None:
-    """A bucket's lifecycle rule for the run (S3 API, PutBucketLifecycleConfiguration): uploads that a killed machine left open,
-    which cost money and are in no listing, are dropped after a day. None for a store that is no bucket."""
+    """A bucket's lifecycle rule for the run (S3 API, PutBucketLifecycleConfiguration): uploads that
+    a killed machine left open, which cost money and are in no listing, are dropped after a day.
+    None for a store that is no bucket."""
     if not spec.store.startswith("s3://"):
         return None
     _, _, prefix = spec.run_uri.removeprefix("s3://").partition("/")

@@ -1,4 +1,5 @@
-"""Spec + plan -> the PyTorchJob (kubeflow.org/v1): every field that hagane sets of one, in this module and, of its pods, in pod.py.
+"""Spec + plan -> the PyTorchJob (kubeflow.org/v1): every field that hagane sets of one, in this
+module and, of its pods, in pod.py.
 
 The launcher adds what only it knows: the image, and its lease. What comes of them: docs/cluster.md.
 """
@@ -16,11 +17,14 @@ Fields = dict[str, Any]
 def pytorchjob(spec: RunSpec, plan: Plan) -> Fields:
     """The manifest, with the spec's own patches in it, without image.
 
-    Restart policy ExitCode: components.train.node ends with 128 and more for what may be tried again (a lost node or peer, SIGTERM),
-    with less for what would fail again.
+    Restart policy ExitCode: components.train.node ends with 128 and more for what may be tried
+    again (a lost node or peer, SIGTERM), with less for what would fail again.
     """
     nodes = spec.hardware.num_nodes
-    replica = {"restartPolicy": "ExitCode", "template": pod_template(spec, plan, container=PYTORCHJOB_CONTAINER)}
+    replica = {
+        "restartPolicy": "ExitCode",
+        "template": pod_template(spec, plan, container=PYTORCHJOB_CONTAINER),
+    }
     manifest: Fields = {
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",
@@ -36,8 +40,8 @@ def pytorchjob(spec: RunSpec, plan: Plan) -> Fields:
 
 
 def _run_policy(cluster: ClusterSpec, nodes: int) -> Fields:
-    """backoffLimit is strict at 0 alone: the operator counts restarts of containers inside their pods, and ExitCode makes new pods
-    instead (v1.9.4). Above 0 it is the launcher who counts."""
+    """backoffLimit is strict at 0 alone: the operator counts restarts of containers inside their
+    pods, and ExitCode makes new pods instead (v1.9.4). Above 0 it is the launcher who counts."""
     policy: Fields = {
         "cleanPodPolicy": "Running",
         "backoffLimit": cluster.max_restarts,
@@ -48,6 +52,8 @@ def _run_policy(cluster: ClusterSpec, nodes: int) -> Fields:
     if cluster.queue is not None:
         policy["suspend"] = True
     if cluster.gang:
-        priority = {} if cluster.priority_class is None else {"priorityClass": cluster.priority_class}
+        priority = (
+            {} if cluster.priority_class is None else {"priorityClass": cluster.priority_class}
+        )
         policy["schedulingPolicy"] = {"minAvailable": nodes, **priority}
     return policy

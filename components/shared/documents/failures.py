@@ -58,7 +58,9 @@ class StepFailure(FrozenModel):
         return "\n".join(f"{self.step}: {problem}" for problem in self.message.splitlines())
 
 
-def failure_of(step: str, error: BaseException, log_tail: Iterable[str], *, at: datetime, kfp_run: str = "") -> StepFailure:
+def failure_of(
+    step: str, error: BaseException, log_tail: Iterable[str], *, at: datetime, kfp_run: str = ""
+) -> StepFailure:
     """The failure that an error is, without secrets. A crash has its traceback in the tail."""
     lines = list(log_tail)
     if isinstance(error, HaganeError):

@@ -1,4 +1,5 @@
-"""What a check of the world found, as one program tells it to another: one `check` event a finding."""
+"""What a check of the world found, as one program tells it to another: one `check` event a
+finding."""
 
 from typing import Literal
 

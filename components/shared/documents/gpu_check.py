@@ -1,6 +1,8 @@
-"""What `components.train.gpu_check` is to check: a run's plan, and the settings that its libraries read.
+"""What `components.train.gpu_check` is to check: a run's plan, and the settings that its libraries
+read.
 
-A pod of `hagane doctor --gpu` gets it as one argument, a folder of a plan on this machine becomes one.
+A pod of `hagane doctor --gpu` gets it as one argument, a folder of a plan on this machine becomes
+one.
 """
 
 import json
@@ -32,13 +34,20 @@ class CheckRequest(FrozenModel):
 
 
 def request_of(folder: Path) -> CheckRequest:
-    """The request for the plan in a folder. Reasons and other options are left out: about 4 KB stay.
+    """The request for the plan in a folder. Reasons and other options are left out: about 4 KB
+    stay.
 
     Raises:
         OSError: a file of the plan is missing.
     """
     plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
-    less: dict[str, Any] = {"reasons": {}, "cautions": (), "verdict": "", "after": None, "time": None}
+    less: dict[str, Any] = {
+        "reasons": {},
+        "cautions": (),
+        "verdict": "",
+        "after": None,
+        "time": None,
+    }
     if plan.memory is not None:
         less["memory"] = plan.memory.model_copy(update={"options": (), "gpu": (), "host": ()})
     return CheckRequest(
@@ -54,11 +63,15 @@ def for_one_node(request: CheckRequest) -> CheckRequest:
     steps = request.plan.steps.model_copy(update={"num_processes": processes})
     hardware = request.plan.hardware
     one = None if hardware is None else hardware.model_copy(update={"num_nodes": 1})
-    return request.model_copy(update={"plan": request.plan.model_copy(update={"steps": steps, "hardware": one})})
+    return request.model_copy(
+        update={"plan": request.plan.model_copy(update={"steps": steps, "hardware": one})}
+    )
 
 
 def on_cpus(request: CheckRequest) -> CheckRequest:
     """The same for CPUs, which train nothing in fp16."""
     plan = request.plan
     precision = "fp32" if plan.precision == "fp16" else plan.precision
-    return request.model_copy(update={"plan": plan.model_copy(update={"precision": precision, "memory": None})})
+    return request.model_copy(
+        update={"plan": plan.model_copy(update={"precision": precision, "memory": None})}
+    )

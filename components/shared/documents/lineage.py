@@ -48,15 +48,21 @@ class Lineage(FrozenModel):
     code: CodeVersion
     """That published it."""
     images: tuple[str, ...]
-    """Names, with digests where the pipeline pins them; none for a run that did not run in images."""
+    """Names, with digests where the pipeline pins them; none for a run that did not run in
+    images."""
     kfp_run: str | None
     """KFP's id of the run; None where KFP did not start it."""
 
 
-def lineage_of(run: Store, spec: RunSpec, export: Manifest, *, name: str, version: int, base: BaseModel) -> Lineage:
-    """Raises RunFailed where the checkpoint that was exported is no longer there, StoreError where a folder is not finished."""
+def lineage_of(
+    run: Store, spec: RunSpec, export: Manifest, *, name: str, version: int, base: BaseModel
+) -> Lineage:
+    """Raises RunFailed where the checkpoint that was exported is no longer there, StoreError where
+    a folder is not finished."""
     asked, code = asked_of(run), code_version()
-    dataset, plan, training, evaluation = (require_manifest(run, folder) for folder in (DATASET, PLAN, CHECKPOINTS, EVALUATION))
+    dataset, plan, training, evaluation = (
+        require_manifest(run, folder) for folder in (DATASET, PLAN, CHECKPOINTS, EVALUATION)
+    )
     return Lineage(
         name=name,
         version=version,
@@ -83,6 +89,14 @@ def _checkpoint(run: Store, export: Manifest) -> FromCheckpoint:
     step = export.facts.get("step")
     exported = [each for each in committed_checkpoints(run) if each.step == step]
     if not exported:
-        raise RunFailed(f"{run.uri}/{CHECKPOINTS}: the checkpoint of step {step}, which was exported, is not there; restore it")
+        raise RunFailed(
+            f"{run.uri}/{CHECKPOINTS}: the checkpoint of step {step}, which was exported, is not "
+            "there; restore it"
+        )
     found = exported[-1]
-    return FromCheckpoint(folder=found.folder, epoch=found.epoch, step=found.step, manifest_sha256=found.manifest.digest)
+    return FromCheckpoint(
+        folder=found.folder,
+        epoch=found.epoch,
+        step=found.step,
+        manifest_sha256=found.manifest.digest,
+    )

@@ -1,4 +1,5 @@
-"""The plan: what the machine decided from the spec, the dataset and the model's config. Later steps only obey it."""
+"""The plan: what the machine decided from the spec, the dataset and the model's config. Later steps
+only obey it."""
 
 import math
 import re
@@ -15,7 +16,8 @@ class ModelPlan(FrozenModel):
     source: str
     """Folder or hub id, as in the spec."""
     revision: str | None
-    """The hub commit that a branch or tag stood for when the dataset was made; None for a folder."""
+    """The hub commit that a branch or tag stood for when the dataset was made; None for a
+    folder."""
     model_type: str
     num_parameters: int
     largest_layer_parameters: int
@@ -35,12 +37,13 @@ class StepPlan(FrozenModel):
     total_steps: int
     warmup_steps: int
     save_steps: tuple[int, ...]
-    """The optimizer steps, counted from 1, after which a checkpoint is stored: the last of each epoch."""
+    """The optimizer steps, counted from 1, after which a checkpoint is stored: the last of each
+    epoch."""
     tokens_per_epoch: int
     """Tokens in all training rows, padding not counted."""
     tokens_total: int
-    """Tokens that all processes see in the whole training; rows that fill up a last batch count again. Exact where rows are equally
-    long, else by their mean length."""
+    """Tokens that all processes see in the whole training; rows that fill up a last batch count
+    again. Exact where rows are equally long, else by their mean length."""
 
 
 class LoraPlan(FrozenModel):
@@ -60,12 +63,14 @@ class LoraPlan(FrozenModel):
 
     @property
     def scale(self) -> float:
-        """Of the product of the two matrices: alpha / rank (arXiv 2106.09685), in rsLoRA alpha / sqrt(rank) (2312.03732)."""
+        """Of the product of the two matrices: alpha / rank (arXiv 2106.09685), in rsLoRA alpha /
+        sqrt(rank) (2312.03732)."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     @property
     def peft_config(self) -> dict[str, Any]:
-        """Keyword arguments of PEFT's LoraConfig: what training and export build the adapter from."""
+        """Keyword arguments of PEFT's LoraConfig: what training and export build the adapter
+        from."""
         optional: dict[str, Any] = {}
         if self.target_parameters:
             optional["target_parameters"] = list(self.target_parameters)
@@ -98,7 +103,11 @@ class ZeroPlan(FrozenModel):
     @property
     def name(self) -> str:
         """Such as `ZeRO-3, optimizer and parameters in host memory`."""
-        held = {(False, False): "", (True, False): ", optimizer in host memory", (True, True): ", optimizer and parameters in host memory"}
+        held = {
+            (False, False): "",
+            (True, False): ", optimizer in host memory",
+            (True, True): ", optimizer and parameters in host memory",
+        }
         stage = f"ZeRO-{self.stage}" if self.stage else "no ZeRO"
         return stage + held[(self.offload_optimizer, self.offload_parameters)]
 
@@ -115,8 +124,8 @@ class MemoryTerm(FrozenModel):
 
 
 class ZeroOption(FrozenModel):
-    """One way to divide and offload, for this model on this hardware: the chosen one with the plan's micro-batch,
-    others with one row per micro-batch."""
+    """One way to divide and offload, for this model on this hardware: the chosen one with the
+    plan's micro-batch, others with one row per micro-batch."""
 
     zero: ZeroPlan
     gpu_bytes: int
@@ -137,8 +146,9 @@ class Memory(FrozenModel):
     host: tuple[MemoryTerm, ...]
     """Of one node, all its processes together."""
     transient: tuple[MemoryTerm, ...] = ()
-    """What the host of a node with GPUs holds at times: while it loads the weights, saves a checkpoint, resumes from one. Never two at
-    once, so only the largest is one of `host`. Empty on a CPU."""
+    """What the host of a node with GPUs holds at times: while it loads the weights, saves a
+    checkpoint, resumes from one. Never two at once, so only the largest is one of `host`. Empty on
+    a CPU."""
 
     @property
     def gpu_bytes(self) -> int:
@@ -185,7 +195,8 @@ class CheckpointPlan(FrozenModel):
     bytes_each: int
     """Bytes of one checkpoint in the store, all processes together."""
     num_kept: int
-    """Epochs whose checkpoints are in the store at the end; at most so many when `keep.best` is set."""
+    """Epochs whose checkpoints are in the store at the end; at most so many when `keep.best` is
+    set."""
     bytes_total: int
     """Bytes of those."""
     node_bytes: int
@@ -204,7 +215,8 @@ class HardwarePlan(FrozenModel):
     gpu: str | None
     """Name of the GPU, `gpu` for one known only by its memory; None on CPUs."""
     tflops: float | None
-    """Dense matrix products of one GPU in the plan's precision, by its data sheet; None where that is not known."""
+    """Dense matrix products of one GPU in the plan's precision, by its data sheet; None where that
+    is not known."""
     link_gb_s: float | None
     """What one GPU sends to the others of its node, in GB/s; None where that is not known."""
     network_gb_s: float
@@ -216,7 +228,8 @@ EVALUATE_POD_HOURS = 24
 
 
 class AfterPlan(FrozenModel):
-    """What the steps after training take. They compute on CPUs, or on a GPU where their machine has one."""
+    """What the steps after training take. They compute on CPUs, or on a GPU where their machine has
+    one."""
 
     held_out_rows: int
     """Rows on which base and tuned model are measured, evenly spaced over all that are held out."""
@@ -237,22 +250,29 @@ class Plan(FrozenModel):
     precision: Precision
     """Number format of weights and activations."""
     fp32_gradient_sums: bool = False
-    """Whether gradients of 16 bits are summed over a step's micro-batches in fp32; else they are in `precision`."""
+    """Whether gradients of 16 bits are summed over a step's micro-batches in fp32; else they are in
+    `precision`."""
     router_loss: Literal["none", "left out"] = "none"
-    """The auxiliary loss of a mixture's router: the model has none in its loss, or its config.json asks for it and it is left out."""
+    """The auxiliary loss of a mixture's router: the model has none in its loss, or its config.json
+    asks for it and it is left out."""
     attention: str | None = None
-    """transformers' `attn_implementation`, or `conversations` (components/train/model/attention.py); None: what the model takes by itself."""
+    """transformers' `attn_implementation`, or `conversations`
+    (components/train/model/attention.py); None: what the model takes by itself."""
     loss_chunk_tokens: int | None = None
-    """Trained tokens whose logits are made at a time; None where the logits of all tokens of a micro-batch are made at once."""
+    """Trained tokens whose logits are made at a time; None where the logits of all tokens of a
+    micro-batch are made at once."""
     packed: bool = True
-    """Whether conversations share a row; else each row is one. Plans of hagane 0.1.0 are all packed."""
+    """Whether conversations share a row; else each row is one. Plans of hagane 0.1.0 are all
+    packed."""
     num_trainable: int
     """Parameters that receive gradients."""
     training_digest: str
-    """sha256 of all that the losses follow from: equal for plans that differ only in how the work is spread over machines."""
+    """sha256 of all that the losses follow from: equal for plans that differ only in how the work
+    is spread over machines."""
     model: ModelPlan
     threads_per_process: int | None = None
-    """Threads with which each training process computes on the CPU; None where only the node that trains can tell."""
+    """Threads with which each training process computes on the CPU; None where only the node that
+    trains can tell."""
     zero: ZeroPlan
     steps: StepPlan
     lora: LoraPlan | None

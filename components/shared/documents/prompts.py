@@ -1,6 +1,8 @@
-"""prompts.json of dataset/: a few conversations of the data, as text and as token ids, and the base files that made the ids.
+"""prompts.json of dataset/: a few conversations of the data, as text and as token ids, and the base
+files that made the ids.
 
-Training records the trained model's logits for them, and the export must give the same ids and logits.
+Training records the trained model's logits for them, and the export must give the same ids and
+logits.
 """
 
 import hashlib
@@ -17,12 +19,13 @@ PROMPTS: Final = "prompts.json"
 NUM_PROMPTS: Final = 4
 """Most prompts of a dataset."""
 PROBE: Final = "probe.safetensors"
-"""The trained model's logits for the prompts: in each epoch's checkpoint, and beside history.json those of the end of training."""
+"""The trained model's logits for the prompts: in each epoch's checkpoint, and beside history.json
+those of the end of training."""
 PROBE_TOKENS: Final = 256
 """Most tokens of a prompt that pass through the model."""
 PROBE_POSITIONS: Final = 8
-"""Last positions of a prompt whose logits are kept. Each depends on all tokens before it, so that a long prompt is tested as
-a whole; four prompts of a vocabulary of 150,000 tokens are 19 MB."""
+"""Last positions of a prompt whose logits are kept. Each depends on all tokens before it, so that a
+long prompt is tested as a whole; four prompts of a vocabulary of 150,000 tokens are 19 MB."""
 
 
 def probe_bytes(vocabulary: int) -> int:
@@ -60,7 +63,8 @@ class BaseFile(FrozenModel):
 class Prompts(FrozenModel):
     schema_version: Literal[1] = 1
     chat_template: str
-    """The Jinja text that wrote the training data; empty where the data is texts without turns and the model brings none."""
+    """The Jinja text that wrote the training data; empty where the data is texts without turns and
+    the model brings none."""
     template_args: dict[str, Any] = Field(default_factory=dict)
     """What else it was given: `data.template_args`."""
     end_token_ids: tuple[int, ...]
@@ -82,7 +86,9 @@ class Prompts(FrozenModel):
 def base_files(folder: Path) -> tuple[BaseFile, ...]:
     """The small files that decide token ids and shapes, as far as the base model has them."""
     present = (folder / name for name in CONFIG_AND_TOKENIZER)
-    return tuple(BaseFile(name=path.name, sha256=_sha256(path)) for path in present if path.is_file())
+    return tuple(
+        BaseFile(name=path.name, sha256=_sha256(path)) for path in present if path.is_file()
+    )
 
 
 def read_prompts(dataset: Path) -> Prompts:
@@ -91,17 +97,23 @@ def read_prompts(dataset: Path) -> Prompts:
 
 
 def rendered_otherwise(tokenizer: Any, prompts: Prompts) -> tuple[int, int]:
-    """(prompts that the tokenizer's chat template writes otherwise than training's text, prompts that it wrote).
+    """(prompts that the tokenizer's chat template writes otherwise than training's text, prompts
+    that it wrote).
 
     `tokenizer` is one of transformers.
     """
-    wrong = sum(_rendered(tokenizer, prompt, prompts.template_args) != prompt.text for prompt in prompts.rendered)
+    wrong = sum(
+        _rendered(tokenizer, prompt, prompts.template_args) != prompt.text
+        for prompt in prompts.rendered
+    )
     return wrong, len(prompts.rendered)
 
 
 def _rendered(tokenizer: Any, prompt: Prompt, template_args: dict[str, Any]) -> str:
     tools = None if prompt.tools is None else list(prompt.tools)
-    return tokenizer.apply_chat_template(list(prompt.messages), tools=tools, tokenize=False, **template_args)
+    return tokenizer.apply_chat_template(
+        list(prompt.messages), tools=tools, tokenize=False, **template_args
+    )
 
 
 def _sha256(path: Path) -> str:

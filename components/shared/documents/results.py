@@ -1,4 +1,5 @@
-"""The JSON files in which steps after training tell what they measured: history.json, verification.json, evaluation.json."""
+"""The JSON files in which steps after training tell what they measured: history.json,
+verification.json, evaluation.json."""
 
 import math
 from typing import Literal
@@ -15,9 +16,11 @@ class StepLosses(FrozenModel):
     """Mean over the step's rows, nats per trained token."""
     lr: float
     grad_norm: float | None
-    """Before clipping. None for a step that fp16 skipped, and in fp32 without ZeRO in a run of hagane 0.1."""
+    """Before clipping. None for a step that fp16 skipped, and in fp32 without ZeRO in a run of
+    hagane 0.1."""
     trained_tokens: int | None = None
-    """Tokens with a label in the step, over all processes; None where the model's own loss does not count them."""
+    """Tokens with a label in the step, over all processes; None where the model's own loss does not
+    count them."""
 
 
 class EpochLosses(FrozenModel):
@@ -25,13 +28,15 @@ class EpochLosses(FrozenModel):
     step: int
     """The epoch's last step."""
     loss: float
-    """Mean per trained token over the epoch's steps, each measured before its update. Runs of hagane 0.1: mean of the steps' losses."""
+    """Mean per trained token over the epoch's steps, each measured before its update. Runs of
+    hagane 0.1: mean of the steps' losses."""
     held_out_loss: float | None = None
     """None where nothing is held out."""
 
 
 class TrainingStart(FrozenModel):
-    """One start of the training that its end goes back to: the first, and each that resumed from a checkpoint."""
+    """One start of the training that its end goes back to: the first, and each that resumed from a
+    checkpoint."""
 
     step: int
     """Optimizer steps made before it."""
@@ -53,7 +58,8 @@ class History(FrozenModel):
     seconds_per_step: float | None = None
     """Median over the steps; None for fewer than two."""
     peak_node_bytes: int | None = None
-    """Most resident memory of a node: the peaks of its processes added up, since the job was last started."""
+    """Most resident memory of a node: the peaks of its processes added up, since the job was last
+    started."""
     peak_gpu_bytes: int | None = None
     """Most that torch held of one GPU; None on a CPU. CUDA's and NCCL's own are not in it."""
     skipped_steps: int = 0
@@ -61,7 +67,8 @@ class History(FrozenModel):
     epochs: tuple[EpochLosses, ...]
     steps: tuple[StepLosses, ...]
     step_seconds: tuple[float | None, ...] = ()
-    """Of each of `steps`, from the end of the one before; None for the first after a start. Empty in a run of hagane 0.1.0 or before."""
+    """Of each of `steps`, from the end of the one before; None for the first after a start. Empty
+    in a run of hagane 0.1.0 or before."""
     starts: tuple[TrainingStart, ...] = ()
     """Empty in a run of hagane 0.1.0 or before."""
 
@@ -85,7 +92,8 @@ class BaseModel(FrozenModel):
     folder: str | None = None
     """Name of a local folder, without its path."""
     sha256: str | None = None
-    """Of that folder: what `sha256sum config.json *.safetensors tokenizer.json | sha256sum` prints in it."""
+    """Of that folder: what `sha256sum config.json *.safetensors tokenizer.json | sha256sum` prints
+    in it."""
 
     @property
     def label(self) -> str:
@@ -112,7 +120,8 @@ class Difference(Measured):
 
 
 class Verification(Measured):
-    """verification.json beside an export: its logits, computed by plain libraries in a fresh process, against the trained model's."""
+    """verification.json beside an export: its logits, computed by plain libraries in a fresh
+    process, against the trained model's."""
 
     passed: bool
     problems: tuple[str, ...]
@@ -138,7 +147,8 @@ class Verification(Measured):
     base: Difference
     """The model before training, in `precision`: what an export without effect would show."""
     files: dict[str, str] = Field(default_factory=dict)
-    """sha256 of every file that was loaded, by its name in the export. Empty in a run of hagane 0.1.0 or before."""
+    """sha256 of every file that was loaded, by its name in the export. Empty in a run of hagane
+    0.1.0 or before."""
 
 
 class Score(FrozenModel):
@@ -147,7 +157,8 @@ class Score(FrozenModel):
     value: float
     low: float | None = None
     high: float | None = None
-    """95 % confidence interval, the conversations being the sample; None where it cannot be known, as with one conversation."""
+    """95 % confidence interval, the conversations being the sample; None where it cannot be known,
+    as with one conversation."""
 
 
 class Measure(FrozenModel):
@@ -167,7 +178,8 @@ class Comparison(FrozenModel):
     other: float
     tuned: float
     improvement: Score
-    """Positive where the tuned model is better. Its interval is of the differences within each conversation."""
+    """Positive where the tuned model is better. Its interval is of the differences within each
+    conversation."""
 
 
 class RuleResult(FrozenModel):
@@ -215,9 +227,11 @@ class Evaluation(FrozenModel):
     gate: GateResult | None = None
     """None in an evaluation of hagane 0.1.0 or before."""
     published: str | None = None
-    """The published version that was measured too, such as `support v3`; None where no rule is against it, or nothing is published."""
+    """The published version that was measured too, such as `support v3`; None where no rule is
+    against it, or nothing is published."""
     held_out_rows: int | None = None
-    """Of these, `measured_rows` were measured; None in a run of hagane 0.1.0 or before, which measured all."""
+    """Of these, `measured_rows` were measured; None in a run of hagane 0.1.0 or before, which
+    measured all."""
 
     @property
     def both(self) -> tuple[Measure, Measure] | None:
@@ -227,4 +241,8 @@ class Evaluation(FrozenModel):
     @property
     def part(self) -> str:
         """Such as ` (30 of 512 rows)`; empty when all were measured."""
-        return "" if self.measured_rows == self.held_out_rows else f" ({self.measured_rows:,} of {self.held_out_rows:,} rows)"
+        return (
+            ""
+            if self.measured_rows == self.held_out_rows
+            else f" ({self.measured_rows:,} of {self.held_out_rows:,} rows)"
+        )

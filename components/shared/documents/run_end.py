@@ -76,7 +76,8 @@ def end_of_resumed_run(store: Store, ended: RunEnd, step: str, *, failed: bool) 
 
 
 def was_resumed(store: Store, kfp_run: str) -> bool:
-    """Whether KFP's run goes on after its exit task: nobody will delete a job that this part leaves."""
+    """Whether KFP's run goes on after its exit task: nobody will delete a job that this part
+    leaves."""
     end = read_end(store, kfp_run)
     return end is not None and end.resumed_by != ""
 

@@ -6,7 +6,8 @@ import jinja2
 
 
 def page_environment(folder: Path) -> jinja2.Environment:
-    """Renders the templates in the folder. All that a page is given is escaped; a name that it is not given raises UndefinedError."""
+    """Renders the templates in the folder. All that a page is given is escaped; a name that it is
+    not given raises UndefinedError."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=True,

@@ -1,8 +1,11 @@
-"""How a training process can end -> its exit code, whether the job starts again, and what a person reads: one table.
+"""How a training process can end -> its exit code, whether the job starts again, and what a person
+reads: one table.
 
-Kinds: `retry` restarts the job from its newest checkpoint; `final` would fail again and ends it; `user` is for whoever wrote the spec
-or runs the cluster, and ends it too. A PyTorchJob (restart policy ExitCode) and the runtime `hagane` of a TrainJob go by the code
-alone: below 128 is final. From 129 to 192 a shell means a signal, so hagane's own code for a retry that is no signal lies above.
+Kinds: `retry` restarts the job from its newest checkpoint; `final` would fail again and ends it;
+`user` is for whoever wrote the spec or runs the cluster, and ends it too. A PyTorchJob (restart
+policy ExitCode) and the runtime `hagane` of a TrainJob go by the code
+alone: below 128 is final. From 129 to 192 a shell means a signal, so hagane's own code for a retry
+that is no signal lies above.
 
 docs/cluster.md shows the table.
 """
@@ -36,9 +39,11 @@ class Ending:
     meaning: str
     """For a person: what it means, and how to fix it."""
     errors: tuple[tuple[str, str], ...] = ()
-    """Name of an exception class, its subclasses included, and a regular expression that its message must contain."""
+    """Name of an exception class, its subclasses included, and a regular expression that its
+    message must contain."""
     log: str = ""
-    """Regular expression in a pod's last lines, where its own `failed` line did not come; empty: lines say nothing of it."""
+    """Regular expression in a pod's last lines, where its own `failed` line did not come; empty:
+    lines say nothing of it."""
     reason: str = ""
     """Kubernetes' reason for the container's end."""
 
@@ -75,7 +80,10 @@ ENDINGS = (
         "a process that never came",
         "retry",
         PeerLost.exit_code,
-        "the processes did not find each other in time: a pod that never came, or a NetworkPolicy between them",
+        (
+            "the processes did not find each other in time: a pod that never came, or a "
+            "NetworkPolicy between them"
+        ),
         log=r"seconds waiting for clients|client socket has timed out",  # torch 2.14, TCPStore
     ),
     Ending(
@@ -89,8 +97,8 @@ ENDINGS = (
         "no kernel image, invalid device ordinal, device-side assert",
         "final",
         RunFailed.exit_code,
-        "a GPU cannot run this program: torch has no kernels for its architecture, the pod has fewer GPUs than processes, or a "
-        "token is outside the vocabulary; the message says which",
+        "a GPU cannot run this program: torch has no kernels for its architecture, the pod has "
+        "fewer GPUs than processes, or a token is outside the vocabulary; the message says which",
         errors=(("AcceleratorError", NO_RETRY_HELPS),),
         log=rf"CUDA error.*({NO_RETRY_HELPS})",
     ),
@@ -98,7 +106,10 @@ ENDINGS = (
         "out of memory on a GPU",
         "final",
         RunFailed.exit_code,
-        "a GPU, or the page-locked memory of its host, is full: set training.micro_batch lower, or hardware.memory_margin higher",
+        (
+            "a GPU, or the page-locked memory of its host, is full: set training.micro_batch "
+            "lower, or hardware.memory_margin higher"
+        ),
         errors=(("OutOfMemoryError", ANY), ("AcceleratorError", r"out of memory")),
         log=r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory",
     ),
@@ -122,7 +133,10 @@ ENDINGS = (
         "final",
         RunFailed.exit_code,
         "the host has too little memory: raise hardware.memory_margin, or shorten data.row_tokens",
-        errors=(("MemoryError", ANY), ("RuntimeError", r"DefaultCPUAllocator: can't allocate memory")),
+        errors=(
+            ("MemoryError", ANY),
+            ("RuntimeError", r"DefaultCPUAllocator: can't allocate memory"),
+        ),
         log=r"DefaultCPUAllocator: can't allocate memory|MemoryError",
     ),
     Ending(
@@ -134,7 +148,10 @@ ENDINGS = (
         log=r"No space left on device",
     ),
     Ending(
-        "a loss that is not finite, a damaged checkpoint, a checkpoint that cannot be written, fewer GPUs than planned",
+        (
+            "a loss that is not finite, a damaged checkpoint, a checkpoint that cannot be "
+            "written, fewer GPUs than planned"
+        ),
         "final",
         RunFailed.exit_code,
         "the line of the error says what is wrong and how to fix it",
@@ -150,8 +167,15 @@ ENDINGS = (
 )
 """Asked in order; the first that fits counts."""
 KILLED = Ending("killed by another signal", "retry", 128, "128 + the signal's number")
-LOST_NODE = Ending("lost node, deleted or evicted pod", "retry", 128, "none: the pod is gone; the job's controller makes it anew")
-ANY_OTHER = Ending("any other error", "final", 1, "a fault of hagane or of a library: see the traceback")
+LOST_NODE = Ending(
+    "lost node, deleted or evicted pod",
+    "retry",
+    128,
+    "none: the pod is gone; the job's controller makes it anew",
+)
+ANY_OTHER = Ending(
+    "any other error", "final", 1, "a fault of hagane or of a library: see the traceback"
+)
 
 
 def ending_of(error: BaseException) -> Ending:
@@ -165,7 +189,8 @@ def ending_of(error: BaseException) -> Ending:
 
 
 def ending_in(lines: Iterable[str], reason: str = "") -> Ending | None:
-    """What a pod's last lines, or Kubernetes' reason for its end, say of it; None where they say nothing."""
+    """What a pod's last lines, or Kubernetes' reason for its end, say of it; None where they say
+    nothing."""
     text = "\n".join(lines)
     for ending in ENDINGS:
         if reason and ending.reason == reason:
@@ -187,10 +212,15 @@ def signal_of(exit_code: int) -> int | None:
 
 def table() -> str:
     """All endings in Markdown, for docs/cluster.md."""
-    rows = ["| what happened | exceptions | exit code | kind | what it means |", "|---|---|---|---|---|"]
+    rows = [
+        "| what happened | exceptions | exit code | kind | what it means |",
+        "|---|---|---|---|---|",
+    ]
     for ending in (*ENDINGS, KILLED, LOST_NODE, ANY_OTHER):
         code = {KILLED: "128 + its number", LOST_NODE: "none"}.get(ending, str(ending.code))
         names = ", ".join(dict.fromkeys(f"`{name}`" for name, _ in ending.errors))
         reason = f"Kubernetes: {ending.reason}" if ending.reason else ""
-        rows.append(f"| {ending.name} | {names or reason} | {code} | {ending.kind} | {ending.meaning} |")
+        rows.append(
+            f"| {ending.name} | {names or reason} | {code} | {ending.kind} | {ending.meaning} |"
+        )
     return "\n".join(rows)

@@ -1,4 +1,5 @@
-"""What the account of a pipeline's pods must be allowed: by hagane's launcher, and by KFP's own parts.
+"""What the account of a pipeline's pods must be allowed: by hagane's launcher, and by KFP's own
+parts.
 
 KFP runs every pod of a run under one account: its driver, its launcher and Argo's executor beside
 hagane's steps. So both lists are needed, by each account that pipelines run under. The doctor, the
@@ -43,7 +44,8 @@ KFP_POD_PERMISSIONS = (
 
 
 OF_QUEUES = (Permission("list", "kueue.x-k8s.io", "workloads"),)
-"""By which the launcher knows why a job waits in its queue. Without it the job is followed all the same."""
+"""By which the launcher knows why a job waits in its queue. Without it the job is followed all the
+same."""
 
 
 def launcher_permissions(backend: str) -> tuple[Permission, ...]:
@@ -53,7 +55,11 @@ def launcher_permissions(backend: str) -> tuple[Permission, ...]:
     group, plural = JOBS[backend]
     return (
         *(Permission(verb, group, plural) for verb in JOB_VERBS),
-        *(Permission(verb, "", which) for which in ("pods", "events") for verb in ("list", "watch")),
+        *(
+            Permission(verb, "", which)
+            for which in ("pods", "events")
+            for verb in ("list", "watch")
+        ),
         Permission("get", "", "pods/log"),
     )
 
@@ -68,12 +74,16 @@ def granted_by(permission: Permission) -> str:
 def refusals(missing: Iterable[Permission], namespace: str) -> list[str]:
     """A line for each permission that a run would come to need."""
     return [
-        f"cluster: may not {each} in namespace {namespace}: not allowed (403); {granted_by(each)} grants it. Fix: {BIND}"
+        (
+            f"cluster: may not {each} in namespace {namespace}: not allowed (403); "
+            f"{granted_by(each)} grants it. Fix: {BIND}"
+        )
         for each in missing
     ]
 
 
 BIND = (
-    "kubectl apply -k k8s/overlays/kfp-single-user or kfp-profile, which bind these Roles to hagane-launcher and to KFP's own account; "
-    "elsewhere run as hagane-launcher, or bind them to the account"
+    "kubectl apply -k k8s/overlays/kfp-single-user or kfp-profile, which bind these Roles to "
+    "hagane-launcher and to KFP's own account; elsewhere run as hagane-launcher, or bind them to "
+    "the account"
 )

@@ -1,4 +1,5 @@
-"""models.yaml -> what is known by name of open models for Japanese: architecture, targets, tokenizer, template, licence, serving."""
+"""models.yaml -> what is known by name of open models for Japanese: architecture, targets,
+tokenizer, template, licence, serving."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -29,7 +30,8 @@ class ModelFamily(FrozenModel):
     model_type: str
     """As in config.json."""
     remote: bool = False
-    """The architecture is code on the hub, which hagane does not run: it is listed, and cannot be trained here."""
+    """The architecture is code on the hub, which hagane does not run: it is listed, and cannot be
+    trained here."""
     targets: tuple[str, ...] = Field(strict=False)
     """What `lora.targets: auto` gives: linear layers."""
     parameters: tuple[str, ...] = Field(default=(), strict=False)
@@ -48,19 +50,32 @@ def model_families() -> tuple[ModelFamily, ...]:
 
 def known_model(source: str) -> tuple[ModelFamily, KnownModel] | None:
     """What is known of a hub id, or None."""
-    found = ((family, model) for family in model_families() for model in family.models if model.name.lower() == source.lower())
+    found = (
+        (family, model)
+        for family in model_families()
+        for model in family.models
+        if model.name.lower() == source.lower()
+    )
     return next(found, None)
 
 
 def matching_families(words: Iterable[str]) -> tuple[ModelFamily, ...]:
-    """The families with just those models whose hub id or type has every word. Raises SpecError when there are none."""
+    """The families with just those models whose hub id or type has every word. Raises SpecError
+    when there are none."""
     wanted = [word.lower() for word in words]
     found: list[ModelFamily] = []
     for family in model_families():
-        models = tuple(model for model in family.models if all(word in f"{family.model_type} {model.name}".lower() for word in wanted))
+        models = tuple(
+            model
+            for model in family.models
+            if all(word in f"{family.model_type} {model.name}".lower() for word in wanted)
+        )
         if models:
             found.append(family.model_copy(update={"models": models}))
     if not found:
         types = ", ".join(family.model_type for family in model_families())
-        raise SpecError(f"models: none has {' '.join(wanted)!r} in its name; without words all are listed, of the types {types}")
+        raise SpecError(
+            f"models: none has {' '.join(wanted)!r} in its name; without words all are listed, of "
+            f"the types {types}"
+        )
     return tuple(found)

@@ -1,4 +1,5 @@
-"""`model.source` -> a local folder in Hugging Face layout, and the exact hub commit when it came from there."""
+"""`model.source` -> a local folder in Hugging Face layout, and the exact hub commit when it came
+from there."""
 
 import json
 import re
@@ -28,7 +29,8 @@ BUSY = (429, 500, 502, 503, 504)
 MOST_JSON_BYTES = 32 * 1024 * 1024
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
-# huggingface_hub/utils/_validators.py, REPO_ID_REGEX: `name` or `org/name` of letters, digits, `-`, `_`, `.`
+# huggingface_hub/utils/_validators.py, REPO_ID_REGEX: `name` or `org/name` of letters, digits, `-`,
+# `_`, `.`
 _HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
 
 
@@ -50,18 +52,27 @@ def resolve_model(spec: ModelSpec, *, patterns: tuple[str, ...]) -> ResolvedMode
     An existing folder wins over a hub id of the same spelling.
 
     Raises:
-        ModelError: the source is a file, looks like a path and is not there, or the hub did not give it; or a
-            folder was given together with a revision.
+        ModelError: the source is a file, looks like a path and is not there, or the hub did not
+            give it; or a folder was given together with a revision.
     """
     folder = user_path(spec.source)
     if folder.is_dir():
         if spec.revision is not None:
-            raise ModelError(f"model.revision: got {spec.revision!r}, but {spec.source!r} is a folder; remove it or name a hub id")
+            raise ModelError(
+                f"model.revision: got {spec.revision!r}, but {spec.source!r} is a folder; remove "
+                "it or name a hub id"
+            )
         return ResolvedModel(folder=folder, revision=None)
     if folder.exists():
-        raise ModelError(f"model.source: {spec.source!r} is a file; name the folder that holds config.json and the weights")
+        raise ModelError(
+            f"model.source: {spec.source!r} is a file; name the folder that holds config.json and "
+            "the weights"
+        )
     if not is_hub_id(spec.source):
-        raise ModelError(f"model.source: no folder {spec.source!r}{_neighbours(folder)}; make it, or name a hub id such as org/name")
+        raise ModelError(
+            f"model.source: no folder {spec.source!r}{_neighbours(folder)}; make it, or name a hub "
+            "id such as org/name"
+        )
     snapshot = patiently(lambda: _download(spec, patterns), what="hub", may_pass=may_come_back)
     return ResolvedModel(folder=snapshot, revision=snapshot.name)
 
@@ -89,8 +100,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def planned_config(model: ResolvedModel) -> dict[str, Any]:
     """The model's config.json, before its weights are fetched.
 
-    The weights of a folder that the user named are judged too. Those of a hub model are not: an interrupted download
-    leaves an index without its files, and the next one brings them.
+    The weights of a folder that the user named are judged too. Those of a hub model are not: an
+    interrupted download leaves an index without its files, and the next one brings them.
 
     Raises:
         ModelError: as `read_config`, or weights of the user's folder cannot be loaded.
@@ -121,11 +132,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
         with path.open("rb") as stream:
             text = stream.read(MOST_JSON_BYTES + 1)
         if len(text) > MOST_JSON_BYTES:
-            raise ModelError(f"{path}: has more than {MOST_JSON_BYTES:,} bytes, which no model's settings have")
+            raise ModelError(
+                f"{path}: has more than {MOST_JSON_BYTES:,} bytes, which no model's settings have"
+            )
         content = json.loads(text.decode("utf-8"))
     except FileNotFoundError:
         found = ", ".join(sorted(item.name for item in path.parent.iterdir())[:8]) or "nothing"
-        raise ModelError(f"{path}: no such file; model.source must hold a Hugging Face model, found there: {found}") from None
+        raise ModelError(
+            f"{path}: no such file; model.source must hold a Hugging Face model, found there: "
+            f"{found}"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read as JSON: {_why_no_json(error)}") from None
     if not isinstance(content, dict):
@@ -142,7 +158,8 @@ def _why_no_json(error: Exception) -> str:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether at least one safetensors file lies in the folder; whether they are whole, only loading tells."""
+    """Whether at least one safetensors file lies in the folder; whether they are whole, only
+    loading tells."""
     return any(folder.glob("*.safetensors"))
 
 
@@ -160,31 +177,56 @@ def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:
     no_folder = "is no folder here"
     kind = ModelError
     try:
-        return Path(huggingface_hub.snapshot_download(spec.source, revision=spec.revision, allow_patterns=list(patterns)))
+        return Path(
+            huggingface_hub.snapshot_download(
+                spec.source, revision=spec.revision, allow_patterns=list(patterns)
+            )
+        )
     except errors.GatedRepoError:
-        complaint = f"{at} is gated on the hub; accept its terms there with your account and set HF_TOKEN to a token of it"
+        complaint = (
+            f"{at} is gated on the hub; accept its terms there with your account and set HF_TOKEN "
+            "to a token of it"
+        )
     except errors.RevisionNotFoundError:
-        complaint = f"{at}: the hub has the model, not the revision; set model.revision to a commit, tag or branch of it"
+        complaint = (
+            f"{at}: the hub has the model, not the revision; set model.revision to a commit, tag "
+            "or branch of it"
+        )
     except errors.RepositoryNotFoundError:
-        complaint = f"{at} {no_folder}, and no model of the hub that this HF_TOKEN (or none) may see; check the spelling"
+        complaint = (
+            f"{at} {no_folder}, and no model of the hub that this HF_TOKEN (or none) may see; "
+            "check the spelling"
+        )
     except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError) as error:
-        complaint = f"{at} {no_folder}, and the hub did not give it ({cause_of(error)}); check network, HF_ENDPOINT and HF_HUB_OFFLINE"
+        complaint = (
+            f"{at} {no_folder}, and the hub did not give it ({cause_of(error)}); check network, "
+            "HF_ENDPOINT and HF_HUB_OFFLINE"
+        )
         status = status_of(error.__cause__)
         if not_given_for_now(error.__cause__):
             kind = HubUnreachable
         elif status is not None:
-            complaint = f"{at} {no_folder}, and the hub refused it with HTTP status {status}; check HF_ENDPOINT and HF_TOKEN"
+            complaint = (
+                f"{at} {no_folder}, and the hub refused it with HTTP status {status}; check "
+                "HF_ENDPOINT and HF_TOKEN"
+            )
     except errors.HFValidationError:
-        complaint = f"{at} {no_folder} and no possible hub id; name a folder or a hub id such as org/name"
+        complaint = (
+            f"{at} {no_folder} and no possible hub id; name a folder or a hub id such as org/name"
+        )
     except (errors.HfHubHTTPError, HTTPError, OSError) as error:
-        complaint = f"{at}: the download from the hub broke off ({cause_of(error)}); run the same command again"
+        complaint = (
+            f"{at}: the download from the hub broke off ({cause_of(error)}); run the same command "
+            "again"
+        )
         if broke_off_for_now(error):
             kind = HubUnreachable
     raise kind(f"model.source: {complaint}") from None
 
 
 def not_given_for_now(cause: BaseException | None) -> bool:
-    """Why the hub's client has no file: the hub is busy or did not answer, and may be asked again."""
+    """Why the hub's client has no file: the hub is busy or did not answer, and may be asked
+    again."""
     from huggingface_hub import errors
 
     status = status_of(cause)
@@ -192,11 +234,14 @@ def not_given_for_now(cause: BaseException | None) -> bool:
 
 
 def broke_off_for_now(error: BaseException) -> bool:
-    """The hub was busy or the network failed, not this machine's disk, and the download may go on later."""
+    """The hub was busy or the network failed, not this machine's disk, and the download may go on
+    later."""
     from httpx2 import HTTPError
 
     status = status_of(error)
-    return status in BUSY or (status is None and isinstance(error, (HTTPError, ConnectionError, TimeoutError)))
+    return status in BUSY or (
+        status is None and isinstance(error, (HTTPError, ConnectionError, TimeoutError))
+    )
 
 
 def may_come_back(error: BaseException) -> bool:

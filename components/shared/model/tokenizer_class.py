@@ -14,8 +14,9 @@ T = TypeVar("T")
 
 
 def by_class_or_file(folder: Path, by_class: Callable[..., T], by_file: Callable[..., T]) -> T:
-    """The tokenizer by its class (`AutoTokenizer.from_pretrained`); where only code that came with the model has
-    that class, by tokenizer.json alone (`PreTrainedTokenizerFast.from_pretrained`), as the dataset was made.
+    """The tokenizer by its class (`AutoTokenizer.from_pretrained`); where only code that came with
+    the model has that class, by tokenizer.json alone (`PreTrainedTokenizerFast.from_pretrained`),
+    as the dataset was made.
 
     Raises:
         ModelError: neither loads.
@@ -25,8 +26,9 @@ def by_class_or_file(folder: Path, by_class: Callable[..., T], by_file: Callable
     except Exception as error:  # each class fails in its own way: ImportError, TypeError, KeyError
         reason = cut(" ".join(str(error).split()) or type(error).__name__, 200)
         raise ModelError(
-            f"{folder / 'tokenizer_config.json'}: tokenizer_class: AutoTokenizer cannot load it: {reason}. "
-            "Fix: in a copy of the model set tokenizer_class: PreTrainedTokenizerFast there, and train and serve that copy"
+            f"{folder / 'tokenizer_config.json'}: tokenizer_class: AutoTokenizer cannot load it: "
+            f"{reason}. Fix: in a copy of the model set tokenizer_class: PreTrainedTokenizerFast "
+            "there, and train and serve that copy"
         ) from error
 
 

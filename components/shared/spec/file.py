@@ -25,10 +25,13 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
     """Reads a spec file and applies `a.b=c` overrides, the last one winning.
 
     Raises:
-        SpecError: the file is missing or no YAML mapping, an override has no `=`, or fields are wrong; one line each.
+        SpecError: the file is missing or no YAML mapping, an override has no `=`, or fields are
+            wrong; one line each.
     """
     tree, lines, problems = read_fields(path, example="specs/demo.yaml")
-    problems += _override(tree, {f"--set {_shown_override(override)}": override for override in overrides}, lines)
+    problems += _override(
+        tree, {f"--set {_shown_override(override)}": override for override in overrides}, lines
+    )
     try:
         spec = parse_spec(tree)
     except ValidationError as error:
@@ -39,8 +42,11 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
     return spec
 
 
-def read_fields(path: Path, *, example: str) -> tuple[dict[str, Any], dict[Location, str], list[str]]:
-    """The mapping in a YAML file, the line of each of its fields, and a sentence for each field that is given twice.
+def read_fields(
+    path: Path, *, example: str
+) -> tuple[dict[str, Any], dict[Location, str], list[str]]:
+    """The mapping in a YAML file, the line of each of its fields, and a sentence for each field
+    that is given twice.
 
     Raises:
         SpecError: the file is missing or no YAML mapping.
@@ -51,7 +57,10 @@ def read_fields(path: Path, *, example: str) -> tuple[dict[str, Any], dict[Locat
         raise SpecError(f"{path}: no such file{_neighbours(path)}") from None
     if not isinstance(read.tree, dict):
         raise SpecError(f"{path}: {_kind(read.tree)}, must be a mapping of fields; see {example}")
-    doubles = [f"{path}:{again}: {_dotted(where)}: given twice, first in line {first}" for where, first, again in _doubles(read.node)]
+    doubles = [
+        f"{path}:{again}: {_dotted(where)}: given twice, first in line {first}"
+        for where, first, again in _doubles(read.node)
+    ]
     return read.tree, _lines_of(cast(yaml.Node, read.node)), doubles
 
 
@@ -59,7 +68,8 @@ def stored_spec(content: bytes, source: str) -> RunSpec:
     """The spec in a run's spec.yaml, which hagane wrote.
 
     Raises:
-        SpecError: it is damaged, or another version of hagane wrote it; with what this version does not take.
+        SpecError: it is damaged, or another version of hagane wrote it; with what this version does
+            not take.
     """
     try:
         tree = parse_yaml(content.decode("utf-8")).tree
@@ -76,11 +86,14 @@ def stored_spec(content: bytes, source: str) -> RunSpec:
         raise SpecError(f"{source}: {_NOT_OURS}", *problems) from None
 
 
-_NOT_OURS = "is no spec of this version of hagane; use the version that began the run, or set another name"
+_NOT_OURS = (
+    "is no spec of this version of hagane; use the version that began the run, or set another name"
+)
 
 
 class SpecProblems(SpecError):
-    """What is wrong in a spec file; `mended` is the spec without the wrong fields, so that the rest can be checked too.
+    """What is wrong in a spec file; `mended` is the spec without the wrong fields, so that the rest
+    can be checked too.
 
     It is None where a field that has no default is wrong or missing.
     """
@@ -94,22 +107,27 @@ def parse_spec(tree: Mapping[str, Any]) -> RunSpec:
     """Builds a spec from plain data, such as a KFP parameter, where whole numbers arrive as floats.
 
     Raises:
-        pydantic.ValidationError: any field is wrong. SpecError: it is nested too deep, or a text holds a NUL.
+        pydantic.ValidationError: any field is wrong. SpecError: it is nested too deep, or a text
+        holds a NUL.
     """
     _refuse_unbounded(tree)
     return RunSpec.model_validate_json(json.dumps(_whole_numbers(tree), default=str))
 
 
-def spec_from_parameter(tree: Mapping[str, Any], overrides: Mapping[str, str] | None = None) -> RunSpec:
-    """`parse_spec` for a value that came without a file, with overrides as `load_spec` has them, each under the name that people
-    know it by. Raises SpecError, one line a problem."""
+def spec_from_parameter(
+    tree: Mapping[str, Any], overrides: Mapping[str, str] | None = None
+) -> RunSpec:
+    """`parse_spec` for a value that came without a file, with overrides as `load_spec` has them,
+    each under the name that people know it by. Raises SpecError, one line a problem."""
     changed = copy.deepcopy(dict(tree))
     lines: dict[Location, str] = {}
     problems = _override(changed, overrides or {}, lines)
     try:
         spec = parse_spec(changed)
     except ValidationError as error:
-        raise SpecError(*problems, *(_sentence(detail, lines, "spec") for detail in error.errors())) from None
+        raise SpecError(
+            *problems, *(_sentence(detail, lines, "spec") for detail in error.errors())
+        ) from None
     if problems:
         raise SpecError(*problems)
     return spec
@@ -145,11 +163,14 @@ def _kind(tree: object) -> str:
 
 
 def _refuse_unbounded(tree: object, where: Location = ()) -> None:
-    """What came without a file has no limit of YAML's. Raises SpecError before a library recurses too deep, or a path holds a NUL."""
+    """What came without a file has no limit of YAML's. Raises SpecError before a library recurses
+    too deep, or a path holds a NUL."""
     if len(where) > 2 * MOST_DEPTH:
         raise SpecError(f"spec: is nested deeper than {2 * MOST_DEPTH} levels; write it flatter")
     if isinstance(tree, str) and "\0" in tree:
-        raise SpecError(f"{_dotted(where)}: got {shown(tree)}, which holds a NUL character; take it out")
+        raise SpecError(
+            f"{_dotted(where)}: got {shown(tree)}, which holds a NUL character; take it out"
+        )
     if isinstance(tree, dict):
         for key, item in tree.items():
             _refuse_unbounded(item, (*where, key))
@@ -169,9 +190,11 @@ def _whole_numbers(value: Any) -> Any:
     return value
 
 
-def _override(tree: dict[str, Any], overrides: Mapping[str, str], lines: dict[Location, str]) -> list[str]:
-    """The tree has what each override (name that people know it by -> `a.b=value`) sets, and `lines` that name for its place.
-    Returns one line for each that could not be applied."""
+def _override(
+    tree: dict[str, Any], overrides: Mapping[str, str], lines: dict[Location, str]
+) -> list[str]:
+    """The tree has what each override (name that people know it by -> `a.b=value`) sets, and
+    `lines` that name for its place. Returns one line for each that could not be applied."""
     problems: list[str] = []
     for name, override in overrides.items():
         try:
@@ -203,7 +226,9 @@ def _apply_override(tree: dict[str, Any], override: str, name: str) -> Location:
     try:
         branch[keys[-1]] = parse_yaml(text).tree
     except YamlProblem as error:
-        raise SpecError(f"{name}: the value cannot be read: {error.problems[0]}; quote it") from None
+        raise SpecError(
+            f"{name}: the value cannot be read: {error.problems[0]}; quote it"
+        ) from None
     return tuple(keys)
 
 
@@ -239,14 +264,19 @@ def _dotted(where: Location) -> str:
 
 
 def _field_location(where: Location) -> Location:
-    """pydantic names the branch of a union it tried (`lora.targets.tuple[…]`); users know only fields."""
+    """pydantic names the branch of a union it tried (`lora.targets.tuple[…]`); users know only
+    fields."""
     kept: list[str | int] = []
     model: type[BaseModel] | None = RunSpec
     for part in where:
         if model is not None and isinstance(part, str) and part in model.model_fields:
             kept.append(part)
             annotation = model.model_fields[part].annotation
-            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+            model = (
+                annotation
+                if isinstance(annotation, type) and issubclass(annotation, BaseModel)
+                else None
+            )
         elif model is not None:
             kept.append(part)
             break
@@ -255,17 +285,24 @@ def _field_location(where: Location) -> Location:
 
 def _sentence(detail: ErrorDetails, lines: Mapping[Location, str], source: str) -> str:
     where = _field_location(detail["loc"])
-    return f"{place_of(where, lines, source)}{_dotted(where) or 'spec'}: {complaint(detail, where, _known_keys)}"
+    return (
+        f"{place_of(where, lines, source)}{_dotted(where) or 'spec'}: "
+        f"{complaint(detail, where, _known_keys)}"
+    )
 
 
 def place_of(where: Location, lines: Mapping[Location, str], source: str) -> str:
-    """`file:line: ` of the field, or of the nearest one around it; the override's name where one set it."""
+    """`file:line: ` of the field, or of the nearest one around it; the override's name where one
+    set it."""
     line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), "")
     return f"{source}:{line}: " if line.isdigit() else f"{line}: " if line else f"{source}: "
 
 
-def complaint(detail: ErrorDetails, where: Location, known_keys: Callable[[Location], list[str]]) -> str:
-    """What was found and what is allowed, of one of pydantic's errors. `known_keys` gives the fields at a place."""
+def complaint(
+    detail: ErrorDetails, where: Location, known_keys: Callable[[Location], list[str]]
+) -> str:
+    """What was found and what is allowed, of one of pydantic's errors. `known_keys` gives the
+    fields at a place."""
     limits = detail.get("ctx", {})
     name = str(where[-1]) if where else ""
     found = shown(detail["input"], name=name)
@@ -274,8 +311,13 @@ def complaint(detail: ErrorDetails, where: Location, known_keys: Callable[[Locat
     match detail["type"]:
         case "extra_forbidden":
             allowed = known_keys(where[:-1])
-            near = difflib.get_close_matches(name, allowed, n=1) if len(name) <= MOST_LETTERS else []
-            return f"unknown key; {f'did you mean {near[0]!r}? ' if near else ''}allowed: {', '.join(allowed)}"
+            near = (
+                difflib.get_close_matches(name, allowed, n=1) if len(name) <= MOST_LETTERS else []
+            )
+            return (
+                f"unknown key; {f'did you mean {near[0]!r}? ' if near else ''}allowed: "
+                f"{', '.join(allowed)}"
+            )
         case "missing":
             return "missing; this field has no default"
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than" as kind:
@@ -297,7 +339,12 @@ def complaint(detail: ErrorDetails, where: Location, known_keys: Callable[[Locat
 
 
 def _bound(kind: str) -> str:
-    return {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "le", "less_than": "lt"}[kind]
+    return {
+        "greater_than_equal": "ge",
+        "greater_than": "gt",
+        "less_than_equal": "le",
+        "less_than": "lt",
+    }[kind]
 
 
 _WANTED = {
@@ -311,9 +358,17 @@ _WANTED = {
     "string_too_short": "must not be empty",
 }
 _PATTERNS = {
-    NAME_PATTERN: "1 to 50 small letters, digits and hyphens, the first a letter, the last no hyphen",
-    OBJECT_PATTERN: "the name of an object of Kubernetes: small letters, digits, hyphens and dots, no hyphen or dot at an end",
-    USER_PATTERN: "1 to 63 letters, digits, dots, hyphens and underscores, the first and the last a letter or a digit",
+    NAME_PATTERN: (
+        "1 to 50 small letters, digits and hyphens, the first a letter, the last no hyphen"
+    ),
+    OBJECT_PATTERN: (
+        "the name of an object of Kubernetes: small letters, digits, hyphens and dots, no hyphen "
+        "or dot at an end"
+    ),
+    USER_PATTERN: (
+        "1 to 63 letters, digits, dots, hyphens and underscores, the first and the last a letter "
+        "or a digit"
+    ),
 }
 """Pattern of a field -> the same in words."""
 

@@ -10,14 +10,18 @@ from components.shared.printable import shown
 
 MeasuredOnAnswers = Literal["exact_match", "rouge_l", "json", "pattern"]
 """Shares from 0 to 1 of the answers that a model generates."""
-Metric = Literal["loss", "perplexity", "token_accuracy", "exact_match", "rouge_l", "json", "pattern"]
+Metric = Literal[
+    "loss", "perplexity", "token_accuracy", "exact_match", "rouge_l", "json", "pattern"
+]
 ON_ANSWERS: tuple[MeasuredOnAnswers, ...] = ("exact_match", "rouge_l", "json", "pattern")
 LOWER_IS_BETTER = ("loss", "perplexity")
 _EXAMPLE = "{metric: loss, against: base, improve_by: 0.1}"
 
 
 def _noise_or_number(value: object) -> object:
-    if value == "noise" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e9):
+    if value == "noise" or (
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e9
+    ):
         return value
     raise ValueError(f"got {shown(value)}, must be noise or a number that is not negative")
 
@@ -27,10 +31,11 @@ class GateRule(FrozenModel):
 
     metric: Metric
     against: Literal["base", "published"] = "base"
-    """The model before training, or the version that is published now; where nothing is published yet, the rule is met."""
+    """The model before training, or the version that is published now; where nothing is published
+    yet, the rule is met."""
     improve_by: Annotated[Literal["noise"] | float, BeforeValidator(_noise_or_number)] = "noise"
-    """Least improvement: lower for loss and perplexity, higher for all else. `noise`: the 95 % confidence interval of the
-    improvement, over conversations, lies above 0."""
+    """Least improvement: lower for loss and perplexity, higher for all else. `noise`: the 95 %
+    confidence interval of the improvement, over conversations, lies above 0."""
     at_least: Number | None = Field(default=None, ge=-1e9, le=1e9)
     at_most: Number | None = Field(default=None, ge=-1e9, le=1e9)
 
@@ -42,7 +47,10 @@ class GateRule(FrozenModel):
     def _one_kind(self) -> Self:
         given = self.model_fields_set & {"against", "improve_by"}
         if self.is_bound and (self.against != "base" or self.improve_by != "noise"):
-            raise ValueError(f"at_least and at_most are about the tuned model alone; leave out {', '.join(sorted(given))}")
+            raise ValueError(
+                "at_least and at_most are about the tuned model alone; leave out "
+                f"{', '.join(sorted(given))}"
+            )
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             raise ValueError(f"at_least {self.at_least:g} is above at_most {self.at_most:g}")
         return self
@@ -79,5 +87,7 @@ def checked_pattern(value: object) -> object:
         try:
             re.compile(value)
         except re.error as error:
-            raise ValueError(f"got {shown(value)}, which is no regular expression: {error}") from None
+            raise ValueError(
+                f"got {shown(value)}, which is no regular expression: {error}"
+            ) from None
     return value

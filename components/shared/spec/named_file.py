@@ -1,4 +1,5 @@
-"""A file that a spec names: a path of this machine, or an object of a store such as s3://bucket/data/train.jsonl."""
+"""A file that a spec names: a path of this machine, or an object of a store such as
+s3://bucket/data/train.jsonl."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from components.shared.store.storage import open_store
 
 @contextmanager
 def local_file(name: str) -> Iterator[Path]:
-    """A path by which the file can be read inside the block: its own with `~` replaced, or that of a copy of the object, which then goes.
+    """A path by which the file can be read inside the block: its own with `~` replaced, or that of
+    a copy of the object, which then goes.
 
     Raises:
-        StoreError: the object is not there or may not be read. A path of this machine is not looked at.
+        StoreError: the object is not there or may not be read. A path of this machine is not looked
+            at.
     """
     if "://" not in name:
         yield user_path(name)

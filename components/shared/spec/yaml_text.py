@@ -1,7 +1,9 @@
-"""YAML text -> plain data and its nodes, within limits: a small file cannot stand for a large or an endless one.
+"""YAML text -> plain data and its nodes, within limits: a small file cannot stand for a large or an
+endless one.
 
-What PyYAML's SafeLoader gives, but for: no tags, keys are text as written, dates are text, no value is shared by two places.
-Limits are far above any spec: the longest of this repository has 2 kB, depth 5 and 80 nodes.
+What PyYAML's SafeLoader gives, but for: no tags, keys are text as written, dates are text, no value
+is shared by two places. Limits are far above any spec: the longest of this repository has 2 kB,
+depth 5 and 80 nodes.
 """
 
 from collections.abc import Iterator
@@ -44,7 +46,8 @@ def read_yaml(path: Path, *, most_bytes: int = MOST_BYTES) -> YamlText:
     """The document in a file.
 
     Raises:
-        FileNotFoundError: it is not there. SpecError: it cannot be read, is too large, not YAML, or beyond a limit.
+        FileNotFoundError: it is not there. SpecError: it cannot be read, is too large, not YAML, or
+            beyond a limit.
     """
     text = read_text(path, most_bytes=most_bytes)
     try:
@@ -57,7 +60,9 @@ def read_yaml(path: Path, *, most_bytes: int = MOST_BYTES) -> YamlText:
 def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
     """A text file of at most so many bytes. Raises as `read_yaml`."""
     try:
-        if path.exists() and not path.is_file() and not path.is_relative_to("/dev"):  # /dev/stdin may be a pipe
+        if (
+            path.exists() and not path.is_file() and not path.is_relative_to("/dev")
+        ):  # /dev/stdin may be a pipe
             raise SpecError(f"{path}: is no file; name a YAML file")
         with path.open("rb") as stream:
             content = stream.read(most_bytes + 1)
@@ -67,7 +72,10 @@ def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
     except (OSError, ValueError) as error:  # UnicodeDecodeError, or a path with a NUL
         raise SpecError(f"{path}: cannot be read: {cut(str(error), 200)}") from None
     if len(content) > most_bytes:
-        raise SpecError(f"{path}: has more than {most_bytes:,} bytes, allowed are {most_bytes:,}; take out what is no field of it")
+        raise SpecError(
+            f"{path}: has more than {most_bytes:,} bytes, allowed are {most_bytes:,}; take out "
+            "what is no field of it"
+        )
     return text
 
 
@@ -79,15 +87,26 @@ def parse_yaml(text: str) -> YamlText:
         node = cast("yaml.Node | None", loader.get_single_node())
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise YamlProblem(f"not YAML: the character {error.character:#06x} is not allowed in it", line) from None
+        raise YamlProblem(
+            f"not YAML: the character {error.character:#06x} is not allowed in it", line
+        ) from None
     except yaml.YAMLError as error:
         raise _not_yaml(error) from None
     except (ValueError, OverflowError):  # PyYAML 6.0 on `"\U00110000"`
-        raise YamlProblem("not YAML: an escape stands for no character", None if loader is None else loader.line + 1) from None
+        raise YamlProblem(
+            "not YAML: an escape stands for no character",
+            None if loader is None else loader.line + 1,
+        ) from None
     if node is None:
         return YamlText(None, None)
     if _num_nodes(node, {}) > MOST_NODES:
-        raise YamlProblem(f"has more than {MOST_NODES:,} values, with aliases written out; write it without aliases, or shorter", None)
+        raise YamlProblem(
+            (
+                f"has more than {MOST_NODES:,} values, with aliases written out; write it without "
+                "aliases, or shorter"
+            ),
+            None,
+        )
     return YamlText(_value(loader, node), node)
 
 
@@ -95,7 +114,11 @@ class _Loader(yaml.SafeLoader):
     """Refuses tags, depth and number while it reads, before anything grows."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own form
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")]
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")
+        ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -111,7 +134,9 @@ class _Loader(yaml.SafeLoader):
         self._num_events += 1
         if getattr(event, "tag", None) is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            raise YamlProblem(f"tag {shown(tag)} is not allowed; write the value without a tag", line)
+            raise YamlProblem(
+                f"tag {shown(tag)} is not allowed; write the value without a tag", line
+            )
         if self._depth > MOST_DEPTH:
             raise YamlProblem(f"is nested deeper than {MOST_DEPTH} levels; write it flatter", line)
         if self._num_events > MOST_NODES:
@@ -129,7 +154,8 @@ def _not_yaml(error: yaml.YAMLError) -> YamlProblem:
 
 
 def _num_nodes(node: yaml.Node, counted: dict[int, int]) -> int:
-    """Nodes below and with this one, as if no alias were shared. Raises YamlProblem for one that holds itself."""
+    """Nodes below and with this one, as if no alias were shared. Raises YamlProblem for one that
+    holds itself."""
     known = counted.get(id(node))
     if known == 0:
         raise YamlProblem("an alias holds itself; write the value out", node.start_mark.line + 1)
@@ -176,13 +202,17 @@ def _scalar(loader: _Loader, node: yaml.ScalarNode) -> Any:
     line = node.start_mark.line + 1
     is_whole = node.tag == "tag:yaml.org,2002:int"
     if is_whole and len(node.value) > MOST_DIGITS:
-        raise YamlProblem(f"a number of {len(node.value):,} digits, allowed are {MOST_DIGITS}", line)
+        raise YamlProblem(
+            f"a number of {len(node.value):,} digits, allowed are {MOST_DIGITS}", line
+        )
     if node.tag == "tag:yaml.org,2002:str":
         return _text(node)
     try:
         return loader.construct_object(node)
     except (yaml.YAMLError, ValueError):
-        raise YamlProblem(f"{shown(node.value)} is no number; quote it if it is text", line) from None
+        raise YamlProblem(
+            f"{shown(node.value)} is no number; quote it if it is text", line
+        ) from None
 
 
 def _text(node: yaml.ScalarNode) -> str:
@@ -190,5 +220,8 @@ def _text(node: yaml.ScalarNode) -> str:
     try:
         node.value.encode("utf-8")
     except UnicodeEncodeError:
-        raise YamlProblem(f"{shown(node.value)} holds half of a surrogate pair, which is no character", node.start_mark.line + 1) from None
+        raise YamlProblem(
+            f"{shown(node.value)} holds half of a surrogate pair, which is no character",
+            node.start_mark.line + 1,
+        ) from None
     return node.value

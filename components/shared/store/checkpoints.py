@@ -1,6 +1,8 @@
-"""What readers know of checkpoints: only those whose manifest is there, and only files that are what it says.
+"""What readers know of checkpoints: only those whose manifest is there, and only files that are
+what it says.
 
-A checkpoint is of the end of an epoch (`checkpoints/epoch-0001`) or of a step between two (`checkpoints/step-000123`).
+A checkpoint is of the end of an epoch (`checkpoints/epoch-0001`) or of a step between two
+(`checkpoints/step-000123`).
 """
 
 import math
@@ -11,7 +13,13 @@ from pathlib import Path
 from components.shared.documents.plan import Plan
 from components.shared.errors import ObjectDamaged
 from components.shared.spec.run_spec import KeepSpec
-from components.shared.store.layout import CHECKPOINTS, MANIFEST, checkpoint_folder, manifest_key, step_checkpoint_folder
+from components.shared.store.layout import (
+    CHECKPOINTS,
+    MANIFEST,
+    checkpoint_folder,
+    manifest_key,
+    step_checkpoint_folder,
+)
 from components.shared.store.manifest import Manifest, fetch_file, read_manifest
 from components.shared.store.storage import Store
 
@@ -63,18 +71,26 @@ class Checkpoint:
     @property
     def told(self) -> str:
         """`epoch 2 (step 34)` or `step 40`."""
-        return f"step {self.step}" if self.epoch is None else f"epoch {self.epoch} (step {self.step})"
+        return (
+            f"step {self.step}" if self.epoch is None else f"epoch {self.epoch} (step {self.step})"
+        )
 
 
 def committed_checkpoints(store: Store) -> list[Checkpoint]:
-    """All committed checkpoints of a run, oldest first. What has no manifest that can be read is not there."""
-    found = [Checkpoint(folder, read) for folder, read in _manifests(store) if isinstance(read, Manifest)]
+    """All committed checkpoints of a run, oldest first. What has no manifest that can be read is
+    not there."""
+    found = [
+        Checkpoint(folder, read) for folder, read in _manifests(store) if isinstance(read, Manifest)
+    ]
     return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.epoch is not None))
 
 
 def unreadable_checkpoints(store: Store) -> dict[str, str]:
-    """Folder -> what was found, for checkpoints whose manifest is there and is none: they were committed, and damaged since."""
-    return {folder: str(read) for folder, read in _manifests(store) if isinstance(read, ObjectDamaged)}
+    """Folder -> what was found, for checkpoints whose manifest is there and is none: they were
+    committed, and damaged since."""
+    return {
+        folder: str(read) for folder, read in _manifests(store) if isinstance(read, ObjectDamaged)
+    }
 
 
 def _manifests(store: Store) -> Iterator[tuple[str, Manifest | ObjectDamaged]]:
@@ -89,7 +105,12 @@ def _manifests(store: Store) -> Iterator[tuple[str, Manifest | ObjectDamaged]]:
             if manifest is None:  # removed since, as a newer one is there
                 continue
             told = manifest_damage(folder, manifest)
-            yield folder, manifest if told is None else ObjectDamaged(f"{store.uri}/{manifest_key(folder)}: {told}")
+            yield (
+                folder,
+                manifest
+                if told is None
+                else ObjectDamaged(f"{store.uri}/{manifest_key(folder)}: {told}"),
+            )
 
 
 def manifest_damage(folder: str, manifest: Manifest) -> str | None:
@@ -108,17 +129,24 @@ def manifest_damage(folder: str, manifest: Manifest) -> str | None:
 
 
 def reasons_to_keep(checkpoints: list[Checkpoint], keep: KeepSpec) -> dict[str, str]:
-    """Folder -> why it stays, for those that do: by age, held-out loss or number of the epoch; and always the newest.
+    """Folder -> why it stays, for those that do: by age, held-out loss or number of the epoch; and
+    always the newest.
 
-    `checkpoints` is as `committed_checkpoints` gives it. One between epochs stays only while it is the newest.
+    `checkpoints` is as `committed_checkpoints` gives it. One between epochs stays only while it is
+    the newest.
     """
-    epochs = [(checkpoint.epoch, checkpoint) for checkpoint in checkpoints if checkpoint.epoch is not None]
+    epochs = [
+        (checkpoint.epoch, checkpoint) for checkpoint in checkpoints if checkpoint.epoch is not None
+    ]
     why: dict[str, list[str]] = {}
     if keep == KeepSpec():
         why = {checkpoint.folder: ["all are kept"] for _, checkpoint in epochs}
     for _, checkpoint in epochs[-keep.last :] if keep.last else []:
         why.setdefault(checkpoint.folder, []).append(f"last {keep.last}")
-    by_loss = sorted((checkpoint for _, checkpoint in epochs if checkpoint.held_out_loss is not None), key=_held_out_loss)
+    by_loss = sorted(
+        (checkpoint for _, checkpoint in epochs if checkpoint.held_out_loss is not None),
+        key=_held_out_loss,
+    )
     for checkpoint in by_loss[: keep.best or 0]:
         why.setdefault(checkpoint.folder, []).append(f"best {keep.best}")
     for epoch, checkpoint in epochs:
@@ -135,27 +163,41 @@ def _held_out_loss(checkpoint: Checkpoint) -> float:
 
 
 def resume_problem(checkpoint: Checkpoint, plan: Plan) -> str | None:
-    """Why training by this plan cannot go on from the checkpoint; None when it can, at any number of processes."""
+    """Why training by this plan cannot go on from the checkpoint; None when it can, at any number
+    of processes."""
     facts, steps = checkpoint.manifest.facts, plan.steps
     made_from, stage = checkpoint.manifest.inputs.get("training", "unknown"), facts["zero_stage"]
     if made_from != plan.training_digest:
         return (
-            f"{checkpoint.folder}: is of another training ({made_from[:12]}, this is {plan.training_digest[:12]}: other data, precision, "
-            "settings or version of hagane); set another name"
+            f"{checkpoint.folder}: is of another training ({made_from[:12]}, this is "
+            f"{plan.training_digest[:12]}: other data, precision, settings or version of hagane); "
+            "set another name"
         )
     if stage != plan.zero.stage:
-        return f"zero.stage: got {plan.zero.stage}, but {checkpoint.folder} is of stage {stage}; set zero.stage: {stage}, or another name"
+        return (
+            f"zero.stage: got {plan.zero.stage}, but {checkpoint.folder} is of stage {stage}; set "
+            f"zero.stage: {stage}, or another name"
+        )
     if facts.get("steps_per_epoch") != steps.steps_per_epoch:
         return (
-            f"training.drop_last: an epoch is {steps.steps_per_epoch} steps with micro_batch {steps.micro_batch} on {steps.num_processes} "
-            f"processes, but {checkpoint.folder} is of a training with {facts.get('steps_per_epoch')} steps an epoch, with micro_batch "
-            f"{facts.get('micro_batch')} on {checkpoint.num_processes}: other rows are left out; set those again, or another name"
+            f"training.drop_last: an epoch is {steps.steps_per_epoch} steps with micro_batch "
+            f"{steps.micro_batch} on {steps.num_processes} processes, but {checkpoint.folder} is "
+            f"of a training with {facts.get('steps_per_epoch')} steps an epoch, with micro_batch "
+            f"{facts.get('micro_batch')} on {checkpoint.num_processes}: other rows are left out; "
+            "set those again, or another name"
         )
     return None
 
 
-def fetch_checkpoint(store: Store, checkpoint: Checkpoint, local: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> None:
-    """The checkpoint's files whose name (without the attempt) is wanted are below `local`, checked by size and sha256.
+def fetch_checkpoint(
+    store: Store,
+    checkpoint: Checkpoint,
+    local: Path,
+    *,
+    wanted: Callable[[str], bool] = lambda _: True,
+) -> None:
+    """The checkpoint's files whose name (without the attempt) is wanted are below `local`, checked
+    by size and sha256.
 
     Raises:
         ObjectDamaged: a file is not what the manifest says.

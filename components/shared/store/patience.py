@@ -1,4 +1,5 @@
-"""What a step does while the store, the hub or the API server is away: it asks again, up to a deadline.
+"""What a step does while the store, the hub or the API server is away: it asks again, up to a
+deadline.
 
 Only a process that says so waits (`waits`): a step of a pipeline does, a command that a person sits
 in front of does not. Bad input is never asked again; the caller says which errors may pass.
@@ -41,7 +42,7 @@ def waits(log: structlog.typing.FilteringBoundLogger) -> Iterator[None]:
 @contextmanager
 def waits_no_more(when: bool) -> Iterator[None]:
     """Inside, if `when`, `patiently` asks once: for what is done after the wait was in vain."""
-    global _log  # noqa: PLW0603
+    global _log  # noqa: PLW0603 - like the log's set-up, this is a matter of the whole process
     before = _log
     if when:
         _log = None

@@ -1,13 +1,17 @@
-"""Published models of a store: versions, each whole and unchanging, and which of them is the latest.
+"""Published models of a store: versions, each whole and unchanging, and which of them is the
+latest.
 
-    <store>/published/<name>/v0001/            an export, how to serve it, its evaluation, lineage.json; manifest.json last
-    <store>/published/<name>/claims/v0001.json which export the number is for: written only if absent
-    <store>/published/<name>/moves/000001.json which version became the latest: written only if absent
-    <store>/published/<name>/latest.json       the same as the newest move, for programs that read one file
+    <store>/published/<name>/v0001/            an export, how to serve it, its evaluation,
+    lineage.json; manifest.json last <store>/published/<name>/claims/v0001.json which export the
+    number is for: written only if absent <store>/published/<name>/moves/000001.json which version
+    became the latest: written only if absent <store>/published/<name>/latest.json       the same as
+    the newest move, for programs that read one file
 
-The newest move says which version is the latest. Of two publishers at once only one writes a move's number, and the other one looks
-again: that needs nothing of a store but a write that fails where an object is there, which folders and S3 have. A publisher that dies
-leaves files without a manifest, which nobody reads; the same one, started again, goes on with its own number.
+The newest move says which version is the latest. Of two publishers at once only one writes a move's
+number, and the other one looks
+again: that needs nothing of a store but a write that fails where an object is there, which folders
+and S3 have. A publisher that dies leaves files without a manifest, which nobody reads; the same
+one, started again, goes on with its own number.
 """
 
 import re
@@ -60,7 +64,8 @@ class Version:
     written: datetime
     is_latest: bool
     was_latest: bool
-    """Whether any move made it the latest: another publisher may have been faster, or this one killed before it."""
+    """Whether any move made it the latest: another publisher may have been faster, or this one
+    killed before it."""
 
     @property
     def label(self) -> str:
@@ -74,8 +79,8 @@ def latest(store: Store, name: str) -> Move | None:
 
 
 def latest_beside(store: Store, name: str, export: str) -> Move | None:
-    """Which version the export with this digest is compared with: the latest, or, where that is the export's own version, the one
-    that was the latest before. None where there is none."""
+    """Which version the export with this digest is compared with: the latest, or, where that is the
+    export's own version, the one that was the latest before. None where there is none."""
     moves = [_move(store, name, number) for number in sorted(_move_numbers(store, name))]
     if not moves or not _is_of(store, moves[-1], export):
         return moves[-1] if moves else None
@@ -97,7 +102,11 @@ def versions(store: Store, name: str | None = None) -> list[Version]:
             continue
         manifest = read_manifest(store, stored.key.removesuffix("/manifest.json"))
         if manifest is not None:
-            found.append(Version(key[1], int(key[2]), manifest, stored.written, is_latest=False, was_latest=False))
+            found.append(
+                Version(
+                    key[1], int(key[2]), manifest, stored.written, is_latest=False, was_latest=False
+                )
+            )
     moved_to = {each: _moved_to(store, each) for each in {version.name for version in found}}
     marked = (_marked(version, moved_to[version.name]) for version in found)
     return sorted(marked, key=lambda version: (version.name, version.number))
@@ -109,49 +118,73 @@ def claim_version(store: Store, name: str, claim: Claim) -> int:
     while True:
         number += 1
         try:
-            store.write_bytes(_claim_key(name, number), claim.model_dump_json().encode(), if_absent=True)
+            store.write_bytes(
+                _claim_key(name, number), claim.model_dump_json().encode(), if_absent=True
+            )
         except ObjectExists:
             continue
         return number
 
 
 def make_latest(store: Store, name: str, version: int, *, why: str, instead_of: int | None) -> Move:
-    """The version, which must be finished, is the latest. `instead_of`: number of the move that it was decided by, 0 for none.
+    """The version, which must be finished, is the latest. `instead_of`: number of the move that it
+    was decided by, 0 for none.
 
     Raises:
         StoreError: the version is not finished.
-        RunFailed: another version became the latest since the move `instead_of`; nothing is changed.
+        RunFailed: another version became the latest since the move `instead_of`; nothing is
+            changed.
     """
     folder = version_folder(name, version)
     manifest = read_manifest(store, folder)
     if manifest is None:
-        raise StoreError(f"{store.uri}/{folder}: not finished (no manifest.json), so it cannot be the latest")
+        raise StoreError(
+            f"{store.uri}/{folder}: not finished (no manifest.json), so it cannot be the latest"
+        )
     uri = f"{store.uri.rstrip('/')}/{folder}"
     for _ in range(MOST_TRIES):
         newest = refuse_moved(store, name, instead_of)
-        move = Move(number=newest + 1, name=name, version=version, folder=folder, uri=uri, digest=manifest.digest, why=why)
+        move = Move(
+            number=newest + 1,
+            name=name,
+            version=version,
+            folder=folder,
+            uri=uri,
+            digest=manifest.digest,
+            why=why,
+        )
         try:
-            store.write_bytes(_move_key(name, move.number), move.model_dump_json(indent=1).encode(), if_absent=True)
+            store.write_bytes(
+                _move_key(name, move.number),
+                move.model_dump_json(indent=1).encode(),
+                if_absent=True,
+            )
         except ObjectExists:
             continue
         write_latest(store, name)
         return move
-    raise StoreError(f"{store.uri}/{published_folder(name)}: too many publishers at once; run the same command again")
+    raise StoreError(
+        f"{store.uri}/{published_folder(name)}: too many publishers at once; run the same command "
+        "again"
+    )
 
 
 def refuse_moved(store: Store, name: str, instead_of: int | None) -> int:
-    """The number of the newest move, 0 for none. Raises RunFailed where it is not `instead_of`; None takes any."""
+    """The number of the newest move, 0 for none. Raises RunFailed where it is not `instead_of`;
+    None takes any."""
     newest = max(_move_numbers(store, name), default=0)
     if instead_of is not None and newest != instead_of:
         raise RunFailed(
-            f"{store.uri}/{published_folder(name)}: another version became the latest while this one was compared with the one before. "
-            "Fix: run the same command again, which compares it with that one"
+            f"{store.uri}/{published_folder(name)}: another version became the latest while this "
+            "one was compared with the one before. Fix: run the same command again, which "
+            "compares it with that one"
         )
     return newest
 
 
 def write_latest(store: Store, name: str) -> None:
-    """latest.json is what the newest move says, also where a publisher died between the two, or another one was faster."""
+    """latest.json is what the newest move says, also where a publisher died between the two, or
+    another one was faster."""
     for _ in range(MOST_TRIES):
         newest = latest(store, name)
         if newest is None:
@@ -164,8 +197,9 @@ def write_latest(store: Store, name: str) -> None:
 
 
 def roll_back(store: Store, name: str, version: int | None) -> Move:
-    """An earlier version is the latest again: `version`, or else the one with the number before the latest one's. One that never was
-    the latest is not chosen: nothing says that it was better than the one before.
+    """An earlier version is the latest again: `version`, or else the one with the number before the
+    latest one's. One that never was the latest is not chosen: nothing says that it was better than
+    the one before.
 
     Raises:
         SpecError: there is no such name or version, none before, or it never was the latest.
@@ -174,11 +208,21 @@ def roll_back(store: Store, name: str, version: int | None) -> Move:
     newest = latest(store, name)
     if newest is None:
         known = ", ".join(sorted({each.name for each in versions(store)})) or "nothing"
-        raise SpecError(f"{shown(name)}: nothing is published under this name in {store.uri}; published there: {known}")
+        raise SpecError(
+            f"{shown(name)}: nothing is published under this name in {store.uri}; published there: "
+            f"{known}"
+        )
     all_finished = versions(store, name)
     finished = {each.number: each for each in all_finished if each.was_latest}
-    there = ", ".join(each.label if each.was_latest else f"{each.label} (never the latest)" for each in all_finished)
-    chosen = max((number for number in finished if number < newest.version), default=0) if version is None else version
+    there = ", ".join(
+        each.label if each.was_latest else f"{each.label} (never the latest)"
+        for each in all_finished
+    )
+    chosen = (
+        max((number for number in finished if number < newest.version), default=0)
+        if version is None
+        else version
+    )
     if chosen == newest.version:
         raise SpecError(f"{name}: v{chosen} is the latest already; versions: {there}")
     if chosen not in finished:
@@ -197,7 +241,11 @@ def absent_files(store: Store, version: Version) -> list[str]:
     """Keys of files that are gone, or of another size than the manifest says."""
     folder = version_folder(version.name, version.number)
     sizes = {stored.key: stored.num_bytes for stored in store.list(f"{folder}/")}
-    return [key for each in version.manifest.files if sizes.get(key := f"{folder}/{each.name}") != each.num_bytes]
+    return [
+        key
+        for each in version.manifest.files
+        if sizes.get(key := f"{folder}/{each.name}") != each.num_bytes
+    ]
 
 
 def was_latest(store: Store, name: str, version: int) -> bool:
@@ -211,7 +259,9 @@ def _moved_to(store: Store, name: str) -> list[int]:
 
 
 def _marked(version: Version, moved_to: list[int]) -> Version:
-    return replace(version, is_latest=moved_to[-1:] == [version.number], was_latest=version.number in moved_to)
+    return replace(
+        version, is_latest=moved_to[-1:] == [version.number], was_latest=version.number in moved_to
+    )
 
 
 def _move_numbers(store: Store, name: str) -> list[int]:
@@ -225,7 +275,8 @@ def _move(store: Store, name: str, number: int) -> Move:
         return Move.model_validate_json(store.read_bytes(_move_key(name, number)))
     except ValueError:
         raise StoreError(
-            f"{store.uri}/{_move_key(name, number)}: is damaged; restore it, or delete it: the one before counts then"
+            f"{store.uri}/{_move_key(name, number)}: is damaged; restore it, or delete it: the one "
+            "before counts then"
         ) from None
 
 

@@ -1,6 +1,8 @@
-"""A finished run's export -> the next version of a published model. Nothing is published that was not verified or misses the gate.
+"""A finished run's export -> the next version of a published model. Nothing is published that was
+not verified or misses the gate.
 
-The order: everything is checked, the version's number is claimed, its files are written, its manifest, and only then the latest moves.
+The order: everything is checked, the version's number is claimed, its files are written, its
+manifest, and only then the latest moves.
 """
 
 import json
@@ -14,23 +16,49 @@ from components.shared.documents.results import BaseModel, Evaluation, Verificat
 from components.shared.errors import RunFailed
 from components.shared.model.serving import ServedExport, write_serving_files
 from components.shared.spec.run_spec import RunSpec
-from components.shared.store.layout import EVALUATION, MERGED, PLAN, SPEC, export_folder, version_folder
-from components.shared.store.manifest import Manifest, fetch_folder, publish_folder, read_manifest, require_manifest
-from components.shared.store.published import Claim, Move, claim_version, latest_beside, make_latest, refuse_moved, was_latest, write_latest
+from components.shared.store.layout import (
+    EVALUATION,
+    MERGED,
+    PLAN,
+    SPEC,
+    export_folder,
+    version_folder,
+)
+from components.shared.store.manifest import (
+    Manifest,
+    fetch_folder,
+    publish_folder,
+    read_manifest,
+    require_manifest,
+)
+from components.shared.store.published import (
+    Claim,
+    Move,
+    claim_version,
+    latest_beside,
+    make_latest,
+    refuse_moved,
+    was_latest,
+    write_latest,
+)
 from components.shared.store.storage import LocalStore, Store, open_store
 
 EVALUATION_FILE = "evaluation.json"
-NO_GATE = "says nothing of the gate; an earlier version of hagane made it: start the run again under another name"
+NO_GATE = (
+    "says nothing of the gate; an earlier version of hagane made it: start the run again under "
+    "another name"
+)
 
 
 def publish_run(run: Store, spec: RunSpec, *, name: str, work: Path) -> Move | None:
-    """The run's export is a version of `name`, and the latest. None where it was published before, whatever is the latest now.
+    """The run's export is a version of `name`, and the latest. None where it was published before,
+    whatever is the latest now.
 
     `work`: a folder of this machine; export files that are there already are not fetched again.
 
     Raises:
-        RunFailed: it is not verified, does not meet the gate, or was measured against a version that is no longer the latest, or
-            against one of another name.
+        RunFailed: it is not verified, does not meet the gate, or was measured against a version
+            that is no longer the latest, or against one of another name.
         StoreError: a folder of the run is not finished, or damaged.
     """
     run = at_its_full_path(run)
@@ -64,14 +92,20 @@ def publish_run(run: Store, spec: RunSpec, *, name: str, work: Path) -> Move | N
 
 
 def unverified(export: Manifest, folder: Path) -> list[str]:
-    """One line for each way in which the export in `folder` is not what a fresh process verified."""
+    """One line for each way in which the export in `folder` is not what a fresh process
+    verified."""
     verification = Verification.model_validate_json((folder / "verification.json").read_bytes())
-    problems = [f"{export.folder}/: its verification failed: {problem}" for problem in verification.problems]
+    problems = [
+        f"{export.folder}/: its verification failed: {problem}" for problem in verification.problems
+    ]
     if not verification.passed and not problems:
         problems.append(f"{export.folder}/: its verification failed")
     used = [entry for entry in export.files if _is_used(entry.name)]
     changed = [entry.name for entry in used if verification.files.get(entry.name) != entry.sha256]
-    return problems + [f"{export.folder}/{name} is not the file that was verified; export it again" for name in changed]
+    return problems + [
+        f"{export.folder}/{name} is not the file that was verified; export it again"
+        for name in changed
+    ]
 
 
 def unfit(export: Manifest, evaluated: Manifest, evaluation: Evaluation) -> list[str]:
@@ -87,13 +121,14 @@ def unfit(export: Manifest, evaluated: Manifest, evaluation: Evaluation) -> list
 
 
 def of_another_name(spec: RunSpec, evaluated: Manifest, name: str) -> list[str]:
-    """One line where a rule of the gate compared the export with what is published under another name."""
+    """One line where a rule of the gate compared the export with what is published under another
+    name."""
     compared_with = evaluated.facts.get("published_name", spec.publish.name)
     if "published_move" not in evaluated.facts or compared_with == name:
         return []
     return [
-        f"a rule of gate compared it with what is published as {compared_with}, and this would be {name}. "
-        f"Fix: set publish.name: {name} in the spec and run it again: the training stays"
+        f"a rule of gate compared it with what is published as {compared_with}, and this would be "
+        f"{name}. Fix: set publish.name: {name} in the spec and run it again: the training stays"
     ]
 
 
@@ -114,24 +149,35 @@ def _is_used(name: str) -> bool:
 
 
 def export_of_version(store: Store, move: Move, local: Path) -> Path:
-    """The export's folder of a published version, fetched into `local`, which holds nothing else: an earlier try may have fetched
-    another version, whose weights a loader would take for this one's."""
+    """The export's folder of a published version, fetched into `local`, which holds nothing else:
+    an earlier try may have fetched another version, whose weights a loader would take for this
+    one's."""
     shutil.rmtree(local, ignore_errors=True)
     manifest = fetch_folder(store, move.folder, local)
     return local / str(manifest.facts["export"])
 
 
 def compared_version(run: Store, spec: RunSpec, export: Manifest) -> Move | None:
-    """The version with which rules of the spec's gate compare the export; None where no rule does, or there is none."""
+    """The version with which rules of the spec's gate compare the export; None where no rule does,
+    or there is none."""
     if spec.publish.name is None or not spec.compares_with_published:
         return None
     return latest_beside(store_of(run), spec.publish.name, export.digest)
 
 
 def _write_version(
-    store: Store, run: Store, spec: RunSpec, export: Manifest, merged: Manifest | None, *, name: str, version: int, work: Path
+    store: Store,
+    run: Store,
+    spec: RunSpec,
+    export: Manifest,
+    merged: Manifest | None,
+    *,
+    name: str,
+    version: int,
+    work: Path,
 ) -> None:
-    """Everything of the version is in the store, its manifest last. `work` holds the export and the evaluation, checked."""
+    """Everything of the version is in the store, its manifest last. `work` holds the export and the
+    evaluation, checked."""
     local = work / "version"
     shutil.rmtree(local, ignore_errors=True)
     local.mkdir(parents=True)
@@ -143,7 +189,9 @@ def _write_version(
         if manifest is not None:
             _link_files(manifest, work / manifest.folder, local / manifest.folder)
     for part in parts:
-        merged_uri = f"{store.uri}/{folder}/{MERGED}" if part == "adapter" and MERGED in parts else None
+        merged_uri = (
+            f"{store.uri}/{folder}/{MERGED}" if part == "adapter" and MERGED in parts else None
+        )
         served = ServedExport(
             name=name,
             uri=f"{store.uri}/{folder}/{part}",
@@ -173,7 +221,8 @@ def _write_version(
 
 
 def _link_files(manifest: Manifest, source: Path, target: Path) -> None:
-    """What the manifest names, and nothing else of `source`, is in `target`, without a second copy."""
+    """What the manifest names, and nothing else of `source`, is in `target`, without a second
+    copy."""
     for entry in manifest.files:
         (target / entry.name).parent.mkdir(parents=True, exist_ok=True)
         os.link(source / entry.name, target / entry.name)

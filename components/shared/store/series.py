@@ -1,7 +1,8 @@
-"""Which run of a series finished last and what it was made from, so that a run that would be the same again can be left out.
+"""Which run of a series finished last and what it was made from, so that a run that would be the
+same again can be left out.
 
-<store>/.newest/<series>.json   written when a run of the series has finished; no run can have that name
-<store>/<run>/asked.json        written when the run is claimed
+<store>/.newest/<series>.json   written when a run of the series has finished; no run can have that
+name <store>/<run>/asked.json        written when the run is claimed
 """
 
 import hashlib
@@ -35,10 +36,15 @@ class Newest(FrozenModel):
     """Digest of its report/, which stands for all that it was made from."""
 
 
-def fingerprint_of(spec: RunSpec, *, inputs: Mapping[str, str], revision: str | None, images: str) -> str:
-    """sha256 of all that a run follows from but its name: data, tokenizer, template, the model's commit, the spec, the images."""
+def fingerprint_of(
+    spec: RunSpec, *, inputs: Mapping[str, str], revision: str | None, images: str
+) -> str:
+    """sha256 of all that a run follows from but its name: data, tokenizer, template, the model's
+    commit, the spec, the images."""
     asked = spec.model_dump(mode="json", exclude={"name"})
-    return hashlib.sha256(json.dumps([asked, dict(inputs), revision, images], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([asked, dict(inputs), revision, images], sort_keys=True).encode()
+    ).hexdigest()
 
 
 def note_asked(store: Store, asked: Asked) -> None:
@@ -60,7 +66,9 @@ def note_finished(spec: RunSpec) -> None:
     asked, report = asked_of(store), read_manifest(store, REPORT)
     if asked is not None and report is not None:
         newest = Newest(run=spec.run_uri, fingerprint=asked.fingerprint, report=report.digest)
-        open_store(spec.store).write_bytes(newest_key(asked.series), newest.model_dump_json(indent=1).encode() + b"\n")
+        open_store(spec.store).write_bytes(
+            newest_key(asked.series), newest.model_dump_json(indent=1).encode() + b"\n"
+        )
 
 
 def newest_run(store: Store, series: str) -> Newest | None:

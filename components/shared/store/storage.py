@@ -1,7 +1,7 @@
 """One interface over the two kinds of store: a local folder and an S3 bucket.
 
-A store holds objects under keys with `/` between parts. An object appears whole or not at all; nothing else is
-promised, and the rest of hagane is built on that alone.
+A store holds objects under keys with `/` between parts. An object appears whole or not at all;
+nothing else is promised, and the rest of hagane is built on that alone.
 """
 
 import errno
@@ -35,7 +35,8 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What a writer that was killed left of an object: an open multipart upload, or a file beside its place. No reader sees it."""
+    """What a writer that was killed left of an object: an open multipart upload, or a file beside
+    its place. No reader sees it."""
 
     key: str
     begun: datetime
@@ -44,7 +45,8 @@ class Unfinished:
 
 
 class Store(Protocol):
-    """Objects under one URI. Keys are relative to it, see `checked_key`. Every method may raise a StoreError.
+    """Objects under one URI. Keys are relative to it, see `checked_key`. Every method may raise a
+    StoreError.
 
     No key may be another's folder (`a` and `a/b`): a local store cannot hold both.
     """
@@ -60,10 +62,11 @@ class Store(Protocol):
         ...
 
     def write_bytes(self, key: str, content: bytes, *, if_absent: bool = False) -> None:
-        """The object is there whole. Raises: ObjectExists when `if_absent` and other content is there.
+        """The object is there whole. Raises: ObjectExists when `if_absent` and other content is
+        there.
 
-        Of many writers at once with `if_absent` and different contents exactly one returns; with the same content all do,
-        as a writer whose first try got through unnoticed must.
+        Of many writers at once with `if_absent` and different contents exactly one returns; with
+        the same content all do, as a writer whose first try got through unnoticed must.
         """
         ...
 
@@ -84,12 +87,14 @@ class Store(Protocol):
         ...
 
     def touch(self, key: str, content: bytes) -> bool:
-        """Whether the object has just this content: then it was written now. It is never made again, nor another's content replaced,
-        also not in the moment in which it goes or changes."""
+        """Whether the object has just this content: then it was written now. It is never made
+        again, nor another's content replaced, also not in the moment in which it goes or
+        changes."""
         ...
 
     def delete_own(self, key: str, content: bytes) -> None:
-        """The object is gone if it has just this content. Another's stays, also one that is written in the same moment."""
+        """The object is gone if it has just this content. Another's stays, also one that is written
+        in the same moment."""
         ...
 
     def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
@@ -101,7 +106,8 @@ class Store(Protocol):
         ...
 
     def check(self) -> None:
-        """Puts, reads and deletes one small object. Raises: the StoreError that a run would meet hours later."""
+        """Puts, reads and deletes one small object. Raises: the StoreError that a run would meet
+        hours later."""
         ...
 
 
@@ -116,7 +122,9 @@ def open_store(uri: str) -> Store:
         return LocalStore(Path(uri))
     if scheme != "s3":
         raise StoreError(f"store: got {uri!r}, must be a folder or s3://bucket/prefix")
-    from components.shared.store.s3_store import S3Store  # boto3 costs 0.3 s that a local store need not pay
+    from components.shared.store.s3_store import (
+        S3Store,
+    )  # boto3 costs 0.3 s that a local store need not pay
 
     return S3Store.from_uri(uri)
 
@@ -124,10 +132,18 @@ def open_store(uri: str) -> Store:
 def checked_key(key: str) -> str:
     """The key itself, if every kind of store can hold it and it stays inside. Raises StoreError."""
     parts = key.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\0" in key or "\\" in key:  # SeaweedFS takes \ for /
-        raise StoreError(f"store: got key {shown(key)}, must be names with one '/' between them, without '\\', none of them '.' or '..'")
+    if (
+        any(part in ("", ".", "..") for part in parts) or "\0" in key or "\\" in key
+    ):  # SeaweedFS takes \ for /
+        raise StoreError(
+            f"store: got key {shown(key)}, must be names with one '/' between them, without '\\', "
+            "none of them '.' or '..'"
+        )
     if _num_bytes(key) > MOST_KEY_BYTES or max(map(_num_bytes, parts)) > MOST_NAME_BYTES:
-        raise StoreError(f"store: got key {shown(key)}, must have at most {MOST_KEY_BYTES} bytes, and {MOST_NAME_BYTES} between two '/'")
+        raise StoreError(
+            f"store: got key {shown(key)}, must have at most {MOST_KEY_BYTES} bytes, and "
+            f"{MOST_NAME_BYTES} between two '/'"
+        )
     return key
 
 
@@ -136,9 +152,11 @@ def _num_bytes(name: str) -> int:
 
 
 class LocalStore:
-    """A folder on this machine. An object is written beside its place, forced to the disk, then moved in.
+    """A folder on this machine. An object is written beside its place, forced to the disk, then
+    moved in.
 
-    So a crash at any moment leaves the old object, the new one or none; at most a file `.writing-<hex>` that no one lists.
+    So a crash at any moment leaves the old object, the new one or none; at most a file
+    `.writing-<hex>` that no one lists.
     """
 
     def __init__(self, root: Path) -> None:
@@ -163,7 +181,11 @@ class LocalStore:
                     raise ObjectExists(f"{self.uri}/{key}: is there already") from None
 
     def upload(self, path: Path, key: str) -> None:
-        with path.open("rb") as source, self._errors_told(key), _moved_in(self.root / checked_key(key)) as stream:
+        with (
+            path.open("rb") as source,
+            self._errors_told(key),
+            _moved_in(self.root / checked_key(key)) as stream,
+        ):
             shutil.copyfileobj(source, stream, COPY_BYTES)
 
     def download(self, key: str, path: Path) -> None:
@@ -171,12 +193,21 @@ class LocalStore:
             shutil.copyfileobj(source, stream, COPY_BYTES)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        found = {key: info for key, info in self._files(prefix) if not WRITING.fullmatch(key.rpartition("/")[2])}
+        found = {
+            key: info
+            for key, info in self._files(prefix)
+            if not WRITING.fullmatch(key.rpartition("/")[2])
+        }
         for key in sorted(found):
-            yield StoredObject(key, found[key].st_size, datetime.fromtimestamp(found[key].st_mtime, UTC))
+            yield StoredObject(
+                key, found[key].st_size, datetime.fromtimestamp(found[key].st_mtime, UTC)
+            )
 
     def delete(self, key: str) -> None:
-        with self._errors_told(key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        with (
+            self._errors_told(key),
+            suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError),
+        ):
             (self.root / checked_key(key)).unlink()
 
     def touch(self, key: str, content: bytes) -> bool:
@@ -194,7 +225,9 @@ class LocalStore:
                 return
             with suppress(FileNotFoundError):
                 path.rename(aside)
-                if aside.read_bytes() != content:  # another's since: it gets its name back, unless that is taken again
+                if (
+                    aside.read_bytes() != content
+                ):  # another's since: it gets its name back, unless that is taken again
                     with suppress(FileExistsError):
                         path.hardlink_to(aside)
                 aside.unlink()
@@ -204,7 +237,9 @@ class LocalStore:
         for key, info in self._files(f"{folder}/" if folder else ""):
             beside = key.rpartition("/")
             if WRITING.fullmatch(beside[2]) and (beside[0] + beside[1]).startswith(prefix):
-                yield Unfinished(key, datetime.fromtimestamp(info.st_mtime, UTC), str(self.root / key))
+                yield Unfinished(
+                    key, datetime.fromtimestamp(info.st_mtime, UTC), str(self.root / key)
+                )
 
     def discard(self, unfinished: Unfinished) -> None:
         with self._errors_told(unfinished.key):
@@ -220,7 +255,9 @@ class LocalStore:
         """Every file whose key begins with `prefix`, half written ones included."""
         folder = prefix.rpartition("/")[0]
         with self._errors_told(prefix):
-            for parent, _, names in os.walk(self.root / checked_key(folder) if folder else self.root, onerror=_unless_gone):
+            for parent, _, names in os.walk(
+                self.root / checked_key(folder) if folder else self.root, onerror=_unless_gone
+            ):
                 for path in (Path(parent, name) for name in names):
                     key = path.relative_to(self.root).as_posix()
                     if key.startswith(prefix):
@@ -251,7 +288,8 @@ class _TakenError(Exception):
 
 @contextmanager
 def _moved_in(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
-    """What is written to the stream is the file at `path` after the block, on the disk; nothing is there if the block fails."""
+    """What is written to the stream is the file at `path` after the block, on the disk; nothing is
+    there if the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".writing-{uuid.uuid4().hex}")
     try:
@@ -272,7 +310,8 @@ def _moved_in(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
 
 
 def _force_names(folder: Path) -> None:
-    """The names in the folder are on the disk, as fsync(2) says its files' own fsync does not see to."""
+    """The names in the folder are on the disk, as fsync(2) says its files' own fsync does not see
+    to."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -281,6 +320,7 @@ def _force_names(folder: Path) -> None:
 
 
 def _unless_gone(error: OSError) -> None:
-    """What os.walk does with a folder it cannot read: one that is not there holds nothing, any other stops the walk."""
+    """What os.walk does with a folder it cannot read: one that is not there holds nothing, any
+    other stops the walk."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error

@@ -1,11 +1,14 @@
-"""The checkpoint protocol: each process uploads its own files, then its part list; whoever is last writes the manifest.
+"""The checkpoint protocol: each process uploads its own files, then its part list; whoever is last
+writes the manifest.
 
-    checkpoints/epoch-0001/<attempt>/…             files of all processes, never overwritten: an attempt is one start of the job
-    checkpoints/epoch-0001/<attempt>/part-00000.json   process 0's files are all there: their names, sizes, checksums
-    checkpoints/epoch-0001/manifest.json           every process's part is there; only now the checkpoint exists for readers
+    checkpoints/epoch-0001/<attempt>/…             files of all processes, never overwritten: an
+    attempt is one start of the job checkpoints/epoch-0001/<attempt>/part-00000.json   process 0's
+    files are all there: their names, sizes, checksums checkpoints/epoch-0001/manifest.json
+    every process's part is there; only now the checkpoint exists for readers
 
-No process waits for another. Two that finish at once may both write the manifest: the write is conditional, and both
-write the same bytes. docs/checkpoints.md says what each crash leaves, and why it is safe.
+No process waits for another. Two that finish at once may both write the manifest: the write is
+conditional, and both write the same bytes. docs/checkpoints.md says what each crash leaves, and why
+it is safe.
 """
 
 import re
@@ -24,7 +27,8 @@ from components.shared.store.storage import Store
 
 
 class Part(FrozenModel):
-    """One process's share of one checkpoint, and what it takes to commit the whole. A loss may be no number, and is stored all the same."""
+    """One process's share of one checkpoint, and what it takes to commit the whole. A loss may be
+    no number, and is stored all the same."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
@@ -49,7 +53,11 @@ class Part(FrozenModel):
 
     @property
     def folder(self) -> str:
-        return step_checkpoint_folder(self.step) if self.epoch is None else checkpoint_folder(self.epoch)
+        return (
+            step_checkpoint_folder(self.step)
+            if self.epoch is None
+            else checkpoint_folder(self.epoch)
+        )
 
     def remove_files(self) -> None:
         """The local files are gone."""
@@ -65,19 +73,24 @@ class PartList(FrozenModel):
 class Stored:
     num_bytes: int
     committed: bool
-    """True where this process found all parts there and wrote the manifest; when two are last at once, both did."""
+    """True where this process found all parts there and wrote the manifest; when two are last at
+    once, both did."""
 
 
 def store_part(store: Store, part: Part) -> Stored:
-    """This process's files are in the store; the checkpoint is committed if all other processes' were there too.
+    """This process's files are in the store; the checkpoint is committed if all other processes'
+    were there too.
 
-    May be called again after any error. Raises StoreError; ObjectDamaged when a part's file is no longer what its list says.
+    May be called again after any error. Raises StoreError; ObjectDamaged when a part's file is no
+    longer what its list says.
     """
     entries: list[FileEntry] = []
     with ThreadPoolExecutor(1) as beside:
         for name in part.names:
             path, stored_name = Path(part.root, name), f"{part.attempt}/{name}"
-            entry = beside.submit(file_entry, path, stored_name)  # reads the file while it is uploaded
+            entry = beside.submit(
+                file_entry, path, stored_name
+            )  # reads the file while it is uploaded
             store.upload(path, f"{part.folder}/{stored_name}")
             entries.append(entry.result())
     part_list = PartList(files=tuple(entries))
@@ -99,9 +112,14 @@ def _commit(store: Store, part: Part) -> bool:
     for entry in files:
         found = sizes.get(f"{part.folder}/{entry.name}")
         if found != entry.num_bytes:
-            raise ObjectDamaged(f"{store.uri}/{part.folder}/{entry.name}: holds {found} bytes of {entry.num_bytes}; nothing is committed")
+            raise ObjectDamaged(
+                f"{store.uri}/{part.folder}/{entry.name}: holds {found} bytes of "
+                f"{entry.num_bytes}; nothing is committed"
+            )
     try:
-        store.write_bytes(manifest_key(part.folder), _manifest(part, files).to_bytes(), if_absent=True)
+        store.write_bytes(
+            manifest_key(part.folder), _manifest(part, files).to_bytes(), if_absent=True
+        )
     except ObjectExists:
         return False  # an earlier attempt committed this checkpoint, and it stands
     return True
@@ -127,10 +145,12 @@ def _manifest(part: Part, files: tuple[FileEntry, ...]) -> Manifest:
 
 
 def prune(store: Store, keep: KeepSpec) -> list[str]:
-    """Committed checkpoints that nothing keeps are gone: the manifest first, so that none is ever seen without its files.
+    """Committed checkpoints that nothing keeps are gone: the manifest first, so that none is ever
+    seen without its files.
 
-    Returns their folders. To be called after a commit: the newest one always stays. Only the attempt that was committed is removed:
-    another start of the job may be writing beside it, and needs its files there until it has seen that it came too late.
+    Returns their folders. To be called after a commit: the newest one always stays. Only the
+    attempt that was committed is removed: another start of the job may be writing beside it, and
+    needs its files there until it has seen that it came too late.
     """
     committed = committed_checkpoints(store)
     kept = reasons_to_keep(committed, keep)
@@ -144,9 +164,11 @@ def prune(store: Store, keep: KeepSpec) -> list[str]:
 
 
 def owner(name: str) -> int | None:
-    """The process a checkpoint's file is named after: only that one writes and reads it. None: process 0 writes, all read.
+    """The process a checkpoint's file is named after: only that one writes and reads it. None:
+    process 0 writes, all read.
 
-    DeepSpeed 0.19: `[bf16_]zero_pp_rank_1_mp_rank_00_optim_states.pt`; transformers 5.23: `rng_state_1.pth`.
+    DeepSpeed 0.19: `[bf16_]zero_pp_rank_1_mp_rank_00_optim_states.pt`; transformers 5.23:
+    `rng_state_1.pth`.
     """
     last = name.rsplit("/", 1)[-1]
     named = re.search(r"zero_pp_rank_(\d+)_mp_rank_|rng_state_(\d+)\.pth$", last)

@@ -1,9 +1,11 @@
 """A checkpoint's tensors from a GPU to files, by a thread, while training goes on.
 
-torch.save asks each tensor's memory for a copy on the host (`UntypedStorage.cpu`), one after the other. torch 2.13 makes that copy with
-Python's global interpreter lock held and through memory that is not pinned, so the training thread would stand still: 0.58 of 0.58 s
-for 1 GiB between two tensors of a CPU, where `Tensor.copy_`, which frees the lock, holds 0.02 to 0.05 s. Here the copy goes by
-`Tensor.copy_` through two pinned buffers, on a stream of its own that waits for the step which made the tensors.
+torch.save asks each tensor's memory for a copy on the host (`UntypedStorage.cpu`), one after the
+other. torch 2.13 makes that copy with Python's global interpreter lock held and through memory that
+is not pinned, so the training thread would stand still: 0.58 of 0.58 s for 1 GiB between two
+tensors of a CPU, where `Tensor.copy_`, which frees the lock, holds 0.02 to 0.05 s. Here the copy
+goes by `Tensor.copy_` through two pinned buffers, on a stream of its own that waits for the step
+which made the tensors.
 
 Where tensors lie on the CPU nothing is copied: torch.save reads them as they are.
 """
@@ -21,7 +23,8 @@ BUFFER_BYTES = 64 * 2**20
 NUM_BUFFERS = 2
 """One is filled by the GPU while the other is emptied to the host."""
 TICK_S, LATE_S = 0.005, 0.05
-"""A thread that sleeps for TICK_S is late by LATE_S and more where something holds the interpreter's lock, or no core is free."""
+"""A thread that sleeps for TICK_S is late by LATE_S and more where something holds the
+interpreter's lock, or no core is free."""
 _of_thread = threading.local()
 _usual_cpu: Callable[[torch.UntypedStorage], torch.UntypedStorage] = torch.UntypedStorage.cpu
 
@@ -40,7 +43,8 @@ class Device:
 
 
 class LockWatch:
-    """Measures for how long no thread of this process could run Python: `held_s`, from `begin` to `end`."""
+    """Measures for how long no thread of this process could run Python: `held_s`, from `begin` to
+    `end`."""
 
     def __init__(self) -> None:
         self.held_s = 0.0
@@ -64,8 +68,9 @@ class LockWatch:
 
 
 class DeviceCopy:
-    """Copies of one checkpoint. Made at the step boundary, on the thread and stream that made the tensors; used by the thread that
-    writes. `held` is called with the seconds in which its use kept training's thread from running."""
+    """Copies of one checkpoint. Made at the step boundary, on the thread and stream that made the
+    tensors; used by the thread that writes. `held` is called with the seconds in which its use kept
+    training's thread from running."""
 
     def __init__(self, device: Device, held: Callable[[float], None]) -> None:
         self._device = device
@@ -75,7 +80,8 @@ class DeviceCopy:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Inside, on this thread, torch.save copies tensors of a GPU through the buffers. All is copied when it ends."""
+        """Inside, on this thread, torch.save copies tensors of a GPU through the buffers. All is
+        copied when it ends."""
         module = self._device.module
         module.set_device(self._device.index)  # a new thread is on GPU 0
         self._stream = module.Stream()
@@ -98,7 +104,10 @@ class DeviceCopy:
         """A copy of the memory on the host, which is there when this returns."""
         source = bytes_of(storage)
         copied = torch.empty(source.numel(), dtype=torch.uint8)
-        pieces = [(start, min(BUFFER_BYTES, source.numel() - start)) for start in range(0, source.numel(), BUFFER_BYTES)]
+        pieces = [
+            (start, min(BUFFER_BYTES, source.numel() - start))
+            for start in range(0, source.numel(), BUFFER_BYTES)
+        ]
         for number, (start, length) in enumerate(pieces):
             self._fill(number, source[start : start + length])
             if number:
@@ -108,7 +117,8 @@ class DeviceCopy:
         return copied.untyped_storage()
 
     def _fill(self, number: int, piece: torch.Tensor) -> None:
-        """The GPU is copying the piece into its buffer. What the buffer had before is on the host already."""
+        """The GPU is copying the piece into its buffer. What the buffer had before is on the host
+        already."""
         turn = number % NUM_BUFFERS
         with self._device.module.stream(self._stream):
             self._buffers[turn][: piece.numel()].copy_(piece, non_blocking=True)
@@ -139,6 +149,6 @@ def _cpu(storage: torch.UntypedStorage) -> torch.UntypedStorage:
 
 
 def copy_through_buffers() -> None:
-    """From now on torch.save's copies go through `DeviceCopy.used`, on threads that are inside it. May go with pytorch pull request
-    200410, which frees the lock in `UntypedStorage.copy_`."""
+    """From now on torch.save's copies go through `DeviceCopy.used`, on threads that are inside it.
+    May go with pytorch pull request 200410, which frees the lock in `UntypedStorage.copy_`."""
     torch.UntypedStorage.cpu = _cpu  # pyright: ignore[reportAttributeAccessIssue]

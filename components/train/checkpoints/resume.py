@@ -1,7 +1,8 @@
-"""The newest committed checkpoint -> this process's share of it on this machine, checked; or the one before, if the spec allows.
+"""The newest committed checkpoint -> this process's share of it on this machine, checked; or the
+one before, if the spec allows.
 
-A checkpoint of another number of processes is fetched whole, once a machine, and made world-size-free by DeepSpeed's own tool
-(universal checkpointing, arXiv 2406.18820).
+A checkpoint of another number of processes is fetched whole, once a machine, and made
+world-size-free by DeepSpeed's own tool (universal checkpointing, arXiv 2406.18820).
 """
 
 import os
@@ -53,14 +54,17 @@ def fetch_resume(store: Store, plan: Plan, spec: ResumeSpec, work: Path, log: Lo
     """What to go on from; None to begin. All processes return the same, and must all call this.
 
     Raises:
-        RunFailed: the checkpoint is of another training, asks for code, or cannot be made to fit this number of processes.
+        RunFailed: the checkpoint is of another training, asks for code, or cannot be made to fit
+            this number of processes.
         ObjectDamaged: a file of it is not what its manifest says, and `resume.on_damage` is fail.
     """
     shutil.rmtree(work, ignore_errors=True)
     _set_unreadable_aside(store, spec, log)
     while True:
         dist.barrier()
-        checkpoint = _from_first(committed_checkpoints(store)[-1:] if dist.get_rank() == 0 else None)
+        checkpoint = _from_first(
+            committed_checkpoints(store)[-1:] if dist.get_rank() == 0 else None
+        )
         if not checkpoint:
             return None
         newest: Checkpoint = checkpoint[0]
@@ -85,15 +89,21 @@ def fetch_resume(store: Store, plan: Plan, spec: ResumeSpec, work: Path, log: Lo
         make_universal(folder, plan)
     dist.barrier()
     if dist.get_rank() == 0:
-        log.info("resumed", checkpoint=f"{store.uri}/{newest.folder}", step=newest.step, made_by_processes=newest.num_processes)
+        log.info(
+            "resumed",
+            checkpoint=f"{store.uri}/{newest.folder}",
+            step=newest.step,
+            made_by_processes=newest.num_processes,
+        )
     return Resume(folder, universal)
 
 
 def set_aside(store: Store, folder: str, seen: Manifest | None) -> None:
-    """No reader sees the checkpoint any more, and its place is free; its manifest stays for people as damaged.json.
+    """No reader sees the checkpoint any more, and its place is free; its manifest stays for people
+    as damaged.json.
 
-    Unless its manifest is no longer the one that was `seen`, None for one that cannot be read: another start of the job has set it
-    aside since, and may have committed a whole one.
+    Unless its manifest is no longer the one that was `seen`, None for one that cannot be read:
+    another start of the job has set it aside since, and may have committed a whole one.
     """
     with suppress(ObjectMissing):
         content = store.read_bytes(manifest_key(folder))
@@ -105,7 +115,8 @@ def set_aside(store: Store, folder: str, seen: Manifest | None) -> None:
 
 
 def _set_unreadable_aside(store: Store, spec: ResumeSpec, log: Log) -> None:
-    """Raises ObjectDamaged, in all processes, when there are manifests that are none and `resume.on_damage` is fail."""
+    """Raises ObjectDamaged, in all processes, when there are manifests that are none and
+    `resume.on_damage` is fail."""
     unreadable = _from_first(unreadable_checkpoints(store) if dist.get_rank() == 0 else None)
     if unreadable and spec.on_damage == "fail":
         raise ObjectDamaged(*(f"{found}; {GO_ON}" for found in unreadable.values()))
@@ -116,24 +127,42 @@ def _set_unreadable_aside(store: Store, spec: ResumeSpec, log: Log) -> None:
 
 
 def make_universal(folder: Path, plan: Plan) -> None:
-    """Beside the shards in `folder` are the same for any number of processes. Raises RunFailed with what DeepSpeed said."""
+    """Beside the shards in `folder` are the same for any number of processes. Raises RunFailed with
+    what DeepSpeed said."""
     shards = folder / (folder / "latest").read_text()
-    command = [sys.executable, "-m", "components.train.checkpoints.universal", "--input_folder", str(shards)]
-    command += ["--output_folder", f"{shards}_universal", "--num_extract_workers", "1", "--num_merge_workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "components.train.checkpoints.universal",
+        "--input_folder",
+        str(shards),
+    ]
+    command += [
+        "--output_folder",
+        f"{shards}_universal",
+        "--num_extract_workers",
+        "1",
+        "--num_merge_workers",
+        "1",
+    ]
     if plan.zero.stage < 3:
-        command.append("--inject_missing_state")  # what only Megatron's pipelines would have put there
+        command.append(
+            "--inject_missing_state"
+        )  # what only Megatron's pipelines would have put there
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1]
-        raise RunFailed(f"{folder.name}: cannot be made to fit {dist.get_world_size()} processes: {last}")
+        raise RunFailed(
+            f"{folder.name}: cannot be made to fit {dist.get_world_size()} processes: {last}"
+        )
 
 
 def separate_steps(optimizer: torch.optim.Optimizer) -> None:
     """Each parameter has a `step` of its own, where the parameter is.
 
-    DeepSpeed 0.19's loaders of universal checkpoints leave the CPU tensor of the file there (base_optimizer.py, stage3.py), which
-    AdamW's fused kernel refuses for parameters on a GPU. At stage 3 all parameters share one, so that Adam would count every step
-    once for each group.
+    DeepSpeed 0.19's loaders of universal checkpoints leave the CPU tensor of the file there
+    (base_optimizer.py, stage3.py), which AdamW's fused kernel refuses for parameters on a GPU. At
+    stage 3 all parameters share one, so that Adam would count every step once for each group.
     """
     for parameter, state in optimizer.state.items():
         step = state.get("step")
@@ -144,23 +173,27 @@ def separate_steps(optimizer: torch.optim.Optimizer) -> None:
 def restore_weight_decay(optimizer: torch.optim.Optimizer, folder: Path) -> None:
     """Each group of parameters has its own weight decay again.
 
-    DeepSpeed 0.19's stage-3 loader of universal checkpoints (stage3.py, load_hp_checkpoint_state_…) gives all groups the first
-    one's hyperparameters, so that norms and biases would decay.
+    DeepSpeed 0.19's stage-3 loader of universal checkpoints (stage3.py, load_hp_checkpoint_state_…)
+    gives all groups the first one's hyperparameters, so that norms and biases would decay.
     """
     shards = folder / (folder / "latest_universal").read_text()
-    saved = torch.load(shards / "zero" / "optimizer_state.pt", weights_only=True)["optimizer_state_dict"]["param_groups"]
+    saved = torch.load(shards / "zero" / "optimizer_state.pt", weights_only=True)[
+        "optimizer_state_dict"
+    ]["param_groups"]
     for group, as_saved in zip(optimizer.param_groups, saved, strict=True):
         group["weight_decay"] = as_saved["weight_decay"]
 
 
 def map_files(when: bool) -> None:
-    """From now on torch.load maps a file, if `when`, where it else reads all of it: DeepSpeed opens a process's whole shard, 12 bytes a
-    trained parameter, which the host of a node with GPUs has no other use for. Pages of a mapped file are the kernel's to drop."""
+    """From now on torch.load maps a file, if `when`, where it else reads all of it: DeepSpeed opens
+    a process's whole shard, 12 bytes a trained parameter, which the host of a node with GPUs has no
+    other use for. Pages of a mapped file are the kernel's to drop."""
     torch.utils.serialization.config.load.mmap = when
 
 
 def move_out_of_files(optimizer: torch.optim.Optimizer) -> None:
-    """No state of the optimizer is a part of a mapped file: offloaded moments would hold the file's disk until training ends."""
+    """No state of the optimizer is a part of a mapped file: offloaded moments would hold the file's
+    disk until training ends."""
     for state in optimizer.state.values():
         for name, value in state.items():
             if isinstance(value, torch.Tensor) and value.device.type == "cpu":
@@ -168,18 +201,24 @@ def move_out_of_files(optimizer: torch.optim.Optimizer) -> None:
 
 
 class AfterResume(TrainerCallback):
-    """When training begins, what DeepSpeed loads wrongly is put right; after the first step the checkpoint's files are gone.
+    """When training begins, what DeepSpeed loads wrongly is put right; after the first step the
+    checkpoint's files are gone.
 
-    Not before: Trainer reads the generators' states just before that step, and begins with others when it finds none.
+    Not before: Trainer reads the generators' states just before that step, and begins with others
+    when it finds none.
     """
 
-    def __init__(self, resume: Resume, engine: Callable[[], Any], agreement: Agreement, *, zero_stage: int) -> None:
+    def __init__(
+        self, resume: Resume, engine: Callable[[], Any], agreement: Agreement, *, zero_stage: int
+    ) -> None:
         self._resume = resume
         self._agreement = agreement
         self._zero_stage = zero_stage
         self._engine = engine
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         map_files(when=False)
         optimizer = self._engine().basic_optimizer
         move_out_of_files(optimizer)
@@ -188,7 +227,9 @@ class AfterResume(TrainerCallback):
         if self._resume.universal and self._zero_stage == 3:
             restore_weight_decay(optimizer, self._resume.folder)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         if self._resume.folder.exists():
             self._agreement.wait_for_all()
             if _first_here():
@@ -210,7 +251,8 @@ def _fetch(store: Store, checkpoint: Checkpoint, folder: Path) -> str | None:
 
 
 def _refuse_foreign_anywhere(folder: Path) -> None:
-    """Raises RunFailed, in all processes, for a file that one of them fetched and that asks for code."""
+    """Raises RunFailed, in all processes, for a file that one of them fetched and that asks for
+    code."""
     refused: str | None = None
     try:
         refuse_foreign_pickles(folder)

@@ -1,9 +1,11 @@
-"""A checkpoint of this process: captured at a step boundary, written beside the training, then handed to the uploader.
+"""A checkpoint of this process: captured at a step boundary, written beside the training, then
+handed to the uploader.
 
-Between two optimizer steps nothing of what a checkpoint holds changes: optimizer state and weights change in the step alone. So
-training is held only while references are collected (and LoRA's matrices gathered); the files are written during the next
-forward and backward passes, and the next optimizer step waits in case they are not all written by then. From a GPU they are copied
-by the thread that writes, beside training (device_copy.py).
+Between two optimizer steps nothing of what a checkpoint holds changes: optimizer state and weights
+change in the step alone. So training is held only while references are collected (and LoRA's
+matrices gathered); the files are written during the next forward and backward passes, and the next
+optimizer step waits in case they are not all written by then. From a GPU they are copied by the
+thread that writes, beside training (device_copy.py).
 """
 
 import copy
@@ -29,16 +31,25 @@ from components.train.checkpoints.commit import Part
 from components.train.checkpoints.device_copy import DeviceCopy, copy_through_buffers, device_of
 from components.train.checkpoints.uploader import BackgroundUploads
 from components.train.checkpoints.writer import WRITE_ERRORS, LocalWriter
-from components.train.loop.trainer import HaganeTrainer, epoch_loss, held_out_loss_of, trainable_parameters, whole_weights
+from components.train.loop.trainer import (
+    HaganeTrainer,
+    epoch_loss,
+    held_out_loss_of,
+    trainable_parameters,
+    whole_weights,
+)
 
 Writes = dict[str, Callable[[Path], None]]
 """File, relative to the checkpoint's folder -> what writes it at a path."""
 
 
 class CheckpointSaver:
-    """Saves of one training process. `attempt` is one start of the job, the same on all processes."""
+    """Saves of one training process. `attempt` is one start of the job, the same on all
+    processes."""
 
-    def __init__(self, plan: Plan, *, attempt: str, uploads: BackgroundUploads, agreement: Agreement) -> None:
+    def __init__(
+        self, plan: Plan, *, attempt: str, uploads: BackgroundUploads, agreement: Agreement
+    ) -> None:
         self._plan = plan
         self._attempt = attempt
         self._uploads = uploads
@@ -59,7 +70,8 @@ class CheckpointSaver:
         self._problem = self._uploads.problem = None
 
     def save(self, trainer: HaganeTrainer) -> None:
-        """Every process's files are being written, then uploaded; or no process's, when one has no room. All must call this."""
+        """Every process's files are being written, then uploaded; or no process's, when one has no
+        room. All must call this."""
         start = time.monotonic()
         step = trainer.state.global_step
         root = Path(str(trainer.args.output_dir), f"checkpoint-{step}")
@@ -73,7 +85,11 @@ class CheckpointSaver:
         writes = self.capture(trainer)
         copy_of_gpu = self._copies(trainer.model_wrapped)
         try:
-            part = self.part_of(trainer, root, (*writes, *write_small_files(trainer, root, probe=self._taken_probe())))
+            part = self.part_of(
+                trainer,
+                root,
+                (*writes, *write_small_files(trainer, root, probe=self._taken_probe())),
+            )
         except WRITE_ERRORS as error:
             self._failed(root, (), step, error)
             return
@@ -98,7 +114,8 @@ class CheckpointSaver:
         return probe
 
     def finish(self, log: Log | None) -> None:
-        """All that was saved is in the store, or `problem` says why it is not. That it waits is told to `log`."""
+        """All that was saved is in the store, or `problem` says why it is not. That it waits is
+        told to `log`."""
         self._writer.wait()
         if log is not None and self._uploads.num_unfinished:
             log.info("waiting_for_uploads", unfinished=self._uploads.num_unfinished)
@@ -155,15 +172,17 @@ class CheckpointSaver:
 def _not_written(root: Path, step: int, found: str) -> str:
     free = shutil.disk_usage(root.parent).free
     return (
-        f"checkpoint of step {step} is not written: {found}, {free / 1e6:.1f} MB are free in {root.parent}; "
-        "free some or set HAGANE_WORK to another disk"
+        f"checkpoint of step {step} is not written: {found}, {free / 1e6:.1f} MB are free in "
+        f"{root.parent}; free some or set HAGANE_WORK to another disk"
     )
 
 
 class Capture:
-    """What this process writes of a checkpoint at a step boundary: DeepSpeed's shards, and on process 0 all that is whole.
+    """What this process writes of a checkpoint at a step boundary: DeepSpeed's shards, and on
+    process 0 all that is whole.
 
-    The tensors are the training's own and must be written before the next optimizer step. Every process must call it.
+    The tensors are the training's own and must be written before the next optimizer step. Every
+    process must call it.
     """
 
     def __init__(self) -> None:
@@ -177,7 +196,9 @@ class Capture:
             self._trainable = trainable_parameters(trainer.model) if lora else {}
         weights = whole_weights(self._trainable) if lora else {}
         states = self._shards(trainer.model_wrapped, exclude_frozen=lora)
-        writes: Writes = {name: _torch_file(_with_own_scale(state)) for name, state in states.items()}
+        writes: Writes = {
+            name: _torch_file(_with_own_scale(state)) for name, state in states.items()
+        }
         if trainer.args.process_index == 0:
             tag = next(iter(states)).split("/")[0]
             writes["latest"] = lambda path: (path.write_text(tag), None)[1]
@@ -187,18 +208,31 @@ class Capture:
         return writes
 
     def _shards(self, engine: Any, *, exclude_frozen: bool) -> dict[str, Any]:
-        """What DeepSpeed's save_checkpoint would write. Under ZeRO-3 most of its time goes into walking through the model for names
-        and shapes, which are those of the first save: a save then holds training 23 ms instead of 90 (135M parameters, LoRA)."""
+        """What DeepSpeed's save_checkpoint would write. Under ZeRO-3 most of its time goes into
+        walking through the model for names and shapes, which are those of the first save: a save
+        then holds training 23 ms instead of 90 (135M parameters, LoRA)."""
         if self._unchanging is None:
             states = _as_deepspeed_saves(engine, exclude_frozen=exclude_frozen)
             if engine.zero_optimization_partition_weights():
-                self._unchanging = next((name, state) for name, state in states.items() if name.endswith("_model_states.pt"))
+                self._unchanging = next(
+                    (name, state)
+                    for name, state in states.items()
+                    if name.endswith("_model_states.pt")
+                )
             return states
         name, state = self._unchanging
         tag = f"global_step{engine.global_steps}"
-        now = {"skipped_steps": engine.skipped_steps, "global_steps": engine.global_steps, "global_samples": engine.global_samples}
+        now = {
+            "skipped_steps": engine.skipped_steps,
+            "global_steps": engine.global_steps,
+            "global_samples": engine.global_samples,
+        }
         schedule = None if engine.lr_scheduler is None else engine.lr_scheduler.state_dict()
-        shard = {"optimizer_state_dict": engine.optimizer.state_dict(), "ds_config": state["ds_config"], "ds_version": state["ds_version"]}
+        shard = {
+            "optimizer_state_dict": engine.optimizer.state_dict(),
+            "ds_config": state["ds_config"],
+            "ds_version": state["ds_version"],
+        }
         path = Path(engine._get_zero_ckpt_name(str(_Capturing.root), tag))
         return {
             f"{tag}/{name.split('/')[1]}": {**state, **now, "lr_scheduler": schedule},
@@ -207,26 +241,35 @@ class Capture:
 
 
 def _with_own_scale(state: dict[str, Any]) -> dict[str, Any]:
-    """The state with a copy of fp16's loss scale, which changes before the optimizer step, in whose stead there may be none."""
+    """The state with a copy of fp16's loss scale, which changes before the optimizer step, in whose
+    stead there may be none."""
     of_optimizer = state.get("optimizer_state_dict")
     if not isinstance(of_optimizer, dict) or LOSS_SCALER not in of_optimizer:
         return state
-    return {**state, "optimizer_state_dict": {**of_optimizer, LOSS_SCALER: copy.copy(of_optimizer[LOSS_SCALER])}}
+    return {
+        **state,
+        "optimizer_state_dict": {**of_optimizer, LOSS_SCALER: copy.copy(of_optimizer[LOSS_SCALER])},
+    }
 
 
 def _as_deepspeed_saves(engine: Any, *, exclude_frozen: bool) -> dict[str, Any]:
     capturing = _Capturing()
     engine.checkpoint_engine, usual = capturing, engine.checkpoint_engine
-    engine._copy_recovery_script = lambda _: None  # a script of DeepSpeed's; export_adapter has it from the library
+    engine._copy_recovery_script = lambda _: (
+        None
+    )  # a script of DeepSpeed's; export_adapter has it from the library
     try:
-        engine.save_checkpoint(str(capturing.root), save_latest=False, exclude_frozen_parameters=exclude_frozen)
+        engine.save_checkpoint(
+            str(capturing.root), save_latest=False, exclude_frozen_parameters=exclude_frozen
+        )
     finally:
         engine.checkpoint_engine = usual
     return capturing.states
 
 
 class _Capturing(TorchCheckpointEngine):
-    """Stands where DeepSpeed writes: what it would write is in `states` instead, by path under `root`."""
+    """Stands where DeepSpeed writes: what it would write is in `states` instead, by path under
+    `root`."""
 
     root = Path("/checkpoint")
 
@@ -253,7 +296,8 @@ def _torch_file(state: Any) -> Callable[[Path], None]:
 
 
 class _Stream(io.FileIO):
-    """Remembers why it could not be written, of which torch tells only the place in its own source."""
+    """Remembers why it could not be written, of which torch tells only the place in its own
+    source."""
 
     error: OSError | None = None
 
@@ -270,14 +314,19 @@ def _adapter_files(model: Any, weights: dict[str, torch.Tensor]) -> Writes:
 
     def write(path: Path) -> None:
         model.save_pretrained(path.parent, state_dict=weights)
-        (path.parent / "README.md").unlink(missing_ok=True)  # PEFT's empty model card; export_adapter writes a true one
+        (path.parent / "README.md").unlink(
+            missing_ok=True
+        )  # PEFT's empty model card; export_adapter writes a true one
 
     return {"adapter_model.safetensors": write, "adapter_config.json": lambda _: None}
 
 
-def write_small_files(trainer: HaganeTrainer, root: Path, *, probe: dict[str, torch.Tensor] | None) -> list[str]:
-    """What changes at once when training goes on is on the disk: the generators' states, and on process 0 the losses so far and, at the
-    end of an epoch, the model's logits for the data's prompts."""
+def write_small_files(
+    trainer: HaganeTrainer, root: Path, *, probe: dict[str, torch.Tensor] | None
+) -> list[str]:
+    """What changes at once when training goes on is on the disk: the generators' states, and on
+    process 0 the losses so far and, at the end of an epoch, the model's logits for the data's
+    prompts."""
     root.mkdir(parents=True, exist_ok=True)
     trainer._save_rng_state(str(root))
     rank, num_processes = trainer.args.process_index, trainer.args.world_size

@@ -1,4 +1,5 @@
-"""DeepSpeed's tool that makes shards fit any number of processes, with files opened as components/shared/pickled.py says.
+"""DeepSpeed's tool that makes shards fit any number of processes, with files opened as
+components/shared/pickled.py says.
 
 python -m components.train.checkpoints.universal --input_folder … --output_folder …
 """

@@ -1,6 +1,8 @@
-"""The program beside each training process that uploads its files: one part a line on stdin, one answer a line on stdout.
+"""The program beside each training process that uploads its files: one part a line on stdin, one
+answer a line on stdout.
 
-A thread would take a third of the training's speed on two cores; a process of its own takes none when a core is free.
+A thread would take a third of the training's speed on two cores; a process of its own takes none
+when a core is free.
 """
 
 import json
@@ -28,16 +30,20 @@ from components.train.checkpoints.commit import Part, prune, store_part
 MOST_UNFINISHED = 2
 """Parts that may wait or be on their way before a save has to wait: one uploading, one written."""
 GIVE_UP_S = 600.0
-"""How long a part is tried again while the store cannot be reached, beyond the 50 s that boto3 itself tries each request."""
+"""How long a part is tried again while the store cannot be reached, beyond the 50 s that boto3
+itself tries each request."""
 LONGEST_PAUSE_S = 30.0
 MOST_DAMAGED = 4
-"""Tries of a part that came to the store as something else: a bit that changed on the way does not do so again."""
+"""Tries of a part that came to the store as something else: a bit that changed on the way does not
+do so again."""
 
 
 class BackgroundUploads:
-    """Uploads of one training process, in order. Training is held only when two checkpoints are still unfinished.
+    """Uploads of one training process, in order. Training is held only when two checkpoints are
+    still unfinished.
 
-    `problem` is what became of the first part that could not be stored; those behind it are tried all the same.
+    `problem` is what became of the first part that could not be stored; those behind it are tried
+    all the same.
     """
 
     def __init__(self, run: str, log: Log) -> None:
@@ -54,7 +60,8 @@ class BackgroundUploads:
         return len(self._unfinished)
 
     def submit(self, part: Part) -> None:
-        """The part will be uploaded after those before it; by a new uploader, should the one before be gone."""
+        """The part will be uploaded after those before it; by a new uploader, should the one before
+        be gone."""
         self._wait_for_less_than(MOST_UNFINISHED)
         with self._changed:
             if self._gone:
@@ -74,7 +81,9 @@ class BackgroundUploads:
     def _start(self) -> None:
         self._gone = False
         command = [sys.executable, "-m", "components.train.checkpoints.uploader", self._run]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self._reader = threading.Thread(target=self._read_answers, daemon=True)
         self._reader.start()
 
@@ -93,7 +102,9 @@ class BackgroundUploads:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             answer = event_of(line)
-            if answer is None:  # a library's word; were it taken for an answer, nobody would read the next one
+            if (
+                answer is None
+            ):  # a library's word; were it taken for an answer, nobody would read the next one
                 self._log.warning("uploader_said", found=line.rstrip())
                 continue
             if answer["event"] != "checkpoint":
@@ -111,7 +122,10 @@ class BackgroundUploads:
             if self._process.wait() or self._unfinished:
                 steps = ", ".join(str(part.step) for part in self._unfinished)
                 unknown = f"; the checkpoint of step {steps} may not be stored" if steps else ""
-                ended = f"checkpoint: the uploading process ended with exit code {self._process.returncode}"
+                ended = (
+                    "checkpoint: the uploading process ended with exit code "
+                    f"{self._process.returncode}"
+                )
                 self.problem = self.problem or ended + unknown
             for part in self._unfinished:
                 part.remove_files()
@@ -121,10 +135,12 @@ class BackgroundUploads:
 
 
 def main() -> None:
-    """Stores each part that stdin names, answers, and removes the local files of what is stored or cannot be.
+    """Stores each part that stdin names, answers, and removes the local files of what is stored or
+    cannot be.
 
-    SIGTERM, which all processes of a job get, is left to the training process: what it still sends is uploaded. When that is
-    gone, SIGINT ends this one, and boto3 gives up its open upload on the way.
+    SIGTERM, which all processes of a job get, is left to the training process: what it still sends
+    is uploaded. When that is gone, SIGINT ends this one, and boto3 gives up its open upload on the
+    way.
     """
     end_with_parent(signal.SIGINT)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -136,7 +152,8 @@ def main() -> None:
 
 
 def _end_once(number: int, frame: FrameType | None) -> None:
-    """One comes for each thread of the parent that ends: the second must not break off what the first one tidies up."""
+    """One comes for each thread of the parent that ends: the second must not break off what the
+    first one tidies up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -148,7 +165,12 @@ def store_all(store: Store, keep: KeepSpec) -> None:
         try:
             stored = patiently(store, part)
         except (HaganeError, OSError) as error:
-            answer(event="checkpoint", problem=f"checkpoint of step {part.step} is not stored: {str(error).splitlines()[0]}")
+            answer(
+                event="checkpoint",
+                problem=(
+                    f"checkpoint of step {part.step} is not stored: {str(error).splitlines()[0]}"
+                ),
+            )
         else:
             answer(
                 event="checkpoint",
@@ -164,7 +186,8 @@ def store_all(store: Store, keep: KeepSpec) -> None:
 
 
 def removed_after(store: Store, keep: KeepSpec) -> list[str]:
-    """Folders of the checkpoints that the one just committed made needless; what could not be removed now is at the next."""
+    """Folders of the checkpoints that the one just committed made needless; what could not be
+    removed now is at the next."""
     try:
         return prune(store, keep)
     except StoreError as error:
@@ -173,19 +196,26 @@ def removed_after(store: Store, keep: KeepSpec) -> list[str]:
 
 
 def patiently(store: Store, part: Part) -> Any:
-    """`store_part`, again after random, growing pauses while the store cannot be reached, and a few times when it has something else
-    than was sent. Raises its StoreError after GIVE_UP_S."""
+    """`store_part`, again after random, growing pauses while the store cannot be reached, and a few
+    times when it has something else than was sent. Raises its StoreError after GIVE_UP_S."""
 
     def tell(state: RetryCallState) -> None:
         assert state.outcome is not None
         assert state.next_action is not None
         found = str(state.outcome.exception()).splitlines()[0]
-        answer(event="upload_retry", step=part.step, found=found, pause_s=round(state.next_action.sleep, 1))
+        answer(
+            event="upload_retry",
+            step=part.step,
+            found=found,
+            pause_s=round(state.next_action.sleep, 1),
+        )
 
     def may_heal(state: RetryCallState) -> bool:
         assert state.outcome is not None
         error = state.outcome.exception()
-        return isinstance(error, StoreUnreachable) or (isinstance(error, ObjectDamaged) and state.attempt_number < MOST_DAMAGED)
+        return isinstance(error, StoreUnreachable) or (
+            isinstance(error, ObjectDamaged) and state.attempt_number < MOST_DAMAGED
+        )
 
     retrying = Retrying(
         retry=may_heal,

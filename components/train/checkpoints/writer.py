@@ -11,7 +11,8 @@ WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 
 
 class LocalWriter:
-    """One list of writes at a time. `held_s` sums the seconds that callers waited for it, or could not run beside it."""
+    """One list of writes at a time. `held_s` sums the seconds that callers waited for it, or could
+    not run beside it."""
 
     def __init__(self) -> None:
         self.held_s = 0.0
@@ -19,10 +20,18 @@ class LocalWriter:
         self._written = threading.Event()
         self._written.set()
 
-    def begin(self, writes: list[Callable[[], object]], *, then: Callable[[], object], failed: Callable[[BaseException], None]) -> None:
-        """All writes are being made, in order, then `then` is called; `failed` is, with the first error. Waits for the list before.
+    def begin(
+        self,
+        writes: list[Callable[[], object]],
+        *,
+        then: Callable[[], object],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """All writes are being made, in order, then `then` is called; `failed` is, with the first
+        error. Waits for the list before.
 
-        An error that no full or broken disk explains is raised in the thread too, so that its traceback is seen.
+        An error that no full or broken disk explains is raised in the thread too, so that its
+        traceback is seen.
         """
         self.wait()
         self._written.clear()

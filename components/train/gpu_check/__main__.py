@@ -1,6 +1,8 @@
-"""`python -m components.train.gpu_check`: can this node, or the nodes of this job, train as a plan says?
+"""`python -m components.train.gpu_check`: can this node, or the nodes of this job, train as a plan
+says?
 
-With HAGANE_LOG=json each finding is an event `check`, else they are one table. Ends with 2 when a check failed.
+With HAGANE_LOG=json each finding is an event `check`, else they are one table. Ends with 2 when a
+check failed.
 """
 
 import argparse
@@ -31,7 +33,8 @@ FEWEST_SECONDS = 5.0
 
 
 class Check:
-    """The checks in their order. `seconds`: longest time for all; None: GPU_S on GPUs, CPU_S on CPUs."""
+    """The checks in their order. `seconds`: longest time for all; None: GPU_S on GPUs, CPU_S on
+    CPUs."""
 
     def __init__(self, request: CheckRequest, *, seconds: float | None) -> None:
         self.request = request
@@ -53,10 +56,20 @@ class Check:
         yield from self._small_training(on_gpus=on_gpus)
 
     def _facts(self) -> NodeFacts | Finding:
-        ran = self._printed(run_program("components.train.gpu_check.facts", self.request.plan.precision, seconds=self._left()))
+        ran = self._printed(
+            run_program(
+                "components.train.gpu_check.facts",
+                self.request.plan.precision,
+                seconds=self._left(),
+            )
+        )
         for event in ran.all_of("node_facts"):
-            return NodeFacts.model_validate_json(json.dumps({name: event[name] for name in NodeFacts.model_fields}))
-        return Finding(check="node", state="failed", found=ran.problem or "it said nothing", mend=ran.fix)
+            return NodeFacts.model_validate_json(
+                json.dumps({name: event[name] for name in NodeFacts.model_fields})
+            )
+        return Finding(
+            check="node", state="failed", found=ran.problem or "it said nothing", mend=ran.fix
+        )
 
     def _exchange(self, *, on_gpus: bool) -> Iterator[Finding]:
         processes, nodes = self._processes(on_gpus=on_gpus), self.request.num_nodes
@@ -64,7 +77,12 @@ class Check:
         if processes * nodes > 1:
             program = "components.train.gpu_check.exchange"
             ran = self._printed(
-                run_on_all_nodes(program, processes=processes, seconds=self._left(), environment=self._environment(on_gpus=on_gpus))
+                run_on_all_nodes(
+                    program,
+                    processes=processes,
+                    seconds=self._left(),
+                    environment=self._environment(on_gpus=on_gpus),
+                )
             )
         yield from exchange_findings(self.request, ran, on_gpus=on_gpus)
 
@@ -76,7 +94,11 @@ class Check:
 
             def start(processes: int) -> Ran:
                 train = ("components.train", run.uri)
-                return self._printed(run_on_node(*train, processes=processes, seconds=self._left(), environment=environment))
+                return self._printed(
+                    run_on_node(
+                        *train, processes=processes, seconds=self._left(), environment=environment
+                    )
+                )
 
             first = start(run.processes)
             yield from first_start_findings(run, request.plan, first, run.history())
@@ -93,7 +115,11 @@ class Check:
     def _environment(self, *, on_gpus: bool) -> dict[str, str | None]:
         """Of the groups: a share of the cores each, and no GPU where they are not to be used."""
         threads = max(1, len(os.sched_getaffinity(0)) // self._processes(on_gpus=on_gpus))
-        shared: dict[str, str | None] = {"OMP_NUM_THREADS": str(threads), "TORCH_CPP_LOG_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
+        shared: dict[str, str | None] = {
+            "OMP_NUM_THREADS": str(threads),
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
         return shared if on_gpus else {**shared, "CUDA_VISIBLE_DEVICES": "", "HAGANE_GPUS": None}
 
     def _left(self) -> float:
@@ -120,20 +146,55 @@ def _request(arguments: argparse.Namespace) -> CheckRequest:
         try:
             return request_of(arguments.plan)
         except OSError as error:
-            raise SpecError(f"--plan: {error.filename}: {error.strerror}. Fix: name the folder plan/ of a run") from None
-    return plain_request(processes=arguments.processes, stage=arguments.stage, offload=arguments.offload, method=arguments.method)
+            raise SpecError(
+                f"--plan: {error.filename}: {error.strerror}. Fix: name the folder plan/ of a run"
+            ) from None
+    return plain_request(
+        processes=arguments.processes,
+        stage=arguments.stage,
+        offload=arguments.offload,
+        method=arguments.method,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m components.train.gpu_check", description=__doc__)
-    parser.add_argument("--plan", metavar="FOLDER", type=Path, help="plan/ of a run, as `hagane plan SPEC --keep FOLDER` writes it")
-    parser.add_argument("--request", metavar="JSON", help="the same in one argument, as `hagane doctor --gpu` gives it to pods")
-    parser.add_argument("--processes", type=int, default=1, help="without a plan: training processes on this node")
-    parser.add_argument("--stage", type=int, choices=range(4), default=1, help="without a plan: ZeRO stage")
-    parser.add_argument("--offload", choices=("none", "optimizer", "all"), default="none", help="without a plan: what is in host memory")
-    parser.add_argument("--method", choices=("lora", "full"), default="full", help="without a plan: what is trained")
-    parser.add_argument("--seconds", type=float, help=f"longest time for all checks; {GPU_S} on GPUs, {CPU_S} on CPUs")
-    parser.add_argument("--only-report", action="store_true", help="end with 0 whatever the checks find")
+    parser = argparse.ArgumentParser(
+        prog="python -m components.train.gpu_check", description=__doc__
+    )
+    parser.add_argument(
+        "--plan",
+        metavar="FOLDER",
+        type=Path,
+        help="plan/ of a run, as `hagane plan SPEC --keep FOLDER` writes it",
+    )
+    parser.add_argument(
+        "--request",
+        metavar="JSON",
+        help="the same in one argument, as `hagane doctor --gpu` gives it to pods",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="without a plan: training processes on this node"
+    )
+    parser.add_argument(
+        "--stage", type=int, choices=range(4), default=1, help="without a plan: ZeRO stage"
+    )
+    parser.add_argument(
+        "--offload",
+        choices=("none", "optimizer", "all"),
+        default="none",
+        help="without a plan: what is in host memory",
+    )
+    parser.add_argument(
+        "--method", choices=("lora", "full"), default="full", help="without a plan: what is trained"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help=f"longest time for all checks; {GPU_S} on GPUs, {CPU_S} on CPUs",
+    )
+    parser.add_argument(
+        "--only-report", action="store_true", help="end with 0 whatever the checks find"
+    )
     arguments = parser.parse_args()
     as_events = os.environ.get("HAGANE_LOG") == "json"
     with step_log("train") as log:

@@ -1,4 +1,5 @@
-"""A node's facts beside the plan -> findings. Takes values and returns values, so that each fault can be shown by a test."""
+"""A node's facts beside the plan -> findings. Takes values and returns values, so that each fault
+can be shown by a test."""
 
 from collections.abc import Iterator
 
@@ -14,7 +15,8 @@ GIB = 2**30
 MOST_USED_BYTES = 2 * GIB
 """In use on a GPU before anything is started there: a display, or the context of this check."""
 LEAST_SHARE = 0.5
-"""Of what the plan assumes, a rate below which its time and price are wrong by more than their range."""
+"""Of what the plan assumes, a rate below which its time and price are wrong by more than their
+range."""
 NO_GPU = "no GPU here"
 CPU_PLAN = "the plan is for CPUs"
 
@@ -34,8 +36,13 @@ def torch_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     built = "without CUDA" if facts.torch_cuda is None else f"with CUDA {facts.torch_cuda}"
     seen = f"torch {facts.torch_version}, built {built}"
     if request.plan.on_gpus and facts.torch_cuda is None:
-        fix = "in a cluster use the image train-cuda (train_on_gpus in images/images.yaml); here install torch with CUDA"
-        return Finding(check="torch", state="failed", found=f"{seen}, and the plan is for GPUs", mend=fix)
+        fix = (
+            "in a cluster use the image train-cuda (train_on_gpus in images/images.yaml); here "
+            "install torch with CUDA"
+        )
+        return Finding(
+            check="torch", state="failed", found=f"{seen}, and the plan is for GPUs", mend=fix
+        )
     return Finding(check="torch", state="ok", found=seen)
 
 
@@ -48,7 +55,11 @@ def driver_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     problem = driver_problem(Driver(facts.driver, facts.driver_cuda), facts.torch_cuda)
     if problem is not None:
         return Finding(check=check, state="failed", found=problem[0], mend=problem[1])
-    return Finding(check=check, state="ok", found=f"driver {facts.driver or 'of unknown version'}, CUDA {facts.driver_cuda}")
+    return Finding(
+        check=check,
+        state="ok",
+        found=f"driver {facts.driver or 'of unknown version'}, CUDA {facts.driver_cuda}",
+    )
 
 
 def gpus_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
@@ -58,12 +69,24 @@ def gpus_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     if there < wanted:
         said = f"; torch says: {facts.cuda_error}" if facts.cuda_error else ""
         fix = "set hardware.processes_per_node to what a node has, or see driver and torch above"
-        return Finding(check=check, state="failed", found=f"{there} here, the plan has {wanted} a node{said}", mend=fix)
+        return Finding(
+            check=check,
+            state="failed",
+            found=f"{there} here, the plan has {wanted} a node{said}",
+            mend=fix,
+        )
     if wanted > 1 and any("MIG" in gpu.name for gpu in facts.gpus):
         fix = "set hardware.processes_per_node: 1, or use whole GPUs: NCCL joins no MIG instances"
-        return Finding(check=check, state="failed", found=f"MIG instances, and {wanted} processes a node", mend=fix)
+        return Finding(
+            check=check,
+            state="failed",
+            found=f"MIG instances, and {wanted} processes a node",
+            mend=fix,
+        )
     names = " and ".join(sorted({gpu.name for gpu in facts.gpus}))
-    return Finding(check=check, state="ok", found=f"{there} of {names}, the plan has {wanted} a node")
+    return Finding(
+        check=check, state="ok", found=f"{there} of {names}, the plan has {wanted} a node"
+    )
 
 
 def memory_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
@@ -76,12 +99,17 @@ def memory_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     planned = f"the plan counts on {_gib(memory.gpu_limit)}"
     least, _ = memory_counted_on(request.plan)
     if smallest.total_bytes < least:
-        fix = "name the GPU that is there in hardware.gpu, or choose its nodes by cluster.node_selector"
+        fix = (
+            "name the GPU that is there in hardware.gpu, or choose its nodes by "
+            "cluster.node_selector"
+        )
         found = f"{smallest.name} has {_gib(smallest.total_bytes)}, {planned}"
         return Finding(check=check, state="failed", found=found, mend=fix)
     fullest = max(facts.gpus, key=_used)
     if _used(fullest) > MOST_USED_BYTES:
-        fix = "end what runs there (nvidia-smi names it); on a shared GPU set hardware.gpu_memory_gib"
+        fix = (
+            "end what runs there (nvidia-smi names it); on a shared GPU set hardware.gpu_memory_gib"
+        )
         found = f"{_gib(_used(fullest))} of {fullest.name} are in use by others, {planned}"
         return Finding(check=check, state="failed", found=found, mend=fix)
     return Finding(check=check, state="ok", found=f"{_gib(smallest.total_bytes)} each, {planned}")
@@ -96,15 +124,23 @@ def kernels_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     there = ", ".join(facts.architectures)
     without = [gpu for gpu in facts.gpus if not has_kernels(gpu.capability, facts.architectures)]
     if without:
-        found = f"{without[0].name} has compute capability {without[0].capability}, the wheel has kernels for {there}"
+        found = (
+            f"{without[0].name} has compute capability {without[0].capability}, the wheel has "
+            f"kernels for {there}"
+        )
         fix = "use a GPU of 7.5 or newer; torch 2.13 has dropped older ones (docs/gpus.md)"
         return Finding(check=check, state="failed", found=found, mend=fix)
-    return Finding(check=check, state="ok", found=f"{there}; the GPUs have {', '.join(sorted({gpu.capability for gpu in facts.gpus}))}")
+    return Finding(
+        check=check,
+        state="ok",
+        found=f"{there}; the GPUs have {', '.join(sorted({gpu.capability for gpu in facts.gpus}))}",
+    )
 
 
 def has_kernels(capability: str, architectures: tuple[str, ...]) -> bool:
-    """Whether a GPU runs code of the wheel: of its own major version and at most its minor one (CUDA C++
-    Programming Guide, binary compatibility), or PTX, which is compiled for any newer GPU."""
+    """Whether a GPU runs code of the wheel: of its own major version and at most its minor one
+    (CUDA C++ Programming Guide, binary compatibility), or PTX, which is compiled for any newer
+    GPU."""
     major, minor = (int(part) for part in capability.split("."))
     return runs_on(list(architectures), major, minor)
 
@@ -116,10 +152,18 @@ def precision_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     if precision != "bf16" or facts.bf16:
         has = "has bf16" if facts.bf16 else "has no bf16"
         return Finding(check=check, state="ok", found=f"the plan is {precision}; the device {has}")
-    fix = "name the GPU that is there in hardware.gpu with training.precision: auto, or set training.precision: fp32"
+    fix = (
+        "name the GPU that is there in hardware.gpu with training.precision: auto, or set "
+        "training.precision: fp32"
+    )
     state = "failed" if request.plan.on_gpus else "warning"
     slow = "" if request.plan.on_gpus else ": it is computed one number at a time"
-    return Finding(check=check, state=state, found=f"the plan is bf16, and this device has no bf16{slow}", mend=fix)
+    return Finding(
+        check=check,
+        state=state,
+        found=f"the plan is bf16, and this device has no bf16{slow}",
+        mend=fix,
+    )
 
 
 def shared_memory_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
@@ -128,9 +172,14 @@ def shared_memory_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     seen = f"{_gib(facts.shared_memory_bytes)}"
     if facts.shared_memory_bytes < needed:
         found = f"{seen}, NCCL may take {_gib(needed)} for {processes} GPUs"
-        fix = "mount an emptyDir of medium Memory at /dev/shm, as hagane's own pods have; with docker, --shm-size"
+        fix = (
+            "mount an emptyDir of medium Memory at /dev/shm, as hagane's own pods have; with "
+            "docker, --shm-size"
+        )
         return Finding(check=check, state="failed", found=found, mend=fix)
-    return Finding(check=check, state="ok", found=f"{seen}, {_gib(needed)} needed" if needed else seen)
+    return Finding(
+        check=check, state="ok", found=f"{seen}, {_gib(needed)} needed" if needed else seen
+    )
 
 
 def pinned_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
@@ -140,11 +189,22 @@ def pinned_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     if not facts.gpus:
         return _left_out(check, NO_GPU)
     if facts.pinned_error:
-        used = "offload needs it" if zero.offload_optimizer else "copies to the GPU are slower without it"
+        used = (
+            "offload needs it"
+            if zero.offload_optimizer
+            else "copies to the GPU are slower without it"
+        )
         fix = "raise the pod's memory limit, or end what else pins memory on the node"
         state = "failed" if zero.offload_optimizer else "warning"
-        return Finding(check=check, state=state, found=f"1 GiB cannot be pinned ({facts.pinned_error}); {used}", mend=fix)
-    return Finding(check=check, state="ok", found=f"1 GiB, {plain(facts.pinned_gb_s or 0)} GB/s to the GPU")
+        return Finding(
+            check=check,
+            state=state,
+            found=f"1 GiB cannot be pinned ({facts.pinned_error}); {used}",
+            mend=fix,
+        )
+    return Finding(
+        check=check, state="ok", found=f"1 GiB, {plain(facts.pinned_gb_s or 0)} GB/s to the GPU"
+    )
 
 
 def attention_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
@@ -156,11 +216,21 @@ def attention_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     if not work:
         name, error = next(iter(facts.attention.items()))
         found = f"no kernel runs with a mask in {request.plan.precision}; {name}: {error}"
-        return Finding(check=check, state="failed", found=found, mend="see kernels in the wheel and number format")
+        return Finding(
+            check=check,
+            state="failed",
+            found=found,
+            mend="see kernels in the wheel and number format",
+        )
     seen = f"with a mask in {request.plan.precision}: {', '.join(work)}"
     if request.plan.on_gpus and not {"memory-efficient", "cuDNN"} & set(work):
-        fix = "set shorter data.row_tokens: the plain kernel holds all scores, which the plan does not count"
-        return Finding(check=check, state="warning", found=f"only the plain kernel runs, {seen}", mend=fix)
+        fix = (
+            "set shorter data.row_tokens: the plain kernel holds all scores, which the plan does "
+            "not count"
+        )
+        return Finding(
+            check=check, state="warning", found=f"only the plain kernel runs, {seen}", mend=fix
+        )
     return Finding(check=check, state="ok", found=seen)
 
 
@@ -169,7 +239,10 @@ def bmm_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     if request.plan.on_gpus and not facts.gpus:
         return _left_out(check, NO_GPU)
     if facts.bmm_error:
-        fix = "set TORCH_DISABLE_NATIVE_JIT=1, as the image train-cuda does: torch would compile a Triton kernel for it"
+        fix = (
+            "set TORCH_DISABLE_NATIVE_JIT=1, as the image train-cuda does: torch would compile a "
+            "Triton kernel for it"
+        )
         return Finding(check=check, state="failed", found=facts.bmm_error, mend=fix)
     return Finding(check=check, state="ok", found="right, without a compiler")
 
@@ -181,7 +254,9 @@ def matrices_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     precision = request.plan.precision
     if facts.tflops is None:
         fix = "see kernels in the wheel and number format"
-        return Finding(check=check, state="failed", found=f"none could be made in {precision}", mend=fix)
+        return Finding(
+            check=check, state="failed", found=f"none could be made in {precision}", mend=fix
+        )
     seen = f"{plain(facts.tflops)} TFLOP/s in {precision}"
     planned = None if hardware is None or not request.plan.on_gpus else hardware.tflops
     if planned is None:

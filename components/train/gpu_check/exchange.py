@@ -1,8 +1,9 @@
-"""All-reduce among the processes of a node, and of all nodes: whether the sums are right, and how fast.
+"""All-reduce among the processes of a node, and of all nodes: whether the sums are right, and how
+fast.
 
-`torchrun -m components.train.gpu_check.exchange` prints an event `exchanged` for each,
-by the first process of each node.
-The bandwidth is nccl-tests' bus bandwidth (doc/PERFORMANCE.md): 2 (n - 1) / n of the bytes, a second.
+`torchrun -m components.train.gpu_check.exchange` prints an event `exchanged` for each, by the first
+process of each node. The bandwidth is nccl-tests' bus bandwidth (doc/PERFORMANCE.md): 2 (n - 1) / n
+of the bytes, a second.
 """
 
 import os
@@ -33,7 +34,8 @@ NAMES = {ON_NODE: "all-reduce in the node", ACROSS: "all-reduce between nodes"}
 
 
 def exchange_findings(request: CheckRequest, ran: Ran, *, on_gpus: bool) -> Iterator[Finding]:
-    """`on_gpus`: whether NCCL did it on GPUs; else gloo did, and the plan's rates are none of its own."""
+    """`on_gpus`: whether NCCL did it on GPUs; else gloo did, and the plan's rates are none of its
+    own."""
     by_scope = {event["scope"]: event for event in ran.all_of("exchanged")}
     for scope in (ON_NODE, ACROSS):
         event = by_scope.get(scope)
@@ -42,9 +44,18 @@ def exchange_findings(request: CheckRequest, ran: Ran, *, on_gpus: bool) -> Iter
             continue
         alone = request.processes_per_node if scope == ON_NODE else request.num_nodes
         if alone == 1:
-            yield Finding(check=NAMES[scope], state="skipped", found=f"the plan has one {'process a node' if scope == ON_NODE else 'node'}")
+            yield Finding(
+                check=NAMES[scope],
+                state="skipped",
+                found=f"the plan has one {'process a node' if scope == ON_NODE else 'node'}",
+            )
         else:
-            yield Finding(check=NAMES[scope], state="failed", found=ran.problem or "nothing was measured", mend=ran.fix)
+            yield Finding(
+                check=NAMES[scope],
+                state="failed",
+                found=ran.problem or "nothing was measured",
+                mend=ran.fix,
+            )
 
 
 def _judged(request: CheckRequest, scope: str, event: Event, *, on_gpus: bool) -> Finding:
@@ -52,23 +63,41 @@ def _judged(request: CheckRequest, scope: str, event: Event, *, on_gpus: bool) -
     by = "NCCL" if on_gpus else "gloo"
     seen = f"{event['num_processes']} processes by {by}: {plain(gb_s)} GB/s"
     if not event["right"]:
-        fix = "a GPU or a link gives wrong numbers: look at nvidia-smi -q for ECC errors, and take the node out"
-        return Finding(check=check, state="failed", found=f"{seen}, but the sums are wrong", mend=fix)
-    planned = None if hardware is None else hardware.link_gb_s if scope == ON_NODE else hardware.network_gb_s
+        fix = (
+            "a GPU or a link gives wrong numbers: look at nvidia-smi -q for ECC errors, and take "
+            "the node out"
+        )
+        return Finding(
+            check=check, state="failed", found=f"{seen}, but the sums are wrong", mend=fix
+        )
+    planned = (
+        None
+        if hardware is None
+        else hardware.link_gb_s
+        if scope == ON_NODE
+        else hardware.network_gb_s
+    )
     if planned is None or not on_gpus:
         return Finding(check=check, state="ok", found=seen)
     beside = f"{seen}; the plan assumes {plain(planned)}"
     if gb_s >= LEAST_SHARE * planned:
         return Finding(check=check, state="ok", found=beside)
     if scope == ON_NODE:
-        fix = "look at nvidia-smi topo -m: without NVLink GPUs talk over PCIe; NCCL_DEBUG=INFO says by which way"
+        fix = (
+            "look at nvidia-smi topo -m: without NVLink GPUs talk over PCIe; NCCL_DEBUG=INFO says "
+            "by which way"
+        )
     else:
-        fix = f"give pods the fast network (docs/gpus.md, RDMA), or plan with hardware.network_gbit_s: {plain(8 * gb_s)}"
+        fix = (
+            "give pods the fast network (docs/gpus.md, RDMA), or plan with "
+            f"hardware.network_gbit_s: {plain(8 * gb_s)}"
+        )
     return Finding(check=check, state="warning", found=beside, mend=fix)
 
 
 def exchange(group: Any, device: torch.device) -> tuple[float, bool]:
-    """(GB/s, whether all sums are right) of all-reduces in a process group, None for all. All of its processes must call this."""
+    """(GB/s, whether all sums are right) of all-reduces in a process group, None for all. All of
+    its processes must call this."""
     num_bytes = GPU_BYTES if device.type == "cuda" else CPU_BYTES
     size, rank = dist.get_world_size(group), dist.get_rank(group)
     numbers = torch.full((num_bytes // 4,), float(rank + 1), device=device)
@@ -98,9 +127,13 @@ def main() -> None:
     if on_gpus:
         torch.cuda.set_device(device)
     backend = "nccl" if on_gpus else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=MEET_S), device_id=device if on_gpus else None)
+    dist.init_process_group(
+        backend, timeout=timedelta(seconds=MEET_S), device_id=device if on_gpus else None
+    )
     world = dist.get_world_size()
-    groups = [dist.new_group(list(range(first, first + per_node))) for first in range(0, world, per_node)]
+    groups = [
+        dist.new_group(list(range(first, first + per_node))) for first in range(0, world, per_node)
+    ]
     if per_node > 1:
         gb_s, right = exchange(groups[dist.get_rank() // per_node], device)
         _report(log, ON_NODE, per_node, gb_s, right)
@@ -118,7 +151,9 @@ def _report(log: Log, scope: str, num_processes: int, gb_s: float, right: bool) 
     dist.all_gather_object(found, (gb_s, right))
     if int(os.environ["LOCAL_RANK"]) == 0:
         slowest, all_right = min(each for each, _ in found), all(each for _, each in found)
-        log.info("exchanged", scope=scope, num_processes=num_processes, gb_s=slowest, right=all_right)
+        log.info(
+            "exchanged", scope=scope, num_processes=num_processes, gb_s=slowest, right=all_right
+        )
 
 
 if __name__ == "__main__":

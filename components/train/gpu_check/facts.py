@@ -1,4 +1,5 @@
-"""What a node has, as torch sees it: measured in a process of its own, which leaves no CUDA context behind.
+"""What a node has, as torch sees it: measured in a process of its own, which leaves no CUDA context
+behind.
 
 `python -m components.train.gpu_check.facts PRECISION` prints one event, `node_facts`. No check here
 judges; device_checks.py does.
@@ -20,7 +21,15 @@ from components.shared.machine import computes_bf16, machine_flags
 from components.shared.spec.run_spec import FrozenModel
 from components.train.driver import find_driver
 
-LIBRARIES = ("triton", "flash-attn", "kernels", "liger-kernel", "causal-conv1d", "mamba-ssm", "bitsandbytes")
+LIBRARIES = (
+    "triton",
+    "flash-attn",
+    "kernels",
+    "liger-kernel",
+    "causal-conv1d",
+    "mamba-ssm",
+    "bitsandbytes",
+)
 """Packages that make some models faster when they are there; hagane needs none of them."""
 KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -84,7 +93,9 @@ def node_facts(precision: str) -> NodeFacts:
         driver=driver.version,
         driver_cuda=driver.cuda,
         cuda_error=cuda_error,
-        gpus=tuple(gpu_facts(index) for index in range(torch.cuda.device_count())) if on_gpu else (),
+        gpus=tuple(gpu_facts(index) for index in range(torch.cuda.device_count()))
+        if on_gpu
+        else (),
         bf16=_computes_bf16(on_gpu=on_gpu),
         shared_memory_bytes=_size_of(SHARED_MEMORY),
         pinned_error=pinned_error,
@@ -121,7 +132,11 @@ def pinned_copy_gb_s() -> float:
     """GB/s from 1 GiB of pinned host memory to the GPU."""
     host = torch.empty(PINNED_BYTES, dtype=torch.uint8, pin_memory=True)
     device = torch.empty(PINNED_BYTES, dtype=torch.uint8, device="cuda")
-    return PINNED_BYTES / seconds_of(lambda: device.copy_(host, non_blocking=True), device.device) / 1e9
+    return (
+        PINNED_BYTES
+        / seconds_of(lambda: device.copy_(host, non_blocking=True), device.device)
+        / 1e9
+    )
 
 
 def attention_error(kernel: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -132,20 +147,25 @@ def attention_error(kernel: str, device: torch.device, dtype: torch.dtype) -> st
         query = torch.randn(shape, device=device, dtype=dtype, requires_grad=True)
         mask = torch.ones(128, 128, device=device, dtype=torch.bool).tril()
         with sdpa_kernel(KERNELS[kernel]):
-            out = torch.nn.functional.scaled_dot_product_attention(query, query, query, attn_mask=mask)
+            out = torch.nn.functional.scaled_dot_product_attention(
+                query, query, query, attn_mask=mask
+            )
         out.sum().backward()
 
     return error_of(attend)
 
 
 def one_wide_bmm(device: torch.device, dtype: torch.dtype) -> None:
-    """A batched product whose inner dimension is 1, as rotary position embeddings are written in some
+    """A batched product whose inner dimension is 1, as rotary position embeddings are written in
+    some
     models: torch 2.13 hands it to Triton on a GPU (pytorch/pytorch#196977)."""
     left = torch.randn(2, 8, 1, device=device, dtype=dtype)
     right = torch.randn(2, 1, 8, device=device, dtype=dtype)
     difference = (torch.bmm(left, right) - left * right).abs().max()
     if float(difference) > 1e-2:
-        raise ArithmeticError(f"the product differs by {float(difference):.3g} from the elementwise one")
+        raise ArithmeticError(
+            f"the product differs by {float(difference):.3g} from the elementwise one"
+        )
 
 
 def matrix_tflops(device: torch.device, dtype: torch.dtype) -> float:

@@ -1,4 +1,5 @@
-"""Groups of processes by torchrun: started, waited for, and ended with all they started when their time is up."""
+"""Groups of processes by torchrun: started, waited for, and ended with all they started when their
+time is up."""
 
 import os
 import re
@@ -15,7 +16,8 @@ from components.shared.log import Event, event_of
 from components.shared.processes import end_with_parent
 
 OF_A_JOB = r"PET_|TORCHELASTIC_|MASTER_(ADDR|PORT)$|(LOCAL_|GROUP_)?(RANK|WORLD_SIZE)$"
-"""Variables by which torchrun in a pod joins the pods of its job; a group within one pod has none."""
+"""Variables by which torchrun in a pod joins the pods of its job; a group within one pod has
+none."""
 LAST_WORDS = r"^(?:\[rank\d+\]: )?(\w[\w.]*(?:Error|Exception|Interrupt)\b.*)"
 """Last line of a traceback, which torchrun may have marked with its process."""
 EXPLAINED = {
@@ -26,10 +28,13 @@ EXPLAINED = {
         "read NCCL's own warning above; /dev/shm and network policies are the usual causes"
     ),
     "Connection (refused|reset|closed)|[Tt]imed out": (
-        "let pods of the namespace reach each other: see k8s/base/network.yaml and the cluster's policies"
+        "let pods of the namespace reach each other: see k8s/base/network.yaml and the cluster's "
+        "policies"
     ),
     "No space left": "free some, or set HAGANE_WORK to another disk",
-    "Cannot allocate memory|SIGKILL|exitcode: -9": "raise the memory limit: the kernel ended a process for want of memory",
+    "Cannot allocate memory|SIGKILL|exitcode: -9": (
+        "raise the memory limit: the kernel ended a process for want of memory"
+    ),
 }
 """Pattern of what a failed program said -> how to fix it."""
 
@@ -50,15 +55,32 @@ class Ran:
         """Why it failed, in one line; None where it did not."""
         if self.exit_code == 0:
             return None
-        said = [problem for event in self.events if event["event"] == "failed" for problem in event["problems"]]
+        said = [
+            problem
+            for event in self.events
+            if event["event"] == "failed"
+            for problem in event["problems"]
+        ]
         if said:
             return said[0]
         last = next(
-            (found[1] for line in reversed(self.lines) if (found := re.match(LAST_WORDS, line)) and "ChildFailed" not in line), None
+            (
+                found[1]
+                for line in reversed(self.lines)
+                if (found := re.match(LAST_WORDS, line)) and "ChildFailed" not in line
+            ),
+            None,
         )
-        how = f"no end within {self.seconds:.0f} s" if self.exit_code is None else f"exit code {self.exit_code}"
+        how = (
+            f"no end within {self.seconds:.0f} s"
+            if self.exit_code is None
+            else f"exit code {self.exit_code}"
+        )
         if last is None:
-            last = next((line.strip() for line in reversed(self.lines) if line.strip()), "it printed nothing")
+            last = next(
+                (line.strip() for line in reversed(self.lines) if line.strip()),
+                "it printed nothing",
+            )
         return f"{how}: {last[:300]}"
 
     @property
@@ -69,14 +91,19 @@ class Ran:
             if re.search(pattern, text):
                 return fix
         if self.exit_code is None:
-            return "on a slow or busy machine give it more time by --seconds; else a process waits for a peer that is gone"
+            return (
+                "on a slow or busy machine give it more time by --seconds; else a process waits "
+                "for a peer that is gone"
+            )
         return "read the lines above the table; the first error among them is the cause"
 
     def all_of(self, name: str) -> list[Event]:
         return [event for event in self.events if event["event"] == name]
 
 
-def run_program(*arguments: str, seconds: float, environment: Mapping[str, str | None] | None = None) -> Ran:
+def run_program(
+    *arguments: str, seconds: float, environment: Mapping[str, str | None] | None = None
+) -> Ran:
     """`python -m …`, with its events as JSON. Nothing of it runs any more when this returns.
 
     `environment`: variables beside this program's own; None removes one.
@@ -90,7 +117,8 @@ def run_program(*arguments: str, seconds: float, environment: Mapping[str, str |
             stdout=printed,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+            # one prctl call, and this process has no other threads
+            preexec_fn=end_with_parent,  # noqa: PLW1509
         )
         try:
             exit_code = program.wait(timeout=max(1.0, seconds))
@@ -107,16 +135,31 @@ def run_program(*arguments: str, seconds: float, environment: Mapping[str, str |
     return Ran(exit_code=exit_code, seconds=time.monotonic() - begun, events=events, lines=lines)
 
 
-def run_on_node(*arguments: str, processes: int, seconds: float, environment: Mapping[str, str | None] | None = None) -> Ran:
+def run_on_node(
+    *arguments: str,
+    processes: int,
+    seconds: float,
+    environment: Mapping[str, str | None] | None = None,
+) -> Ran:
     """A group of this node alone, whatever job its pod belongs to."""
     removed = dict.fromkeys(name for name in os.environ if re.match(OF_A_JOB, name))
     torchrun = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m")
-    return run_program(*torchrun, *arguments, seconds=seconds, environment={**removed, **(environment or {})})
+    return run_program(
+        *torchrun, *arguments, seconds=seconds, environment={**removed, **(environment or {})}
+    )
 
 
-def run_on_all_nodes(*arguments: str, processes: int, seconds: float, environment: Mapping[str, str | None] | None = None) -> Ran:
-    """A group of all nodes of the job, which torchrun reads from PET_ variables; of this node where there are none."""
+def run_on_all_nodes(
+    *arguments: str,
+    processes: int,
+    seconds: float,
+    environment: Mapping[str, str | None] | None = None,
+) -> Ran:
+    """A group of all nodes of the job, which torchrun reads from PET_ variables; of this node where
+    there are none."""
     if "PET_MASTER_ADDR" not in os.environ and "PET_RDZV_ENDPOINT" not in os.environ:
-        return run_on_node(*arguments, processes=processes, seconds=seconds, environment=environment)
+        return run_on_node(
+            *arguments, processes=processes, seconds=seconds, environment=environment
+        )
     torchrun = ("torch.distributed.run", f"--nproc-per-node={processes}", "-m")
     return run_program(*torchrun, *arguments, seconds=seconds, environment=environment)

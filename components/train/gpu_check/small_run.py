@@ -1,8 +1,9 @@
-"""A run of its own for the check: a random model of 10M parameters, one row many times, and a plan for them.
+"""A run of its own for the check: a random model of 10M parameters, one row many times, and a plan
+for them.
 
 It is trained by `components.train` itself, with the precision, ZeRO stage, offload, optimizer and
-settings of the plan that is checked. So what is tried is what the run will do, on a model that loads in
-seconds.
+settings of the plan that is checked. So what is tried is what the run will do, on a model that
+loads in seconds.
 """
 
 import json
@@ -20,7 +21,11 @@ from transformers.utils import logging
 from components.shared.documents.gpu_check import CheckRequest
 from components.shared.documents.plan import CheckpointPlan, LoraPlan, ModelPlan, Plan, StepPlan
 from components.shared.documents.prompts import PROMPTS, Prompt, Prompts, base_files
-from components.shared.documents.tokenizer_sample import AS_WRITTEN, TOKENIZER_SAMPLE, TokenizerSample
+from components.shared.documents.tokenizer_sample import (
+    AS_WRITTEN,
+    TOKENIZER_SAMPLE,
+    TokenizerSample,
+)
 from components.shared.spec.file import parse_spec, spec_yaml
 from components.shared.store.layout import CHECKPOINTS, DATASET, PLAN, SPEC, manifest_key
 from components.shared.store.manifest import publish_folder
@@ -36,7 +41,8 @@ LORA_TARGETS = ("q_proj", "v_proj")
 
 @dataclass(frozen=True)
 class SmallRun:
-    """The run's folder and base model below `folder`; it is trained by `processes`, then by fewer."""
+    """The run's folder and base model below `folder`; it is trained by `processes`, then by
+    fewer."""
 
     folder: Path
     processes: int
@@ -74,7 +80,12 @@ def make_small_run(request: CheckRequest, folder: Path, *, processes: int) -> Sm
             "store": str(folder / "runs"),
             "model": {"source": str(run.base)},
             "data": {"train": "none.jsonl", "row_tokens": ROW_TOKENS},
-            "training": {"epochs": 2, "global_batch": processes, "micro_batch": 1, "method": request.plan.method},
+            "training": {
+                "epochs": 2,
+                "global_batch": processes,
+                "micro_batch": 1,
+                "method": request.plan.method,
+            },
         }
     )
     run.store.write_bytes(SPEC, spec_yaml(spec).encode())
@@ -113,7 +124,8 @@ def write_base(folder: Path) -> int:
 
 
 def write_dataset(run: SmallRun, *, num_rows: int) -> None:
-    """Rows that are all the same, so that four steps lower the loss of a model that learns at all."""
+    """Rows that are all the same, so that four steps lower the loss of a model that learns at
+    all."""
     tokens = list(range(7, 7 + ROW_TOKENS))
     row = {"input_ids": tokens, "labels": tokens, "lengths": [ROW_TOKENS]}
     local = run.folder / "dataset"
@@ -121,11 +133,15 @@ def write_dataset(run: SmallRun, *, num_rows: int) -> None:
     pq.write_table(pa.Table.from_pylist([row] * num_rows), local / "train.parquet")
     pq.write_table(pa.Table.from_pylist([row]), local / "held_out.parquet")
     prompt = Prompt(text="", token_ids=tuple(tokens[:8]), probe_length=8, ends_turn=False)
-    prompts = Prompts(chat_template="", end_token_ids=(2,), base_files=base_files(run.base), prompts=(prompt,))
+    prompts = Prompts(
+        chat_template="", end_token_ids=(2,), base_files=base_files(run.base), prompts=(prompt,)
+    )
     (local / PROMPTS).write_text(prompts.model_dump_json())
     sample = TokenizerSample(tokenizer_class=AS_WRITTEN[0], texts=())
     (local / TOKENIZER_SAMPLE).write_text(sample.model_dump_json())
-    publish_folder(run.store, DATASET, local, made_by="gpu_check", inputs={}, facts={"num_rows": num_rows})
+    publish_folder(
+        run.store, DATASET, local, made_by="gpu_check", inputs={}, facts={"num_rows": num_rows}
+    )
 
 
 def write_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, epochs: int) -> None:
@@ -198,7 +214,9 @@ def small_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, epo
                 largest_layer_parameters=VOCABULARY * WIDTH,
             ),
             "steps": steps,
-            "lora": None if asked.method == "full" else LoraPlan(rank=rank, alpha=rank, dropout=0.0, target_modules=LORA_TARGETS),
+            "lora": None
+            if asked.method == "full"
+            else LoraPlan(rank=rank, alpha=rank, dropout=0.0, target_modules=LORA_TARGETS),
             "checkpoints": CheckpointPlan(
                 bytes_each=bytes_each,
                 num_kept=epochs,

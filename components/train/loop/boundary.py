@@ -19,7 +19,8 @@ from components.train.loop.finite import StepFault, fault_line, step_fault_text
 
 
 class Sigterm:
-    """Remembers that SIGTERM came, from now on. The kernel ends the process should it still be there when the grace is over."""
+    """Remembers that SIGTERM came, from now on. The kernel ends the process should it still be
+    there when the grace is over."""
 
     def __init__(self, grace_seconds: int) -> None:
         self.received = False
@@ -33,11 +34,13 @@ class Sigterm:
 
 
 class StepBoundary(TrainerCallback):
-    """Saves between epochs when SIGTERM came or enough minutes went by; tells a save that failed, and stops if the spec says so.
+    """Saves between epochs when SIGTERM came or enough minutes went by; tells a save that failed,
+    and stops if the spec says so.
 
     Raises, in all processes at once:
         Preempted: after SIGTERM, when the checkpoint is in the store.
-        RunFailed: a step's loss or gradient is not finite; or a save failed and `checkpoints.on_failure` is stop.
+        RunFailed: a step's loss or gradient is not finite; or a save failed and
+            `checkpoints.on_failure` is stop.
     """
 
     def __init__(
@@ -52,7 +55,8 @@ class StepBoundary(TrainerCallback):
         fault: Callable[[], StepFault | None],
         last_good: Callable[[], str | None],
     ) -> None:
-        """`fault` is what this process found wrong with the last step, `last_good` names the newest committed checkpoint."""
+        """`fault` is what this process found wrong with the last step, `last_good` names the newest
+        committed checkpoint."""
         self._saver = saver
         self._fault = fault
         self._last_good = last_good
@@ -65,11 +69,15 @@ class StepBoundary(TrainerCallback):
         self._saved_step = 0
         self._leaving = False
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         self._tell_held(state)
         received = self._sigterm is not None and self._sigterm.received
         fault, has_problem = self._fault(), self._saver.problem is not None
-        flags = self._agreement.anywhere(received, self._is_due(args), has_problem, fault is not None)
+        flags = self._agreement.anywhere(
+            received, self._is_due(args), has_problem, fault is not None
+        )
         self._leaving, due, failed, faulty = flags
         if faulty:
             self._stop_for(fault, state)
@@ -78,14 +86,17 @@ class StepBoundary(TrainerCallback):
         if (self._leaving or due) and state.global_step not in self._plan.steps.save_steps:
             control.should_save = True
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         self._last_save, self._saved_step = time.monotonic(), state.global_step
         if self._leaving:
             self.finish(state)
             raise Preempted(f"training: stopped by SIGTERM after step {state.global_step}")
 
     def finish(self, state: TrainerState) -> None:
-        """All uploads have ended, well or not. Raises RunFailed as the class says, if the last of them failed."""
+        """All uploads have ended, well or not. Raises RunFailed as the class says, if the last of
+        them failed."""
         self._saver.finish(self._log if state.is_world_process_zero else None)
         self._tell_held(state)
         if self._agreement.anywhere(self._saver.problem is not None) == (True,):
@@ -93,18 +104,26 @@ class StepBoundary(TrainerCallback):
 
     def _stop_for(self, fault: StepFault | None, state: TrainerState) -> NoReturn:
         faults = self._agreement.of_all(fault)
-        self.stop(step_fault_text(state.global_step, [each for each in faults if each is not None]), state)
+        self.stop(
+            step_fault_text(state.global_step, [each for each in faults if each is not None]), state
+        )
 
     def stop(self, what: str, state: TrainerState) -> NoReturn:
-        """Raises RunFailed, in all processes with the same line, when what was saved before is in the store. All must call this."""
+        """Raises RunFailed, in all processes with the same line, when what was saved before is in
+        the store. All must call this."""
         self._saver.finish(self._log if state.is_world_process_zero else None)
-        self._agreement.wait_for_all()  # every upload has finished: the checkpoint is committed, or is none
+        # every upload has finished: the checkpoint is committed, or is none
+        self._agreement.wait_for_all()
         line = fault_line(what, self._last_good()) if state.is_world_process_zero else ""
         raise RunFailed(self._agreement.from_first(line))
 
     def _is_due(self, args: TrainingArguments) -> bool:
         minutes = self._spec.every_minutes
-        return minutes is not None and args.process_index == 0 and time.monotonic() - self._last_save >= 60 * minutes
+        return (
+            minutes is not None
+            and args.process_index == 0
+            and time.monotonic() - self._last_save >= 60 * minutes
+        )
 
     def _tell_failure(self) -> None:
         problem = self._saver.problem

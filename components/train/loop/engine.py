@@ -1,4 +1,5 @@
-"""DeepSpeed's engine, where it differs from plain training: a step too many, a norm forgotten, the same dropout everywhere."""
+"""DeepSpeed's engine, where it differs from plain training: a step too many, a norm forgotten, the
+same dropout everywhere."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,54 +13,74 @@ from components.shared.step import Log
 
 
 def build_without_a_step() -> None:
-    """DeepSpeed 0.19's optimizer for bf16 without ZeRO no longer makes a step with zero gradients while it is built.
+    """DeepSpeed 0.19's optimizer for bf16 without ZeRO no longer makes a step with zero gradients
+    while it is built.
 
-    That step moves Adam's bias correction one step ahead (first updates 0.744, 0.858, 0.916 of AdamW's) and decays the weights once.
-    Adam makes its state at the first real step, or takes it from a checkpoint. Upstream: deepspeedai/DeepSpeed#5104.
+    That step moves Adam's bias correction one step ahead (first updates 0.744, 0.858, 0.916 of
+    AdamW's) and decays the weights once. Adam makes its state at the first real step, or takes it
+    from a checkpoint. Upstream: deepspeedai/DeepSpeed#5104.
     """
     FP16_UnfusedOptimizer.initialize_optimizer_states = lambda self: None
 
 
 def report_gradient_norm(engine: Any) -> None:
-    """The engine knows the norm of the gradient in fp32 without ZeRO too, where DeepSpeed 0.19 clips and forgets it."""
+    """The engine knows the norm of the gradient in fp32 without ZeRO too, where DeepSpeed 0.19
+    clips and forgets it."""
 
     def clip() -> None:
         parameters, most = engine.module.parameters(), engine.gradient_clipping()
-        engine._global_grad_norm = clip_grad_norm_(parameters=parameters, max_norm=most, mpu=engine.mpu)
+        engine._global_grad_norm = clip_grad_norm_(
+            parameters=parameters, max_norm=most, mpu=engine.mpu
+        )
 
     engine.clip_fp32_gradients = clip
 
 
 class EngineSetup(TrainerCallback):
-    """When training begins, the engine reports its gradient norm and each process draws its own dropout.
+    """When training begins, the engine reports its gradient norm and each process draws its own
+    dropout.
 
-    A resumed process takes its generators' states from the checkpoint instead, right before its first step.
+    A resumed process takes its generators' states from the checkpoint instead, right before its
+    first step.
     """
 
     def __init__(self, engine: Callable[[], Any], *, seed: int) -> None:
         self._engine = engine
         self._seed = seed
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         report_gradient_norm(self._engine())
-        # Process 0 keeps the stream it has, so that training in one process is the same with and without this.
+        # Process 0 keeps the stream it has, so that training in one process is the same with and
+        # without this.
         if args.process_index:
             torch.manual_seed(self._seed + args.process_index)
 
 
 class SkippedSteps(TrainerCallback):
-    """A warning for each step that fp16 skips since the scaled gradient overflowed: it counts as a step, and changes no weight."""
+    """A warning for each step that fp16 skips since the scaled gradient overflowed: it counts as a
+    step, and changes no weight."""
 
     def __init__(self, engine: Callable[[], Any], log: Log) -> None:
         self._engine = engine
         self._log = log
         self._seen = 0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         self._seen = self._engine().skipped_steps
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         skipped = self._engine().skipped_steps
         if skipped > self._seen and state.is_world_process_zero:
-            self._log.warning("step_skipped", step=state.global_step, reason="fp16 gradient overflowed", skipped_so_far=skipped)
+            self._log.warning(
+                "step_skipped",
+                step=state.global_step,
+                reason="fp16 gradient overflowed",
+                skipped_so_far=skipped,
+            )
         self._seen = skipped

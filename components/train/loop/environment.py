@@ -1,4 +1,5 @@
-"""What a training runs on and with, noted at each start in the history that its checkpoints carry."""
+"""What a training runs on and with, noted at each start in the history that its checkpoints
+carry."""
 
 import platform
 from datetime import UTC, datetime
@@ -17,7 +18,9 @@ LIBRARIES = ("torch", "transformers", "peft", "deepspeed", "accelerate", "safete
 class NoteStart(TrainerCallback):
     """The log history says that training began, or went on, here."""
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         start = TrainingStart(
             step=state.global_step,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -52,6 +55,8 @@ def _version(name: str) -> str | None:
 def _processor() -> str:
     """The model's name by proc(5), else what the platform calls it."""
     file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    lines = (
+        file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    )
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())

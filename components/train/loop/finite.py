@@ -19,12 +19,15 @@ class StepRecord:
     losses: list[torch.Tensor] = field(default_factory=list)
     """Of each micro-batch, on its device: looking at it waits for that device."""
     num_trained_tokens: int | None = None
-    """Of the whole step, over all processes; None where the model's own loss does not count them."""
+    """Of the whole step, over all processes; None where the model's own loss does not count
+    them."""
 
     def rows_of_bad_losses(self) -> list[int]:
         """Row numbers of the micro-batches whose loss is NaN or infinite."""
         pairs = zip(self.row_numbers, self.losses, strict=True)
-        return [row for rows, loss in pairs if not bool(torch.isfinite(loss)) for row in rows.tolist()]
+        return [
+            row for rows, loss in pairs if not bool(torch.isfinite(loss)) for row in rows.tolist()
+        ]
 
     def rows(self) -> list[int]:
         """All row numbers of the step."""
@@ -41,7 +44,8 @@ class StepFault:
 
 
 def step_fault(record: StepRecord, engine: Any) -> StepFault | None:
-    """None for a sound step, and for one that fp16 skips since its scaled gradient overflowed: the next has a smaller scale."""
+    """None for a sound step, and for one that fp16 skips since its scaled gradient overflowed: the
+    next has a smaller scale."""
     bad = record.rows_of_bad_losses()
     if bad:
         return StepFault(loss=True, rows=tuple(bad))
@@ -53,15 +57,22 @@ def step_fault(record: StepRecord, engine: Any) -> StepFault | None:
 
 
 def step_fault_text(step: int, faults: list[StepFault]) -> str:
-    """What all processes found; faults of the loss say more than those of the gradient that follow from them."""
+    """What all processes found; faults of the loss say more than those of the gradient that follow
+    from them."""
     of_loss = [fault for fault in faults if fault.loss]
     rows = sorted({row for fault in of_loss or faults for row in fault.rows})
-    shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else "")
+    shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (
+        f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
+    )
     what = "loss" if of_loss else "gradient"
     return f"the {what} of step {step} is not finite, in rows {shown} of dataset/train.parquet"
 
 
 def fault_line(what: str, last_good: str | None) -> str:
     """The one line that a person reads."""
-    good = "no checkpoint was stored before it" if last_good is None else f"the last good checkpoint is {last_good}"
+    good = (
+        "no checkpoint was stored before it"
+        if last_good is None
+        else f"the last good checkpoint is {last_good}"
+    )
     return f"training: {what}; {good}. Fix: {FIX}"

@@ -1,4 +1,5 @@
-"""The end of training -> checkpoints/: the history of losses, a probe of the trained model, and the folder's manifest."""
+"""The end of training -> checkpoints/: the history of losses, a probe of the trained model, and the
+folder's manifest."""
 
 import json
 import math
@@ -31,8 +32,8 @@ from components.train.model.own_layers import OwnLayers
 
 
 def probe_logits(model: Any, own: OwnLayers, prompts: Prompts) -> dict[str, torch.Tensor]:
-    """`tokens` of all prompts behind each other, their `lengths`, and the model's `logits` [K, V], fp32, at the last
-    PROBE_POSITIONS of each prompt. Every process must call this under ZeRO-3."""
+    """`tokens` of all prompts behind each other, their `lengths`, and the model's `logits` [K, V],
+    fp32, at the last PROBE_POSITIONS of each prompt. Every process must call this under ZeRO-3."""
     device = next(model.parameters()).device
     logits_KV: list[torch.Tensor] = []
     with evaluating(model), own.last_logits_alone(PROBE_POSITIONS):
@@ -50,12 +51,19 @@ def probe_logits(model: Any, own: OwnLayers, prompts: Prompts) -> dict[str, torc
 class EpochProbe(TrainerCallback):
     """At the end of each epoch, before its checkpoint is saved, `keep` has the model's probe."""
 
-    def __init__(self, probe: Callable[[], dict[str, torch.Tensor]], *, keep: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    def __init__(
+        self,
+        probe: Callable[[], dict[str, torch.Tensor]],
+        *,
+        keep: Callable[[dict[str, torch.Tensor]], None],
+    ) -> None:
         self._probe = probe
         self._keep = keep
         self._newest: dict[str, torch.Tensor] | None = None
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         self._newest = self._probe()
         self._keep(self._newest)
 
@@ -69,34 +77,45 @@ class PeakMemory:
     """Bytes since the job was last started."""
 
     node: int | None
-    """Of the node that took most: the peaks of its processes added up. None where the kernel does not tell."""
+    """Of the node that took most: the peaks of its processes added up. None where the kernel does
+    not tell."""
     gpu: int | None
     """Of the GPU that took most, by torch; None on a CPU."""
 
 
 def peak_memory() -> PeakMemory:
     """Of all processes. Every process must call this."""
-    own = (os.environ.get("GROUP_RANK", "0"), _resident_peak(), torch.cuda.max_memory_reserved() if torch.cuda.is_available() else None)
+    own = (
+        os.environ.get("GROUP_RANK", "0"),
+        _resident_peak(),
+        torch.cuda.max_memory_reserved() if torch.cuda.is_available() else None,
+    )
     found: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(found, own)
     nodes: dict[str, int] = {}
     for node, resident, _ in found:
         nodes[node] = nodes.get(node, 0) + (resident or 0)
-    return PeakMemory(node=max(nodes.values()) or None, gpu=max((gpu for *_, gpu in found if gpu is not None), default=None))
+    return PeakMemory(
+        node=max(nodes.values()) or None,
+        gpu=max((gpu for *_, gpu in found if gpu is not None), default=None),
+    )
 
 
 def _resident_peak() -> int | None:
-    """Of this program, without what is mapped of libraries: processes share those pages, and how many are counted hangs on the page
-    cache (64 MB more after a fresh install). getrusage would tell its parent's peak, if that was larger when it started this one."""
+    """Of this program, without what is mapped of libraries: processes share those pages, and how
+    many are counted hangs on the page cache (64 MB more after a fresh install). getrusage would
+    tell its parent's peak, if that was larger when it started this one."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
-    return None if peak is None else peak - mapped_of_libraries(Path("/proc/self/smaps").read_text())
+    return (
+        None if peak is None else peak - mapped_of_libraries(Path("/proc/self/smaps").read_text())
+    )
 
 
 def mapped_of_libraries(smaps: str) -> int:
-    """Resident bytes of shared libraries' files, without what the process wrote over, from the text of its smaps (proc(5)), where a
-    mapping's first line ends with its file."""
+    """Resident bytes of shared libraries' files, without what the process wrote over, from the text
+    of its smaps (proc(5)), where a mapping's first line ends with its file."""
     total, of_library = 0, False
     for line in smaps.splitlines():
         name, _, value = line.partition(":")
@@ -107,8 +126,11 @@ def mapped_of_libraries(smaps: str) -> int:
     return total
 
 
-def history_json(history: LogHistory, plan: Plan, peak: PeakMemory, *, num_skipped: int) -> dict[str, Any]:
-    """Losses by step and by epoch, in the order of training; what it took. `num_skipped` steps changed no weight."""
+def history_json(
+    history: LogHistory, plan: Plan, peak: PeakMemory, *, num_skipped: int
+) -> dict[str, Any]:
+    """Losses by step and by epoch, in the order of training; what it took. `num_skipped` steps
+    changed no weight."""
     steps_per_epoch = plan.steps.steps_per_epoch
     return {
         "start_held_out_loss": held_out_loss_of(history, 0),
@@ -148,8 +170,16 @@ def _finite(norm: float | None) -> float | None:
     return norm if norm is not None and math.isfinite(norm) else None
 
 
-def publish_results(store: Store, local: Path, *, history: dict[str, Any], probe: dict[str, torch.Tensor], training: str) -> Manifest:
-    """checkpoints/ is finished: its manifest says that the training is whole. `local` is an empty folder, `training` the plan's digest."""
+def publish_results(
+    store: Store,
+    local: Path,
+    *,
+    history: dict[str, Any],
+    probe: dict[str, torch.Tensor],
+    training: str,
+) -> Manifest:
+    """checkpoints/ is finished: its manifest says that the training is whole. `local` is an empty
+    folder, `training` the plan's digest."""
     (local / "history.json").write_text(json.dumps(history, indent=1) + "\n")
     save_file(probe, local / PROBE)
     last = history["epochs"][-1]
@@ -160,4 +190,6 @@ def publish_results(store: Store, local: Path, *, history: dict[str, Any], probe
         "held_out_loss": last["held_out_loss"],
         "seconds": history["seconds"],
     }
-    return publish_folder(store, CHECKPOINTS, local, made_by="train", inputs={"training": training}, facts=facts)
+    return publish_folder(
+        store, CHECKPOINTS, local, made_by="train", inputs={"training": training}, facts=facts
+    )

@@ -2,12 +2,13 @@
 
 Shapes: B rows of a micro-batch, T tokens of its longest row.
 
-Packed rows: transformers (5.23, masking_utils.py) builds the block-diagonal attention mask from position_ids that restart at 0,
-but only where no attention_mask is given and no cache is used; a mask of ones would silently let conversations mix. Which model
-types keep conversations apart so is in components/shared/model/row_packing.py; apart.py proves it for the loaded model.
+Packed rows: transformers (5.23, masking_utils.py) builds the block-diagonal attention mask from
+position_ids that restart at 0, but only where no attention_mask is given and no cache is used; a
+mask of ones would silently let conversations mix. Which model types keep conversations apart so is
+in components/shared/model/row_packing.py; apart.py proves it for the loaded model.
 
-One conversation a row: padding stands on the right, where no token of a causal model looks, so the model needs neither mask nor
-positions. Types that take no position_ids get none.
+One conversation a row: padding stands on the right, where no token of a causal model looks, so the
+model needs neither mask nor positions. Types that take no position_ids get none.
 """
 
 import os
@@ -24,8 +25,9 @@ from torch.utils.data import Dataset
 
 NOT_TRAINED = -100
 GPU_MULTIPLE = 64
-"""On a GPU rows are padded to a multiple of so many tokens: few sizes of tensors, so that its memory does not fall into pieces, and
-attention masks that need no padding of their own (torch pads them to a multiple of 8 in each block)."""
+"""On a GPU rows are padded to a multiple of so many tokens: few sizes of tensors, so that its
+memory does not fall into pieces, and attention masks that need no padding of their own (torch pads
+them to a multiple of 8 in each block)."""
 _COLUMNS = ["input_ids", "labels", "lengths"]
 
 
@@ -49,7 +51,8 @@ class Batch(TypedDict):
 
 
 def unpack_rows(path: Path) -> Path:
-    """The rows of a parquet file as an Arrow file beside it, 8 bytes a token, of which each process maps what it reads.
+    """The rows of a parquet file as an Arrow file beside it, 8 bytes a token, of which each process
+    maps what it reads.
 
     A row group at a time is in memory.
     """
@@ -65,7 +68,8 @@ def unpack_rows(path: Path) -> Path:
 class PackedRows(Dataset[Row]):
     """The rows of one parquet file of the dataset, in its order.
 
-    They are mapped into memory, which all processes of a node share and which the kernel takes back when it is short.
+    They are mapped into memory, which all processes of a node share and which the kernel takes back
+    when it is short.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,8 +96,8 @@ class PackedRows(Dataset[Row]):
 
 
 def collate(rows: list[Row], *, num_tokens: int | None = None) -> Batch:
-    """Rows as tensors [B, T], int64, padded on the right with token 0, on which nothing is trained. T is `num_tokens`, else of the
-    longest row.
+    """Rows as tensors [B, T], int64, padded on the right with token 0, on which nothing is trained.
+    T is `num_tokens`, else of the longest row.
 
     In packed rows padding is one more conversation.
     """
@@ -117,8 +121,8 @@ def collate(rows: list[Row], *, num_tokens: int | None = None) -> Batch:
 
 
 def padded_length(rows: list[Row], *, longest: int) -> int:
-    """Tokens of a micro-batch's rows on a GPU: a multiple of GPU_MULTIPLE, but no more than the `longest` row of all, for which the
-    plan counts memory and the model has positions."""
+    """Tokens of a micro-batch's rows on a GPU: a multiple of GPU_MULTIPLE, but no more than the
+    `longest` row of all, for which the plan counts memory and the model has positions."""
     needed = max(len(row["input_ids"]) for row in rows)
     return min(-(-needed // GPU_MULTIPLE) * GPU_MULTIPLE, longest)
 

@@ -1,4 +1,5 @@
-"""Does AutoTokenizer, by which the model will be served, give the tokens and the texts that the dataset has?"""
+"""Does AutoTokenizer, by which the model will be served, give the tokens and the texts that the
+dataset has?"""
 
 from pathlib import Path
 
@@ -12,23 +13,30 @@ from components.shared.printable import cut
 
 
 def check_tokens(folder: Path, dataset: Path) -> None:
-    """The tokenizer in the model's folder gives the tokens of the dataset's sample. Raises ModelError where it does not
-    or cannot be loaded."""
+    """The tokenizer in the model's folder gives the tokens of the dataset's sample. Raises
+    ModelError where it does not or cannot be loaded."""
     sample = read_tokenizer_sample(dataset)
     if sample.may_differ:
-        tokenizer = by_class_or_file(folder, AutoTokenizer.from_pretrained, PreTrainedTokenizerFast.from_pretrained)
-        refuse_other_tokens(sample, folder, lambda text: tokenizer.encode(text, add_special_tokens=False))
+        tokenizer = by_class_or_file(
+            folder, AutoTokenizer.from_pretrained, PreTrainedTokenizerFast.from_pretrained
+        )
+        refuse_other_tokens(
+            sample, folder, lambda text: tokenizer.encode(text, add_special_tokens=False)
+        )
 
 
 def check_template(folder: Path, prompts: Prompts) -> None:
-    """transformers renders the chat template as the dataset was written; an export of another text would be refused.
+    """transformers renders the chat template as the dataset was written; an export of another text
+    would be refused.
 
     Raises:
         ModelError: it does not, or the tokenizer cannot be loaded.
     """
     if not prompts.rendered:
         return
-    tokenizer = by_class_or_file(folder, AutoTokenizer.from_pretrained, PreTrainedTokenizerFast.from_pretrained)
+    tokenizer = by_class_or_file(
+        folder, AutoTokenizer.from_pretrained, PreTrainedTokenizerFast.from_pretrained
+    )
     tokenizer.chat_template = prompts.chat_template
     try:
         wrong, num_rendered = rendered_otherwise(tokenizer, prompts)
@@ -36,7 +44,11 @@ def check_template(folder: Path, prompts: Prompts) -> None:
         reason = cut(" ".join(str(error).split()) or type(error).__name__, 200)
         raise ModelError(_template_problem(f"cannot render it: {reason}")) from error
     if wrong:
-        raise ModelError(_template_problem(f"writes {wrong} of {num_rendered} prompts of the dataset differently"))
+        raise ModelError(
+            _template_problem(
+                f"writes {wrong} of {num_rendered} prompts of the dataset differently"
+            )
+        )
 
 
 def _template_problem(what: str) -> str:

@@ -1,15 +1,15 @@
 """Attention of each conversation of a row by itself, without a mask of T x T.
 
-For packed rows transformers makes one mask of T x T truth values, and torch turns it into numbers in
-every block and keeps them for the backward pass: 32 MiB a block for 4,096 tokens in bf16. Here the
-queries of a conversation meet its own keys alone. Conversations then cannot see each other in any
-model that calls transformers' attention interface, also in one whose mask ignores position_ids.
+For packed rows transformers makes one mask of T x T truth values, and torch turns it into numbers
+in every block and keeps them for the backward pass: 32 MiB a block for 4,096 tokens in bf16. Here
+the queries of a conversation meet its own keys alone. Conversations then cannot see each other in
+any model that calls transformers' attention interface, also in one whose mask ignores position_ids.
 
 Which tokens of its conversation a token sees stays the model's to say. Its mask function (causal, a
 sliding window, chunks) is evaluated on the square of each conversation.
 
-Shapes: B rows of a micro-batch, T tokens of a row, L tokens of a conversation, A heads of queries, K
-heads of keys and values, D numbers of a head.
+Shapes: B rows of a micro-batch, T tokens of a row, L tokens of a conversation, A heads of queries,
+K heads of keys and values, D numbers of a head.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,16 +31,19 @@ Span = tuple[int, int]
 """Of one conversation: its first token in the row, and the token after its last."""
 
 ROWS_LOOKED_AT = 64
-"""Of a conversation's mask, to know whether it is the causal one. Every window of transformers looks back equally far everywhere."""
+"""Of a conversation's mask, to know whether it is the causal one. Every window of transformers
+looks back equally far everywhere."""
 
-_HARMLESS = frozenset({"position_ids", "position_embeddings", "cache_position", "num_items_in_batch"})
+_HARMLESS = frozenset(
+    {"position_ids", "position_embeddings", "cache_position", "num_items_in_batch"}
+)
 """Tensors that models hand on to their attention, which reads none of them."""
 
 
 @dataclass(frozen=True)
 class Masks:
-    """What a model hands on to its attention in place of a mask: by row and conversation, true where a
-    query [L, ...] sees a key [..., L]; None where it sees all keys up to its own."""
+    """What a model hands on to its attention in place of a mask: by row and conversation, true
+    where a query [L, ...] sees a key [..., L]; None where it sees all keys up to its own."""
 
     of: tuple[tuple[torch.Tensor | None, ...], ...]
 
@@ -80,8 +83,8 @@ class ConversationAttention:
 
     @contextmanager
     def conversations_of(self, position_ids_BT: torch.Tensor | None) -> Iterator[None]:
-        """Forward and backward passes inside see conversations that begin where positions are 0. None:
-        each row is one conversation."""
+        """Forward and backward passes inside see conversations that begin where positions are 0.
+        None: each row is one conversation."""
         self._spans = None if position_ids_BT is None else spans_of(position_ids_BT)
         try:
             yield
@@ -91,7 +94,9 @@ class ConversationAttention:
     def _spans_for(self, num_rows: int, num_tokens: int) -> list[list[Span]]:
         spans = self._spans or [[(0, num_tokens)]] * num_rows
         if len(spans) != num_rows or spans[0][-1][1] != num_tokens:
-            raise _not_possible(f"it attends {num_rows} x {num_tokens} tokens, others than those of its rows")
+            raise _not_possible(
+                f"it attends {num_rows} x {num_tokens} tokens, others than those of its rows"
+            )
         return spans
 
     def _masks(
@@ -109,9 +114,18 @@ class ConversationAttention:
         if attention_mask is not None or q_length != kv_length:
             raise _not_possible("it is given a mask of its own")
         spans = self._spans_for(batch_size, q_length)
-        squares = [_Square(mask_function, row, span, device) for row, of_row in enumerate(spans) for span in of_row]
+        squares = [
+            _Square(mask_function, row, span, device)
+            for row, of_row in enumerate(spans)
+            for span in of_row
+        ]
         plain = [False] * len(squares) if use_vmap else _are_plain(squares)
-        masks = iter([None if causal else each.mask(use_vmap=use_vmap) for each, causal in zip(squares, plain, strict=True)])
+        masks = iter(
+            [
+                None if causal else each.mask(use_vmap=use_vmap)
+                for each, causal in zip(squares, plain, strict=True)
+            ]
+        )
         return Masks(tuple(tuple(next(masks) for _ in of_row) for of_row in spans))
 
     def _attend(
@@ -170,7 +184,8 @@ class _Square:
     """Which tokens of one conversation see which."""
 
     function: Callable[..., Any]
-    """Of transformers: (row, head, query, key) -> whether the query sees the key, places counted in the row."""
+    """Of transformers: (row, head, query, key) -> whether the query sees the key, places counted in
+    the row."""
     row: int
     span: Span
     device: torch.device | str
@@ -191,14 +206,19 @@ class _Square:
         )
 
     def is_plain(self) -> torch.Tensor:
-        """Whether ROWS_LOOKED_AT queries, the first and the last among them, see all keys up to their own
-        and no other: a window, a chunk and a look ahead show there, and L x L numbers are never made."""
+        """Whether ROWS_LOOKED_AT queries, the first and the last among them, see all keys up to
+        their own and no other: a window, a chunk and a look ahead show there, and L x L numbers are
+        never made."""
         start, end = self.span
         places = torch.arange(start, end, device=self.device)
         count = min(len(places), ROWS_LOOKED_AT)
-        queries = places[torch.linspace(0, len(places) - 1, count, device=self.device).round().long()]
+        queries = places[
+            torch.linspace(0, len(places) - 1, count, device=self.device).round().long()
+        ]
         head = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=self.device)
-        seen = self.function(head + self.row, head, queries[None, None, :, None], places[None, None, None, :])
+        seen = self.function(
+            head + self.row, head, queries[None, None, :, None], places[None, None, None, :]
+        )
         return (seen == (places[None, :] <= queries[:, None])).all()
 
 
@@ -216,7 +236,8 @@ def _fused(
     dropout: float,
     scaling: float | None,
 ) -> torch.Tensor:
-    """torch's own; keys and values are repeated for their queries where its kernels cannot share them."""
+    """torch's own; keys and values are repeated for their queries where its kernels cannot share
+    them."""
     groups = query_ALD.shape[1] // key_KLD.shape[1]
     shared = mask_LL is None and key_KLD.shape[-1] == value_KLD.shape[-1]
     if groups > 1 and not shared:
@@ -258,7 +279,11 @@ class _Exactly:
         scores_ALL = torch.matmul(query_ALD, key_ALD.transpose(2, 3)) * scale
         if self.softcap is not None:
             scores_ALL = torch.tanh(scores_ALL / self.softcap) * self.softcap
-        seen_LL = torch.ones_like(scores_ALL[:, :1], dtype=torch.bool).tril() if mask_LL is None else mask_LL
+        seen_LL = (
+            torch.ones_like(scores_ALL[:, :1], dtype=torch.bool).tril()
+            if mask_LL is None
+            else mask_LL
+        )
         scores_ALL = scores_ALL.masked_fill(~seen_LL, torch.finfo(scores_ALL.dtype).min)
         if self.sinks is not None:
             sinks_AL1 = self.sinks.reshape(1, -1, 1, 1).expand(*scores_ALL.shape[:3], 1)
@@ -270,12 +295,17 @@ class _Exactly:
 
 def _refuse_unknown(others: dict[str, Any]) -> None:
     """Of a tensor that shapes attention in a way that is not known here nothing may be left out."""
-    unknown = [name for name, value in others.items() if isinstance(value, torch.Tensor) and name not in _HARMLESS]
+    unknown = [
+        name
+        for name, value in others.items()
+        if isinstance(value, torch.Tensor) and name not in _HARMLESS
+    ]
     if unknown:
         raise _not_possible(f"it gives its attention {', '.join(sorted(unknown))}")
 
 
 def _not_possible(why: str) -> ModelError:
     return ModelError(
-        f"training.attention: this model cannot attend each conversation by itself: {why}. Fix: set training.attention: sdpa or eager"
+        f"training.attention: this model cannot attend each conversation by itself: {why}. Fix: "
+        "set training.attention: sdpa or eager"
     )

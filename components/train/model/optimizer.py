@@ -8,17 +8,30 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Conv1D
 
-MATRICES = (torch.nn.Linear, torch.nn.Embedding, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, Conv1D)
-# Of recurrent layers (Mamba, arXiv 2312.00752, section 3.6) and of inkling2's clip: no matrices, though some have two dimensions.
+MATRICES = (
+    torch.nn.Linear,
+    torch.nn.Embedding,
+    torch.nn.Conv1d,
+    torch.nn.Conv2d,
+    torch.nn.Conv3d,
+    Conv1D,
+)
+# Of recurrent layers (Mamba, arXiv 2312.00752, section 3.6) and of inkling2's clip: no matrices,
+# though some have two dimensions.
 STATE_PARAMETERS = {"A_log", "scale"}
 
 
 def decayed_parameters(model: torch.nn.Module) -> list[str]:
     """Names of the parameters that weight decay is for: weights of layers, embeddings and experts.
 
-    Norms, biases, attention sinks and the state parameters of recurrent layers are left out, whatever their name, by their shape.
+    Norms, biases, attention sinks and the state parameters of recurrent layers are left out,
+    whatever their name, by their shape.
     """
-    return [name for name, parameter in model.named_parameters() if _decays(model, name, _shape(parameter))]
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if _decays(model, name, _shape(parameter))
+    ]
 
 
 def _decays(model: torch.nn.Module, name: str, shape: torch.Size) -> bool:
@@ -38,13 +51,17 @@ def _shape(parameter: Any) -> torch.Size:
 
 
 def warm_up_from_the_first_step(scheduler: LambdaLR, warmup_steps: int) -> LambdaLR:
-    """The same schedule, but step s of the warm-up, counted from 1, has s / (warmup_steps + 1) of the peak.
+    """The same schedule, but step s of the warm-up, counted from 1, has s / (warmup_steps + 1) of
+    the peak.
 
-    transformers (5.23, optimization.py) gives it (s - 1) / warmup_steps: a first step with learning rate 0 trains nothing. All later
-    steps are as transformers has them: the step after the warm-up is the first at the peak.
+    transformers (5.23, optimization.py) gives it (s - 1) / warmup_steps: a first step with learning
+    rate 0 trains nothing. All later steps are as transformers has them: the step after the warm-up
+    is the first at the peak.
     """
 
     def rising(after: Callable[[int], float]) -> Callable[[int], float]:
-        return lambda num_done: (num_done + 1) / (warmup_steps + 1) if num_done < warmup_steps else after(num_done)
+        return lambda num_done: (
+            (num_done + 1) / (warmup_steps + 1) if num_done < warmup_steps else after(num_done)
+        )
 
     return LambdaLR(scheduler.optimizer, [rising(after) for after in scheduler.lr_lambdas])

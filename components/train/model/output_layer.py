@@ -5,11 +5,11 @@ backward pass: for a vocabulary of 128,000 and 4,096 tokens that is 7.3 GB. Here
 input at the tokens with a label is taken in chunks; of each chunk the logits give the loss and its
 gradient, and are thrown away. Only a gradient as large as the input is kept.
 
-The work is done inside the output layer's own call, so DeepSpeed's hooks bring its weight there under
-ZeRO-3 as for any other layer.
+The work is done inside the output layer's own call, so DeepSpeed's hooks bring its weight there
+under ZeRO-3 as for any other layer.
 
-Shapes: B rows of a micro-batch, T tokens of a row, N tokens with a label, C tokens of a chunk, H hidden
-size, V vocabulary.
+Shapes: B rows of a micro-batch, T tokens of a row, N tokens with a label, C tokens of a chunk, H
+hidden size, V vocabulary.
 """
 
 from collections.abc import Iterator
@@ -31,14 +31,14 @@ DIVISORS = ("logits_scaling",)
 
 
 _WORDS_AT_ONCE = 8192
-"""Of a trained output layer's gradient: the product of a chunk would otherwise be as large as the layer, in
-16 bits and, on a CPU, in fp32 too."""
+"""Of a trained output layer's gradient: the product of a chunk would otherwise be as large as the
+layer, in 16 bits and, on a CPU, in fp32 too."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a model makes of its output layer's numbers: cap * tanh(scale * number / cap); and what of a
-    label is spread over the vocabulary."""
+    """What a model makes of its output layer's numbers: cap * tanh(scale * number / cap); and what
+    of a label is spread over the vocabulary."""
 
     scale: float = 1.0
     cap: float | None = None
@@ -46,7 +46,8 @@ class Curve:
 
 
 class OutputLayer:
-    """The output layer of `model`, which inside `losses_of` gives a sum of losses instead of logits.
+    """The output layer of `model`, which inside `losses_of` gives a sum of losses instead of
+    logits.
 
     Its call then returns one number as a tensor [1, 1, 1]: the sum over all tokens with a label of
     -log p(token), in nats and fp32. Elsewhere it returns logits [B, T, V] as before.
@@ -60,8 +61,8 @@ class OutputLayer:
         layer = base.get_output_embeddings()
         if type(layer) is not torch.nn.Linear:
             raise ModelError(
-                f"training.output_layer: a {base.config.model_type} model has no plain linear layer "
-                f"as its output layer, but {type(layer).__name__}. Fix: set all_tokens"
+                f"training.output_layer: a {base.config.model_type} model has no plain linear "
+                f"layer as its output layer, but {type(layer).__name__}. Fix: set all_tokens"
             )
         self._layer = layer
         self._chunk_tokens = chunk_tokens
@@ -75,8 +76,8 @@ class OutputLayer:
 
     @contextmanager
     def losses_of(self, labels_BT: torch.Tensor, *, to_train: bool = False) -> Iterator[None]:
-        """Calls inside give the sum of losses for these labels; one that is NOT_TRAINED has no loss.
-        Labels are smoothed only `to_train`."""
+        """Calls inside give the sum of losses for these labels; one that is NOT_TRAINED has no
+        loss. Labels are smoothed only `to_train`."""
         self._labels_BT = labels_BT
         self._smoothed = self._label_smoothing if to_train else 0.0
         try:
@@ -117,7 +118,8 @@ class OutputLayer:
 def mean_loss(output: Any, labels_BT: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
     """A call inside `losses_of` -> its loss per token, in nats: Trainer's `compute_loss_func`.
 
-    `num_items_in_batch` is the number of trained tokens of the whole optimizer step, if it is known.
+    `num_items_in_batch` is the number of trained tokens of the whole optimizer step, if it is
+    known.
     """
     if num_items_in_batch is None:
         num_items_in_batch = (labels_BT[:, 1:] != NOT_TRAINED).sum()
@@ -125,7 +127,8 @@ def mean_loss(output: Any, labels_BT: torch.Tensor, num_items_in_batch: Any = No
 
 
 class _SumOfLosses(torch.autograd.Function):
-    """Tokens' hidden states and labels -> the sum of their losses; gradients are made on the way."""
+    """Tokens' hidden states and labels -> the sum of their losses; gradients are made on the
+    way."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - torch's own way
@@ -207,11 +210,15 @@ class _Gradients:
             self.bias_V += gradient_CV.float().sum(dim=0)
 
 
-def _times(gradient: torch.Tensor | None, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
+def _times(
+    gradient: torch.Tensor | None, scale: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor | None:
     return None if gradient is None else gradient.mul_(scale).to(dtype)
 
 
-def _losses_and_gradient(linear_CV: torch.Tensor, targets_C: torch.Tensor, curve: Curve) -> tuple[torch.Tensor, torch.Tensor]:
+def _losses_and_gradient(
+    linear_CV: torch.Tensor, targets_C: torch.Tensor, curve: Curve
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses [C] in fp32, and their sum's gradient by the layer's output [C, V] in fp32.
 
     The gradient is softmax - 1 at the target, times the scale, and with a soft cap times
@@ -231,7 +238,9 @@ def _losses_and_gradient(linear_CV: torch.Tensor, targets_C: torch.Tensor, curve
     smoothing = curve.smoothing
     at_target_C1 = logits_CV.gather(1, targets_C1)
     if smoothing:
-        at_target_C1 = (1 - smoothing) * at_target_C1 + smoothing * logits_CV.mean(dim=1, keepdim=True)
+        at_target_C1 = (1 - smoothing) * at_target_C1 + smoothing * logits_CV.mean(
+            dim=1, keepdim=True
+        )
     exponentials_CV = logits_CV.sub_(largest_C1).exp_()
     sums_C1 = exponentials_CV.sum(dim=1, keepdim=True)
     losses_C = (sums_C1.log() + largest_C1 - at_target_C1)[:, 0]

@@ -20,14 +20,20 @@ class OwnLayers:
     def rows_of(self, batch: Mapping[str, Any]) -> Iterator[None]:
         """Forward and backward passes inside are of this batch."""
         attention = self.attention
-        with nullcontext() if attention is None else attention.conversations_of(batch.get("position_ids")):
+        with (
+            nullcontext()
+            if attention is None
+            else attention.conversations_of(batch.get("position_ids"))
+        ):
             yield
 
     @contextmanager
     def losses_of(self, batch: Mapping[str, Any], *, to_train: bool = False) -> Iterator[None]:
         """The same, and the output layer gives the losses of the batch's labels."""
         layer = self.output_layer
-        losses = nullcontext() if layer is None else layer.losses_of(batch["labels"], to_train=to_train)
+        losses = (
+            nullcontext() if layer is None else layer.losses_of(batch["labels"], to_train=to_train)
+        )
         with self.rows_of(batch), losses:
             yield
 

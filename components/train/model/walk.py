@@ -1,6 +1,8 @@
-"""config.json -> the shapes of its model as JSON on stdout, by building the model on torch's meta device: no weights, no memory.
+"""config.json -> the shapes of its model as JSON on stdout, by building the model on torch's meta
+device: no weights, no memory.
 
-render_config runs this program for architectures whose shapes it cannot count by itself. It needs this component's libraries.
+render_config runs this program for architectures whose shapes it cannot count by itself. It needs
+this component's libraries.
 """
 
 import argparse
@@ -24,23 +26,47 @@ Tree = dict[str, Any]
 ROUTER = re.compile(r"(^|_)(gate|router|gating)$|Router", re.IGNORECASE)
 ACTIVE_EXPERTS = ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts")
 OTHER_SENSES = re.compile(r"vision|visual|image|audio")
-NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts")
-MIXER_ROLES = ("attn", "attention", "mixer", "mamba", "conv", "recurrent", "rwkv", "temporal_block", "linear_attn")
-# PEFT 0.21 tuners_utils.py, _check_lora_target_modules_mamba: kernels read these weights past their layers.
+NUM_EXPERTS = (
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "moe_num_experts",
+    "num_routed_experts",
+)
+MIXER_ROLES = (
+    "attn",
+    "attention",
+    "mixer",
+    "mamba",
+    "conv",
+    "recurrent",
+    "rwkv",
+    "temporal_block",
+    "linear_attn",
+)
+# PEFT 0.21 tuners_utils.py, _check_lora_target_modules_mamba: kernels read these weights past their
+# layers.
 MAMBA_TYPES = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
 MAMBA_FUSED = ("out_proj", "conv1d")
 
 
 def special_float(tree: Tree) -> Any:
-    """transformers 5 writes Infinity and NaN as `{"__float__": "Infinity"}` (configuration_utils.py); Mamba-2 has one."""
+    """transformers 5 writes Infinity and NaN as `{"__float__": "Infinity"}`
+    (configuration_utils.py); Mamba-2 has one."""
     return float(tree["__float__"]) if tree.keys() == {"__float__"} else tree
 
 
 def build(config: Tree) -> PreTrainedModel:
     """The causal language model that the config stands for, on the meta device."""
-    fields = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype", "quantization_config")}
+    fields = {
+        key: value
+        for key, value in config.items()
+        if key not in ("model_type", "dtype", "torch_dtype", "quantization_config")
+    }
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields))
+        return AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(config["model_type"], **fields)
+        )
 
 
 def walk(model: PreTrainedModel) -> Tree:
@@ -54,7 +80,9 @@ def walk(model: PreTrainedModel) -> Tree:
             block_sizes[place.index] += weight.numel()
     linears, experts = linears_of(model), experts_of(model)
     heads = first_of(config, "num_attention_heads", "n_head", "n_heads", "num_heads", default=1)
-    hidden = first_of(config, "hidden_size", "n_embd", "d_model", default=int(model.get_input_embeddings().weight.shape[1]))  # pyright: ignore[reportIndexIssue, reportArgumentType]
+    embeddings: Any = model.get_input_embeddings()
+    width = int(embeddings.weight.shape[1])
+    hidden = first_of(config, "hidden_size", "n_embd", "d_model", default=width)
     key_heads = first_of(config, "num_key_value_heads", default=heads)
     head_size = first_of(config, "head_dim", default=hidden // heads)
     total = sum(weight.numel() for weight in weights.values())
@@ -67,7 +95,11 @@ def walk(model: PreTrainedModel) -> Tree:
         "linears": linears,
         "experts": experts,
         "num_active_experts": first_of(config, *ACTIVE_EXPERTS, default=1) if experts else 0,
-        "gated": any("gate" in linear["path"] or "up_proj" in linear["path"] for linear in linears if linear["role"] == "mlp")
+        "gated": any(
+            "gate" in linear["path"] or "up_proj" in linear["path"]
+            for linear in linears
+            if linear["role"] == "mlp"
+        )
         or bool(experts),
         "num_parameters": total,
         "largest_layer_parameters": max(weight.numel() for weight in weights.values()),
@@ -91,17 +123,31 @@ class Place:
 
 
 def block_lists(model: PreTrainedModel) -> tuple[str, ...]:
-    """Names of the lists that hold the blocks: the ModuleList with most parameters, those of the same kind of block (HRM has two
-    stacks), and those beside it of the same length (XLM keeps attention, MLP and norms in lists of their own)."""
+    """Names of the lists that hold the blocks: the ModuleList with most parameters, those of the
+    same kind of block (HRM has two stacks), and those beside it of the same length (XLM keeps
+    attention, MLP and norms in lists of their own)."""
     lists = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) and not OTHER_SENSES.search(name) and not re.search(r"\.\d+\.", name)
+        if isinstance(module, torch.nn.ModuleList)
+        and len(module)
+        and not OTHER_SENSES.search(name)
+        and not re.search(r"\.\d+\.", name)
     }
     assert lists, f"{type(model).__name__} has no list of blocks"
-    best = max(lists, key=lambda name: (sum(weight.numel() for weight in lists[name].parameters()), name.count(".")))
+    best = max(
+        lists,
+        key=lambda name: (
+            sum(weight.numel() for weight in lists[name].parameters()),
+            name.count("."),
+        ),
+    )
     parent, kind, length = best.rpartition(".")[0], type(lists[best][0]), len(lists[best])
-    beside = (name for name, each in lists.items() if type(each[0]) is kind or (name.rpartition(".")[0] == parent and len(each) == length))
+    beside = (
+        name
+        for name, each in lists.items()
+        if type(each[0]) is kind or (name.rpartition(".")[0] == parent and len(each) == length)
+    )
     return tuple(beside)
 
 
@@ -113,16 +159,20 @@ def place_in_block(model: PreTrainedModel, name: str, lists: tuple[str, ...]) ->
             path = without_indexes(model, name, inside=f"{blocks}.{index}")
             several = len({type(model.get_submodule(f"{each}.0")) for each in lists}) > 1
             return Place(
-                f"{blocks if not several else ''}.{index}", f"{blocks.rpartition('.')[2]}.*.{path}".rstrip(".") if several else path
+                f"{blocks if not several else ''}.{index}",
+                f"{blocks.rpartition('.')[2]}.*.{path}".rstrip(".") if several else path,
             )
     return None
 
 
 def without_indexes(model: PreTrainedModel, name: str, *, inside: str) -> str:
-    """The rest of a name, `*` for each index into a list; the index of a layer in a Sequential is its name."""
+    """The rest of a name, `*` for each index into a list; the index of a layer in a Sequential is
+    its name."""
     parts, found = name.split("."), list[str]()
     for index in range(inside.count(".") + 1, len(parts)):
-        listed = parts[index].isdigit() and isinstance(model.get_submodule(".".join(parts[:index])), torch.nn.ModuleList)
+        listed = parts[index].isdigit() and isinstance(
+            model.get_submodule(".".join(parts[:index])), torch.nn.ModuleList
+        )
         found.append("*" if listed else parts[index])
     return ".".join(found)
 
@@ -133,7 +183,8 @@ def is_linear(module: torch.nn.Module) -> bool:
 
 
 def avoided(model: PreTrainedModel) -> set[str]:
-    """Linear layers that are no targets: the head and all else outside the blocks, routers, Mamba's fused weights."""
+    """Linear layers that are no targets: the head and all else outside the blocks, routers, Mamba's
+    fused weights."""
     lists, found = block_lists(model), set[str]()
     for name, module in model.named_modules():
         place = place_in_block(model, name, lists)
@@ -145,7 +196,8 @@ def avoided(model: PreTrainedModel) -> set[str]:
 
 
 def unreachable(model: PreTrainedModel) -> set[str]:
-    """Of the linear layers in blocks those that LoRA belongs beside, but PEFT cannot put it there."""
+    """Of the linear layers in blocks those that LoRA belongs beside, but PEFT cannot put it
+    there."""
     lists, found = block_lists(model), set[str]()
     for name, module in model.named_modules():
         place = place_in_block(model, name, lists)
@@ -157,20 +209,28 @@ def unreachable(model: PreTrainedModel) -> set[str]:
 
 
 def is_target(model: PreTrainedModel, name: str, module: torch.nn.Module) -> bool:
-    """Of a linear layer in a block: whether LoRA belongs beside it, and PEFT can put it there by a name."""
+    """Of a linear layer in a block: whether LoRA belongs beside it, and PEFT can put it there by a
+    name."""
     last, model_type = name.rpartition(".")[2], model.config.model_type
     fused = model_type in MAMBA_TYPES and last in MAMBA_FUSED
-    # PEFT 0.21 takes these names, wherever they end a path, for the experts' weights of transformers 4.
-    taken = last in _MOE_TARGET_MODULE_MAPPING.get(_MODEL_TO_CONVERSION_PATTERN.get(model_type, ""), {})
+    # PEFT 0.21 takes these names, wherever they end a path, for the experts' weights of
+    # transformers 4.
+    taken = last in _MOE_TARGET_MODULE_MAPPING.get(
+        _MODEL_TO_CONVERSION_PATTERN.get(model_type, ""), {}
+    )
     nameless = re.search(r"\.\d+\.\d+$", name) is not None
     return not (fused or taken or nameless or is_router(model, name, module))
 
 
 def is_router(model: PreTrainedModel, name: str, module: torch.nn.Module) -> bool:
-    """A layer that scores experts: it or what holds it is named like one, and it gives a score an expert (or one, for a shared expert)."""
+    """A layer that scores experts: it or what holds it is named like one, and it gives a score an
+    expert (or one, for a shared expert)."""
     parts = name.split(".")
     kinds = [*parts[-2:], type(module).__name__]
-    inside_router = any("Router" in type(model.get_submodule(".".join(parts[:n]))).__name__ for n in range(1, len(parts)))
+    inside_router = any(
+        "Router" in type(model.get_submodule(".".join(parts[:n]))).__name__
+        for n in range(1, len(parts))
+    )
     num_experts = first_of(text_config(model), *NUM_EXPERTS, default=0)
     scores = isinstance(module, torch.nn.Linear) and module.out_features in (num_experts, 1)
     return inside_router or (scores and any(ROUTER.search(kind) for kind in kinds))
@@ -179,7 +239,12 @@ def is_router(model: PreTrainedModel, name: str, module: torch.nn.Module) -> boo
 def role_of(path: str) -> str:
     """Attention, or whatever mixes tokens in its place; everything else is called the MLP."""
     parents = path.split(".")[:-1]
-    return "attention" if any(word in part.lower() for part in parents for word in MIXER_ROLES) and "expert" not in path else "mlp"
+    return (
+        "attention"
+        if any(word in part.lower() for part in parents for word in MIXER_ROLES)
+        and "expert" not in path
+        else "mlp"
+    )
 
 
 def linears_of(model: PreTrainedModel) -> list[Tree]:
@@ -191,7 +256,14 @@ def linears_of(model: PreTrainedModel) -> list[Tree]:
             inputs, outputs = module.weight.shape if conv1d else reversed(module.weight.shape)  # pyright: ignore[reportArgumentType, reportCallIssue]
             counts[(place.path, int(inputs), int(outputs), conv1d)] += 1
     return [
-        {"path": path, "num_inputs": inputs, "num_outputs": outputs, "count": count, "role": role_of(path), "conv1d": conv1d}
+        {
+            "path": path,
+            "num_inputs": inputs,
+            "num_outputs": outputs,
+            "count": count,
+            "role": role_of(path),
+            "conv1d": conv1d,
+        }
         for (path, inputs, outputs, conv1d), count in counts.items()
     ]
 
@@ -207,13 +279,20 @@ def experts_of(model: PreTrainedModel) -> list[Tree]:
         if "expert" in place.path or weight.shape[0] == num_experts:
             counts[(place.path, tuple(weight.shape))] += 1
     return [
-        {"path": path, "num_experts": shape[0], "num_inputs": shape[1], "num_outputs": shape[2], "count": count}
+        {
+            "path": path,
+            "num_experts": shape[0],
+            "num_inputs": shape[1],
+            "num_outputs": shape[2],
+            "count": count,
+        }
         for (path, shape), count in counts.items()
     ]
 
 
 def first_of(config: Any, *names: str, default: int) -> int:
-    """The first of these fields that the config has. A field that differs by layer counts with its largest value or not at all."""
+    """The first of these fields that the config has. A field that differs by layer counts with its
+    largest value or not at all."""
     for name in names:
         try:
             value = getattr(config, name, None)
@@ -223,13 +302,19 @@ def first_of(config: Any, *names: str, default: int) -> int:
             continue
         if isinstance(value, int) and not isinstance(value, bool):
             return value
-        if isinstance(value, (list, tuple)) and value and all(isinstance(item, int) for item in value):
+        if (
+            isinstance(value, (list, tuple))
+            and value
+            and all(isinstance(item, int) for item in value)
+        ):
             return max(value)  # one figure a block, as OpenELM has
     return default
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m components.train.model.walk", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m components.train.model.walk", description=__doc__
+    )
     parser.add_argument("config", metavar="CONFIG", type=Path, help="a config.json")
     config = json.loads(parser.parse_args().config.read_text(), object_hook=special_float)
     warnings.simplefilter("ignore")

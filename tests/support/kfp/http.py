@@ -11,7 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.support.kfp.answers import GRPC_CODE, HTTP_STATUS, Refused, Tree, error_body, refuse_unknown
+from tests.support.kfp.answers import (
+    GRPC_CODE,
+    HTTP_STATUS,
+    Refused,
+    Tree,
+    error_body,
+    refuse_unknown,
+)
 from tests.support.kfp.definitions import REFUSED_UPLOAD
 from tests.support.kfp.routes import ROUTES, Route
 from tests.support.kfp.runs import node_log
@@ -25,7 +32,8 @@ JSON = "application/json"
 
 @contextmanager
 def kfp_server(*, multi_user: bool = False, token: str | None = None) -> Iterator[KfpServer]:
-    """A server with nothing in it, at `endpoint` on a free port of this machine, until the block ends."""
+    """A server with nothing in it, at `endpoint` on a free port of this machine, until the block
+    ends."""
     server = KfpServer(multi_user=multi_user, token=token)
     handler = type("Handler", (_Handler,), {"server_state": server})
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -66,10 +74,18 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.server_state
         url = urlsplit(self.path)
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        asked = Asked(self.command, url.path.removeprefix(PREFIX), dict(parse_qsl(url.query, keep_blank_values=False)), None)
+        asked = Asked(
+            self.command,
+            url.path.removeprefix(PREFIX),
+            dict(parse_qsl(url.query, keep_blank_values=False)),
+            None,
+        )
         with state.lock:
             state.asked.append(asked)
-            fault = next((each for each in state.faults if each.times and re.search(each.match, str(asked))), None)
+            fault = next(
+                (each for each in state.faults if each.times and re.search(each.match, str(asked))),
+                None,
+            )
             if fault is not None:
                 fault.times -= 1
         if fault is not None and self._meets(fault, asked):
@@ -82,7 +98,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(asked.status, answer.encode(), "text/plain")
             return
         is_text = answer.get("error_message") == REFUSED_UPLOAD and asked.status == 400
-        self._send(asked.status, json.dumps(answer).encode(), "text/plain; charset=utf-8" if is_text else JSON)
+        self._send(
+            asked.status,
+            json.dumps(answer).encode(),
+            "text/plain; charset=utf-8" if is_text else JSON,
+        )
 
     def _meets(self, fault: Fault, asked: Asked) -> bool:
         """Whether the fault was all of the answer."""
@@ -109,18 +129,25 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.server_state
         try:
             with state.lock:
-                if state.token is not None and self.headers.get("authorization") != f"Bearer {state.token}":
+                if (
+                    state.token is not None
+                    and self.headers.get("authorization") != f"Bearer {state.token}"
+                ):
                     raise Refused(16, "Request header error: there is no user identity header.")
                 if log := LOG_PATH.fullmatch(asked.path):
                     return 200, node_log(state, asked.query, **log.groupdict())
                 route, names = _route_of(asked)
                 arguments = self._arguments(route, asked, raw)
-                answer = json.loads(json.dumps(route.handler(state, asked.query, *arguments, **names)))
+                answer = json.loads(
+                    json.dumps(route.handler(state, asked.query, *arguments, **names))
+                )
             if asked.path != "/healthz":  # it says more than its published model
                 refuse_unknown(route.answer, answer)
             return 200, answer
         except Refused as refused:
-            body = error_body(refused.code, refused.reason, doing=refused.doing, upload="/upload" in asked.path)
+            body = error_body(
+                refused.code, refused.reason, doing=refused.doing, upload="/upload" in asked.path
+            )
             return HTTP_STATUS[refused.code], body
 
     def _arguments(self, route: Route, asked: Asked, raw: bytes) -> tuple[Any, ...]:
@@ -133,7 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
             arguments = (asked.body,)
         unknown = asked.query.keys() - set(route.query)
         if unknown:
-            raise Refused(3, f"{asked}: no query parameter {sorted(unknown)}; allowed: {sorted(route.query)}")
+            raise Refused(
+                3, f"{asked}: no query parameter {sorted(unknown)}; allowed: {sorted(route.query)}"
+            )
         return arguments
 
     def _send(self, status: int, content: bytes, kind: str = JSON) -> None:
@@ -154,7 +183,9 @@ def _route_of(asked: Asked) -> tuple[Route, dict[str, str]]:
 
 def _file_of(content_type: str, raw: bytes) -> tuple[str, bytes]:
     """Name and content of the form's field `uploadfile`."""
-    message = BytesParser().parsebytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + raw)
+    message = BytesParser().parsebytes(
+        b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + raw
+    )
     for part in message.walk():
         if part.get_param("name", header="content-disposition") == "uploadfile":
             content = part.get_payload(decode=True)

@@ -1,7 +1,9 @@
-"""Lists as the server gives them: filters, orders, and pages whose token holds where the next one begins.
+"""Lists as the server gives them: filters, orders, and pages whose token holds where the next one
+begins.
 
-A token is what kubeflow/pipelines' list.go makes: base64 of JSON with the value of the sorted field and the key of the next object,
-and the filter. A filter that came through JSON is compared with one that did not: lists of IN are then never the same.
+A token is what kubeflow/pipelines' list.go makes: base64 of JSON with the value of the sorted field
+and the key of the next object, and the filter. A filter that came through JSON is compared with one
+that did not: lists of IN are then never the same.
 """
 
 import base64
@@ -15,16 +17,31 @@ from urllib.parse import unquote
 
 from tests.support.kfp.answers import Refused, Tree, refuse_unknown
 
-OPERATIONS = ("OPERATION_UNSPECIFIED", "EQUALS", "NOT_EQUALS", "GREATER_THAN", "", "GREATER_THAN_EQUALS", "LESS_THAN", "LESS_THAN_EQUALS")
+OPERATIONS = (
+    "OPERATION_UNSPECIFIED",
+    "EQUALS",
+    "NOT_EQUALS",
+    "GREATER_THAN",
+    "",
+    "GREATER_THAN_EQUALS",
+    "LESS_THAN",
+    "LESS_THAN_EQUALS",
+)
 OPERATIONS += ("IN", "IS_SUBSTRING")
 """By their numbers in filter.proto, which kfp.Client sends; 4 is not given away there."""
 IN_TOKEN = {"EQUALS": "EQ", "NOT_EQUALS": "NEQ", "IN": "IN", "IS_SUBSTRING": "SUBSTRING"}
-COLUMNS = {"created_at": "CreatedAtInSec", "name": "Name", "display_name": "DisplayName", "state": "State", "status": "State"}
+COLUMNS = {
+    "created_at": "CreatedAtInSec",
+    "name": "Name",
+    "display_name": "DisplayName",
+    "state": "State",
+    "status": "State",
+}
 MOST = 200
 DOING = "Failed to create list options: "
 MISMATCH = (
-    "page token does not match the supplied sort by and/or filtering criteria. Either specify the same criteria or leave the latter "
-    "empty if page token is specified"
+    "page token does not match the supplied sort by and/or filtering criteria. Either specify the "
+    "same criteria or leave the latter empty if page token is specified"
 )
 
 Filter = dict[str, dict[str, list[Any]]] | None
@@ -44,7 +61,8 @@ class Criteria:
 
 
 def page(name: str, objects: list[Tree], query: dict[str, str], keys: tuple[str, ...]) -> Tree:
-    """One page of the objects under `name`. The first of `keys` is the one by which objects are told apart."""
+    """One page of the objects under `name`. The first of `keys` is the one by which objects are
+    told apart."""
     asked = _criteria(query, keys)
 
     def place(tree: Tree) -> Place:
@@ -86,12 +104,23 @@ def _with_token(given: Criteria, query: dict[str, str], keys: tuple[str, ...]) -
     """What the token says. What is asked beside it must be the same, which it never is for IN."""
     token = _read_token(query["page_token"])
     by, is_descending = token["SortByFieldName"], token["IsDesc"]
-    is_other_order = "sort_by" in query and (COLUMNS.get(given.by, given.by), given.is_descending) != (by, is_descending)
-    is_other_filter = given.wanted is not None and (bool(given.wanted["IN"]) or given.wanted != token["Filter"])
+    is_other_order = "sort_by" in query and (
+        COLUMNS.get(given.by, given.by),
+        given.is_descending,
+    ) != (by, is_descending)
+    is_other_filter = given.wanted is not None and (
+        bool(given.wanted["IN"]) or given.wanted != token["Filter"]
+    )
     if is_other_order or is_other_filter:
         raise Refused(3, MISMATCH, doing=f"{DOING}Invalid input error: ")
-    key = next(key for key in keys if COLUMNS.get(key, key) == by) if by != "CreatedAtInSec" else "created_at"
-    return Criteria(key, is_descending, token["Filter"], (token["SortByFieldValue"], token["KeyFieldValue"]))
+    key = (
+        next(key for key in keys if COLUMNS.get(key, key) == by)
+        if by != "CreatedAtInSec"
+        else "created_at"
+    )
+    return Criteria(
+        key, is_descending, token["Filter"], (token["SortByFieldValue"], token["KeyFieldValue"])
+    )
 
 
 def _place(tree: Tree, by: str, key: str) -> Place:
@@ -133,9 +162,13 @@ def _filter(text: str, keys: tuple[str, ...]) -> Filter:
         predicates = json.loads(unquote(text)).get("predicates", [])
     except (ValueError, AttributeError):
         raise Refused(3, f"failed to parse valid filter from {text!r}", doing=DOING) from None
-    found: dict[str, dict[str, list[Any]]] = {name: {} for name in ("EQ", "NEQ", "GT", "GTE", "LT", "LTE", "IN", "SUBSTRING")}
+    found: dict[str, dict[str, list[Any]]] = {
+        name: {} for name in ("EQ", "NEQ", "GT", "GTE", "LT", "LTE", "IN", "SUBSTRING")
+    }
     for each in predicates:
-        operation, key, value = _predicate({_snake(name): value for name, value in each.items()}, keys)
+        operation, key, value = _predicate(
+            {_snake(name): value for name, value in each.items()}, keys
+        )
         found[operation].setdefault(key, []).append(value)
     return found
 
@@ -148,7 +181,11 @@ def _predicate(predicate: Tree, keys: tuple[str, ...]) -> tuple[str, str, Any]:
     name = OPERATIONS[operation] if isinstance(operation, int) else str(operation)
     if name not in IN_TOKEN:
         raise Refused(12, f"the stand-in does not filter by {name}")
-    value = predicate.get("string_values", {}).get("values", []) if name == "IN" else predicate.get("string_value")
+    value = (
+        predicate.get("string_values", {}).get("values", [])
+        if name == "IN"
+        else predicate.get("string_value")
+    )
     return IN_TOKEN[name], COLUMNS.get(key, key), value
 
 
@@ -163,7 +200,12 @@ def _passes(tree: Tree, wanted: Filter, keys: tuple[str, ...]) -> bool:
 
 def _value(tree: Tree, column: str, keys: tuple[str, ...]) -> str:
     """What a column holds. MySQL compares names without case."""
-    fields = {"Name": "name" if "name" in tree else "display_name", "DisplayName": "display_name", "State": "state", "id": keys[0]}
+    fields = {
+        "Name": "name" if "name" in tree else "display_name",
+        "DisplayName": "display_name",
+        "State": "state",
+        "id": keys[0],
+    }
     value = str(tree.get(fields.get(column, column), ""))
     return value.lower() if column in ("Name", "DisplayName") else value
 

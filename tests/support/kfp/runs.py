@@ -10,7 +10,18 @@ from tests.support.kfp.definitions import Query, get_version
 from tests.support.kfp.lists import page
 from tests.support.kfp.server import ACCOUNT, FINISHED, NOT_FINISHED, KfpServer, found, now
 
-KEYS = ("run_id", "id", "name", "display_name", "created_at", "finished_at", "state", "storage_state", "status", "description")
+KEYS = (
+    "run_id",
+    "id",
+    "name",
+    "display_name",
+    "created_at",
+    "finished_at",
+    "state",
+    "storage_state",
+    "status",
+    "description",
+)
 KINDS: dict[str, Any] = {
     "STRING": str,
     "NUMBER_INTEGER": int,
@@ -29,7 +40,8 @@ def list_runs(server: KfpServer, query: Query) -> Tree:
 
 
 def create_run(server: KfpServer, query: Query, body: Tree) -> Tree:
-    """The answer has the state of the moment; the first report of the workflow then takes it away, until Argo has one."""
+    """The answer has the state of the moment; the first report of the workflow then takes it away,
+    until Argo has one."""
     if not body.get("display_name"):
         raise Refused(3, "The input run name is empty. Please specify a valid name")
     server.experiment_namespace(body)
@@ -54,10 +66,17 @@ def delete_run(server: KfpServer, query: Query, run_id: str) -> Tree:
 
 
 def terminate_run(server: KfpServer, query: Query, run_id: str) -> Tree:
-    """The run is CANCELING. When its workflow has ended it is FAILED, as nothing in the server writes CANCELED."""
+    """The run is CANCELING. When its workflow has ended it is FAILED, as nothing in the server
+    writes CANCELED."""
     run = found(server.runs, "Run", run_id, doing=GET)
     if run.get("state") in FINISHED:
-        raise Refused(3, f"Failed to terminate run {run_id}. The run is already in a terminal state: {run['state']}")
+        raise Refused(
+            3,
+            (
+                f"Failed to terminate run {run_id}. The run is already in a terminal state: "
+                f"{run['state']}"
+            ),
+        )
     server.advance(run_id, "CANCELING")
     if server.on_terminate is not None:
         server.on_terminate(run_id)
@@ -65,11 +84,16 @@ def terminate_run(server: KfpServer, query: Query, run_id: str) -> Tree:
 
 
 def retry_run(server: KfpServer, query: Query, run_id: str) -> Tree:
-    """What failed and what was left out is done again, under the same id. The exit task stays as it ended."""
+    """What failed and what was left out is done again, under the same id. The exit task stays as it
+    ended."""
     if found(server.runs, "Run", run_id, doing=GET).get("state") not in ("FAILED", "CANCELED"):
         raise Refused(3, "Only failed/error runs can be retried")
     steps = server.steps[run_id]
-    for key in [key for key, step in steps.items() if step.state in ("FAILED", "OMITTED") and key != "end-run"]:
+    for key in [
+        key
+        for key, step in steps.items()
+        if step.state in ("FAILED", "OMITTED") and key != "end-run"
+    ]:
         del steps[key]
     server.advance(run_id, "RUNNING")
     return {}
@@ -86,7 +110,8 @@ def unarchive_run(server: KfpServer, query: Query, run_id: str) -> Tree:
 
 
 def node_log(server: KfpServer, query: Query, run_id: str, node_id: str) -> str:
-    """What the pod of a node printed. An unknown one is an error of status 200, by the body alone."""
+    """What the pod of a node printed. An unknown one is an error of status 200, by the body
+    alone."""
     if (run_id, node_id) in server.logs:
         return server.logs[run_id, node_id]
     reason = f"Failed to read logs for run {run_id}: BadRequestError: no log of {node_id}"
@@ -118,15 +143,30 @@ def check_source(server: KfpServer, body: Tree) -> None:
     doing = "Failed to create a new run: invalid pipeline job inputs: Invalid input error: "
     unknown = [name for name in given if name not in asked]
     if unknown:
-        raise Refused(3, f"parameter(s) provided are not required by pipeline: {', '.join(unknown)}", doing=doing)
+        raise Refused(
+            3,
+            f"parameter(s) provided are not required by pipeline: {', '.join(unknown)}",
+            doing=doing,
+        )
     for name, value in given.items():
         if not isinstance(value, KINDS[asked[name]["parameterType"]]):
-            raise Refused(3, f"parameter {name} must be {asked[name]['parameterType']}, found {value!r}", doing=doing)
+            raise Refused(
+                3,
+                f"parameter {name} must be {asked[name]['parameterType']}, found {value!r}",
+                doing=doing,
+            )
     for name, definition in asked.items():
-        if name not in given and "defaultValue" not in definition and not definition.get("isOptional"):
+        if (
+            name not in given
+            and "defaultValue" not in definition
+            and not definition.get("isOptional")
+        ):
             raise Refused(3, f"parameter {name} is required and was not given", doing=doing)
     if unresolved := UNRESOLVED.search(json.dumps(given, ensure_ascii=False)):
-        reason = f"Failed to validate workflow for (): templates.entrypoint.tasks.root-driver failed to resolve {unresolved[0]}"
+        reason = (
+            "Failed to validate workflow for (): templates.entrypoint.tasks.root-driver failed to "
+            f"resolve {unresolved[0]}"
+        )
         raise Refused(13, reason, doing="Failed to create a new run: InternalServerError: ")
 
 
@@ -134,10 +174,20 @@ def _spec_of(server: KfpServer, body: Tree) -> Tree:
     reference = body.get("pipeline_version_reference", {})
     spec = body.get("pipeline_spec")
     if spec is None and not reference.get("pipeline_id"):
-        raise Refused(3, "Cannot find a pipeline source: neither a pipeline spec nor a pipeline version reference is given")
+        raise Refused(
+            3,
+            (
+                "Cannot find a pipeline source: neither a pipeline spec nor a pipeline version "
+                "reference is given"
+            ),
+        )
     if spec is None:
         found(server.pipelines, "Pipeline", reference["pipeline_id"])
-        newest = [key for key, each in server.versions.items() if each["pipeline_id"] == reference["pipeline_id"]][-1:]
+        newest = [
+            key
+            for key, each in server.versions.items()
+            if each["pipeline_id"] == reference["pipeline_id"]
+        ][-1:]
         version_id = reference.get("pipeline_version_id") or "".join(newest)
         spec = get_version(server, {}, reference["pipeline_id"], version_id)["pipeline_spec"]
     return spec.get("pipeline_spec", spec)

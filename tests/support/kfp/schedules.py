@@ -16,7 +16,9 @@ GET = "Failed to fetch a recurring run: "
 
 
 def list_recurring_runs(server: KfpServer, query: Query) -> Tree:
-    return page("recurringRuns", server.in_scope(server.recurring_runs.values(), query), query, KEYS)
+    return page(
+        "recurringRuns", server.in_scope(server.recurring_runs.values(), query), query, KEYS
+    )
 
 
 def create_recurring_run(server: KfpServer, query: Query, body: Tree) -> Tree:
@@ -24,7 +26,13 @@ def create_recurring_run(server: KfpServer, query: Query, body: Tree) -> Tree:
         raise Refused(3, "The input job name is empty. Please specify a valid name")
     concurrency = int(body.get("max_concurrency", 0))
     if not 1 <= concurrency <= 10:
-        raise Refused(3, f"The max concurrency of the recurring run is out of range. Support 1-10. Received {concurrency}")
+        raise Refused(
+            3,
+            (
+                "The max concurrency of the recurring run is out of range. Support 1-10. "
+                f"Received {concurrency}"
+            ),
+        )
     _check_trigger(body.get("trigger", {}))
     check_source(server, body)
     moment, enabled = now(), body.get("mode") != "DISABLE"
@@ -60,7 +68,8 @@ def delete_recurring_run(server: KfpServer, query: Query, recurring_run_id: str)
 
 
 def enable_recurring_run(server: KfpServer, query: Query, recurring_run_id: str) -> Tree:
-    """Turned on; the last moment that it missed starts a run at once, or all of them where it is to catch up."""
+    """Turned on; the last moment that it missed starts a run at once, or all of them where it is to
+    catch up."""
     job = found(server.recurring_runs, "Job", recurring_run_id, doing=GET)
     job.update(mode="ENABLE", status="ENABLED", updated_at=now())
     missed = server.missed.pop(recurring_run_id, 0)
@@ -76,8 +85,20 @@ def disable_recurring_run(server: KfpServer, query: Query, recurring_run_id: str
 
 
 def _check_trigger(trigger: Tree) -> None:
-    cron, seconds = trigger.get("cron_schedule", {}).get("cron"), trigger.get("periodic_schedule", {}).get("interval_second")
+    cron, seconds = (
+        trigger.get("cron_schedule", {}).get("cron"),
+        trigger.get("periodic_schedule", {}).get("interval_second"),
+    )
     if cron is not None and len(re.sub(r"^(CRON_)?TZ=\S+ ", "", cron).split()) not in (5, 6):
-        raise Refused(3, f"Schedule cron is not a supported format(https://godoc.org/github.com/robfig/cron). Error: {cron!r}")
+        raise Refused(
+            3,
+            (
+                "Schedule cron is not a supported "
+                f"format(https://godoc.org/github.com/robfig/cron). Error: {cron!r}"
+            ),
+        )
     if cron is None and (seconds is None or int(seconds) < 1):
-        raise Refused(3, f"Found invalid period schedule interval {seconds}. Set at interval to least 1 second")
+        raise Refused(
+            3,
+            f"Found invalid period schedule interval {seconds}. Set at interval to least 1 second",
+        )

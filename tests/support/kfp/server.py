@@ -81,7 +81,12 @@ class KfpServer:
 
     def __post_init__(self) -> None:
         if not self.multi_user:
-            self.add_experiment({"display_name": "Default", "description": "All runs created without specifying an experiment."})
+            self.add_experiment(
+                {
+                    "display_name": "Default",
+                    "description": "All runs created without specifying an experiment.",
+                }
+            )
 
     def fail(self, match: str, status: int, *, times: int = 1_000_000) -> None:
         """Requests that match are answered with this status and the real server's kind of body."""
@@ -91,7 +96,8 @@ class KfpServer:
         self.faults.append(Fault(match, "slow", seconds=seconds, times=times))
 
     def drop(self, match: str, *, after: bool = False, times: int = 1) -> None:
-        """The connection is closed without an answer: before the request is obeyed, or `after` it was."""
+        """The connection is closed without an answer: before the request is obeyed, or `after` it
+        was."""
         self.faults.append(Fault(match, "drop after" if after else "drop", times=times))
 
     def login_page(self, match: str = ".") -> None:
@@ -107,10 +113,13 @@ class KfpServer:
         with self.lock:
             return [each for each in self.asked if re.search(match, str(each))]
 
-    def advance(self, run_id: str, state: str, *, steps: dict[str, nodes.StepState] | None = None) -> None:
+    def advance(
+        self, run_id: str, state: str, *, steps: dict[str, nodes.StepState] | None = None
+    ) -> None:
         """The run is in this state, and those of its steps (`prepare_dataset`) in these.
 
-        A run that ends has run its exit task, unless told otherwise, and has left out what came after a step that failed.
+        A run that ends has run its exit task, unless told otherwise, and has left out what came
+        after a step that failed.
         """
         with self.lock:
             run, moment = self.runs[run_id], now()
@@ -126,10 +135,15 @@ class KfpServer:
                 self._end_steps(known, state, moment)
             self._write_tasks(run, known)
 
-    def print_log(self, run_id: str, step: str, text: str, *, in_pods_own_node: bool = True) -> None:
-        """The step's pod has printed this. `in_pods_own_node`: Argo tries executors again, as by KFP's own config map."""
+    def print_log(
+        self, run_id: str, step: str, text: str, *, in_pods_own_node: bool = True
+    ) -> None:
+        """The step's pod has printed this. `in_pods_own_node`: Argo tries executors again, as by
+        KFP's own config map."""
         node = nodes.log_node if in_pods_own_node else nodes.step_node
-        self.logs[run_id, node(run_id, self.pipeline_of(self.runs[run_id]), step.replace("_", "-"))] = text
+        self.logs[
+            run_id, node(run_id, self.pipeline_of(self.runs[run_id]), step.replace("_", "-"))
+        ] = text
 
     def trigger(self, recurring_run_id: str) -> str:
         """A run as the schedule would start it. Returns its id."""
@@ -137,16 +151,24 @@ class KfpServer:
 
         with self.lock:
             job = self.recurring_runs[recurring_run_id]
-            kept = ("experiment_id", "pipeline_spec", "pipeline_version_reference", "runtime_config")
+            kept = (
+                "experiment_id",
+                "pipeline_spec",
+                "pipeline_version_reference",
+                "runtime_config",
+            )
             letters = uuid.uuid4().hex
             name = f"{job['display_name']}{letters[:5]}-{len(self.runs)}-{int(letters[5:12], 16)}"
-            made = add_run(self, {"display_name": name, **{key: job[key] for key in kept if key in job}})
+            made = add_run(
+                self, {"display_name": name, **{key: job[key] for key in kept if key in job}}
+            )
             made["state_history"] = made["state_history"][1:]
             made |= {"recurring_run_id": recurring_run_id, "scheduled_at": now()}
             return made["run_id"]
 
     def tick(self, recurring_run_id: str) -> None:
-        """A moment comes that the schedule's cron names: it starts a run, or misses one when it is turned off."""
+        """A moment comes that the schedule's cron names: it starts a run, or misses one when it is
+        turned off."""
         with self.lock:
             if self.recurring_runs[recurring_run_id]["mode"] == "ENABLE":
                 self.trigger(recurring_run_id)
@@ -156,7 +178,13 @@ class KfpServer:
     # What several calls of the API need
 
     def add_experiment(self, body: Tree) -> Tree:
-        made = {"experiment_id": str(uuid.uuid4()), "created_at": now(), "storage_state": "AVAILABLE", "namespace": "", **body}
+        made = {
+            "experiment_id": str(uuid.uuid4()),
+            "created_at": now(),
+            "storage_state": "AVAILABLE",
+            "namespace": "",
+            **body,
+        }
         self.experiments[made["experiment_id"]] = made
         return made
 
@@ -166,7 +194,10 @@ class KfpServer:
         if namespace and not self.multi_user:
             raise Refused(3, "In single-user mode, a namespace cannot be given")
         if namespace in self.forbidden:
-            raise Refused(7, f"User 'somebody' is not authorized with reason: may not use namespace {namespace}")
+            raise Refused(
+                7,
+                f"User 'somebody' is not authorized with reason: may not use namespace {namespace}",
+            )
 
     def pipeline_namespace(self, given: Tree) -> str:
         """Pipelines may be shared by all namespaces, which an empty one says."""
@@ -182,7 +213,10 @@ class KfpServer:
 
     def with_experiment(self, body: Tree) -> Tree:
         """The body with its experiment, the default one where it names none."""
-        default = next((key for key, each in self.experiments.items() if each["display_name"] == "Default"), None)
+        default = next(
+            (key for key, each in self.experiments.items() if each["display_name"] == "Default"),
+            None,
+        )
         experiment_id = body.get("experiment_id") or default
         if experiment_id is None:
             raise Refused(3, "Experiment id is required in multi-user mode")
@@ -195,16 +229,26 @@ class KfpServer:
             return [each for each in objects if each["experiment_id"] == experiment_id]
         namespace = query.get("namespace", "")
         self.check_namespace(namespace)
-        return [each for each in objects if self.experiments[each["experiment_id"]]["namespace"] == namespace]
+        return [
+            each
+            for each in objects
+            if self.experiments[each["experiment_id"]]["namespace"] == namespace
+        ]
 
     def pipeline_of(self, run: Tree) -> str:
         """Name of the pipeline that a run is of."""
         kept = self.pipelines.get(run.get("pipeline_version_reference", {}).get("pipeline_id", ""))
         return "pipeline" if kept is None else kept["name"]
 
-    def _set_step(self, known: dict[str, nodes.Step], key: str, state: nodes.StepState, moment: str) -> None:
+    def _set_step(
+        self, known: dict[str, nodes.Step], key: str, state: nodes.StepState, moment: str
+    ) -> None:
         before = known.get(key)
-        started = before.started if before is not None and before.state not in ("DRIVER", "OMITTED") else moment
+        started = (
+            before.started
+            if before is not None and before.state not in ("DRIVER", "OMITTED")
+            else moment
+        )
         is_over = state in ("SUCCEEDED", "FAILED", "CACHED")
         known[key] = nodes.Step(state, started, moment if is_over else nodes.NEVER)
 
@@ -215,14 +259,18 @@ class KfpServer:
             if key not in known or known[key].state == "DRIVER":
                 self._set_step(known, key, left_out, moment)
             elif known[key].state in ("RUNNING", "PENDING"):
-                self._set_step(known, key, "SUCCEEDED" if state == "SUCCEEDED" else "FAILED", moment)
+                self._set_step(
+                    known, key, "SUCCEEDED" if state == "SUCCEEDED" else "FAILED", moment
+                )
         if nodes.EXIT not in known:
             self._set_step(known, nodes.EXIT, "SUCCEEDED", moment)
 
     def _write_tasks(self, run: Tree, known: dict[str, nodes.Step]) -> None:
         ended = nodes.NEVER if run["finished_at"] == NOT_FINISHED else run["finished_at"]
         ordered = {key: known[key] for key in nodes.STEPS if key in known}
-        details = nodes.task_details(run["run_id"], self.pipeline_of(run), run["created_at"], run["state"], ended, ordered)
+        details = nodes.task_details(
+            run["run_id"], self.pipeline_of(run), run["created_at"], run["state"], ended, ordered
+        )
         run["run_details"] = {"task_details": details}
 
 
@@ -230,7 +278,9 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def found(objects: dict[str, Tree], kind: str, key: str, *, doing: str = "Failed to get it: ") -> Tree:
+def found(
+    objects: dict[str, Tree], kind: str, key: str, *, doing: str = "Failed to get it: "
+) -> Tree:
     if key not in objects:
         raise Refused(5, f"{kind} {key} not found", doing=f"{doing}ResourceNotFoundError: ")
     return objects[key]

@@ -23,7 +23,9 @@ NOISE = found(3.6, 4.7, 3.5, 4.4)
 """Lower on the whole, but higher for two of four conversations."""
 
 
-def line(rule: dict[str, Any], tuned: Found, *, base: Found = BASE, published: Found | None = None) -> tuple[bool, str]:
+def line(
+    rule: dict[str, Any], tuned: Found, *, base: Found = BASE, published: Found | None = None
+) -> tuple[bool, str]:
     (result,) = judge([GateRule(**rule)], tuned=tuned, base=base, published=published).rules
     return result.met, f"{result.rule}: {result.found}"
 
@@ -44,7 +46,8 @@ def test_a_lower_loss_within_noise_does_not_pass() -> None:
 
 
 def test_differences_are_taken_within_conversations() -> None:
-    """Conversations differ far more from each other than the models do, which no interval of one model alone would see through."""
+    """Conversations differ far more from each other than the models do, which no interval of one
+    model alone would see through."""
     base, tuned = found(1.0, 9.0, 3.0, 6.0), found(0.9, 8.85, 2.9, 5.88)
     assert line({"metric": "loss"}, tuned, base=base)[0]
     loss = measure_of(tuned).scores["loss"]
@@ -53,7 +56,10 @@ def test_differences_are_taken_within_conversations() -> None:
 
 
 def test_a_worse_model_is_told_as_worse() -> None:
-    assert line({"metric": "loss"}, BASE, base=BETTER) == (False, line({"metric": "loss"}, BASE, base=BETTER)[1])
+    assert line({"metric": "loss"}, BASE, base=BETTER) == (
+        False,
+        line({"metric": "loss"}, BASE, base=BETTER)[1],
+    )
     assert "worse by 1.025" in line({"metric": "loss"}, BASE, base=BETTER)[1]
 
 
@@ -65,11 +71,27 @@ def test_least_improvement_is_of_the_mean(least: float, met: bool) -> None:
 @pytest.mark.parametrize(
     ("rule", "met", "told"),
     [
-        ({"metric": "token_accuracy", "improve_by": 0.2}, True, "token accuracy must rise above the base model's by at least 0.2"),
-        ({"metric": "json", "at_least": 0.9}, False, "share of valid JSON must be at least 0.9: 0.75"),
-        ({"metric": "json", "at_least": 0.7, "at_most": 0.8}, True, "share of valid JSON must be at least 0.7 and at most 0.8: 0.75"),
+        (
+            {"metric": "token_accuracy", "improve_by": 0.2},
+            True,
+            "token accuracy must rise above the base model's by at least 0.2",
+        ),
+        (
+            {"metric": "json", "at_least": 0.9},
+            False,
+            "share of valid JSON must be at least 0.9: 0.75",
+        ),
+        (
+            {"metric": "json", "at_least": 0.7, "at_most": 0.8},
+            True,
+            "share of valid JSON must be at least 0.7 and at most 0.8: 0.75",
+        ),
         ({"metric": "loss", "at_most": 3.0}, False, "held-out loss must be at most 3: 3.075"),
-        ({"metric": "perplexity"}, True, "(95 % interval of the loss's improvement 0.8727 to 1.177)"),
+        (
+            {"metric": "perplexity"},
+            True,
+            "(95 % interval of the loss's improvement 0.8727 to 1.177)",
+        ),
         ({"metric": "perplexity", "improve_by": 50}, False, "60.3403 -> 21.6499; better by 38.69"),
     ],
 )
@@ -85,7 +107,10 @@ def test_a_rule_against_the_published_version_compares_with_that_one() -> None:
     assert not line(rule, NOISE, published=BETTER)[0]
     assert line(rule, NOISE, published=None) == (
         True,
-        "held-out loss must fall below that of the published version by more than noise: nothing published yet to compare with",
+        (
+            "held-out loss must fall below that of the published version by more than noise: "
+            "nothing published yet to compare with"
+        ),
     )
 
 
@@ -99,4 +124,6 @@ def test_measures_name_every_metric_with_its_interval() -> None:
     assert set(scores) == {"loss", "perplexity", "token_accuracy", "json"}
     assert scores["token_accuracy"].value == pytest.approx(0.525)
     assert scores["json"].low is not None
-    assert comparison(BETTER, BASE, "token_accuracy", against="base").improvement.value == pytest.approx(0.275)
+    assert comparison(
+        BETTER, BASE, "token_accuracy", against="base"
+    ).improvement.value == pytest.approx(0.275)

@@ -5,7 +5,14 @@ import yaml
 
 from components.export_adapter.card import CardFacts, model_card
 from components.shared.documents.prompts import Prompt, Prompts
-from components.shared.documents.results import BaseModel, Difference, EpochLosses, History, StepLosses, Verification
+from components.shared.documents.results import (
+    BaseModel,
+    Difference,
+    EpochLosses,
+    History,
+    StepLosses,
+    Verification,
+)
 from components.shared.spec.file import parse_spec
 from tests.support.made_plan import make_plan
 
@@ -49,7 +56,15 @@ PROMPTS = Prompts(
     chat_template="{{ messages }}",
     end_token_ids=(3,),
     base_files=(),
-    prompts=(Prompt(messages=({"role": "user", "content": 'Say "hi"'},), text="x", token_ids=(1, 3), probe_length=2, ends_turn=True),),
+    prompts=(
+        Prompt(
+            messages=({"role": "user", "content": 'Say "hi"'},),
+            text="x",
+            token_ids=(1, 3),
+            probe_length=2,
+            ends_turn=True,
+        ),
+    ),
 )
 
 
@@ -71,11 +86,22 @@ def card_of(
         }
     )
     plan = make_plan(spec, num_rows=32, revision=base.commit)
-    facts = CardFacts(spec=spec, plan=plan, history=history, verification=VERIFICATION, base=base, prompts=prompts, dataset=DATASET)
+    facts = CardFacts(
+        spec=spec,
+        plan=plan,
+        history=history,
+        verification=VERIFICATION,
+        base=base,
+        prompts=prompts,
+        dataset=DATASET,
+    )
     return model_card(facts)
 
 
-@pytest.mark.parametrize(("method", "library", "relation"), [("lora", "peft", "adapter"), ("full", "transformers", "finetune")])
+@pytest.mark.parametrize(
+    ("method", "library", "relation"),
+    [("lora", "peft", "adapter"), ("full", "transformers", "finetune")],
+)
 def test_front_matter_names_base_library_and_relation(method: str, library: str, relation: str):
     _, front, _ = card_of(method).split("---\n", 2)
     found = yaml.safe_load(front)
@@ -87,13 +113,19 @@ def test_front_matter_names_base_library_and_relation(method: str, library: str,
 def test_card_tells_data_losses_proof_and_licence():
     card = card_of("lora")
     for told in (
-        "1,200 conversations of `chats.jsonl`: 34,567 tokens in 32 rows, 20,000 of them assistant turns",
+        (
+            "1,200 conversations of `chats.jsonl`: 34,567 tokens in 32 rows, 20,000 of them "
+            "assistant turns"
+        ),
         "written by the chat template that the base model brings",
         "60 held-out conversations (`kept.jsonl`)",
         "| before | 0 | | 3.2000 |",
         "| 1 | 4 | 2.5000 | 2.2500 |",
         "give the token ids of training for 4 prompts of the data",
-        "within 0.02 standard deviations of the trained model's (allowed: 0.3); the base model's are 2.5 away",
+        (
+            "within 0.02 standard deviations of the trained model's (allowed: 0.3); the base "
+            "model's are 2.5 away"
+        ),
         "it stops at 3 of 4 turn ends",
         "see the base model",
     ):
@@ -103,9 +135,15 @@ def test_card_tells_data_losses_proof_and_licence():
 def test_loading_code_names_the_base_by_hub_id_and_commit_or_by_folder_and_digest():
     hub, folder = card_of("lora"), card_of("lora", base=FOLDER)
     assert "The base model is `org/base at commit abc123`." in hub
-    assert 'base = "org/base"\nmodel = AutoModelForCausalLM.from_pretrained(base, revision=\'abc123\', dtype="auto")' in hub
+    assert (
+        'base = "org/base"\nmodel = AutoModelForCausalLM.from_pretrained(base, '
+        "revision='abc123', dtype=\"auto\")"
+    ) in hub
     assert f"The base model is `the folder base with sha256 {'5' * 64}`." in folder
-    assert 'base = "path/to/base"\nmodel = AutoModelForCausalLM.from_pretrained(base, dtype="auto")' in folder
+    assert (
+        'base = "path/to/base"\nmodel = AutoModelForCausalLM.from_pretrained(base, dtype="auto")'
+        in folder
+    )
     assert "base_model:" not in folder
 
 
@@ -141,7 +179,10 @@ def test_the_card_of_a_run_that_held_nothing_out_says_so() -> None:
     epochs = tuple(epoch.model_copy(update={"held_out_loss": None}) for epoch in HISTORY.epochs)
     history = HISTORY.model_copy(update={"start_held_out_loss": None, "epochs": epochs})
     card = card_of("lora", data={"train": "chats.jsonl", "held_out_share": 0}, history=history)
-    assert "nothing was held out: no loss was measured on conversations that it was not trained on" in card
+    assert (
+        "nothing was held out: no loss was measured on conversations that it was not trained on"
+        in card
+    )
     assert "held-out loss" not in card
 
 

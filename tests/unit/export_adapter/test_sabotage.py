@@ -1,4 +1,5 @@
-"""One thing changed between training and export -> one line that names it, and no line for a sound run."""
+"""One thing changed between training and export -> one line that names it, and no line for a sound
+run."""
 
 import json
 import shutil
@@ -63,10 +64,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Promp
 @pytest.fixture
 def run(folders: tuple[Path, Path, Prompts], tmp_path: Path) -> Run:
     base, export, prompts = folders
-    spec = parse_spec({"name": "r", "store": "s", "model": {"source": "base"}, "data": {"train": "t.jsonl"}})
+    spec = parse_spec(
+        {"name": "r", "store": "s", "model": {"source": "base"}, "data": {"train": "t.jsonl"}}
+    )
     plan = make_plan(spec)
-    dataset = Manifest(folder="dataset", made_by="p", inputs=dataset_inputs(prompts), facts={"model_revision": None})
-    logits_KV = torch.randn(num_positions(prompts), VOCABULARY, generator=torch.Generator().manual_seed(0))
+    dataset = Manifest(
+        folder="dataset",
+        made_by="p",
+        inputs=dataset_inputs(prompts),
+        facts={"model_revision": None},
+    )
+    logits_KV = torch.randn(
+        num_positions(prompts), VOCABULARY, generator=torch.Generator().manual_seed(0)
+    )
     for end in turn_ends(prompts):
         logits_KV[end.row, end.token] = 20.0
     assert plan.lora is not None
@@ -77,7 +87,9 @@ def run(folders: tuple[Path, Path, Prompts], tmp_path: Path) -> Run:
         plan=plan,
         dataset=dataset,
         planned=Manifest(folder="plan", made_by="r", inputs={"dataset": dataset.digest}),
-        training=Manifest(folder="checkpoints", made_by="t", inputs={"training": plan.training_digest}),
+        training=Manifest(
+            folder="checkpoints", made_by="t", inputs={"training": plan.training_digest}
+        ),
         probe={
             "tokens": torch.tensor([token for each in prompts.prompts for token in each.probe_ids]),
             "lengths": torch.tensor([each.probe_length for each in prompts.prompts]),
@@ -91,26 +103,43 @@ def run(folders: tuple[Path, Path, Prompts], tmp_path: Path) -> Run:
     )
 
 
-EXPECTED = {"q.lora_A.weight": (2, 8), "q.lora_B.weight": (8, 2), "v.lora_A.weight": (2, 8), "v.lora_B.weight": (8, 2)}
+EXPECTED = {
+    "q.lora_A.weight": (2, 8),
+    "q.lora_B.weight": (8, 2),
+    "v.lora_A.weight": (2, 8),
+    "v.lora_B.weight": (8, 2),
+}
 
 
 def problems_of(run: Run) -> list[str]:
     """All that the export checks, in its order; logits only where the probe is sound."""
     assert run.plan.lora is not None
     found = [
-        *provenance_problems(run.plan, run.prompts, dataset=run.dataset, planned=run.planned, training=run.training),
+        *provenance_problems(
+            run.plan, run.prompts, dataset=run.dataset, planned=run.planned, training=run.training
+        ),
         *base_problems("base", run.base, run.prompts),
         *probe_problems(run.probe, run.prompts),
         *adapter_problems(run.adapter, EXPECTED),
         *config_problems(run.adapter_config, run.plan.lora.peft_config),
-        *weight_problems(run.weights, {"embed.weight": torch.ones(8, 4), "head.weight": torch.ones(8, 4)}),
+        *weight_problems(
+            run.weights, {"embed.weight": torch.ones(8, 4), "head.weight": torch.ones(8, 4)}
+        ),
     ]
     if found:
         return found
     probe_KV = run.probe["logits"]
     base_KV = torch.randn(probe_KV.shape, generator=torch.Generator().manual_seed(1))
-    verified = verify_logits(probe_KV, exported_TV=run.exported, exported_fp32_TV=run.exported, base_TV=base_KV, precision="fp32")
-    _, stops = stop_problems(probe_KV, list(turn_ends(run.prompts)), run.generated, limit=verified.tolerance_max)
+    verified = verify_logits(
+        probe_KV,
+        exported_TV=run.exported,
+        exported_fp32_TV=run.exported,
+        base_TV=base_KV,
+        precision="fp32",
+    )
+    _, stops = stop_problems(
+        probe_KV, list(turn_ends(run.prompts)), run.generated, limit=verified.tolerance_max
+    )
     return [*text_problems(run.export, run.prompts), *verified.problems, *stops]
 
 
@@ -199,8 +228,14 @@ def other_revision(run: Run) -> None:
 
 SABOTAGES: dict[str, tuple[Callable[[Run], object], str]] = {
     # the base model
-    "two token ids exchanged in the base's tokenizer": (lambda r: exchange_ids(r.base), "base': tokenizer.json: found sha256"),
-    "tokenizer.json deleted from the base": (lambda r: (r.base / "tokenizer.json").unlink(), "base' holds no tokenizer.json"),
+    "two token ids exchanged in the base's tokenizer": (
+        lambda r: exchange_ids(r.base),
+        "base': tokenizer.json: found sha256",
+    ),
+    "tokenizer.json deleted from the base": (
+        lambda r: (r.base / "tokenizer.json").unlink(),
+        "base' holds no tokenizer.json",
+    ),
     "tokenizer_config.json of the base edited": (
         lambda r: edit(r.base / "tokenizer_config.json", lambda t: t.update(eos_token="<|pad|>")),
         "base': tokenizer_config.json: found sha256",
@@ -220,58 +255,116 @@ SABOTAGES: dict[str, tuple[Callable[[Run], object], str]] = {
     # folders of the run that do not belong together
     "plan of another dataset": (other_dataset, "plan: was made from another dataset"),
     "checkpoints of another training": (other_training, "checkpoints: are of another training"),
-    "prompts.json with another template": (edited_prompts, "dataset/prompts.json: has another chat template"),
+    "prompts.json with another template": (
+        edited_prompts,
+        "dataset/prompts.json: has another chat template",
+    ),
     "another revision of the base": (other_revision, "plan: model.revision: found 'abc123'"),
     # the probe
     "probe of one token": (shorten_probe, "holds 1 prompts, the data has 4"),
-    "one prompt of the probe cut to one token": (shorten_a_prompt, "prompt 1 has 1 tokens, the data's has"),
+    "one prompt of the probe cut to one token": (
+        shorten_a_prompt,
+        "prompt 1 has 1 tokens, the data's has",
+    ),
     "another token in the probe": (other_token, "prompt 1 has token"),
     "probe without lengths": (lambda r: r.probe.pop("lengths"), "holds no lengths"),
-    "probe's tokens cut": (lambda r: set_item(r.probe, "tokens", r.probe["tokens"][:-3]), "tokens, its lengths say"),
-    "half of the probe's logits": (lambda r: set_item(r.probe, "logits", r.probe["logits"][:16]), "its logits have shape [16, 400]"),
-    "probe that is not finite": (lambda r: r.probe["logits"].fill_(float("inf")), "its logits are not finite"),
+    "probe's tokens cut": (
+        lambda r: set_item(r.probe, "tokens", r.probe["tokens"][:-3]),
+        "tokens, its lengths say",
+    ),
+    "half of the probe's logits": (
+        lambda r: set_item(r.probe, "logits", r.probe["logits"][:16]),
+        "its logits have shape [16, 400]",
+    ),
+    "probe that is not finite": (
+        lambda r: r.probe["logits"].fill_(float("inf")),
+        "its logits are not finite",
+    ),
     "probe of equal logits": (lambda r: r.probe["logits"].zero_(), "its logits are all equal"),
     "no prompts at all": (lambda r: change_prompts(r, prompts=()), "prompts.json holds no prompt"),
     # the adapter
-    "emptied tensor": (lambda r: set_item(r.adapter, "q.lora_A.weight", torch.zeros(0, 8)), "1 matrices are empty"),
-    "every B zero": (lambda r: [r.adapter[n].zero_() for n in r.adapter if "_B" in n], "all 2 B matrices are zero"),
+    "emptied tensor": (
+        lambda r: set_item(r.adapter, "q.lora_A.weight", torch.zeros(0, 8)),
+        "1 matrices are empty",
+    ),
+    "every B zero": (
+        lambda r: [r.adapter[n].zero_() for n in r.adapter if "_B" in n],
+        "all 2 B matrices are zero",
+    ),
     "matrix absent": (lambda r: r.adapter.pop("v.lora_A.weight"), "1 matrices are absent"),
-    "matrix of another layer": (lambda r: set_item(r.adapter, "o.lora_A.weight", torch.ones(2, 8)), "that the plan does not train"),
-    "matrix of another rank": (lambda r: set_item(r.adapter, "q.lora_A.weight", torch.ones(4, 8)), "of another shape"),
-    "NaN in a matrix": (lambda r: r.adapter["q.lora_A.weight"].fill_(float("nan")), "1 matrices are not finite"),
-    "alpha doubled": (lambda r: set_item(r.adapter_config, "lora_alpha", 64.0), "lora_alpha: found 64.0, the plan has 32.0"),
+    "matrix of another layer": (
+        lambda r: set_item(r.adapter, "o.lora_A.weight", torch.ones(2, 8)),
+        "that the plan does not train",
+    ),
+    "matrix of another rank": (
+        lambda r: set_item(r.adapter, "q.lora_A.weight", torch.ones(4, 8)),
+        "of another shape",
+    ),
+    "NaN in a matrix": (
+        lambda r: r.adapter["q.lora_A.weight"].fill_(float("nan")),
+        "1 matrices are not finite",
+    ),
+    "alpha doubled": (
+        lambda r: set_item(r.adapter_config, "lora_alpha", 64.0),
+        "lora_alpha: found 64.0, the plan has 32.0",
+    ),
     "rank changed": (lambda r: set_item(r.adapter_config, "r", 8), "r: found 8, the plan has 16"),
-    "a target left out": (lambda r: set_item(r.adapter_config, "target_modules", ["q_proj"]), "target_modules: found ['q_proj']"),
+    "a target left out": (
+        lambda r: set_item(r.adapter_config, "target_modules", ["q_proj"]),
+        "target_modules: found ['q_proj']",
+    ),
     # a full model
     "half a shard": (lambda r: r.weights.pop("head.weight"), "weight head.weight is absent"),
-    "weight of another model": (lambda r: set_item(r.weights, "x.weight", torch.ones(1)), "weight x.weight is not the base model's"),
-    "weight of another shape": (lambda r: set_item(r.weights, "head.weight", torch.ones(4, 4)), "weight head.weight has shape [4, 4]"),
-    "NaN in a weight": (lambda r: r.weights["embed.weight"].fill_(float("nan")), "weight embed.weight is not finite"),
+    "weight of another model": (
+        lambda r: set_item(r.weights, "x.weight", torch.ones(1)),
+        "weight x.weight is not the base model's",
+    ),
+    "weight of another shape": (
+        lambda r: set_item(r.weights, "head.weight", torch.ones(4, 4)),
+        "weight head.weight has shape [4, 4]",
+    ),
+    "NaN in a weight": (
+        lambda r: r.weights["embed.weight"].fill_(float("nan")),
+        "weight embed.weight is not finite",
+    ),
     # the export's files
     "two token ids exchanged in the export": (
         lambda r: exchange_ids(r.export),
         "its tokenizer.json is not the one that encoded the data",
     ),
     "another tokenizer class": (
-        lambda r: edit(r.export / "tokenizer_config.json", lambda t: t.update(tokenizer_class="Qwen2Tokenizer")),
+        lambda r: edit(
+            r.export / "tokenizer_config.json", lambda t: t.update(tokenizer_class="Qwen2Tokenizer")
+        ),
         "its tokenizer gives other token ids for 3 of 4 prompts",
     ),
     "special tokens taken apart": (
-        lambda r: edit(r.export / "tokenizer_config.json", lambda t: t.update(split_special_tokens=True)),
+        lambda r: edit(
+            r.export / "tokenizer_config.json", lambda t: t.update(split_special_tokens=True)
+        ),
         "its tokenizer gives other token ids for 4 of 4 prompts",
     ),
-    "tokenizer.json deleted from the export": (lambda r: (r.export / "tokenizer.json").unlink(), "it holds no tokenizer.json"),
+    "tokenizer.json deleted from the export": (
+        lambda r: (r.export / "tokenizer.json").unlink(),
+        "it holds no tokenizer.json",
+    ),
     "tokenizer.json edited without effect on the prompts": (
         lambda r: edit(r.export / "tokenizer.json", lambda t: t.update(version="1.1")),
         "its tokenizer.json is not the one that encoded the data",
     ),
     "another chat template": (other_template, "its chat template is not the one that wrote"),
-    "chat template deleted": (lambda r: drop_template(r.export), "its chat template is not the one that wrote"),
+    "chat template deleted": (
+        lambda r: drop_template(r.export),
+        "its chat template is not the one that wrote",
+    ),
     "another bos in tokenizer_config.json": (
         lambda r: edit(r.export / "tokenizer_config.json", lambda t: t.update(bos_token="<|pad|>")),
         "its chat template writes 4 of 4 prompts differently",
     ),
-    "generation_config.json deleted": (lambda r: (r.export / "generation_config.json").unlink(), "it holds no generation_config.json"),
+    "generation_config.json deleted": (
+        lambda r: (r.export / "generation_config.json").unlink(),
+        "it holds no generation_config.json",
+    ),
     "another end token": (
         lambda r: edit(r.export / "generation_config.json", lambda t: t.update(eos_token_id=7)),
         "its generation_config.json stops at [7]",
@@ -280,14 +373,23 @@ SABOTAGES: dict[str, tuple[Callable[[Run], object], str]] = {
         lambda r: edit(r.export / "generation_config.json", lambda t: t.pop("eos_token_id")),
         "its generation_config.json stops at []",
     ),
-    "end token never trained": (lambda r: change_prompts(r, end_token_ids=()), "the model was never taught to stop"),
+    "end token never trained": (
+        lambda r: change_prompts(r, end_token_ids=()),
+        "the model was never taught to stop",
+    ),
     # what the export computes
     "logits scaled by 1 %": (scale_logits, "standard deviations from the trained model's"),
     "one logit of 12,800 moved": (one_logit, "standard deviations from the trained model's"),
-    "base in place of the export": (base_in_place, "the base model is as near to the trained model"),
+    "base in place of the export": (
+        base_in_place,
+        "the base model is as near to the trained model",
+    ),
     "NaN in the logits": (logits_nan, "standard deviations from the trained model's"),
-    "generation that goes on": (lambda r: set_list(r.generated, (5, 6, 7, 8)), "it does not stop at 1 of 4 turn ends"),
-}  # fmt: skip
+    "generation that goes on": (
+        lambda r: set_list(r.generated, (5, 6, 7, 8)),
+        "it does not stop at 1 of 4 turn ends",
+    ),
+}
 
 
 def drop_template(export: Path) -> None:

@@ -31,7 +31,9 @@ def test_sampling_values_of_the_base_stay_beside_the_end_tokens(tmp_path: Path, 
 
 
 def test_a_base_without_generation_config_gets_that_of_its_config(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "eos_token_id": [2, 7], "pad_token_id": 1, **SAMPLING}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "llama", "eos_token_id": [2, 7], "pad_token_id": 1, **SAMPLING})
+    )
     (tmp_path / "export").mkdir()
     write_generation_config(tmp_path, PROMPTS, tmp_path / "export")
     loaded = GenerationConfig.from_pretrained(tmp_path / "export")
@@ -39,11 +41,16 @@ def test_a_base_without_generation_config_gets_that_of_its_config(tmp_path: Path
 
 
 @pytest.mark.parametrize("model_type", ["llama", "deepseek_v3"])
-def test_an_export_needs_no_tokenizer_class_of_the_bases_code(tmp_path: Path, model_type: str) -> None:
+def test_an_export_needs_no_tokenizer_class_of_the_bases_code(
+    tmp_path: Path, model_type: str
+) -> None:
     base, local = make_tokenizer(tmp_path / "base"), tmp_path / "export"
     expected = AutoTokenizer.from_pretrained(base)("12 plus 7")["input_ids"]
     settings = json.loads((base / "tokenizer_config.json").read_text())
-    foreign = {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.EvilTokenizer", None]}}
+    foreign = {
+        "tokenizer_class": "EvilTokenizer",
+        "auto_map": {"AutoTokenizer": ["evil.EvilTokenizer", None]},
+    }
     (base / "tokenizer_config.json").write_text(json.dumps(settings | foreign))
     local.mkdir()
     (local / "config.json").write_text(json.dumps({"model_type": model_type}))
@@ -54,7 +61,10 @@ def test_an_export_needs_no_tokenizer_class_of_the_bases_code(tmp_path: Path, mo
 def test_line_ends_of_another_system_in_the_template_are_no_difference(tmp_path: Path) -> None:
     base = make_tokenizer(tmp_path / "base", chat_template=CHATML.replace("\n", "\r\n"))
     (base / "generation_config.json").write_text("{}")
-    prompts, local = made_prompts(base, write_conversations(tmp_path / "all.jsonl", 24)), tmp_path / "export"
+    prompts, local = (
+        made_prompts(base, write_conversations(tmp_path / "all.jsonl", 24)),
+        tmp_path / "export",
+    )
     assert "\r\n" in prompts.chat_template
     local.mkdir()
     write_tokenizer(base, prompts, local)

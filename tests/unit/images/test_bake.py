@@ -18,7 +18,11 @@ def test_targets_have_what_they_inherit_what_they_say_and_the_variables_given() 
     train = read_bake(GIVEN, ["train"])[0]
     assert train.tags == ("registry.example.com/h/train:1.2",)
     assert (train.dockerfile, train.context, train.stage) == ("images/Dockerfile", ".", "train")
-    assert (train.args["TORCH"], train.args["REVISION"], train.args["LOCK"]) == ("torch-cpu", "abc", "train")
+    assert (train.args["TORCH"], train.args["REVISION"], train.args["LOCK"]) == (
+        "torch-cpu",
+        "abc",
+        "train",
+    )
     assert train.args["BASE"] == "docker.io/library/python:3.11-slim-bookworm"
     command = train.build_command("podman", ["--pull=never"])
     assert command[:6] == ["podman", "build", "--file", "images/Dockerfile", "--target", "train"]
@@ -63,20 +67,34 @@ def test_pushed_digests_are_written_and_all_other_lines_stay(tmp_path: Path) -> 
     assert images.name("prepare") == f"registry.example.com/second/prepare@{digest}"
     assert images.name("render") == f"registry.example.com/second/render:{images.tag}"
     before, after = IN_THE_REPOSITORY.read_text().splitlines(), file.read_text().splitlines()
-    assert [line for line in before if line not in after] == ["repository: localhost/hagane", "digests: {}"]
-    assert yaml.safe_load(file.read_text())["components"] == yaml.safe_load(IN_THE_REPOSITORY.read_text())["components"]
+    assert [line for line in before if line not in after] == [
+        "repository: localhost/hagane",
+        "digests: {}",
+    ]
+    assert (
+        yaml.safe_load(file.read_text())["components"]
+        == yaml.safe_load(IN_THE_REPOSITORY.read_text())["components"]
+    )
 
 
 def test_a_size_over_its_bound_and_a_new_package_are_told() -> None:
     bounds = {"prepare": {"torch": 0, "dependencies": 1000, "packages": 30}}
-    assert excess("prepare", {"torch": 0, "dependencies": 1020, "code": 2000, "packages": 30}, bounds) == []
-    told = excess("prepare", {"torch": 0, "dependencies": 1021, "code": 3001, "packages": 31}, bounds)
+    assert (
+        excess("prepare", {"torch": 0, "dependencies": 1020, "code": 2000, "packages": 30}, bounds)
+        == []
+    )
+    told = excess(
+        "prepare", {"torch": 0, "dependencies": 1021, "code": 3001, "packages": 31}, bounds
+    )
     assert [line.split(";")[0] for line in told] == [
         "image prepare: dependencies is 1,021, must be at most 1,020",
         "image prepare: code is 3,001, must be at most 3,000",
         "image prepare: packages is 31, must be at most 30",
     ]
-    assert "has no bound" in excess("new", {"torch": 0, "dependencies": 0, "code": 0, "packages": 0}, bounds)[0]
+    assert (
+        "has no bound"
+        in excess("new", {"torch": 0, "dependencies": 0, "code": 0, "packages": 0}, bounds)[0]
+    )
 
 
 def stage(name: str) -> str:
@@ -87,8 +105,15 @@ def stage(name: str) -> str:
 
 
 def test_only_the_image_for_cuda_looks_for_the_driver_and_switches_compiling_off() -> None:
-    settings = ("LD_LIBRARY_PATH=/usr/local/nvidia/lib:/usr/local/nvidia/lib64", ":/usr/local/nvidia/bin")
-    settings += ("NVIDIA_DRIVER_CAPABILITIES=compute,utility", "TORCH_DISABLE_NATIVE_JIT=1", "TRITON_CACHE_DIR=/tmp/")
+    settings = (
+        "LD_LIBRARY_PATH=/usr/local/nvidia/lib:/usr/local/nvidia/lib64",
+        ":/usr/local/nvidia/bin",
+    )
+    settings += (
+        "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+        "TORCH_DISABLE_NATIVE_JIT=1",
+        "TRITON_CACHE_DIR=/tmp/",
+    )
     assert [each for each in settings if each not in stage("train-cuda")] == []
     assert "nvidia" not in stage("runtime") + stage("train")
     assert "NVIDIA_VISIBLE_DEVICES" not in stage("runtime") + stage("train-cuda")

@@ -10,34 +10,58 @@ import pytest
 import yaml
 from kubernetes.utils import parse_quantity
 
-from components.shared.job.permissions import KFP_POD_PERMISSIONS, OF_QUEUES, Permission, launcher_permissions
-from components.shared.job.training_job import OF_RUNTIME, OWN_RUNTIME, OWN_RUNTIME_GRACE_S, OWN_RUNTIME_RESTARTS, TRAINJOB_CONTAINER
+from components.shared.job.permissions import (
+    KFP_POD_PERMISSIONS,
+    OF_QUEUES,
+    Permission,
+    launcher_permissions,
+)
+from components.shared.job.training_job import (
+    OF_RUNTIME,
+    OWN_RUNTIME,
+    OWN_RUNTIME_GRACE_S,
+    OWN_RUNTIME_RESTARTS,
+    TRAINJOB_CONTAINER,
+)
 from tests.support.example_jobs import GOLDEN, JOBS, job_text
 from tests.support.example_plans import ROOT
 from tests.support.example_trainjob import example_trainjob
 from tests.support.field_lists import PACKAGE_OF, VERSIONS, unknown_fields
 from tests.support.schemas import schema_problems
 
-OVERLAYS = sorted(folder.parent.name for folder in (ROOT / "k8s" / "overlays").glob("*/kustomization.yaml"))
+OVERLAYS = sorted(
+    folder.parent.name for folder in (ROOT / "k8s" / "overlays").glob("*/kustomization.yaml")
+)
 
 
 def rendered(overlay: str) -> list[dict[str, Any]]:
     if shutil.which("kubectl") is None:
         pytest.skip("needs kubectl, which renders k8s/ without a cluster")
-    done = subprocess.run(["kubectl", "kustomize", str(ROOT / "k8s" / "overlays" / overlay)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(ROOT / "k8s" / "overlays" / overlay)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_overlay_renders_to_objects_without_a_field_that_kubernetes_does_not_know(overlay: str) -> None:
+def test_an_overlay_renders_to_objects_without_a_field_that_kubernetes_does_not_know(
+    overlay: str,
+) -> None:
     objects = rendered(overlay)
-    problems = {f"{each['kind']} {each['metadata']['name']}": schema_problems(each) for each in objects}
+    problems = {
+        f"{each['kind']} {each['metadata']['name']}": schema_problems(each) for each in objects
+    }
     assert {name: found for name, found in problems.items() if found} == {}
     cluster_wide = {"Namespace", "PriorityClass", "ClusterRole", "ClusterRoleBinding"}
     namespace = {"kfp-single-user": "kubeflow", "kfp-profile": "my-profile"}.get(overlay, "hagane")
     in_kfps_own = namespace != "hagane"
-    assert {each["metadata"].get("namespace") for each in objects if each["kind"] not in cluster_wide} == {namespace}
+    assert {
+        each["metadata"].get("namespace") for each in objects if each["kind"] not in cluster_wide
+    } == {namespace}
     kinds = {each["kind"] for each in objects}
     assert {"ServiceAccount", "Role", "RoleBinding", "ConfigMap", "NetworkPolicy"} <= kinds
     assert ("Namespace" in kinds) is not in_kfps_own
@@ -59,7 +83,10 @@ def granted_to(account: str, objects: list[dict[str, Any]]) -> set[Permission]:
         each["roleRef"]["name"]
         for each in objects
         if each["kind"] == "RoleBinding"
-        and any((of["name"], of.get("namespace")) == (account, each["metadata"]["namespace"]) for of in each["subjects"])
+        and any(
+            (of["name"], of.get("namespace")) == (account, each["metadata"]["namespace"])
+            for of in each["subjects"]
+        )
     ]
     return {
         Permission(verb, group, resource, only)
@@ -77,18 +104,28 @@ def test_an_overlay_grants_each_account_just_what_hagane_and_kfp_need(overlay: s
     objects = rendered(overlay)
     jobs = {*launcher_permissions("pytorchjob"), *launcher_permissions("trainjob"), *OF_QUEUES}
     for account in ACCOUNTS.get(overlay, ("hagane-launcher",)):
-        assert granted_to(account, objects) == (jobs | set(KFP_POD_PERMISSIONS)) - BY_KFP.get(account, set())
+        assert granted_to(account, objects) == (jobs | set(KFP_POD_PERMISSIONS)) - BY_KFP.get(
+            account, set()
+        )
     assert granted_to("hagane-worker", objects) == set()
 
 
 def test_kubectl_1_21_can_read_all_that_it_is_to_apply() -> None:
-    """Its YAML reader crashes on a comment with a letter beyond ASCII, and a patch file may hold one object. Tried with kubectl 1.21.0."""
+    """Its YAML reader crashes on a comment with a letter beyond ASCII, and a patch file may hold
+    one object. Tried with kubectl 1.21.0."""
     for file in [*(ROOT / "k8s/base").glob("*.yaml"), *(ROOT / "k8s/overlays").rglob("*.yaml")]:
         text = file.read_text(encoding="utf-8")
         assert text.isascii(), file
         kustomization = yaml.safe_load_all(text)
-        for patch in [each for found in kustomization if found["kind"] == "Kustomization" for each in found.get("patches", [])]:
-            assert len(list(yaml.safe_load_all((file.parent / patch["path"]).read_text()))) == 1, file
+        for patch in [
+            each
+            for found in kustomization
+            if found["kind"] == "Kustomization"
+            for each in found.get("patches", [])
+        ]:
+            assert len(list(yaml.safe_load_all((file.parent / patch["path"]).read_text()))) == 1, (
+                file
+            )
 
 
 def test_the_schema_check_finds_a_field_that_nobody_knows() -> None:
@@ -98,11 +135,15 @@ def test_the_schema_check_finds_a_field_that_nobody_knows() -> None:
 
 
 def test_the_example_of_a_reaper_is_a_cron_job_that_kubernetes_knows() -> None:
-    assert schema_problems(yaml.safe_load((ROOT / "k8s" / "examples" / "reap.yaml").read_text())) == []
+    assert (
+        schema_problems(yaml.safe_load((ROOT / "k8s" / "examples" / "reap.yaml").read_text())) == []
+    )
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_a_golden_job_is_what_its_spec_makes_without_a_field_that_an_operator_does_not_know(name: str) -> None:
+def test_a_golden_job_is_what_its_spec_makes_without_a_field_that_an_operator_does_not_know(
+    name: str,
+) -> None:
     text = (GOLDEN / f"{name}.yaml").read_text(encoding="utf-8")
     assert job_text(name) == text
     assert schema_problems(yaml.safe_load(text)) == []
@@ -115,7 +156,9 @@ def test_a_golden_job_is_what_its_spec_makes_without_a_field_that_an_operator_do
         ("nprocPerNode", 2, "spec.nprocPerNode: 2 is not of type string"),
     ],
 )
-def test_the_operators_schema_refuses_what_it_does_not_know(where: str, wrong: Any, expected: str) -> None:
+def test_the_operators_schema_refuses_what_it_does_not_know(
+    where: str, wrong: Any, expected: str
+) -> None:
     job = yaml.safe_load(job_text("cpu-two-nodes"))
     job["spec"][where] = wrong
     assert schema_problems(job) == [expected]
@@ -123,7 +166,9 @@ def test_the_operators_schema_refuses_what_it_does_not_know(where: str, wrong: A
 
 def test_a_pods_unknown_field_is_refused_deep_inside_a_job() -> None:
     job = yaml.safe_load(job_text("cpu-two-nodes"))
-    job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["resource"] = {}
+    job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0][
+        "resource"
+    ] = {}
     (problem,) = schema_problems(job)
     assert problem.startswith("spec.containers.0: ")
     assert "'resource' was unexpected" in problem
@@ -132,7 +177,8 @@ def test_a_pods_unknown_field_is_refused_deep_inside_a_job() -> None:
 def test_the_examples_manifests_fit_every_version_and_the_queue_of_the_example() -> None:
     """Prints a table: unknown fields of each version, and resources beside the queue's quota.
 
-    Kueue admits no pod that asks for a resource outside coveredResources, and no job larger than the quota.
+    Kueue admits no pod that asks for a resource outside coveredResources, and no job larger than
+    the quota.
     """
     problems: list[str] = []
     print()
@@ -140,13 +186,21 @@ def test_the_examples_manifests_fit_every_version_and_the_queue_of_the_example()
         jobs = {"pytorchjob": yaml.safe_load(job_text(name)), "trainjob": example_trainjob(name)}
         asked = totals(pods_of_trainjob(jobs["trainjob"]))
         assert asked == totals(pods_of_pytorchjob(jobs["pytorchjob"]))
-        in_queue = [beside_quota(name, resource, amount) for resource, amount in sorted(asked.items())]
+        in_queue = [
+            beside_quota(name, resource, amount) for resource, amount in sorted(asked.items())
+        ]
         problems += [f"{name}: {text}" for text in in_queue if text.endswith(TOO_MUCH)]
         for backend, job in jobs.items():
-            unknown = {version: unknown_fields(job, version) for version in VERSIONS[PACKAGE_OF[job["kind"]]]}
+            unknown = {
+                version: unknown_fields(job, version)
+                for version in VERSIONS[PACKAGE_OF[job["kind"]]]
+            }
             problems += [line for lines in unknown.values() for line in lines]
             versions = ", ".join(f"{version} {len(lines)}" for version, lines in unknown.items())
-            print(f"{name:24} {backend:10} {num_fields(job):3} fields, unknown to {versions:29} | {'; '.join(in_queue)}")
+            print(
+                f"{name:24} {backend:10} {num_fields(job):3} fields, unknown to {versions:29} | "
+                f"{'; '.join(in_queue)}"
+            )
     assert problems == []
 
 
@@ -159,7 +213,9 @@ def beside_quota(job: str, resource: str, amount: Decimal) -> str:
         return f"{resource} {amount:f}, to be covered by the admin"  # as the example's head says
     quota = queue_quota().get(resource, Decimal(-1))
     is_bytes = quota >= 2**30
-    shown = f"{amount / 2**30:.1f}/{quota / 2**30:.0f} GiB" if is_bytes else f"{amount:.0f}/{quota:f}"
+    shown = (
+        f"{amount / 2**30:.1f}/{quota / 2**30:.0f} GiB" if is_bytes else f"{amount:.0f}/{quota:f}"
+    )
     return f"{resource} {shown}{'' if amount <= quota else f' {TOO_MUCH}'}"
 
 
@@ -173,7 +229,10 @@ def num_fields(value: Any) -> int:
 def test_a_queue_without_the_nodes_disk_would_admit_no_example_job() -> None:
     quota = queue_quota()
     del quota["ephemeral-storage"]
-    assert all(totals(pods_of_pytorchjob(yaml.safe_load(job_text(name)))).keys() - quota.keys() for name in JOBS)
+    assert all(
+        totals(pods_of_pytorchjob(yaml.safe_load(job_text(name)))).keys() - quota.keys()
+        for name in JOBS
+    )
 
 
 def queue_quota() -> dict[str, Decimal]:
@@ -190,7 +249,13 @@ def queue_quota() -> dict[str, Decimal]:
 def pods_of_pytorchjob(job: dict[str, Any]) -> list[tuple[int, list[dict[str, Any]]]]:
     """Number of pods of each kind, and the resources of their containers."""
     replicas = job["spec"]["pytorchReplicaSpecs"].values()
-    return [(each["replicas"], [container["resources"] for container in each["template"]["spec"]["containers"]]) for each in replicas]
+    return [
+        (
+            each["replicas"],
+            [container["resources"] for container in each["template"]["spec"]["containers"]],
+        )
+        for each in replicas
+    ]
 
 
 def pods_of_trainjob(job: dict[str, Any]) -> list[tuple[int, list[dict[str, Any]]]]:
@@ -210,11 +275,16 @@ def totals(pods: list[tuple[int, list[dict[str, Any]]]]) -> dict[str, Decimal]:
 
 def test_the_runtime_of_the_overlay_keeps_what_the_plan_counts_on() -> None:
     (runtime,) = [each for each in rendered("trainjob") if each["kind"] == "TrainingRuntime"]
-    assert (runtime["metadata"]["name"], runtime["metadata"]["namespace"]) == (OWN_RUNTIME, "hagane")
+    assert (runtime["metadata"]["name"], runtime["metadata"]["namespace"]) == (
+        OWN_RUNTIME,
+        "hagane",
+    )
     jobset = runtime["spec"]["template"]["spec"]
     assert jobset["failurePolicy"]["maxRestarts"] == OWN_RUNTIME_RESTARTS
     (rule,) = jobset["failurePolicy"]["rules"]
-    assert re.fullmatch("[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])  # JobSet's own pattern
+    assert re.fullmatch(
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"]
+    )  # JobSet's own pattern
     (replicated,) = jobset["replicatedJobs"]
     job = replicated["template"]["spec"]
     assert (replicated["name"], job["backoffLimit"]) == (TRAINJOB_CONTAINER, 0)
@@ -222,5 +292,12 @@ def test_the_runtime_of_the_overlay_keeps_what_the_plan_counts_on() -> None:
     assert (exit_codes["operator"], exit_codes["values"]) == ("In", list(range(1, 128)))
     pod = job["template"]["spec"]
     assert {name for name in OF_RUNTIME if name in pod} == set(OF_RUNTIME)
-    assert (pod["restartPolicy"], pod["terminationGracePeriodSeconds"]) == ("Never", OWN_RUNTIME_GRACE_S)
-    assert [each["name"] for each in pod["containers"]] == [exit_codes["containerName"]] == [TRAINJOB_CONTAINER]
+    assert (pod["restartPolicy"], pod["terminationGracePeriodSeconds"]) == (
+        "Never",
+        OWN_RUNTIME_GRACE_S,
+    )
+    assert (
+        [each["name"] for each in pod["containers"]]
+        == [exit_codes["containerName"]]
+        == [TRAINJOB_CONTAINER]
+    )

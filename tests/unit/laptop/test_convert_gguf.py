@@ -30,7 +30,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model whose attention is far from even, so that queries and keys matter."""
     folder = make_model(tmp_path_factory.mktemp("source"))
     weights = load_file(folder / "model.safetensors")
-    sharper = {name: 8 * weight if "q_proj" in name or "k_proj" in name else weight for name, weight in weights.items()}
+    sharper = {
+        name: 8 * weight if "q_proj" in name or "k_proj" in name else weight
+        for name, weight in weights.items()
+    }
     save_file(sharper, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -42,29 +45,46 @@ def converted(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
-def test_converted_model_is_bf16_and_computes_what_the_source_does(source: Path, converted: Path) -> None:
-    assert {tensor.dtype for tensor in load_file(converted / "model.safetensors").values()} == {torch.bfloat16}
-    before, after = (AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for folder in (source, converted))
+def test_converted_model_is_bf16_and_computes_what_the_source_does(
+    source: Path, converted: Path
+) -> None:
+    assert {tensor.dtype for tensor in load_file(converted / "model.safetensors").values()} == {
+        torch.bfloat16
+    }
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        for folder in (source, converted)
+    )
     tokens = torch.arange(4, 100).unsqueeze(0)
     with torch.no_grad():
         expected, found = before(tokens).logits, after(tokens).logits
-    # 8-bit blocks and bf16 round: 0.015 here; queries and keys in GGUF's order instead of Hugging Face's: 0.6.
+    # 8-bit blocks and bf16 round: 0.015 here; queries and keys in GGUF's order instead of Hugging
+    # Face's: 0.6.
     assert (expected - found).abs().max() < 0.05 * expected.abs().max()
 
 
 def test_converted_folder_is_read_without_the_gguf_package(converted: Path) -> None:
     command = [sys.executable, "-c", READ_WITHOUT_GGUF, str(converted)]
     read = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert json.loads(read) == Tokenizer.from_file(str(converted / "tokenizer.json")).encode("hagane").ids
+    assert (
+        json.loads(read)
+        == Tokenizer.from_file(str(converted / "tokenizer.json")).encode("hagane").ids
+    )
 
 
 def test_converted_tokenizer_keeps_template_special_tokens_and_length(converted: Path) -> None:
     config = json.loads((converted / "tokenizer_config.json").read_text())
     assert config["chat_template"] == CHATML
-    assert (config["bos_token"], config["eos_token"], config["model_max_length"]) == ("<|bos|>", "<|im_end|>", 512)
+    assert (config["bos_token"], config["eos_token"], config["model_max_length"]) == (
+        "<|bos|>",
+        "<|im_end|>",
+        512,
+    )
 
 
-def test_converted_tokenizer_gives_each_digit_a_token_and_spaces_before_it_one(converted: Path) -> None:
+def test_converted_tokenizer_gives_each_digit_a_token_and_spaces_before_it_one(
+    converted: Path,
+) -> None:
     tokens = Tokenizer.from_file(str(converted / "tokenizer.json")).encode("is 12  19").tokens
     assert [token for token in tokens if token.isdigit()] == ["1", "2", "1", "9"]
 

@@ -1,6 +1,7 @@
 """An API server that answers as a test says: a few of its answers no real cluster gives on demand.
 
-410 comes once etcd has compacted, five minutes later; a token is exchanged after an hour; a log's connection breaks when it likes.
+410 comes once etcd has compacted, five minutes later; a token is exchanged after an hour; a log's
+connection breaks when it likes.
 """
 
 import json
@@ -24,9 +25,10 @@ Fields = dict[str, Any]
 
 
 class ApiStandIn(ThreadingHTTPServer):
-    """`answer` is asked for each request: path and parameters -> status and body. A list of lines is sent as a watch or log sends them,
-    after which the connection breaks; lines of an iterator go out one by one. `change` is asked for what is more than
-    a question: verb, path, parameters, body."""
+    """`answer` is asked for each request: path and parameters -> status and body. A list of lines
+    is sent as a watch or log sends them, after which the connection breaks; lines of an iterator go
+    out one by one. `change` is asked for what is more than a question: verb, path, parameters,
+    body."""
 
     daemon_threads = True
 
@@ -47,7 +49,10 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(server, ApiStandIn)
         path = urlsplit(self.path)
         parameters = {key: values[0] for key, values in parse_qs(path.query).items()}
-        allowed = server.token is None or self.headers.get("Authorization", "").lower() == f"bearer {server.token}"
+        allowed = (
+            server.token is None
+            or self.headers.get("Authorization", "").lower() == f"bearer {server.token}"
+        )
         if not allowed:
             answered: tuple[int, Fields | Iterable[str]] = (401, {"message": "Unauthorized"})
         elif self.command == "GET":
@@ -69,7 +74,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(f"{len(line.encode()) + 1:x}\r\n{line}\n\r\n".encode())
             self.wfile.write(b"0\r\n\r\n")
         else:
-            self.wfile.write(json.dumps(body).encode() if isinstance(body, dict) else "".join(f"{line}\n" for line in body).encode())
+            self.wfile.write(
+                json.dumps(body).encode()
+                if isinstance(body, dict)
+                else "".join(f"{line}\n" for line in body).encode()
+            )
 
     do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815 - http.server's names
 
@@ -87,9 +96,15 @@ class JobKeeper:
         name = path.removeprefix(JOBS).strip("/")
         if not path.startswith(JOBS) or not name:
             return 200, {"kind": "List", "items": list(self.jobs.values()) if path == JOBS else []}
-        return (200, self.jobs[name]) if name in self.jobs else (404, {"message": f'pytorchjobs "{name}" not found'})
+        return (
+            (200, self.jobs[name])
+            if name in self.jobs
+            else (404, {"message": f'pytorchjobs "{name}" not found'})
+        )
 
-    def change(self, verb: str, path: str, parameters: dict[str, str], body: Fields) -> tuple[int, Fields]:
+    def change(
+        self, verb: str, path: str, parameters: dict[str, str], body: Fields
+    ) -> tuple[int, Fields]:
         name = path.removeprefix(JOBS).strip("/")
         if not path.startswith(JOBS):
             return 403, {"message": "who may do what is not told"}
@@ -98,19 +113,25 @@ class JobKeeper:
             self.jobs[body["metadata"]["name"]] = body
         if verb == "PATCH":
             merged = self.jobs[name]["metadata"]["annotations"] | body["metadata"]["annotations"]
-            self.jobs[name]["metadata"]["annotations"] = {key: value for key, value in merged.items() if value is not None}
+            self.jobs[name]["metadata"]["annotations"] = {
+                key: value for key, value in merged.items() if value is not None
+            }
         if verb == "DELETE":
             del self.jobs[name]
         return 200, body
 
     @property
     def owners(self) -> list[str | None]:
-        return [job["metadata"]["annotations"].get(KFP_RUN_ANNOTATION) for job in self.jobs.values()]
+        return [
+            job["metadata"]["annotations"].get(KFP_RUN_ANNOTATION) for job in self.jobs.values()
+        ]
 
 
 @contextmanager
 def running(server: ApiStandIn) -> Iterator[ApiStandIn]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         yield server
@@ -123,11 +144,15 @@ def running(server: ApiStandIn) -> Iterator[ApiStandIn]:
 def kubeconfig(server: ApiStandIn, folder: Path) -> Path:
     file = folder / "kubeconfig"
     tree = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "runs"}}],
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "clusters": [
+            {"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
+        ],
         "users": [{"name": "u", "user": {"token": "t"}}],
-    }  # fmt: skip
+    }
     file.write_text(yaml.safe_dump(tree))
     return file
 
@@ -135,8 +160,28 @@ def kubeconfig(server: ApiStandIn, folder: Path) -> Path:
 def serve_tls(server: ApiStandIn, folder: Path) -> Path:
     """Its certificate, which it makes itself."""
     certificate, key = folder / "ca.crt", folder / "ca.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "1",
+    ]
+    names = [
+        "-subj",
+        "/CN=127.0.0.1",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
     subprocess.run([*command, *names], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

@@ -1,5 +1,5 @@
-"""What the launcher makes of objects as real controllers wrote them (tests/data/job_objects): each stage is served by a stand-in for the
-API server, and read by the real follower."""
+"""What the launcher makes of objects as real controllers wrote them (tests/data/job_objects): each
+stage is served by a stand-in for the API server, and read by the real follower."""
 
 import json
 import threading
@@ -34,7 +34,15 @@ from tests.support.made_plan import make_plan
 from tests.unit.launch_training.api_stand_in import ApiStandIn, kubeconfig, running
 
 OBJECTS = Path(__file__).parents[2] / "data" / "job_objects"
-SPEC = spec_from_parameter({"name": "t", "store": "s", "backend": "trainjob", "model": {"source": "m"}, "data": {"train": "d"}})
+SPEC = spec_from_parameter(
+    {
+        "name": "t",
+        "store": "s",
+        "backend": "trainjob",
+        "model": {"source": "m"},
+        "data": {"train": "d"},
+    }
+)
 PLAN = make_plan(SPEC)
 Fields = dict[str, Any]
 KUEUE = {
@@ -69,7 +77,8 @@ class Recorded:
     ticks: int = 3
     """How often it looks after that."""
     earlier: list[tuple[str, list[Fields]]] = field(default_factory=list)
-    """Pods as they were before the stage, and the words by which the follower shows them: the next are served once it did."""
+    """Pods as they were before the stage, and the words by which the follower shows them: the next
+    are served once it did."""
 
     @property
     def kind(self) -> JobKind:
@@ -82,7 +91,9 @@ class Recorded:
         is_read = len(of_events) == len(self.kind.makers("")) + 1 and min(looked) >= LOOKS
         if is_read and self.told_when_read is None:
             self.told_when_read = self.num_told
-        is_said = self.told_when_read is not None and self.num_told >= self.told_when_read + self.ticks
+        is_said = (
+            self.told_when_read is not None and self.num_told >= self.told_when_read + self.ticks
+        )
         return self.deleted or (is_said and not self.stays and not self.earlier)
 
     def answer(self, path: str, parameters: dict[str, str]) -> tuple[int, Fields | Iterable[str]]:
@@ -100,11 +111,19 @@ class Recorded:
         if what == "workloads":
             wanted = parameters["labelSelector"].partition("=")[2]
             given = self.found["workload"]
-            fits = given is not None and given["metadata"]["labels"][workload.JOB_UID_LABEL] == wanted
+            fits = (
+                given is not None and given["metadata"]["labels"][workload.JOB_UID_LABEL] == wanted
+            )
             return 200, _list([cast(Fields, given)] if fits else [])
         if what == "events":
             self.looks[parameters["fieldSelector"]] += 1
-            return 200, _list([each for each in self.found["events"] if _selected(each, parameters["fieldSelector"])])
+            return 200, _list(
+                [
+                    each
+                    for each in self.found["events"]
+                    if _selected(each, parameters["fieldSelector"])
+                ]
+            )
         self.looks[what] += 1
         pods = self.earlier[0][1] if self.earlier else self.found["pods"]
         return 200, _list(pods if what == "pods" else [])
@@ -137,7 +156,10 @@ def _list(items: list[Fields]) -> Fields:
 
 def _selected(event: Fields, selector: str) -> bool:
     wanted = dict(each.split("=") for each in selector.split(","))
-    found = {"involvedObject.name": event["involvedObject"]["name"], "involvedObject.kind": event["involvedObject"]["kind"]}
+    found = {
+        "involvedObject.name": event["involvedObject"]["name"],
+        "involvedObject.kind": event["involvedObject"]["kind"],
+    }
     return (found | {"type": event["type"]}).items() >= wanted.items()
 
 
@@ -161,9 +183,16 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", file)
             name, store = recorded.found["job"]["metadata"]["name"], LocalStore(tmp_path / "run")
             reader = Follower(
-                Cluster(None, recorded.kind), name, PLAN, ClusterSpec(**spec), store, tmp_path / "work", cast(Log, recorded),
-                owner=this_owner(""), attached=attached,
-            )  # fmt: skip
+                Cluster(None, recorded.kind),
+                name,
+                PLAN,
+                ClusterSpec(**spec),
+                store,
+                tmp_path / "work",
+                cast(Log, recorded),
+                owner=this_owner(""),
+                attached=attached,
+            )
             tell = reader._tell
 
             def count(phase: Phase) -> None:
@@ -182,43 +211,78 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 MEET = "all pods run; the processes meet"
 HELD = "The ClusterQueue is stopped; ClusterQueue hagane is inactive"
-BACKOFF = "jobset failed due to one or more job failures (first failed job: {}-node-0) (the Job's backoffLimit ended it)"
+BACKOFF = (
+    "jobset failed due to one or more job failures (first failed job: {}-node-0) (the Job's "
+    "backoffLimit ended it)"
+)
 STAGES = {
     "01-running": ("starting", MEET, "start_timeout_minutes"),
     "02-failed-backoff": ("failed", BACKOFF.format("ok-run-7174f652"), ""),
-    "03-jobset-refused": ("queued", 'admission webhook "vjobset.kb.io" denied the request', "queue_timeout_minutes"),
+    "03-jobset-refused": (
+        "queued",
+        'admission webhook "vjobset.kb.io" denied the request',
+        "queue_timeout_minutes",
+    ),
     "04-eight-failed": ("failed", BACKOFF.format("eight-d85f55e8"), ""),
     "05-succeeded": ("succeeded", "", ""),
     "06-deadline": (
-        "failed", "TrainJob exceeded its active deadline (activeDeadlineSeconds (cluster.run_timeout_hours) ended it)", "",
+        "failed",
+        (
+            "TrainJob exceeded its active deadline (activeDeadlineSeconds "
+            "(cluster.run_timeout_hours) ended it)"
+        ),
+        "",
     ),
     "07-lostpod": ("restarting", MEET, "start_timeout_minutes"),
     "10-kueue-inadmissible": (
         "queued",
-        "queue hagane: couldn't assign flavors to pod set node: resource ephemeral-storage unavailable in ClusterQueue",
+        (
+            "queue hagane: couldn't assign flavors to pod set node: resource ephemeral-storage "
+            "unavailable in ClusterQueue"
+        ),
         "queue_timeout_minutes",
     ),
     "11-kueue-admitted-jobset-still-suspended": (
-        "admitted", 'admission webhook "vjobset.kb.io" denied the request', "start_timeout_minutes",
+        "admitted",
+        'admission webhook "vjobset.kb.io" denied the request',
+        "start_timeout_minutes",
     ),
     "12-kueue-admitted-running": ("starting", MEET, "start_timeout_minutes"),
     "13-kueue-evicting": ("evicted", HELD, "queue_timeout_minutes"),
     "14-kueue-evicted": ("evicted", HELD, "queue_timeout_minutes"),
     "15-kueue-readmitted": ("starting", MEET, "start_timeout_minutes"),
     "16-kueue-finished": ("succeeded", "", ""),
-    "20-pytorchjob-no-workload": ("queued", "suspended until queue hagane admits it", "queue_timeout_minutes"),
-    "21-pytorchjob-workload": ("admitted", "by queue hagane; the job is not resumed yet", "start_timeout_minutes"),
-    "30-unschedulable": (
-        "scheduling", "node-0: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.", "queue_timeout_minutes",
+    "20-pytorchjob-no-workload": (
+        "queued",
+        "suspended until queue hagane admits it",
+        "queue_timeout_minutes",
     ),
-    "31-imagepull": ("pulling", "ImagePullBackOff: Back-off pulling image", "start_timeout_minutes"),
+    "21-pytorchjob-workload": (
+        "admitted",
+        "by queue hagane; the job is not resumed yet",
+        "start_timeout_minutes",
+    ),
+    "30-unschedulable": (
+        "scheduling",
+        "node-0: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+        "queue_timeout_minutes",
+    ),
+    "31-imagepull": (
+        "pulling",
+        "ImagePullBackOff: Back-off pulling image",
+        "start_timeout_minutes",
+    ),
     "40-jobset-restarted": ("restarting", MEET, "start_timeout_minutes"),
     "50-trainer221-kueue-running": ("starting", MEET, "start_timeout_minutes"),
     "60-kueue-preempted": (
-        "requeued", "insufficient unused quota for cpu in flavor pool, 1 more needed; before that: Preempted to accommodate",
+        "requeued",
+        (
+            "insufficient unused quota for cpu in flavor pool, 1 more needed; before that: "
+            "Preempted to accommodate"
+        ),
         "queue_timeout_minutes",
     ),
-}  # fmt: skip
+}
 """Stage -> its phase, what stands in its reason, and the setting that ends it."""
 
 
@@ -227,12 +291,18 @@ def test_every_recorded_stage_is_read() -> None:
 
 
 def lost_before(name: str, found: Fields) -> list[tuple[str, list[Fields]]]:
-    """What came before a stage that one look cannot show: all pods ran, one was lost (07) or all were made anew (40)."""
+    """What came before a stage that one look cannot show: all pods ran, one was lost (07) or all
+    were made anew (40)."""
     if name not in ("07-lostpod", "40-jobset-restarted"):
         return []
     made = found["job"]["metadata"]["creationTimestamp"]
-    first = [{**pod, "metadata": {**pod["metadata"], "uid": f"first-{number}", "creationTimestamp": made}}
-             for number, pod in enumerate(found["pods"])]  # fmt: skip
+    first = [
+        {
+            **pod,
+            "metadata": {**pod["metadata"], "uid": f"first-{number}", "creationTimestamp": made},
+        }
+        for number, pod in enumerate(found["pods"])
+    ]
     kept = found["pods"][:1] if name == "07-lostpod" else []
     all_pods = [*kept, *first[len(kept) :]]
     return [(MEET, all_pods), (f"{len(kept)} of 2 pods are there", kept)]
@@ -264,7 +334,9 @@ def test_a_limit_is_named_though_its_event_is_heard_of_after_the_jobs_end(read: 
     assert "(the Job's backoffLimit ended it)" in str(error)
 
 
-def test_a_job_that_no_limit_ended_is_not_waited_for_for_long(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_no_limit_ended_is_not_waited_for_for_long(
+    read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(follower, "LIMIT_S", 0.3)
     found = stage("02-failed-backoff") | {"events": []}
     error = read(Recorded(found))
@@ -277,12 +349,16 @@ def events() -> list[Fields]:
 
 
 def test_of_a_rerun_no_event_of_the_earlier_job_is_shown() -> None:
-    again = [each for each in events() if each["involvedObject"]["name"].startswith("again-009272d3")]
+    again = [
+        each for each in events() if each["involvedObject"]["name"].startswith("again-009272d3")
+    ]
     assert {each["involvedObject"]["kind"] for each in again} == {"Job", "JobSet"}
     job = stage("02-failed-backoff")["job"]
     job["metadata"] |= {"name": "again-009272d3", "creationTimestamp": "2026-11-29T23:01:10Z"}
     assert newest_message(job_warnings(TRAINJOB, job, [], again)).startswith("jobset failed")
-    job["metadata"]["creationTimestamp"] = "2026-11-29T23:01:37Z"  # in the second in which the earlier one ended
+    job["metadata"]["creationTimestamp"] = (
+        "2026-11-29T23:01:37Z"  # in the second in which the earlier one ended
+    )
     assert [each["reason"] for each in job_warnings(TRAINJOB, job, [], again)] == ["FailedJobs"]
     job["metadata"]["creationTimestamp"] = "2026-11-29T23:01:38Z"
     assert job_warnings(TRAINJOB, job, [], again) == []
@@ -296,7 +372,9 @@ def test_events_of_another_jobs_uid_or_pod_are_not_this_ones() -> None:
     pod = {"kind": "Pod", "name": "p", "uid": "of-another-job"}
     of_pod = {**found["events"][0], "involvedObject": pod}
     assert job_warnings(TRAINJOB, found["job"], [], [of_pod]) == []
-    assert job_warnings(TRAINJOB, found["job"], [{"metadata": {"uid": "of-another-job"}}], [of_pod]) == [of_pod]
+    assert job_warnings(
+        TRAINJOB, found["job"], [{"metadata": {"uid": "of-another-job"}}], [of_pod]
+    ) == [of_pod]
 
 
 def test_events_of_both_apis_are_in_the_order_in_which_they_were_last_seen() -> None:
@@ -311,13 +389,21 @@ def test_a_full_quota_is_one_message_however_often_a_pod_is_tried() -> None:
     (quota,) = [each for each in events() if each["reason"] == "FailedCreate"]
     retried = {**quota, "message": quota["message"].replace("lk9f8", "x2b4c")}
     assert newest_message([quota]) == newest_message([retried])
-    assert 'pods "quota-ed8af82d-node-0-1-…" is forbidden: exceeded quota: q, requested: limits.memory=1848Mi' in newest_message([quota])
+    assert (
+        'pods "quota-ed8af82d-node-0-1-…" is forbidden: exceeded quota: q, requested: '
+        "limits.memory=1848Mi"
+    ) in newest_message([quota])
 
 
 def test_a_whole_object_in_a_webhooks_denial_is_left_out() -> None:
     (denied,) = stage("11-kueue-admitted-jobset-still-suspended")["events"]
-    assert newest_message([denied]).endswith('"q-one-013d3bfb" is invalid: spec.replicatedJobs: Invalid value: …')
-    longer = {**denied, "message": denied["message"].removesuffix(" ...") + "}]: field is immutable"}
+    assert newest_message([denied]).endswith(
+        '"q-one-013d3bfb" is invalid: spec.replicatedJobs: Invalid value: …'
+    )
+    longer = {
+        **denied,
+        "message": denied["message"].removesuffix(" ...") + "}]: field is immutable",
+    }
     assert newest_message([longer]).endswith("Invalid value: …: field is immutable")
 
 
@@ -341,7 +427,9 @@ def test_a_pod_lost_from_a_complete_job_is_restarting_on_the_restarts_clock(read
         ({"groups": []}, "this cluster has no Kueue"),
     ],
 )
-def test_a_job_that_nobody_admits_is_deleted_with_the_fix(change: Fields, problem: str, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_nobody_admits_is_deleted_with_the_fix(
+    change: Fields, problem: str, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(workload, "NO_WORKLOAD_S", 0.3)
     monkeypatch.setattr(workload, "HOPELESS_S", 0.3)
     recorded = Recorded(stage("20-pytorchjob-no-workload"), stays=True, **change)
@@ -356,9 +444,9 @@ def test_a_job_that_nobody_admits_is_deleted_with_the_fix(change: Fields, proble
 
 
 OF_TWO_FLAVORS = (
-    "couldn't assign flavors to pod set node: insufficient quota for nvidia.com/gpu in flavor spot, previously considered podsets "
-    "requests (0) + current podset request (8) > maximum capacity (4), insufficient unused quota for nvidia.com/gpu in flavor "
-    "on-demand, 8 more needed"
+    "couldn't assign flavors to pod set node: insufficient quota for nvidia.com/gpu in flavor "
+    "spot, previously considered podsets requests (0) + current podset request (8) > maximum "
+    "capacity (4), insufficient unused quota for nvidia.com/gpu in flavor on-demand, 8 more needed"
 )
 
 
@@ -367,11 +455,26 @@ OF_TWO_FLAVORS = (
     [
         ("LocalQueue nosuch doesn't exist", "Inadmissible", "name a LocalQueue of this namespace"),
         ("ClusterQueue hagane is inactive", "Inadmissible", "a stopPolicy holds it"),
-        ("couldn't assign flavors to pod set node: resource ephemeral-storage unavailable in ClusterQueue", "Pending", "coveredResources"),
-        ("insufficient quota for cpu in flavor pool, request (130) > maximum capacity (64)", "Pending", "nominalQuota"),
+        (
+            (
+                "couldn't assign flavors to pod set node: resource ephemeral-storage unavailable "
+                "in ClusterQueue"
+            ),
+            "Pending",
+            "coveredResources",
+        ),
+        (
+            "insufficient quota for cpu in flavor pool, request (130) > maximum capacity (64)",
+            "Pending",
+            "nominalQuota",
+        ),
         ("insufficient unused quota for cpu in flavor pool, 1 more needed", "Pending", None),
         (OF_TWO_FLAVORS, "Pending", None),
-        ("insufficient quota for cpu in flavor pool, request (130) > maximum capacity (64)", "WaitingForQuota", None),
+        (
+            "insufficient quota for cpu in flavor pool, request (130) > maximum capacity (64)",
+            "WaitingForQuota",
+            None,
+        ),
     ],
 )
 def test_a_new_job_that_its_queue_never_admits_is_deleted_and_one_that_only_waits_is_not(
@@ -379,7 +482,9 @@ def test_a_new_job_that_its_queue_never_admits_is_deleted_and_one_that_only_wait
 ) -> None:
     monkeypatch.setattr(workload, "HOPELESS_S", 0.2)
     found = stage("10-kueue-inadmissible")
-    found["workload"]["status"]["conditions"] = [{"type": "QuotaReserved", "status": "False", "reason": reason, "message": message}]
+    found["workload"]["status"]["conditions"] = [
+        {"type": "QuotaReserved", "status": "False", "reason": reason, "message": message}
+    ]
     recorded = Recorded(found, stays=fix is not None)
     if fix is None:
         recorded.ticks = 60  # it is looked at for longer than that
@@ -392,7 +497,9 @@ def test_a_new_job_that_its_queue_never_admits_is_deleted_and_one_that_only_wait
         assert fix in error.problems[0].partition("Fix: ")[2]
 
 
-def test_a_job_found_again_waits_though_its_queue_is_held(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_found_again_waits_though_its_queue_is_held(
+    read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(workload, "HOPELESS_S", 0.1)
     recorded = Recorded(stage("10-kueue-inadmissible"))
     recorded.ticks = 60
@@ -404,17 +511,25 @@ def test_a_job_found_again_waits_though_its_queue_is_held(read: Any, monkeypatch
 
 def reserved(message: str, reason: str) -> Fields:
     """Status of a Workload that has no quota yet."""
-    return {"conditions": [{"type": "QuotaReserved", "status": "False", "reason": reason, "message": message}]}
+    return {
+        "conditions": [
+            {"type": "QuotaReserved", "status": "False", "reason": reason, "message": message}
+        ]
+    }
 
 
 @pytest.mark.parametrize("what", ["queue", "workload", "kueue"])
-def test_one_bad_answer_does_not_end_a_job_that_has_waited_long(what: str, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_bad_answer_does_not_end_a_job_that_has_waited_long(
+    what: str, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(workload, "NO_WORKLOAD_S", 0.3)
     monkeypatch.setattr(workload, "HOPELESS_S", 0.3)
     recorded = Recorded(stage("10-kueue-inadmissible"), stays=True)
     waiting = {
         **recorded.found["workload"],
-        "status": reserved("insufficient unused quota for cpu in flavor pool, 1 more needed", "Pending"),
+        "status": reserved(
+            "insufficient unused quota for cpu in flavor pool, 1 more needed", "Pending"
+        ),
     }
     held = {**waiting, "status": reserved("ClusterQueue hagane is inactive", "Inadmissible")}
     recorded.found["workload"] = waiting
@@ -440,10 +555,16 @@ def test_one_bad_answer_does_not_end_a_job_that_has_waited_long(what: str, read:
 class NoAnswerOnKueue(Recorded):
     def answer(self, path: str, parameters: dict[str, str]) -> tuple[int, Fields | Iterable[str]]:
         status, body = super().answer(path, parameters)
-        return (500, {"message": "etcdserver: leader changed"}) if path.rstrip("/") == "/apis" else (status, body)
+        return (
+            (500, {"message": "etcdserver: leader changed"})
+            if path.rstrip("/") == "/apis"
+            else (status, body)
+        )
 
 
-def test_while_the_api_server_says_nothing_of_kueue_no_workload_is_missed(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_the_api_server_says_nothing_of_kueue_no_workload_is_missed(
+    read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(workload, "NO_WORKLOAD_S", 0.1)
     recorded = NoAnswerOnKueue(stage("20-pytorchjob-no-workload"))
     recorded.ticks = 30  # it is looked at for longer than that
@@ -451,7 +572,9 @@ def test_while_the_api_server_says_nothing_of_kueue_no_workload_is_missed(read: 
     assert not recorded.deleted
 
 
-def test_a_launcher_that_may_not_read_workloads_waits_and_says_so(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_may_not_read_workloads_waits_and_says_so(
+    read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(workload, "NO_WORKLOAD_S", 0.1)
     recorded = Recorded(stage("10-kueue-inadmissible"), may_read_workloads=False)
     assert isinstance(read(recorded), RunFailed)
@@ -463,19 +586,40 @@ def of_reason(reason: str, job: Fields, kind: str) -> Fields:
     """The recorded event of this reason, as one of this job."""
     event = next(each for each in events() if each["reason"] == reason)
     about = {"kind": kind, "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
-    return {**event, "involvedObject": about, "eventTime": job["metadata"]["creationTimestamp"], "lastTimestamp": None, "series": None}
+    return {
+        **event,
+        "involvedObject": about,
+        "eventTime": job["metadata"]["creationTimestamp"],
+        "lastTimestamp": None,
+        "series": None,
+    }
 
 
 @pytest.mark.parametrize(
     ("name", "reason", "message", "words", "fix"),
     [
         ("03-jobset-refused", None, None, 'JobSet.jobset.x-k8s.io "swallow-70b-instruct', ""),
-        ("11-kueue-admitted-jobset-still-suspended", None, None, 'admission webhook "vjobset.kb.io" denied', "cluster.runtime: hagane"),
-        ("01-running", "JobCreationFailed", None, "containers[1].image: Required value", "cluster.pod_patch names a container"),
+        (
+            "11-kueue-admitted-jobset-still-suspended",
+            None,
+            None,
+            'admission webhook "vjobset.kb.io" denied',
+            "cluster.runtime: hagane",
+        ),
+        (
+            "01-running",
+            "JobCreationFailed",
+            None,
+            "containers[1].image: Required value",
+            "cluster.pod_patch names a container",
+        ),
         (
             "01-running",
             "TrainJobResourcesCreationFailed",
-            'TrainJob resources reconciliation failed: no matches for kind "JobSet" in version "jobset.x-k8s.io/v1alpha2"',
+            (
+                'TrainJob resources reconciliation failed: no matches for kind "JobSet" in '
+                'version "jobset.x-k8s.io/v1alpha2"'
+            ),
             "no matches for kind",
             "install JobSet",
         ),
@@ -490,7 +634,13 @@ def of_reason(reason: str, job: Fields, kind: str) -> Fields:
     ],
 )
 def test_a_job_whose_pods_can_never_be_made_is_deleted_with_the_clusters_words(
-    name: str, reason: str | None, message: str | None, words: str, fix: str | None, read: Any, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    reason: str | None,
+    message: str | None,
+    words: str,
+    fix: str | None,
+    read: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(job_events, "REFUSED_S", 0.2)
     found = stage(name)

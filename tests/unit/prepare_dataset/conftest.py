@@ -13,9 +13,14 @@ from tests.support.tiny_models import make_tokenizer
 NOW = datetime(2026, 11, 24)
 
 
-def conversation(*contents: str, where: str = "x.jsonl:1", system: str | None = None) -> Conversation:
+def conversation(
+    *contents: str, where: str = "x.jsonl:1", system: str | None = None
+) -> Conversation:
     """User and assistant in turn, checked as a record of a file is."""
-    turns = [{"role": ("user", "assistant")[index % 2], "content": content} for index, content in enumerate(contents)]
+    turns = [
+        {"role": ("user", "assistant")[index % 2], "content": content}
+        for index, content in enumerate(contents)
+    ]
     if system is not None:
         turns.insert(0, {"role": "system", "content": system})
     found = read_conversation(where, turns)
@@ -61,7 +66,10 @@ def shown(tmp_path: Path) -> Shown:
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that preparing needs of a model: the tiny tokenizer and a config."""
     folder = make_tokenizer(tmp_path_factory.mktemp("model"))
-    (folder / "config.json").write_text('{"model_type": "llama", "vocab_size": 400, "max_position_embeddings": 512, "eos_token_id": 3}')
+    (folder / "config.json").write_text(
+        '{"model_type": "llama", "vocab_size": 400, "max_position_embeddings": 512, '
+        '"eos_token_id": 3}'
+    )
     return folder
 
 

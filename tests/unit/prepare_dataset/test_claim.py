@@ -32,7 +32,12 @@ def tree(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_conversations(tmp_path / "train.jsonl", 40, seed=1)
     data = {"train": str(tmp_path / "train.jsonl"), "held_out_share": 0.1, "row_tokens": 256.0}
     _into_the_cache(model_folder, tmp_path / "hub", monkeypatch)
-    return {"name": "weekly", "store": str(tmp_path / "store"), "model": {"source": "org/tiny"}, "data": data}
+    return {
+        "name": "weekly",
+        "store": str(tmp_path / "store"),
+        "model": {"source": "org/tiny"},
+        "data": data,
+    }
 
 
 def _into_the_cache(model_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +58,15 @@ def _claim(
     notify_when: str = "failure",
     **overrides: Any,
 ) -> Claimed:
-    return claim(tree, overrides, kfp_run=kfp_run, images=images, skip_if_unchanged=skip_if_unchanged, notify_when=notify_when, log=LOG)
+    return claim(
+        tree,
+        overrides,
+        kfp_run=kfp_run,
+        images=images,
+        skip_if_unchanged=skip_if_unchanged,
+        notify_when=notify_when,
+        log=LOG,
+    )
 
 
 def _finish(claimed: Claimed, folder: Path) -> None:
@@ -63,7 +76,9 @@ def _finish(claimed: Claimed, folder: Path) -> None:
     note_finished(spec)
 
 
-def test_what_is_seen_is_the_manifest_that_is_there_and_else_the_start_itself(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_seen_is_the_manifest_that_is_there_and_else_the_start_itself(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
     first = _claim(tree, "kfp-1")
     assert (first.dataset_seen, first.plan_seen) == ("kfp-1", "kfp-1")
     made = prepare(open_run(first.run)[1], LOG)
@@ -96,14 +111,21 @@ def test_data_that_changes_while_a_run_is_started_is_not_cached_under_the_old_di
     assert not (tmp_path / "m").exists()
 
 
-def test_each_start_of_a_series_is_a_run_of_its_own_until_nothing_is_new(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_each_start_of_a_series_is_a_run_of_its_own_until_nothing_is_new(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
     name: dict[str, Any] = {"override_run_name": "weekly-{run}"}
     first = _claim(tree, "3F2a9c1d-77", **name)
     assert Path(first.run).name == "weekly-3f2a9c1d"
-    assert Path(_claim(tree, "aaaabbbb-1", **name).run).name == "weekly-aaaabbbb"  # the first is not finished yet
+    assert (
+        Path(_claim(tree, "aaaabbbb-1", **name).run).name == "weekly-aaaabbbb"
+    )  # the first is not finished yet
     _finish(first, tmp_path / "report")
     assert _claim(tree, "ccccdddd-2", **name).run == first.run
-    assert Path(_claim(tree, "ccccdddd-2", skip_if_unchanged=False, **name).run).name == "weekly-ccccdddd"
+    assert (
+        Path(_claim(tree, "ccccdddd-2", skip_if_unchanged=False, **name).run).name
+        == "weekly-ccccdddd"
+    )
 
 
 @pytest.mark.parametrize("change", ["data", "spec", "images", "lost report"])
@@ -116,11 +138,15 @@ def test_what_is_new_is_done(change: str, tree: dict[str, Any], tmp_path: Path) 
     if change == "lost report":
         (Path(first.run) / "report/manifest.json").unlink()
     settings: dict[str, Any] = {"override_epochs": 4} if change == "spec" else {}
-    again = _claim(tree, "33334444", images="i:2" if change == "images" else "i:1", **name, **settings)
+    again = _claim(
+        tree, "33334444", images="i:2" if change == "images" else "i:1", **name, **settings
+    )
     assert Path(again.run).name == "weekly-33334444"
 
 
-def test_a_run_that_comes_back_to_older_data_is_done_too(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_that_comes_back_to_older_data_is_done_too(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
     name: dict[str, Any] = {"override_run_name": "weekly-{run}"}
     _finish(_claim(tree, "11112222", **name), tmp_path / "report")
     write_conversations(tmp_path / "train.jsonl", 41, seed=1)
@@ -140,9 +166,18 @@ def test_a_model_in_a_folder_is_always_trained_again_since_its_weights_may_be_ne
     assert "event=not_skipped" in capsys.readouterr().out
 
 
-def test_nothing_is_claimed_when_what_is_set_is_wrong_and_the_lines_name_it(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_nothing_is_claimed_when_what_is_set_is_wrong_and_the_lines_name_it(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
     with pytest.raises(SpecError) as told:
-        _claim(tree, "kfp-1", override_epochs=-2, override_store="ftp://x", override_model="", notify_when="failures")
+        _claim(
+            tree,
+            "kfp-1",
+            override_epochs=-2,
+            override_store="ftp://x",
+            override_model="",
+            notify_when="failures",
+        )
     assert told.value.problems == (
         "override_epochs=-2: training.epochs: got -2, must be at least 1",
         "notify_when: got 'failures', must be one of 'never', 'failure', 'always'",
@@ -151,7 +186,15 @@ def test_nothing_is_claimed_when_what_is_set_is_wrong_and_the_lines_name_it(tree
 
 
 def test_no_override_leaves_the_spec_as_it_is(tree: dict[str, Any]) -> None:
-    claimed = _claim(tree, "k", override_run_name="", override_model="", override_data="", override_epochs=0, override_store="")
+    claimed = _claim(
+        tree,
+        "k",
+        override_run_name="",
+        override_model="",
+        override_data="",
+        override_epochs=0,
+        override_store="",
+    )
     assert open_run(claimed.run)[1] == parse_spec(tree)
 
 
@@ -162,7 +205,15 @@ def test_an_api_server_that_does_not_answer_leaves_the_account_unchecked_and_the
         (tmp_path / name).write_text("kubeflow")
     shutil.copy(certifi.where(), tmp_path / "ca.crt")
     monkeypatch.setattr(pod_account, "ACCOUNT", tmp_path)
-    spec = parse_spec({"name": "r", "store": "s3://b/r", "model": {"source": "m"}, "data": {"train": "d"}, "backend": "pytorchjob"})
+    spec = parse_spec(
+        {
+            "name": "r",
+            "store": "s3://b/r",
+            "model": {"source": "m"},
+            "data": {"train": "d"},
+            "backend": "pytorchjob",
+        }
+    )
     check_account(spec, set_up_log("claim"))
     assert capsys.readouterr().out == ""  # no pod, nothing to ask
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
@@ -171,7 +222,9 @@ def test_an_api_server_that_does_not_answer_leaves_the_account_unchecked_and_the
     assert "event=account_not_checked component=claim why=URLError" in capsys.readouterr().out
 
 
-def test_why_a_run_was_not_claimed_is_in_its_folder_until_it_is(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_why_a_run_was_not_claimed_is_in_its_folder_until_it_is(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
     data = tmp_path / "train.jsonl"
     there = data.read_bytes()
     data.unlink()

@@ -1,6 +1,8 @@
-"""Forms in which data sets are published, by name, each as `hagane data FILE` takes it: what it is read as, or why not.
+"""Forms in which data sets are published, by name, each as `hagane data FILE` takes it: what it is
+read as, or why not.
 
-Only the keys and the file format are those of the sets; the words are our own. Run as a program it prints the table.
+Only the keys and the file format are those of the sets; the words are our own. Run as a program it
+prints the table.
 """
 
 import csv
@@ -23,8 +25,15 @@ ALPACA = {"instruction": "港は何色？", "input": "", "output": "青です。
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 SPOKEN = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
 CALL = [{"id": "1", "type": "function", "function": {"name": "tide", "arguments": "{}"}}]
-TOOL = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object", "properties": {}}}}
-TREE = {"text": "q", "role": "prompter", "replies": [{"text": "a", "role": "assistant", "rank": 0, "replies": []}]}
+TOOL = {
+    "type": "function",
+    "function": {"name": "tide", "parameters": {"type": "object", "properties": {}}},
+}
+TREE = {
+    "text": "q",
+    "role": "prompter",
+    "replies": [{"text": "a", "role": "assistant", "rank": 0, "replies": []}],
+}
 
 
 def lines(record: Any) -> bytes:
@@ -67,72 +76,323 @@ def as_it_is(content: bytes) -> bytes:
 
 Form = tuple[str, str, Callable[[Any], bytes], Any, str]
 ACCEPTED: list[Form] = [
-    ("kunishou/databricks-dolly-15k-ja", "a.json", listed, {"index": "0", "category": "closed_qa", **ALPACA}, "alpaca"),
-    ("llm-jp/databricks-dolly-15k-ja", "a.jsonl", lines, {"instruction": "q", "context": "c", "response": "a", "category": "x"}, "alpaca"),
+    (
+        "kunishou/databricks-dolly-15k-ja",
+        "a.json",
+        listed,
+        {"index": "0", "category": "closed_qa", **ALPACA},
+        "alpaca",
+    ),
+    (
+        "llm-jp/databricks-dolly-15k-ja",
+        "a.jsonl",
+        lines,
+        {"instruction": "q", "context": "c", "response": "a", "category": "x"},
+        "alpaca",
+    ),
     ("kunishou/oasst1-chat-44k-ja", "a.json", listed, {"conversations": SPOKEN}, "sharegpt"),
-    ("llm-jp/oasst1-21k-ja", "a.jsonl", lines, {"conversation_id": "x", "conversations": SPOKEN}, "sharegpt"),
-    ("llm-jp/oasst2-33k-ja", "a.parquet", parquet, {"conversation_id": "x", "conversations": SPOKEN}, "sharegpt"),
-    ("kunishou/hh-rlhf-49k-ja", "a.json", listed, {**ALPACA, "ng_translation": "0", "index": "7"}, "alpaca"),
-    ("ichikara-instruction-003-001", "a.json", listed, {"ID": "ichikara-001", "text": "q", "output": "a"}, "ichikara"),
-    ("llm-jp/AnswerCarefully", "a.jsonl", lines, {"ID": "AC-1", "harmful-category": "x", "text": "q", "output": "a"}, "ichikara"),
+    (
+        "llm-jp/oasst1-21k-ja",
+        "a.jsonl",
+        lines,
+        {"conversation_id": "x", "conversations": SPOKEN},
+        "sharegpt",
+    ),
+    (
+        "llm-jp/oasst2-33k-ja",
+        "a.parquet",
+        parquet,
+        {"conversation_id": "x", "conversations": SPOKEN},
+        "sharegpt",
+    ),
+    (
+        "kunishou/hh-rlhf-49k-ja",
+        "a.json",
+        listed,
+        {**ALPACA, "ng_translation": "0", "index": "7"},
+        "alpaca",
+    ),
+    (
+        "ichikara-instruction-003-001",
+        "a.json",
+        listed,
+        {"ID": "ichikara-001", "text": "q", "output": "a"},
+        "ichikara",
+    ),
+    (
+        "llm-jp/AnswerCarefully",
+        "a.jsonl",
+        lines,
+        {"ID": "AC-1", "harmful-category": "x", "text": "q", "output": "a"},
+        "ichikara",
+    ),
     ("fujiki/japanese_alpaca_data", "a.parquet", parquet, ALPACA, "alpaca"),
     ("shi3z/alpaca_cleaned_ja_json", "a.json", listed, ALPACA, "alpaca"),
-    ("shi3z/ja_conv_wikipedia_orion14B_100K", "a.jsonl", lines, {"id": "1", "conversations": SPOKEN}, "sharegpt"),
+    (
+        "shi3z/ja_conv_wikipedia_orion14B_100K",
+        "a.jsonl",
+        lines,
+        {"id": "1", "conversations": SPOKEN},
+        "sharegpt",
+    ),
     ("saldra/sakura_japanese_dataset", "a.csv", table, ALPACA, "alpaca"),
     ("izumi-lab/llm-japanese-dataset", "a.jsonl.gz", zipped, ALPACA, "alpaca"),
-    ("HachiML/alpaca_jp_python", "a.parquet", parquet, {"No.": 1, **ALPACA, "code_result": "x"}, "alpaca"),
-    ("elyza/ELYZA-tasks-100", "a.csv", table, {"input": "q", "output": "a", "eval_aspect": "e"}, "prompt_completion"),
+    (
+        "HachiML/alpaca_jp_python",
+        "a.parquet",
+        parquet,
+        {"No.": 1, **ALPACA, "code_result": "x"},
+        "alpaca",
+    ),
+    (
+        "elyza/ELYZA-tasks-100",
+        "a.csv",
+        table,
+        {"input": "q", "output": "a", "eval_aspect": "e"},
+        "prompt_completion",
+    ),
     ("llm-jp/magpie-sft-v1.0", "a.jsonl.gz", zipped, {"id": 1, "conversations": CHAT}, "sharegpt"),
-    ("Aratako/Synthetic-JP-EN-Coding-Dataset", "a.jsonl", lines, {"index": 1, "messages": CHAT}, "messages"),
+    (
+        "Aratako/Synthetic-JP-EN-Coding-Dataset",
+        "a.jsonl",
+        lines,
+        {"index": 1, "messages": CHAT},
+        "messages",
+    ),
     ("range3/cc100-ja", "a.parquet", parquet, {"text": "港は青い。"}, "text"),
-    ("wikimedia/wikipedia 20231101.ja", "a.parquet", parquet, {"id": "1", "url": "u", "title": "t", "text": "港は青い。"}, "text"),
-    ("llm-jp-corpus", "a.jsonl.gz", zipped, {"text": "港は青い。", "meta": {"source": "x"}}, "text"),
+    (
+        "wikimedia/wikipedia 20231101.ja",
+        "a.parquet",
+        parquet,
+        {"id": "1", "url": "u", "title": "t", "text": "港は青い。"},
+        "text",
+    ),
+    (
+        "llm-jp-corpus",
+        "a.jsonl.gz",
+        zipped,
+        {"text": "港は青い。", "meta": {"source": "x"}},
+        "text",
+    ),
     ("tatsu-lab/alpaca", "a.parquet", parquet, {**ALPACA, "text": "all of it"}, "alpaca"),
-    ("databricks/databricks-dolly-15k", "a.jsonl", lines, {"instruction": "q", "context": "", "response": "a", "category": "x"}, "alpaca"),
-    ("OpenAssistant/oasst1 trees", "a.jsonl.gz", zipped, {"message_tree_id": "t", "prompt": TREE}, "oasst_tree"),
-    ("HuggingFaceH4/ultrachat_200k", "a.parquet", parquet, {"prompt": "q", "prompt_id": "1", "messages": CHAT}, "messages"),
-    ("Open-Orca/OpenOrca", "a.parquet", parquet, {"id": "1", "system_prompt": "s", "question": "q", "response": "a"}, "prompt_completion"),
-    ("teknium/OpenHermes-2.5", "a.json", listed, {"source": "x", "conversations": SPOKEN, "model_name": None}, "sharegpt"),
+    (
+        "databricks/databricks-dolly-15k",
+        "a.jsonl",
+        lines,
+        {"instruction": "q", "context": "", "response": "a", "category": "x"},
+        "alpaca",
+    ),
+    (
+        "OpenAssistant/oasst1 trees",
+        "a.jsonl.gz",
+        zipped,
+        {"message_tree_id": "t", "prompt": TREE},
+        "oasst_tree",
+    ),
+    (
+        "HuggingFaceH4/ultrachat_200k",
+        "a.parquet",
+        parquet,
+        {"prompt": "q", "prompt_id": "1", "messages": CHAT},
+        "messages",
+    ),
+    (
+        "Open-Orca/OpenOrca",
+        "a.parquet",
+        parquet,
+        {"id": "1", "system_prompt": "s", "question": "q", "response": "a"},
+        "prompt_completion",
+    ),
+    (
+        "teknium/OpenHermes-2.5",
+        "a.json",
+        listed,
+        {"source": "x", "conversations": SPOKEN, "model_name": None},
+        "sharegpt",
+    ),
     ("WizardLM evol_instruct_70k", "a.json", listed, {"instruction": "q", "output": "a"}, "alpaca"),
     ("ShareGPT Vicuna", "a.json", listed, {"id": "x_0", "conversations": SPOKEN}, "sharegpt"),
     ("openai/gsm8k", "a.parquet", parquet, {"question": "q", "answer": "a"}, "prompt_completion"),
-    ("timdettmers/openassistant-guanaco", "a.jsonl", lines, {"text": "### Human: q### Assistant: a"}, "text"),
-    ("OpenAI fine-tuning", "a.jsonl", lines, {"messages": [{"role": "system", "content": "s"}, *CHAT]}, "messages"),
-    ("OpenAI fine-tuning with weights", "a.jsonl", lines, {"messages": [*CHAT, CHAT[0], {**CHAT[1], "weight": 0}]}, "messages"),
-    ("OpenAI fine-tuning with tools", "a.jsonl", lines, {
-        "messages": [CHAT[0], {"role": "assistant", "tool_calls": CALL}, {"role": "tool", "tool_call_id": "1", "content": "6"}, CHAT[1]],
-        "tools": [TOOL],
-    }, "messages"),
-    ("OpenAI legacy completions", "a.jsonl", lines, {"prompt": "q", "completion": "a"}, "prompt_completion"),
-    ("LLaMA-Factory ShareGPT with system and tools", "a.json", listed, {"conversations": SPOKEN, "system": "s", "tools": "[]"}, "sharegpt"),
-    ("LLaMA-Factory Alpaca with history", "a.json", listed, {**ALPACA, "system": "s", "history": [["q", "a"]]}, "alpaca"),
-    ("Hermes function calling", "a.json", listed, {"conversations": [SPOKEN[0], {"from": "function_call", "value": '{"name": "tide"}'},
-        {"from": "observation", "value": "6"}, SPOKEN[1]], "tools": json.dumps([TOOL])}, "sharegpt"),
-    ("reasoning in its own key", "a.jsonl", lines, {"messages": [CHAT[0], {**CHAT[1], "reasoning_content": "r"}]}, "messages"),
-    ("TRL prompt and completion as turns", "a.jsonl", lines, {"prompt": CHAT[:1], "completion": CHAT[1:]}, "prompt_completion"),
-    ("content parts of type text", "a.jsonl", lines, {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, CHAT[1]]},
-     "messages"),
-    ("rows of datasets.map", "a.parquet", parquet, {"input_ids": [1, 2], "attention_mask": [1, 1], "labels": [-100, 2]}, "tokens"),
+    (
+        "timdettmers/openassistant-guanaco",
+        "a.jsonl",
+        lines,
+        {"text": "### Human: q### Assistant: a"},
+        "text",
+    ),
+    (
+        "OpenAI fine-tuning",
+        "a.jsonl",
+        lines,
+        {"messages": [{"role": "system", "content": "s"}, *CHAT]},
+        "messages",
+    ),
+    (
+        "OpenAI fine-tuning with weights",
+        "a.jsonl",
+        lines,
+        {"messages": [*CHAT, CHAT[0], {**CHAT[1], "weight": 0}]},
+        "messages",
+    ),
+    (
+        "OpenAI fine-tuning with tools",
+        "a.jsonl",
+        lines,
+        {
+            "messages": [
+                CHAT[0],
+                {"role": "assistant", "tool_calls": CALL},
+                {"role": "tool", "tool_call_id": "1", "content": "6"},
+                CHAT[1],
+            ],
+            "tools": [TOOL],
+        },
+        "messages",
+    ),
+    (
+        "OpenAI legacy completions",
+        "a.jsonl",
+        lines,
+        {"prompt": "q", "completion": "a"},
+        "prompt_completion",
+    ),
+    (
+        "LLaMA-Factory ShareGPT with system and tools",
+        "a.json",
+        listed,
+        {"conversations": SPOKEN, "system": "s", "tools": "[]"},
+        "sharegpt",
+    ),
+    (
+        "LLaMA-Factory Alpaca with history",
+        "a.json",
+        listed,
+        {**ALPACA, "system": "s", "history": [["q", "a"]]},
+        "alpaca",
+    ),
+    (
+        "Hermes function calling",
+        "a.json",
+        listed,
+        {
+            "conversations": [
+                SPOKEN[0],
+                {"from": "function_call", "value": '{"name": "tide"}'},
+                {"from": "observation", "value": "6"},
+                SPOKEN[1],
+            ],
+            "tools": json.dumps([TOOL]),
+        },
+        "sharegpt",
+    ),
+    (
+        "reasoning in its own key",
+        "a.jsonl",
+        lines,
+        {"messages": [CHAT[0], {**CHAT[1], "reasoning_content": "r"}]},
+        "messages",
+    ),
+    (
+        "TRL prompt and completion as turns",
+        "a.jsonl",
+        lines,
+        {"prompt": CHAT[:1], "completion": CHAT[1:]},
+        "prompt_completion",
+    ),
+    (
+        "content parts of type text",
+        "a.jsonl",
+        lines,
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, CHAT[1]]},
+        "messages",
+    ),
+    (
+        "rows of datasets.map",
+        "a.parquet",
+        parquet,
+        {"input_ids": [1, 2], "attention_mask": [1, 1], "labels": [-100, 2]},
+        "tokens",
+    ),
     ("a text file", "a.txt", as_it_is, "港は青い。".encode(), "text"),
     ("TSV", "a.tsv", tabs, ALPACA, "alpaca"),
     ("zstd", "a.jsonl.zst", zstd, ALPACA, "alpaca"),
-]  # fmt: skip
+]
 REFUSED: list[Form] = [
-    ("kunishou/oasst1-89k-ja", "a.jsonl", lines, {"message_id": "m", "parent_id": None, "text": "q", "role": "prompter", "text_ja": "港"},
-     "single messages of OpenAssistant's trees"),
-    ("kunishou/OpenMathInstruct-1-1.8m-ja", "a.jsonl", lines, {"index": "1", "question_ja": "long question", "solution_ja": "long answer"},
-     "data: {format: prompt_completion, columns: {prompt: question_ja, completion: solution_ja}}"),
-    ("trl-lib/ultrafeedback_binarized", "a.jsonl", lines, {"chosen": CHAT, "rejected": CHAT, "score": 1.0}, "columns: {messages: chosen}"),
-    ("Anthropic/hh-rlhf", "a.jsonl", lines, {"chosen": "Human: q", "rejected": "Human: r"}, "pairs of a better and a worse text"),
-    ("trl-lib/kto-mix-14k", "a.jsonl", lines, {"prompt": "q", "completion": "bad", "label": False}, "label: false marks an answer that"),
-    ("SQuAD", "a.jsonl", lines, {"context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [0]}}, "unknown form"),
-    ("pictures in the turns", "a.jsonl", lines, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, CHAT[1]]},
-     "found a part of type 'image_url'"),
-    ("a JSON object of records", "a.json", as_it_is, json.dumps({"data": [ALPACA]}, indent=1).encode(), "not JSON"),
-    ("Shift-JIS", "a.jsonl", as_it_is, lines(ALPACA).decode().encode("cp932"), "set data.encoding: cp932"),
-    ("UTF-16", "a.jsonl", as_it_is, lines(ALPACA).decode().encode("utf-16"), "set data.encoding: utf-16"),
+    (
+        "kunishou/oasst1-89k-ja",
+        "a.jsonl",
+        lines,
+        {"message_id": "m", "parent_id": None, "text": "q", "role": "prompter", "text_ja": "港"},
+        "single messages of OpenAssistant's trees",
+    ),
+    (
+        "kunishou/OpenMathInstruct-1-1.8m-ja",
+        "a.jsonl",
+        lines,
+        {"index": "1", "question_ja": "long question", "solution_ja": "long answer"},
+        (
+            "data: {format: prompt_completion, columns: {prompt: question_ja, completion: "
+            "solution_ja}}"
+        ),
+    ),
+    (
+        "trl-lib/ultrafeedback_binarized",
+        "a.jsonl",
+        lines,
+        {"chosen": CHAT, "rejected": CHAT, "score": 1.0},
+        "columns: {messages: chosen}",
+    ),
+    (
+        "Anthropic/hh-rlhf",
+        "a.jsonl",
+        lines,
+        {"chosen": "Human: q", "rejected": "Human: r"},
+        "pairs of a better and a worse text",
+    ),
+    (
+        "trl-lib/kto-mix-14k",
+        "a.jsonl",
+        lines,
+        {"prompt": "q", "completion": "bad", "label": False},
+        "label: false marks an answer that",
+    ),
+    (
+        "SQuAD",
+        "a.jsonl",
+        lines,
+        {"context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [0]}},
+        "unknown form",
+    ),
+    (
+        "pictures in the turns",
+        "a.jsonl",
+        lines,
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, CHAT[1]]},
+        "found a part of type 'image_url'",
+    ),
+    (
+        "a JSON object of records",
+        "a.json",
+        as_it_is,
+        json.dumps({"data": [ALPACA]}, indent=1).encode(),
+        "not JSON",
+    ),
+    (
+        "Shift-JIS",
+        "a.jsonl",
+        as_it_is,
+        lines(ALPACA).decode().encode("cp932"),
+        "set data.encoding: cp932",
+    ),
+    (
+        "UTF-16",
+        "a.jsonl",
+        as_it_is,
+        lines(ALPACA).decode().encode("utf-16"),
+        "set data.encoding: utf-16",
+    ),
     ("a Word file", "a.jsonl", as_it_is, b"PK\x03\x04" + bytes(range(256)), "not JSON"),
-]  # fmt: skip
+]
 
 
 def described(folder: Path, form: Form) -> list[str]:
@@ -148,7 +408,9 @@ def test_a_published_form_is_read_as_what_it_is(tmp_path: Path, form: Form) -> N
 
 
 @pytest.mark.parametrize("form", REFUSED, ids=[form[0] for form in REFUSED])
-def test_a_form_that_cannot_be_trained_on_is_refused_with_the_reason(tmp_path: Path, form: Form) -> None:
+def test_a_form_that_cannot_be_trained_on_is_refused_with_the_reason(
+    tmp_path: Path, form: Form
+) -> None:
     with pytest.raises(DataError) as raised:
         described(tmp_path, form)
     assert form[4] in raised.value.problems[0]
@@ -158,7 +420,9 @@ def main() -> None:
     for form in (*ACCEPTED, *REFUSED):
         with tempfile.TemporaryDirectory() as folder:
             try:
-                told = ", ".join(" ".join(line.split()) for line in described(Path(folder), form)[:3])
+                told = ", ".join(
+                    " ".join(line.split()) for line in described(Path(folder), form)[:3]
+                )
             except DataError as error:
                 told = f"refused: {error.problems[0].removeprefix(folder + '/')}"
         print(f"| {form[0]} | {form[1]} | {told} |")

@@ -1,4 +1,5 @@
-"""Conversations and tokens that are kept on disk come out as they went in, in whatever number of processes they are written."""
+"""Conversations and tokens that are kept on disk come out as they went in, in whatever number of
+processes they are written."""
 
 import gc
 import json
@@ -41,7 +42,9 @@ TALKS = st.lists(st.lists(WORDS, min_size=2, max_size=6), min_size=2, max_size=3
 
 
 def _records(talks: list[list[str]], share: float = 0.2) -> Records:
-    everything = kept(*(conversation(*talk, where=f"x:{number}") for number, talk in enumerate(talks)))
+    everything = kept(
+        *(conversation(*talk, where=f"x:{number}") for number, talk in enumerate(talks))
+    )
     try:
         split = set_aside(everything, share)
     except DataError:  # all say the same
@@ -59,10 +62,16 @@ def test_no_token_is_lost_or_doubled(
     data = DataSpec(train="x", row_tokens=2048)
     folder = tmp_path_factory.mktemp("rows")
     for part, conversations in zip(
-        pack_sets(data, records, encoded, row_tokens=2048, packed=packed), (records.train, records.held_out), strict=True
+        pack_sets(data, records, encoded, row_tokens=2048, packed=packed),
+        (records.train, records.held_out),
+        strict=True,
     ):
         write_rows(folder / "rows.parquet", part.rows, part.samples, row_tokens=2048)
-        written = Counter(tokens for row in pq.read_table(folder / "rows.parquet").to_pylist() for tokens in _apart(row))
+        written = Counter(
+            tokens
+            for row in pq.read_table(folder / "rows.parquet").to_pylist()
+            for tokens in _apart(row)
+        )
         chunk, _ = encoded_chunk(encoder, list(conversations))
         assert written == Counter(_tokens(sample.content, sample.length) for _, sample in chunk)
 
@@ -70,25 +79,41 @@ def test_no_token_is_lost_or_doubled(
 def _apart(row: dict[str, list[int]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """(ids, labels) of each conversation of a row."""
     starts = [sum(row["lengths"][:index]) for index in range(len(row["lengths"]) + 1)]
-    return [(tuple(row["input_ids"][start:end]), tuple(row["labels"][start:end])) for start, end in pairwise(starts)]
+    return [
+        (tuple(row["input_ids"][start:end]), tuple(row["labels"][start:end]))
+        for start, end in pairwise(starts)
+    ]
 
 
 def _tokens(content: bytes, length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     numbers = memoryview(content).cast("i").tolist()
     ids, spans = numbers[:length], numbers[length:]
-    trained = {place for start, end in zip(spans[::2], spans[1::2], strict=True) for place in range(start, end)}
+    trained = {
+        place
+        for start, end in zip(spans[::2], spans[1::2], strict=True)
+        for place in range(start, end)
+    }
     return tuple(ids), tuple(token if place in trained else -100 for place, token in enumerate(ids))
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), min_size=30, max_size=80), st.floats(0.05, 0.3))
-def test_train_and_held_out_never_share_a_first_question(pairs: list[tuple[int, int]], share: float) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), min_size=30, max_size=80),
+    st.floats(0.05, 0.3),
+)
+def test_train_and_held_out_never_share_a_first_question(
+    pairs: list[tuple[int, int]], share: float
+) -> None:
     assume(len(set(pairs)) > 10)
-    everything = kept(*(conversation(f"question {asked}", f"answer {said}") for asked, said in pairs))
+    everything = kept(
+        *(conversation(f"question {asked}", f"answer {said}") for asked, said in pairs)
+    )
     split = set_aside(everything, share)
     sides = [{each.messages[0].content for each in part} for part in (split.train, split.held_out)]
     assert split.by == "conversation" or not sides[0] & sides[1]
-    assert asked_in_both(split.train, split.held_out).count == sum(each.messages[0].content in sides[0] for each in split.held_out)
+    assert asked_in_both(split.train, split.held_out).count == sum(
+        each.messages[0].content in sides[0] for each in split.held_out
+    )
 
 
 @pytest.fixture(scope="module")
@@ -98,30 +123,56 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("many") / "train.jsonl"
     with path.open("w", encoding="utf-8") as stream:
         for number in range(1400):
-            words = " ".join(rng.choices(("harbour", "blue", "港は", "青い。", "12", "🎉"), k=rng.randint(1, 30)))
-            turns = [{"role": "user", "content": f"{number % 500}: {words}?"}, {"role": "assistant", "content": words}]
+            words = " ".join(
+                rng.choices(("harbour", "blue", "港は", "青い。", "12", "🎉"), k=rng.randint(1, 30))
+            )
+            turns = [
+                {"role": "user", "content": f"{number % 500}: {words}?"},
+                {"role": "assistant", "content": words},
+            ]
             stream.write(json.dumps({"messages": turns}) + "\n")
     return path
 
 
-def _prepared(many: Path, model_folder: Path, store: Path, processes: int) -> tuple[Manifest, dict[str, bytes]]:
+def _prepared(
+    many: Path, model_folder: Path, store: Path, processes: int
+) -> tuple[Manifest, dict[str, bytes]]:
     data = {"train": str(many), "row_tokens": 256, "too_long": "drop"}
-    spec = parse_spec({"name": "r", "store": str(store), "model": {"source": str(model_folder)}, "data": data})
+    spec = parse_spec(
+        {"name": "r", "store": str(store), "model": {"source": str(model_folder)}, "data": data}
+    )
     manifest = prepare(spec, set_up_log("prepare_dataset"), processes)
-    return manifest, {file.name: (Path(spec.run_uri) / DATASET / file.name).read_bytes() for file in manifest.files}
+    return manifest, {
+        file.name: (Path(spec.run_uri) / DATASET / file.name).read_bytes()
+        for file in manifest.files
+    }
 
 
-def test_1_2_and_4_processes_write_the_same_bytes(many: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_1_2_and_4_processes_write_the_same_bytes(
+    many: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAGANE_WORK", str(tmp_path / "work"))
-    one, two, four = (_prepared(many, model_folder, tmp_path / str(count), count) for count in (1, 2, 4))
+    one, two, four = (
+        _prepared(many, model_folder, tmp_path / str(count), count) for count in (1, 2, 4)
+    )
     assert one == two == four
     assert len(one[1]) == 6
 
 
 def test_problems_are_the_same_in_several_processes(encoder: Encoder) -> None:
-    endless = Encoder(encoder.tokenizer, encoder.tokenizer_file, encoder.template, frozenset({1}), encoder.vocab_size)
-    talks = stored(kept(*(conversation("q", f"a{number}", where=f"x:{number}") for number in range(1200))))
-    one, two = (list(in_processes(encoded_chunk, endless, talks, processes=count)) for count in (1, 2))
+    endless = Encoder(
+        encoder.tokenizer,
+        encoder.tokenizer_file,
+        encoder.template,
+        frozenset({1}),
+        encoder.vocab_size,
+    )
+    talks = stored(
+        kept(*(conversation("q", f"a{number}", where=f"x:{number}") for number in range(1200)))
+    )
+    one, two = (
+        list(in_processes(encoded_chunk, endless, talks, processes=count)) for count in (1, 2)
+    )
     found = [[problems for _, _, (_, problems) in chunks] for chunks in (one, two)]
     assert found[0] == found[1]
     assert sum(len(places) for problems in found[0] for places in problems.values()) == 1200
@@ -143,7 +194,11 @@ def test_a_process_that_is_killed_stops_the_step_with_what_to_do(encoder: Encode
 
 def test_an_error_in_a_process_is_raised_with_where_it_was(encoder: Encoder) -> None:
     with pytest.raises(DataError, match="x:9: no") as raised:
-        list(in_processes(_failing, encoder, stored(kept(conversation("q", "a", where="x:9"))), processes=2))
+        list(
+            in_processes(
+                _failing, encoder, stored(kept(conversation("q", "a", where="x:9"))), processes=2
+            )
+        )
     assert "in _failing" in raised.value.__notes__[0]
 
 
@@ -152,8 +207,13 @@ def test_small_data_is_written_by_one_process() -> None:
     assert 1 <= num_processes(1 << 40) <= 16
 
 
-@pytest.mark.parametrize(("cpu_max", "most"), [("100000 100000\n", 1), ("50000 100000\n", 1), ("max 100000\n", 10_000), (None, 10_000)])
-def test_a_pods_cpu_limit_limits_the_processes(tmp_path: Path, cpu_max: str | None, most: int) -> None:
+@pytest.mark.parametrize(
+    ("cpu_max", "most"),
+    [("100000 100000\n", 1), ("50000 100000\n", 1), ("max 100000\n", 10_000), (None, 10_000)],
+)
+def test_a_pods_cpu_limit_limits_the_processes(
+    tmp_path: Path, cpu_max: str | None, most: int
+) -> None:
     if cpu_max is not None:
         (tmp_path / "cpu.max").write_text(cpu_max)
     assert num_cores(tmp_path / "cpu.max") == min(most, len(os.sched_getaffinity(0)))
@@ -164,11 +224,19 @@ TOOL = {"type": "function", "function": {"name": "tide", "parameters": {"type": 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(WORDS, WORDS, st.booleans(), st.booleans()), min_size=1, max_size=8))
-def test_conversations_are_read_back_as_they_were_kept(said: list[tuple[str, str, bool, bool]]) -> None:
+def test_conversations_are_read_back_as_they_were_kept(
+    said: list[tuple[str, str, bool, bool]],
+) -> None:
     talks: list[Conversation] = []
     for number, (question, answer, thinks, calls) in enumerate(said):
-        turn = {"role": "assistant", "content": answer, **({"reasoning_content": question} if thinks else {})}
-        found = read_conversation(f"f:{number}", [{"role": "user", "content": question}, turn], [TOOL] if calls else None)
+        turn = {
+            "role": "assistant",
+            "content": answer,
+            **({"reasoning_content": question} if thinks else {}),
+        }
+        found = read_conversation(
+            f"f:{number}", [{"role": "user", "content": question}, turn], [TOOL] if calls else None
+        )
         assert isinstance(found, Conversation)
         talks.append(found)
     assert list(kept(*talks)) == talks
@@ -176,14 +244,21 @@ def test_conversations_are_read_back_as_they_were_kept(said: list[tuple[str, str
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=40), st.integers(1, 7), st.integers(1, 900))
-def test_a_spool_gives_back_every_string_and_its_chunks_hold_each_once(contents: list[bytes], most: int, most_bytes: int) -> None:
+def test_a_spool_gives_back_every_string_and_its_chunks_hold_each_once(
+    contents: list[bytes], most: int, most_bytes: int
+) -> None:
     spool = Spool()
     for content in contents:
         spool.append(content)
     assert [spool[number] for number in range(len(spool))] == contents
     chunks = list(spool.chunks(most=most, most_bytes=most_bytes))
-    assert [number for start, stop in chunks for number in range(start, stop)] == list(range(len(contents)))
-    assert all(stop - start == 1 or sum(map(len, contents[start:stop])) <= most_bytes for start, stop in chunks)
+    assert [number for start, stop in chunks for number in range(start, stop)] == list(
+        range(len(contents))
+    )
+    assert all(
+        stop - start == 1 or sum(map(len, contents[start:stop])) <= most_bytes
+        for start, stop in chunks
+    )
     assert all(stop - start <= most for start, stop in chunks)
 
 
@@ -202,7 +277,9 @@ def test_a_spools_file_is_gone_with_it(tmp_path: Path, monkeypatch: pytest.Monke
 
 @settings(max_examples=300, deadline=None)
 @given(WORDS, st.data())
-def test_spans_have_the_tokens_that_offsets_say(encoder: Encoder, text: str, data: st.DataObject) -> None:
+def test_spans_have_the_tokens_that_offsets_say(
+    encoder: Encoder, text: str, data: st.DataObject
+) -> None:
     whole = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n{text}<|im_end|>\n"
     start = data.draw(st.integers(0, len(whole) - 1))
     end = data.draw(st.integers(start + 1, len(whole)))
@@ -217,23 +294,43 @@ def test_spans_have_the_tokens_that_offsets_say(encoder: Encoder, text: str, dat
 
 
 @pytest.mark.parametrize("text", ["か\u3099", "e\u0301a"])
-def test_a_text_that_a_normalizer_changes_has_its_places_by_offsets(encoder: Encoder, text: str) -> None:
+def test_a_text_that_a_normalizer_changes_has_its_places_by_offsets(
+    encoder: Encoder, text: str
+) -> None:
     settings_of = json.loads(encoder.tokenizer.to_str())
-    normalizing = type(encoder.tokenizer).from_str(json.dumps({**settings_of, "normalizer": {"type": "NFC"}}))
+    normalizing = type(encoder.tokenizer).from_str(
+        json.dumps({**settings_of, "normalizer": {"type": "NFC"}})
+    )
     whole = f"{text * 3}<|im_end|>"
     (tokens,) = PlacedTokenizer(normalizing).encode([whole], [((len(text), len(whole)),)])
     ((first, last),) = (each for each in tokens.ranges if each is not None)
-    assert normalizing.decode(list(tokens.ids[first:last]), skip_special_tokens=False).endswith("<|im_end|>")
+    assert normalizing.decode(list(tokens.ids[first:last]), skip_special_tokens=False).endswith(
+        "<|im_end|>"
+    )
     assert last == len(tokens.ids)
 
 
 def test_shares_and_percentiles_are_those_of_the_sorted_numbers(encoder: Encoder) -> None:
-    samples = encoded_samples(encoder, *(conversation("q" * (number % 7 + 1), "12" * number, where="x") for number in range(1, 41)))
+    samples = encoded_samples(
+        encoder,
+        *(
+            conversation("q" * (number % 7 + 1), "12" * number, where="x")
+            for number in range(1, 41)
+        ),
+    )
     lengths = sorted(len(each.ids) for each in samples)
     shares = sorted(round(each.num_trained / len(each.ids), 4) for each in samples)
     quality = set_quality(samples, num_rows=1, row_tokens=100_000)
-    assert (quality.lengths.p50, quality.lengths.p90, quality.lengths.p99) == (lengths[19], lengths[35], lengths[39])
-    assert (quality.trained_share.min, quality.trained_share.median, quality.trained_share.max) == (shares[0], shares[19], shares[-1])
+    assert (quality.lengths.p50, quality.lengths.p90, quality.lengths.p99) == (
+        lengths[19],
+        lengths[35],
+        lengths[39],
+    )
+    assert (quality.trained_share.min, quality.trained_share.median, quality.trained_share.max) == (
+        shares[0],
+        shares[19],
+        shares[-1],
+    )
 
 
 _GROWTH = """
@@ -250,7 +347,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def test_memory_does_not_grow_with_the_data(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_data(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAGANE_WORK", str(tmp_path / "work"))
     peaks: list[int] = []
     for name, count in (("few", 150), ("many", 900)):
@@ -259,11 +358,25 @@ def test_memory_does_not_grow_with_the_data(model_folder: Path, tmp_path: Path, 
         with path.open("w") as stream:
             for number in range(count):
                 answer = " ".join(rng.choices(("harbour", "blue", "answer", "number"), k=2500))
-                turns = [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": answer}]
+                turns = [
+                    {"role": "user", "content": f"q{number}"},
+                    {"role": "assistant", "content": answer},
+                ]
                 stream.write(json.dumps({"messages": turns}) + "\n")
-        spec = {"name": name, "store": str(tmp_path / "store"), "model": {"source": str(model_folder)}}
-        (tmp_path / f"{name}.yaml").write_text(json.dumps({**spec, "data": {"train": str(path), "row_tokens": 16_384}}))
-        found = subprocess.run([sys.executable, "-c", _GROWTH, str(tmp_path / f"{name}.yaml")], check=True, capture_output=True, text=True)
+        spec = {
+            "name": name,
+            "store": str(tmp_path / "store"),
+            "model": {"source": str(model_folder)},
+        }
+        (tmp_path / f"{name}.yaml").write_text(
+            json.dumps({**spec, "data": {"train": str(path), "row_tokens": 16_384}})
+        )
+        found = subprocess.run(
+            [sys.executable, "-c", _GROWTH, str(tmp_path / f"{name}.yaml")],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         peaks.append(int(found.stdout.splitlines()[-1]))
     bytes_more = (tmp_path / "many.jsonl").stat().st_size - (tmp_path / "few.jsonl").stat().st_size
     assert bytes_more > 10e6

@@ -23,7 +23,9 @@ GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists"}
 SPOT = {"key": "spot", "operator": "Exists"}
 
 
-def worker_pod(backend: str, hardware: dict[str, Any] | None = None, **cluster: Any) -> dict[str, Any]:
+def worker_pod(
+    backend: str, hardware: dict[str, Any] | None = None, **cluster: Any
+) -> dict[str, Any]:
     """The spec of a worker's pod; of 8 GPUs unless `hardware` says otherwise."""
     hardware = hardware or {"gpu": "a100-80gb", "processes_per_node": 8}
     spec = spec_with(
@@ -111,13 +113,21 @@ def test_the_example_queue_covers_all_that_a_pod_with_gpus_requests(backend: str
 
 
 @pytest.mark.parametrize(("backend", "name"), [("pytorchjob", "pytorch"), ("trainjob", "node")])
-def test_the_patch_for_rdma_in_the_docs_adds_to_the_container_and_takes_nothing_away(backend: str, name: str) -> None:
+def test_the_patch_for_rdma_in_the_docs_adds_to_the_container_and_takes_nothing_away(
+    backend: str, name: str
+) -> None:
     text = (ROOT / "docs" / "gpus.md").read_text()
-    block = text.partition("```yaml\n")[2].partition("```")[0].replace("name: pytorch", f"name: {name}")
+    block = (
+        text.partition("```yaml\n")[2].partition("```")[0].replace("name: pytorch", f"name: {name}")
+    )
     patch = yaml.safe_load(block)["cluster"]["pod_patch"]
     plain, patched = (worker_pod(backend, pod_patch=each)["containers"] for each in ({}, patch))
     (before,), (after,) = plain, patched
-    assert after["securityContext"] == before["securityContext"] | {"capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]}}
-    assert after["resources"]["limits"] == before["resources"]["limits"] | {"rdma/rdma_shared_device_a": "1"}
+    assert after["securityContext"] == before["securityContext"] | {
+        "capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]}
+    }
+    assert after["resources"]["limits"] == before["resources"]["limits"] | {
+        "rdma/rdma_shared_device_a": "1"
+    }
     names = {each["name"] for each in after["env"]}
     assert names == {each["name"] for each in before["env"]} | {"NCCL_IB_HCA", "NCCL_SOCKET_IFNAME"}

@@ -1,4 +1,5 @@
-"""Host memory of a node with GPUs, against what loading, saving and resuming take of it one after the other."""
+"""Host memory of a node with GPUs, against what loading, saving and resuming take of it one after
+the other."""
 
 import pytest
 
@@ -24,8 +25,12 @@ def transient(plan: Plan) -> dict[str, int]:
 
 
 def test_a_save_of_zero_3_counts_the_largest_tensor_of_each_process() -> None:
-    """Loading, 7.4 GB once a node, is less than the copies of the four flat shares of 4 B a parameter."""
-    spec, plan = planned("rinna-3-6b-full-4x24gb", "zero={stage: 3, offload_optimizer: none, offload_parameters: none}")
+    """Loading, 7.4 GB once a node, is less than the copies of the four flat shares of 4 B a
+    parameter."""
+    spec, plan = planned(
+        "rinna-3-6b-full-4x24gb",
+        "zero={stage: 3, offload_optimizer: none, offload_parameters: none}",
+    )
     found = transient(plan)
     share = 4 * plan.num_trainable // 4
     assert found["saving a checkpoint"] == pytest.approx(4 * (share + 2 * PINNED_BUFFER), abs=4)
@@ -50,10 +55,15 @@ def test_every_example_has_room_for_the_largest_of_the_three() -> None:
     num_plans = 0
     for example, spec, plan in planned_examples():
         assert plan.memory is not None
-        steady = sum(term.num_bytes for term in plan.memory.host if term.name not in transient(plan))
+        steady = sum(
+            term.num_bytes for term in plan.memory.host if term.name not in transient(plan)
+        )
         for name, num_bytes in transient(plan).items():
             limit = node_memory(spec, plan)
-            print(f"{example}: limit {limit / GIB:.1f} GiB; {name}: {(steady + num_bytes) / GIB:.1f} GiB")
+            print(
+                f"{example}: limit {limit / GIB:.1f} GiB; {name}: {(steady + num_bytes) / GIB:.1f} "
+                "GiB"
+            )
             assert steady + num_bytes < limit
         num_plans += 1
     assert num_plans > 10

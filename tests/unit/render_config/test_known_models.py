@@ -1,4 +1,5 @@
-"""Every architecture of the registry, as a tiny random model: LoRA attaches, trains a step, is saved and loaded again."""
+"""Every architecture of the registry, as a tiny random model: LoRA attaches, trains a step, is
+saved and loaded again."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,36 @@ from components.render_config.render.files import lora_json
 from components.shared.model.registry import ModelFamily, model_families
 from components.shared.spec.run_spec import LoraSpec
 
-SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 100,
+}
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 FIELDS: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 100, "n_positions": 64},
-    "mixtral": {**SMALL, "num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "qwen3_moe": {**SMALL, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
-    "gpt_oss": {**SMALL, "num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "mixtral": {
+        **SMALL,
+        "num_key_value_heads": 2,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "qwen3_moe": {
+        **SMALL,
+        "num_key_value_heads": 2,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+    },
+    "gpt_oss": {
+        **SMALL,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
     "gemma2": {**SMALL, "num_key_value_heads": 2, "head_dim": 8},
     "mistral": {**SMALL, "num_key_value_heads": 2},
     "qwen2": {**SMALL, "num_key_value_heads": 2},
@@ -36,7 +60,9 @@ def config_of(model_type: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("family", HERE, ids=lambda family: family.model_type)
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-def test_lora_attaches_trains_a_step_and_comes_back_from_its_files(family: ModelFamily, tmp_path: Path) -> None:
+def test_lora_attaches_trains_a_step_and_comes_back_from_its_files(
+    family: ModelFamily, tmp_path: Path
+) -> None:
     config = config_of(family.model_type)
     targets = lora_targets("auto", architecture_of(config))
     assert (targets.modules, targets.parameters) == (family.targets, family.parameters)
@@ -61,4 +87,6 @@ def random_model(config: dict[str, Any]) -> Any:
     fields = {key: value for key, value in config.items() if key != "model_type"}
     with torch.random.fork_rng():
         set_seed(0)
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **fields), dtype=torch.float32).eval()
+        return AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(config["model_type"], **fields), dtype=torch.float32
+        ).eval()

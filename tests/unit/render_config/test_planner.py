@@ -4,15 +4,27 @@ from typing import Any
 import pytest
 
 from components.render_config.choose.precision import choose_precision
-from components.render_config.planner import NO_DATASET, DatasetFacts, Machine, check_spec, make_plan, row_tokens_of
+from components.render_config.planner import (
+    NO_DATASET,
+    DatasetFacts,
+    Machine,
+    check_spec,
+    make_plan,
+    row_tokens_of,
+)
 from components.shared.documents.prompts import probe_bytes
 from components.shared.errors import HaganeError
 from components.shared.spec.file import spec_from_parameter
 
 CONFIG = {
-    "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "vocab_size": 400, "max_position_embeddings": 512,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 400,
+    "max_position_embeddings": 512,
+}
 DATASET = DatasetFacts(digest="d" * 64, num_rows=198, num_tokens=90_000, model_revision=None)
 
 
@@ -20,7 +32,15 @@ def spec_with(**fields: Any):
     """In a cluster, of nodes with 64 GiB, unless `hardware` says otherwise."""
     if fields.get("backend", "local") != "local":
         fields["hardware"] = {"host_memory_gib": 64} | fields.get("hardware", {})
-    return spec_from_parameter({"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d", "row_tokens": 64}, **fields})
+    return spec_from_parameter(
+        {
+            "name": "t",
+            "store": "s",
+            "model": {"source": "m"},
+            "data": {"train": "d", "row_tokens": 64},
+            **fields,
+        }
+    )
 
 
 def test_every_problem_of_a_spec_is_told_at_once() -> None:
@@ -32,10 +52,17 @@ def test_every_problem_of_a_spec_is_told_at_once() -> None:
     )
     with pytest.raises(HaganeError) as caught:
         check_spec(spec, CONFIG, Machine())
-    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["lora.targets", "data.row_tokens", "training.global_batch"]
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "lora.targets",
+        "data.row_tokens",
+        "training.global_batch",
+    ]
 
 
-@pytest.mark.parametrize("here", [Machine(), Machine(flags=frozenset({"cuda", "amx_bf16"}), memory_bytes=2**28, num_cores=96)])
+@pytest.mark.parametrize(
+    "here",
+    [Machine(), Machine(flags=frozenset({"cuda", "amx_bf16"}), memory_bytes=2**28, num_cores=96)],
+)
 def test_a_plan_for_a_cluster_is_the_same_wherever_it_is_made(here: Machine) -> None:
     spec = spec_with(backend="pytorchjob", hardware={"host_memory_gib": 2}, cluster={"cpus": 4})
     plan = make_plan(spec, DATASET, CONFIG, machine=here)
@@ -45,18 +72,38 @@ def test_a_plan_for_a_cluster_is_the_same_wherever_it_is_made(here: Machine) -> 
 
 
 def test_a_run_in_a_cluster_of_which_nothing_is_said_is_refused() -> None:
-    tree = {"name": "t", "store": "s", "backend": "pytorchjob", "model": {"source": "m"}, "data": {"train": "d", "row_tokens": 64}}
+    tree = {
+        "name": "t",
+        "store": "s",
+        "backend": "pytorchjob",
+        "model": {"source": "m"},
+        "data": {"train": "d", "row_tokens": 64},
+    }
     for hardware in ({}, {"num_nodes": 4}):
         with pytest.raises(HaganeError, match="hardware: says nothing of the cluster's nodes"):
-            check_spec(spec_from_parameter(tree | {"hardware": hardware}), CONFIG, Machine(memory_bytes=2**40))
+            check_spec(
+                spec_from_parameter(tree | {"hardware": hardware}),
+                CONFIG,
+                Machine(memory_bytes=2**40),
+            )
     check_spec(spec_from_parameter(tree | {"hardware": {"gpu_memory_gib": 24}}), CONFIG, Machine())
 
 
 def test_a_plan_says_why_for_each_number_a_person_used_to_work_out() -> None:
-    plan = make_plan(spec_with(training={"epochs": 5, "global_batch": 1}), DATASET, CONFIG, machine=Machine())
+    plan = make_plan(
+        spec_with(training={"epochs": 5, "global_batch": 1}), DATASET, CONFIG, machine=Machine()
+    )
     assert plan.steps.save_steps == (198, 396, 594, 792, 990)
-    assert plan.reasons["steps.save_steps"] == "a checkpoint at the end of each epoch: every 198 steps"
-    assert set(plan.reasons) >= {"precision", "lora.target_modules", "steps.total_steps", "checkpoints.bytes_each", "num_trainable"}
+    assert (
+        plan.reasons["steps.save_steps"] == "a checkpoint at the end of each epoch: every 198 steps"
+    )
+    assert set(plan.reasons) >= {
+        "precision",
+        "lora.target_modules",
+        "steps.total_steps",
+        "checkpoints.bytes_each",
+        "num_trainable",
+    }
 
 
 def test_full_training_trains_every_parameter_and_has_no_lora() -> None:
@@ -67,7 +114,9 @@ def test_full_training_trains_every_parameter_and_has_no_lora() -> None:
 
 def test_lora_checkpoints_promise_sixteen_bytes_a_trainable_parameter() -> None:
     plan = make_plan(spec_with(training={"epochs": 2}), DATASET, CONFIG, machine=Machine())
-    assert plan.checkpoints.bytes_each == pytest.approx(16 * plan.num_trainable + probe_bytes(CONFIG["vocab_size"]), abs=50_000)
+    assert plan.checkpoints.bytes_each == pytest.approx(
+        16 * plan.num_trainable + probe_bytes(CONFIG["vocab_size"]), abs=50_000
+    )
     assert plan.checkpoints.bytes_total == 2 * plan.checkpoints.bytes_each
 
 
@@ -82,22 +131,46 @@ def test_lora_checkpoints_promise_sixteen_bytes_a_trainable_parameter() -> None:
         ("fp32", {"cuda"}, "fp32"),
     ],
 )
-def test_precision_is_what_the_machine_computes_fast_unless_asked(asked: Any, flags: set[str], chosen: str) -> None:
+def test_precision_is_what_the_machine_computes_fast_unless_asked(
+    asked: Any, flags: set[str], chosen: str
+) -> None:
     assert choose_precision(asked, frozenset(flags))[0] == chosen
 
 
-GPT_OSS = CONFIG | {"model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 2}
-APART = replace(DATASET, num_rows=200, num_tokens=8_000, num_held_out=10, packed=False, longest_conversation=48)
+GPT_OSS = CONFIG | {
+    "model_type": "gpt_oss",
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "num_key_value_heads": 2,
+}
+APART = replace(
+    DATASET, num_rows=200, num_tokens=8_000, num_held_out=10, packed=False, longest_conversation=48
+)
 
 
 def test_one_conversation_a_row_is_counted_in_steps_memory_and_time() -> None:
-    spec = spec_with(training={"epochs": 1, "global_batch": 8, "micro_batch": 1, "attention": "eager"})
-    full = make_plan(spec, replace(DATASET, num_rows=200, num_tokens=12_800), CONFIG, machine=Machine())
+    spec = spec_with(
+        training={"epochs": 1, "global_batch": 8, "micro_batch": 1, "attention": "eager"}
+    )
+    full = make_plan(
+        spec, replace(DATASET, num_rows=200, num_tokens=12_800), CONFIG, machine=Machine()
+    )
     plan = make_plan(spec, APART, GPT_OSS, machine=Machine())
-    assert (plan.packed, plan.steps.steps_per_epoch, plan.steps.tokens_per_epoch) == (False, 25, 8_000)
-    assert plan.reasons["packed"].startswith("in a gpt_oss model conversations of a row would see each other")
-    assert plan.reasons["steps.steps_per_epoch"].startswith("200 rows of one conversation in batches of 8")
-    assert any(caution.startswith("data.packing: each row holds one conversation") for caution in plan.cautions)
+    assert (plan.packed, plan.steps.steps_per_epoch, plan.steps.tokens_per_epoch) == (
+        False,
+        25,
+        8_000,
+    )
+    assert plan.reasons["packed"].startswith(
+        "in a gpt_oss model conversations of a row would see each other"
+    )
+    assert plan.reasons["steps.steps_per_epoch"].startswith(
+        "200 rows of one conversation in batches of 8"
+    )
+    assert any(
+        caution.startswith("data.packing: each row holds one conversation")
+        for caution in plan.cautions
+    )
     assert full.packed
     assert not any("data.packing" in caution for caution in full.cautions)
     assert plan.memory is not None
@@ -106,22 +179,33 @@ def test_one_conversation_a_row_is_counted_in_steps_memory_and_time() -> None:
 
 def test_rows_of_the_other_kind_than_the_model_needs_are_refused() -> None:
     spec = spec_with(training={"attention": "eager"})
-    with pytest.raises(HaganeError, match=r"dataset: found packed rows, allowed data.packing false, since in a gpt_oss model"):
+    with pytest.raises(
+        HaganeError,
+        match=r"dataset: found packed rows, allowed data.packing false, since in a gpt_oss model",
+    ):
         make_plan(spec, replace(APART, packed=True), GPT_OSS, machine=Machine())
 
 
-@pytest.mark.parametrize(("model_type", "why"), [("bert", "see the future"), ("trocr", "is not that of the next token"), ("t5", "causal")])
-def test_a_type_that_cannot_be_trained_right_is_refused_in_one_line(model_type: str, why: str) -> None:
+@pytest.mark.parametrize(
+    ("model_type", "why"),
+    [("bert", "see the future"), ("trocr", "is not that of the next token"), ("t5", "causal")],
+)
+def test_a_type_that_cannot_be_trained_right_is_refused_in_one_line(
+    model_type: str, why: str
+) -> None:
     with pytest.raises(HaganeError, match=why) as caught:
         check_spec(spec_with(), CONFIG | {"model_type": model_type}, Machine())
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["model.source"]
 
 
-def test_a_merged_export_of_experts_is_refused_before_training_with_all_that_they_do_not_allow() -> None:
+def test_a_merged_export_of_experts_is_refused_before_training() -> None:
     spec = spec_with(export={"merge": True}, lora={"dropout": 0.1})
     with pytest.raises(HaganeError) as caught:
         check_spec(spec, GPT_OSS, Machine())
-    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["lora.dropout", "export.merge"]
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "lora.dropout",
+        "export.merge",
+    ]
     assert "set export.merge: false, or lora.targets: attention" in caught.value.problems[1]
     check_spec(spec_with(export={"merge": True}, lora={"targets": "attention"}), GPT_OSS, Machine())
     check_spec(spec_with(export={"merge": True}, training={"method": "full"}), GPT_OSS, Machine())
@@ -142,13 +226,17 @@ def test_nobody_is_asked_to_merge_an_adapter_of_experts() -> None:
         ({"global_batch": 16, "epochs": 3, "max_steps": 10}, None),
     ],
 )
-def test_few_optimizer_steps_are_warned_of_with_what_makes_more(training: dict[str, Any], said: str | None) -> None:
+def test_few_optimizer_steps_are_warned_of_with_what_makes_more(
+    training: dict[str, Any], said: str | None
+) -> None:
     cautions = make_plan(spec_with(training=training), DATASET, CONFIG, machine=Machine()).cautions
     found = [caution for caution in cautions if "optimizer steps" in caution]
     assert len(found) == (said is not None)
     if said is not None:
         assert found[0].startswith(said)
-        assert "more training.epochs (now 3), or a smaller training.global_batch (now 16)" in found[0]
+        assert (
+            "more training.epochs (now 3), or a smaller training.global_batch (now 16)" in found[0]
+        )
 
 
 def test_rows_that_are_few_because_they_are_long_are_named() -> None:

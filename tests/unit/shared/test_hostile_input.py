@@ -1,4 +1,5 @@
-"""Whatever a file holds that a person or the store hands in: it is read, or refused in few lines, soon, and never by a traceback."""
+"""Whatever a file holds that a person or the store hands in: it is read, or refused in few lines,
+soon, and never by a traceback."""
 
 import json
 import os
@@ -29,12 +30,25 @@ BASE: dict[str, Any] = {
     "data": {"train": "s3://bucket/train.jsonl", "row_tokens": 256, "too_long": "drop"},
 }
 SECTIONS: dict[str, Any] = {
-    "training": {"epochs": 2, "global_batch": 8, "micro_batch": "auto", "lr_peak": 2e-4, "drop_last": True, "seed": 1},
+    "training": {
+        "epochs": 2,
+        "global_batch": 8,
+        "micro_batch": "auto",
+        "lr_peak": 2e-4,
+        "drop_last": True,
+        "seed": 1,
+    },
     "lora": {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj"]},
     "zero": {"stage": 2, "offload_optimizer": "none"},
     "hardware": {"num_nodes": 2, "gpu": "a100-80gb", "host_memory_gib": 64},
     "checkpoints": {"every_minutes": 5, "keep": {"last": 2, "best": 1}, "on_failure": "stop"},
-    "cluster": {"claims": {"models": "/models"}, "labels": {"team": "a"}, "user": "bob", "patch": {"spec": {"a": 1}}, "secrets": ["s"]},
+    "cluster": {
+        "claims": {"models": "/models"},
+        "labels": {"team": "a"},
+        "user": "bob",
+        "patch": {"spec": {"a": 1}},
+        "secrets": ["s"],
+    },
     "evaluation": {"questions": ["What is 2 + 2?"], "rows": "auto", "must_improve": False},
 }
 SLOWEST_S = 5.0
@@ -54,7 +68,8 @@ def base_spec(chance: random.Random) -> dict[str, Any]:
 
 
 def refused(read: Callable[[], object], document: object) -> bool:
-    """Whether reading it was refused; fails for a traceback, for a line that is not fit for a terminal, and for a long time."""
+    """Whether reading it was refused; fails for a traceback, for a line that is not fit for a
+    terminal, and for a long time."""
     start, error = time.process_time(), None
     try:
         read()
@@ -68,7 +83,10 @@ def refused(read: Callable[[], object], document: object) -> bool:
         return False
     assert error.exit_code == 2
     assert 1 <= len(error.lines) <= MOST_PROBLEMS + 1
-    assert all(len(line) < 1500 and not CONTROLS.search(line) for line in error.lines), (error.lines, document)
+    assert all(len(line) < 1500 and not CONTROLS.search(line) for line in error.lines), (
+        error.lines,
+        document,
+    )
     return True
 
 
@@ -79,7 +97,9 @@ def test_a_damaged_spec_is_refused_in_few_lines(num_cases: int, tmp_path: Path) 
         text = damaged(base_spec(chance), chance)
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         num_refused += refused(lambda: load_spec(path), text)
-    assert 0.5 * num_cases < num_refused < num_cases, "the generator must damage most specs, and not all"
+    assert 0.5 * num_cases < num_refused < num_cases, (
+        "the generator must damage most specs, and not all"
+    )
 
 
 def test_a_nested_value_of_many_letters_is_cut_in_a_message(tmp_path: Path) -> None:
@@ -88,7 +108,9 @@ def test_a_nested_value_of_many_letters_is_cut_in_a_message(tmp_path: Path) -> N
         path.write_text(json.dumps({**BASE, "data": {"train": train}}))
         with pytest.raises(HaganeError) as caught:
             load_spec(path)
-        assert all(len(line) < 400 and not CONTROLS.search(line) for line in caught.value.lines), caught.value.lines
+        assert all(len(line) < 400 and not CONTROLS.search(line) for line in caught.value.lines), (
+            caught.value.lines
+        )
 
 
 def test_a_damaged_override_is_refused_in_few_lines(num_cases: int, tmp_path: Path) -> None:
@@ -96,7 +118,9 @@ def test_a_damaged_override_is_refused_in_few_lines(num_cases: int, tmp_path: Pa
     path.write_text("name: a\nstore: s\nmodel: {source: m}\ndata: {train: t}\n")
     for seed in range(num_cases // 4):
         chance = random.Random(seed)
-        overrides = [damaged_override({**BASE, **SECTIONS}, chance) for _ in range(chance.randint(1, 3))]
+        overrides = [
+            damaged_override({**BASE, **SECTIONS}, chance) for _ in range(chance.randint(1, 3))
+        ]
         refused(lambda given=overrides: load_spec(path, given), overrides)
 
 
@@ -112,9 +136,17 @@ def test_a_damaged_parameter_of_kfp_is_refused_in_few_lines(num_cases: int) -> N
             refused(lambda given=tree: spec_from_parameter(given), text)
 
 
-def test_a_damaged_file_of_schedules_is_refused_in_few_lines(num_cases: int, tmp_path: Path) -> None:
+def test_a_damaged_file_of_schedules_is_refused_in_few_lines(
+    num_cases: int, tmp_path: Path
+) -> None:
     (tmp_path / "weekly.yaml").write_text(json.dumps(BASE))
-    schedule = {"name": "weekly", "cron": "0 3 * * 1", "time_zone": "Asia/Tokyo", "spec": "weekly.yaml", "overrides": {"lora.rank": 8}}
+    schedule = {
+        "name": "weekly",
+        "cron": "0 3 * * 1",
+        "time_zone": "Asia/Tokyo",
+        "spec": "weekly.yaml",
+        "overrides": {"lora.rank": 8},
+    }
     tree = {"experiment": "e", "owner": "o", "server_time_zone": "UTC", "schedules": [schedule]}
     path = tmp_path / "schedules.yaml"
     for seed in range(num_cases // 10):
@@ -124,7 +156,12 @@ def test_a_damaged_file_of_schedules_is_refused_in_few_lines(num_cases: int, tmp
 
 
 def test_a_damaged_file_of_contexts_is_refused_in_few_lines(num_cases: int, tmp_path: Path) -> None:
-    tree = {"current": "lab", "contexts": {"lab": {"endpoint": "https://kfp/pipeline", "token_env": "T", "ui": "https://kfp"}}}
+    tree = {
+        "current": "lab",
+        "contexts": {
+            "lab": {"endpoint": "https://kfp/pipeline", "token_env": "T", "ui": "https://kfp"}
+        },
+    }
     path = tmp_path / "kfp.yaml"
     path.touch(mode=0o600)
     for seed in range(num_cases // 10):
@@ -133,7 +170,9 @@ def test_a_damaged_file_of_contexts_is_refused_in_few_lines(num_cases: int, tmp_
         refused(lambda: find_connection(Asked(), {"HAGANE_KFP_CONFIG": str(path), "T": "t"}), text)
 
 
-def test_a_damaged_spec_in_the_store_is_refused_in_few_lines(num_cases: int, tmp_path: Path) -> None:
+def test_a_damaged_spec_in_the_store_is_refused_in_few_lines(
+    num_cases: int, tmp_path: Path
+) -> None:
     for seed in range(num_cases // 10):
         chance = random.Random(seed)
         text = damaged(base_spec(chance), chance)
@@ -144,7 +183,9 @@ def test_a_damaged_spec_in_the_store_is_refused_in_few_lines(num_cases: int, tmp
 def test_a_spec_that_another_version_wrote_is_named_so(tmp_path: Path) -> None:
     spec = spec_from_parameter(BASE)
     (tmp_path / "spec.yaml").write_text(spec_yaml(spec) + "later: {field: 1}\n")
-    with pytest.raises(HaganeError, match=r"spec\.yaml: is no spec of this version of hagane") as caught:
+    with pytest.raises(
+        HaganeError, match=r"spec\.yaml: is no spec of this version of hagane"
+    ) as caught:
         open_run(str(tmp_path))
     assert "later: unknown key" in caught.value.problems[1]
 
@@ -152,7 +193,13 @@ def test_a_spec_that_another_version_wrote_is_named_so(tmp_path: Path) -> None:
 def test_a_damaged_manifest_writes_nothing_outside(num_cases: int, tmp_path: Path) -> None:
     store, local = tmp_path / "store", tmp_path / "deep" / "local"
     entries = (FileEntry(name="a/b.txt", num_bytes=2, sha256="0" * 64),)
-    tree = Manifest(folder="plan", made_by="render_config", inputs={"spec": "1"}, facts={"rows": 1}, files=entries).model_dump(mode="json")
+    tree = Manifest(
+        folder="plan",
+        made_by="render_config",
+        inputs={"spec": "1"},
+        facts={"rows": 1},
+        files=entries,
+    ).model_dump(mode="json")
     (store / "plan").mkdir(parents=True)
     (tmp_path / "etc").write_text("of the machine")
     for seed in range(num_cases // 10):
@@ -162,7 +209,9 @@ def test_a_damaged_manifest_writes_nothing_outside(num_cases: int, tmp_path: Pat
     assert {path.name for path in tmp_path.iterdir()} <= {"store", "deep", "etc"}
 
 
-@pytest.mark.parametrize("name", ["../out", "/etc/out", "a/../../out", "a\x00b", "a\nb", "", ".", "a//b", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ["../out", "/etc/out", "a/../../out", "a\x00b", "a\nb", "", ".", "a//b", "x" * 5000]
+)
 def test_a_manifest_that_names_what_no_key_is_gets_one_line(name: str, tmp_path: Path) -> None:
     entry = FileEntry(name=name, num_bytes=0, sha256="0" * 64)
     manifest = Manifest(folder="plan", made_by="x", files=(entry,))
@@ -185,7 +234,9 @@ def test_a_manifest_that_names_what_no_key_is_gets_one_line(name: str, tmp_path:
         ("a: " + "x" * 300_000, "has more than 262,144 bytes"),
     ],
 )
-def test_what_is_beyond_a_limit_is_named_with_its_line(text: str, line: str, tmp_path: Path) -> None:
+def test_what_is_beyond_a_limit_is_named_with_its_line(
+    text: str, line: str, tmp_path: Path
+) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(text)
     with pytest.raises(HaganeError) as caught:
@@ -196,14 +247,19 @@ def test_what_is_beyond_a_limit_is_named_with_its_line(text: str, line: str, tmp
 
 def test_an_alias_within_the_limits_is_read_and_not_shared(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
-    path.write_text("name: a\nstore: s\nmodel: {source: m}\ndata: {train: t}\ncluster: {labels: &l {a: b}, node_selector: *l}\n")
+    path.write_text(
+        "name: a\nstore: s\nmodel: {source: m}\ndata: {train: t}\ncluster: {labels: &l {a: b}, "
+        "node_selector: *l}\n"
+    )
     spec = load_spec(path, ["cluster.labels.a=c"])
     assert (spec.cluster.labels, spec.cluster.node_selector) == ({"a": "c"}, {"a": "b"})
 
 
 def test_a_date_is_text(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
-    path.write_text("name: a\nstore: s\nmodel: {source: m, revision: 2024-02-30}\ndata: {train: t}\n")
+    path.write_text(
+        "name: a\nstore: s\nmodel: {source: m, revision: 2024-02-30}\ndata: {train: t}\n"
+    )
     assert load_spec(path).model.revision == "2024-02-30"
 
 
@@ -215,7 +271,10 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_a_thousand_unknown_keys_are_fifty_lines_and_a_count(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
-    path.write_text("name: a\nstore: s\nmodel: {source: m}\ndata: {train: t}\n" + "".join(f"key{n}: 1\n" for n in range(1000)))
+    path.write_text(
+        "name: a\nstore: s\nmodel: {source: m}\ndata: {train: t}\n"
+        + "".join(f"key{n}: 1\n" for n in range(1000))
+    )
     with pytest.raises(HaganeError) as caught:
         load_spec(path)
     assert len(caught.value.lines) == 51

@@ -27,7 +27,8 @@ while True:
 
 @contextmanager
 def largest_file(num_bytes: int) -> Iterator[None]:
-    """No file of this process may grow beyond this: a write that fails halfway, as on a full disk."""
+    """No file of this process may grow beyond this: a write that fails halfway, as on a full
+    disk."""
     _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:
@@ -39,7 +40,9 @@ def largest_file(num_bytes: int) -> Iterator[None]:
 def test_folder_that_cannot_be_is_told_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for root in (tmp_path / "file", tmp_path / "file" / "deeper", Path("/proc/hagane")):
-        with pytest.raises(StoreDenied, match=rf"store: cannot use {root}/.*; choose another folder"):
+        with pytest.raises(
+            StoreDenied, match=rf"store: cannot use {root}/.*; choose another folder"
+        ):
             LocalStore(root).check()
 
 
@@ -48,7 +51,10 @@ def test_write_that_fails_halfway_keeps_the_old_object(tmp_path: Path) -> None:
     store.write_bytes("a", b"old")
     (tmp_path / "file").write_bytes(b"x" * 3_000_000)
     with largest_file(1_000_000):
-        for act in (lambda: store.upload(tmp_path / "file", "a"), lambda: store.write_bytes("a", b"x" * 3_000_000)):
+        for act in (
+            lambda: store.upload(tmp_path / "file", "a"),
+            lambda: store.write_bytes("a", b"x" * 3_000_000),
+        ):
             with pytest.raises(StoreError, match="File too large"):
                 act()
     assert store.read_bytes("a") == b"old"

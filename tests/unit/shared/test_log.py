@@ -23,7 +23,10 @@ def test_events_of_processes_that_write_at_once_come_on_lines_of_their_own():
     waiting, starting_gun = os.pipe()
     command = [sys.executable, "-u", "-c", PROGRAM]  # unbuffered, as torchrun starts its processes
     environment = os.environ | {"HAGANE_LOG": "json"}
-    processes = [subprocess.Popen(command, stdin=waiting, stdout=writer, env=environment) for _ in range(NUM_PROCESSES)]
+    processes = [
+        subprocess.Popen(command, stdin=waiting, stdout=writer, env=environment)
+        for _ in range(NUM_PROCESSES)
+    ]
     os.close(writer)
     os.close(waiting)
     with os.fdopen(reader) as lines:

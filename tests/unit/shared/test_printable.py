@@ -1,4 +1,5 @@
-"""What came from outside is printed short, on one line, without secrets and without what a terminal obeys."""
+"""What came from outside is printed short, on one line, without secrets and without what a terminal
+obeys."""
 
 import io
 
@@ -8,7 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from components.shared.errors import HaganeError
-from components.shared.printable import first_problems, is_secret_name, markdown_code, printable, shown, without_secrets
+from components.shared.printable import (
+    first_problems,
+    is_secret_name,
+    markdown_code,
+    printable,
+    shown,
+    without_secrets,
+)
 from pipelines.screens.run import PlainConsole
 
 
@@ -34,7 +42,10 @@ def test_control_characters_are_escaped_and_all_else_stays(text: str, printed: s
         ("x" * 5_000_000, "'" + "x" * 78 + "…"),
         (10**5000, "a number of more than 4,000 digits"),
         ([1] * 10_000, "[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, ...]"),
-        ({"aws_secret_access_key": "s3cret", "epochs": 1}, "{'aws_secret_access_key': '***', 'epochs': 1}"),
+        (
+            {"aws_secret_access_key": "s3cret", "epochs": 1},
+            "{'aws_secret_access_key': '***', 'epochs': 1}",
+        ),
         ("three", "'three'"),
         (0, "0"),
     ],
@@ -49,9 +60,28 @@ def test_a_value_is_shown_short(value: object, printed: str) -> None:
     [
         *(
             (name, True)
-            for name in ("aws_secret_access_key", "HF_TOKEN", "password", "apiKey", "api-key", "x.client_secret", "credentials")
+            for name in (
+                "aws_secret_access_key",
+                "HF_TOKEN",
+                "password",
+                "apiKey",
+                "api-key",
+                "x.client_secret",
+                "credentials",
+            )
         ),
-        *((name, False) for name in ("row_tokens", "answer_tokens", "secrets", "name", "keep", "chat_template", "tokenizer")),
+        *(
+            (name, False)
+            for name in (
+                "row_tokens",
+                "answer_tokens",
+                "secrets",
+                "name",
+                "keep",
+                "chat_template",
+                "tokenizer",
+            )
+        ),
     ],
 )
 def test_a_secret_is_known_by_its_name(name: str, is_secret: bool) -> None:
@@ -90,7 +120,14 @@ def test_an_error_is_one_line_a_problem_whatever_it_holds() -> None:
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_models_answer_reaches_a_terminal_without_control_sequences(is_terminal: bool) -> None:
     out = io.StringIO()
-    console = PlainConsole(file=out, force_terminal=is_terminal, color_system=None, width=100, markup=False, highlight=False)
+    console = PlainConsole(
+        file=out,
+        force_terminal=is_terminal,
+        color_system=None,
+        width=100,
+        markup=False,
+        highlight=False,
+    )
     answer = "\x1b[2J\x1b]0;owned\x07 12\u202e"
     table = Table(box=None, show_header=False)
     table.add_row("tuned", Text(answer))

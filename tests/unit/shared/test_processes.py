@@ -20,7 +20,7 @@ with stop_passed_on(child, child.terminate, signal.SIGTERM, signal.SIGINT, still
     print(child.stdout.read(), end="", flush=True)
     child.wait()
 print([each.name for each in noted], flush=True)
-"""
+"""  # noqa: E501
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 SAVER = """
 import signal, time
@@ -28,13 +28,18 @@ signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), print("saved", flush=
 print("up", flush=True)
 time.sleep(60)
 """
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); "
+    "time.sleep(60)"
+)
 
 
 def begin(child: str) -> tuple["subprocess.Popen[str]", psutil.Process]:
     """A parent that waits for this child, which is up."""
     command = [sys.executable, "-c", PARENT, child]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path.cwd())
+    parent = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path.cwd()
+    )
     assert parent.stdout is not None
     return parent, psutil.Process(int(parent.stdout.readline().split()[0]))
 
@@ -90,7 +95,9 @@ with left_by_signal(ending="job j is being deleted", left="job j may be left"):
 
 def leave(*signals: signal.Signals, pause_s: float = 0.3) -> tuple[int, list[str], str]:
     """How a process ended that got these signals, and what it printed on each stream."""
-    process = subprocess.Popen([sys.executable, "-c", LEFT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LEFT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     for each in signals:

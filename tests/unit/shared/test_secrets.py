@@ -17,7 +17,11 @@ SECRET = "wJalr/XUtn+FEMI"
 
 @pytest.mark.parametrize(
     "uri",
-    [f"s3://AKIA:{SECRET}@bucket/x", f"https://AKIA:{SECRET}@host/bucket", f"s3://bucket/x?X-Amz-Signature={SECRET}"],
+    [
+        f"s3://AKIA:{SECRET}@bucket/x",
+        f"https://AKIA:{SECRET}@host/bucket",
+        f"s3://bucket/x?X-Amz-Signature={SECRET}",
+    ],
 )
 def test_keys_in_a_stores_address_are_refused_and_not_shown(uri: str) -> None:
     with pytest.raises(StoreError, match=r"^store: got '.*\*\*\*") as caught:
@@ -25,8 +29,12 @@ def test_keys_in_a_stores_address_are_refused_and_not_shown(uri: str) -> None:
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("endpoint", [f"host:9000?X-Amz-Signature={SECRET}", f"AKIA:{SECRET}@host:9000"])
-def test_keys_in_an_endpoint_that_is_none_are_not_shown(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "endpoint", [f"host:9000?X-Amz-Signature={SECRET}", f"AKIA:{SECRET}@host:9000"]
+)
+def test_keys_in_an_endpoint_that_is_none_are_not_shown(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
     with pytest.raises(StoreError, match="AWS_ENDPOINT_URL_S3='host:9000', must be") as caught:
         open_store("s3://bucket/x")
@@ -40,14 +48,21 @@ def test_a_token_in_a_models_address_is_not_shown() -> None:
 
 
 def test_only_keys_are_cut_out_of_a_line() -> None:
-    line = "lora.targets: 'qproj' is no layer; did you mean 'q_proj'? write to a@b.c or see s3://bucket/key"
+    line = (
+        "lora.targets: 'qproj' is no layer; did you mean 'q_proj'? write to a@b.c or see "
+        "s3://bucket/key"
+    )
     assert SpecError(line).problems == (line,)
 
 
-def test_keys_of_a_profile_are_cut_out_of_what_a_store_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_keys_of_a_profile_are_cut_out_of_what_a_store_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "credentials").write_text(f"[default]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = {SECRET}\n")
+    (tmp_path / "credentials").write_text(
+        f"[default]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = {SECRET}\n"
+    )
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     place = S3Store.from_uri("s3://bucket/x")._place("x/key")
     told = str(store_error(answer(400, "Strange", f"AKIAPROFILE with {SECRET} is strange"), place))

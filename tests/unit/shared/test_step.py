@@ -1,4 +1,5 @@
-"""A step of a run keeps why it failed, takes that back, and says when it continues a run whose end was said."""
+"""A step of a run keeps why it failed, takes that back, and says when it continues a run whose end
+was said."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +43,9 @@ def passes(store: LocalStore, step: str) -> None:
         pass
 
 
-def test_a_step_that_fails_says_why_in_the_run_and_one_that_passes_takes_it_back(store: LocalStore) -> None:
+def test_a_step_that_fails_says_why_in_the_run_and_one_that_passes_takes_it_back(
+    store: LocalStore,
+) -> None:
     fails(store, "evaluate", DataError("held_out: no rows; set data.held_out"))
     (failure,) = read_failures(store, "mine")
     assert (failure.step, failure.message) == ("evaluate", "held_out: no rows; set data.held_out")
@@ -68,7 +71,9 @@ def test_nothing_is_written_where_no_run_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kfp_run", "kept"), [("mine", 1), ("other", 0)])
-def test_the_claim_writes_into_no_other_runs_folder(kfp_run: str, kept: int, store: LocalStore) -> None:
+def test_the_claim_writes_into_no_other_runs_folder(
+    kfp_run: str, kept: int, store: LocalStore
+) -> None:
     log = set_up_log("claim")
     with pytest.raises(DataError), failure_kept("claim_run", store.uri, log, kfp_run=kfp_run):
         raise DataError("data: none")
@@ -84,15 +89,23 @@ def ended(store: LocalStore) -> RunEnd:
 def test_a_step_that_runs_after_the_end_was_said_takes_it_back_to_the_new_end(
     store: LocalStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_end(store, RunEnd(kfp_run="mine", state="FAILED", title="Run r failed", notified=True, at=NOW))
+    write_end(
+        store, RunEnd(kfp_run="mine", state="FAILED", title="Run r failed", notified=True, at=NOW)
+    )
     passes(store, "evaluate")
     assert (ended(store).state, ended(store).resumed_by) == ("RUNNING", "evaluate")
     assert "Run r failed" in ended(store).title
     assert "event=goes_on" in capsys.readouterr().out
     fails(store, "write_report", DataError("a"))
-    assert (ended(store).state, ended(store).title) == ("FAILED", "write_report failed after the run was continued")
+    assert (ended(store).state, ended(store).title) == (
+        "FAILED",
+        "write_report failed after the run was continued",
+    )
     passes(store, "write_report")
-    assert (ended(store).state, ended(store).title) == ("SUCCEEDED", "The run was continued and finished")
+    assert (ended(store).state, ended(store).title) == (
+        "SUCCEEDED",
+        "The run was continued and finished",
+    )
     assert ended(store).notified
 
 

@@ -11,12 +11,24 @@ from components.shared.errors import ObjectExists, ObjectMissing, StoreError
 from components.shared.store.s3_store import S3Store
 from components.shared.store.storage import LocalStore, Store, StoredObject, open_store
 
-ODD_KEYS = ("with space", "日本語/鋼.json", "100%+1=?&#.txt", "a" * 200, ".hidden", "quote'\"<>", "~tilde/-dash")
+ODD_KEYS = (
+    "with space",
+    "日本語/鋼.json",
+    "100%+1=?&#.txt",
+    "a" * 200,
+    ".hidden",
+    "quote'\"<>",
+    "~tilde/-dash",
+)
 
 
 @pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return open_store(request.getfixturevalue("s3_env").fresh_uri() if request.param == "s3" else str(tmp_path / "store"))
+    return open_store(
+        request.getfixturevalue("s3_env").fresh_uri()
+        if request.param == "s3"
+        else str(tmp_path / "store")
+    )
 
 
 def test_uri_chooses_the_kind_of_store(store: Store, tmp_path: Path) -> None:
@@ -78,7 +90,9 @@ def test_of_16_writers_at_once_with_if_absent_exactly_one_wins(store: Store) -> 
 def test_readers_see_one_of_the_contents_whole_while_writers_replace_it(store: Store) -> None:
     store.write_bytes("a", b"0" * 50_000)
     with ThreadPoolExecutor(8) as pool:
-        writes = [pool.submit(store.write_bytes, "a", b"%d" % number * 50_000) for number in range(10)]
+        writes = [
+            pool.submit(store.write_bytes, "a", b"%d" % number * 50_000) for number in range(10)
+        ]
         reads = [pool.submit(store.read_bytes, "a") for _ in range(30)]
         assert all(len(set(read.result())) == 1 and len(read.result()) == 50_000 for read in reads)
     assert [write.result() for write in writes] == [None] * 10
@@ -94,8 +108,15 @@ def test_list_is_in_order_of_whole_keys(store: Store) -> None:
 def test_list_takes_any_beginning_of_a_key(store: Store) -> None:
     for key in ("run/epoch-1/a", "run/epoch-1/b/c", "run/epoch-10/a", "running", "other"):
         store.write_bytes(key, b"four")
-    assert list(store.list("run/epoch-1/")) == [StoredObject("run/epoch-1/a", 4), StoredObject("run/epoch-1/b/c", 4)]
-    assert [found.key for found in store.list("run/epoch-1")] == ["run/epoch-1/a", "run/epoch-1/b/c", "run/epoch-10/a"]
+    assert list(store.list("run/epoch-1/")) == [
+        StoredObject("run/epoch-1/a", 4),
+        StoredObject("run/epoch-1/b/c", 4),
+    ]
+    assert [found.key for found in store.list("run/epoch-1")] == [
+        "run/epoch-1/a",
+        "run/epoch-1/b/c",
+        "run/epoch-10/a",
+    ]
     assert [found.key for found in store.list("run")][-1] == "running"
     assert list(store.list("run/epoch-2")) == []
 
@@ -142,7 +163,9 @@ def test_only_an_object_with_this_content_is_deleted_as_ones_own(store: Store) -
     assert list(store.unfinished()) == []
 
 
-def test_what_another_writes_in_the_same_moment_is_neither_replaced_nor_deleted(store: Store) -> None:
+def test_what_another_writes_in_the_same_moment_is_neither_replaced_nor_deleted(
+    store: Store,
+) -> None:
     for change in ("touch", "delete_own"):
         store.write_bytes("a", b"own")
         with ThreadPoolExecutor(2) as pool:
@@ -178,7 +201,9 @@ def test_odd_keys_are_kept_as_they_are(store: Store) -> None:
     assert [store.read_bytes(key).decode() for key in ODD_KEYS] == list(ODD_KEYS)
 
 
-@pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/../../b", "./a", "a\0b", "a\\b"])
+@pytest.mark.parametrize(
+    "key", ["", "/a", "a/", "a//b", "../a", "a/../../b", "./a", "a\0b", "a\\b"]
+)
 def test_keys_that_lead_elsewhere_are_refused(store: Store, key: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     for act in (

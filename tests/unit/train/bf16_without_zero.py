@@ -1,4 +1,5 @@
-"""A program: updates 1 to 6 of one weight matrix by DeepSpeed in bf16 without ZeRO, in units of the learning rate, as JSON."""
+"""A program: updates 1 to 6 of one weight matrix by DeepSpeed in bf16 without ZeRO, in units of the
+learning rate, as JSON."""
 
 import itertools
 import json
@@ -23,7 +24,12 @@ def main() -> None:
     layer = torch.nn.Linear(64, 64, bias=False).to(torch.bfloat16)
     torch.nn.init.zeros_(layer.weight)
     optimizer = torch.optim.AdamW(layer.parameters(), lr=LR, weight_decay=0.0, fused=True)
-    config = {"train_batch_size": 1, "gradient_clipping": 1.0, "bf16": {"enabled": True}, "zero_optimization": {"stage": 0}}
+    config = {
+        "train_batch_size": 1,
+        "gradient_clipping": 1.0,
+        "bf16": {"enabled": True},
+        "zero_optimization": {"stage": 0},
+    }
     engine, *_ = deepspeed.initialize(model=layer, optimizer=optimizer, config=config)
     wrapper: Any = engine.optimizer
     [[master]] = wrapper.fp32_groups

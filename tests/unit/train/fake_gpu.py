@@ -1,4 +1,5 @@
-"""components.train on a machine whose GPU is made up: `python -m tests.unit.train.fake_gpu NUM_GPUS RUN`.
+"""components.train on a machine whose GPU is made up: `python -m tests.unit.train.fake_gpu NUM_GPUS
+RUN`.
 
 Only what is looked at before the processes join is there: nothing can be computed on it.
 """
@@ -18,7 +19,9 @@ A10_BYTES = 23_609_475_072
 
 def properties(**changed: Any) -> SimpleNamespace:
     """An A10's, as torch tells them, but for `changed`."""
-    return SimpleNamespace(**{"name": "NVIDIA A10", "major": 8, "minor": 6, "total_memory": A10_BYTES, **changed})
+    return SimpleNamespace(
+        **{"name": "NVIDIA A10", "major": 8, "minor": 6, "total_memory": A10_BYTES, **changed}
+    )
 
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]

@@ -7,7 +7,9 @@ from components.train.gpu_check.facts import Gpu, NodeFacts
 from components.train.gpu_check.plain_request import plain_request
 
 GIB = 2**30
-A100 = Gpu(name="NVIDIA A100-SXM4-80GB", total_bytes=80 * GIB, free_bytes=79 * GIB, capability="8.0")
+A100 = Gpu(
+    name="NVIDIA A100-SXM4-80GB", total_bytes=80 * GIB, free_bytes=79 * GIB, capability="8.0"
+)
 WORKING = {"flash": "No available kernel", "memory-efficient": "", "cuDNN": "", "plain": ""}
 HEALTHY = NodeFacts(
     torch_version="2.13.0+cu130",
@@ -25,14 +27,24 @@ HEALTHY = NodeFacts(
 )
 
 
-def gpu_request(*, processes: int = 8, nodes: int = 1, precision: str = "bf16", offload: bool = False) -> CheckRequest:
+def gpu_request(
+    *, processes: int = 8, nodes: int = 1, precision: str = "bf16", offload: bool = False
+) -> CheckRequest:
     """Of a plan for A100s with NVLink and a network of 100 Gbit/s."""
     stage = 3 if offload else 1
-    made = plain_request(processes=processes, stage=stage, offload="optimizer" if offload else "none", method="full")
+    made = plain_request(
+        processes=processes, stage=stage, offload="optimizer" if offload else "none", method="full"
+    )
     plan = made.plan
     assert plan.hardware is not None
     assert plan.memory is not None
-    hardware = {"gpu": "a100-80gb", "tflops": 312.0, "link_gb_s": 300.0, "network_gb_s": 12.5, "num_nodes": nodes}
+    hardware = {
+        "gpu": "a100-80gb",
+        "tflops": 312.0,
+        "link_gb_s": 300.0,
+        "network_gb_s": 12.5,
+        "num_nodes": nodes,
+    }
     changes: dict[str, Any] = {
         "precision": precision,
         "steps": plan.steps.model_copy(update={"num_processes": processes * nodes}),

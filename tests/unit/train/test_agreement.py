@@ -16,7 +16,9 @@ from tests.support.example_plans import planned_examples
 @pytest.fixture
 def devices_only(tmp_path: Path) -> Iterator[None]:
     """As NCCL: the processes' usual way to talk takes no tensor that lies on the CPU."""
-    dist.init_process_group("cuda:gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    dist.init_process_group(
+        "cuda:gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
     yield
     dist.destroy_process_group()
 
@@ -39,20 +41,30 @@ def test_what_may_wait_for_an_upload_is_asked_on_the_cpu() -> None:
     assert agreement.of_all(7) == [7]
 
 
-def test_after_the_first_step_groups_of_nccl_alone_have_a_short_patience(devices_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_the_first_step_groups_of_nccl_alone_have_a_short_patience(
+    devices_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The group of devices stands for NCCL's, which no CPU has."""
     usual = dist.get_backend
-    monkeypatch.setattr(agreement_module.dist, "get_backend", lambda group=None: "nccl" if group is dist.group.WORLD else usual(group))
+    monkeypatch.setattr(
+        agreement_module.dist,
+        "get_backend",
+        lambda group=None: "nccl" if group is dist.group.WORLD else usual(group),
+    )
     agreement = Agreement()
     callback: Any = ShortPatience(checkpoint_bytes=200_000_000_000)
     callback.on_step_end(None, None, None)
     devices: Any = dist.group.WORLD
     assert devices._get_backend(torch.device("cuda")).options._timeout == timedelta(minutes=50)
-    assert agreement._group._get_backend(torch.device("cpu")).options._timeout == agreement_module.default_pg_timeout
+    assert (
+        agreement._group._get_backend(torch.device("cpu")).options._timeout
+        == agreement_module.default_pg_timeout
+    )
 
 
 def test_nccl_gives_up_before_the_launcher_takes_the_training_for_stalled() -> None:
-    """Its abort is a restart with the reason in the log; what the launcher sees is only that nothing happens."""
+    """Its abort is a restart with the reason in the log; what the launcher sees is only that
+    nothing happens."""
     assert nccl_patience_s(0) == 600
     num_plans = 0
     for example, spec, plan in planned_examples():

@@ -30,7 +30,13 @@ def example(name: str) -> Plan:
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
     """torch.cuda, whose functions a test may exchange."""
-    for name in ("is_available", "device_count", "get_device_properties", "get_arch_list", "is_bf16_supported"):
+    for name in (
+        "is_available",
+        "device_count",
+        "get_device_properties",
+        "get_arch_list",
+        "is_bf16_supported",
+    ):
         monkeypatch.setattr(torch.cuda, name, getattr(torch.cuda, name))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -47,10 +53,25 @@ def test_a_gpu_as_planned_has_no_problem_and_a_plan_for_cpus_needs_none(cuda: An
 @pytest.mark.parametrize(
     ("num_gpus", "changed", "words"),
     [
-        (0, {}, r"torch .* finds none here: it is built without CUDA\. Fix: in a cluster use the image train-cuda"),
+        (
+            0,
+            {},
+            (
+                r"torch .* finds none here: it is built without CUDA\. Fix: in a cluster use the "
+                r"image train-cuda"
+            ),
+        ),
         (1, {}, "found 1 GPUs for 2 processes of this node, the pod was promised 2"),
-        (2, {"major": 7, "minor": 0, "name": "Tesla V100"}, "the Tesla V100 is of architecture sm_70, for which torch"),
-        (2, {"total_memory": 15 * 2**30}, r"the NVIDIA A10 has 15\.0 GiB, the plan fills up to 21\.6 of 24\.0 GiB"),
+        (
+            2,
+            {"major": 7, "minor": 0, "name": "Tesla V100"},
+            "the Tesla V100 is of architecture sm_70, for which torch",
+        ),
+        (
+            2,
+            {"total_memory": 15 * 2**30},
+            r"the NVIDIA A10 has 15\.0 GiB, the plan fills up to 21\.6 of 24\.0 GiB",
+        ),
         (2, {"bf16": False}, "the NVIDIA A10 does not compute bf16"),
     ],
 )
@@ -64,7 +85,9 @@ def test_what_a_process_lacks_is_a_sentence(
     assert re.search(words, problem), problem
 
 
-def test_a_pod_that_was_promised_gpus_needs_them_whatever_the_plan_says(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_that_was_promised_gpus_needs_them_whatever_the_plan_says(
+    cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_up(cuda, 0)
     monkeypatch.setenv("HAGANE_GPUS", "2")
     assert device_problem(example("gpt2-medium-full-cpu")) is not None
@@ -72,12 +95,17 @@ def test_a_pod_that_was_promised_gpus_needs_them_whatever_the_plan_says(cuda: An
 
 def test_the_driver_is_named_since_cuda_13_needs_a_new_one() -> None:
     problem = no_gpu_problem(Driver("535.104.05", "12.2"), "13.0")
-    assert "finds none here: found driver 535.104.05 that serves CUDA 12.2; torch has CUDA 13.0" in problem
+    assert (
+        "finds none here: found driver 535.104.05 that serves CUDA 12.2; torch has CUDA 13.0"
+        in problem
+    )
     assert "Fix: update the node's driver to R580" in problem
 
 
 def test_a_driver_that_fits_leads_to_the_pods_request() -> None:
-    assert "driver 580.65.06 fits. Fix: see that the pod requests GPUs" in no_gpu_problem(Driver("580.65.06", "13.0"), "13.0")
+    assert "driver 580.65.06 fits. Fix: see that the pod requests GPUs" in no_gpu_problem(
+        Driver("580.65.06", "13.0"), "13.0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +123,9 @@ def test_a_driver_that_fits_leads_to_the_pods_request() -> None:
         (["sm_80"], (12, 0), False),
     ],
 )
-def test_which_code_runs_on_which_gpu(arch_list: list[str], capability: tuple[int, int], runs: bool) -> None:
+def test_which_code_runs_on_which_gpu(
+    arch_list: list[str], capability: tuple[int, int], runs: bool
+) -> None:
     assert runs_on(arch_list, *capability) == runs
 
 
@@ -112,16 +142,30 @@ def planned_run(folder: Path) -> str:
     return str(run)
 
 
-def test_two_processes_of_which_one_has_no_gpu_both_end_soon_with_its_reason(tmp_path: Path) -> None:
+def test_two_processes_of_which_one_has_no_gpu_both_end_soon_with_its_reason(
+    tmp_path: Path,
+) -> None:
     run, port = planned_run(tmp_path), str(free_port())
     processes = []
     for rank, num_gpus in enumerate(("2", "0")):
         env = {
-            **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "HAGANE_LOG": "json", "HAGANE_GPUS": "2", "DS_ACCELERATOR": "cpu",
-        }  # fmt: skip
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "HAGANE_LOG": "json",
+            "HAGANE_GPUS": "2",
+            "DS_ACCELERATOR": "cpu",
+        }
         command = [sys.executable, "-W", "ignore", "-m", "tests.unit.train.fake_gpu", num_gpus, run]
-        processes.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        processes.append(
+            subprocess.Popen(
+                command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     begun = max(float(output.split(IMPORTED)[1].split()[0]) for output in outputs)
     took_s = time.time() - begun

@@ -23,16 +23,27 @@ HISTORY: LogHistory = [
 
 
 def test_the_loss_of_an_epoch_is_a_mean_over_tokens() -> None:
-    assert epoch_loss(HISTORY, steps_per_epoch=2, epoch=1) == pytest.approx((300 * 6 + 100 * 4) / 400)
+    assert epoch_loss(HISTORY, steps_per_epoch=2, epoch=1) == pytest.approx(
+        (300 * 6 + 100 * 4) / 400
+    )
     assert epoch_loss(HISTORY, steps_per_epoch=2, epoch=2) == 3.0
 
 
 def test_steps_of_which_the_tokens_are_not_known_count_alike() -> None:
-    assert epoch_loss([step(1, 6.0), step(2, 4.0, trained_tokens=100)], steps_per_epoch=2, epoch=1) == 5.0
+    assert (
+        epoch_loss([step(1, 6.0), step(2, 4.0, trained_tokens=100)], steps_per_epoch=2, epoch=1)
+        == 5.0
+    )
 
 
 def plan_of_one_epoch() -> Plan:
-    tree = {"name": "t", "store": "s", "model": {"source": "m"}, "data": {"train": "d"}, "training": {"epochs": 1, "global_batch": 4}}
+    tree = {
+        "name": "t",
+        "store": "s",
+        "model": {"source": "m"},
+        "data": {"train": "d"},
+        "training": {"epochs": 1, "global_batch": 4},
+    }
     return make_plan(spec_from_parameter(tree), num_rows=8)
 
 

@@ -1,4 +1,5 @@
-"""Runs beside each other: the facts are the runs' own, and only what differs in their specs is shown."""
+"""Runs beside each other: the facts are the runs' own, and only what differs in their specs is
+shown."""
 
 from pathlib import Path
 
@@ -6,7 +7,13 @@ import pytest
 
 from components.shared.errors import SpecError
 from components.shared.spec.run_spec import RunSpec
-from components.write_report.compare import cautions, check_page_file, compare_page, compared, write_page
+from components.write_report.compare import (
+    cautions,
+    check_page_file,
+    compare_page,
+    compared,
+    write_page,
+)
 from components.write_report.gather import RunFound
 from tests.unit.write_report.example_run import find_example_run
 
@@ -17,16 +24,28 @@ def first(tmp_path: Path) -> RunFound:
 
 
 def other(run: RunFound, name: str, *, loss: float, **training: float) -> RunFound:
-    spec = run.spec.model_copy(update={"name": name, "training": run.spec.training.model_copy(update=training)})
+    spec = run.spec.model_copy(
+        update={"name": name, "training": run.spec.training.model_copy(update=training)}
+    )
     assert run.evaluation.tuned is not None
     tuned = run.evaluation.tuned.model_copy(update={"loss": loss})
     evaluation = run.evaluation.model_copy(update={"tuned": tuned})
-    return RunFound(**{**vars(run), "spec": RunSpec.model_validate(spec), "evaluation": evaluation, "uri": f"s3://hagane/runs/{name}"})
+    return RunFound(
+        **{
+            **vars(run),
+            "spec": RunSpec.model_validate(spec),
+            "evaluation": evaluation,
+            "uri": f"s3://hagane/runs/{name}",
+        }
+    )
 
 
 def test_only_fields_that_differ_are_shown(first: RunFound) -> None:
     table = compared([first, other(first, "slow", loss=1.5, lr_peak=1e-4)])
-    assert [each.asked for each in table] == [{"training.lr_peak": 2e-3}, {"training.lr_peak": 1e-4}]
+    assert [each.asked for each in table] == [
+        {"training.lr_peak": 2e-3},
+        {"training.lr_peak": 1e-4},
+    ]
     assert [each.facts["tuned_loss"] for each in table] == [0.9778, 1.5]
     assert table[0].facts["restarts"] == 1
     assert 300 < table[0].facts["tokens_per_second"] < 450
@@ -43,7 +62,10 @@ def test_the_page_names_the_best_run_and_needs_nothing_beside_it(first: RunFound
 
 
 def test_what_a_model_writes_stays_text(first: RunFound) -> None:
-    answers = tuple(each.model_copy(update={"tuned": "<script>alert(1)</script>"}) for each in first.evaluation.answers)
+    answers = tuple(
+        each.model_copy(update={"tuned": "<script>alert(1)</script>"})
+        for each in first.evaluation.answers
+    )
     evaluation = first.evaluation.model_copy(update={"answers": answers})
     runs = [RunFound(**{**vars(first), "evaluation": evaluation}), other(first, "slow", loss=1.5)]
     assert "<script>" not in compare_page(runs, compared(runs))
@@ -51,7 +73,9 @@ def test_what_a_model_writes_stays_text(first: RunFound) -> None:
 
 def with_data(run: RunFound, inputs: dict[str, str], **data: object) -> RunFound:
     spec = run.spec.model_copy(update={"data": run.spec.data.model_copy(update=data)})
-    return RunFound(**{**vars(run), "spec": spec, "dataset": run.dataset.model_copy(update={"inputs": inputs})})
+    return RunFound(
+        **{**vars(run), "spec": spec, "dataset": run.dataset.model_copy(update={"inputs": inputs})}
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,9 +84,18 @@ def with_data(run: RunFound, inputs: dict[str, str], **data: object) -> RunFound
         ({"spec": "other", "train": "a", "held_out": "b"}, {"row_tokens": 2048}, None),
         ({"train": "c", "held_out": "b"}, {}, "have different held-out data"),
         ({"train": "a", "held_out": "d"}, {}, "have different held-out data"),
-        ({"train": "a", "held_out": "b"}, {"held_out_by": "conversation"}, "have different held-out data"),
+        (
+            {"train": "a", "held_out": "b"},
+            {"held_out_by": "conversation"},
+            "have different held-out data",
+        ),
     ],
-    ids=["other settings", "other training data, of which a share is held out", "another share", "another choice"],
+    ids=[
+        "other settings",
+        "other training data, of which a share is held out",
+        "another share",
+        "another choice",
+    ],
 )
 def test_runs_of_other_data_are_cautioned_against(
     first: RunFound, inputs: dict[str, str], data: dict[str, object], caution: str | None
@@ -74,13 +107,20 @@ def test_runs_of_other_data_are_cautioned_against(
 
 
 def test_other_training_data_with_the_same_held_out_data_is_told_as_that(first: RunFound) -> None:
-    runs = [with_data(first, {"train": train, "held_out": "b"}, held_out="held_out.jsonl") for train in "ac"]
-    assert cautions(compared(runs)) == ["The runs were trained on different data; their held-out data is the same."]
+    runs = [
+        with_data(first, {"train": train, "held_out": "b"}, held_out="held_out.jsonl")
+        for train in "ac"
+    ]
+    assert cautions(compared(runs)) == [
+        "The runs were trained on different data; their held-out data is the same."
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_runs_without_held_out_data_are_shown_as_not_measured(first: RunFound, count: int) -> None:
-    evaluation = first.evaluation.model_copy(update={"base": None, "tuned": None, "comparisons": ()})
+    evaluation = first.evaluation.model_copy(
+        update={"base": None, "tuned": None, "comparisons": ()}
+    )
     epochs = tuple(each.model_copy(update={"held_out_loss": None}) for each in first.history.epochs)
     history = first.history.model_copy(update={"epochs": epochs})
     without = RunFound(**{**vars(first), "evaluation": evaluation, "history": history})
@@ -91,7 +131,9 @@ def test_runs_without_held_out_data_are_shown_as_not_measured(first: RunFound, c
 
 
 def test_a_page_that_cannot_be_written_is_refused_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"--html: got .*none/page.html, but there is no folder .*none; make it"):
+    with pytest.raises(
+        SpecError, match=r"--html: got .*none/page.html, but there is no folder .*none; make it"
+    ):
         check_page_file(tmp_path / "none/page.html")
     with pytest.raises(SpecError, match=r"--html: .* cannot be written: Is a directory"):
         write_page(tmp_path, "page")

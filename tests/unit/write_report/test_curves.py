@@ -8,7 +8,9 @@ from components.write_report.curves import curves, exponent_of
 
 
 def history(norms: list[float | None], lr: float = 2e-4) -> History:
-    steps = tuple(StepLosses(step=n, loss=3.0, lr=lr * n, grad_norm=norm) for n, norm in enumerate(norms, 1))
+    steps = tuple(
+        StepLosses(step=n, loss=3.0, lr=lr * n, grad_norm=norm) for n, norm in enumerate(norms, 1)
+    )
     epochs = (EpochLosses(epoch=1, step=len(norms), loss=3.0, held_out_loss=2.0),)
     return History(start_held_out_loss=3.0, seconds=1.0, tokens=10, epochs=epochs, steps=steps)
 
@@ -41,6 +43,8 @@ def test_steps_without_a_norm_are_left_out_and_none_at_all_has_no_drawing() -> N
     assert [each.name for each in curves(history([None, None]))] == ["learning rate"]
 
 
-@pytest.mark.parametrize(("largest", "exponent"), [(0.0, 0), (0.1, 0), (999.0, 0), (0.002, -3), (52_000.0, 4)])
+@pytest.mark.parametrize(
+    ("largest", "exponent"), [(0.0, 0), (0.1, 0), (999.0, 0), (0.002, -3), (52_000.0, 4)]
+)
 def test_exponent_leaves_one_digit_before_the_point(largest: float, exponent: int) -> None:
     assert exponent_of(largest) == exponent

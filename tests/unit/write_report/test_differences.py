@@ -9,7 +9,10 @@ def test_what_only_one_answer_has_is_marked_in_both() -> None:
     assert found.tuned == "The answer is <mark>19</mark> apples."
 
 
-@pytest.mark.parametrize(("base", "tuned"), [("", "something"), ("wholly other words", "一つも同じでない"), ("the same", "the same")])
+@pytest.mark.parametrize(
+    ("base", "tuned"),
+    [("", "something"), ("wholly other words", "一つも同じでない"), ("the same", "the same")],
+)
 def test_equal_or_unlike_answers_have_no_marks(base: str, tuned: str) -> None:
     found = marked(base, tuned)
     assert (str(found.base), str(found.tuned)) == (base, tuned)

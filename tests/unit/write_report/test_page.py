@@ -42,11 +42,15 @@ class OpenTags(HTMLParser):
 
 
 def test_page_equals_the_golden_one(page: str):
-    assert page == (GOLDEN / "report.html").read_text(encoding="utf-8"), "if this is meant: python -m tests.regenerate_golden"
+    assert page == (GOLDEN / "report.html").read_text(encoding="utf-8"), (
+        "if this is meant: python -m tests.regenerate_golden"
+    )
 
 
 def test_page_needs_nothing_beside_it(page: str):
-    assert re.findall(r'(?:src|href)="([^"]*)"', page) == []  # it is shown in frames that have no folder around them
+    assert (
+        re.findall(r'(?:src|href)="([^"]*)"', page) == []
+    )  # it is shown in frames that have no folder around them
     assert not re.search(r"<script|<link|<img|@import|url\(|https?://", page)
 
 
@@ -57,8 +61,12 @@ def test_every_element_of_the_page_is_closed(page: str):
 
 
 def test_what_a_model_writes_cannot_become_part_of_the_page(found: RunFound):
-    answer = found.evaluation.answers[0].model_copy(update={"tuned": "</div><script>alert(1)</script>"})
-    page = render_page(replace(found, evaluation=found.evaluation.model_copy(update={"answers": (answer,)})))
+    answer = found.evaluation.answers[0].model_copy(
+        update={"tuned": "</div><script>alert(1)</script>"}
+    )
+    page = render_page(
+        replace(found, evaluation=found.evaluation.model_copy(update={"answers": (answer,)}))
+    )
     assert "<script" not in page
     assert "&lt;/div&gt;&lt;script&gt;" in page
 
@@ -73,7 +81,8 @@ def test_page_tells_every_folder_file_and_checksum(found: RunFound, page: str):
 
 def test_verdict_says_what_was_tuned_on_what_and_for_how_long(found: RunFound):
     assert verdict(found) == (
-        "smollm2-135m-instruct learned from 362 conversations by LoRA, 3 epochs in 8 min 20 s; its loss on held-out conversations fell:"
+        "smollm2-135m-instruct learned from 362 conversations by LoRA, 3 epochs in 8 min 20 s; its "
+        "loss on held-out conversations fell:"
     )
 
 
@@ -92,7 +101,9 @@ def test_full_training_has_no_rows_about_lora(found: RunFound):
 
 def test_a_reason_that_this_page_does_not_know_is_shown_all_the_same(found: RunFound):
     plan = found.plan.model_copy(update={"reasons": {"model.model_type": "as config.json says"}})
-    assert [(row.name, row.value) for row in plan_rows(plan) if row.reason] == [("model.model_type", "llama")]
+    assert [(row.name, row.value) for row in plan_rows(plan) if row.reason] == [
+        ("model.model_type", "llama")
+    ]
 
 
 def test_bars_of_the_proof_grow_with_the_difference():

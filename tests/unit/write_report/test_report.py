@@ -19,7 +19,12 @@ from components.write_report.numbers import report_numbers
 from components.write_report.page import render_page
 from components.write_report.report import report_run
 from pipelines.screens.run import end_screen
-from tests.unit.write_report.example_run import EVALUATION_FOUND, find_example_run, without_held_out, write_example_run
+from tests.unit.write_report.example_run import (
+    EVALUATION_FOUND,
+    find_example_run,
+    without_held_out,
+    write_example_run,
+)
 
 
 @pytest.fixture
@@ -37,7 +42,9 @@ def test_report_holds_a_page_and_the_numbers_of_the_end_screen(run: Path):
     numbers = json.loads((run / "report/report.json").read_bytes())
     assert [file.name for file in manifest.files] == ["report.html", "report.json"]
     assert numbers["held_out_loss"] == {"base": 4.7673, "tuned": 0.9778}
-    assert [epoch["checkpoint"] for epoch in numbers["epochs"]] == [f"checkpoints/epoch-000{epoch}" for epoch in (1, 2, 3)]
+    assert [epoch["checkpoint"] for epoch in numbers["epochs"]] == [
+        f"checkpoints/epoch-000{epoch}" for epoch in (1, 2, 3)
+    ]
     assert numbers["epochs"][2]["step"] == 90
     assert numbers["answers"][1] == EVALUATION_FOUND.answers[1].model_dump()
     assert numbers["export"]["uri"] == f"{run}/adapter"
@@ -54,7 +61,10 @@ def test_a_run_that_was_trained_on_everything_has_no_held_out_figures(tmp_path: 
     assert numbers["held_out_loss"] is None
     screen = Console(width=200, record=True, file=io.StringIO())
     screen.print(end_screen(numbers, Path("report.html")))
-    assert "nothing was held out, so no loss says whether it helped; trained for" in screen.export_text()
+    assert (
+        "nothing was held out, so no loss says whether it helped; trained for"
+        in screen.export_text()
+    )
     table = losses_page("demo", found.history)
     assert "held out" not in table
     assert table.count("<th>") == 3
@@ -80,12 +90,21 @@ def test_damaged_file_is_named(run: Path):
         report(run)
 
 
-def test_the_last_step_of_a_pipeline_makes_a_claimed_run_the_newest_of_its_series(run: Path, tmp_path: Path):
+def test_the_last_step_of_a_pipeline_makes_a_claimed_run_the_newest_of_its_series(
+    run: Path, tmp_path: Path
+):
     def last_step() -> None:
-        kfp_step(str(run), spec_digest=spec_digest, manifest_path=str(tmp_path / "manifest"), page_path=str(tmp_path / "page"))
+        kfp_step(
+            str(run),
+            spec_digest=spec_digest,
+            manifest_path=str(tmp_path / "manifest"),
+            page_path=str(tmp_path / "page"),
+        )
 
     _, spec = open_run(str(run))
-    LocalStore(run).write_bytes(SPEC, spec_yaml(spec.model_copy(update={"store": str(run.parent)})).encode())
+    LocalStore(run).write_bytes(
+        SPEC, spec_yaml(spec.model_copy(update={"store": str(run.parent)})).encode()
+    )
     spec_digest = open_run(str(run))[1].digest
     last_step()
     assert newest_run(LocalStore(run.parent), "weekly") is None

@@ -24,7 +24,10 @@ def test_starts_restarts_epochs_and_warnings_stand_in_the_order_of_steps(found: 
         (90, "done"),
     ]
     assert lines[0].when == "2026-11-30 09:12:03 UTC"
-    assert lines[3].what == "training was started again on 1 process, from the checkpoint after step 41"
+    assert (
+        lines[3].what
+        == "training was started again on 1 process, from the checkpoint after step 41"
+    )
     assert lines[2].what == "epoch 1: held-out loss 2.0373, checkpoint of 78.2 MB"
 
 
@@ -37,5 +40,9 @@ def test_a_run_of_an_earlier_version_has_its_epochs(found: RunFound) -> None:
 
 def test_skipped_steps_are_a_warning(found: RunFound) -> None:
     history = found.history.model_copy(update={"skipped_steps": 1})
-    told = [line.what for line in timeline(RunFound(**{**vars(found), "history": history})) if line.kind == "warning"]
+    told = [
+        line.what
+        for line in timeline(RunFound(**{**vars(found), "history": history}))
+        if line.kind == "warning"
+    ]
     assert told[-1] == "fp16 skipped 1 step, whose scaled gradient overflowed"

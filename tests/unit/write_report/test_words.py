@@ -5,24 +5,37 @@ from components.write_report.words import duration, parameters, share, size
 
 @pytest.mark.parametrize(
     ("seconds", "told"),
-    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (500.3, "8 min 20 s"), (3600, "1 h 0 min"), (7499, "2 h 4 min")],
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (500.3, "8 min 20 s"),
+        (3600, "1 h 0 min"),
+        (7499, "2 h 4 min"),
+    ],
 )
 def test_duration(seconds: float, told: str):
     assert duration(seconds) == told
 
 
 @pytest.mark.parametrize(
-    ("num_bytes", "told"), [(443, "0.4 kB"), (999_999, "1,000.0 kB"), (9_800_000, "9.8 MB"), (94_300_000_000, "94.3 GB")]
+    ("num_bytes", "told"),
+    [(443, "0.4 kB"), (999_999, "1,000.0 kB"), (9_800_000, "9.8 MB"), (94_300_000_000, "94.3 GB")],
 )
 def test_size(num_bytes: int, told: str):
     assert size(num_bytes) == told
 
 
-@pytest.mark.parametrize(("part", "told"), [(1.8, "1.8 %"), (0.004, "0.004 %"), (99.97, "100 %"), (100, "100 %"), (36.3, "36 %")])
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [(1.8, "1.8 %"), (0.004, "0.004 %"), (99.97, "100 %"), (100, "100 %"), (36.3, "36 %")],
+)
 def test_share(part: float, told: str):
     assert share(part, 100) == told
 
 
-@pytest.mark.parametrize(("number", "told"), [(8192, "8,192"), (134_515_008, "134.5 M"), (6_738_415_616, "6.7 B")])
+@pytest.mark.parametrize(
+    ("number", "told"), [(8192, "8,192"), (134_515_008, "134.5 M"), (6_738_415_616, "6.7 B")]
+)
 def test_parameters(number: int, told: str):
     assert parameters(number) == told

@@ -23,7 +23,9 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def packed(*conversations: list[int], not_trained: int = 4) -> PackedRow:
     """A row in which the first tokens of each conversation are not trained on."""
     labels = [[NOT_TRAINED] * not_trained + ids[not_trained:] for ids in conversations]
-    return PackedRow(list(chain(*conversations)), list(chain(*labels)), [len(ids) for ids in conversations])
+    return PackedRow(
+        list(chain(*conversations)), list(chain(*labels)), [len(ids) for ids in conversations]
+    )
 
 
 def plain_losses(model, conversations: list[list[int]], not_trained: int = 4) -> list[float]:
@@ -65,15 +67,22 @@ def test_first_token_of_a_conversation_is_never_predicted_from_the_one_before(mo
 def test_tokens_that_the_model_would_have_chosen_are_counted(model):
     counted = count_row(model, packed(*CONVERSATIONS))
     with torch.no_grad():
-        chosen = [model(torch.tensor([ids])).logits[0].argmax(dim=-1).tolist() for ids in CONVERSATIONS]
-    right = [sum(first[i - 1] == ids[i] for i in range(4, len(ids))) for ids, first in zip(CONVERSATIONS, chosen, strict=True)]
+        chosen = [
+            model(torch.tensor([ids])).logits[0].argmax(dim=-1).tolist() for ids in CONVERSATIONS
+        ]
+    right = [
+        sum(first[i - 1] == ids[i] for i in range(4, len(ids)))
+        for ids, first in zip(CONVERSATIONS, chosen, strict=True)
+    ]
     assert [each.num_right for each in counted] == right
 
 
 def test_a_conversation_without_a_trained_token_is_not_counted(model):
     row = packed(*CONVERSATIONS)
     labels = [NOT_TRAINED] * 13 + row.labels[13:]
-    assert [each.num_tokens for each in count_row(model, PackedRow(row.input_ids, labels, row.lengths))] == [3, 17]
+    assert [
+        each.num_tokens for each in count_row(model, PackedRow(row.input_ids, labels, row.lengths))
+    ] == [3, 17]
 
 
 def test_every_row_is_told(model):
@@ -91,11 +100,15 @@ def test_perplexity_is_e_to_the_loss_and_never_overflows():
 def test_conversations_of_a_row_do_not_see_each_other_in_any_model(model_type: str) -> None:
     model, tokens = small_model(model_type), list(range(3, 53))
     alone = [PackedRow(part, part, [len(part)]) for part in (tokens[:30], tokens[30:])]
-    assert count_row(model, PackedRow(tokens, tokens, [30, 20])) == [each for row in alone for each in count_row(model, row)]
+    assert count_row(model, PackedRow(tokens, tokens, [30, 20])) == [
+        each for row in alone for each in count_row(model, row)
+    ]
 
 
 @pytest.mark.parametrize("model_type", ["gpt_oss", "bloom", "mamba2"])
-def test_a_row_of_one_conversation_has_the_loss_that_the_model_itself_gives(model_type: str) -> None:
+def test_a_row_of_one_conversation_has_the_loss_that_the_model_itself_gives(
+    model_type: str,
+) -> None:
     model, tokens = small_model(model_type), list(range(3, 30))
     (counted,) = count_row(model, PackedRow(tokens, tokens, [len(tokens)]))
     with torch.no_grad():

@@ -19,13 +19,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_last_trained_turn_of_each_conversation_is_the_reference(base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
-    question, first, middle, last = (tokenizer.encode(text, add_special_tokens=False) for text in ("12?", "19", "41?", "42"))
+    question, first, middle, last = (
+        tokenizer.encode(text, add_special_tokens=False) for text in ("12?", "19", "41?", "42")
+    )
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     two_turns = [*question, *first, end, *middle, *last, end]
     labels = [NOT] * len(question) + [*first, end] + [NOT] * len(middle) + [*last, end]
     untrained, all_trained = [5, 6], [7, 8, 9]
     row = PackedRow(
-        [*two_turns, *untrained, *all_trained], [*labels, NOT, NOT, *all_trained], [len(two_turns), len(untrained), len(all_trained)]
+        [*two_turns, *untrained, *all_trained],
+        [*labels, NOT, NOT, *all_trained],
+        [len(two_turns), len(untrained), len(all_trained)],
     )
     (found,) = references_of([row], tokenizer, count=9)
     assert found.text == "42"
@@ -52,7 +56,9 @@ def test_a_batch_gives_the_answers_of_each_prompt_alone(base: Path) -> None:
     together = answers_to(model, tokenizer, prompts, answer_tokens=6, on_batch=batches.append)
     alone = []
     for prompt in prompts:
-        made = model.generate(input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=6)[0, len(prompt) :]
+        made = model.generate(input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=6)[
+            0, len(prompt) :
+        ]
         alone.append(tokenizer.decode(made, skip_special_tokens=True).strip())
     assert together == alone
     assert batches == [8, 2]

@@ -1,14 +1,29 @@
 import pytest
 
-from components.evaluate.measure.text_metrics import exact_match, is_json, longest_common, rouge_l, score_of, words_of
+from components.evaluate.measure.text_metrics import (
+    exact_match,
+    is_json,
+    longest_common,
+    rouge_l,
+    score_of,
+    words_of,
+)
 
 
-@pytest.mark.parametrize(("answer", "reference", "expected"), [("19", " 19\n", 1), ("１９", "19", 1), ("19.", "19", 0), ("", "", 1)])
-def test_exact_match_is_of_the_whole_text_by_nfkc(answer: str, reference: str, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [("19", " 19\n", 1), ("１９", "19", 1), ("19.", "19", 0), ("", "", 1)],
+)
+def test_exact_match_is_of_the_whole_text_by_nfkc(
+    answer: str, reference: str, expected: float
+) -> None:
     assert exact_match(answer, reference) == expected
 
 
-@pytest.mark.parametrize(("answer", "expected"), [('{"a": 1}', 1), (" [] \n", 1), ("{'a': 1}", 0), ('```json\n{"a": 1}\n```', 0), ("", 0)])
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [('{"a": 1}', 1), (" [] \n", 1), ("{'a': 1}", 0), ('```json\n{"a": 1}\n```', 0), ("", 0)],
+)
 def test_json_is_the_whole_answer(answer: str, expected: float) -> None:
     assert is_json(answer, "") == expected
 

@@ -1,9 +1,16 @@
-"""Logits made up around a probe of unit standard deviation; the numbers are those of SmolLM2-135M in bf16."""
+"""Logits made up around a probe of unit standard deviation; the numbers are those of SmolLM2-135M
+in bf16."""
 
 import pytest
 import torch
 
-from components.export_adapter.verification.comparison import FP32_TOLERANCE, Precision, difference, foreign_choices, verify_logits
+from components.export_adapter.verification.comparison import (
+    FP32_TOLERANCE,
+    Precision,
+    difference,
+    foreign_choices,
+    verify_logits,
+)
 from components.shared.documents.results import Verification
 
 ROUNDING = 0.03
@@ -17,11 +24,15 @@ TRAINED = noise(0, 1.0)
 BASE = TRAINED + noise(1, 1.0)
 
 
-def verify(exported: torch.Tensor, *, precision: Precision = "bf16", base: torch.Tensor = BASE) -> Verification:
+def verify(
+    exported: torch.Tensor, *, precision: Precision = "bf16", base: torch.Tensor = BASE
+) -> Verification:
     """Against a probe that carries bf16 rounding of its own."""
     probe = TRAINED + (noise(2, ROUNDING) if precision == "bf16" else 0)
     rounded = exported + (noise(3, ROUNDING) if precision == "bf16" else 0)
-    return verify_logits(probe, exported_TV=rounded, exported_fp32_TV=exported, base_TV=base, precision=precision)
+    return verify_logits(
+        probe, exported_TV=rounded, exported_fp32_TV=exported, base_TV=base, precision=precision
+    )
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
@@ -49,8 +60,12 @@ def test_another_first_choice_is_refused_though_every_logit_is_within_the_tolera
     probe, exported = TRAINED.clone(), TRAINED.clone()
     probe[0, :2] = torch.tensor([9 + 1.5 * step, 9])
     exported[0, :2] = torch.tensor([9 + 0.7 * step, 9 + 0.8 * step])
-    verification = verify_logits(probe, exported_TV=exported, exported_fp32_TV=exported, base_TV=BASE, precision="fp32")
-    assert verification.problems == ("at 1 of 16 positions its first choice is one that the trained model ranks lower",)
+    verification = verify_logits(
+        probe, exported_TV=exported, exported_fp32_TV=exported, base_TV=BASE, precision="fp32"
+    )
+    assert verification.problems == (
+        "at 1 of 16 positions its first choice is one that the trained model ranks lower",
+    )
 
 
 def test_one_logit_off_by_more_than_rounding_is_refused_in_bf16():
@@ -60,7 +75,9 @@ def test_one_logit_off_by_more_than_rounding_is_refused_in_bf16():
 
 
 def test_fp32_allows_another_order_of_sums_and_no_more():
-    assert verify(TRAINED + FP32_TOLERANCE / 5 * noise(5, 1.0).clamp(-4, 4), precision="fp32").passed
+    assert verify(
+        TRAINED + FP32_TOLERANCE / 5 * noise(5, 1.0).clamp(-4, 4), precision="fp32"
+    ).passed
     assert not verify(TRAINED + 2 * FP32_TOLERANCE, precision="fp32").passed
 
 

@@ -9,7 +9,11 @@ BASE = {"embed": torch.zeros(4, 2), "head": torch.zeros(4, 2)}
 
 
 def test_all_that_is_wrong_with_the_weights_is_told_in_one_go():
-    weights = {"embed": torch.full((4, 2), float("nan")), "tail": torch.zeros(1), "head": torch.zeros(0)}
+    weights = {
+        "embed": torch.full((4, 2), float("nan")),
+        "tail": torch.zeros(1),
+        "head": torch.zeros(0),
+    }
     assert weight_problems(weights, BASE | {"norm": torch.zeros(2)}) == [
         "weight norm is absent",
         "weight embed is not finite",

@@ -1,4 +1,5 @@
-"""What the doctor's probe of a queue says of an API server that stops to answer, which no real cluster does on demand."""
+"""What the doctor's probe of a queue says of an API server that stops to answer, which no real
+cluster does on demand."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,11 @@ from components.shared.errors import ClusterError
 from tests.unit.launch_training.api_stand_in import ApiStandIn, JobKeeper, kubeconfig, running
 
 MANIFEST = Path(__file__).parents[3] / "golden/pytorchjob/cpu-two-nodes.yaml"
-KUEUE = {"name": "kueue.x-k8s.io", "preferredVersion": {"version": "v1beta2", "groupVersion": "kueue.x-k8s.io/v1beta2"}, "versions": []}
+KUEUE = {
+    "name": "kueue.x-k8s.io",
+    "preferredVersion": {"version": "v1beta2", "groupVersion": "kueue.x-k8s.io/v1beta2"},
+    "versions": [],
+}
 SECONDS = 1.2
 """Three looks at the queue."""
 Answered = tuple[int, dict[str, Any] | list[str]]
@@ -35,10 +40,14 @@ class Api:
         if path == "/apis/":
             self.num_answers -= 1
             groups = {"kind": "APIGroupList", "apiVersion": "v1", "groups": [KUEUE]}
-            return (200, groups) if self.num_answers >= 0 else (503, {"message": "etcd has no leader"})
+            return (
+                (200, groups) if self.num_answers >= 0 else (503, {"message": "etcd has no leader"})
+            )
         return (200, {"items": []}) if "workloads" in path else self.keeper.answer(path, parameters)
 
-    def change(self, verb: str, path: str, parameters: dict[str, str], body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def change(
+        self, verb: str, path: str, parameters: dict[str, str], body: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
         if verb == "POST":
             body["metadata"]["uid"] = "u"
         if self.loses_jobs:
@@ -51,7 +60,10 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     monkeypatch.setattr(client.Configuration, "_default", None)
     api = Api()
     with running(ApiStandIn(api.answer, api.change)) as server:
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig(server, tmp_path)))
+        monkeypatch.setattr(
+            "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION",
+            str(kubeconfig(server, tmp_path)),
+        )
         yield api
 
 
@@ -62,7 +74,9 @@ def probed() -> Queueing:
 
 
 @pytest.mark.parametrize("num_answers", [0, 1])
-def test_an_api_server_that_does_not_answer_is_not_taken_for_a_queue_without_workload(num_answers: int, api: Api) -> None:
+def test_an_api_server_that_does_not_answer_is_not_taken_for_a_queue_without_workload(
+    num_answers: int, api: Api
+) -> None:
     api.num_answers = num_answers
     finding = effect_finding(PYTORCHJOB, "q", probed(), waited_s=SECONDS)
     assert finding.state == "skipped"
@@ -71,7 +85,9 @@ def test_an_api_server_that_does_not_answer_is_not_taken_for_a_queue_without_wor
     assert api.keeper.jobs == {}
 
 
-def test_a_queue_that_makes_no_workload_is_still_named_while_the_api_server_answers(api: Api) -> None:
+def test_a_queue_that_makes_no_workload_is_still_named_while_the_api_server_answers(
+    api: Api,
+) -> None:
     api.num_answers = 100
     finding = effect_finding(PYTORCHJOB, "q", probed(), waited_s=SECONDS)
     assert (finding.state, "Kueue made no Workload" in finding.found) == ("failed", True)

@@ -1,6 +1,8 @@
-"""Two runs under one name: the second follows the first one's job and never ends it while the first does.
+"""Two runs under one name: the second follows the first one's job and never ends it while the first
+does.
 
-An API server that keeps jobs stands in for a cluster, whose part is no more than that here: what is asked is which jobs are left in it.
+An API server that keeps jobs stands in for a cluster, whose part is no more than that here: what is
+asked is which jobs are left in it.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,26 +38,40 @@ def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobKeepe
     monkeypatch.setattr(client.Configuration, "_default", None)
     keeper = JobKeeper()
     with running(ApiStandIn(keeper.answer, keeper.change)) as server:
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig(server, tmp_path)))
+        monkeypatch.setattr(
+            "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION",
+            str(kubeconfig(server, tmp_path)),
+        )
         yield keeper
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> RunSpec:
-    tree = {"name": "r", "store": str(tmp_path / "s"), "model": {"source": "m"}, "data": {"train": "d"}, "backend": "pytorchjob"}
+    tree = {
+        "name": "r",
+        "store": str(tmp_path / "s"),
+        "model": {"source": "m"},
+        "data": {"train": "d"},
+        "backend": "pytorchjob",
+    }
     spec = spec_from_parameter(tree)
     claim_run(spec)
     return spec
 
 
 @pytest.fixture
-def launch(keeper: JobKeeper, spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A launcher of a run of KFP that begins or finds the job and, once it follows it, is told SIGTERM or killed. What it said last.
+def launch(
+    keeper: JobKeeper, spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """A launcher of a run of KFP that begins or finds the job and, once it follows it, is told
+    SIGTERM or killed. What it said last.
 
     `meanwhile`: what happens while it follows, before it ends.
     """
 
-    def launch(kfp_run: str, *, killed: bool = False, meanwhile: Callable[[], object] = lambda: None) -> str:
+    def launch(
+        kfp_run: str, *, killed: bool = False, meanwhile: Callable[[], object] = lambda: None
+    ) -> str:
         class Follower:
             def __init__(self, *_: object, **__: object) -> None: ...
 
@@ -70,7 +86,16 @@ def launch(keeper: JobKeeper, spec: RunSpec, tmp_path: Path, monkeypatch: pytest
         manifest = yaml.safe_load(MANIFEST.read_text())
         manifest["metadata"]["annotations"][RUN_ANNOTATION] = spec.run_uri
         with pytest.raises((Preempted, KeyError)) as ended:
-            run_in_cluster(spec, manifest, cast("Plan", None), open_store(spec.run_uri), image="i", kfp_run=kfp_run, work=tmp_path, log=LOG)
+            run_in_cluster(
+                spec,
+                manifest,
+                cast("Plan", None),
+                open_store(spec.run_uri),
+                image="i",
+                kfp_run=kfp_run,
+                work=tmp_path,
+                log=LOG,
+            )
         return str(ended.value)
 
     return launch
@@ -78,24 +103,32 @@ def launch(keeper: JobKeeper, spec: RunSpec, tmp_path: Path, monkeypatch: pytest
 
 def _was_not_followed_for(minutes: float, keeper: JobKeeper) -> None:
     (job,) = keeper.jobs.values()
-    job["metadata"]["annotations"][LEASE_ANNOTATION] = (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
+    job["metadata"]["annotations"][LEASE_ANNOTATION] = (
+        datetime.now(UTC) - timedelta(minutes=minutes)
+    ).isoformat()
 
 
-def test_a_second_pipeline_that_is_stopped_leaves_the_job_to_the_first(launch: Any, keeper: JobKeeper) -> None:
+def test_a_second_pipeline_that_is_stopped_leaves_the_job_to_the_first(
+    launch: Any, keeper: JobKeeper
+) -> None:
     launch("first", killed=True)
     assert keeper.owners == ["first"]
     assert "is left at work: another run of Kubeflow Pipelines began it" in launch("second")
     assert keeper.owners == ["first"]
 
 
-def test_a_retry_of_the_same_run_still_owns_the_job_and_ends_it(launch: Any, keeper: JobKeeper) -> None:
+def test_a_retry_of_the_same_run_still_owns_the_job_and_ends_it(
+    launch: Any, keeper: JobKeeper
+) -> None:
     launch("first", killed=True)
     launch("second")
     assert "is deleted" in launch("first")
     assert keeper.jobs == {}
 
 
-def test_outside_kfp_a_launcher_deletes_its_own_job_and_one_that_an_earlier_launcher_left(launch: Any, keeper: JobKeeper) -> None:
+def test_outside_kfp_a_launcher_deletes_its_own_job_and_one_that_an_earlier_launcher_left(
+    launch: Any, keeper: JobKeeper
+) -> None:
     assert "is deleted" in launch("")
     launch("", killed=True)
     assert keeper.owners == [None]
@@ -130,7 +163,9 @@ def test_a_launcher_that_slept_leaves_the_job_that_another_follows_meanwhile(
     assert keeper.owners == [taker or None]
 
 
-def test_a_job_that_its_run_lost_belongs_to_the_one_that_found_it(launch: Any, keeper: JobKeeper) -> None:
+def test_a_job_that_its_run_lost_belongs_to_the_one_that_found_it(
+    launch: Any, keeper: JobKeeper
+) -> None:
     launch("first", killed=True)
     _was_not_followed_for(3, keeper)
     launch("second", killed=True)
@@ -152,7 +187,13 @@ def test_a_job_that_its_run_lost_belongs_to_the_one_that_found_it(launch: Any, k
     ],
 )
 def test_the_end_of_a_pipeline_deletes_its_own_job_alone(
-    owner: str, ended_by: str, only_own: bool, left: int, launch: Any, keeper: JobKeeper, spec: RunSpec
+    owner: str,
+    ended_by: str,
+    only_own: bool,
+    left: int,
+    launch: Any,
+    keeper: JobKeeper,
+    spec: RunSpec,
 ) -> None:
     launch(owner, killed=True)
     reaped = reap_run(spec.run_uri, LOG, kfp_run=ended_by, only_own=only_own)
@@ -165,6 +206,11 @@ def test_after_an_error_the_exit_task_has_the_job_and_without_one_it_is_deleted_
     launch("first", killed=True)
     assert keeper.owners == ["first"]
     at = datetime.now(UTC)
-    write_end(open_store(spec.run_uri), RunEnd(kfp_run="first", state="RUNNING", title="goes on", resumed_by="launch_training", at=at))
+    write_end(
+        open_store(spec.run_uri),
+        RunEnd(
+            kfp_run="first", state="RUNNING", title="goes on", resumed_by="launch_training", at=at
+        ),
+    )
     launch("first", killed=True)
     assert keeper.jobs == {}

@@ -1,4 +1,5 @@
-"""What an API server does now and then, and a launcher must outlast; see api_stand_in.py for why none is real here."""
+"""What an API server does now and then, and a launcher must outlast; see api_stand_in.py for why
+none is real here."""
 
 import datetime
 import json
@@ -34,7 +35,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cluster_at(server: ApiStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig(server, folder)))
+    monkeypatch.setattr(
+        "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION",
+        str(kubeconfig(server, folder)),
+    )
     return Cluster()
 
 
@@ -51,7 +55,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def end_watches(seen: Seen) -> None:
-    """None is asking any more: one that connects to a TLS server about to close leaves a socket that Python forgets to close."""
+    """None is asking any more: one that connects to a TLS server about to close leaves a socket
+    that Python forgets to close."""
     seen.over = True
     wait_for(lambda: not any("_watch_one" in thread.name for thread in threading.enumerate()))
 
@@ -60,9 +65,16 @@ def label_of(seen: Seen) -> str | None:
     return None if seen.job is None else seen.job["metadata"]["labels"]["is"]
 
 
-def test_a_watch_that_is_too_old_is_begun_again_from_a_new_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watch_that_is_too_old_is_begun_again_from_a_new_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     num_lists = 0
-    too_old = json.dumps({"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}})
+    too_old = json.dumps(
+        {
+            "type": "ERROR",
+            "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"},
+        }
+    )
 
     def answer(path: str, parameters: dict[str, str]) -> tuple[int, dict[str, Any] | list[str]]:
         nonlocal num_lists
@@ -81,7 +93,9 @@ def test_a_watch_that_is_too_old_is_begun_again_from_a_new_list(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("answer", [["{cut off"], [json.dumps({"object": "of a proxy"})]])
-def test_a_watch_that_tells_no_sense_is_begun_again(answer: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watch_that_tells_no_sense_is_begun_again(
+    answer: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     num_lists = 0
 
     def answers(path: str, parameters: dict[str, str]) -> tuple[int, dict[str, Any] | list[str]]:
@@ -97,7 +111,9 @@ def test_a_watch_that_tells_no_sense_is_begun_again(answer: list[str], tmp_path:
         end_watches(seen)
 
 
-def test_a_pods_exchanged_token_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pods_exchanged_token_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl, for the certificate of a server that a pod would trust")
     for name, text in (("token", "old"), ("namespace", "runs")):
@@ -105,11 +121,22 @@ def test_a_pods_exchanged_token_is_read_again(tmp_path: Path, monkeypatch: pytes
     later = datetime.timedelta()
     clock = SimpleNamespace(now=lambda: datetime.datetime.now() + later)
     module_clock = SimpleNamespace(datetime=clock, timedelta=datetime.timedelta)
-    monkeypatch.setattr(kubernetes.config.incluster_config, "datetime", module_clock)  # a token is kept for a minute
-    server = ApiStandIn(lambda path, _: (200, listed("old" if server.token == "old" else "new") if path == JOBS else listed()))
+    monkeypatch.setattr(
+        kubernetes.config.incluster_config, "datetime", module_clock
+    )  # a token is kept for a minute
+    server = ApiStandIn(
+        lambda path, _: (
+            200,
+            listed("old" if server.token == "old" else "new") if path == JOBS else listed(),
+        )
+    )
     server.token = "old"
-    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
-    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(serve_tls(server, tmp_path)))
+    monkeypatch.setattr(
+        "kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(tmp_path / "token")
+    )
+    monkeypatch.setattr(
+        "kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(serve_tls(server, tmp_path))
+    )
     monkeypatch.setattr(module, "TOKEN_FOLDER", tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.server_port))
@@ -124,27 +151,44 @@ def test_a_pods_exchanged_token_is_read_again(tmp_path: Path, monkeypatch: pytes
         end_watches(seen)
 
 
-def test_a_busy_api_server_is_asked_again_and_a_refusal_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers: list[tuple[int, dict[str, Any]]] = [(503, {}), (429, {}), (200, {"metadata": {"name": "j"}})]
+def test_a_busy_api_server_is_asked_again_and_a_refusal_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[tuple[int, dict[str, Any]]] = [
+        (503, {}),
+        (429, {}),
+        (200, {"metadata": {"name": "j"}}),
+    ]
     answers.append((403, {"message": "pytorchjobs is forbidden"}))
     with running(ApiStandIn(lambda *_: answers.pop(0))) as server:
         cluster = cluster_at(server, tmp_path, monkeypatch)
         assert cluster.job("j") == {"metadata": {"name": "j"}}
-        with pytest.raises(ClusterError, match=r"the launcher's account needs the Role of k8s/base/launcher-role.yaml"):
+        with pytest.raises(
+            ClusterError,
+            match=r"the launcher's account needs the Role of k8s/base/launcher-role.yaml",
+        ):
             cluster.job("j")
 
 
-def test_an_api_server_that_does_not_answer_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_server_that_does_not_answer_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "PATIENCE_S", 0.2)
     with running(ApiStandIn(lambda *_: (200, {}))) as server:
         cluster = cluster_at(server, tmp_path, monkeypatch)
-    with pytest.raises(ClusterError, match="cannot get pytorchjobs in namespace runs: the API server does not answer"):
+    with pytest.raises(
+        ClusterError,
+        match="cannot get pytorchjobs in namespace runs: the API server does not answer",
+    ):
         cluster.job("j")
 
 
-def test_a_log_that_breaks_off_is_read_on_without_a_line_lost_or_told_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_breaks_off_is_read_on_without_a_line_lost_or_told_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = [f"2026-11-24T20:45:0{second}.000000000Z line {second}" for second in range(6)]
-    gone = "rpc error: code = NotFound desc = an error occurred when try to find container"  # the kubelet's, on a real node
+    # the kubelet's, on a real node
+    gone = "rpc error: code = NotFound desc = an error occurred when try to find container"
     parts = [lines[:3], [*lines[1:5], gone], lines[4:]]
     asked: list[dict[str, str]] = []
 
@@ -160,11 +204,21 @@ def test_a_log_that_breaks_off_is_read_on_without_a_line_lost_or_told_twice(tmp_
 
 
 @pytest.mark.parametrize("zone", ["Z", "+09:00"])
-def test_lines_that_share_their_time_or_come_late_are_told_once_each(zone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CRI-O gives all lines of one read of a pipe one time; of stdout and stderr, containerd may store the later line first."""
-    made = datetime.datetime.now(datetime.UTC).astimezone(datetime.timezone(datetime.timedelta(hours=9 if zone != "Z" else 0)))
-    times = [(made + datetime.timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%S.000000000") + zone for second in range(4)]
-    lines = [f"{times[each]} line {number}" for number, each in enumerate((0, 0, 1, 0, 1, 1, 2, 2, 3))]
+def test_lines_that_share_their_time_or_come_late_are_told_once_each(
+    zone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CRI-O gives all lines of one read of a pipe one time; of stdout and stderr, containerd may
+    store the later line first."""
+    made = datetime.datetime.now(datetime.UTC).astimezone(
+        datetime.timezone(datetime.timedelta(hours=9 if zone != "Z" else 0))
+    )
+    times = [
+        (made + datetime.timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%S.000000000") + zone
+        for second in range(4)
+    ]
+    lines = [
+        f"{times[each]} line {number}" for number, each in enumerate((0, 0, 1, 0, 1, 1, 2, 2, 3))
+    ]
     parts, asked = [lines[:5], lines[:8], lines], list[dict[str, str]]()
 
     def answer(_: str, parameters: dict[str, str]) -> tuple[int, list[str]]:
@@ -178,7 +232,9 @@ def test_lines_that_share_their_time_or_come_late_are_told_once_each(zone: str, 
     assert all(1 <= int(each["sinceSeconds"]) <= 10 for each in asked[1:])
 
 
-def test_the_end_of_a_log_is_asked_for_again_while_the_api_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_log_is_asked_for_again_while_the_api_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers: list[tuple[int, Any]] = [(503, {}), (200, ["2026-11-24T20:45:00Z last words"])]
     with running(ApiStandIn(lambda *_: answers.pop(0))) as server:
         cluster = cluster_at(server, tmp_path, monkeypatch)
@@ -190,37 +246,61 @@ def test_the_end_of_a_log_is_asked_for_again_while_the_api_is_busy(tmp_path: Pat
 def test_a_namespace_that_is_not_there_is_told_from_a_kind_that_is_not(
     kind: JobKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = [(404, {"message": 'namespaces "runs" not found'}), (404, {"message": "the server could not find the requested resource"})]
+    answers = [
+        (404, {"message": 'namespaces "runs" not found'}),
+        (404, {"message": "the server could not find the requested resource"}),
+    ]
     with running(ApiStandIn(lambda *_: answers.pop(0))) as server:
         cluster = cluster_at(server, tmp_path, monkeypatch)
         cluster.kind = kind
-        with pytest.raises(ClusterError, match=r'namespaces "runs" not found; set cluster.namespace'):
+        with pytest.raises(
+            ClusterError, match=r'namespaces "runs" not found; set cluster.namespace'
+        ):
             cluster.job("j")
         with pytest.raises(ClusterError) as caught:
             cluster.job("j")
     (line,) = caught.value.problems
-    assert f"there is no {kind.name} in this cluster (404). Fix: install {kind.installed_by}" in line
+    assert (
+        f"there is no {kind.name} in this cluster (404). Fix: install {kind.installed_by}" in line
+    )
     assert caught.value.exit_code == 2
 
 
-NO_RUNTIME = 'admission webhook "vtrainjob.kb.io" denied the request: TrainingRuntime.trainer.kubeflow.org "hagane" not found'
-NO_QUOTA = 'pytorchjobs.kubeflow.org "j" is forbidden: exceeded quota: q, requested: count/pytorchjobs.kubeflow.org=1, used: 1, limited: 1'
-NO_RIGHT = 'pytorchjobs.kubeflow.org is forbidden: User "u" cannot create resource "pytorchjobs" in API group "kubeflow.org"'
+NO_RUNTIME = (
+    'admission webhook "vtrainjob.kb.io" denied the request: TrainingRuntime.trainer.kubeflow.org '
+    '"hagane" not found'
+)
+NO_QUOTA = (
+    'pytorchjobs.kubeflow.org "j" is forbidden: exceeded quota: q, requested: '
+    "count/pytorchjobs.kubeflow.org=1, used: 1, limited: 1"
+)
+NO_RIGHT = (
+    'pytorchjobs.kubeflow.org is forbidden: User "u" cannot create resource "pytorchjobs" in API '
+    'group "kubeflow.org"'
+)
 
 
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        (NO_RUNTIME, f"{NO_RUNTIME}. Fix: kubectl apply -n NAMESPACE -f k8s/overlays/trainjob/runtime.yaml"),
+        (
+            NO_RUNTIME,
+            f"{NO_RUNTIME}. Fix: kubectl apply -n NAMESPACE -f k8s/overlays/trainjob/runtime.yaml",
+        ),
         (NO_QUOTA, f"{NO_QUOTA}. Fix: wait until other jobs end"),
-        ('admission webhook "policy" denied the request: team label missing', "denied the request: team label missing"),
+        (
+            'admission webhook "policy" denied the request: team label missing',
+            "denied the request: team label missing",
+        ),
         (NO_RIGHT, "not allowed (403); the launcher's account needs the Role of k8s/base"),
     ],
 )
 def test_what_refuses_a_job_is_shown_as_it_stands_and_only_a_missing_right_as_one(
     message: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running(ApiStandIn(lambda *_: (200, {}), lambda *_: (403, {"message": message}))) as server:
+    with running(
+        ApiStandIn(lambda *_: (200, {}), lambda *_: (403, {"message": message}))
+    ) as server:
         cluster = cluster_at(server, tmp_path, monkeypatch)
         with pytest.raises(ClusterError) as caught:
             cluster.create({"metadata": {"name": "j"}})
@@ -229,7 +309,9 @@ def test_what_refuses_a_job_is_shown_as_it_stands_and_only_a_missing_right_as_on
     assert ("needs the Role" in caught.value.problems[0]) is (message is NO_RIGHT)
 
 
-def test_a_job_whose_creation_was_broken_off_is_deleted_when_it_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_creation_was_broken_off_is_deleted_when_it_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = [False, False, True]
     deleted: list[str] = []
 

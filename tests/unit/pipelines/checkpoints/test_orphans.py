@@ -14,7 +14,8 @@ def in_an_hour() -> datetime:
 
 
 def store_with_leftovers(folder: Path) -> LocalStore:
-    """Epoch 1 committed by attempt a1 and begun again by a2; epoch 2 never finished; a file half written."""
+    """Epoch 1 committed by attempt a1 and begun again by a2; epoch 2 never finished; a file half
+    written."""
     store = LocalStore(folder / "store")
     for rank in (0, 1):
         store_part(store, part(folder / "w", rank, attempt="a1"))
@@ -27,7 +28,9 @@ def store_with_leftovers(folder: Path) -> LocalStore:
 
 
 def test_only_what_no_manifest_stands_for_is_found(tmp_path: Path) -> None:
-    orphans = find_orphans(store_with_leftovers(tmp_path), older_than=timedelta(minutes=30), now=in_an_hour())
+    orphans = find_orphans(
+        store_with_leftovers(tmp_path), older_than=timedelta(minutes=30), now=in_an_hour()
+    )
     assert sorted(found.key for found in orphans.objects) == [
         "checkpoints/epoch-0001/a2/part-00000.json",
         "checkpoints/epoch-0001/a2/rng_state_0.pth",
@@ -41,13 +44,17 @@ def test_only_what_no_manifest_stands_for_is_found(tmp_path: Path) -> None:
 
 
 def test_what_a_training_wrote_lately_is_left_alone(tmp_path: Path) -> None:
-    orphans = find_orphans(store_with_leftovers(tmp_path), older_than=timedelta(hours=2), now=in_an_hour())
+    orphans = find_orphans(
+        store_with_leftovers(tmp_path), older_than=timedelta(hours=2), now=in_an_hour()
+    )
     assert (orphans.objects, orphans.unfinished) == ((), ())
 
 
 def test_removing_leaves_the_committed_checkpoint_whole(tmp_path: Path) -> None:
     store = store_with_leftovers(tmp_path)
-    removed = list(remove_orphans(store, find_orphans(store, older_than=timedelta(0), now=in_an_hour())))
+    removed = list(
+        remove_orphans(store, find_orphans(store, older_than=timedelta(0), now=in_an_hour()))
+    )
     assert len(removed) == 6
     assert [found.key for found in store.list()] == [
         "checkpoints/epoch-0001/a1/part-00000.json",
@@ -69,10 +76,16 @@ def test_a_checkpoint_committed_since_it_was_found_stays(tmp_path: Path) -> None
 def test_folders_without_a_manifest_are_listed_with_what_they_hold(tmp_path: Path) -> None:
     store = store_with_leftovers(tmp_path)
     (left,) = not_committed(store, committed_checkpoints(store))
-    assert (left.folder, left.num_files, left.found) == ("checkpoints/epoch-0002", 2, "2 files so far")
+    assert (left.folder, left.num_files, left.found) == (
+        "checkpoints/epoch-0002",
+        2,
+        "2 files so far",
+    )
 
 
-def test_a_checkpoint_whose_manifest_cannot_be_read_is_listed_and_nothing_of_it_is_removed(tmp_path: Path) -> None:
+def test_a_checkpoint_whose_manifest_cannot_be_read_is_listed_and_nothing_of_it_is_removed(
+    tmp_path: Path,
+) -> None:
     store = store_with_leftovers(tmp_path)
     store.write_bytes("checkpoints/epoch-0001/manifest.json", b"{")
     assert [left.found for left in not_committed(store, committed_checkpoints(store))] == [

@@ -25,7 +25,11 @@ def test_compiling_twice_gives_the_same_bytes_and_those_in_git(tmp_path: Path) -
 
     compile_pipeline(tmp_path / "a.yaml")
     compile_pipeline(tmp_path / "b.yaml")
-    assert (tmp_path / "a.yaml").read_bytes() == (tmp_path / "b.yaml").read_bytes() == GOLDEN.read_bytes()
+    assert (
+        (tmp_path / "a.yaml").read_bytes()
+        == (tmp_path / "b.yaml").read_bytes()
+        == GOLDEN.read_bytes()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,10 @@ Documents = tuple[dict[str, Any], dict[str, Any]]
 def test_every_task_runs_in_its_components_image_and_installs_nothing(documents: Documents) -> None:
     executors = documents[0]["deploymentSpec"]["executors"]
     assert {name.removeprefix("exec-").replace("-", "_") for name in executors} == set(TASKS)
-    components = {step: step for step in STEPS} | {"claim_run": "prepare_dataset", "end_run": "launch_training"}
+    components = {step: step for step in STEPS} | {
+        "claim_run": "prepare_dataset",
+        "end_run": "launch_training",
+    }
     for task, component in components.items():
         container = executors[f"exec-{task.replace('_', '-')}"]["container"]
         assert container["image"] == image(component)
@@ -51,28 +58,53 @@ def test_every_task_runs_in_its_components_image_and_installs_nothing(documents:
 
 
 def test_pods_that_load_the_model_ask_for_what_the_plan_says(documents: Documents) -> None:
-    executors, outputs = documents[0]["deploymentSpec"]["executors"], documents[0]["components"]["comp-render-config"]["outputDefinitions"]
+    executors, outputs = (
+        documents[0]["deploymentSpec"]["executors"],
+        documents[0]["components"]["comp-render-config"]["outputDefinitions"],
+    )
     for step, memory in (("export-adapter", "export_memory"), ("evaluate", "evaluate_memory")):
         asked = executors[f"exec-{step}"]["container"]["resources"]
-        assert asked["resourceMemoryRequest"] == f"{{{{$.inputs.parameters['pipelinechannel--render-config-{memory}']}}}}"
+        assert (
+            asked["resourceMemoryRequest"]
+            == f"{{{{$.inputs.parameters['pipelinechannel--render-config-{memory}']}}}}"
+        )
         assert {memory, "cpus"} < set(outputs["parameters"])
 
 
 def test_no_step_has_an_artifact_for_kfp_to_download_before_it_starts(documents: Documents) -> None:
     inputs = [component["inputDefinitions"] for component in documents[0]["components"].values()]
-    assert all("artifacts" not in each for each in (*inputs, documents[0]["root"]["inputDefinitions"]))
+    assert all(
+        "artifacts" not in each for each in (*inputs, documents[0]["root"]["inputDefinitions"])
+    )
     assert all(each["parameters"] for each in inputs)
 
 
-def test_only_what_the_claim_makes_safe_is_cached_and_only_training_has_no_deadline(documents: Documents) -> None:
+def test_only_what_the_claim_makes_safe_is_cached_and_only_training_has_no_deadline(
+    documents: Documents,
+) -> None:
     pipeline, executors = documents
-    tasks = {**pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"], "end-run": pipeline["root"]["dag"]["tasks"]["end-run"]}
-    assert {name for name, task in tasks.items() if task["cachingOptions"]} == {"prepare-dataset", "render-config"}
-    assert {name for name in tasks if "activeDeadlineSeconds" not in executors[f"exec-{name}"]} == {"launch-training"}
+    tasks = {
+        **pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"],
+        "end-run": pipeline["root"]["dag"]["tasks"]["end-run"],
+    }
+    assert {name for name, task in tasks.items() if task["cachingOptions"]} == {
+        "prepare-dataset",
+        "render-config",
+    }
+    assert {name for name in tasks if "activeDeadlineSeconds" not in executors[f"exec-{name}"]} == {
+        "launch-training"
+    }
     assert "retryPolicy" not in tasks.pop("end-run")
-    assert {name: task["retryPolicy"]["maxRetryCount"] for name, task in tasks.items()} == {**dict.fromkeys(tasks, 2), "launch-training": 1}
-    for task in tasks.values():  # a retried pod is not killed by a window, and an error that is final does not wait for nothing
-        assert (task["retryPolicy"]["backoffMaxDuration"], task["retryPolicy"]["backoffDuration"]) == ("31536000s", "0s")
+    assert {name: task["retryPolicy"]["maxRetryCount"] for name, task in tasks.items()} == {
+        **dict.fromkeys(tasks, 2),
+        "launch-training": 1,
+    }
+    # a retried pod is not killed by a window, and an error that is final does not wait for nothing
+    for task in tasks.values():
+        assert (
+            task["retryPolicy"]["backoffMaxDuration"],
+            task["retryPolicy"]["backoffDuration"],
+        ) == ("31536000s", "0s")
     for name in ("prepare-dataset", "render-config"):
         assert "seen" in tasks[name]["inputs"]["parameters"]
 
@@ -81,8 +113,12 @@ def test_every_pod_gets_the_stores_keys_and_address_where_they_are(documents: Do
     for name, pod in documents[1].items():
         secrets = {secret["secretName"]: secret for secret in pod["secretAsEnv"]}
         (config,) = pod["configMapAsEnv"]
-        assert set(secrets) == ({"hagane-s3", "hagane-notify"} if name == "exec-end-run" else {"hagane-s3"})
-        assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= {key["envVar"] for key in secrets["hagane-s3"]["keyToEnv"]}
+        assert set(secrets) == (
+            {"hagane-s3", "hagane-notify"} if name == "exec-end-run" else {"hagane-s3"}
+        )
+        assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= {
+            key["envVar"] for key in secrets["hagane-s3"]["keyToEnv"]
+        }
         assert config["configMapName"] == "hagane"
         assert "AWS_ENDPOINT_URL" in {key["envVar"] for key in config["keyToEnv"]}
         assert all(each["optional"] for each in (*pod["secretAsEnv"], config))
@@ -99,11 +135,14 @@ LEAST = {
     "write_report": STORE,
     "end_run": f"{STORE} HAGANE_NOTIFY_URL",
 }
-"""Step -> entries of secrets in its environment. The hub's token is only where files of the model are fetched."""
+"""Step -> entries of secrets in its environment. The hub's token is only where files of the model
+are fetched."""
 
 
 def test_each_step_gets_the_secrets_it_needs_and_does_not_run_as_root(documents: Documents) -> None:
-    table = {name.removeprefix("exec-").replace("-", "_"): pod for name, pod in documents[1].items()}
+    table = {
+        name.removeprefix("exec-").replace("-", "_"): pod for name, pod in documents[1].items()
+    }
     for step, pod in table.items():
         print(f"{step:16} {' '.join(_secret_entries(pod)):90} {pod['securityContext']}")
     assert {step: " ".join(_secret_entries(pod)) for step, pod in table.items()} == LEAST
@@ -115,7 +154,9 @@ def _secret_entries(pod: dict[str, Any]) -> list[str]:
     return [key["envVar"] for secret in pod["secretAsEnv"] for key in secret["keyToEnv"]]
 
 
-def test_the_form_is_filled_with_a_spec_that_is_one_and_the_rest_leaves_it_as_it_is(documents: Documents) -> None:
+def test_the_form_is_filled_with_a_spec_that_is_one_and_the_rest_leaves_it_as_it_is(
+    documents: Documents,
+) -> None:
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
     given = {name: parameter["defaultValue"] for name, parameter in parameters.items()}
     overrides = {name: given[name] for name in OVERRIDES}
@@ -125,18 +166,28 @@ def test_the_form_is_filled_with_a_spec_that_is_one_and_the_rest_leaves_it_as_it
     assert given.keys() == {"spec", *OVERRIDES, "skip_if_unchanged", "notify_when"}
 
 
-def test_every_image_of_the_yaml_is_one_of_images_yaml_and_the_trainers_is_told_to_the_launcher() -> None:
+def test_every_image_of_the_yaml_is_one_of_images_yaml_the_trainers_too() -> None:
     tree = next(yaml.safe_load_all(GOLDEN.read_text()))
-    named = {executor["container"]["image"] for executor in tree["deploymentSpec"]["executors"].values()}
-    launch = tree["components"]["comp-exit-handler-1"]["dag"]["tasks"]["launch-training"]["inputs"]["parameters"]
-    trainers = [launch[name]["runtimeValue"]["constant"] for name in ("train_image", "train_on_gpus")]
+    named = {
+        executor["container"]["image"] for executor in tree["deploymentSpec"]["executors"].values()
+    }
+    launch = tree["components"]["comp-exit-handler-1"]["dag"]["tasks"]["launch-training"]["inputs"][
+        "parameters"
+    ]
+    trainers = [
+        launch[name]["runtimeValue"]["constant"] for name in ("train_image", "train_on_gpus")
+    ]
     images = read_images(IN_THE_REPOSITORY)
     assert trainers == [images.of("train"), images.training(on_gpus=True)]
     assert named | set(trainers) == set(images.names())
 
 
-def test_a_job_in_a_cluster_belongs_to_kfps_run_and_to_nobody_on_a_laptop(documents: Documents) -> None:
-    given = documents[0]["components"]["comp-exit-handler-1"]["dag"]["tasks"]["launch-training"]["inputs"]["parameters"]["kfp_run"]
+def test_a_job_in_a_cluster_belongs_to_kfps_run_and_to_nobody_on_a_laptop(
+    documents: Documents,
+) -> None:
+    given = documents[0]["components"]["comp-exit-handler-1"]["dag"]["tasks"]["launch-training"][
+        "inputs"
+    ]["parameters"]["kfp_run"]
     assert given == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
     pipeline = copy.deepcopy(finetune.pipeline_spec)  # pyright: ignore[reportFunctionMemberAccess] - @dsl.pipeline makes it a component
     own_nothing(pipeline)
@@ -144,13 +195,22 @@ def test_a_job_in_a_cluster_belongs_to_kfps_run_and_to_nobody_on_a_laptop(docume
     assert MessageToDict(launch.inputs.parameters["kfp_run"]) == {"runtimeValue": {"constant": ""}}
 
 
-@pytest.mark.parametrize("change", ["tag: 0.1.1", "  train: train-cuda"], ids=["a tag", "the trainer's image alone"])
-def test_a_changed_image_name_changes_the_version_of_the_pipeline(change: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change", ["tag: 0.1.1", "  train: train-cuda"], ids=["a tag", "the trainer's image alone"]
+)
+def test_a_changed_image_name_changes_the_version_of_the_pipeline(
+    change: str, tmp_path: Path
+) -> None:
     key = change.partition(":")[0]
     changed = re.sub(rf"(?m)^{key}: .*$", change, IN_THE_REPOSITORY.read_text())
     (tmp_path / "images.yaml").write_text(changed)
     usual = hagane("compile", tmp_path / "a.yaml", work=tmp_path)
-    other = hagane("compile", tmp_path / "b.yaml", work=tmp_path, env={"HAGANE_IMAGES": str(tmp_path / "images.yaml")})
+    other = hagane(
+        "compile",
+        tmp_path / "b.yaml",
+        work=tmp_path,
+        env={"HAGANE_IMAGES": str(tmp_path / "images.yaml")},
+    )
     versions = [done.output.split()[-1] for done in (usual, other)]
     assert all(re.fullmatch("[0-9a-f]{12}", version) for version in versions)
     assert versions[0] != versions[1]
@@ -166,6 +226,14 @@ def test_a_schedule_is_refused_images_that_may_move(tmp_path: Path) -> None:
     pinned = dict.fromkeys(read_images(IN_THE_REPOSITORY).components.values(), "sha256:" + "1" * 64)
     (tmp_path / "images.yaml").write_text(IN_THE_REPOSITORY.read_text())
     write_digests(tmp_path / "images.yaml", "registry.example.com/hagane", pinned)
-    done = hagane("compile", tmp_path / "a.yaml", "--pinned", work=tmp_path, env={"HAGANE_IMAGES": str(tmp_path / "images.yaml")})
+    done = hagane(
+        "compile",
+        tmp_path / "a.yaml",
+        "--pinned",
+        work=tmp_path,
+        env={"HAGANE_IMAGES": str(tmp_path / "images.yaml")},
+    )
     assert done.exit_code == 0, done.errors
-    assert (tmp_path / "a.yaml").read_text().count("@sha256:" + "1" * 64) == 8 + 1 + 5  # tasks, the trainer, and all for skip_if_unchanged
+    assert (tmp_path / "a.yaml").read_text().count(
+        "@sha256:" + "1" * 64
+    ) == 8 + 1 + 5  # tasks, the trainer, and all for skip_if_unchanged

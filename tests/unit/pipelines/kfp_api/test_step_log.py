@@ -1,4 +1,5 @@
-"""Why a step failed, out of what its pod printed; and logs that the server has, has not, or is still given."""
+"""Why a step failed, out of what its pod printed; and logs that the server has, has not, or is
+still given."""
 
 from collections.abc import Iterator
 
@@ -13,7 +14,11 @@ from pipelines.kfp_api.run_view import RunView, StepView
 from pipelines.kfp_api.step_log import follow_step_log, problems_in, read_step_log
 from tests.support.kfp import KfpServer, kfp_server
 
-PROBLEMS = ['override_epochs=-1: training.epochs: got -1, must be "1"', "it's in 'a\\b' = c", "鋼 two\nlines"]
+PROBLEMS = [
+    'override_epochs=-1: training.epochs: got -1, must be "1"',
+    "it's in 'a\\b' = c",
+    "鋼 two\nlines",
+]
 
 
 @pytest.fixture
@@ -23,11 +28,15 @@ def server() -> Iterator[KfpServer]:
 
 
 def client(server: KfpServer) -> KfpClient:
-    return KfpClient(Connection(endpoint=server.endpoint, namespace=None, token=None, ca_file=None, ui=""))
+    return KfpClient(
+        Connection(endpoint=server.endpoint, namespace=None, token=None, ca_file=None, ui="")
+    )
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_problems_are_read_as_a_step_writes_them(form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_problems_are_read_as_a_step_writes_them(
+    form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("HAGANE_LOG", form)
     log = set_up_log("claim_run")
     log.error("failed", exit_code=2, problems=["of an earlier try"])
@@ -37,7 +46,9 @@ def test_problems_are_read_as_a_step_writes_them(form: str, monkeypatch: pytest.
 
 
 def test_a_crash_is_told_by_its_last_line_and_a_silent_pod_by_none() -> None:
-    assert problems_in("event=begun component=train\nTraceback (most recent call last):\nKeyError: 'rows'\n\n") == ["KeyError: 'rows'"]
+    assert problems_in(
+        "event=begun component=train\nTraceback (most recent call last):\nKeyError: 'rows'\n\n"
+    ) == ["KeyError: 'rows'"]
     assert problems_in("\n \n") == []
 
 
@@ -60,9 +71,19 @@ def test_logs_that_one_may_not_read_and_a_server_that_is_away_are_told(server: K
         read_step_log(client(server), "run", step)
 
 
-def test_a_log_is_followed_piece_by_piece_to_the_end_of_its_step(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_followed_piece_by_piece_to_the_end_of_its_step(
+    server: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(step_log, "POLL_S", 0.0)
-    course = iter([("waiting", ""), ("running", "a\n"), ("running", "a\n"), ("running", "a\nb\n"), ("failed", "other try\n")])
+    course = iter(
+        [
+            ("waiting", ""),
+            ("running", "a\n"),
+            ("running", "a\n"),
+            ("running", "a\nb\n"),
+            ("failed", "other try\n"),
+        ]
+    )
 
     def look() -> RunView:
         state, printed = next(course)

@@ -15,10 +15,15 @@ JOB = TrainingJob(image="other:1", run="s3://b/demo", num_processes=1, environme
 
 @pytest.mark.parametrize(
     ("asked", "told"),
-    [(JOB.model_dump_json(), "asked for image 'other:1', images.yaml says 'train:1'"), ("{", "Invalid JSON")],
+    [
+        (JOB.model_dump_json(), "asked for image 'other:1', images.yaml says 'train:1'"),
+        ("{", "Invalid JSON"),
+    ],
     ids=["another image", "no JSON"],
 )
-def test_a_job_that_is_not_what_launch_training_asks_for_is_refused_and_told(asked: str, told: str, tmp_path: Path) -> None:
+def test_a_job_that_is_not_what_launch_training_asks_for_is_refused_and_told(
+    asked: str, told: str, tmp_path: Path
+) -> None:
     file = tmp_path / "a1.json"
     file.write_text(asked)
     nobody = docker.DockerClient(base_url="tcp://127.0.0.1:1", version="1.41")

@@ -1,4 +1,5 @@
-"""`hagane doctor` where no cluster is asked, or none answers; on a real one: tests/cluster/test_doctor.py."""
+"""`hagane doctor` where no cluster is asked, or none answers; on a real one:
+tests/cluster/test_doctor.py."""
 
 from pathlib import Path
 
@@ -23,7 +24,10 @@ def no_file_of_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_kfps_answer_is_told_with_its_mode(multi_user: bool, mode: str) -> None:
     with kfp_server(multi_user=multi_user) as server:
         finding = kfp_finding(Asked(endpoint=server.endpoint))
-    assert (finding.state, finding.found) == ("ok", f"{server.endpoint} answers, {mode}, pipelines kept in database")
+    assert (finding.state, finding.found) == (
+        "ok",
+        f"{server.endpoint} answers, {mode}, pipelines kept in database",
+    )
 
 
 def test_through_the_uis_address_nothing_of_the_answer_is_lost() -> None:
@@ -49,7 +53,10 @@ def test_an_endpoint_that_is_none_is_a_failure_and_no_endpoint_is_skipped() -> N
 
 def test_the_table_has_a_row_each_with_what_to_do_below_what_was_found() -> None:
     console = open_console()
-    findings = [Finding(check="a", state="ok", found="[there]"), Finding(check="b", state="failed", found="gone", mend="bring it back")]
+    findings = [
+        Finding(check="a", state="ok", found="[there]"),
+        Finding(check="b", state="failed", found="gone", mend="bring it back"),
+    ]
     with console.capture() as captured:
         console.print(findings_table(findings))
     assert [line.split() for line in captured.get().splitlines()[1:]] == [
@@ -59,10 +66,15 @@ def test_the_table_has_a_row_each_with_what_to_do_below_what_was_found() -> None
     ]
 
 
-def test_a_spec_that_needs_no_cluster_is_refused_with_the_way_to_ask_all_the_same(tmp_path: Path) -> None:
+def test_a_spec_that_needs_no_cluster_is_refused_with_the_way_to_ask_all_the_same(
+    tmp_path: Path,
+) -> None:
     done = hagane("doctor", ROOT / "specs" / "demo.yaml", work=tmp_path)
     assert (done.exit_code, done.output) == (2, "")
-    said = "error: backend: got 'local', which needs no cluster; set backend: pytorchjob, or --set backend=pytorchjob"
+    said = (
+        "error: backend: got 'local', which needs no cluster; set backend: pytorchjob, or --set "
+        "backend=pytorchjob"
+    )
     assert done.errors == [f"{said}, or check this machine by --gpu"]
 
 
@@ -77,7 +89,14 @@ def test_without_a_cluster_one_line_says_so_and_kfp_is_still_asked(tmp_path: Pat
 
 def test_a_plan_that_is_refused_is_a_finding_beside_the_others(tmp_path: Path) -> None:
     spec = ROOT / "specs" / "plans" / "swallow-70b-full-8x80gb.yaml"
-    done = hagane("doctor", spec, "--set", "backend=pytorchjob", work=tmp_path, env={"KUBECONFIG": str(tmp_path / "none")})
+    done = hagane(
+        "doctor",
+        spec,
+        "--set",
+        "backend=pytorchjob",
+        work=tmp_path,
+        env={"KUBECONFIG": str(tmp_path / "none")},
+    )
     assert [line.split(": ")[1] for line in done.errors] == ["plan"] * 4 + ["cluster"]
     assert "the training does not fit" in done.errors[0]
 

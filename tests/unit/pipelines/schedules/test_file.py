@@ -41,22 +41,34 @@ owner: Me
     ) == (
         "schedules.yaml:14: schedules.2.enabled: given twice, first in line 13",
         "schedules.yaml:15: owner: got 'Me', must be small letters, digits, hyphens and dots",
-        "schedules.yaml:2: schedules.0.name: got 'Weekly', must be 1 to 41 small letters, digits and hyphens, the first a letter, "
-        "the last no hyphen",
+        "schedules.yaml:2: schedules.0.name: got 'Weekly', must be 1 to 41 small letters, digits "
+        "and hyphens, the first a letter, the last no hyphen",
         "schedules.yaml:3: schedules.0.cron: hour: got '25', must be within 0 to 23",
-        "schedules.yaml:5: schedules.0.concurency: unknown key; did you mean 'concurrency'? allowed: name, cron, time_zone, spec, "
-        "overrides, enabled, concurrency, catch_up, service_account, notify, skip_if_unchanged",
-        "schedules.yaml:8: schedules.1.time_zone: got 'Asia/Tokio', must be a name of the IANA data base, such as Asia/Tokyo or UTC",
+        "schedules.yaml:5: schedules.0.concurency: unknown key; did you mean 'concurrency'? "
+        "allowed: name, cron, time_zone, spec, overrides, enabled, concurrency, catch_up, "
+        "service_account, notify, skip_if_unchanged",
+        (
+            "schedules.yaml:8: schedules.1.time_zone: got 'Asia/Tokio', must be a name of the "
+            "IANA data base, such as Asia/Tokyo or UTC"
+        ),
         "schedules.yaml:10: schedules.1.concurrency: got 11, must be at most 10",
-        "schedules.yaml:11: schedules.1.notify: got 'sometimes', allowed: 'never', 'failure' or 'always'",
+        (
+            "schedules.yaml:11: schedules.1.notify: got 'sometimes', allowed: 'never', 'failure' "
+            "or 'always'"
+        ),
         "schedules.yaml:12: schedules.2.name: missing; this field has no default",
-        "schedules.yaml:12: schedules.2.cron: got '* * *', must be 5 fields (minute hour day month weekday) or 6 (seconds first)",
+        (
+            "schedules.yaml:12: schedules.2.cron: got '* * *', must be 5 fields (minute hour day "
+            "month weekday) or 6 (seconds first)"
+        ),
         "schedules.yaml:12: schedules.2.spec: missing; this field has no default",
     )
 
 
 def test_specs_are_checked_with_their_overrides_as_they_are_when_submitted(tmp_path: Path) -> None:
-    (tmp_path / "local.yaml").write_text("name: r\nstore: runs\nmodel: {source: org/m}\ndata: {train: train.jsonl}\n")
+    (tmp_path / "local.yaml").write_text(
+        "name: r\nstore: runs\nmodel: {source: org/m}\ndata: {train: train.jsonl}\n"
+    )
     assert problems(
         tmp_path,
         """\
@@ -66,28 +78,40 @@ schedules:
   - {name: c, cron: "0 3 * * *", spec: local.yaml}
   - {name: c, cron: "0 3 * * *", spec: spec.yaml}
   - {name: d, cron: "0 3 1 * *", spec: spec.yaml, time_zone: Asia/Tokyo}
-""",
+""",  # noqa: E501
     ) == (
         "schedules.yaml:4: schedules.2.name: 'c' is given twice",
         "schedules.yaml:5: schedules.3.name: 'c' is given twice",
         "schedules.yaml:2: a: --set training.epochs=0: training.epochs: got 0, must be at least 1",
-        "schedules.yaml:2: a: --set training.epoch=3: training.epoch: unknown key; did you mean 'epochs'? allowed: "
+        (
+            "schedules.yaml:2: a: --set training.epoch=3: training.epoch: unknown key; did you "
+            "mean 'epochs'? allowed: "
+        )
         + ", ".join(TrainingSpec.model_fields),
-        "schedules.yaml:3: b: none.yaml: no such file; here are: local.yaml, schedules.yaml, spec.yaml",
-        "schedules.yaml:4: c: backend: got 'local', but the steps' images hold no trainer; must be pytorchjob or trainjob "
-        "(--set backend=pytorchjob)",
-        "schedules.yaml:4: c: store: got folder 'runs', but pods of a cluster share no folder; must be s3://bucket/prefix",
-        "schedules.yaml:4: c: data.train: 'train.jsonl' is a file of this machine, which no pod sees; put it into the store and name "
-        "it s3://…",
-        "schedules.yaml:6: d: time_zone: got '0 0 3 1 * *', which no single cron expression says in the server's zone 'UTC'; write it in "
-        "that zone",
+        (
+            "schedules.yaml:3: b: none.yaml: no such file; here are: local.yaml, schedules.yaml, "
+            "spec.yaml"
+        ),
+        "schedules.yaml:4: c: backend: got 'local', but the steps' images hold no trainer; must "
+        "be pytorchjob or trainjob (--set backend=pytorchjob)",
+        (
+            "schedules.yaml:4: c: store: got folder 'runs', but pods of a cluster share no "
+            "folder; must be s3://bucket/prefix"
+        ),
+        "schedules.yaml:4: c: data.train: 'train.jsonl' is a file of this machine, which no pod "
+        "sees; put it into the store and name it s3://…",
+        "schedules.yaml:6: d: time_zone: got '0 0 3 1 * *', which no single cron expression says "
+        "in the server's zone 'UTC'; write it in that zone",
     )
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("- a\n", "schedules.yaml: found list, must be a mapping of fields; see docs/from-the-ui.md"),
+        (
+            "- a\n",
+            "schedules.yaml: found list, must be a mapping of fields; see docs/from-the-ui.md",
+        ),
         ("a: [\n", "schedules.yaml:2: not YAML: "),
     ],
 )
@@ -109,6 +133,13 @@ schedules:
     overrides: {{evaluation.questions: ["Who is {{{{user}}}}?"]}}
 """,
     )
-    assert name.startswith("schedules.yaml:1: experiment: found a name of 129 bytes, allowed 128 in KFP")
-    assert account.startswith("schedules.yaml:6: a: service_account: found 'My Account', allowed small letters")
-    assert braces.startswith("schedules.yaml:5: a: evaluation.questions.0: found 'Who is {{user}}?', allowed text without '{{'")
+    assert name.startswith(
+        "schedules.yaml:1: experiment: found a name of 129 bytes, allowed 128 in KFP"
+    )
+    assert account.startswith(
+        "schedules.yaml:6: a: service_account: found 'My Account', allowed small letters"
+    )
+    assert braces.startswith(
+        "schedules.yaml:5: a: evaluation.questions.0: found 'Who is {{user}}?', allowed text "
+        "without '{{'"
+    )

@@ -14,7 +14,10 @@ LINES = [
     '    {"event":"prepared","component":"prepare_dataset","num_rows":37,"level":"info"}\n',
     '{"event":"progress","component":"train","done":3,"total":30,"unit":"steps","loss":2.5,"tokens_s":180,"left_s":200.0,"level":"info"}\n',
     '{"event":"checkpoint","component":"train","epoch":1,"step":10,"committed":true,"removed":["checkpoints/step-000009"],"level":"info"}\n',
-    '{"event":"failed","component":"launch_training","exit_code":1,"problems":["training: process 1 was killed"],"level":"error"}\n',
+    (
+        '{"event":"failed","component":"launch_training","exit_code":1,"problems":["training: '
+        'process 1 was killed"],"level":"error"}\n'
+    ),
 ]
 
 
@@ -59,7 +62,12 @@ def test_what_is_no_event_is_left_alone(line: str) -> None:
 
 
 def test_durations_are_what_a_person_reads_at_a_glance() -> None:
-    assert [duration(seconds) for seconds in (0.4, 75, 200, 3725)] == ["0 s", "75 s", "3 min 20 s", "62 min 05 s"]
+    assert [duration(seconds) for seconds in (0.4, 75, 200, 3725)] == [
+        "0 s",
+        "75 s",
+        "3 min 20 s",
+        "62 min 05 s",
+    ]
 
 
 def test_progress_before_any_step_stands_behind_the_title() -> None:
@@ -77,7 +85,11 @@ def test_progress_before_any_step_stands_behind_the_title() -> None:
 
 
 @pytest.mark.parametrize(
-    "console", [Console(file=io.StringIO()), Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})]
+    "console",
+    [
+        Console(file=io.StringIO()),
+        Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"}),
+    ],
 )
 def test_nothing_is_printed_where_nothing_was_shown(console: Console) -> None:
     with Screen(console, (), title="checking every record"):

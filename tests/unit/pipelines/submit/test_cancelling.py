@@ -35,11 +35,23 @@ class Training:
 
     def __init__(self, server: KfpServer) -> None:
         self.server = server
-        self.run = add_run(server, {"display_name": "long", "pipeline_spec": {"root": {}}})["run_id"]
+        self.run = add_run(server, {"display_name": "long", "pipeline_spec": {"root": {}}})[
+            "run_id"
+        ]
         self.jobs = {"long"}
         self.told: list[str] = []
-        self.kfp = KfpClient(Connection(endpoint=server.endpoint, namespace=None, token=None, ca_file=None, ui=server.endpoint))
-        server.advance(self.run, "RUNNING", steps={"claim_run": "SUCCEEDED", "launch_training": "RUNNING"})
+        self.kfp = KfpClient(
+            Connection(
+                endpoint=server.endpoint,
+                namespace=None,
+                token=None,
+                ca_file=None,
+                ui=server.endpoint,
+            )
+        )
+        server.advance(
+            self.run, "RUNNING", steps={"claim_run": "SUCCEEDED", "launch_training": "RUNNING"}
+        )
 
     def look(self) -> RunView:
         return view_of(self.kfp.ask("look", self.kfp.runs.run_service_get_run, self.run), NAMES)
@@ -48,9 +60,12 @@ class Training:
         cancel_run(self.kfp, self.look, run_uri, tell=self.told.append)
 
     def continue_after_failure(self, *, at: str) -> None:
-        """The run fails at this step, its exit task sees that no job is left, and KFP's Retry continues it with the step."""
+        """The run fails at this step, its exit task sees that no job is left, and KFP's Retry
+        continues it with the step."""
         steps: Any = {"launch_training": "FAILED" if at == "launch_training" else "SUCCEEDED"}
-        self.server.advance(self.run, "FAILED", steps=steps | {at: "FAILED", "end_run": "SUCCEEDED"})
+        self.server.advance(
+            self.run, "FAILED", steps=steps | {at: "FAILED", "end_run": "SUCCEEDED"}
+        )
         time.sleep(1.1)  # KFP gives whole seconds
         self.kfp.ask("retry", self.kfp.runs.run_service_retry_run, self.run)
         again: Any = {at: "RUNNING"}
@@ -65,7 +80,9 @@ def test_cancelled_twenty_times_no_job_is_left_when_the_command_returns(server: 
 
     for _ in range(20):
         training = Training(server)
-        server.on_terminate = lambda _, training=training: threading.Thread(target=end, args=(training,)).start()
+        server.on_terminate = lambda _, training=training: threading.Thread(
+            target=end, args=(training,)
+        ).start()
         training.cancel()
         assert training.jobs == set()
         assert training.look().state == "cancelled"
@@ -86,15 +103,19 @@ def test_a_job_that_may_be_left_is_an_error(server: KfpServer) -> None:
     assert error.value.exit_code == 1
 
 
-def test_of_a_run_that_retry_continued_the_first_trys_exit_task_says_nothing(server: KfpServer) -> None:
+def test_of_a_run_that_retry_continued_the_first_trys_exit_task_says_nothing(
+    server: KfpServer,
+) -> None:
     training = Training(server)
     training.continue_after_failure(at="launch_training")
-    server.on_terminate = lambda run: server.advance(run, "FAILED", steps={"launch_training": "FAILED"})
+    server.on_terminate = lambda run: server.advance(
+        run, "FAILED", steps={"launch_training": "FAILED"}
+    )
     with pytest.raises(RunFailed) as error:
         training.cancel("s3://b/runs/long")
     assert error.value.problems == (
-        "long: a training job may be left: KFP's Retry had continued the run, and Retry does not run end_run again. "
-        "Fix: hagane reap s3://b/runs/long",
+        "long: a training job may be left: KFP's Retry had continued the run, and Retry does not "
+        "run end_run again. Fix: hagane reap s3://b/runs/long",
     )
 
 
@@ -113,7 +134,9 @@ def test_of_a_run_that_retry_continued_the_launcher_says_whether_its_job_is_dele
     training.continue_after_failure(at="launch_training")
 
     def end(run: str) -> None:
-        failure = failure_of("launch_training", Preempted(said), [], at=datetime.now(UTC), kfp_run=kfp_run or run)
+        failure = failure_of(
+            "launch_training", Preempted(said), [], at=datetime.now(UTC), kfp_run=kfp_run or run
+        )
         write_failure(LocalStore(tmp_path), failure)
         server.advance(run, "FAILED", steps={"launch_training": "FAILED"})
 
@@ -142,14 +165,18 @@ def test_a_run_that_is_over_stays_as_it_is(server: KfpServer) -> None:
     assert not server.called(":terminate")
 
 
-def test_a_run_that_does_not_end_is_given_up(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_does_not_end_is_given_up(
+    server: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cancelling, "PATIENCE_S", 0.05)
     training = Training(server)
     with pytest.raises(RunFailed, match="still being cancelled after 0 s, at launch_training"):
         training.cancel()
 
 
-def test_while_it_waits_it_says_for_which_step_and_how_long(server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_it_waits_it_says_for_which_step_and_how_long(
+    server: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cancelling, "SAY_S", 0.1)
     training = Training(server)
 

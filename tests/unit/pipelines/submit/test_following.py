@@ -13,5 +13,7 @@ STEP = StepView("launch_training", "running", datetime(2026, 11, 30, 7, 0, tzinf
     ({"at": "2026-11-30T07:00:01+00:00"}, False),
     ({"phase": "running"}, False),
 ])  # fmt: skip
-def test_progress_of_an_earlier_try_is_known_by_its_time(progress: dict[str, object], is_earlier: bool) -> None:
+def test_progress_of_an_earlier_try_is_known_by_its_time(
+    progress: dict[str, object], is_earlier: bool
+) -> None:
     assert is_of_an_earlier_try(progress, STEP) is is_earlier

@@ -9,8 +9,17 @@ from components.shared.spec.run_spec import DataSpec
 CONFIG = {"max_position_embeddings": 8192}
 
 
-def _tokens(lengths: list[int], config: dict[str, Any] = CONFIG, *, packed: bool = True, texts: Sequence[int] = (), **data: Any) -> int:
-    return row_length(DataSpec(train="x", row_tokens="auto", **data), lengths, config, packed=packed, texts=texts).tokens
+def _tokens(
+    lengths: list[int],
+    config: dict[str, Any] = CONFIG,
+    *,
+    packed: bool = True,
+    texts: Sequence[int] = (),
+    **data: Any,
+) -> int:
+    return row_length(
+        DataSpec(train="x", row_tokens="auto", **data), lengths, config, packed=packed, texts=texts
+    ).tokens
 
 
 @pytest.mark.parametrize(
@@ -26,7 +35,9 @@ def _tokens(lengths: list[int], config: dict[str, Any] = CONFIG, *, packed: bool
         ([10, 9000], False, 8192),
     ],
 )
-def test_auto_holds_the_longest_sample_as_far_as_the_model_knows_positions(lengths: list[int], packed: bool, tokens: int) -> None:
+def test_auto_holds_the_longest_sample_as_far_as_the_model_knows_positions(
+    lengths: list[int], packed: bool, tokens: int
+) -> None:
     assert _tokens(lengths, packed=packed) == tokens
 
 
@@ -50,11 +61,16 @@ def test_a_stated_length_is_taken_as_it_is() -> None:
 
 def test_the_reason_names_what_decided() -> None:
     spec = DataSpec(train="x", row_tokens="auto", too_long="drop")
-    assert row_length(spec, [1500] * 100, CONFIG, packed=True).reason == (
-        "99% of the tokens are in samples of up to 1,500 tokens, rounded up to a power of two"
+    assert (
+        row_length(spec, [1500] * 100, CONFIG, packed=True).reason
+        == "99% of the tokens are in samples of up to 1,500 tokens, rounded up to a power of two"
     )
-    assert row_length(spec, [100] * 9, CONFIG, packed=True).reason.endswith("100 tokens, and rows of 1,024 hold several")
-    assert row_length(spec, [9000], CONFIG, packed=True).reason.endswith("9,000 tokens, and the model knows 8,192 positions")
+    assert row_length(spec, [100] * 9, CONFIG, packed=True).reason.endswith(
+        "100 tokens, and rows of 1,024 hold several"
+    )
+    assert row_length(spec, [9000], CONFIG, packed=True).reason.endswith(
+        "9,000 tokens, and the model knows 8,192 positions"
+    )
 
 
 def test_parts_of_texts_are_never_dropped() -> None:
@@ -62,4 +78,6 @@ def test_parts_of_texts_are_never_dropped() -> None:
     assert _tokens([5000] * 1000, too_long="drop", texts=[4096] * 9) == 8192
     assert _tokens([], too_long="drop", texts=[4096, 10]) == 4096
     spec = DataSpec(train="x", row_tokens="auto", too_long="drop")
-    assert row_length(spec, [10], CONFIG, packed=False, texts=[99]).reason.startswith("the longest part of a text has 99 tokens")
+    assert row_length(spec, [10], CONFIG, packed=False, texts=[99]).reason.startswith(
+        "the longest part of a text has 99 tokens"
+    )

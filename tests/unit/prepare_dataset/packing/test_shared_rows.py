@@ -27,7 +27,9 @@ def test_no_row_is_longer_than_it_may_be_and_none_is_empty(lengths: list[int]) -
 def test_rows_are_those_of_first_fit_decreasing_done_plainly(lengths: list[int]) -> None:
     plain: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        fits = (row for row in plain if sum(lengths[other] for other in row) + lengths[index] <= ROW)
+        fits = (
+            row for row in plain if sum(lengths[other] for other in row) + lengths[index] <= ROW
+        )
         row = next(fits, None)
         if row is None:
             plain.append([index])
@@ -43,7 +45,11 @@ def test_the_order_of_rows_is_always_the_same_and_not_that_of_lengths() -> None:
     longest = [max(lengths[index] for index in row) for row in rows]
     assert list(rows) == list(pack(lengths, ROW))
     assert longest != sorted(longest, reverse=True)
-    assert rows[:3] == [(239, 227, 241), (171, 213), (233, 247)]  # a change here is a change of ROW_ORDER_VERSION
+    assert rows[:3] == [
+        (239, 227, 241),
+        (171, 213),
+        (233, 247),
+    ]  # a change here is a change of ROW_ORDER_VERSION
 
 
 def test_nothing_gives_no_rows() -> None:
@@ -53,4 +59,6 @@ def test_nothing_gives_no_rows() -> None:
 def test_packing_30_000_full_rows_takes_no_quadratic_time() -> None:
     start = time.process_time()
     pack([ROW] * 30_000, ROW)
-    assert time.process_time() - start < 5  # takes 0.3 s; trying every earlier row would take a minute
+    assert (
+        time.process_time() - start < 5
+    )  # takes 0.3 s; trying every earlier row would take a minute

@@ -15,7 +15,9 @@ from tests.support.hub import COMMIT, serve_hub
 
 
 def _lines(*answers: str) -> bytes:
-    return "".join(json.dumps({"instruction": "q", "output": answer}) + "\n" for answer in answers).encode()
+    return "".join(
+        json.dumps({"instruction": "q", "output": answer}) + "\n" for answer in answers
+    ).encode()
 
 
 FILES = {
@@ -57,7 +59,9 @@ def _complaint(source: str, split: str | None = None) -> str:
         ("hf://org/tiny/data/train-*.jsonl", None, ["a", "b", "c"]),
     ],
 )
-def test_a_data_set_of_the_hub_is_read_by_split_folder_file_or_pattern(source: str, split: str | None, answers: list[str]) -> None:
+def test_a_data_set_of_the_hub_is_read_by_split_folder_file_or_pattern(
+    source: str, split: str | None, answers: list[str]
+) -> None:
     assert _answers(source, split) == answers
 
 
@@ -78,8 +82,22 @@ def test_a_data_set_that_was_fetched_is_read_offline(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("source", "split", "told"),
     [
-        ("hf://org/tiny", None, "holds the splits test (1 files), train (2 files), and it is not said which to read. Fix: write"),
-        ("hf://org/tiny", "dev", "holds no file of split 'dev'; splits that its file names say: test (1 files), train (2 files)"),
+        (
+            "hf://org/tiny",
+            None,
+            (
+                "holds the splits test (1 files), train (2 files), and it is not said which to "
+                "read. Fix: write"
+            ),
+        ),
+        (
+            "hf://org/tiny",
+            "dev",
+            (
+                "holds no file of split 'dev'; splits that its file names say: test (1 files), "
+                "train (2 files)"
+            ),
+        ),
         ("hf://org/tiny@v9", None, "the hub has the data set, not the revision"),
         ("hf://org/tiny/nothing", None, "the data set holds no file of records there"),
         ("hf://gated/tiny", None, "is gated on the hub; accept its terms there"),
@@ -96,27 +114,43 @@ def test_what_the_hub_refuses_is_one_line(source: str, split: str | None, told: 
 
 
 @pytest.mark.usefixtures("hub")
-def test_offline_a_data_set_of_which_only_some_files_may_be_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_a_data_set_of_which_only_some_files_may_be_here_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     name = "data/train-00000-of-00002.jsonl"
     huggingface_hub.hf_hub_download("org/tiny", name, repo_type="dataset")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     problem = _complaint("hf://org/tiny/data", "train")
-    assert "holds 1 files of records of it and no list of all, so some may be missing. Fix: fetch it" in problem
+    assert (
+        "holds 1 files of records of it and no list of all, so some may be missing. Fix: fetch it"
+        in problem
+    )
     assert _answers(f"hf://org/tiny/{name}") == ["a", "b"]
 
 
 @pytest.mark.usefixtures("hub")
-def test_offline_a_download_of_some_files_is_refused_where_more_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    huggingface_hub.snapshot_download("org/tiny", repo_type="dataset", allow_patterns="data/train-00000*")
+def test_offline_a_download_of_some_files_is_refused_where_more_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    huggingface_hub.snapshot_download(
+        "org/tiny", repo_type="dataset", allow_patterns="data/train-00000*"
+    )
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert "not in the cache of the hub on this machine" in _complaint("hf://org/tiny/data", "train")
+    assert "not in the cache of the hub on this machine" in _complaint(
+        "hf://org/tiny/data", "train"
+    )
 
 
-def test_offline_and_not_in_the_cache_is_one_line_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_and_not_in_the_cache_is_one_line_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     problem = _complaint("hf://org/tiny@v1")
-    assert "not in the cache of the hub on this machine, and the hub did not give it (OfflineModeIsEnabled)" in problem
+    assert (
+        "not in the cache of the hub on this machine, and the hub did not give it "
+        "(OfflineModeIsEnabled)"
+    ) in problem
     assert problem.endswith("hf download --repo-type dataset org/tiny --revision v1")
 
 
@@ -128,7 +162,9 @@ def test_offline_and_not_in_the_cache_is_one_line_with_the_command(tmp_path: Pat
         (ConnectionResetError(), True),
     ],
 )
-def test_only_a_hub_that_may_answer_later_is_asked_again(monkeypatch: pytest.MonkeyPatch, error: OSError, is_passing: bool) -> None:
+def test_only_a_hub_that_may_answer_later_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, is_passing: bool
+) -> None:
     def fails(*_: object, **__: object) -> None:
         raise error
 

@@ -16,16 +16,31 @@ from components.prepare_dataset.records.records import RecordSource, read_record
 from components.shared.errors import DataError
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.text(st.characters(codec="utf-8"), max_size=12),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('ab"\\[,\n港', max_size=4), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.text(st.characters(codec="utf-8"), max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text('ab"\\[,\n港', max_size=4), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(VALUES, min_size=1, max_size=6), st.sampled_from([None, 1]), st.booleans(), st.integers(1, 40))
+@given(
+    st.lists(VALUES, min_size=1, max_size=6),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+    st.integers(1, 40),
+)
 def test_a_list_is_read_a_part_at_a_time_as_it_is_read_at_once(
-    tmp_path_factory: pytest.TempPathFactory, values: list[Any], indent: int | None, plain: bool, part: int
+    tmp_path_factory: pytest.TempPathFactory,
+    values: list[Any],
+    indent: int | None,
+    plain: bool,
+    part: int,
 ) -> None:
     path = tmp_path_factory.mktemp("list") / "a.json"
     text = json.dumps(values, indent=indent, ensure_ascii=not plain)
@@ -33,9 +48,15 @@ def test_a_list_is_read_a_part_at_a_time_as_it_is_read_at_once(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(readers, "_LIST_PART", part)
         found = list(readers._listed(path, "utf-8"))
-    assert [(place.record, place.number) for place in found] == [(value, number) for number, value in enumerate(values, start=1)]
+    assert [(place.record, place.number) for place in found] == [
+        (value, number) for number, value in enumerate(values, start=1)
+    ]
     if indent is not None:
-        top_level = [number for number, line in enumerate(text.split("\n"), start=1) if line.startswith(" ") and line[1] not in " ]}"]
+        top_level = [
+            number
+            for number, line in enumerate(text.split("\n"), start=1)
+            if line.startswith(" ") and line[1] not in " ]}"
+        ]
         assert [place.line for place in found] == top_level
 
 
@@ -45,7 +66,11 @@ def test_a_list_is_read_a_part_at_a_time_as_it_is_read_at_once(
     [
         ('[{"a": 1},\n {"b": }]', 2, "Expecting value at column 8"),
         ('[{"a": 1},\n {"b": "x]', 2, "Unterminated string starting at at column 8"),
-        ('[{"a": 1},\n\n {"b": 1} {', 3, "Expecting property name enclosed in double quotes at column 12"),
+        (
+            '[{"a": 1},\n\n {"b": 1} {',
+            3,
+            "Expecting property name enclosed in double quotes at column 12",
+        ),
         ('[{"a": 1, "a": 2}]', 1, "key 'a' is given twice"),
     ],
 )
@@ -88,7 +113,9 @@ def test_columns_that_no_form_reads_are_left_in_the_file(tmp_path: Path, name: s
     (file,) = read_records(RecordSource(str(tmp_path / name)))
     assert len(file.conversations) == 1
     _write_table(tmp_path / name, pa.table({"at": at, "title": ["q"], "body": ["a"]}))
-    with pytest.raises(DataError, match=r":1: cannot be read on \(.*; make or fetch the file again"):
+    with pytest.raises(
+        DataError, match=r":1: cannot be read on \(.*; make or fetch the file again"
+    ):
         read_records(RecordSource(str(tmp_path / name)))
 
 
@@ -102,9 +129,10 @@ def test_text_of_a_table_that_is_no_utf_8_is_told_with_its_row(tmp_path: Path, n
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp932"])
 def test_a_last_line_that_is_cut_off_is_never_skipped(tmp_path: Path, encoding: str) -> None:
-    content = "".join(json.dumps({"prompt": "港は？", "completion": f"港{n}"}, ensure_ascii=False) + "\n" for n in range(3)).encode(
-        encoding
-    )
+    content = "".join(
+        json.dumps({"prompt": "港は？", "completion": f"港{n}"}, ensure_ascii=False) + "\n"
+        for n in range(3)
+    ).encode(encoding)
     path = tmp_path / "a.jsonl"
 
     def read(part: bytes) -> int:

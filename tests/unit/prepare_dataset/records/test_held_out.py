@@ -4,7 +4,13 @@ from hypothesis import strategies as st
 
 from components.prepare_dataset.packing.stored import Chosen
 from components.prepare_dataset.records.conversations import Conversation
-from components.prepare_dataset.records.held_out import Split, asked_in_both, copies, leaks, set_aside
+from components.prepare_dataset.records.held_out import (
+    Split,
+    asked_in_both,
+    copies,
+    leaks,
+    set_aside,
+)
 from components.prepare_dataset.report.quality import Places
 from components.shared.errors import DataError
 from tests.unit.prepare_dataset.conftest import conversation, kept
@@ -26,7 +32,9 @@ def test_about_the_asked_share_is_set_aside() -> None:
 
 @settings(deadline=None)
 @given(st.permutations(range(40)), st.floats(0.01, 0.4))
-def test_the_split_depends_on_neither_the_order_nor_the_number_of_others(order: list[int], share: float) -> None:
+def test_the_split_depends_on_neither_the_order_nor_the_number_of_others(
+    order: list[int], share: float
+) -> None:
     everything = _many(40)
     held_out = {found.where for found in set_aside(kept(*everything), share).held_out}
     shuffled = set_aside(kept(*(everything[index] for index in order)), share).held_out
@@ -55,7 +63,9 @@ def test_copies_and_leaks_are_told_by_their_places() -> None:
     alone = conversation("q", "b", where="x:4")
     assert copies(kept(first, alone, second)) == Places(count=1, first=(("x:1", "x:2"),))
     everything = kept(first, alone, other)
-    assert leaks(everything.of([0, 1]), everything.of([2])) == Places(count=1, first=(("x:1", "x:3"),))
+    assert leaks(everything.of([0, 1]), everything.of([2])) == Places(
+        count=1, first=(("x:1", "x:3"),)
+    )
 
 
 def test_of_many_copies_the_first_20_places_are_listed_and_a_repeated_source_is_none() -> None:
@@ -66,9 +76,15 @@ def test_of_many_copies_the_first_20_places_are_listed_and_a_repeated_source_is_
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 9)), min_size=20, max_size=60), st.floats(0.05, 0.4))
+@given(
+    st.lists(st.tuples(st.integers(0, 15), st.integers(0, 9)), min_size=20, max_size=60),
+    st.floats(0.05, 0.4),
+)
 def test_by_prompt_no_question_is_on_both_sides(pairs: list[tuple[int, int]], share: float) -> None:
-    talks = tuple(conversation(f"question  {q}", f"answer {a}", where=f"x:{n}") for n, (q, a) in enumerate(pairs))
+    talks = tuple(
+        conversation(f"question  {q}", f"answer {a}", where=f"x:{n}")
+        for n, (q, a) in enumerate(pairs)
+    )
     assume(len({talk.digest for talk in talks}) > 10)
     split = set_aside(kept(*talks), share)
     assert len(split.train) + len(split.held_out) == len(talks)

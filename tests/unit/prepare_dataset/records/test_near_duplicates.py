@@ -10,7 +10,10 @@ ANSWER = " ".join(f"word{number} is 12 plus {number}" for number in range(60))
 
 
 def _samples(encoder: Encoder, *answers: str, question: str = "q") -> Chosen[Encoded]:
-    talks = [conversation(f"{question}{number}", answer, where=f"a:{number}") for number, answer in enumerate(answers)]
+    talks = [
+        conversation(f"{question}{number}", answer, where=f"a:{number}")
+        for number, answer in enumerate(answers)
+    ]
     return encoded_samples(encoder, *talks)
 
 
@@ -19,7 +22,9 @@ def _part(samples: Chosen[Encoded], *numbers: int) -> Chosen[Encoded]:
 
 
 def test_answers_that_differ_in_a_few_words_are_near_duplicates(encoder: Encoder) -> None:
-    others = [" ".join(f"港{number * seed} の色は {seed}" for number in range(60)) for seed in (3, 5, 7)]
+    others = [
+        " ".join(f"港{number * seed} の色は {seed}" for number in range(60)) for seed in (3, 5, 7)
+    ]
     samples = _samples(encoder, ANSWER, *others, ANSWER.replace("word30", "other"))
     found = near_duplicates(samples, _part(samples))
     assert (found.num_compared, found.train.count, found.held_out.count) == (5, 1, 0)
@@ -44,7 +49,13 @@ def test_equal_conversations_short_answers_and_repeated_sources_are_none(encoder
 
 def test_a_long_system_turn_that_all_share_makes_no_near_duplicates(encoder: Encoder) -> None:
     talks = [
-        conversation(f"q{number}", f"{number} " + "abcdefghij"[number:] * 9, system=ANSWER * 3, where=f"a:{number}") for number in range(4)
+        conversation(
+            f"q{number}",
+            f"{number} " + "abcdefghij"[number:] * 9,
+            system=ANSWER * 3,
+            where=f"a:{number}",
+        )
+        for number in range(4)
     ]
     samples = encoded_samples(encoder, *talks)
     assert near_duplicates(samples, samples.of(())).train.count == 0

@@ -13,26 +13,50 @@ from components.shared.spec.run_spec import RunSpec
 from tests.support.command_line import hagane
 from tests.support.tiny_models import END, write_conversations
 
-NAMES = ("first sample", "random sample", "longest sample", "least trained sample", "longest sample that was left out")
+NAMES = (
+    "first sample",
+    "random sample",
+    "longest sample",
+    "least trained sample",
+    "longest sample that was left out",
+)
 
 
 @pytest.fixture
 def spec(tmp_path: Path, model_folder: Path) -> RunSpec:
     write_conversations(tmp_path / "train.jsonl", 40)
-    long = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "12 " * 300}]}
+    long = {
+        "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "12 " * 300},
+        ]
+    }
     with (tmp_path / "train.jsonl").open("a") as stream:
         stream.write(json.dumps(long) + "\n")
     data = {"train": str(tmp_path / "train.jsonl"), "row_tokens": 300, "held_out_share": 0.2}
-    return parse_spec({"name": "r", "store": str(tmp_path / "store"), "model": {"source": str(model_folder)}, "data": data})
+    return parse_spec(
+        {
+            "name": "r",
+            "store": str(tmp_path / "store"),
+            "model": {"source": str(model_folder)},
+            "data": data,
+        }
+    )
 
 
 def test_a_file_is_described_without_a_model(tmp_path: Path) -> None:
     records = [{"instruction": "q", "input": "", "output": f"a{n}\x1b[31m"} for n in range(3)]
     (tmp_path / "a.json").write_text(json.dumps([*records, records[0]]))
     lines = list(look(str(tmp_path / "a.json"), []))
-    assert lines[:3] == ["form            alpaca", "conversations   4", "turns           4 user, 4 assistant"]
+    assert lines[:3] == [
+        "form            alpaca",
+        "conversations   4",
+        "turns           4 user, 4 assistant",
+    ]
     assert "copies          1 conversations stand more than once" in lines
-    assert "questions       1 different first ones; 4 conversations share theirs with another" in lines
+    assert (
+        "questions       1 different first ones; 4 conversations share theirs with another" in lines
+    )
     assert "  | a0\\x1b[31m" in lines
 
 
@@ -43,8 +67,16 @@ def test_a_spec_is_described_by_its_tokens_before_anything_is_dropped(spec: RunS
     size, fitting, tokens = row.split()[:3]
     assert (size, fitting) == ("300", f"{40 / 41:.1%}")
     assert 50 < float(tokens.removesuffix("%")) < 97
-    assert any(line.startswith("warning: 1 conversations longer than data.row_tokens were left out: 2.4% of all") for line in lines)
-    assert any(line.startswith("The longest sample that was left out, ") and "train.jsonl:41" in line for line in lines)
+    assert any(
+        line.startswith(
+            "warning: 1 conversations longer than data.row_tokens were left out: 2.4% of all"
+        )
+        for line in lines
+    )
+    assert any(
+        line.startswith("The longest sample that was left out, ") and "train.jsonl:41" in line
+        for line in lines
+    )
 
 
 def test_samples_show_what_is_trained_on_and_its_tokens(spec: RunSpec) -> None:
@@ -60,9 +92,13 @@ def test_samples_show_what_is_trained_on_and_its_tokens(spec: RunSpec) -> None:
     assert sum(word.startswith("*") for word in words) == trained
 
 
-def test_samples_are_the_first_one_by_chance_the_longest_the_least_trained_and_a_dropped_one(spec: RunSpec) -> None:
+def test_samples_are_the_first_one_by_chance_the_longest_the_least_trained_and_a_dropped_one(
+    spec: RunSpec,
+) -> None:
     lines = list(dataset_lines(load_source(spec, now=datetime(2026, 11, 24)), spec.data))
-    names = [line.split(",")[0] for line in lines if line.startswith("The ") and " trained on " in line]
+    names = [
+        line.split(",")[0] for line in lines if line.startswith("The ") and " trained on " in line
+    ]
     assert names[0] == "The first sample"
     assert names[-1] == "The longest sample that was left out"
     assert set(names) <= {f"The {name}" for name in NAMES}
@@ -81,7 +117,9 @@ def test_the_command_prints_it_and_writes_nothing(spec: RunSpec, tmp_path: Path)
     done = hagane("data", tmp_path / "b.jsonl", work=tmp_path / "work")
     assert done.exit_code == 0
     assert "form            messages" in done.output
-    described = hagane("data", tmp_path / "spec.yaml", "--set", "data.row_tokens=512", work=tmp_path / "work")
+    described = hagane(
+        "data", tmp_path / "spec.yaml", "--set", "data.row_tokens=512", work=tmp_path / "work"
+    )
     assert described.exit_code == 0
     assert "100.0%   <- data.row_tokens" in described.output
     assert not (tmp_path / "store").exists()
@@ -91,7 +129,9 @@ def test_a_file_that_cannot_be_read_is_an_error_of_the_command(tmp_path: Path) -
     (tmp_path / "a.jsonl").write_text('{"title": "x", "body": "y"}\n')
     done = hagane("data", tmp_path / "a.jsonl", work=tmp_path / "work")
     assert done.exit_code == 2
-    assert done.errors[-1].endswith("data: {format: prompt_completion, columns: {prompt: title, completion: body}}")
+    assert done.errors[-1].endswith(
+        "data: {format: prompt_completion, columns: {prompt: title, completion: body}}"
+    )
 
 
 def test_sources_of_which_nothing_is_trained_on_are_told(spec: RunSpec, tmp_path: Path) -> None:
@@ -100,7 +140,16 @@ def test_sources_of_which_nothing_is_trained_on_are_told(spec: RunSpec, tmp_path
     tree = spec.model_dump(mode="json")
     some = parse_spec({**tree, "data": {**tree["data"], "train": [spec.data.train_name, little]}})
     lines = list(dataset_lines(load_source(some, now=datetime(2026, 11, 24)), some.data))
-    assert sum(line.startswith(f"warning: {little['path']}: no record of it is trained on") for line in lines) == 1
+    assert (
+        sum(
+            line.startswith(f"warning: {little['path']}: no record of it is trained on")
+            for line in lines
+        )
+        == 1
+    )
     none = parse_spec({**tree, "data": {**tree["data"], "train": [little]}})
-    with pytest.raises(DataError, match=r"^data.train: no record is trained on, .* Fix: raise repeat, or leave it out$"):
+    with pytest.raises(
+        DataError,
+        match=r"^data.train: no record is trained on, .* Fix: raise repeat, or leave it out$",
+    ):
         load_source(none, now=datetime(2026, 11, 24))

@@ -1,4 +1,5 @@
-"""What is trained on, of each kind of template: the prompt by which transformers asks, and then the answer."""
+"""What is trained on, of each kind of template: the prompt by which transformers asks, and then the
+answer."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,11 @@ from tests.unit.prepare_dataset.chat_templates import (
 from tests.unit.prepare_dataset.conftest import NOW
 
 TIDE = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object"}}}
-CALL = {"id": "call00001", "type": "function", "function": {"name": "tide", "arguments": {"port": "Kobe"}}}
+CALL = {
+    "id": "call00001",
+    "type": "function",
+    "function": {"name": "tide", "arguments": {"port": "Kobe"}},
+}
 
 
 def _user(text: str) -> dict[str, Any]:
@@ -54,25 +59,47 @@ TALKS: dict[str, list[dict[str, Any]]] = {
     "one answer": [_user("What is 2+2?"), _assistant("It is 4.")],
     "Japanese": [_user("港は何色ですか。"), _assistant("青です。\n以上。")],
     "two answers": [_user("Say A"), _assistant("A first"), _user("Say B"), _assistant("B second")],
-    "three answers": [_user("a"), _assistant("one"), _user("b"), _assistant("two"), _user("c"), _assistant("three")],
-    "system turn": [{"role": "system", "content": "Answer in French."}, _user("Yes?"), _assistant("Oui.")],
+    "three answers": [
+        _user("a"),
+        _assistant("one"),
+        _user("b"),
+        _assistant("two"),
+        _user("c"),
+        _assistant("three"),
+    ],
+    "system turn": [
+        {"role": "system", "content": "Answer in French."},
+        _user("Yes?"),
+        _assistant("Oui."),
+    ],
     "a question at the end": [_user("hello"), _assistant("hi yourself"), _user("thanks")],
     "think tags": [
-        _user("Is 2 even?"), _assistant("<think>\nHalve it.\n</think>\n\nYes."),
-        _user("And 3?"), _assistant("<think>\nOne over.\n</think>\n\nNo."),
+        _user("Is 2 even?"),
+        _assistant("<think>\nHalve it.\n</think>\n\nYes."),
+        _user("And 3?"),
+        _assistant("<think>\nOne over.\n</think>\n\nNo."),
     ],
     "reasoning by its key": [
-        _user("Is 2 even?"), _assistant("Yes.", reasoning_content="Halve it."),
-        _user("And 3?"), _assistant("No.", reasoning_content="One over."),
+        _user("Is 2 even?"),
+        _assistant("Yes.", reasoning_content="Halve it."),
+        _user("And 3?"),
+        _assistant("No.", reasoning_content="One over."),
     ],
-    "first answer not trained on": [_user("Say A"), _assistant("B?", weight=0), _user("No, A"), _assistant("A then")],
-}  # fmt: skip
+    "first answer not trained on": [
+        _user("Say A"),
+        _assistant("B?", weight=0),
+        _user("No, A"),
+        _assistant("A then"),
+    ],
+}
 
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(make_tokenizer(tmp_path_factory.mktemp("tokenizer")))
-    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(token, special=True) for token in SPECIAL_TOKENS]})
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [AddedToken(token, special=True) for token in SPECIAL_TOKENS]}
+    )
     tokenizer.bos_token, tokenizer.eos_token = "<s>", EOS
     return tokenizer
 
@@ -83,7 +110,9 @@ def _conversation(turns: list[dict[str, Any]], tools: list[Any] | None = None) -
     return found
 
 
-def _samples(template: str, turns: list[dict[str, Any]], tools: list[Any] | None = None, **arguments: Any) -> tuple[Sample, ...]:
+def _samples(
+    template: str, turns: list[dict[str, Any]], tools: list[Any] | None = None, **arguments: Any
+) -> tuple[Sample, ...]:
     tokens = {"bos_token": "<s>", "eos_token": EOS}
     compiled = compile_template("t.jinja", template, tokens, now=NOW, arguments=arguments)
     return samples_of(compiled, _conversation(turns, tools), SPECIAL_TOKENS)
@@ -110,9 +139,16 @@ def test_each_answer_is_trained_once_behind_the_prompt_of_use(
     given = talk
     if template == PARTS_ALONE:
         given = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in talk]
-    answers = [index for index, turn in enumerate(talk) if turn["role"] == "assistant" and turn.get("weight", 1)]
+    answers = [
+        index
+        for index, turn in enumerate(talk)
+        if turn["role"] == "assistant" and turn.get("weight", 1)
+    ]
     prompts = [
-        theirs.apply_chat_template(given[:index], chat_template=template, tokenize=False, add_generation_prompt=True) for index in answers
+        theirs.apply_chat_template(
+            given[:index], chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+        for index in answers
     ]
     trained = sorted(_asked(_samples(template, talk)), key=lambda each: len(each[0]))
     assert [prompt for prompt, _ in trained] == prompts
@@ -174,7 +210,10 @@ def test_a_turn_that_nothing_ends_is_trained_with_eos() -> None:
 
 def test_reasoning_in_a_channel_is_trained_in_every_turn() -> None:
     first, second = _trained(_samples(CHANNELS, TALKS["reasoning by its key"]))
-    assert first == "<|channel|>analysis<|message|>Halve it.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    assert first == (
+        "<|channel|>analysis<|message|>Halve "
+        "it.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    )
     assert second.startswith("<|channel|>analysis<|message|>One over.")
 
 
@@ -187,14 +226,21 @@ def test_template_arguments_reach_the_prompt() -> None:
 
 
 def test_a_turn_without_generation_mark_is_not_trained_on() -> None:
-    only_last = MARKED.replace("{% if m.role == 'assistant' %}", "{% if m.role == 'assistant' and 'B' in m.content %}")
+    only_last = MARKED.replace(
+        "{% if m.role == 'assistant' %}", "{% if m.role == 'assistant' and 'B' in m.content %}"
+    )
     assert _trained(_samples(only_last, TALKS["two answers"])) == ["B second<|im_end|>"]
     with pytest.raises(DataError, match="marks no assistant turn"):
         _samples(only_last, TALKS["one answer"])
 
 
 def test_tool_calls_are_trained_and_tool_turns_are_not() -> None:
-    turns = [_user("When is high tide?"), _assistant("", tool_calls=[CALL]), {"role": "tool", "content": "6:40"}, _assistant("At 6:40.")]
+    turns = [
+        _user("When is high tide?"),
+        _assistant("", tool_calls=[CALL]),
+        {"role": "tool", "content": "6:40"},
+        _assistant("At 6:40."),
+    ]
     (sample,) = _samples(TOOLS, turns, [TIDE])
     assert _trained((sample,)) == [
         '<tool_call>{"name": "tide", "arguments": {"port": "Kobe"}}</tool_call><|im_end|>',
@@ -204,36 +250,50 @@ def test_tool_calls_are_trained_and_tool_turns_are_not() -> None:
 
 
 def test_a_template_that_leaves_out_a_call_is_refused() -> None:
-    with pytest.raises(DataError, match=r"t.jinja leaves out the call of 'tide' of assistant turn messages\[1\]"):
+    with pytest.raises(
+        DataError, match=r"t.jinja leaves out the call of 'tide' of assistant turn messages\[1\]"
+    ):
         _samples(ALL["chatml"], [_user("q"), _assistant("", tool_calls=[CALL])], [TIDE])
 
 
-def test_a_template_that_leaves_out_part_of_an_answer_is_refused_without_another_models_template() -> None:
+def test_a_template_that_leaves_out_part_of_an_answer_is_refused() -> None:
     cutting = "{% for m in messages %}{{ m.content[:3] + eos_token }}{% endfor %}"
-    with pytest.raises(DataError, match=r"t.jinja leaves out part of assistant turn messages\[1\]") as raised:
+    with pytest.raises(
+        DataError, match=r"t.jinja leaves out part of assistant turn messages\[1\]"
+    ) as raised:
         _samples(cutting, TALKS["one answer"])
     assert "plain.jinja" not in str(raised.value)
 
 
 def test_a_role_that_the_template_leaves_out_is_noted() -> None:
     without = (
-        "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content "
+        "}}<|im_end|>\n{% endif %}{% endfor %}"
     )
-    (sample,) = _samples(without + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", TALKS["system turn"])
+    (sample,) = _samples(
+        without + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        TALKS["system turn"],
+    )
     assert sample.notes == {f"{LEFT_OUT}system"}
 
 
 def test_a_header_that_no_prompt_gives_is_noted() -> None:
-    (sample,) = _samples(ALL["chatml"].split("{% if add_generation_prompt %}")[0], TALKS["one answer"])
+    (sample,) = _samples(
+        ALL["chatml"].split("{% if add_generation_prompt %}")[0], TALKS["one answer"]
+    )
     assert _trained((sample,)) == ["<|im_start|>assistant\nIt is 4.<|im_end|>"]
     assert sample.notes == {HEADER_TRAINED}
 
 
 SHIPPED = {
     "plain": "<s>s\n\nUser: q\nAssistant: a</s>\nUser: r\nAssistant: b</s>\n",
-    "chatml": "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
-    "<|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n",
-    "alpaca": "<s>s\n\n### Instruction:\nq\n\n### Response:\na</s>\n\n### Instruction:\nr\n\n### Response:\nb</s>\n\n",
+    "chatml": (
+        "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n<|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+    ),
+    "alpaca": (
+        "<s>s\n\n### Instruction:\nq\n\n### Response:\na</s>\n\n### Instruction:\nr\n\n### "
+        "Response:\nb</s>\n\n"
+    ),
     "alpaca-ja": "<s>s\n\n### 指示:\nq\n\n### 応答:\na</s>\n\n### 指示:\nr\n\n### 応答:\nb</s>\n\n",
     "llama-2": "<s>[INST] <<SYS>>\ns\n<</SYS>>\n\nq [/INST] a </s><s>[INST] r [/INST] b </s>",
 }
@@ -245,7 +305,13 @@ def test_every_shipped_template_is_tested() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_template_writes_its_prompt_and_trains_answers_to_their_end(name: str) -> None:
-    turns = [{"role": "system", "content": "s"}, _user("q"), _assistant("a"), _user("r"), _assistant("b")]
+    turns = [
+        {"role": "system", "content": "s"},
+        _user("q"),
+        _assistant("a"),
+        _user("r"),
+        _assistant("b"),
+    ]
     (sample,) = _samples(Path(f"specs/templates/{name}.jinja").read_text(encoding="utf-8"), turns)
     assert sample.text == SHIPPED[name]
     trained = ["".join(each.split()) for each in _trained((sample,))]
@@ -254,7 +320,13 @@ def test_a_shipped_template_writes_its_prompt_and_trains_answers_to_their_end(na
 
 
 def test_each_trained_turn_is_in_exactly_one_text() -> None:
-    turns = [turn for n in range(6) for turn in (_user(f"q{n}"), _assistant(f"<think>\nr{n}\n</think>\n\na{n}"))]
+    turns = [
+        turn
+        for n in range(6)
+        for turn in (_user(f"q{n}"), _assistant(f"<think>\nr{n}\n</think>\n\na{n}"))
+    ]
     for template in ALL.values():
         trained = _trained(_samples(template, turns))
-        assert sorted(f"a{n}" for n in range(6)) == sorted(found for each in trained for n in range(6) if (found := f"a{n}") in each)
+        assert sorted(f"a{n}" for n in range(6)) == sorted(
+            found for each in trained for n in range(6) if (found := f"a{n}") in each
+        )

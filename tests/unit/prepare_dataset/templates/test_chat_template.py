@@ -6,7 +6,11 @@ from transformers import AutoTokenizer
 
 from components.prepare_dataset.records.conversations import Message
 from components.prepare_dataset.samples.tokens import load_encoder
-from components.prepare_dataset.templates.chat_template import ChatTemplate, compile_template, read_template
+from components.prepare_dataset.templates.chat_template import (
+    ChatTemplate,
+    compile_template,
+    read_template,
+)
 from components.shared.errors import DataError, ModelError
 from tests.support.tiny_models import BOS, CHATML, END, make_tokenizer
 from tests.unit.prepare_dataset.conftest import NOW, conversation
@@ -15,7 +19,8 @@ PLAIN = Path("specs/templates/plain.jinja")
 SMOLLM2 = Path(".hagane/models/smollm2-135m-instruct")
 TOKENS = {"bos_token": BOS, "eos_token": END}
 
-# What real templates do: namespaces, loop controls, JSON, white space control, generation blocks, macros, dict().
+# What real templates do: namespaces, loop controls, JSON, white space control, generation blocks,
+# macros, dict().
 BUSY = """{%- set ns = namespace(count=0) %}
 {%- macro head(role) %}<|im_start|>{{ role }}
 {% endmacro %}
@@ -34,7 +39,7 @@ BUSY = """{%- set ns = namespace(count=0) %}
         {{- message.content.strip() + ' #' ~ ns.count ~ eos_token }}
 {% endif %}
 {%- endfor %}
-{%- if add_generation_prompt %}{{ head('assistant') }}{% endif %}"""
+{%- if add_generation_prompt %}{{ head('assistant') }}{% endif %}"""  # noqa: E501
 
 CONVERSATIONS = [
     conversation("What is 12 plus 7?", "12 plus 7 is 19."),
@@ -50,11 +55,17 @@ def _template(text: str) -> ChatTemplate:
 @pytest.mark.parametrize("text", [CHATML, BUSY, PLAIN.read_text()], ids=["chatml", "busy", "plain"])
 @pytest.mark.parametrize("talk", CONVERSATIONS)
 @pytest.mark.parametrize("prompt", [False, True])
-def test_text_and_tokens_are_those_of_apply_chat_template(tmp_path: Path, text: str, talk, prompt: bool) -> None:
-    _same_as_transformers(make_tokenizer(tmp_path, chat_template=text), talk.messages, prompt=prompt)
+def test_text_and_tokens_are_those_of_apply_chat_template(
+    tmp_path: Path, text: str, talk, prompt: bool
+) -> None:
+    _same_as_transformers(
+        make_tokenizer(tmp_path, chat_template=text), talk.messages, prompt=prompt
+    )
 
 
-@pytest.mark.skipif(not SMOLLM2.is_dir(), reason="needs the demo's base model; `make demo` makes it")
+@pytest.mark.skipif(
+    not SMOLLM2.is_dir(), reason="needs the demo's base model; `make demo` makes it"
+)
 @pytest.mark.parametrize("talk", CONVERSATIONS)
 def test_text_and_tokens_of_smollm2_are_those_of_apply_chat_template(talk) -> None:
     _same_as_transformers(SMOLLM2, talk.messages, prompt=False)
@@ -103,9 +114,15 @@ def test_a_text_that_is_no_template_is_told_with_its_line() -> None:
 
 
 def test_the_template_file_of_a_model_comes_before_its_tokenizer_config(tmp_path: Path) -> None:
-    assert read_template(tmp_path, "model", {"chat_template": "config"}) == (f"{tmp_path}/tokenizer_config.json", "config")
+    assert read_template(tmp_path, "model", {"chat_template": "config"}) == (
+        f"{tmp_path}/tokenizer_config.json",
+        "config",
+    )
     (tmp_path / "chat_template.jinja").write_text("file")
-    assert read_template(tmp_path, "model", {"chat_template": "config"}) == (f"{tmp_path}/chat_template.jinja", "file")
+    assert read_template(tmp_path, "model", {"chat_template": "config"}) == (
+        f"{tmp_path}/chat_template.jinja",
+        "file",
+    )
 
 
 def test_of_several_named_templates_default_is_taken(tmp_path: Path) -> None:
@@ -116,10 +133,17 @@ def test_of_several_named_templates_default_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_model_without_template_is_told_which_file_to_set(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"set data.chat_template to a Jinja file: for a base model specs/templates/plain.jinja"):
+    with pytest.raises(
+        ModelError,
+        match=(
+            r"set data.chat_template to a Jinja file: for a base model specs/templates/plain.jinja"
+        ),
+    ):
         read_template(tmp_path, "model", json.loads("{}"))
 
 
 def test_a_template_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data.chat_template: no such file 'nope.jinja'; allowed: model, or"):
+    with pytest.raises(
+        DataError, match=r"data.chat_template: no such file 'nope.jinja'; allowed: model, or"
+    ):
         read_template(tmp_path, "nope.jinja", {})

@@ -1,4 +1,5 @@
-"""Templates of people who mean harm, and ordinary ones: the limits hold, and texts are what the template writes without them."""
+"""Templates of people who mean harm, and ordinary ones: the limits hold, and texts are what the
+template writes without them."""
 
 import os
 import pickle
@@ -20,22 +21,34 @@ TOKENS = {"bos_token": BOS, "eos_token": END}
 SMALL = Limits(cpu_s=1, memory_mib=256)
 
 TOO_MUCH = {
-    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": "needs more than 1 s of processor time",
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": (
+        "needs more than 1 s of processor time"
+    ),
     "{{ 9**(9**9) }}": "needs more than 1 s of processor time",
-    "{% if false %}{{ 9**(9**9) }}{% endif %}ok": "rendering it, compiled needs more than 1 s of processor time",
+    "{% if false %}{{ 9**(9**9) }}{% endif %}ok": (
+        "rendering it, compiled needs more than 1 s of processor time"
+    ),
     "{{ messages[0].content * 2000000000 }}": "needs more than 256 MiB of memory",
     "{{ 'x' * 2000000000 }}": "needs more than 256 MiB of memory",
     "{{ ([0] * 300000000)|length }}": "needs more than 256 MiB of memory",
     "{{ messages[0].content|center(3000000000) }}": "needs more than 256 MiB of memory",
     "{{ '%3000000000d' % 1 }}": "needs more than 256 MiB of memory",
-    "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}": "needs more than 32,000,000 characters",
-    "{% macro m() %}{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}{% endmacro %}{{ m()|length }}": "32,000,000 characters",
+    "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}": (
+        "needs more than 32,000,000 characters"
+    ),
+    (
+        "{% macro m() %}{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}{% endmacro %}{{ "
+        "m()|length }}"
+    ): "32,000,000 characters",
 }
 
 
 @pytest.mark.parametrize("text", TOO_MUCH)
 def test_a_template_that_needs_too_much_is_stopped_with_its_place_and_the_limits(text: str) -> None:
-    begun, talks = time.monotonic(), [conversation("q", "a", where=f"x.jsonl:{line}") for line in (7, 8, 9)]
+    begun, talks = (
+        time.monotonic(),
+        [conversation("q", "a", where=f"x.jsonl:{line}") for line in (7, 8, 9)],
+    )
     used = _processor_s()
     with pytest.raises(DataError) as raised:
         _samples(BoundedTemplate("t.jinja", text, TOKENS, NOW, limits=SMALL), *talks)
@@ -48,23 +61,32 @@ def test_a_template_that_needs_too_much_is_stopped_with_its_place_and_the_limits
 
 def test_what_is_too_much_names_the_record_and_the_limits() -> None:
     text = "{% if messages[0].content == 'long' %}{{ 'x' * 2000000000 }}{% endif %}" + CHATML
-    talks = [conversation("short", "a", where="x.jsonl:1"), conversation("long", "a", where="x.jsonl:2")]
+    talks = [
+        conversation("short", "a", where="x.jsonl:1"),
+        conversation("long", "a", where="x.jsonl:2"),
+    ]
     with pytest.raises(DataError) as raised:
         _samples(BoundedTemplate("t.jinja", text, TOKENS, NOW, limits=SMALL), *talks)
     assert raised.value.problems == (
-        "t.jinja: rendering x.jsonl:2 needs more than 256 MiB of memory; allowed for one conversation are 1 s of processor time, "
-        "256 MiB of memory and 32,000,000 characters. Fix: correct a copy of the template and name it in data.chat_template, "
-        "or shorten the record",
+        "t.jinja: rendering x.jsonl:2 needs more than 256 MiB of memory; allowed for one "
+        "conversation are 1 s of processor time, 256 MiB of memory and 32,000,000 characters. "
+        "Fix: correct a copy of the template and name it in data.chat_template, or shorten the "
+        "record",
     )
 
 
 def test_folding_of_a_constant_that_does_not_fit_leaves_a_template_that_never_needs_it() -> None:
-    template = BoundedTemplate("t.jinja", "{% if false %}{{ 'x' * 3000000000 }}{% endif %}ok", TOKENS, NOW, limits=SMALL)
+    template = BoundedTemplate(
+        "t.jinja", "{% if false %}{{ 'x' * 3000000000 }}{% endif %}ok", TOKENS, NOW, limits=SMALL
+    )
     assert template.render(()) == "ok"
 
 
 def test_samples_and_refusals_are_those_of_the_template_without_limits() -> None:
-    refuses = "{% if messages[0].content == 'bad' %}{{ raise_exception('no\x1b[2J ' ~ 'bad') }}{% endif %}" + CHATML
+    refuses = (
+        "{% if messages[0].content == 'bad' %}{{ raise_exception('no\x1b[2J ' ~ 'bad') }}{% "
+        "endif %}"
+    ) + CHATML
     talks = [
         conversation("12たす7は？", "19です。\n🎉", "q\\n", "{{ 7 }}"),
         conversation("bad", "a"),
@@ -82,7 +104,11 @@ def test_samples_and_refusals_are_those_of_the_template_without_limits() -> None
 
 
 def test_batches_of_many_and_of_large_conversations_keep_their_order() -> None:
-    talks = [conversation(f"q{number}", "a" * (number % 7 * 100_000)) for number in range(1, 60) if number % 7]
+    talks = [
+        conversation(f"q{number}", "a" * (number % 7 * 100_000))
+        for number in range(1, 60)
+        if number % 7
+    ]
     talks += [conversation(f"q{number}", "a") for number in range(60, 2400)]
     found = _samples(BoundedTemplate("t.jinja", CHATML, TOKENS, NOW), *talks)
     assert len(found) == len(talks)
@@ -91,7 +117,9 @@ def test_batches_of_many_and_of_large_conversations_keep_their_order() -> None:
         assert f"user\n{talk.messages[0].content}<" in samples[0].text
 
 
-def test_the_process_has_no_keys_and_ends_with_its_template(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_has_no_keys_and_ends_with_its_template(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
     before = _children()
     template = BoundedTemplate("t.jinja", CHATML, TOKENS, NOW)
@@ -110,7 +138,9 @@ def test_a_killed_process_is_a_message_and_the_next_call_starts_another() -> Non
     template.compile()
     (pid,) = _children() - before
     os.kill(pid, 9)
-    with pytest.raises(DataError, match=r"t\.jinja: rendering x\.jsonl:1: the process was ended by SIGKILL\. Fix: "):
+    with pytest.raises(
+        DataError, match=r"t\.jinja: rendering x\.jsonl:1: the process was ended by SIGKILL\. Fix: "
+    ):
         _samples(template, conversation("q", "a"))
     assert not isinstance(_samples(template, conversation("q", "a"))[0], DataError)
 
@@ -120,12 +150,17 @@ def test_a_template_that_was_pickled_or_forked_has_a_process_of_its_own() -> Non
     template = BoundedTemplate("t.jinja", CHATML, TOKENS, NOW)
     template.compile()
     copy = pickle.loads(pickle.dumps(template))
-    assert copy.render(conversation("q", "a").messages) == template.render(conversation("q", "a").messages)
+    assert copy.render(conversation("q", "a").messages) == template.render(
+        conversation("q", "a").messages
+    )
     assert len(_children() - before) == 2
 
 
 def test_a_text_of_more_than_a_mebibyte_is_no_template() -> None:
-    with pytest.raises(DataError, match=r"t\.jinja: found a chat template of 1,100,000 bytes, allowed are 1,048,576"):
+    with pytest.raises(
+        DataError,
+        match=r"t\.jinja: found a chat template of 1,100,000 bytes, allowed are 1,048,576",
+    ):
         BoundedTemplate("t.jinja", "x" * 1_100_000, TOKENS, NOW).compile()
 
 
@@ -148,4 +183,8 @@ def _processor_s() -> float:
 def _children() -> set[int]:
     """Processes of template_program that this one started."""
     pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return {int(pid) for pid in pids if b"template_program" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {
+        int(pid)
+        for pid in pids
+        if b"templates.program" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    }

@@ -10,13 +10,28 @@ from components.render_config.model.architectures import architecture_of
 from components.shared.errors import ModelError
 
 LLAMA_8B = {
-    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32, "num_attention_heads": 32,
-    "num_key_value_heads": 8, "vocab_size": 128_256,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128_256,
+}
 
 
-def choice(asked: Any = "auto", model_type: str = "llama", fields: dict[str, Any] | None = None, **given: Any) -> AttentionChoice:
-    usual: dict[str, Any] = {"packed": True, "on_gpu": True, "row_tokens": 4096, "precision": "bf16"}
+def choice(
+    asked: Any = "auto",
+    model_type: str = "llama",
+    fields: dict[str, Any] | None = None,
+    **given: Any,
+) -> AttentionChoice:
+    usual: dict[str, Any] = {
+        "packed": True,
+        "on_gpu": True,
+        "row_tokens": 4096,
+        "precision": "bf16",
+    }
     return choose_attention(asked, {"model_type": model_type, **(fields or {})}, **(usual | given))
 
 
@@ -53,14 +68,26 @@ def test_soft_caps_and_sinks_need_all_scores() -> None:
 @pytest.mark.parametrize(
     ("asked", "given", "found"),
     [
-        ("conversations", {"model_type": "codegen"}, "is not known to be right for a codegen model"),
+        (
+            "conversations",
+            {"model_type": "codegen"},
+            "is not known to be right for a codegen model",
+        ),
         ("flash_attention_2", {"on_gpu": False}, "trains on GPUs alone"),
         ("flex_attention", {"on_gpu": False}, "trains on GPUs alone"),
         ("flash_attention_2", {"precision": "fp32"}, "this plan's precision is fp32"),
     ],
 )
-def test_what_does_not_go_together_is_one_line_with_what_does(asked: str, given: dict[str, Any], found: str) -> None:
-    with pytest.raises(ModelError, match=rf"training\.attention: found {asked}, .*{found}.*allowed are .*Fix: remove training\.attention"):
+def test_what_does_not_go_together_is_one_line_with_what_does(
+    asked: str, given: dict[str, Any], found: str
+) -> None:
+    with pytest.raises(
+        ModelError,
+        match=(
+            rf"training\.attention: found {asked}, .*{found}.*allowed are .*Fix: remove "
+            r"training\.attention"
+        ),
+    ):
         choice(asked, **given)
 
 
@@ -85,7 +112,8 @@ def work(*, masked: bool) -> Pass:
 
 
 def test_llama_3_8b_saves_a_gib_of_masks_and_repeated_keys() -> None:
-    """32 blocks x 4,096² x 2 B = 1 GiB of masks and 16 MiB of truth values; of each token 2 x (32 - 8) x 128 x 2 B a block."""
+    """32 blocks x 4,096² x 2 B = 1 GiB of masks and 16 MiB of truth values; of each token 2 x (32 -
+    8) x 128 x 2 B a block."""
     architecture = architecture_of(LLAMA_8B)
     masked, plain = (activations(architecture, work(masked=each)) for each in (True, False))
     assert masked.masks - plain.masks == 2**30 + 4096**2

@@ -16,10 +16,16 @@ from tests.unit.render_config.test_planner import CONFIG, DATASET, spec_with
 from tests.unit.shared.store.test_checkpoints import checkpoint
 
 
-@pytest.mark.parametrize("keep", [{}, {"last": 1}, {"last": 3}, {"every": 2}, {"every": 4, "last": 2}, {"last": 20}])
+@pytest.mark.parametrize(
+    "keep", [{}, {"last": 1}, {"last": 3}, {"every": 2}, {"every": 4, "last": 2}, {"last": 20}]
+)
 @pytest.mark.parametrize("epochs", [1, 5, 9])
-def test_the_plan_counts_the_checkpoints_that_will_be_there_at_the_end(keep: dict[str, int], epochs: int) -> None:
-    at_the_end = reasons_to_keep([checkpoint(epoch, epoch, 1.0) for epoch in range(1, epochs + 1)], KeepSpec(**keep))
+def test_the_plan_counts_the_checkpoints_that_will_be_there_at_the_end(
+    keep: dict[str, int], epochs: int
+) -> None:
+    at_the_end = reasons_to_keep(
+        [checkpoint(epoch, epoch, 1.0) for epoch in range(1, epochs + 1)], KeepSpec(**keep)
+    )
     assert kept_epochs(KeepSpec(**keep), epochs) == len(at_the_end)
 
 
@@ -43,7 +49,9 @@ def test_sigterm_is_answered_by_a_save_only_when_it_fits_into_the_grace() -> Non
 
 def test_the_node_of_process_0_holds_what_is_not_divided() -> None:
     def checkpoints(num_nodes: int, **fields: Any) -> Any:
-        return plan_with(hardware={"num_nodes": num_nodes}, training={"global_batch": 8}, **fields).checkpoints
+        return plan_with(
+            hardware={"num_nodes": num_nodes}, training={"global_batch": 8}, **fields
+        ).checkpoints
 
     for zero in ({"stage": 3}, {"stage": 2}, {"stage": 0, "offload_optimizer": "none"}):
         one, four = checkpoints(1, zero=zero), checkpoints(4, zero=zero)
@@ -53,26 +61,40 @@ def test_the_node_of_process_0_holds_what_is_not_divided() -> None:
         assert four.node_bytes == pytest.approx(four.bytes_each - divided * 3 / 4, abs=80_000)
 
 
-@pytest.mark.parametrize(("precision", "stages", "bytes_each"), [("bf16", (0, 2, 3), 16), ("fp32", (0, 3), 16), ("fp32", (1, 2), 20)])
+@pytest.mark.parametrize(
+    ("precision", "stages", "bytes_each"),
+    [("bf16", (0, 2, 3), 16), ("fp32", (0, 3), 16), ("fp32", (1, 2), 20)],
+)
 def test_a_lora_checkpoint_takes_16_bytes_a_parameter_but_in_fp32_with_zero_1_and_2(
     precision: str, stages: tuple[int, ...], bytes_each: int
 ) -> None:
     for stage in stages:
-        plan = plan_with(training={"precision": precision}, lora={"rank": 64}, zero={"stage": stage})
-        assert plan.checkpoints.bytes_each == pytest.approx(bytes_each * plan.num_trainable + probe_bytes(CONFIG["vocab_size"]), abs=25_000)
+        plan = plan_with(
+            training={"precision": precision}, lora={"rank": 64}, zero={"stage": stage}
+        )
+        assert plan.checkpoints.bytes_each == pytest.approx(
+            bytes_each * plan.num_trainable + probe_bytes(CONFIG["vocab_size"]), abs=25_000
+        )
 
 
 def test_a_divided_checkpoint_of_another_number_of_processes_needs_room_to_be_converted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_with()
-    entry = FileEntry(name="a/global_step1/zero_pp_rank_0_mp_rank_00_optim_states.pt", num_bytes=10**9, sha256="0")
+    entry = FileEntry(
+        name="a/global_step1/zero_pp_rank_0_mp_rank_00_optim_states.pt", num_bytes=10**9, sha256="0"
+    )
     for num_processes, needed in ((1, plan.checkpoints.work_bytes), (2, 2_750_000_000)):
         made = checkpoint(1, 1, 1.0)
         facts = made.manifest.facts | {"num_processes": num_processes}
-        newest = Checkpoint(made.folder, made.manifest.model_copy(update={"files": (entry,), "facts": facts}))
+        newest = Checkpoint(
+            made.folder, made.manifest.model_copy(update={"files": (entry,), "facts": facts})
+        )
         monkeypatch.setattr(program, "committed_checkpoints", lambda _, newest=newest: [newest])
-        assert program.with_room_to_convert(LocalStore(tmp_path), plan).checkpoints.work_bytes == needed
+        assert (
+            program.with_room_to_convert(LocalStore(tmp_path), plan).checkpoints.work_bytes
+            == needed
+        )
 
 
 def test_a_training_is_the_same_however_its_work_is_spread() -> None:

@@ -16,7 +16,13 @@ def planned(name: str, *overrides: str) -> Plan:
 
 def test_the_largest_micro_batch_that_fits_is_taken_and_the_next_would_not_fit() -> None:
     spec = load_spec(ROOT / "specs/plans/elyza-7b-lora-1x24gb.yaml")
-    config = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+    config = {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    }
     decided = decide(spec, {**config, "vocab_size": 32000}, Machine(), NO_DATASET)
     parts = (decided.architecture, decided.wish, decided.hardware)
     chosen = choose(*parts)
@@ -27,7 +33,10 @@ def test_the_largest_micro_batch_that_fits_is_taken_and_the_next_would_not_fit()
 
 def test_less_memory_steps_down_in_the_order_of_slowing() -> None:
     chosen = [
-        planned("rinna-3-6b-full-4x24gb", "hardware.gpu=null", f"hardware.gpu_memory_gib={gib}").zero for gib in (80, 27, 24, 20, 16, 8)
+        planned(
+            "rinna-3-6b-full-4x24gb", "hardware.gpu=null", f"hardware.gpu_memory_gib={gib}"
+        ).zero
+        for gib in (80, 27, 24, 20, 16, 8)
     ]
     places = [ORDER.index(zero) for zero in chosen]
     assert places == sorted(places)
@@ -55,7 +64,12 @@ def test_a_training_that_does_not_fit_is_refused_with_three_changes_that_fit() -
     assert "does not fit" in first
     assert len(changes) == 3
     assert all(line.startswith("hardware: fix: ") and "GiB" in line for line in changes)
-    assert planned("swallow-70b-full-8x80gb", "hardware.num_nodes=2", "training.global_batch=64").zero.stage == 3
+    assert (
+        planned(
+            "swallow-70b-full-8x80gb", "hardware.num_nodes=2", "training.global_batch=64"
+        ).zero.stage
+        == 3
+    )
 
 
 def test_offload_is_not_counted_on_when_the_host_is_not_stated() -> None:
@@ -65,20 +79,41 @@ def test_offload_is_not_counted_on_when_the_host_is_not_stated() -> None:
 
 def test_an_unknown_gpu_is_told_with_near_misses_and_with_all_else_that_is_wrong() -> None:
     with pytest.raises(HaganeError) as caught:
-        planned("elyza-7b-lora-1x24gb", "hardware.gpu=a100", "training.global_batch=3", "hardware.processes_per_node=2")
+        planned(
+            "elyza-7b-lora-1x24gb",
+            "hardware.gpu=a100",
+            "training.global_batch=3",
+            "hardware.processes_per_node=2",
+        )
     gpu, batch = caught.value.problems
     assert gpu.startswith("hardware.gpu: 'a100' is not known; did you mean 'a100-")
     assert batch.startswith("training.global_batch: got 3")
 
 
 def test_a_gpu_without_bf16_gets_fp16() -> None:
-    assert planned("tinyswallow-full-1x24gb", "training.method=lora", "hardware.gpu=t4", "hardware.gpu_memory_gib=null").precision == "fp16"
+    assert (
+        planned(
+            "tinyswallow-full-1x24gb",
+            "training.method=lora",
+            "hardware.gpu=t4",
+            "hardware.gpu_memory_gib=null",
+        ).precision
+        == "fp16"
+    )
 
 
 def test_bf16_that_a_gpu_does_not_compute_is_refused() -> None:
-    with pytest.raises(HaganeError, match="got 'bf16', but the t4 does not compute it; set auto, which is fp16 there"):
+    with pytest.raises(
+        HaganeError,
+        match="got 'bf16', but the t4 does not compute it; set auto, which is fp16 there",
+    ):
         planned("gemma-2-baku-2b-lora-t4", "training.precision=bf16")
-    assert planned("gemma-2-baku-2b-lora-t4", "training.precision=fp32", "data.row_tokens=256").precision == "fp32"
+    assert (
+        planned(
+            "gemma-2-baku-2b-lora-t4", "training.precision=fp32", "data.row_tokens=256"
+        ).precision
+        == "fp32"
+    )
 
 
 def test_what_is_taken_of_a_gpu_without_a_name_is_said() -> None:
@@ -88,7 +123,13 @@ def test_what_is_taken_of_a_gpu_without_a_name_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["elyza-7b-full-8x80gb", "swallow-mx-8x7b-experts-8x80gb", "gpt2-medium-full-cpu", "swallow-70b-lora-8x80gb"]
+    "name",
+    [
+        "elyza-7b-full-8x80gb",
+        "swallow-mx-8x7b-experts-8x80gb",
+        "gpt2-medium-full-cpu",
+        "swallow-70b-lora-8x80gb",
+    ],
 )
 def test_the_picture_has_every_stage_and_what_each_bar_is_made_of(name: str) -> None:
     plan = planned(name)
@@ -101,7 +142,9 @@ def test_the_picture_has_every_stage_and_what_each_bar_is_made_of(name: str) -> 
         assert sum(option.host_kinds.values()) == option.host_bytes
 
 
-@pytest.mark.parametrize("name", ["elyza-7b-lora-offload-asked", "elyza-7b-full-8x80gb", "elyza-7b-lora-1x24gb"])
+@pytest.mark.parametrize(
+    "name", ["elyza-7b-lora-offload-asked", "elyza-7b-full-8x80gb", "elyza-7b-lora-1x24gb"]
+)
 def test_the_bar_of_the_chosen_option_is_as_long_as_the_verdict_says(name: str) -> None:
     plan = planned(name)
     assert plan.memory is not None

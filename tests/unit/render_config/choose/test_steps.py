@@ -12,9 +12,21 @@ from components.shared.documents.plan import StepPlan
 from components.shared.errors import SpecError
 
 
-def steps_of(num_rows: int, *, tokens_per_row: int = 10, warmup_share: float = 0.05, **batching: Any) -> StepPlan:
-    fields: dict[str, Any] = {"num_processes": 1, "micro_batch": 1, "grad_accum": 1, "epochs": 1} | batching
-    return plan_steps(num_rows, Batching(**fields), warmup_share=warmup_share, num_tokens=tokens_per_row * num_rows)
+def steps_of(
+    num_rows: int, *, tokens_per_row: int = 10, warmup_share: float = 0.05, **batching: Any
+) -> StepPlan:
+    fields: dict[str, Any] = {
+        "num_processes": 1,
+        "micro_batch": 1,
+        "grad_accum": 1,
+        "epochs": 1,
+    } | batching
+    return plan_steps(
+        num_rows,
+        Batching(**fields),
+        warmup_share=warmup_share,
+        num_tokens=tokens_per_row * num_rows,
+    )
 
 
 def test_198_rows_over_5_epochs_make_990_steps_saved_every_198() -> None:
@@ -28,8 +40,13 @@ def test_steps_and_rows_are_those_of_accelerates_own_batches(
     num_rows: int, micro_batch: int, num_processes: int, grad_accum: int, drop_last: bool
 ) -> None:
     batching = Batching(num_processes, micro_batch, grad_accum, epochs=1, drop_last=drop_last)
-    batches = BatchSampler(SequentialSampler(torch.arange(num_rows)), micro_batch, drop_last=drop_last)
-    shards = [BatchSamplerShard(batches, num_processes, index) if num_processes > 1 else batches for index in range(num_processes)]
+    batches = BatchSampler(
+        SequentialSampler(torch.arange(num_rows)), micro_batch, drop_last=drop_last
+    )
+    shards = [
+        BatchSamplerShard(batches, num_processes, index) if num_processes > 1 else batches
+        for index in range(num_processes)
+    ]
     dealt: list[list[Any]] = [list(shard) for shard in shards]
     if not dealt[0]:
         with pytest.raises(SpecError, match="nothing would be trained; set drop_last: false"):
@@ -52,9 +69,14 @@ def test_what_is_missing_to_the_global_batch_is_accumulated() -> None:
 
 
 @pytest.mark.parametrize(("global_batch", "nearest"), [(10, "8 or 16"), (3, "8")])
-def test_a_global_batch_that_cannot_be_shared_out_is_told_with_the_nearest(global_batch: int, nearest: str) -> None:
+def test_a_global_batch_that_cannot_be_shared_out_is_told_with_the_nearest(
+    global_batch: int, nearest: str
+) -> None:
     with pytest.raises(SpecError) as caught:
         grad_accum_steps(global_batch=global_batch, micro_batch=2, num_processes=4)
     assert caught.value.problems == (
-        f"training.global_batch: got {global_batch}, must be a multiple of micro_batch 2 x 4 processes = 8; the nearest: {nearest}",
+        (
+            f"training.global_batch: got {global_batch}, must be a multiple of micro_batch 2 x 4 "
+            f"processes = 8; the nearest: {nearest}"
+        ),
     )

@@ -31,13 +31,35 @@ def test_a_missing_comma_and_one_too_many_are_told_with_their_lines() -> None:
 
 
 def test_each_setting_is_explained_and_set_beside_the_plan() -> None:
-    planned = {"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": 0}, "bf16": {"enabled": True}, "gradient_clipping": 1.0}
+    planned = {
+        "train_micro_batch_size_per_gpu": 4,
+        "zero_optimization": {"stage": 0},
+        "bf16": {"enabled": True},
+        "gradient_clipping": 1.0,
+    }
     lines = explained(read_deepspeed(BROKEN, "old.json"), planned)
-    assert any(line.startswith('train_micro_batch_size_per_gpu = "auto": ') and line.endswith("; the plan: 4") for line in lines)
-    assert any(line.startswith("zero_optimization.stage = 3: ") and line.endswith("spec: zero.stage; the plan: 0") for line in lines)
-    assert any(line.startswith("zero_optimization.overlap_comm") and line.endswith("; the plan leaves it out") for line in lines)
-    assert any(line.startswith("bf16.enabled") and line.endswith("; the plan keeps it") for line in lines)
-    assert "nonsense = 1: not known here; DeepSpeed may not know it either; the plan leaves it out" in lines
+    assert any(
+        line.startswith('train_micro_batch_size_per_gpu = "auto": ')
+        and line.endswith("; the plan: 4")
+        for line in lines
+    )
+    assert any(
+        line.startswith("zero_optimization.stage = 3: ")
+        and line.endswith("spec: zero.stage; the plan: 0")
+        for line in lines
+    )
+    assert any(
+        line.startswith("zero_optimization.overlap_comm")
+        and line.endswith("; the plan leaves it out")
+        for line in lines
+    )
+    assert any(
+        line.startswith("bf16.enabled") and line.endswith("; the plan keeps it") for line in lines
+    )
+    assert (
+        "nonsense = 1: not known here; DeepSpeed may not know it either; the plan leaves it out"
+        in lines
+    )
     assert lines[-1] == "the plan also sets gradient_clipping = 1.0"
 
 

@@ -28,19 +28,30 @@ def container(job: dict[str, Any]) -> dict[str, Any]:
         ([1, 2], [3], [3]),
     ],
 )
-def test_a_patch_merges_mappings_and_named_lists_and_removes_by_null(base: Any, patch: Any, expected: Any) -> None:
-    assert merged(base, patch) == (expected or [{"name": "x", "v": 1, "w": 2}, {"name": "y"}, {"name": "z"}])
+def test_a_patch_merges_mappings_and_named_lists_and_removes_by_null(
+    base: Any, patch: Any, expected: Any
+) -> None:
+    assert merged(base, patch) == (
+        expected or [{"name": "x", "v": 1, "w": 2}, {"name": "y"}, {"name": "z"}]
+    )
 
 
 def test_nodes_become_a_master_and_workers_with_memory_asked_for_and_limited_to_the_same() -> None:
     spec, plan = planned(hardware={"num_nodes": 4}, training={"global_batch": 8})
     job = pytorchjob(spec, plan)
-    assert {kind: each["replicas"] for kind, each in job["spec"]["pytorchReplicaSpecs"].items()} == {"Master": 1, "Worker": 3}
-    assert {each["restartPolicy"] for each in job["spec"]["pytorchReplicaSpecs"].values()} == {"ExitCode"}
+    assert {
+        kind: each["replicas"] for kind, each in job["spec"]["pytorchReplicaSpecs"].items()
+    } == {"Master": 1, "Worker": 3}
+    assert {each["restartPolicy"] for each in job["spec"]["pytorchReplicaSpecs"].values()} == {
+        "ExitCode"
+    }
     resources = container(job)["resources"]
     assert plan.memory is not None
     assert resources["requests"]["memory"] == resources["limits"]["memory"]
-    assert int(resources["limits"]["memory"].removesuffix("Mi")) * 2**20 > plan.memory.host_bytes + 400 * 2**20
+    assert (
+        int(resources["limits"]["memory"].removesuffix("Mi")) * 2**20
+        > plan.memory.host_bytes + 400 * 2**20
+    )
     assert container(job)["args"] == ["s3://bucket/runs/t"]
 
 
@@ -48,13 +59,21 @@ def test_one_node_has_no_workers_and_a_queue_holds_the_job_back() -> None:
     job = pytorchjob(*planned(cluster={"queue": "gpus", "gang": True, "run_timeout_hours": 2}))
     assert list(job["spec"]["pytorchReplicaSpecs"]) == ["Master"]
     policy = job["spec"]["runPolicy"]
-    assert (policy["suspend"], policy["schedulingPolicy"], policy["activeDeadlineSeconds"]) == (True, {"minAvailable": 1}, 7200)
+    assert (policy["suspend"], policy["schedulingPolicy"], policy["activeDeadlineSeconds"]) == (
+        True,
+        {"minAvailable": 1},
+        7200,
+    )
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
 
 
 def test_gpus_are_asked_for_by_the_clusters_name_for_them() -> None:
     hardware = {"gpu": "a100-80gb", "processes_per_node": 2}
-    job = pytorchjob(*planned(hardware=hardware, training={"global_batch": 8}, cluster={"gpu_resource": "amd.com/gpu"}))
+    job = pytorchjob(
+        *planned(
+            hardware=hardware, training={"global_batch": 8}, cluster={"gpu_resource": "amd.com/gpu"}
+        )
+    )
     assert container(job)["resources"]["limits"]["amd.com/gpu"] == "2"
     assert job["spec"]["nprocPerNode"] == "2"
 
@@ -62,7 +81,13 @@ def test_gpus_are_asked_for_by_the_clusters_name_for_them() -> None:
 def test_secrets_stand_by_name_alone_and_patches_reach_every_pod() -> None:
     env = [{"name": "NCCL_DEBUG", "value": "INFO"}]
     patch = {"spec": {"containers": [{"name": "pytorch", "env": env}]}}
-    job = pytorchjob(*planned(hardware={"num_nodes": 2}, training={"global_batch": 8}, cluster={"pod_patch": patch, "secrets": ["keys"]}))
+    job = pytorchjob(
+        *planned(
+            hardware={"num_nodes": 2},
+            training={"global_batch": 8},
+            cluster={"pod_patch": patch, "secrets": ["keys"]},
+        )
+    )
     for replica in job["spec"]["pytorchReplicaSpecs"].values():
         (found,) = replica["template"]["spec"]["containers"]
         assert env[0] in found["env"]

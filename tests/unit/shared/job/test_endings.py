@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import ModelError, PeerLost, Preempted, RunFailed, StoreUnreachable
-from components.shared.job.endings import ANY_OTHER, ENDINGS, ending_in, ending_of, signal_of, starts_again, table
+from components.shared.job.endings import (
+    ANY_OTHER,
+    ENDINGS,
+    ending_in,
+    ending_of,
+    signal_of,
+    starts_again,
+    table,
+)
 
 ROOT = Path(__file__).parents[4]
 
@@ -30,15 +38,42 @@ class DistBackendError(DistError):
     [
         (AcceleratorError("CUDA error: uncorrectable ECC error encountered"), "retry", 200),
         (AcceleratorError("CUDA error: unspecified launch failure"), "retry", 200),
-        (AcceleratorError("CUDA error: no kernel image is available for execution on the device"), "final", 1),
+        (
+            AcceleratorError(
+                "CUDA error: no kernel image is available for execution on the device"
+            ),
+            "final",
+            1,
+        ),
         (AcceleratorError("CUDA error: invalid device ordinal"), "final", 1),
         (AcceleratorError("CUDA error: device-side assert triggered"), "final", 1),
         (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "final", 1),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"), "final", 1),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"
+            ),
+            "final",
+            1,
+        ),
         (MemoryError(), "final", 1),
-        (DistBackendError("NCCL error: remote process exited or there was a network error"), "retry", 129),
-        (RuntimeError("[../gloo/transport/tcp/pair.cc:525] Read error [10.0.0.7]:4711: Connection reset by peer"), "retry", 129),
-        (RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms"), "retry", 129),
+        (
+            DistBackendError("NCCL error: remote process exited or there was a network error"),
+            "retry",
+            129,
+        ),
+        (
+            RuntimeError(
+                "[../gloo/transport/tcp/pair.cc:525] Read error [10.0.0.7]:4711: Connection reset "
+                "by peer"
+            ),
+            "retry",
+            129,
+        ),
+        (
+            RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms"),
+            "retry",
+            129,
+        ),
         (PeerLost("not all came"), "retry", 129),
         (Preempted("SIGTERM"), "retry", 143),
         (OSError(28, "No space left on device"), "final", 1),
@@ -64,9 +99,18 @@ def test_a_code_above_every_signal_is_taken_for_none() -> None:
     ("line", "words"),
     [
         ("torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered", "a GPU failed"),
-        ("torch.AcceleratorError: CUDA error: no kernel image is available", "no kernels for its architecture"),
-        ("[rank3]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)", "its GPUs' network did not answer"),
-        ("RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried", "the host has too little memory"),
+        (
+            "torch.AcceleratorError: CUDA error: no kernel image is available",
+            "no kernels for its architecture",
+        ),
+        (
+            "[rank3]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)",
+            "its GPUs' network did not answer",
+        ),
+        (
+            "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried",
+            "the host has too little memory",
+        ),
     ],
 )
 def test_a_pods_last_lines_say_what_happened(line: str, words: str) -> None:
@@ -89,7 +133,11 @@ def test_the_runtime_of_a_trainjob_and_the_table_agree_on_which_codes_are_final(
     final = {int(value) for value in re.findall(r"\d+", values[1])}
     assert final == {code for code in range(1, 256) if not starts_again(code)}
     of_kernel = [ending for ending in ENDINGS if ending.reason]
-    assert all(starts_again(ending.code) == (ending.kind == "retry") for ending in ENDINGS if ending not in of_kernel)
+    assert all(
+        starts_again(ending.code) == (ending.kind == "retry")
+        for ending in ENDINGS
+        if ending not in of_kernel
+    )
 
 
 def test_the_page_shows_the_table_as_the_code_has_it() -> None:

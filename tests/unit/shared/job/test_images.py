@@ -32,7 +32,9 @@ def test_images_that_may_move_are_told_each_in_a_line(tmp_path: Path) -> None:
     assert "hagane/prepare:1.0.0 is a tag" in told[0]
 
 
-def test_the_workers_image_is_another_on_gpus_and_asked_for_only_where_it_is_named(tmp_path: Path) -> None:
+def test_the_workers_image_is_another_on_gpus_and_asked_for_only_where_it_is_named(
+    tmp_path: Path,
+) -> None:
     pushed_without = read_images(written(tmp_path, f"train_on_gpus: train-cuda\n{GOOD}"))
     images = pushed_without.model_copy(update={"digests": {}})
     assert images.training(on_gpus=False) == images.of("train")
@@ -46,7 +48,9 @@ def test_the_workers_image_is_another_on_gpus_and_asked_for_only_where_it_is_nam
 
 
 def test_every_wrong_field_is_told_in_a_line_of_its_own(tmp_path: Path) -> None:
-    file = written(tmp_path, "repository: Reg istry\ntag: 1\ndigests: {train: sha256:12}\nmore: x\n")
+    file = written(
+        tmp_path, "repository: Reg istry\ntag: 1\ndigests: {train: sha256:12}\nmore: x\n"
+    )
     with pytest.raises(SpecError) as raised:
         read_images(file)
     told = raised.value.problems
@@ -63,7 +67,9 @@ def test_a_file_that_is_no_mapping_is_told(text: str, tmp_path: Path) -> None:
         read_images(written(tmp_path, text))
 
 
-def test_the_environment_may_name_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_may_name_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAGANE_IMAGES", str(written(tmp_path, GOOD)))
     assert read_images().tag == "1.0.0"
     monkeypatch.setenv("HAGANE_IMAGES", str(tmp_path / "not-there.yaml"))

@@ -18,6 +18,8 @@ def test_a_model_is_found_by_its_hub_id_whatever_the_case() -> None:
 
 
 def test_words_narrow_the_list() -> None:
-    assert [model.name for family in matching_families(["elyza", "8b"]) for model in family.models] == ["elyza/Llama-3-ELYZA-JP-8B"]
+    assert [
+        model.name for family in matching_families(["elyza", "8b"]) for model in family.models
+    ] == ["elyza/Llama-3-ELYZA-JP-8B"]
     with pytest.raises(SpecError, match="none has 'gpt-5' in its name"):
         matching_families(["gpt-5"])

@@ -18,21 +18,30 @@ def test_auto_packs_only_where_conversations_of_a_row_are_kept_apart() -> None:
 def test_attention_of_each_conversation_by_itself_keeps_them_apart_where_a_mask_does_not() -> None:
     config = {"model_type": "gpt_oss"}
     assert row_packing("auto", config, "conversations") == row_packing("auto", config)
-    assert row_packing("auto", config).reason == "attention computes each conversation of a row by itself (docs/packing.md)"
+    assert (
+        row_packing("auto", config).reason
+        == "attention computes each conversation of a row by itself (docs/packing.md)"
+    )
     assert row_packing(True, config).packed
     assert not row_packing(False, config).packed
-    with pytest.raises(ModelError, match=r"would see each other without training\.attention: conversations"):
+    with pytest.raises(
+        ModelError, match=r"would see each other without training\.attention: conversations"
+    ):
         row_packing(True, config, "eager")
 
 
 def test_false_is_one_conversation_a_row_in_every_model() -> None:
-    found = [row_packing(False, {"model_type": model_type}) for model_type in ("llama", "bloom", "zamba")]
+    found = [
+        row_packing(False, {"model_type": model_type}) for model_type in ("llama", "bloom", "zamba")
+    ]
     assert [(each.packed, each.reason) for each in found] == [(False, "data.packing is false")] * 3
 
 
 @pytest.mark.parametrize("model_type", ["bloom", "zamba"])
 def test_packing_that_mixes_conversations_or_may_is_refused(model_type: str) -> None:
-    with pytest.raises(ModelError, match=r"data\.packing: found true, but .*Fix: remove data\.packing"):
+    with pytest.raises(
+        ModelError, match=r"data\.packing: found true, but .*Fix: remove data\.packing"
+    ):
         row_packing(True, {"model_type": model_type})
 
 
@@ -45,7 +54,9 @@ def test_packing_that_mixes_conversations_or_may_is_refused(model_type: str) -> 
         ("t5", "cannot load as a causal language model"),
     ],
 )
-def test_a_type_that_cannot_be_trained_right_is_refused_with_the_reason(model_type: str, why: str) -> None:
+def test_a_type_that_cannot_be_trained_right_is_refused_with_the_reason(
+    model_type: str, why: str
+) -> None:
     for asked in ("auto", True, False):
         with pytest.raises(ModelError, match=f"model.source: found .*{model_type}.*{why}"):
             row_packing(asked, {"model_type": model_type})
@@ -58,11 +69,19 @@ def test_an_encoder_that_is_a_decoder_has_one_conversation_a_row() -> None:
         row_packing(True, config)
 
 
-@pytest.mark.parametrize("fields", [{"use_bidirectional_attention": True}, {"text_config": {"use_bidirectional_attention": "all"}}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"use_bidirectional_attention": True},
+        {"text_config": {"use_bidirectional_attention": "all"}},
+    ],
+)
 def test_a_causal_type_made_to_see_the_future_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="whose tokens see the future"):
         row_packing("auto", {"model_type": "gemma3_text", **fields})
-    assert row_packing("auto", {"model_type": "gemma4", "text_config": {"use_bidirectional_attention": "vision"}}).packed
+    assert row_packing(
+        "auto", {"model_type": "gemma4", "text_config": {"use_bidirectional_attention": "vision"}}
+    ).packed
 
 
 def test_every_type_stands_once_in_the_table() -> None:

@@ -72,7 +72,9 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_a_hub_id_gives_the_wanted_files_and_the_commit_of_its_branch() -> None:
-    model = resolve_model(ModelSpec(source="org/tiny", revision="v1"), patterns=CONFIG_AND_TOKENIZER)
+    model = resolve_model(
+        ModelSpec(source="org/tiny", revision="v1"), patterns=CONFIG_AND_TOKENIZER
+    )
     assert model.revision == COMMIT
     assert sorted(path.name for path in model.folder.iterdir()) == ["config.json", "tokenizer.json"]
     assert not has_weights(model.folder)
@@ -83,8 +85,12 @@ def test_a_hub_id_gives_the_wanted_files_and_the_commit_of_its_branch() -> None:
 def test_a_download_of_weights_that_was_interrupted_stops_no_later_plan() -> None:
     spec = ModelSpec(source="org/tiny", revision=COMMIT)
     cached = resolve_model(spec, patterns=CONFIG_AND_TOKENIZER)
-    (cached.folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
-    assert planned_config(resolve_model(spec, patterns=CONFIG_AND_TOKENIZER)) == {"model_type": "llama"}
+    (cached.folder / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-1.safetensors"}}'
+    )
+    assert planned_config(resolve_model(spec, patterns=CONFIG_AND_TOKENIZER)) == {
+        "model_type": "llama"
+    }
     with pytest.raises(ModelError, match=r"names files that are not there: 'model-1.safetensors'"):
         planned_config(ResolvedModel(cached.folder, revision=None))
 
@@ -98,7 +104,9 @@ def test_weights_of_the_hub_are_judged_when_they_were_fetched() -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_the_commit_gives_the_same_folder_with_its_weights() -> None:
-    model = resolve_model(ModelSpec(source="org/tiny", revision=COMMIT), patterns=CONFIG_AND_TOKENIZER + WEIGHTS)
+    model = resolve_model(
+        ModelSpec(source="org/tiny", revision=COMMIT), patterns=CONFIG_AND_TOKENIZER + WEIGHTS
+    )
     assert (model.revision, has_weights(model.folder)) == (COMMIT, True)
 
 
@@ -110,15 +118,23 @@ def test_the_commit_gives_the_same_folder_with_its_weights() -> None:
         ("gated/tiny", None, "gated on the hub; accept its terms"),
         ("org/tiny", "v9", "'v9': the hub has the model, not the revision"),
         ("broken/tiny", None, "run the same command again"),
-        ("status-403/tiny", None, "the hub refused it with HTTP status 403; check HF_ENDPOINT and HF_TOKEN"),
+        (
+            "status-403/tiny",
+            None,
+            "the hub refused it with HTTP status 403; check HF_ENDPOINT and HF_TOKEN",
+        ),
         ("a--b/c..d", None, "no possible hub id"),
     ],
 )
-def test_what_the_hub_refuses_is_one_line_with_the_way_out(source: str, revision: str | None, told: str) -> None:
+def test_what_the_hub_refuses_is_one_line_with_the_way_out(
+    source: str, revision: str | None, told: str
+) -> None:
     assert told in _complaint(source, revision)
 
 
-def test_an_unreachable_hub_is_told_apart_from_a_wrong_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_told_apart_from_a_wrong_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
@@ -128,12 +144,20 @@ def test_an_unreachable_hub_is_told_apart_from_a_wrong_name(tmp_path: Path, monk
 def test_offline_mode_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert "(OfflineModeIsEnabled); check network, HF_ENDPOINT and HF_HUB_OFFLINE" in _complaint("org/tiny")
+    assert "(OfflineModeIsEnabled); check network, HF_ENDPOINT and HF_HUB_OFFLINE" in _complaint(
+        "org/tiny"
+    )
 
 
-@pytest.mark.parametrize(("offline", "num_waits"), [(False, 1), (True, 0)], ids=["no answer", "offline"])
+@pytest.mark.parametrize(
+    ("offline", "num_waits"), [(False, 1), (True, 0)], ids=["no answer", "offline"]
+)
 def test_a_step_waits_for_a_hub_that_is_away_and_not_for_one_that_may_not_be_asked(
-    offline: bool, num_waits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    offline: bool,
+    num_waits: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -146,15 +170,21 @@ def test_a_step_waits_for_a_hub_that_is_away_and_not_for_one_that_may_not_be_ask
 
 
 @pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize("source", ["gated/tiny", "missing/tiny", "broken/tiny", "status-403/tiny", "status-400/tiny"])
-def test_what_the_hub_refuses_is_not_asked_again(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "source", ["gated/tiny", "missing/tiny", "broken/tiny", "status-403/tiny", "status-400/tiny"]
+)
+def test_what_the_hub_refuses_is_not_asked_again(
+    source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with waits(set_up_log("export_adapter")):
         _complaint(source)
     assert "event=waiting" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_hub_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hub_that_is_busy_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(patience, "DEADLINE_S", 0.2)
     with waits(set_up_log("export_adapter")):
         _complaint("status-501/tiny")
@@ -163,7 +193,10 @@ def test_a_hub_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch, caps
     assert "event=waiting" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("content", "told"), [(None, "no such file"), ("{", "cannot be read as JSON"), ("[]", "found list")])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "no such file"), ("{", "cannot be read as JSON"), ("[]", "found list")],
+)
 def test_a_config_that_is_none_is_refused(tmp_path: Path, content: str | None, told: str) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)

@@ -23,7 +23,12 @@ class Server:
 
 
 def ask(server: Server, **more: float) -> str:
-    return patiently(server.answer, what="store", may_pass=lambda error: isinstance(error, StoreUnreachable), **more)
+    return patiently(
+        server.answer,
+        what="store",
+        may_pass=lambda error: isinstance(error, StoreUnreachable),
+        **more,
+    )
 
 
 AWAY = StoreUnreachable("s3://b: no answer; check the network")
@@ -34,13 +39,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.01)
 
 
-def test_a_step_asks_until_the_store_is_back_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_asks_until_the_store_is_back_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     server = Server(AWAY, AWAY)
     with waits(set_up_log("evaluate")):
         assert ask(server) == "here"
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("event=waiting")]
+    lines = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("event=waiting")
+    ]
     assert len(lines) == 2
-    assert 'what=store found="s3://b: no answer; check the network" waited_s=0 pause_s=0.0' in lines[0]
+    assert (
+        'what=store found="s3://b: no answer; check the network" waited_s=0 pause_s=0.0' in lines[0]
+    )
 
 
 def test_what_does_not_pass_is_asked_once() -> None:

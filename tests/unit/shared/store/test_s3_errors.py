@@ -1,10 +1,18 @@
-"""Answers that the tests' S3 server never gives: those of AWS, of a server in trouble, of something that is no S3 server."""
+"""Answers that the tests' S3 server never gives: those of AWS, of a server in trouble, of something
+that is no S3 server."""
 
 import pytest
 from botocore.exceptions import ClientError, FlexibleChecksumError, ReadTimeoutError, SSLError
 from botocore.parsers import ResponseParserError
 
-from components.shared.errors import ObjectDamaged, ObjectMissing, StoreDenied, StoreError, StoreMissing, StoreUnreachable
+from components.shared.errors import (
+    ObjectDamaged,
+    ObjectMissing,
+    StoreDenied,
+    StoreError,
+    StoreMissing,
+    StoreUnreachable,
+)
 from components.shared.store.s3_errors import S3Place, store_error
 
 PLACE = S3Place("bucket", "run/a", "https://someone:hidden@s3.example.com/", secrets=("hidden",))
@@ -14,7 +22,13 @@ def answer(http_status: int, code: str, message: str = "") -> ClientError:
     return ClientError(
         {
             "Error": {"Code": code, "Message": message},
-            "ResponseMetadata": {"HTTPStatusCode": http_status, "RequestId": "", "HostId": "", "HTTPHeaders": {}, "RetryAttempts": 0},
+            "ResponseMetadata": {
+                "HTTPStatusCode": http_status,
+                "RequestId": "",
+                "HostId": "",
+                "HTTPHeaders": {},
+                "RetryAttempts": 0,
+            },
         },
         "PutObject",
     )
@@ -42,7 +56,9 @@ def answer(http_status: int, code: str, message: str = "") -> ClientError:
         (409, "InvalidBucketState", StoreError, "InvalidBucketState"),
     ],
 )
-def test_answer_becomes_the_error_that_says_what_to_do(http_status: int, code: str, kind: type[StoreError], advice: str) -> None:
+def test_answer_becomes_the_error_that_says_what_to_do(
+    http_status: int, code: str, kind: type[StoreError], advice: str
+) -> None:
     error = store_error(answer(http_status, code), PLACE)
     assert type(error) is kind
     assert advice in str(error)
@@ -58,14 +74,18 @@ def test_answer_becomes_the_error_that_says_what_to_do(http_status: int, code: s
         (FlexibleChecksumError(error_msg="x"), ObjectDamaged, "checksum"),
     ],
 )
-def test_failed_call_becomes_the_error_that_says_what_to_do(error: Exception, kind: type[StoreError], advice: str) -> None:
+def test_failed_call_becomes_the_error_that_says_what_to_do(
+    error: Exception, kind: type[StoreError], advice: str
+) -> None:
     told = store_error(error, PLACE)
     assert type(told) is kind
     assert advice in str(told)
 
 
 def test_nothing_secret_and_no_second_line_is_shown() -> None:
-    told = str(store_error(answer(400, "Strange", "key hidden\nis strange"), PLACE)) + str(store_error(answer(503, "SlowDown"), PLACE))
+    told = str(store_error(answer(400, "Strange", "key hidden\nis strange"), PLACE)) + str(
+        store_error(answer(503, "SlowDown"), PLACE)
+    )
     assert "key *** is strange" in told
     assert "hidden" not in told
     assert "https://s3.example.com" in told

@@ -1,4 +1,5 @@
-"""Of any number of starts of one run at once, one works on it; who is gone is followed at once here, and after a time elsewhere."""
+"""Of any number of starts of one run at once, one works on it; who is gone is followed at once
+here, and after a time elsewhere."""
 
 import os
 import subprocess
@@ -31,7 +32,11 @@ NOTHING = lambda: None  # noqa: E731
 
 @pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return open_store(request.getfixturevalue("s3_env").fresh_uri() if request.param == "s3" else str(tmp_path / "store"))
+    return open_store(
+        request.getfixturevalue("s3_env").fresh_uri()
+        if request.param == "s3"
+        else str(tmp_path / "store")
+    )
 
 
 def elsewhere(name: str) -> Writer:
@@ -43,10 +48,15 @@ def locks(store: Store) -> list[str]:
     return [stored.key for stored in store.list(".writer-")]
 
 
-def test_a_second_start_is_refused_with_the_first_ones_name_and_leaves_nothing(store: Store) -> None:
+def test_a_second_start_is_refused_with_the_first_ones_name_and_leaves_nothing(
+    store: Store,
+) -> None:
     with held_run(store, elsewhere("alpha"), on_loss=NOTHING):
         before = locks(store)
-        with pytest.raises(SpecError, match=r"is being worked on by process 7 on 'alpha', last seen \d+ s ago; wait"):
+        with pytest.raises(
+            SpecError,
+            match=r"is being worked on by process 7 on 'alpha', last seen \d+ s ago; wait",
+        ):
             held_run(store, elsewhere("beta"), on_loss=NOTHING).__enter__()
         assert locks(store) == before
     assert locks(store) == []
@@ -59,7 +69,9 @@ def test_the_next_start_after_an_end_goes_on_at_once(store: Store) -> None:
 
 
 @pytest.mark.parametrize("round", range(5))
-def test_of_many_starts_at_the_same_moment_at_most_one_holds_the_run(store: Store, round: int) -> None:
+def test_of_many_starts_at_the_same_moment_at_most_one_holds_the_run(
+    store: Store, round: int
+) -> None:
     together, inside, most = threading.Barrier(8), [0], [0]
     counting = threading.Lock()
 
@@ -105,11 +117,16 @@ def test_one_of_this_machine_that_is_still_there_is_not_followed_however_long_it
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TAKE_OVER_S", 0.0)
-    with held_run(store, this_writer(), on_loss=NOTHING), pytest.raises(SpecError, match=rf"worked on by process {os.getpid()} on"):
+    with (
+        held_run(store, this_writer(), on_loss=NOTHING),
+        pytest.raises(SpecError, match=rf"worked on by process {os.getpid()} on"),
+    ):
         held_run(store, this_writer(), on_loss=NOTHING).__enter__()
 
 
-def test_one_of_another_machine_is_followed_after_its_time_and_notices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_another_machine_is_followed_after_its_time_and_notices(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lost = threading.Event()
     with held_run(store, elsewhere("alpha"), on_loss=lost.set, beat_s=0.3) as first:
         in_an_hour(monkeypatch)
@@ -120,7 +137,9 @@ def test_one_of_another_machine_is_followed_after_its_time_and_notices(store: St
     assert locks(store) == []
 
 
-def test_one_that_was_taken_over_notices_also_after_its_taker_has_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_was_taken_over_notices_also_after_its_taker_has_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lost = threading.Event()
     with held_run(store, elsewhere("alpha"), on_loss=lost.set, beat_s=0.5) as first:
         in_an_hour(monkeypatch)
@@ -132,7 +151,9 @@ def test_one_that_was_taken_over_notices_also_after_its_taker_has_ended(store: S
 
 
 @pytest.mark.parametrize("beat_s", [0.5, 60.0], ids=["at a beat", "at its end"])
-def test_one_that_was_taken_over_leaves_a_third_ones_lock_of_the_same_number(store: Store, beat_s: float) -> None:
+def test_one_that_was_taken_over_leaves_a_third_ones_lock_of_the_same_number(
+    store: Store, beat_s: float
+) -> None:
     lost = threading.Event()
     with held_run(store, elsewhere("alpha"), on_loss=lost.set, beat_s=beat_s) as first:
         # A taker had number 2 and has ended, so that the third one's number is 1 again.
@@ -143,7 +164,9 @@ def test_one_that_was_taken_over_leaves_a_third_ones_lock_of_the_same_number(sto
 
 
 @pytest.mark.parametrize("call", ["touch", "delete_own"])
-def test_a_store_that_is_away_does_not_hold_up_the_end(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_away_does_not_hold_up_the_end(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, back, called = LocalStore(tmp_path), threading.Event(), threading.Event()
 
     def hang(*_: object, **__: object) -> None:
@@ -151,7 +174,9 @@ def test_a_store_that_is_away_does_not_hold_up_the_end(tmp_path: Path, call: str
         back.wait(8)
 
     monkeypatch.setattr(module, "GIVE_BACK_S", 0.3)
-    with held_run(store, elsewhere("alpha"), on_loss=NOTHING, beat_s=0.1 if call == "touch" else 60):
+    with held_run(
+        store, elsewhere("alpha"), on_loss=NOTHING, beat_s=0.1 if call == "touch" else 60
+    ):
         monkeypatch.setattr(store, call, hang)
         assert call == "delete_own" or called.wait(10)
         began = time.monotonic()
@@ -161,7 +186,8 @@ def test_a_store_that_is_away_does_not_hold_up_the_end(tmp_path: Path, call: str
 
 
 def then_once(monkeypatch: pytest.MonkeyPatch, what: str, then: Callable[[], object]) -> None:
-    """`then` is done when this function of the module has looked, before anything is written: as if the process were held up there."""
+    """`then` is done when this function of the module has looked, before anything is written: as if
+    the process were held up there."""
     looks, left = getattr(module, what), [then]
 
     def look(*given: object) -> object:
@@ -174,7 +200,8 @@ def then_once(monkeypatch: pytest.MonkeyPatch, what: str, then: Callable[[], obj
 
 
 def taken_by(store: Store, name: str, number: int) -> None:
-    """As a taker does it, which may have ended, so that a third one's lock has the first number again."""
+    """As a taker does it, which may have ended, so that a third one's lock has the first number
+    again."""
     store.delete(".writer-000001.json")
     store.write_bytes(f".writer-{number:06d}.json", elsewhere(name).model_dump_json().encode())
 
@@ -198,7 +225,9 @@ def in_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_store_time", lambda store: now(store) + timedelta(hours=1))
 
 
-def test_a_lock_that_cannot_be_read_holds_until_its_time_is_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_cannot_be_read_holds_until_its_time_is_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.write_bytes(".writer-000004.json", b"{")
     with pytest.raises(SpecError, match="worked on by someone unknown"):
         held_run(store, elsewhere("beta"), on_loss=NOTHING).__enter__()
@@ -224,7 +253,12 @@ def kfp_locks(store: Store) -> list[str]:
 
 def test_a_run_of_kfp_refuses_another_spec_and_a_process_until_it_gives_back(store: Store) -> None:
     claim_for_kfp(store, kfp_writer("id-a", "spec 1"))
-    with pytest.raises(SpecError, match=r"worked on by run 'id-a' of Kubeflow Pipelines, last seen \d+ s ago; .*; 3600 s after"):
+    with pytest.raises(
+        SpecError,
+        match=(
+            r"worked on by run 'id-a' of Kubeflow Pipelines, last seen \d+ s ago; .*; 3600 s after"
+        ),
+    ):
         claim_for_kfp(store, kfp_writer("id-b", "spec 2"))
     with pytest.raises(SpecError, match="worked on by run 'id-a' of Kubeflow Pipelines"):
         held_run(store, elsewhere("alpha"), on_loss=NOTHING).__enter__()
@@ -237,7 +271,10 @@ def test_a_run_of_kfp_refuses_another_spec_and_a_process_until_it_gives_back(sto
 
 
 def test_a_run_of_kfp_is_refused_by_a_process_and_finds_its_own_lock_again(store: Store) -> None:
-    with held_run(store, elsewhere("alpha"), on_loss=NOTHING), pytest.raises(SpecError, match="worked on by process 7 on 'alpha'"):
+    with (
+        held_run(store, elsewhere("alpha"), on_loss=NOTHING),
+        pytest.raises(SpecError, match="worked on by process 7 on 'alpha'"),
+    ):
         claim_for_kfp(store, kfp_writer("id-a", "spec 1"))
     for _ in range(2):  # a try of the same step finds its own
         claim_for_kfp(store, kfp_writer("id-a", "spec 1"))
@@ -278,7 +315,9 @@ def test_a_step_does_not_bring_back_the_lock_that_another_spec_took_between_look
 
     def take() -> None:
         store.delete(".writer-000001.json")
-        store.write_bytes(".writer-000002.json", kfp_writer("id-b", "spec 2").model_dump_json().encode())
+        store.write_bytes(
+            ".writer-000002.json", kfp_writer("id-b", "spec 2").model_dump_json().encode()
+        )
 
     with kfp_run_alive(store, "spec 1", on_loss=lost.set, beat_s=0.3):
         then_once(monkeypatch, "_locks", take)

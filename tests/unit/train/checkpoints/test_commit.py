@@ -12,7 +12,9 @@ from components.shared.store.storage import LocalStore
 from components.train.checkpoints.commit import Part, owner, prune, store_part
 
 
-def part(root: Path, process_rank: int, *, attempt: str = "a1", epoch: int = 1, num_processes: int = 2) -> Part:
+def part(
+    root: Path, process_rank: int, *, attempt: str = "a1", epoch: int = 1, num_processes: int = 2
+) -> Part:
     name = f"rng_state_{process_rank}.pth"
     root.mkdir(exist_ok=True)
     (root / name).write_text(f"state of {process_rank} in {attempt}")
@@ -54,7 +56,9 @@ def test_a_second_attempt_leaves_a_committed_checkpoint_as_it_is(tmp_path: Path)
     for rank in (0, 1):
         store_part(store, part(tmp_path / "w", rank, attempt="a1"))
     before = read_manifest(store, "checkpoints/epoch-0001")
-    assert not any(store_part(store, part(tmp_path / "w", rank, attempt="a2")).committed for rank in (0, 1))
+    assert not any(
+        store_part(store, part(tmp_path / "w", rank, attempt="a2")).committed for rank in (0, 1)
+    )
     assert read_manifest(store, "checkpoints/epoch-0001") == before
 
 
@@ -75,7 +79,9 @@ def test_checkpoints_are_listed_oldest_first_beyond_nine(tmp_path: Path) -> None
     assert [checkpoint.epoch for checkpoint in committed_checkpoints(store)] == [1, 2, 10]
 
 
-def test_what_another_start_of_the_job_writes_beside_a_needless_checkpoint_is_left_to_it(tmp_path: Path) -> None:
+def test_what_another_start_of_the_job_writes_beside_a_needless_checkpoint_is_left_to_it(
+    tmp_path: Path,
+) -> None:
     store = LocalStore(tmp_path / "store")
     for epoch in (1, 2):
         for rank in (0, 1):
@@ -112,7 +118,9 @@ def test_a_damaged_file_is_named_and_not_left_behind(tmp_path: Path) -> None:
 
 def test_a_part_of_a_training_whose_loss_is_no_number_is_stored(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
-    told = part(tmp_path / "w", 0, num_processes=1).model_copy(update={"loss": math.nan, "held_out_loss": math.inf})
+    told = part(tmp_path / "w", 0, num_processes=1).model_copy(
+        update={"loss": math.nan, "held_out_loss": math.inf}
+    )
     assert store_part(store, Part.model_validate_json(told.model_dump_json())).committed
     (checkpoint,) = committed_checkpoints(store)
     assert checkpoint.held_out_loss is None

@@ -1,6 +1,8 @@
-"""The copy from a GPU, with CPU tensors and a module that stands for torch.cuda: it has the same calls and remembers them.
+"""The copy from a GPU, with CPU tensors and a module that stands for torch.cuda: it has the same
+calls and remembers them.
 
-What no CPU can show: that pinned memory is written beside kernels, and how fast (docs/gpus-not-run.md).
+What no CPU can show: that pinned memory is written beside kernels, and how fast
+(docs/gpus-not-run.md).
 """
 
 import threading
@@ -14,7 +16,12 @@ import pytest
 import torch
 
 from components.train.checkpoints import device_copy
-from components.train.checkpoints.device_copy import Device, DeviceCopy, LockWatch, copy_through_buffers
+from components.train.checkpoints.device_copy import (
+    Device,
+    DeviceCopy,
+    LockWatch,
+    copy_through_buffers,
+)
 
 
 class FakeCuda:
@@ -32,7 +39,7 @@ class FakeCuda:
             synchronize=lambda: self.calls.append(("synchronize", number)),
         )
 
-    def Stream(self) -> Any:  # noqa: N802
+    def Stream(self) -> Any:  # noqa: N802 - torch.cuda's name
         return SimpleNamespace(
             name="side",
             wait_event=lambda event: self.calls.append(("wait_event", event.number)),
@@ -83,7 +90,11 @@ def test_the_copy_waits_for_the_step_and_no_buffer_is_filled_before_it_is_empty(
     thread.start()
     thread.join()
     # At the capture, on training's own stream and thread; all else in the writer's.
-    assert cuda.calls[:3] == [("record", 0, "training"), ("set_device", 3, "writer"), ("wait_event", 0)]
+    assert cuda.calls[:3] == [
+        ("record", 0, "training"),
+        ("set_device", 3, "writer"),
+        ("wait_event", 0),
+    ]
     pieces = [call for call in cuda.calls[3:-1] if call[0] in ("record", "synchronize")]
     assert all(call[-1] == "side" for call in pieces if call[0] == "record")
     is_full: set[int] = set()
@@ -100,7 +111,9 @@ def use(copy: DeviceCopy, tensor: torch.Tensor) -> None:
         copy.on_host(tensor.untyped_storage())
 
 
-def test_torch_saves_a_gpus_memory_by_this_copy_in_the_thread_that_uses_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_saves_a_gpus_memory_by_this_copy_in_the_thread_that_uses_it_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     usual = torch.UntypedStorage.cpu
     monkeypatch.setattr(torch.UntypedStorage, "cpu", usual)  # put back after the test
     monkeypatch.setattr(device_copy, "_usual_cpu", lambda storage: "as usual")
@@ -136,7 +149,10 @@ def test_training_goes_on_beside_the_copy_where_torchs_own_holds_the_interpreter
     storage = torch.ones(64 * 2**20, dtype=torch.float32).untyped_storage()
     own = torch.UntypedStorage(storage.nbytes())
     beside_torchs = min(ticks_beside(lambda: own.copy_(storage)) for _ in range(3))
-    beside_ours = max(ticks_beside(lambda: use(fake_copy(FakeCuda()), torch.empty(0).set_(storage))) for _ in range(3))  # pyright: ignore[reportArgumentType] - takes both kinds
+    beside_ours = max(
+        ticks_beside(lambda: use(fake_copy(FakeCuda()), torch.empty(0).set_(storage)))
+        for _ in range(3)
+    )  # pyright: ignore[reportArgumentType] - takes both kinds
     print(f"looks beside 256 MiB: torch's copy {beside_torchs}, this copy {beside_ours}")
     assert beside_ours > 3 * beside_torchs
 

@@ -3,14 +3,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.train.checkpoints.resume import map_files, move_out_of_files, restore_weight_decay, separate_steps
+from components.train.checkpoints.resume import (
+    map_files,
+    move_out_of_files,
+    restore_weight_decay,
+    separate_steps,
+)
 from tests.crash.host_tensors import HostTensor
 
 
 def test_after_a_resume_each_step_is_where_its_parameter_is_and_its_own() -> None:
     """The meta device stands for a GPU. DeepSpeed leaves one CPU tensor there for all."""
     shared_step = torch.tensor(7.0)
-    on_device, on_host = torch.nn.Parameter(torch.empty(3, device="meta")), torch.nn.Parameter(torch.empty(3))
+    on_device, on_host = (
+        torch.nn.Parameter(torch.empty(3, device="meta")),
+        torch.nn.Parameter(torch.empty(3)),
+    )
     optimizer = torch.optim.AdamW([on_device, on_host])
     for parameter in (on_device, on_host):
         optimizer.state[parameter] = {"step": shared_step}
@@ -25,9 +33,13 @@ def test_groups_have_their_own_weight_decay_again(tmp_path: Path) -> None:
     (tmp_path / "latest_universal").write_text("global_step2_universal")
     zero = tmp_path / "global_step2_universal" / "zero"
     zero.mkdir(parents=True)
-    saved = {"optimizer_state_dict": {"param_groups": [{"weight_decay": 0.1}, {"weight_decay": 0.0}]}}
+    saved = {
+        "optimizer_state_dict": {"param_groups": [{"weight_decay": 0.1}, {"weight_decay": 0.0}]}
+    }
     torch.save(saved, zero / "optimizer_state.pt")
-    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "weight_decay": 0.1} for _ in range(2)]
+    groups = [
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "weight_decay": 0.1} for _ in range(2)
+    ]
     optimizer = torch.optim.AdamW(groups)
     restore_weight_decay(optimizer, tmp_path)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
@@ -49,13 +61,15 @@ def test_the_crash_suites_device_refuses_a_step_on_the_host() -> None:
 
 
 def anonymous_bytes() -> int:
-    """Memory of this process that no file stands behind, proc(5): what a container's limit cannot get back."""
+    """Memory of this process that no file stands behind, proc(5): what a container's limit cannot
+    get back."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
 def test_a_shard_takes_no_memory_of_the_host_while_it_is_loaded(tmp_path: Path) -> None:
-    """On a GPU nothing of it stays there; read whole it is 12 bytes a trained parameter on top of all else."""
+    """On a GPU nothing of it stays there; read whole it is 12 bytes a trained parameter on top of
+    all else."""
     num_bytes = 128 * 2**20
     torch.save({"exp_avg": torch.ones(num_bytes // 4)}, tmp_path / "shard.pt")
     before = anonymous_bytes()

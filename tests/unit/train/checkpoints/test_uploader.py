@@ -15,8 +15,11 @@ done
 """
 
 
-def test_what_is_no_answer_is_told_and_the_next_answer_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program beside training is a shell script here: no real one can be made to print what it should not."""
+def test_what_is_no_answer_is_told_and_the_next_answer_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program beside training is a shell script here: no real one can be made to print what it
+    should not."""
     program = tmp_path / "program"
     program.write_text(ANSWERS)
     program.chmod(0o755)

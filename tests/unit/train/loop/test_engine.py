@@ -34,10 +34,16 @@ def test_each_process_draws_dropout_of_its_own() -> None:
 
 def test_a_skipped_step_is_told_once() -> None:
     engine, told = SimpleNamespace(skipped_steps=2), []
-    log: Any = SimpleNamespace(warning=lambda event, **fields: told.append((event, fields["step"], fields["skipped_so_far"])))
+    log: Any = SimpleNamespace(
+        warning=lambda event, **fields: told.append(
+            (event, fields["step"], fields["skipped_so_far"])
+        )
+    )
     callback: Any = SkippedSteps(lambda: engine, log)
     callback.on_train_begin(None, None, None)
     for step, skipped in enumerate((2, 3, 3), start=5):
         engine.skipped_steps = skipped
-        callback.on_step_end(None, SimpleNamespace(global_step=step, is_world_process_zero=True), None)
+        callback.on_step_end(
+            None, SimpleNamespace(global_step=step, is_world_process_zero=True), None
+        )
     assert told == [("step_skipped", 6, 3)]

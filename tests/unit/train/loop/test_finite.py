@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from components.train.loop.finite import StepFault, StepRecord, fault_line, step_fault, step_fault_text
+from components.train.loop.finite import (
+    StepFault,
+    StepRecord,
+    fault_line,
+    step_fault,
+    step_fault_text,
+)
 
 
 def record(*losses: float) -> StepRecord:
@@ -25,11 +31,15 @@ def test_a_sound_step_has_no_fault() -> None:
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_the_rows_of_the_loss_that_is_no_number_are_named(loss: float) -> None:
-    assert step_fault(record(1.0, loss, 2.0), engine(math.nan)) == StepFault(loss=True, rows=(10, 11))
+    assert step_fault(record(1.0, loss, 2.0), engine(math.nan)) == StepFault(
+        loss=True, rows=(10, 11)
+    )
 
 
 def test_a_gradient_that_is_no_number_names_all_rows_of_the_step() -> None:
-    assert step_fault(record(1.0, 2.0), engine(math.inf)) == StepFault(loss=False, rows=(0, 1, 10, 11))
+    assert step_fault(record(1.0, 2.0), engine(math.inf)) == StepFault(
+        loss=False, rows=(0, 1, 10, 11)
+    )
 
 
 def test_a_gradient_that_fp16_skips_is_no_fault() -> None:
@@ -39,7 +49,10 @@ def test_a_gradient_that_fp16_skips_is_no_fault() -> None:
 
 def test_the_process_whose_loss_is_no_number_is_the_one_whose_rows_are_told() -> None:
     faults = [StepFault(loss=False, rows=(1, 2)), StepFault(loss=True, rows=(7,))]
-    assert step_fault_text(5, faults) == "the loss of step 5 is not finite, in rows 7 of dataset/train.parquet"
+    assert (
+        step_fault_text(5, faults)
+        == "the loss of step 5 is not finite, in rows 7 of dataset/train.parquet"
+    )
 
 
 def test_many_rows_are_counted() -> None:
@@ -49,5 +62,8 @@ def test_many_rows_are_counted() -> None:
 
 
 def test_the_line_says_what_is_safe_and_what_to_do() -> None:
-    assert "; the last good checkpoint is epoch 1 (step 4). Fix: lower training.lr_peak" in fault_line("x", "epoch 1 (step 4)")
+    assert (
+        "; the last good checkpoint is epoch 1 (step 4). Fix: lower training.lr_peak"
+        in fault_line("x", "epoch 1 (step 4)")
+    )
     assert "; no checkpoint was stored before it. Fix: " in fault_line("x", None)

@@ -9,7 +9,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from components.render_config.choose import zero_options as fit
-from components.train.loop.rows import GPU_MULTIPLE, NOT_TRAINED, PackedRows, Row, collate, inputs_of, unpack_rows
+from components.train.loop.rows import (
+    GPU_MULTIPLE,
+    NOT_TRAINED,
+    PackedRows,
+    Row,
+    collate,
+    inputs_of,
+    unpack_rows,
+)
 from components.train.loop.trainer import collate_numbered
 from tests.support.small_models import small_model
 from tests.support.tiny_models import make_model
@@ -36,11 +44,14 @@ def test_rows_are_mapped_into_memory_and_not_read(tmp_path: Path) -> None:
     path = _parquet(tmp_path / "train.parquet", [row] * 20_000, row_group_size=500)
     unpack_rows(path)
     program = (
-        "import sys; from pathlib import Path; from components.train.loop.rows import PackedRows\n"
-        "def anonymous(): return int(next(line for line in open('/proc/self/status') if line.startswith('RssAnon')).split()[1])\n"
-        "before = anonymous(); rows = PackedRows(Path(sys.argv[1])); rows[len(rows) - 1]; print(anonymous() - before)"
+        "import sys; from pathlib import Path; from components.train.loop.rows import "
+        "PackedRows\ndef anonymous(): return int(next(line for line in open('/proc/self/status') "
+        "if line.startswith('RssAnon')).split()[1])\nbefore = anonymous(); rows = "
+        "PackedRows(Path(sys.argv[1])); rows[len(rows) - 1]; print(anonymous() - before)"
     )
-    found = subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True
+    )
     assert path.with_suffix(".arrow").stat().st_size > 160e6
     assert int(found.stdout) < 16_000  # kB
 
@@ -61,11 +72,16 @@ def test_positions_restart_at_each_conversation_and_at_padding() -> None:
 
 def test_nothing_is_learned_at_a_seam_or_on_padding() -> None:
     labels = collate(ROWS)["labels"].tolist()
-    assert labels == [[NOT_TRAINED, 6, 7, NOT_TRAINED, 9], [NOT_TRAINED, 3, NOT_TRAINED, NOT_TRAINED, NOT_TRAINED]]
+    assert labels == [
+        [NOT_TRAINED, 6, 7, NOT_TRAINED, 9],
+        [NOT_TRAINED, 3, NOT_TRAINED, NOT_TRAINED, NOT_TRAINED],
+    ]
 
 
 @pytest.mark.parametrize(("longest", "num_tokens"), [(200, 64), (64, 64), (40, 40)])
-def test_a_gpus_rows_are_padded_to_few_lengths_and_never_beyond_the_longest(longest: int, num_tokens: int) -> None:
+def test_a_gpus_rows_are_padded_to_few_lengths_and_never_beyond_the_longest(
+    longest: int, num_tokens: int
+) -> None:
     batch = collate_numbered(list(enumerate(ROWS)), longest=longest)
     assert batch["input_ids"].shape == (2, num_tokens)
     assert batch["labels"][0, :5].tolist() == [NOT_TRAINED, 6, 7, NOT_TRAINED, 9]
@@ -84,7 +100,9 @@ def test_rows_of_one_conversation_need_no_positions() -> None:
 @pytest.mark.parametrize("model_type", ["gpt_oss", "bloom", "mamba2", "qwen3_next", "opt"])
 def test_a_padded_conversation_gets_the_logits_it_gets_alone(model_type: str) -> None:
     model = small_model(model_type)
-    batch = collate([{"input_ids": list(range(3, 30)), "labels": list(range(3, 30)), "lengths": [27]}, ROWS[1]])
+    batch = collate(
+        [{"input_ids": list(range(3, 30)), "labels": list(range(3, 30)), "lengths": [27]}, ROWS[1]]
+    )
     with torch.no_grad():
         padded = model(**inputs_of(batch, torch.device("cpu"))).logits[1, :2]
         alone = model(input_ids=torch.tensor([ROWS[1]["input_ids"]])).logits[0]

@@ -13,7 +13,15 @@ from components.shared.errors import ModelError
 from components.shared.log import set_up_log
 from components.shared.model.row_packing import known_types
 from components.train.loop.rows import PackedRows
-from components.train.model.apart import MOVE_ALLOWED, NUM_ITEMS, Looked, ProveRows, look, pair_from, pair_of
+from components.train.model.apart import (
+    MOVE_ALLOWED,
+    NUM_ITEMS,
+    Looked,
+    ProveRows,
+    look,
+    pair_from,
+    pair_of,
+)
 from tests.support.made_plan import make_plan
 from tests.support.small_models import VOCABULARY, small_model
 from tests.unit.render_config.cost.test_after_training import spec_with
@@ -25,20 +33,29 @@ RIGHT = Looked(future=0.0, others=0.0, own_loss=2.0, next_token_loss=2.0)
 def looked_at(model: Any, *conversations: list[int]) -> Looked:
     with torch.no_grad():
         return look(
-            model, pair_of(list(conversations)), device=torch.device("cpu"), loss_kwargs={"num_items_in_batch": torch.tensor(NUM_ITEMS)}
+            model,
+            pair_of(list(conversations)),
+            device=torch.device("cpu"),
+            loss_kwargs={"num_items_in_batch": torch.tensor(NUM_ITEMS)},
         )
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
-@pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, "fp32"), (torch.bfloat16, "bf16")])
-def test_every_counted_family_is_trained_as_its_rows_say(model_type: str, dtype: torch.dtype, precision: Any) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "precision"), [(torch.float32, "fp32"), (torch.bfloat16, "bf16")]
+)
+def test_every_counted_family_is_trained_as_its_rows_say(
+    model_type: str, dtype: torch.dtype, precision: Any
+) -> None:
     model = small_model(model_type, dtype=dtype)
     packed = looked_at(model, FIRST, SECOND)
     assert (packed.problem(precision) is None) == (model_type in known_types().packed)
     assert looked_at(model, FIRST).problem(precision) is None
 
 
-@pytest.mark.parametrize("model_type", ["bloom", "opt", "mamba", "lfm2", "qwen3_next", "granitemoehybrid"])
+@pytest.mark.parametrize(
+    "model_type", ["bloom", "opt", "mamba", "lfm2", "qwen3_next", "granitemoehybrid"]
+)
 def test_a_model_that_mixes_conversations_is_found_and_takes_one_a_row(model_type: str) -> None:
     model = small_model(model_type)
     problem = looked_at(model, FIRST, SECOND).problem("fp32")
@@ -49,7 +66,12 @@ def test_a_model_that_mixes_conversations_is_found_and_takes_one_a_row(model_typ
 
 
 @pytest.mark.parametrize(
-    ("model_type", "found"), [("bert", "tokens that see the future"), ("trocr", "a model whose own loss is"), ("xlnet", "see the future")]
+    ("model_type", "found"),
+    [
+        ("bert", "tokens that see the future"),
+        ("trocr", "a model whose own loss is"),
+        ("xlnet", "see the future"),
+    ],
 )
 def test_a_model_that_would_learn_something_else_is_found(model_type: str, found: str) -> None:
     assert found in (looked_at(small_model(model_type), FIRST).problem("fp32") or "")
@@ -89,9 +111,15 @@ def test_of_logits_that_are_no_numbers_nothing_is_judged_but_that_is_logged(
     ],
     ids=["packed row", "packed row later", "one conversation a row", "long"],
 )
-def test_the_rows_looked_at_are_of_the_datas_own_conversations(rows: list[list[list[int]]], lengths: list[int], tmp_path: Path) -> None:
+def test_the_rows_looked_at_are_of_the_datas_own_conversations(
+    rows: list[list[list[int]]], lengths: list[int], tmp_path: Path
+) -> None:
     tokens = [[token for each in row for token in each] for row in rows]
-    columns = {"input_ids": tokens, "labels": tokens, "lengths": [[len(each) for each in row] for row in rows]}
+    columns = {
+        "input_ids": tokens,
+        "labels": tokens,
+        "lengths": [[len(each) for each in row] for row in rows],
+    }
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
     pair = pair_from(PackedRows(tmp_path / "rows.parquet"))
     one, other = pair.row["input_ids"], pair.exchanged["input_ids"]
@@ -120,5 +148,11 @@ def test_training_starts_when_nothing_moves(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_training_stops_before_its_first_step_and_says_how_to_go_on() -> None:
-    with pytest.raises(ModelError, match=r"training: model\.source, a llama model: found conversations .* Fix: set data\.packing: false"):
+    with pytest.raises(
+        ModelError,
+        match=(
+            r"training: model\.source, a llama model: found conversations .* Fix: set "
+            r"data\.packing: false"
+        ),
+    ):
         prove(lambda: Looked(future=0.0, others=0.3, own_loss=2.0, next_token_loss=2.0))

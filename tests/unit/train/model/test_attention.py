@@ -1,4 +1,5 @@
-"""Attention of each conversation by itself, against each conversation alone by the model's own attention."""
+"""Attention of each conversation by itself, against each conversation alone by the model's own
+attention."""
 
 from typing import Any
 
@@ -20,7 +21,18 @@ CONVERSATIONS = [
     [list(range(50, 62)), list(range(7, 37)), list(range(5, 25))],
 ]
 """Of two rows: the windows of small models, 24 tokens, are shorter than some of them."""
-TYPES = ("llama", "qwen3", "gemma2", "gemma3_text", "gpt_neox", "gpt2", "phi3", "gpt_oss", "llama4_text", "opt")
+TYPES = (
+    "llama",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "gpt_neox",
+    "gpt2",
+    "phi3",
+    "gpt_oss",
+    "llama4_text",
+    "opt",
+)
 """Grouped heads, norms of heads, soft caps, windows, joined queries and keys, sinks, chunks."""
 
 
@@ -29,13 +41,17 @@ def rows() -> list[Row]:
 
 
 def trained_alone(model: Any) -> tuple[float, dict[str, torch.Tensor]]:
-    loss = sum_of_losses(model, [collate([row_of([each])]) for row in CONVERSATIONS for each in row])
+    loss = sum_of_losses(
+        model, [collate([row_of([each])]) for row in CONVERSATIONS for each in row]
+    )
     return loss.item(), gradients_of(model, loss)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "made again"])
 @pytest.mark.parametrize("model_type", TYPES)
-def test_packed_rows_are_trained_as_each_conversation_alone(model_type: str, checkpointing: bool) -> None:
+def test_packed_rows_are_trained_as_each_conversation_alone(
+    model_type: str, checkpointing: bool
+) -> None:
     model = small_model(model_type)
     loss_alone, alone = trained_alone(model)
     own = OwnLayers(attention=ConversationAttention(model))
@@ -65,7 +81,10 @@ def test_nothing_as_large_as_a_square_of_the_row_is_kept(model_type: str) -> Non
             kept.append(tensor.untyped_storage().nbytes() // tensor.element_size())
             return tensor
 
-        with attention.rows_of(batch), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with (
+            attention.rows_of(batch),
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        ):
             model.train()(**inputs_of(batch, CPU))
         return max(kept)
 
@@ -88,7 +107,10 @@ def test_a_model_that_attends_in_its_own_way_is_refused(model_type: str) -> None
 
 
 def test_conversations_begin_where_positions_are_0() -> None:
-    assert spans_of(torch.tensor([[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 5]])) == [[(0, 3), (3, 5), (5, 6)], [(0, 6)]]
+    assert spans_of(torch.tensor([[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 5]])) == [
+        [(0, 3), (3, 5), (5, 6)],
+        [(0, 6)],
+    ]
 
 
 def test_a_row_without_positions_is_one_conversation() -> None:
@@ -121,10 +143,14 @@ def looked_at(model: Any, own: OwnLayers) -> Any:
 def test_it_keeps_conversations_apart_where_the_models_mask_does_not(model_type: str) -> None:
     model = small_model(model_type)
     assert "see each other" in looked_at(model, OwnLayers()).problem("fp32")
-    assert looked_at(model, OwnLayers(attention=ConversationAttention(model))).problem("fp32") is None
+    assert (
+        looked_at(model, OwnLayers(attention=ConversationAttention(model))).problem("fp32") is None
+    )
 
 
-def test_attention_that_is_not_the_models_own_is_seen_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_that_is_not_the_models_own_is_seen_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = small_model("gemma3_text")
     own = OwnLayers(attention=ConversationAttention(model))
     forget_windows(monkeypatch)
@@ -134,7 +160,9 @@ def test_attention_that_is_not_the_models_own_is_seen_before_training(monkeypatc
 
 
 def forget_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.train.model.attention._are_plain", lambda squares: [True] * len(squares))
+    monkeypatch.setattr(
+        "components.train.model.attention._are_plain", lambda squares: [True] * len(squares)
+    )
 
 
 @pytest.mark.parametrize(("model_type", "made"), [("llama", 0), ("gemma3_text", 1)])

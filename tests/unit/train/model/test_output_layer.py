@@ -1,4 +1,5 @@
-"""Loss and gradients of the output layer at trained tokens alone, against transformers' own on the same model."""
+"""Loss and gradients of the output layer at trained tokens alone, against transformers' own on the
+same model."""
 
 from typing import Any
 
@@ -30,10 +31,17 @@ TYPES: list[tuple[str, dict[str, Any]]] = [
 def batch(*, untrained: bool = True) -> dict[str, torch.Tensor]:
     """Two rows, one packed; a third of their tokens is not trained."""
     generator = torch.Generator().manual_seed(3)
-    tokens = [torch.randint(3, VOCABULARY, (count,), generator=generator).tolist() for count in (30, 21, 12)]
+    tokens = [
+        torch.randint(3, VOCABULARY, (count,), generator=generator).tolist()
+        for count in (30, 21, 12)
+    ]
     rows: list[Row] = [
         {"input_ids": tokens[0], "labels": tokens[0], "lengths": [len(tokens[0])]},
-        {"input_ids": tokens[1] + tokens[2], "labels": tokens[1] + tokens[2], "lengths": [len(tokens[1]), len(tokens[2])]},
+        {
+            "input_ids": tokens[1] + tokens[2],
+            "labels": tokens[1] + tokens[2],
+            "lengths": [len(tokens[1]), len(tokens[2])],
+        },
     ]
     made: Any = collate(rows)
     if untrained:
@@ -44,7 +52,11 @@ def batch(*, untrained: bool = True) -> dict[str, torch.Tensor]:
 def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     model.zero_grad()
     loss.backward()
-    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    return {
+        name: weight.grad.clone()
+        for name, weight in model.named_parameters()
+        if weight.grad is not None
+    }
 
 
 def own_loss(model: Any, given: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -58,7 +70,9 @@ def chunked_loss(model: Any, given: dict[str, torch.Tensor], layer: OutputLayer)
 
 
 @pytest.mark.parametrize(("model_type", "fields"), TYPES, ids=[name for name, _ in TYPES])
-def test_loss_and_gradients_are_those_of_whole_logits(model_type: str, fields: dict[str, Any]) -> None:
+def test_loss_and_gradients_are_those_of_whole_logits(
+    model_type: str, fields: dict[str, Any]
+) -> None:
     model, given = small_model(model_type, **fields), batch()
     wanted_loss = own_loss(model, given)
     wanted = gradients(model, wanted_loss)
@@ -91,7 +105,10 @@ def test_in_bf16_gradients_are_no_further_from_those_of_fp32() -> None:
     chunked = gradients(model, chunked_loss(model, given, OutputLayer(model, chunk_tokens=7)))
 
     def error(found: dict[str, torch.Tensor]) -> float:
-        squares = [(found[name].float() - exact[name]).square().sum() / exact[name].square().sum() for name in exact]
+        squares = [
+            (found[name].float() - exact[name]).square().sum() / exact[name].square().sum()
+            for name in exact
+        ]
         return float(torch.stack(squares).mean().sqrt())
 
     print(f"whole {error(whole):.4f} chunked {error(chunked):.4f}")
@@ -141,9 +158,13 @@ def test_the_most_memory_of_a_chunk_is_a_chunks_logits() -> None:
     sizes: list[int] = []
 
     class Sizes(TorchDispatchMode):
-        def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), how: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, function: Any, types: Any, given: Any = (), how: Any = None
+        ) -> Any:
             made = function(*given, **(how or {}))
-            sizes.append(made.nbytes if isinstance(made, torch.Tensor) and made._base is None else 0)
+            sizes.append(
+                made.nbytes if isinstance(made, torch.Tensor) and made._base is None else 0
+            )
             return made
 
     model.head.weight.requires_grad_(requires_grad=False)
@@ -152,7 +173,9 @@ def test_the_most_memory_of_a_chunk_is_a_chunks_logits() -> None:
         loss.backward()
     assert max(sizes) <= 8 * 2_000 * 4
     reference = functional.cross_entropy(
-        functional.linear(hidden_NH.detach(), model.head.weight)[0, :-1], labels_BT[0, 1:], reduction="sum"
+        functional.linear(hidden_NH.detach(), model.head.weight)[0, :-1],
+        labels_BT[0, 1:],
+        reduction="sum",
     )
     assert loss.item() == pytest.approx(reference.item(), rel=1e-5)
 
@@ -176,11 +199,16 @@ class Headed(torch.nn.Module):
 
 
 def test_an_output_layer_that_is_not_linear_is_refused_with_the_setting_that_helps() -> None:
-    with pytest.raises(ModelError, match=r"training\.output_layer: a headed model .* but Embedding\. Fix: set all_tokens"):
+    with pytest.raises(
+        ModelError,
+        match=r"training\.output_layer: a headed model .* but Embedding\. Fix: set all_tokens",
+    ):
         OutputLayer(Headed(torch.nn.Embedding(4, 4)), chunk_tokens=7)
 
 
-@pytest.mark.parametrize("fields", [{}, {"final_logit_softcapping": 2.0}], ids=["plain", "soft cap"])
+@pytest.mark.parametrize(
+    "fields", [{}, {"final_logit_softcapping": 2.0}], ids=["plain", "soft cap"]
+)
 def test_smoothed_labels_are_those_of_torch_and_only_in_training(fields: dict[str, Any]) -> None:
     model, given = small_model("gemma2", **fields), batch()
     inputs = {name: each for name, each in given.items() if name != "labels"}
