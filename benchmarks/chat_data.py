@@ -24,7 +24,7 @@ _KANJI = (
 
 
 def write_chats(path: Path, num_bytes: int, *, seed: int = 0) -> None:
-    """JSONL in OpenAI's form, at least so many bytes: one to four questions, answers of 20 to 400
+    """JSONL in OpenAI's form, at least this many bytes: one to four questions, answers of 20 to 400
     words, a third Japanese."""
     with path.open("w", encoding="utf-8") as stream:
         written = 0

@@ -1,9 +1,9 @@
 """`python -m benchmarks.plan_speed`: seconds and memory of planning a 70B model, beside DeepSpeed's
 estimator and accelerate's.
 
-Each runs in a process of its own; what is told is after its imports. hagane plans from config.json;
-DeepSpeed is given the count of parameters and of the largest layer, which it cannot find by itself
-on the meta device; accelerate builds the model on the meta device.
+Each runs in a process of its own; what is reported is after its imports. hagane plans from
+config.json; DeepSpeed is given the count of parameters and of the largest layer, which it cannot
+find by itself on the meta device; accelerate builds the model on the meta device.
 """
 
 import json

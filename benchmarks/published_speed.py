@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.render_config.choose.steps import Batching, plan_steps
-from components.render_config.choose.zero_options import Wish
+from components.render_config.choose.zero_options import Setting
 from components.render_config.cost.hardware import hardware_of
 from components.render_config.cost.timing import StepTime, Work, step_time
 from components.render_config.model.architectures import architecture_of
@@ -96,7 +96,7 @@ def planned_step(run: Mapping[str, str]) -> StepTime:
         grad_accum=int(run["grad_accum"]),
         epochs=1,
     )
-    wish = Wish(
+    setting = Setting(
         zero=ZeroSpec(),
         full=run["method"] == "full",
         targets=lora_targets("auto", architecture),
@@ -112,11 +112,11 @@ def planned_step(run: Mapping[str, str]) -> StepTime:
         batching.global_batch,
         batching,
         warmup_share=0,
-        num_tokens=batching.global_batch * wish.row_tokens,
+        num_tokens=batching.global_batch * setting.row_tokens,
     )
     zero = ZeroPlan(stage=int(run["zero_stage"]))  # pyright: ignore[reportArgumentType]
     step = step_time(
-        Work(architecture, wish, hardware, zero, steps, num_cores=1, flags=frozenset())
+        Work(architecture, setting, hardware, zero, steps, num_cores=1, flags=frozenset())
     )
     assert step is not None
     return step

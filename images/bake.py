@@ -73,13 +73,18 @@ def _expand(groups: Mapping[str, Any], names: Iterable[str]) -> set[str]:
 
 def _target(name: str, declared: Mapping[str, Any], variables: Mapping[str, str]) -> Target:
     merged = _inherited(declared[name], declared)
-    told = json.loads(
+    reported = json.loads(
         re.sub(
             r"\$\{(\w+)\}", lambda found: json.dumps(variables[found[1]])[1:-1], json.dumps(merged)
         )
     )
     return Target(
-        name, told["context"], told["dockerfile"], told["target"], tuple(told["tags"]), told["args"]
+        name,
+        reported["context"],
+        reported["dockerfile"],
+        reported["target"],
+        tuple(reported["tags"]),
+        reported["args"],
     )
 
 

@@ -26,7 +26,7 @@ def build(engine: Engine, target: Target) -> float:
     start_s = time.monotonic()
     if subprocess.run(command, check=False).returncode:
         raise HaganeError(
-            f"image {target.name}: the build failed, as told above; the command was: "
+            f"image {target.name}: the build failed, as reported above; the command was: "
             f"{shlex.join(command)}"
         )
     return time.monotonic() - start_s

@@ -26,14 +26,14 @@ class Contents:
 
 
 def contents(engine: Engine, image: str) -> Contents:
-    told = json.loads(engine.output("image", "inspect", image))[0]
-    config = told["Config"]
+    reported = json.loads(engine.output("image", "inspect", image))[0]
+    config = reported["Config"]
     probed = json.loads(
         run_python(engine, image, ["-c", PROBE], flags=(*HARDENED, "--user=0"))
     )  # who may look everywhere
     return Contents(
-        told["Size"],
-        len(told["RootFS"]["Layers"]),
+        reported["Size"],
+        len(reported["RootFS"]["Layers"]),
         config["Labels"] or {},
         config["User"],
         tuple(config["Entrypoint"]),

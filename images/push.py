@@ -73,8 +73,8 @@ def push(engine: Engine, name: str, target: str) -> str:
     engine.output("tag", name, target)
     flags = shlex.split(os.environ.get("HAGANE_PUSH_FLAGS", ""))
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder, "digest")
-        words = ["--digestfile", str(told)] if engine.program == "podman" else []
+        reported = Path(folder, "digest")
+        words = ["--digestfile", str(reported)] if engine.program == "podman" else []
         done = subprocess.run(
             [engine.program, "push", *words, *flags, target],
             capture_output=True,
@@ -88,7 +88,7 @@ def push(engine: Engine, name: str, target: str) -> str:
             )
         found = re.search(
             r"sha256:[0-9a-f]{64}",
-            told.read_text() if words else done.stdout.rpartition("digest: ")[2],
+            reported.read_text() if words else done.stdout.rpartition("digest: ")[2],
         )
     if found is None:
         raise HaganeError(f"image {target}: pushed, but {engine.program} did not tell its digest")

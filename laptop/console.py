@@ -8,7 +8,7 @@ from components.shared.errors import HaganeError
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def reported() -> Iterator[None]:
     """A HaganeError inside becomes its lines on stderr and its exit code; anything else keeps its
     traceback."""
     try:

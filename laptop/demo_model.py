@@ -18,7 +18,7 @@ from typing import Literal
 
 from components.shared.errors import ModelError, SpaceError
 from components.shared.log import set_up_log
-from laptop.console import told
+from laptop.console import reported
 from laptop.lock import only_one
 
 FOLDER = Path(".hagane/models/smollm2-135m-instruct")
@@ -132,7 +132,7 @@ def main() -> None:
     )
     folder = parser.parse_args().folder
     os.environ |= QUIET
-    with told():
+    with reported():
         made = make_demo_model(folder)
     print(f"{folder}: {'made' if made else 'is there already'}")
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from components.shared.errors import StoreDenied, StoreError, StoreUnreachable
-from laptop.console import told
+from laptop.console import reported
 from laptop.lock import only_one
 
 BUCKET = "hagane"
@@ -288,7 +288,7 @@ def main() -> None:
         help="where its data, keys and log are, e.g. .hagane/store",
     )
     arguments = parser.parse_args()
-    with told():
+    with reported():
         if arguments.action == "stop":
             print(
                 f"{arguments.folder}: {'stopped' if stop(arguments.folder) else 'was not running'}"

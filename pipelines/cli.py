@@ -1,4 +1,4 @@
-"""`hagane`: the command line. The one place where errors are caught and told."""
+"""`hagane`: the command line. The one place where errors are caught and reported."""
 
 import sys
 from pathlib import Path
@@ -125,7 +125,9 @@ def plan(
         typer.Option(
             metavar="COUNT",
             min=1,
-            help="Plan for so many full rows: no data is read, and of the model only config.json.",
+            help=(
+                "Plan for this many full rows: no data is read, and of the model only config.json."
+            ),
         ),
     ] = None,
     html: Annotated[
@@ -221,7 +223,7 @@ def gc(
         typer.Option(
             metavar="HOURS",
             min=0,
-            help="Leave alone what an attempt wrote to within so many hours.",
+            help="Leave alone what an attempt wrote to within this many hours.",
         ),
     ] = 24.0,
     dry_run: Annotated[
@@ -231,7 +233,7 @@ def gc(
     """Remove what killed trainings left of checkpoints, files without a manifest; and uploads
     broken off anywhere in the run.
 
-    A committed checkpoint is never touched. Nothing of a training at work is, as long as it writes
+    A committed checkpoint is never touched. Nothing of a training running is, as long as it writes
     more often than `--older-than`.
     """
     from datetime import UTC, datetime, timedelta
@@ -368,7 +370,7 @@ def _checked(path: Path, overrides: list[str] | None, *, here: bool) -> "RunSpec
     try:
         spec = load_spec(path, overrides or ())
     except SpecProblems as error:
-        rest = [] if error.mended is None else problems_of(error.mended, here=here, console=console)
+        rest = [] if error.rest is None else problems_of(error.rest, here=here, console=console)
         raise HaganeError(*error.problems, *rest) from None
     problems = problems_of(spec, here=here, console=console)
     if problems:

@@ -171,7 +171,7 @@ def _what_is_safe(store: Store) -> str:
     committed = committed_checkpoints(store)
     if not committed:
         return "checkpoints: none is committed yet; the same command begins again"
-    return f"checkpoints: {committed[-1].told} is committed; the same command goes on from there"
+    return f"checkpoints: {committed[-1].title} is committed; the same command goes on from there"
 
 
 def kfp_step(
@@ -210,7 +210,7 @@ def kfp_end(
     summary_path: str,
 ) -> None:
     """`end` as a process of its own, for KFP, which shows what there is to read; fails, after all
-    was told, when a job may be at work."""
+    was reported, when a job may be running."""
     with step_log("end_run") as log, waits(log):
         ended = end(
             spec,

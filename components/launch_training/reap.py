@@ -46,12 +46,12 @@ def reasons_to_reap(
 
 
 def reap_run(run: str, log: Log, *, kfp_run: str = "", only_own: bool = False) -> list[str]:
-    """No job of this run is at work any more; returns the names of those that were. One that is
+    """No job of this run is running any more; returns the names of those that were. One that is
     over stays, to be looked at.
 
-    With `kfp_run`, a job that another run of Kubeflow Pipelines began is left at work; with
+    With `kfp_run`, a job that another run of Kubeflow Pipelines began is left running; with
     `only_own`, one without an owner too. For the end of a pipeline, however it ended: where there
-    is no such run, no cluster, or another backend, nothing is done but told.
+    is no such run, no cluster, or another backend, nothing is done but reported.
 
     Raises:
         ClusterError: the cluster answers, and does not allow it.
@@ -90,7 +90,7 @@ def delete_jobs(run: str, log: Log, *, kfp_run: str = "", only_own: bool = False
     for job in at_work:
         if job not in ended:
             log.info(
-                "left_at_work",
+                "left_running",
                 job=job["metadata"]["name"],
                 run=run,
                 namespace=cluster.namespace,
@@ -100,7 +100,7 @@ def delete_jobs(run: str, log: Log, *, kfp_run: str = "", only_own: bool = False
         cluster.delete(name)
         log.info("reaped", job=name, run=run, namespace=cluster.namespace, why="the run was to end")
     return names or _nothing_to_reap(
-        log, run, f"none that is this one's to delete is at work in namespace {cluster.namespace}"
+        log, run, f"none that is this one's to delete is running in namespace {cluster.namespace}"
     )
 
 
@@ -114,7 +114,7 @@ def main() -> None:
         prog="python -m components.launch_training.reap", description=__doc__
     )
     parser.add_argument(
-        "--run", metavar="URI", help="delete the job of this run alone, at once, if it is at work"
+        "--run", metavar="URI", help="delete the job of this run alone, at once, if it is running"
     )
     parser.add_argument(
         "--backend",

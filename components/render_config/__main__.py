@@ -85,8 +85,10 @@ def _planned(run: str, log: Log, job_of: RunSpec | None = None) -> Manifest:
         total_steps=steps.total_steps,
         save_steps=list(steps.save_steps),
     )
-    told = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
-    return publish_folder(store, PLAN, local, made_by="render_config", inputs=inputs, facts=told)
+    reported = {"total_steps": steps.total_steps, "num_trainable": plan.num_trainable}
+    return publish_folder(
+        store, PLAN, local, made_by="render_config", inputs=inputs, facts=reported
+    )
 
 
 def check(spec: RunSpec) -> None:
@@ -131,7 +133,7 @@ def with_room_to_convert(store: Store, plan: Plan) -> Plan:
 def plan_without_data(
     spec: RunSpec, *, num_rows: int, folder: Path, job_of: RunSpec | None = None
 ) -> Plan:
-    """The plan's files are in the folder, made for so many full rows, from the model's config
+    """The plan's files are in the folder, made for this many full rows, from the model's config
     alone. Raises as `run_step`, and takes `job_of` as it does."""
     config = planned_config(resolve_model(spec.model, patterns=("config.json",)))
     num_tokens = num_rows * row_tokens_of(spec, NO_DATASET, config)
@@ -148,7 +150,7 @@ def import_deepspeed(file: Path, plan: Path | None) -> None:
     the plan's folder if there is one.
 
     Raises:
-        SpecError: the file is not there, or is no JSON that commas could mend.
+        SpecError: the file is not there, or is no JSON that commas could repair.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -263,7 +265,7 @@ def main() -> None:
         "--rows",
         metavar="COUNT",
         type=int,
-        help="plan for so many full rows instead of a dataset, into --out",
+        help="plan for this many full rows instead of a dataset, into --out",
     )
     parser.add_argument(
         "--out",

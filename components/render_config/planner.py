@@ -22,7 +22,7 @@ from components.render_config.choose.precision import (
 )
 from components.render_config.choose.steps import Batching, grad_accum_steps, plan_steps
 from components.render_config.choose.threads import threads_per_process, why_threads
-from components.render_config.choose.zero_options import Wish
+from components.render_config.choose.zero_options import Setting
 from components.render_config.cost.after_training import after_cautions, after_reasons, plan_after
 from components.render_config.cost.hardware import Hardware, hardware_of
 from components.render_config.cost.memory import sums_in_fp32
@@ -97,7 +97,7 @@ class Decided:
     hardware: Hardware
     precision: Precision
     why_precision: str
-    wish: Wish
+    setting: Setting
     choice: Choice
     asks_for_router_loss: bool
     """config.json adds the router's auxiliary loss to the model's (`output_router_logits`)."""
@@ -162,7 +162,7 @@ def decide(
         weight_bytes=WEIGHT_BYTES[precision],
         label_smoothing=spec.training.label_smoothing,
     )
-    wish = Wish(
+    setting = Setting(
         zero=spec.zero,
         full=spec.training.method == "full",
         targets=targets,
@@ -182,13 +182,13 @@ def decide(
     asks_for_router_loss = bool(architecture.experts) and bool(
         config.get("output_router_logits", False)
     )
-    choice = choose(architecture, wish, hardware)
+    choice = choose(architecture, setting, hardware)
     return Decided(
         architecture,
         hardware,
         precision,
         why,
-        wish,
+        setting,
         choice,
         asks_for_router_loss,
         packing,
@@ -346,10 +346,10 @@ def make_plan(
         warmup_share=training.warmup_share,
         num_tokens=dataset.num_tokens,
     )
-    lora = lora_plan(spec.lora, decided.wish.targets) if training.method == "lora" else None
-    num_trainable = decided.wish.num_trainable(architecture)
+    lora = lora_plan(spec.lora, decided.setting.targets) if training.method == "lora" else None
+    num_trainable = decided.setting.num_trainable(architecture)
     work = Work(
-        architecture, decided.wish, decided.hardware, choice.zero, steps, num_cores, trains.flags
+        architecture, decided.setting, decided.hardware, choice.zero, steps, num_cores, trains.flags
     )
     step = step_time(work)
     checkpoints = plan_checkpoints(
@@ -369,7 +369,7 @@ def make_plan(
         decided.hardware,
         num_held_out=num_held_out,
         row_tokens=row_tokens,
-        mean_row_tokens=decided.wish.mean_row_tokens,
+        mean_row_tokens=decided.setting.mean_row_tokens,
         num_cores=num_cores,
     )
     price, upload = spec.hardware.price_per_gpu_hour, upload_seconds(checkpoints.node_bytes, spec)
@@ -383,7 +383,7 @@ def make_plan(
         method=training.method,
         precision=decided.precision,
         fp32_gradient_sums=sums_in_fp32(
-            choice.zero, weight_bytes=decided.wish.weight_bytes, grad_accum=steps.grad_accum
+            choice.zero, weight_bytes=decided.setting.weight_bytes, grad_accum=steps.grad_accum
         ),
         router_loss="left out" if decided.asks_for_router_loss else "none",
         attention=decided.attention.implementation,

@@ -76,7 +76,7 @@ class NoCluster(ClusterError):
 
 class KfpError(ClusterError):
     may_pass = False
-    """Whether the same request may find another answer later, without anything mended here."""
+    """Whether the same request may find another answer later, without any change here."""
 
 
 class KfpMissing(KfpError):

@@ -54,7 +54,7 @@ def stop_passed_on(
 
     def pass_on() -> None:
         interrupts = 0
-        while number := os.read(heard, 1):
+        while number := os.read(reader, 1):
             first = not noted
             noted.add(signal.Signals(number[0]))
             interrupts += number[0] == signal.SIGINT
@@ -63,21 +63,21 @@ def stop_passed_on(
             elif number[0] == signal.SIGINT and interrupts < GIVEN_UP_AT:
                 still()
 
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
     listener = threading.Thread(target=pass_on, daemon=True)
     listener.start()
-    told_before = signal.set_wakeup_fd(told)
+    fd_before = signal.set_wakeup_fd(writer)
     before = {each: signal.signal(each, count) for each in signals}
     try:
         yield noted
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-        signal.set_wakeup_fd(told_before)
-        os.close(told)
+        signal.set_wakeup_fd(fd_before)
+        os.close(writer)
         listener.join()
-        os.close(heard)
+        os.close(reader)
         if process.poll() is None:
             if noted:
                 process.kill()

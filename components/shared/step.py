@@ -231,8 +231,8 @@ def spec_differences(old: RunSpec, new: RunSpec) -> list[str]:
 
 
 def finished(store: Store, folder: str, inputs: dict[str, str], log: Log) -> Manifest | None:
-    """The manifest of a folder that was already made from just these inputs, which is told; None
-    when it has to be made."""
+    """The manifest of a folder that was already made from just these inputs, which is reported;
+    None when it has to be made."""
     manifest = read_manifest(store, folder)
     if manifest is None or manifest.inputs != inputs:
         return None

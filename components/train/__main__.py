@@ -1,5 +1,5 @@
-"""The program in each training process: plan + dataset -> checkpoints. Started by torchrun, told
-everything by the run's folder."""
+"""The program in each training process: plan + dataset -> checkpoints. Started by torchrun,
+configured by the run's folder."""
 
 import argparse
 import json
@@ -140,7 +140,7 @@ def planned(run: str) -> Plan:
 
 def join_processes(plan: Plan) -> Agreement:
     """All processes of the job know each other, and each has the device that the plan counts on. On
-    a CPU DeepSpeed must be told to use gloo before transformers asks it, and its shared-memory
+    a CPU DeepSpeed must be set to use gloo before transformers asks it, and its shared-memory
     operator, which needs a compiler at run time, is not worth having there.
 
     Raises RunFailed and PeerLost as `meet`.
@@ -299,7 +299,7 @@ def own_layers(model: Any, plan: Plan, *, label_smoothing: float) -> OwnLayers:
 def last_committed(store: Store) -> str | None:
     """The newest committed checkpoint, as people call it; None when there is none."""
     committed = committed_checkpoints(store)
-    return committed[-1].told if committed else None
+    return committed[-1].title if committed else None
 
 
 def training_arguments(job: Job) -> TrainingArguments:

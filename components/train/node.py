@@ -61,8 +61,10 @@ def share_cores() -> None:
     """Where the plan could not say with how many threads a process computes, each has its share of
     this pod's cores. torchrun would give each of several processes one thread, and Adam on the host
     would crawl."""
-    told = os.environ.get("PET_NPROC_PER_NODE", "1")
-    processes = int(told) if told.isdigit() else 1  # torchrun also takes words, such as auto
+    reported = os.environ.get("PET_NPROC_PER_NODE", "1")
+    processes = (
+        int(reported) if reported.isdigit() else 1
+    )  # torchrun also takes words, such as auto
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
 
 

@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument(
         "--store",
         metavar="URI",
-        help="where to put, get, list and delete; without it, only the environment is told",
+        help="where to put, get, list and delete; without it, only the environment is reported",
     )
     parser.add_argument(
         "--prefix",

@@ -54,7 +54,7 @@ def _figure(
     return {"planned": planned, "range": list(limits), "happened": happened, "unit": unit}
 
 
-def told(figure: dict[str, Any]) -> dict[str, str]:
+def reported(figure: dict[str, Any]) -> dict[str, str]:
     """The same in words: `what`, `planned`, `happened`, and by how much it was more or less."""
     write = {"seconds": words.exact_duration, "bytes": words.size, "steps": words.count}[
         figure["unit"]

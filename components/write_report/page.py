@@ -15,7 +15,7 @@ from components.shared.html.loss_chart import loss_chart
 from components.shared.html.page import page_environment
 from components.shared.spec.file import spec_yaml
 from components.write_report import words
-from components.write_report.against_plan import against_plan, told
+from components.write_report.against_plan import against_plan, reported
 from components.write_report.curves import curves
 from components.write_report.differences import marked
 from components.write_report.gather import RunFound
@@ -80,7 +80,7 @@ def render_page(found: RunFound) -> str:
         environment=found.history.starts[-1].environment if found.history.starts else {},
         num_restarts=max(len(found.history.starts) - 1, 0),
         plan_rows=plan_rows(found.plan),
-        against_plan=[told(figure) for figure in against_plan(found)],
+        against_plan=[reported(figure) for figure in against_plan(found)],
         checkpoint_bytes={
             checkpoint.epoch: checkpoint.num_bytes for checkpoint in found.checkpoints
         },

@@ -106,7 +106,7 @@ def reap(
         typer.Option(
             metavar="MINUTES",
             min=2,
-            help="Leave alone what a launcher has marked within so many minutes.",
+            help="Leave alone what a launcher has marked within this many minutes.",
         ),
     ] = 15.0,
     dry_run: Annotated[
@@ -122,7 +122,7 @@ def reap(
     """Delete jobs in the cluster that nobody follows any more, and those that are over as long as
     their spec keeps them.
 
-    A launcher marks its job twice a minute; one that was killed leaves it at work. With RUN, the
+    A launcher marks its job twice a minute; one that was killed leaves it running. With RUN, the
     job of that run, in the namespace and of the kind that its spec says.
     """
     from pipelines.programs.reaping import reaped

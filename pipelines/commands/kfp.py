@@ -124,10 +124,10 @@ def submit(
     from pipelines.submit.submitting import submit as submit_run
 
     kfp = connect(endpoint, namespace, token_file, context)
-    told = open_console(stderr=True)
-    checked = check_for_cluster(spec, overrides or [], told, with_plan=not no_plan)
+    reported = open_console(stderr=True)
+    checked = check_for_cluster(spec, overrides or [], reported, with_plan=not no_plan)
     for note in checked.notes:
-        told.print(f"note: {note}", soft_wrap=True)
+        reported.print(f"note: {note}", soft_wrap=True)
     pipeline = compiled_pipeline()
     name = run_name or checked.spec.name
     begun = submit_run(
@@ -299,8 +299,8 @@ def apply(
     there stays as it is.
 
     The version that this code compiles to is uploaded last, as KFP's UI offers the newest; another
-    one that it offers is told. For KFP in its database mode. In its Kubernetes-native mode Argo CD,
-    Flux or `kubectl apply -R -f DIR` do it.
+    one that it offers is reported. For KFP in its database mode. In its Kubernetes-native mode Argo
+    CD, Flux or `kubectl apply -R -f DIR` do it.
     """
     from pipelines.definitions.applying import apply_definitions, newest_version, prune_versions
     from pipelines.definitions.files import read_definitions
@@ -356,10 +356,12 @@ def diff(
     )
     found = list(differences(wanted, there))
     for each in found:
-        print(each.told)
+        print(each.title)
     counted = [each for each in found if prune or each.kind != "only in the cluster"]
-    told = plural(len(counted), "difference")
-    print(f"{told}; hagane apply {folder} mends them" if counted and not kubernetes else told)
+    reported = plural(len(counted), "difference")
+    print(
+        f"{reported}; hagane apply {folder} fixes them" if counted and not kubernetes else reported
+    )
     if counted:
         raise typer.Exit(1)
 

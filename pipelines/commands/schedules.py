@@ -108,8 +108,8 @@ def apply(
     """Make KFP's recurring runs what the file wants; applied twice, the second changes nothing.
 
     A changed schedule is replaced, as KFP can change none, but never while a run of it is active:
-    it is waited for, or told and left for the next apply (exit code 1). Crashes at any moment are
-    healed by the next apply.
+    it is waited for, or reported and left for the next apply (exit code 1). Crashes at any moment
+    are healed by the next apply.
     """
     from components.shared.figures import plural
     from pipelines.kfp_api.versions import ensure_version

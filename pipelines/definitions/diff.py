@@ -32,7 +32,7 @@ class Difference:
     """A unified diff, from the cluster to Git."""
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         sign = {"only in Git": "+", "only in the cluster": "-", "differs": "~"}[self.kind]
         return "\n".join(
             [f"{sign} {self.what}: {self.kind}", *(f"    {line}" for line in self.lines)]

@@ -43,7 +43,7 @@ class Pod:
     """Whether the step fetches files of the model: only such a step gets the hub's token."""
     hours: int | None
     """Longest time that the pod may run; None for the one that trains, which has deadlines of its
-    own and must be told SIGTERM first."""
+    own and must get SIGTERM first."""
     retries: int = 2
     """New pods by KFP in place of one that is lost. What a step itself knows how to wait for, it
     waits for (shared/patience.py): where a site's Argo retries only what is lost (retryPolicy

@@ -1,4 +1,4 @@
-"""Talking to Kubeflow Pipelines through its published client, each failure told in one line.
+"""Talking to Kubeflow Pipelines through its published client, each failure reported in one line.
 
 The generated half of it, kfp_server_api, is used throughout. `kfp.Client` on top of it prints
 links, reads and writes ~/.config/kfp/context.json, waits for no time limit, asks five times five
@@ -252,7 +252,7 @@ class KfpClient:
     @cached_property
     def namespace(self) -> str | None:
         """The namespace to send along: None where the server has one user, which it refuses to be
-        told of.
+        reported of.
 
         Raises:
             KfpError: the server has many users, and no namespace is named.

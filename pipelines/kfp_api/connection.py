@@ -12,7 +12,7 @@ talk to it.
         ui: https://kfp.example.com/pipeline        # only where the pages are not at the endpoint
 
 What a flag says wins over a variable, a variable over the file. The context that the flag --context
-names is told by a flag: it wins over variables too. Where HAGANE_KFP_ENDPOINT names another server
+names is named by a flag: it wins over variables too. Where HAGANE_KFP_ENDPOINT names another server
 than the flags do, no variable of that server counts.
 """
 
@@ -100,9 +100,9 @@ def find_connection(asked: Asked, environment: Mapping[str, str] = os.environ) -
     """
     context = _context(asked, environment)
     is_named = context is not None and asked.context is not None
-    told = asked.endpoint or (context.endpoint if context is not None and is_named else None)
-    if told is not None:
-        environment = _without_another_server(environment, told)
+    reported = asked.endpoint or (context.endpoint if context is not None and is_named else None)
+    if reported is not None:
+        environment = _without_another_server(environment, reported)
     endpoint = asked.endpoint or _setting("endpoint", context, environment, is_named=is_named)
     if not endpoint:
         raise SpecError(
@@ -185,8 +185,10 @@ def _token(
     """The token, and the file that it is in, where it is in one."""
     if asked.token_file is not None:
         return _read_token(asked.token_file)
-    is_told_by_name = is_named and context is not None and (context.token_file or context.token_env)
-    if environment.get("HAGANE_KFP_TOKEN") and not is_told_by_name:
+    is_reported_by_name = (
+        is_named and context is not None and (context.token_file or context.token_env)
+    )
+    if environment.get("HAGANE_KFP_TOKEN") and not is_reported_by_name:
         return environment["HAGANE_KFP_TOKEN"].strip(), None
     if context is not None and context.token_file is not None:
         return _read_token(Path(context.token_file))

@@ -58,7 +58,7 @@ def find_engine() -> Engine:
         else:
             return Engine(program)
     raise HaganeError(
-        f"containers: found neither docker nor podman at work ({'; '.join(silent)}); install or "
+        f"containers: found neither docker nor podman running ({'; '.join(silent)}); install or "
         "start one of them"
     )
 

@@ -63,7 +63,7 @@ def main() -> None:
 
 def _try_once(pipeline: Any) -> None:
     """No step is tried again: kfp.local would wait half a minute and more in front of a person, who
-    can see what there is to mend."""
+    can see what there is to fix."""
     for dag in [pipeline.root.dag, *(component.dag for component in pipeline.components.values())]:
         for task in dag.tasks.values():
             task.ClearField("retry_policy")

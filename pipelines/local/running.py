@@ -125,8 +125,8 @@ def _run_pipeline(
     container_uid: int | None,
     environment: dict[str, str],
 ) -> tuple[Outcome, int, set[signal.Signals]]:
-    """What the events told, the exit code, and the signals that came: the first asks all steps to
-    end, a third Ctrl-C kills them."""
+    """What the events reported, the exit code, and the signals that came: the first asks all steps
+    to end, a third Ctrl-C kills them."""
     process = subprocess.Popen(
         [
             sys.executable,

@@ -90,8 +90,8 @@ def _run_container(
     arguments = settings.run_arguments()
     # torchrun takes each of its options from PET_<OPTION>, which is how a PyTorchJob tells it as
     # well.
-    told = {"PET_STANDALONE": "1", "PET_NPROC_PER_NODE": str(job.num_processes)}
-    arguments["environment"] = job.environment | told | arguments["environment"]
+    reported = {"PET_STANDALONE": "1", "PET_NPROC_PER_NODE": str(job.num_processes)}
+    arguments["environment"] = job.environment | reported | arguments["environment"]
     name = f"hagane-train-{cancel.stem}"
     ended = threading.Event()
     stopper = threading.Thread(

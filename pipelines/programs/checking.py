@@ -42,8 +42,10 @@ def problems_of(spec: RunSpec, *, here: bool = True, console: Console | None = N
         file.write_text(spec_yaml(spec))
         programs = {component: _started(component, file) for component in CHECKING}
         for component, program in programs.items():
-            told = _problems_told(component, program, screen, errors=file.with_name(component))
-            problems += [problem for problem in told if problem not in problems]
+            reported = _problems_reported(
+                component, program, screen, errors=file.with_name(component)
+            )
+            problems += [problem for problem in reported if problem not in problems]
     return problems
 
 
@@ -60,7 +62,7 @@ def _started(component: str, spec: Path) -> "subprocess.Popen[str]":
         )
 
 
-def _problems_told(
+def _problems_reported(
     component: str, program: "subprocess.Popen[str]", screen: Screen, *, errors: Path
 ) -> list[str]:
     """What the program has to say, once it has ended; its progress was shown."""

@@ -153,10 +153,10 @@ def kfp_finding(asked: Asked) -> Finding:
         kfp.check_version()
         health = kfp.health
     except HaganeError as error:
-        found, _, mend = error.problems[0].partition("; ")
+        found, _, fix = error.problems[0].partition("; ")
         if found == NO_SERVER:
             return Finding(check="KFP", state="skipped", found="no server is named")
-        return Finding(check="KFP", state="failed", found=found, mend=mend)
+        return Finding(check="KFP", state="failed", found=found, fix=fix)
     users = "multi-user" if health.multi_user else "single-user"
     store = f", pipelines kept in {health.pipeline_store}" if health.pipeline_store else ""
     return Finding(check="KFP", state="ok", found=f"{connection.endpoint} answers, {users}{store}")
@@ -165,12 +165,12 @@ def kfp_finding(asked: Asked) -> Finding:
 def findings_table(findings: Iterable[Finding]) -> Table:
     """One row each; what to do stands below what was found."""
     table = Table(
-        "check", "state", "found, and how to mend it", box=None, pad_edge=False, header_style="bold"
+        "check", "state", "found, and how to fix it", box=None, pad_edge=False, header_style="bold"
     )
     table.columns[0].no_wrap = True
     for each in findings:
         cell = Text(each.found)
-        if each.mend:
-            cell.append(f"\nmend: {each.mend}", style="italic")
+        if each.fix:
+            cell.append(f"\nmend: {each.fix}", style="italic")
         table.add_row(Text(each.check), Text(each.state, style=STYLES[each.state]), cell)
     return table

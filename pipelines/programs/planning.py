@@ -28,7 +28,8 @@ def plan_of(
     """The plan that a run of this spec would have. Its files are copied to `keep` when given, with
     the job that the run would send.
 
-    With `num_rows`, for so many full rows: no data, no tokenizer, only the model's config is read.
+    With `num_rows`, for this many full rows: no data, no tokenizer, only the model's config is
+    read.
 
     Raises:
         HaganeError: what either step refused.

@@ -8,7 +8,7 @@ from pipelines.programs.component_program import output_of
 WORDS = {
     "reaped": "deleted job {job} of {run}: {why}",
     "would_reap": "would delete job {job} of {run}: {why}",
-    "left_at_work": "left job {job} of {run} at work: {why}",
+    "left_running": "left job {job} of {run} running: {why}",
     "nothing_to_reap": "nothing deleted: {why}",
     "looked_at": "{jobs} jobs of hagane in namespace {namespace}",
 }

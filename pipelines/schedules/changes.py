@@ -114,7 +114,7 @@ def changes(
 
 
 def to_do(needed: Iterable[Change]) -> list[Change]:
-    """Those that apply does; what is gone from the file is only told."""
+    """Those that apply does; what is gone from the file is only reported."""
     return [change for change in needed if change.kind != "gone from Git"]
 
 

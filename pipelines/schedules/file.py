@@ -63,7 +63,7 @@ class Schedule(FrozenModel):
     """Account that the steps run under, such as `hagane-launcher`; KFP's own unless given."""
     notify: Literal["never", "failure", "always"] = "failure"
     """When to tell the address in the secret hagane-notify how a run ended; without that secret
-    nobody is told."""
+    nobody is notified."""
     skip_if_unchanged: bool = False
     """Do nothing again when data, spec and images are those of its newest finished run."""
 

@@ -6,7 +6,7 @@ in this order: what the new one is made from is uploaded; the old one is turned 
 once more for a run that is active; the new one is made turned off; the old one is deleted; the new
 one is turned on. Broken off anywhere, at most one of the two starts runs, and the next apply sees
 by the marks what is left to do. Refused anywhere by the server, the old one is turned on again
-where it is still there, and told where nothing starts runs any more.
+where it is still there, and reported where nothing starts runs any more.
 """
 
 import time
@@ -92,7 +92,7 @@ class Reconciler:
     def _do(self, change: Change, active: dict[str, str]) -> str | None:
         """The change is made; or, with a run of it active, nothing is changed, and the run's id
         returned."""
-        told = change.kind
+        reported = change.kind
         match change.kind:
             case "gone from Git":
                 self._tell(f"kept      {change.name}: gone from the file; --prune removes it")
@@ -107,15 +107,15 @@ class Reconciler:
                 run = self._go(change, active)
                 if run is not None:
                     return run
-        self._tell(f"{told + 'd' if told.endswith('e') else told:9} {change.name}")
+        self._tell(f"{reported + 'd' if reported.endswith('e') else reported:9} {change.name}")
         if change.kind == "enable":
             for line in change.lines:
                 self._tell(f"{'':9} {line}")
         return None
 
     def _go(self, change: Change, active: dict[str, str]) -> str | None:
-        """The old ones are deleted, after the new one was made where there is one to be; as told on
-        top of this module."""
+        """The old ones are deleted, after the new one was made where there is one to be; as
+        reported on top of this module."""
         run = _active_of(change, active)
         if run is not None:
             return run
@@ -181,7 +181,7 @@ class Reconciler:
             try:
                 self._turn(each.id, each.name, on=True)
                 is_on = True
-            except KfpError:  # gone, or refused like the rest: told below
+            except KfpError:  # gone, or refused like the rest: reported below
                 continue
         if is_on or change.wanted is None or not change.wanted.enabled:
             return error
@@ -190,9 +190,9 @@ class Reconciler:
             f"{change.name}: {is_off} turned off now and starts no runs until `hagane schedules "
             "apply` succeeds"
         )
-        told = type(error)(*error.problems, left)
-        told.exit_code = error.exit_code
-        return told
+        reported = type(error)(*error.problems, left)
+        reported.exit_code = error.exit_code
+        return reported
 
     def _source(self) -> tuple[UploadedVersion, str | None]:
         """What every recurring run is made from: the pipeline's version and the experiment's id,

@@ -18,7 +18,7 @@ QUIET_SECONDS = 5.0
 
 @dataclass
 class Outcome:
-    """What the events told of how it went."""
+    """What the events reported of how it went."""
 
     problems: list[str] = field(default_factory=list)
     exit_code: int = 0
@@ -89,8 +89,8 @@ class Screen:
             for folder in event["removed"]:
                 self.say(f"{folder} is removed, as checkpoints.keep says")
         elif name in ("training_held", "ended"):
-            # for the log: milliseconds are no news, and how it ended is told on the screen's last
-            # lines
+            # for the log: milliseconds are no news, and how it ended is reported on the screen's
+            # last lines
             pass
         elif name == "held_out":
             at = f"epoch {event['epoch']}" if event["epoch"] else "before training"

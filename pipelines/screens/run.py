@@ -285,10 +285,10 @@ def status_screen(store: Store, spec: RunSpec) -> RenderableType:
         )
         table.add_row(folder, "no" if manifest is None else "yes", facts)
     checkpoints = checkpoint_table(store, spec.checkpoints.keep)
-    told = [] if read_manifest(store, CHECKPOINTS) is not None else _progress(store)
+    reported = [] if read_manifest(store, CHECKPOINTS) is not None else _progress(store)
     return Group(
         Text(f"run {spec.name} at {store.uri}", style="bold"),
-        *told,
+        *reported,
         Text(),
         table,
         Text(),
@@ -297,7 +297,7 @@ def status_screen(store: Store, spec: RunSpec) -> RenderableType:
 
 
 def _progress(store: Store) -> list[Text]:
-    """How far a training in a cluster is, as its launcher last told; nothing for others."""
+    """How far a training in a cluster is, as its launcher last reported; nothing for others."""
     try:
         state = json.loads(store.read_bytes(PROGRESS))
     except ObjectMissing:
@@ -311,7 +311,7 @@ def _progress(store: Store) -> list[Text]:
     again = f"; started anew {state['restarts']} times" if state["restarts"] else ""
     return [
         Text(
-            f"{line}{again} (job {state['job']} in namespace {state['namespace']}, told "
+            f"{line}{again} (job {state['job']} in namespace {state['namespace']}, reported "
             f"{state['at']})"
         )
     ]

@@ -230,7 +230,7 @@ class _Follower:
         for checkpoint in committed_checkpoints(store):
             if checkpoint.folder not in self._checkpoints:
                 self._checkpoints.add(checkpoint.folder)
-                self._screen.say(f"checkpoint of {checkpoint.told} is in the store")
+                self._screen.say(f"checkpoint of {checkpoint.title} is in the store")
                 self.had_news = True
 
     def _show_progress(self, state: dict[str, Any]) -> None:
@@ -250,12 +250,14 @@ class _Follower:
         self._phase = phase
         if done and done != self._done:
             self._done, self.had_news = done, True
-            told = {
+            reported = {
                 key: state[key]
                 for key in ("done", "total", "loss", "tokens_s", "left_s")
                 if state.get(key) is not None
             }
-            self._screen.show({"event": "progress", "component": "train", "unit": "steps", **told})
+            self._screen.show(
+                {"event": "progress", "component": "train", "unit": "steps", **reported}
+            )
 
     def _say(self, line: str) -> None:
         self.had_news = True

@@ -64,7 +64,7 @@ def check_for_cluster(
     try:
         spec = load_spec(path, overrides)
     except SpecProblems as error:
-        rest = [] if error.mended is None else cluster_problems(error.mended)
+        rest = [] if error.rest is None else cluster_problems(error.rest)
         raise HaganeError(*error.problems, *rest) from None
     problems = cluster_problems(spec)
     if problems:

@@ -74,7 +74,7 @@ class LocalLauncher:
 
     @property
     def phases(self) -> list[tuple[str, str]]:
-        """Each phase that was told, with its detail."""
+        """Each phase that was reported, with its detail."""
         events = [
             json.loads(line)
             for line in self.log.splitlines()
@@ -89,11 +89,11 @@ class LocalLauncher:
             time.sleep(0.25)
 
     def wait_for(self, text: str, seconds: float = 240) -> None:
-        def told() -> bool:
+        def reported() -> bool:
             assert text in self.log or self.process.poll() is None, self.log[-6000:]
             return text in self.log
 
-        self.wait(told, seconds)
+        self.wait(reported, seconds)
 
     def exit_code(self, seconds: float = 300) -> int:
         self.wait(lambda: self.process.poll() is not None, seconds)

@@ -40,8 +40,8 @@ END = """
 import json, sys
 from components.launch_training.__main__ import kfp_end
 spec, overrides = map(json.loads, sys.argv[1:3])
-told = {"notify_when": "never", "state": "RUNNING", "error_message": None}
-kfp_end(spec, overrides, kfp_run=sys.argv[3], summary_path=sys.argv[4], **told)
+reported = {"notify_when": "never", "state": "RUNNING", "error_message": None}
+kfp_end(spec, overrides, kfp_run=sys.argv[3], summary_path=sys.argv[4], **reported)
 """
 """With the state that KFP 2.17 gives to the exit task of a run that was terminated."""
 

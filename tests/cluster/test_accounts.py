@@ -219,7 +219,7 @@ def findings(
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     events = [event for event in map(event_of, done.stdout.splitlines()) if event is not None]
     print("\n".join(f"{event['check']}: {event['state']}: {event['found']}" for event in events))
-    return {event["check"]: (event["state"], event["found"], event["mend"]) for event in events}
+    return {event["check"]: (event["state"], event["found"], event["fix"]) for event in events}
 
 
 def printed(pod: CallingPod, namespace: TestNamespace) -> str:

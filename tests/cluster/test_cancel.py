@@ -1,4 +1,4 @@
-"""Whoever is stopped, whenever, leaves nothing at work."""
+"""Whoever is stopped, whenever, leaves nothing running."""
 
 import random
 import time

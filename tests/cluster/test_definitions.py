@@ -99,7 +99,7 @@ def test_definitions_are_applied_in_order_then_unchanged_and_new_content_is_a_ne
     assert there["spec"] == written["spec"]  # the CRD keeps every field
 
 
-def test_what_somebody_changed_in_the_cluster_is_told(namespace: str, tmp_path: Path) -> None:
+def test_what_somebody_changed_in_the_cluster_is_reported(namespace: str, tmp_path: Path) -> None:
     folder = tmp_path / "definitions"
     version = compiled(folder, "1.0.0", "--namespace", namespace)
     apply(folder)
@@ -140,7 +140,7 @@ def test_what_somebody_changed_in_the_cluster_is_told(namespace: str, tmp_path: 
     assert "    -displayName: x" in shown.output
 
 
-def test_a_folder_and_a_namespace_without_right_are_told_in_one_line(
+def test_a_folder_and_a_namespace_without_right_are_reported_in_one_line(
     namespace: str, tmp_path: Path
 ) -> None:
     compiled(tmp_path / "definitions", "1.0.0", "--namespace", "default")

@@ -1,5 +1,5 @@
 """`hagane doctor` on a real cluster: healthy, and broken in one way each, which it names with its
-mend."""
+fix."""
 
 import base64
 import os
@@ -65,7 +65,7 @@ def patient(namespace: TestNamespace, s3: S3Server, tmp_path: Path) -> Patient:
 
 
 def failures(done: Finished) -> list[str]:
-    """Names of the checks that failed, each told in one line."""
+    """Names of the checks that failed, each reported in one line."""
     lines = [line for line in done.errors if not line.startswith("waiting for ")]
     assert all(line.startswith("error: ") for line in lines), lines
     assert done.exit_code == (2 if lines else 0), done.output
@@ -152,11 +152,11 @@ def test_a_missing_permission_is_named_with_its_role_and_one_too_many_is_warned_
     patient.namespace.apply(role)
     done = patient.doctor()
     assert failures(done) == ["permissions"], done.output
-    told = (
+    reported = (
         "hagane-launcher may not watch pytorchjobs.kubeflow.org; k8s/base/launcher-role.yaml "
         "grants it: kubectl apply -k k8s/overlays/"
     )
-    assert told in done.errors[0]
+    assert reported in done.errors[0]
     assert states(done)["no more than that"] == "warning"
     assert "hagane-launcher may also get secrets" in done.output
 

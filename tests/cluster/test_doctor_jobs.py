@@ -242,4 +242,4 @@ def test_a_fault_of_queue_or_runtime_is_named(
     )
     assert findings[check].state == state
     assert words in findings[check].found
-    assert findings[check].mend != ""
+    assert findings[check].fix != ""

@@ -18,7 +18,7 @@ from tests.support.tiny_models import write_conversations
 
 EPOCHS = 3
 CONVERSATIONS = 400
-"""So many that an epoch lasts some seconds, in which a pod can be killed."""
+"""This many that an epoch lasts some seconds, in which a pod can be killed."""
 JOB_PODS = "training.kubeflow.org/job-name"
 
 
@@ -60,7 +60,7 @@ def pod_of(run: ClusterRun, kind: str) -> str:
 
 
 def epoch_at_first_loss(launcher: LocalLauncher) -> float:
-    """As the last step before it told."""
+    """As the last step before it reported."""
     lines = launcher.log.partition('"event":"pod_ended"')[0].splitlines()
     return [json.loads(line)["epoch"] for line in lines if line.startswith('{"event":"progress"')][
         -1
@@ -102,7 +102,7 @@ def test_the_masters_pod_deleted(
 def test_the_node_drained(
     run: ClusterRun, in_epoch_2: LocalLauncher, undisturbed: list[tuple[int, float]]
 ) -> None:
-    """Until it is back, the pods wait for a node, and that is told."""
+    """Until it is back, the pods wait for a node, and that is reported."""
     node = run.namespace.pods(JOB_PODS)[0].spec.node_name
     kubectl("cordon", node)
     try:

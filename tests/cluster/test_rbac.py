@@ -147,20 +147,20 @@ def test_without_one_verb_no_job_is_begun_and_what_needs_it_is_refused(
         }
     )
 
-    def told() -> list[str]:
+    def reported() -> list[str]:
         try:
             launcher.check_permissions()
         except ClusterError as error:
             return list(error.problems)
         return []
 
-    wait(lambda: told() != [], 10)  # the API server hears of a changed Role by watching
+    wait(lambda: reported() != [], 10)  # the API server hears of a changed Role by watching
     line = (
         f"cluster: may not {removed} in namespace {namespace.name}: not allowed (403); "
         "k8s/base/launcher-role.yaml grants it. Fix: "
     )
-    assert told() == refusals([removed], namespace.name)
-    assert told()[0].startswith(line)
+    assert reported() == refusals([removed], namespace.name)
+    assert reported()[0].startswith(line)
     with pytest.raises((ClusterError, ApiException), match=r"403|Forbidden"):
         uses(launcher, removed)
     assert namespace.jobs() == []

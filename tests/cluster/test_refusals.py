@@ -1,4 +1,4 @@
-"""Jobs that cannot run are told apart, in a line that says why, within the time the spec gives
+"""Jobs that cannot run are kept apart, in a line that says why, within the time the spec gives
 them; nothing stays behind."""
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def patched(**container: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "told"),
+    ("settings", "reported"),
     [
         (
             {
@@ -70,19 +70,19 @@ def patched(**container: Any) -> dict[str, Any]:
     ids=["no node", "64 GPUs", "no image", "too little memory"],
 )
 def test_a_job_that_cannot_run_ends_with_the_reason(
-    wishes: dict[str, Any],
-    told: list[str],
+    settings: dict[str, Any],
+    reported: list[str],
     namespace: TestNamespace,
     claim: dict[str, str],
     s3: S3Server,
     tmp_path: Path,
     store_env: None,
 ) -> None:
-    run = ClusterRun(namespace, claim, s3, tmp_path, cluster=wishes)
+    run = ClusterRun(namespace, claim, s3, tmp_path, cluster=settings)
     with run.launcher() as launcher:
         assert launcher.exit_code(240) == 1, launcher.log[-6000:]
         lines = [line for line in launcher.log.splitlines() if line.startswith('{"event":"failed"')]
-    for text in told:
+    for text in reported:
         assert text in lines[-1]
     run.wait_until_nothing_is_left()
 

@@ -17,10 +17,10 @@ def test_a_spec_is_trained_on_two_pods_and_its_adapter_exported(
 ) -> None:
     run = ClusterRun(namespace, claim, s3, tmp_path)
     run.launch()
-    told: list[str] = []
+    reported: list[str] = []
 
     def over() -> bool:
-        told.append(run.status())
+        reported.append(run.status())
         return run.phase() in ("Succeeded", "Failed")
 
     run.wait(over, 300)
@@ -32,7 +32,7 @@ def test_a_spec_is_trained_on_two_pods_and_its_adapter_exported(
     assert any("pp_rank_0" in name for name in names)
     assert any("pp_rank_1" in name for name in names)
     assert sum(stored.key.startswith("logs/") for stored in run.store.list("logs/")) == 2
-    assert any("running" in each for each in told), told[-1]
+    assert any("running" in each for each in reported), reported[-1]
     run.step("export_adapter", "--run", run.uri)
     assert run.store.read_bytes("adapter/manifest.json")
 

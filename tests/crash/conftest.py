@@ -34,10 +34,12 @@ def pytest_terminal_summary(
 ) -> None:
     right, wrong = _points(terminalreporter, "passed"), _points(terminalreporter, "failed")
     if right or wrong:
-        told = ", ".join(f"{number} {method}" for method, number in sorted((right + wrong).items()))
+        reported = ", ".join(
+            f"{number} {method}" for method, number in sorted((right + wrong).items())
+        )
         terminalreporter.section("kill points")
         terminalreporter.line(
-            f"killed at {right.total() + wrong.total()} points ({told}), of at least "
+            f"killed at {right.total() + wrong.total()} points ({reported}), of at least "
             f"{_least(config)}"
         )
         terminalreporter.line(

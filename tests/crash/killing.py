@@ -4,7 +4,7 @@ the network.
 Points are Python's own audit events (PEP 578), so that nothing in the program under test knows of
 them: files opened for writing, renamed, linked, removed; and every piece that http.client sends.
 `torn` is a point inside a file: the kernel kills the process (SIGXFSZ, setrlimit(2)) in the middle
-of the first write that makes a file longer than so many bytes.
+of the first write that makes a file longer than this many bytes.
 """
 
 import multiprocessing
@@ -31,7 +31,7 @@ class Point:
     from run to run."""
     torn_bytes: int | None = None
     longest_file: int | None = None
-    """No death: a write that makes a file longer than so many bytes fails, as on a full disk."""
+    """No death: a write that makes a file longer than this many bytes fails, as on a full disk."""
 
 
 NOWHERE = Point()

@@ -103,7 +103,7 @@ def test_a_fault_that_passes_is_healed(upload: Upload, faults: list[Fault], tmp_
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "reported"),
     [
         ("expired", "the credentials have expired; get new temporary credentials"),
         ("no_bucket", "no bucket 'hagane'"),
@@ -111,7 +111,7 @@ def test_a_fault_that_passes_is_healed(upload: Upload, faults: list[Fault], tmp_
 )
 @pytest.mark.parametrize("num_requests", [1, 3, 5])
 def test_a_fault_that_stays_is_one_line_and_nothing_is_committed(
-    upload: Upload, fault: Fault, told: str, num_requests: int
+    upload: Upload, fault: Fault, reported: str, num_requests: int
 ) -> None:
     requests_before = upload.proxy.num_requests
 
@@ -121,7 +121,7 @@ def test_a_fault_that_stays_is_one_line_and_nothing_is_committed(
 
     upload.proxy.before_each = fail_later
     answer = upload.run()
-    assert told in answer["problem"]
+    assert reported in answer["problem"]
     assert "\n" not in answer["problem"]
     assert not any(
         secret in answer["problem"] for secret in (upload.environment["AWS_SECRET_ACCESS_KEY"],)

@@ -163,7 +163,7 @@ def test_a_training_that_max_steps_ended_within_an_epoch_makes_no_step_more(
     assert run.history() == whole.history()
 
 
-def test_a_killed_uploader_is_told_and_the_next_checkpoint_is_stored_by_another(
+def test_a_killed_uploader_is_reported_and_the_next_checkpoint_is_stored_by_another(
     forks: Any, tmp_path: Path
 ) -> None:
     run = tiny_run(
@@ -391,7 +391,7 @@ def test_a_write_that_fails_halfway_in_one_process_ends_all_with_its_one_line(
     assert committed(run) == []
 
 
-def test_a_full_disk_is_told_and_training_goes_on_when_the_spec_says_so(
+def test_a_full_disk_is_reported_and_training_goes_on_when_the_spec_says_so(
     forks: Any, tmp_path: Path, small_disk: Path
 ) -> None:
     undisturbed = finished_run(tmp_path, forks, method="full", num_processes=2, epochs=20)

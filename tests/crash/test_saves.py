@@ -46,7 +46,9 @@ def after_epoch_1(trained: TinyRun, name: str) -> TinyRun:
 
 def resumed_as_undisturbed(trained: TinyRun, run: TinyRun, forks: Any) -> list[str]:
     """What the restart of a killed run got wrong."""
-    committed = [checkpoint.told for checkpoint in committed_checkpoints(LocalStore(Path(run.uri)))]
+    committed = [
+        checkpoint.title for checkpoint in committed_checkpoints(LocalStore(Path(run.uri)))
+    ]
     problems = (
         []
         if committed[:1] == ["epoch 1 (step 2)"]

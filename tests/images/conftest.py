@@ -1,4 +1,4 @@
-"""Tests of the built images. They need docker or podman at work, and `make images` before them;
+"""Tests of the built images. They need docker or podman running, and `make images` before them;
 elsewhere they are skipped."""
 
 import pytest

@@ -67,10 +67,10 @@ class Watch:
 
     def _look_once(self) -> None:
         for name in set(self.running()) - set(self.seen):
-            told = subprocess.run(
+            reported = subprocess.run(
                 [self._engine.program, "inspect", name], capture_output=True, text=True, check=False
             )
-            if told.returncode == 0 and (found := json.loads(told.stdout)):
+            if reported.returncode == 0 and (found := json.loads(reported.stdout)):
                 self.seen[name] = found[0]
 
 
@@ -97,16 +97,16 @@ def test_every_task_runs_in_its_own_image_closed_as_in_a_cluster(
     report = json.loads(store.read_bytes("report/report.json"))
     assert report["held_out_loss"]["tuned"] < report["held_out_loss"]["base"]
     assert len(committed_checkpoints(store)) == 2
-    told = [container["Config"] for container in watch.seen.values()]
+    reported = [container["Config"] for container in watch.seen.values()]
     tasks = [
         *images.components,
         "prepare_dataset",
         "launch_training",
     ]  # claim_run and end_run are those components' too
-    assert sorted(config["Image"] for config in told) == sorted(
+    assert sorted(config["Image"] for config in reported) == sorted(
         images.of(component) for component in tasks
     )
-    assert {config["User"] for config in told} == {f"{uid}:0"}
+    assert {config["User"] for config in reported} == {f"{uid}:0"}
     hosts = [container["HostConfig"] for container in watch.seen.values()]
     assert all(host["ReadonlyRootfs"] and not host["Privileged"] for host in hosts)
     assert all(container.get("EffectiveCaps") in (None, []) for container in watch.seen.values())
@@ -114,12 +114,12 @@ def test_every_task_runs_in_its_own_image_closed_as_in_a_cluster(
     assert watch.running() == []
 
 
-def test_a_killed_training_container_is_told_and_the_same_command_goes_on(
+def test_a_killed_training_container_is_reported_and_the_same_command_goes_on(
     watch: Watch, engine: Engine, images: Images, run_uri: str, tmp_path: Path
 ) -> None:
     spec = readable_spec(
         tmp_path, run_uri.removesuffix("/tiny"), epochs=12
-    )  # so that it is at work when epoch 1 is committed
+    )  # so that it is running when epoch 1 is committed
     store = open_store(run_uri)
     running = subprocess.Popen(
         [*HAGANE, "run", str(spec), *DOCKER],
@@ -157,7 +157,7 @@ def test_ctrl_c_in_training_leaves_no_container(
     assert watch.running() == []
 
 
-def test_what_containers_cannot_do_is_told_before_anything_begins(
+def test_what_containers_cannot_do_is_reported_before_anything_begins(
     images: Images, tmp_path: Path
 ) -> None:
     spec = tiny_spec(tmp_path)

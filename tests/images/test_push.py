@@ -152,7 +152,7 @@ def test_an_image_for_gpus_goes_along_if_it_is_of_the_same_commit(
                     push_all(engine, images, f"{registry}/gpus")
 
 
-def test_a_push_that_fails_is_told_in_one_line(
+def test_a_push_that_fails_is_reported_in_one_line(
     engine: Engine, small: Images, tmp_path: Path
 ) -> None:
     build_small(engine, small, tmp_path, revision="c" * 40)

@@ -46,7 +46,7 @@ def run_refused(
     return [line.removeprefix("error: ") for line in done.errors]
 
 
-def test_an_unknown_key_is_told_with_its_line_and_the_nearest_known_name(
+def test_an_unknown_key_is_reported_with_its_line_and_the_nearest_known_name(
     spec: dict[str, Any], tmp_path: Path
 ) -> None:
     spec["training"]["epoch"] = 3
@@ -57,7 +57,7 @@ def test_an_unknown_key_is_told_with_its_line_and_the_nearest_known_name(
     )
 
 
-def test_a_wrong_type_is_told_with_what_was_found(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_a_wrong_type_is_reported_with_what_was_found(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["training"]["epochs"] = "three"
     assert run_refused(spec, tmp_path) == [
         f"{tmp_path}/spec.yaml:9: training.epochs: got 'three', must be a whole number"
@@ -71,20 +71,20 @@ def test_rank_0_is_refused(spec: dict[str, Any], tmp_path: Path) -> None:
     ]
 
 
-def test_missing_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_missing_data_is_reported(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["data"]["train"] = "nowhere/train.jsonl"
     (line,) = run_refused(spec, tmp_path)
     assert line == "nowhere/train.jsonl: no such file; name a file of records that is there"
 
 
-def test_empty_data_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_empty_data_is_reported(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["data"]["train"] = str(tmp_path / "empty.jsonl")
     (tmp_path / "empty.jsonl").touch()
     (line,) = run_refused(spec, tmp_path)
     assert "empty.jsonl" in line
 
 
-def test_a_record_without_an_assistant_turn_is_told_with_its_line(
+def test_a_record_without_an_assistant_turn_is_reported_with_its_line(
     spec: dict[str, Any], inputs: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "train.jsonl"
@@ -99,14 +99,14 @@ def test_a_record_without_an_assistant_turn_is_told_with_its_line(
     assert "assistant" in line
 
 
-def test_a_missing_model_folder_is_told_once(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_a_missing_model_folder_is_reported_once(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["model"]["source"] = "./no/such/model"
     (line,) = run_refused(spec, tmp_path)
     assert line.startswith("model.source: ")
     assert "no/such/model" in line
 
 
-def test_what_is_wrong_beside_a_missing_model_is_told_with_it(
+def test_what_is_wrong_beside_a_missing_model_is_reported_with_it(
     spec: dict[str, Any], tmp_path: Path
 ) -> None:
     spec["model"]["source"] = "./no/such/model"
@@ -121,7 +121,7 @@ def test_what_is_wrong_beside_a_missing_model_is_told_with_it(
     assert starts == ["model.source", "data.chat_template", "hardware.gpu", "training.global_batch"]
 
 
-def test_a_lora_target_that_the_model_lacks_is_told_with_those_it_has(
+def test_a_lora_target_that_the_model_lacks_is_reported_with_those_it_has(
     spec: dict[str, Any], tmp_path: Path
 ) -> None:
     spec["lora"]["targets"] = ["query_key_value"]
@@ -131,14 +131,14 @@ def test_a_lora_target_that_the_model_lacks_is_told_with_those_it_has(
     ]
 
 
-def test_a_store_that_cannot_be_written_is_told(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_reported(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["store"] = "/proc/hagane"
     (line,) = run_refused(spec, tmp_path)
     assert line.startswith("store: ")
     assert "/proc/hagane" in line
 
 
-def test_a_gpu_that_this_machine_does_not_have_is_told_before_the_data_is_prepared(
+def test_a_gpu_that_this_machine_does_not_have_is_reported_before_the_data_is_prepared(
     spec: dict[str, Any], tmp_path: Path
 ) -> None:
     if "cuda" in machine_flags():
@@ -148,7 +148,7 @@ def test_a_gpu_that_this_machine_does_not_have_is_told_before_the_data_is_prepar
     assert line.startswith("hardware: names a GPU, but this machine has none")
 
 
-def test_a_bucket_that_does_not_exist_is_told(
+def test_a_bucket_that_does_not_exist_is_reported(
     spec: dict[str, Any], tmp_path: Path, s3: S3Server
 ) -> None:
     spec["store"] = "s3://no-such-bucket/runs"
@@ -156,7 +156,7 @@ def test_a_bucket_that_does_not_exist_is_told(
     assert "no-such-bucket" in line
 
 
-def test_a_wrong_s3_secret_is_told_and_never_shown(
+def test_a_wrong_s3_secret_is_reported_and_never_shown(
     spec: dict[str, Any], tmp_path: Path, s3: S3Server
 ) -> None:
     spec["store"] = s3.fresh_uri()
@@ -168,7 +168,9 @@ def test_a_wrong_s3_secret_is_told_and_never_shown(
     assert s3.env["AWS_SECRET_ACCESS_KEY"] not in line
 
 
-def test_everything_that_is_wrong_is_told_in_one_go(spec: dict[str, Any], tmp_path: Path) -> None:
+def test_everything_that_is_wrong_is_reported_in_one_go(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
     spec |= {"seed": 1, "store": "/proc/hagane", "model": {"source": "./no/such/model"}}
     spec["lora"] = {"rank": 0, "alpha": "much"}
     spec["data"] = {"train": "nowhere.jsonl"}
@@ -184,7 +186,7 @@ def test_everything_that_is_wrong_is_told_in_one_go(spec: dict[str, Any], tmp_pa
         assert sum(part in line for line in lines) == 1, (part, lines)
 
 
-def test_too_little_free_disk_is_told_before_training(
+def test_too_little_free_disk_is_reported_before_training(
     spec: dict[str, Any], inputs: Path, tmp_path: Path
 ) -> None:
     giant = shutil.copytree(inputs / "model", tmp_path / "giant")
@@ -203,8 +205,8 @@ def test_too_little_free_disk_is_told_before_training(
     spec["hardware"] = {"host_memory_gib": 1e9}  # it is disk that is to be missed
     done = hagane("run", write_spec(tmp_path / "spec.yaml", spec), work=tmp_path / "work")
     assert done.exit_code == 2
-    told = [line for line in done.errors if "GB are free" in line]
-    assert [line.split(": ")[1] for line in told] == ["HAGANE_WORK", "store"]
+    reported = [line for line in done.errors if "GB are free" in line]
+    assert [line.split(": ")[1] for line in reported] == ["HAGANE_WORK", "store"]
     assert not any((tmp_path / "store").rglob("epoch-*"))
 
 
@@ -230,7 +232,7 @@ def test_a_plan_for_a_tokenizer_that_is_served_with_other_tokens_is_refused(
     )
 
 
-def test_another_spec_under_the_name_of_a_begun_run_is_told_field_by_field(
+def test_another_spec_under_the_name_of_a_begun_run_is_reported_field_by_field(
     spec: dict[str, Any], tmp_path: Path
 ) -> None:
     assert planned(spec, tmp_path).exit_code == 0

@@ -21,7 +21,7 @@ def server() -> Iterator[KfpServer]:
 
 
 class Folder:
-    """A folder of definitions, and hagane told where the server is and of the images that were
+    """A folder of definitions, and hagane reported where the server is and of the images that were
     compiled last."""
 
     def __init__(self, root: Path, server: KfpServer) -> None:
@@ -59,7 +59,7 @@ def test_applied_once_it_is_the_same_and_applied_again_nothing_is_sent(
         [
             "+ pipeline hagane-finetune: only in Git",
             f"+ version {version}: only in Git",
-            f"2 differences; hagane apply {folder.path} mends them",
+            f"2 differences; hagane apply {folder.path} fixes them",
         ],
     )
     done = folder.run("apply")
@@ -121,7 +121,7 @@ def test_the_version_that_this_code_compiles_to_is_uploaded_last_as_the_ui_offer
     )  # the server counts in whole seconds
 
 
-def test_it_is_told_when_the_ui_offers_another_version_than_this_code_compiles_to(
+def test_it_is_reported_when_the_ui_offers_another_version_than_this_code_compiles_to(
     server: KfpServer, folder: Folder
 ) -> None:
     old = folder.compile("1.0.0")
@@ -171,7 +171,7 @@ def test_nothing_is_pruned_unless_asked_and_nothing_that_is_used_even_then(
     }
 
 
-def test_a_version_of_the_name_with_other_content_is_told(
+def test_a_version_of_the_name_with_other_content_is_reported(
     server: KfpServer, folder: Folder
 ) -> None:
     version = folder.compile("1.0.0")
@@ -194,7 +194,7 @@ def test_a_server_that_fails_halfway_is_exit_code_1_and_the_next_apply_goes_on(
     assert (done.exit_code, done.output) == (1, "pipeline hagane-finetune  created\n")
     (line,) = done.errors
     assert line.startswith(
-        f"error: KFP at {server.endpoint}: cannot upload version {version}: told to answer 500 "
+        f"error: KFP at {server.endpoint}: cannot upload version {version}: reported to answer 500 "
         "(500)"
     )
     server.drop("POST /pipelines/upload_version", after=True)

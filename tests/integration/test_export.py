@@ -139,14 +139,14 @@ def test_the_cards_code_answers_in_an_empty_folder_without_network(exported: str
     (tmp_path / "empty").mkdir()
     code += (
         "import json; json.dump([prompt['input_ids'][0].tolist(), tokens[0].tolist()], "
-        "open('told.json', 'w'))"
+        "open('reported.json', 'w'))"
     )
     command = [sys.executable, "-I", "-W", "ignore", "-c", code]
     done = subprocess.run(
         command, cwd=tmp_path / "empty", capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    prompt, tokens = json.loads((tmp_path / "empty/told.json").read_bytes())
+    prompt, tokens = json.loads((tmp_path / "empty/reported.json").read_bytes())
     model: Any = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(base), f"{exported}/adapter"
     )
@@ -227,7 +227,7 @@ def test_adapter_that_is_not_the_trained_one_is_refused_and_nothing_published(ow
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         (
             lambda weights: {**weights, next(iter(weights)): torch.zeros(0, 64)},
@@ -246,10 +246,10 @@ def test_adapter_that_is_not_the_trained_one_is_refused_and_nothing_published(ow
     ],
 )
 def test_unsound_adapter_is_refused_and_nothing_published(
-    own_run: str, change: Callable[[Weights], Weights], told: str
+    own_run: str, change: Callable[[Weights], Weights], reported: str
 ):
     republish_adapter(own_run, change)
-    with pytest.raises(RunFailed, match=f"{EPOCH}/adapter_model.safetensors: {told}"):
+    with pytest.raises(RunFailed, match=f"{EPOCH}/adapter_model.safetensors: {reported}"):
         export(own_run)
     assert not Path(own_run, "adapter").exists()
 

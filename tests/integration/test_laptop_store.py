@@ -146,7 +146,7 @@ def test_stop_leaves_no_process_and_can_be_repeated(folder: Path) -> None:
     assert not store.stop(folder.with_name("never started"))
 
 
-def test_server_that_cannot_start_is_told_with_the_end_of_its_log(folder: Path) -> None:
+def test_server_that_cannot_start_is_reported_with_the_end_of_its_log(folder: Path) -> None:
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "filerldb2").write_text("no folder")
     with pytest.raises(
@@ -157,7 +157,7 @@ def test_server_that_cannot_start_is_told_with_the_end_of_its_log(folder: Path) 
     assert store.status(folder) is None
 
 
-def test_server_that_hangs_is_told_and_can_still_be_stopped(
+def test_server_that_hangs_is_reported_and_can_still_be_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = store.start(folder)
@@ -173,13 +173,13 @@ def test_server_that_hangs_is_told_and_can_still_be_stopped(
     assert is_gone(running.pid)
 
 
-def test_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreDenied, match=r"store: cannot use .*/file.*; choose another folder"):
         store.start(tmp_path / "file")
 
 
-def test_env_file_without_a_key_is_told(folder: Path) -> None:
+def test_env_file_without_a_key_is_reported(folder: Path) -> None:
     folder.mkdir()
     (folder / "env").write_text(
         "AWS_ENDPOINT_URL_S3=http://127.0.0.1:10003\nAWS_REGION=us-east-1\n"

@@ -36,7 +36,7 @@ def tiny_spec(
     zero: Any = ZERO3,
     **training: Any,
 ) -> Path:
-    """A run of two processes on a tiny random model, 48 conversations, two epochs unless told
+    """A run of two processes on a tiny random model, 48 conversations, two epochs unless reported
     otherwise."""
     return write_spec(
         folder / "spec.yaml",

@@ -1,5 +1,5 @@
-"""What a user of an S3 store is told when it is set up wrongly, and what a bad network does to the
-store's promises."""
+"""What a user of an S3 store is reported when it is set up wrongly, and what a bad network does to
+the store's promises."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ def only_line(error: pytest.ExceptionInfo[StoreError]) -> str:
     return line
 
 
-def test_wrong_secret_is_told_at_every_use(
+def test_wrong_secret_is_reported_at_every_use(
     s3_env: S3Server, monkeypatch: pytest.MonkeyPatch, act: Callable[[str], object]
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", WRONG)
@@ -69,7 +69,7 @@ def test_wrong_secret_is_told_at_every_use(
     assert s3_env.env["AWS_ACCESS_KEY_ID"] not in only_line(error)
 
 
-def test_unknown_key_is_told_at_every_use(
+def test_unknown_key_is_reported_at_every_use(
     s3_env: S3Server, monkeypatch: pytest.MonkeyPatch, act: Callable[[str], object]
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", WRONG)
@@ -80,7 +80,7 @@ def test_unknown_key_is_told_at_every_use(
     assert WRONG not in only_line(error)
 
 
-def test_missing_bucket_is_told_at_every_use_and_not_made(
+def test_missing_bucket_is_reported_at_every_use_and_not_made(
     s3_env: S3Server, act: Callable[[str], object]
 ) -> None:
     with pytest.raises(
@@ -90,7 +90,7 @@ def test_missing_bucket_is_told_at_every_use_and_not_made(
     assert only_line(error).startswith("s3://nobody/runs")
 
 
-def test_missing_credentials_are_told_at_every_use(
+def test_missing_credentials_are_reported_at_every_use(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, act: Callable[[str], object]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.endpoint)
@@ -102,7 +102,7 @@ def test_missing_credentials_are_told_at_every_use(
     assert only_line(error)
 
 
-def test_dead_endpoint_is_told_by_check_in_seconds(
+def test_dead_endpoint_is_reported_by_check_in_seconds(
     s3_env: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as taken:
@@ -119,7 +119,7 @@ def test_dead_endpoint_is_told_by_check_in_seconds(
 @pytest.mark.parametrize(
     "endpoint", ["nowhere", "http://[", "http://127.0.0.1:99999", "ftp://u:hidden@host"]
 )
-def test_endpoint_that_is_no_address_is_told(
+def test_endpoint_that_is_no_address_is_reported(
     s3_env: S3Server, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
@@ -214,7 +214,7 @@ def test_busy_store_is_waited_for(s3: S3Server, proxy: FaultyProxy, tmp_path: Pa
     assert store.read_bytes("a") == b"x" * 1000
 
 
-def test_store_that_stays_busy_is_told_by_check(s3: S3Server, proxy: FaultyProxy) -> None:
+def test_store_that_stays_busy_is_reported_by_check(s3: S3Server, proxy: FaultyProxy) -> None:
     proxy.faults["PUT"] = ["busy"] * 3
     with pytest.raises(StoreUnreachable, match="answered SlowDown to every try; wait"):
         open_store(s3.fresh_uri()).check()

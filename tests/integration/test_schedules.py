@@ -71,7 +71,7 @@ class Git:
         self.namespace = namespace
         shutil.copy(UI_SPEC, folder / "spec.yaml")
         self.file, self.server, self.pipeline = folder / "schedules.yaml", server, pipeline
-        self.told: list[str] = []
+        self.title: list[str] = []
 
     def write(self, *schedules: dict[str, Any], **settings: Any) -> None:
         self.file.write_text(
@@ -100,22 +100,22 @@ class Git:
         no_catch_up: bool = False,
         now: datetime | None = None,
     ) -> list[str]:
-        """What was told."""
+        """What was reported."""
         wanted, kfp = load_schedules(self.file), self._client()
         version = self.pipeline.version_name
         owned = owned_schedules(kfp, wanted.owner)
         needed = changes(
             wanted, owned, version=version, prune=prune, no_catch_up=no_catch_up, now=now
         )
-        self.told = []
+        self.title = []
         Reconciler(
             kfp,
             wanted,
             ensure=lambda: ensure_version(kfp, self.pipeline),
             version=version,
-            tell=self.told.append,
+            tell=self.title.append,
         ).apply(needed, wait_s=wait_s)
-        return self.told
+        return self.title
 
 
 @pytest.fixture
@@ -199,16 +199,16 @@ def test_a_server_that_deletes_workflows_with_their_schedule_is_warned_of(
     git.apply()
     server.tag_name = tag
     git.write({**WEEKLY, "cron": "0 4 * * 1"}, NIGHTLY)
-    told = git.apply()
-    assert told[-1] == "replaced  weekly"
+    reported = git.apply()
+    assert reported[-1] == "replaced  weekly"
     warning = (
         "warning   weekly: KFP 2.15.2 deletes its finished workflows and their logs with it; 2.16 "
         "and newer keep them"
     )
-    assert told[:-1] == ([warning] if warned else [])
+    assert reported[:-1] == ([warning] if warned else [])
 
 
-def test_a_changed_spec_and_a_new_version_of_the_pipeline_are_told(
+def test_a_changed_spec_and_a_new_version_of_the_pipeline_are_reported(
     git: Git, tmp_path: Path
 ) -> None:
     git.apply()
@@ -315,9 +315,9 @@ def test_nothing_goes_while_a_run_of_it_is_active(change: str, git: Git, server:
     server.advance(run, "RUNNING")
     before, writes_before = dict(by_name(server)["weekly"]), writes(server)
     git.write(*([{**WEEKLY, "cron": "0 4 * * 1"}] if change == "replace" else []), NIGHTLY)
-    with pytest.raises(RunFailed) as told:
+    with pytest.raises(RunFailed) as reported:
         git.apply(prune=True)
-    assert told.value.problems == (
+    assert reported.value.problems == (
         (
             f"weekly: left as it is, since its run {run} is active; apply again when it is over, "
             "or set --wait-minutes"
@@ -410,9 +410,9 @@ def test_what_the_server_refuses_leaves_the_old_schedule_at_work(
     git.write({**WEEKLY, "cron": "0 4 * * 1"}, NIGHTLY, experiment="another")
     server.fail(at, 403)
     for _ in range(2):
-        with pytest.raises(KfpError) as told:
+        with pytest.raises(KfpError) as reported:
             git.apply()
-        assert len(told.value.problems) == 1
+        assert len(reported.value.problems) == 1
         assert server.recurring_runs[old]["status"] == "ENABLED"
     weekly = [each for each in server.recurring_runs.values() if each["display_name"] == "weekly"]
     assert sum(each["status"] == "ENABLED" for each in weekly) == 1, "two would start runs"
@@ -438,15 +438,17 @@ def test_active_runs_that_cannot_be_looked_at_leave_the_old_schedule_at_work(
     assert by_name(server)["weekly"]["status"] == "ENABLED"
 
 
-def test_a_schedule_that_is_left_turned_off_is_told_each_time(git: Git, server: KfpServer) -> None:
+def test_a_schedule_that_is_left_turned_off_is_reported_each_time(
+    git: Git, server: KfpServer
+) -> None:
     git.apply()
     git.write({**WEEKLY, "cron": "0 4 * * 1"}, NIGHTLY)
     server.fail("POST /recurringruns$", 403)
     server.fail(":enable", 403, times=1)
     for _ in range(2):  # the second finds it off
-        with pytest.raises(KfpError) as told:
+        with pytest.raises(KfpError) as reported:
             git.apply()
-        refused, left = told.value.problems
+        refused, left = reported.value.problems
         assert "cannot make recurring run 'weekly'" in refused
         assert left == (
             "weekly: is turned off now and starts no runs until `hagane schedules apply` succeeds"

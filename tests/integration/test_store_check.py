@@ -31,7 +31,7 @@ def test_the_first_thing_that_a_store_refuses_is_raised(
         use_store(open_store(s3_env.fresh_uri()))
 
 
-def test_a_store_that_lets_a_second_writer_win_is_told_apart(tmp_path: Path) -> None:
+def test_a_store_that_lets_a_second_writer_win_is_kept_apart(tmp_path: Path) -> None:
     class Forgetful(LocalStore):
         """As servers are that pass over If-None-Match."""
 

@@ -57,9 +57,9 @@ def tree(inputs: Path, s3: S3Server) -> dict[str, Any]:
 
 
 @pytest.fixture
-def told(server: KfpServer, s3: S3Server, tmp_path: Path) -> dict[str, str]:
-    """The environment of a person who has told hagane where KFP and the store are; a home of their
-    own."""
+def reported(server: KfpServer, s3: S3Server, tmp_path: Path) -> dict[str, str]:
+    """The environment of a person who has reported hagane where KFP and the store are; a home of
+    their own."""
     return {"HAGANE_KFP_ENDPOINT": server.endpoint, "HOME": str(tmp_path), **s3.env}
 
 
@@ -70,9 +70,9 @@ def submit(tree: dict[str, Any], folder: Path, env: dict[str, str], *more: str) 
 
 
 def test_from_an_empty_server_a_run_is_submitted_listed_and_looked_at(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
-    done = submit(tree, tmp_path, told)
+    done = submit(tree, tmp_path, reported)
     assert done.exit_code == 0, done.errors
     (pipeline,), (version,), (run,) = (
         server.pipelines.values(),
@@ -92,12 +92,12 @@ def test_from_an_empty_server_a_run_is_submitted_listed_and_looked_at(
     assert run["runtime_config"]["parameters"]["spec"]["training"]["epochs"] == 2
     assert server.experiments[run["experiment_id"]]["display_name"] == "hagane"
     assert re.search(
-        r"tiny +waiting +- ", hagane("runs", work=tmp_path, env=told).output
+        r"tiny +waiting +- ", hagane("runs", work=tmp_path, env=reported).output
     )  # a run just created has no state
     server.advance(
         run["run_id"], "RUNNING", steps={"prepare_dataset": "SUCCEEDED", "render_config": "DRIVER"}
     )
-    listed = hagane("runs", work=tmp_path, env=told)
+    listed = hagane("runs", work=tmp_path, env=reported)
     assert re.search(
         (
             rf"tiny +running +render_config +\d{{4}}.* - +{re.escape(tree['store'])}/tiny "
@@ -105,18 +105,18 @@ def test_from_an_empty_server_a_run_is_submitted_listed_and_looked_at(
         ),
         listed.output,
     )
-    one = hagane("runs", run["run_id"], work=tmp_path, env=told)
+    one = hagane("runs", run["run_id"], work=tmp_path, env=reported)
     assert re.search(r"prepare_dataset +succeeded", one.output)
     assert link in one.output
     assert not (tmp_path / ".config").exists()  # where kfp.Client would write
 
 
 def test_a_second_submit_uploads_nothing_and_other_images_are_a_new_version(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
-    assert submit(tree, tmp_path, told, "--no-plan").exit_code == 0
+    assert submit(tree, tmp_path, reported, "--no-plan").exit_code == 0
     server.advance(next(iter(server.runs)), "SUCCEEDED")
-    again = submit(tree, tmp_path, told, "--no-plan", "--run-name", "again")
+    again = submit(tree, tmp_path, reported, "--no-plan", "--run-name", "again")
     assert "(was there)" in again.output
     assert len(server.called("POST /pipelines/upload_version")) == 1
     (tmp_path / "images.yaml").write_text(
@@ -125,7 +125,7 @@ def test_a_second_submit_uploads_nothing_and_other_images_are_a_new_version(
     other = submit(
         tree,
         tmp_path,
-        told | {"HAGANE_IMAGES": str(tmp_path / "images.yaml")},
+        reported | {"HAGANE_IMAGES": str(tmp_path / "images.yaml")},
         "--no-plan",
         "--set",
         "name=other",
@@ -145,9 +145,9 @@ def test_a_second_submit_uploads_nothing_and_other_images_are_a_new_version(
 
 
 def test_a_second_run_of_a_folder_is_refused_with_the_link_of_the_active_one(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
-    assert submit(tree, tmp_path, told, "--no-plan").exit_code == 0
+    assert submit(tree, tmp_path, reported, "--no-plan").exit_code == 0
     (first,) = server.runs
     (tmp_path / "images.yaml").write_text(
         re.sub(r"(?m)^tag: .*$", "tag: 9.9.9", IMAGES.read_text())
@@ -159,7 +159,7 @@ def test_a_second_run_of_a_folder_is_refused_with_the_link_of_the_active_one(
         again = submit(
             tree,
             tmp_path,
-            told | {"HAGANE_IMAGES": str(tmp_path / "images.yaml")},
+            reported | {"HAGANE_IMAGES": str(tmp_path / "images.yaml")},
             "--no-plan",
             "--run-name",
             "again",
@@ -172,11 +172,15 @@ def test_a_second_run_of_a_folder_is_refused_with_the_link_of_the_active_one(
         )
         server.advance(first, "RUNNING")
     assert (len(server.runs), len(server.versions)) == (1, 1)
-    assert submit(tree, tmp_path, told, "--no-plan", "--set", "name=other").exit_code == 0
+    assert submit(tree, tmp_path, reported, "--no-plan", "--set", "name=other").exit_code == 0
 
 
 def test_waiting_shows_steps_in_order_progress_once_and_every_restart(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], s3_env: S3Server, tmp_path: Path
+    server: KfpServer,
+    tree: dict[str, Any],
+    reported: dict[str, str],
+    s3_env: S3Server,
+    tmp_path: Path,
 ) -> None:
     store = open_store(f"{tree['store']}/tiny")
     starting = {"phase": "starting", "detail": "all pods run; the processes meet", "restarts": 0}
@@ -214,7 +218,7 @@ def test_waiting_shows_steps_in_order_progress_once_and_every_restart(
             store.write_bytes("progress.json", json.dumps(written.pop(0)).encode())
 
     server.on_look = write_progress
-    ended = submit(tree, tmp_path, told, "--no-plan", "--wait")
+    ended = submit(tree, tmp_path, reported, "--no-plan", "--wait")
     assert ended.exit_code == 0, ended.errors
     lines = [" ".join(line.split()) for line in ended.output.splitlines()]
     shown = [line for line in lines if re.match(r"\d/\d|training:|waits|was done|3/10", line)]
@@ -237,7 +241,11 @@ def test_waiting_shows_steps_in_order_progress_once_and_every_restart(
 
 
 def test_a_failed_run_is_exit_code_1_with_the_reason_that_its_step_left_in_the_store(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], s3_env: S3Server, tmp_path: Path
+    server: KfpServer,
+    tree: dict[str, Any],
+    reported: dict[str, str],
+    s3_env: S3Server,
+    tmp_path: Path,
 ) -> None:
     server.course = [
         {"state": "RUNNING"},
@@ -252,21 +260,21 @@ def test_a_failed_run_is_exit_code_1_with_the_reason_that_its_step_left_in_the_s
         )
 
     server.on_look = fail
-    done = submit(tree, tmp_path, told, "--no-plan", "--wait")
+    done = submit(tree, tmp_path, reported, "--no-plan", "--wait")
     reason = [
         "prepare_dataset: data.train: no such object",
         "prepare_dataset: data.held_out: no such object",
     ]
     assert (done.exit_code, done.errors[-3:-1]) == (1, [f"error: {line}" for line in reason])
     (run,) = server.runs
-    assert "\n".join(reason) in hagane("runs", run, work=tmp_path, env=told).output
+    assert "\n".join(reason) in hagane("runs", run, work=tmp_path, env=reported).output
 
 
 @pytest.mark.parametrize("in_pods_own_node", [True, False])
 def test_a_step_that_left_no_reason_in_the_store_has_one_in_its_log_that_the_server_keeps(
     server: KfpServer,
     tree: dict[str, Any],
-    told: dict[str, str],
+    reported: dict[str, str],
     tmp_path: Path,
     in_pods_own_node: bool,
 ) -> None:
@@ -279,42 +287,42 @@ def test_a_step_that_left_no_reason_in_the_store_has_one_in_its_log_that_the_ser
         run, "claim_run", log, in_pods_own_node=in_pods_own_node
     )
     server.course = [{"state": "FAILED", "steps": {"claim_run": "FAILED"}}]
-    done = submit(tree, tmp_path, told, "--no-plan", "--wait")
+    done = submit(tree, tmp_path, reported, "--no-plan", "--wait")
     assert (done.exit_code, done.errors[-2]) == (
         1,
         'error: claim_run: override_epochs=-1: must be "1"',
     )
     (run,) = server.runs
-    shown = hagane("runs", run, work=tmp_path, env=told).output
+    shown = hagane("runs", run, work=tmp_path, env=reported).output
     assert 'claim_run: override_epochs=-1: must be "1"' in shown
     assert re.search(r"claim_run +failed", shown)
     assert re.search(r"prepare_dataset +not run +- +-", shown)
 
 
 def test_a_run_that_somebody_terminated_was_cancelled(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
     server.course = [
         {"state": "RUNNING", "steps": {"launch_training": "RUNNING"}},
         {"state": "CANCELING"},
         {"state": "FAILED"},
     ]
-    done = submit(tree, tmp_path, told, "--no-plan", "--wait")
+    done = submit(tree, tmp_path, reported, "--no-plan", "--wait")
     assert "is being cancelled" in done.output
     assert done.exit_code == 1
     assert done.errors[-2].startswith("error: run 'tiny' was cancelled at 20")
     (run,) = server.runs
     assert re.search(
-        r"launch_training +cancelled", hagane("runs", run, work=tmp_path, env=told).output
+        r"launch_training +cancelled", hagane("runs", run, work=tmp_path, env=reported).output
     )
 
 
 def test_a_run_whose_exit_task_failed_is_no_success(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
     server.course = [{"state": "SUCCEEDED", "steps": {"end_run": "FAILED"}}]
     server.on_look = lambda run: server.print_log(run, "end_run", "cannot reach the cluster\n")
-    done = submit(tree, tmp_path, told, "--no-plan", "--wait")
+    done = submit(tree, tmp_path, reported, "--no-plan", "--wait")
     left = "end_run failed, so a training job may be left"
     assert (done.exit_code, done.errors[-3:-1]) == (
         1,
@@ -322,18 +330,20 @@ def test_a_run_whose_exit_task_failed_is_no_success(
     )
     assert re.search(
         rf"tiny +succeeded, {left}",
-        " ".join(hagane("runs", work=tmp_path, env=told | {"COLUMNS": "250"}).output.split()),
+        " ".join(hagane("runs", work=tmp_path, env=reported | {"COLUMNS": "250"}).output.split()),
     )
 
 
 def test_a_wait_that_cannot_open_the_store_from_here_follows_kfp_alone_and_ends_as_the_run_does(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
     server.course = [
         {"state": "RUNNING", "steps": {"launch_training": "RUNNING"}},
         {"state": "SUCCEEDED"},
     ]
-    done = submit(tree, tmp_path, told | {"AWS_PROFILE": "no-such-profile"}, "--no-plan", "--wait")
+    done = submit(
+        tree, tmp_path, reported | {"AWS_PROFILE": "no-such-profile"}, "--no-plan", "--wait"
+    )
     assert done.exit_code == 0, done.errors
     output = " ".join(done.output.split())
     assert (
@@ -348,7 +358,7 @@ def test_a_wait_that_cannot_open_the_store_from_here_follows_kfp_alone_and_ends_
 def test_ctrl_c_leaves_the_run_and_says_so(
     server: KfpServer,
     tree: dict[str, Any],
-    told: dict[str, str],
+    reported: dict[str, str],
     tmp_path: Path,
     number: signal.Signals,
     code: int,
@@ -357,7 +367,7 @@ def test_ctrl_c_leaves_the_run_and_says_so(
     command = [*HAGANE, "submit", str(spec), "--no-plan", "--wait"]
     process = subprocess.Popen(
         command,
-        env=environment(tmp_path) | told,
+        env=environment(tmp_path) | reported,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -376,12 +386,12 @@ def test_ctrl_c_leaves_the_run_and_says_so(
 
 
 def test_a_server_that_fails_while_it_is_asked_again_and_again_does_not_end_the_wait(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
     server.fail("GET /runs/.", 503, times=2)
     server.drop("GET /runs/.", times=1)
     server.course = [{"state": "SUCCEEDED"}]
-    done = submit(tree, tmp_path, told, "--no-plan", "--wait")
+    done = submit(tree, tmp_path, reported, "--no-plan", "--wait")
     assert done.exit_code == 0, done.errors
     assert " ".join(done.output.split()).count("the run goes on, and is asked for again") == 1
 
@@ -399,13 +409,13 @@ def test_a_server_that_fails_while_it_is_asked_again_and_again_does_not_end_the_
 def test_each_refusal_of_the_server_is_one_line_and_exit_code_2(
     server: KfpServer,
     tree: dict[str, Any],
-    told: dict[str, str],
+    reported: dict[str, str],
     tmp_path: Path,
     status: int,
     advice: str,
 ) -> None:
     server.fail(".", status)
-    done = submit(tree, tmp_path, told, "--no-plan")
+    done = submit(tree, tmp_path, reported, "--no-plan")
     assert (done.exit_code, done.output) == (2, "")
     (line,) = [line for line in done.errors if not line.startswith("note: ")]
     assert line.startswith(f"error: KFP at {server.endpoint}: cannot ")
@@ -413,35 +423,37 @@ def test_each_refusal_of_the_server_is_one_line_and_exit_code_2(
 
 
 def test_a_slow_server_and_one_that_is_gone_are_one_line(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
     server.slow(".", 3)
-    done = submit(tree, tmp_path, told | {"HAGANE_KFP_TIMEOUT_S": "0.3"}, "--no-plan")
+    done = submit(tree, tmp_path, reported | {"HAGANE_KFP_TIMEOUT_S": "0.3"}, "--no-plan")
     assert (done.exit_code, done.errors[-1].count("no answer within 0.3 s")) == (2, 1)
-    done = submit(tree, tmp_path, told | {"HAGANE_KFP_ENDPOINT": "http://127.0.0.1:9"}, "--no-plan")
+    done = submit(
+        tree, tmp_path, reported | {"HAGANE_KFP_ENDPOINT": "http://127.0.0.1:9"}, "--no-plan"
+    )
     assert (done.exit_code, done.errors[-1].count("nothing listens there")) == (2, 1)
 
 
 def test_once_something_was_begun_a_failure_is_exit_code_1_and_the_same_command_goes_on(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
     server.fail("POST /runs$", 500, times=1)
-    done = submit(tree, tmp_path, told, "--no-plan")
+    done = submit(tree, tmp_path, reported, "--no-plan")
     assert done.exit_code == 1
     assert "cannot start run 'tiny'" in done.errors[-1]
-    assert submit(tree, tmp_path, told, "--no-plan").output.count("(was there)") == 1
+    assert submit(tree, tmp_path, reported, "--no-plan").output.count("(was there)") == 1
     server.advance(next(iter(server.runs)), "SUCCEEDED")
     server.drop("POST /runs$", after=True)
-    done = submit(tree, tmp_path, told, "--no-plan")
+    done = submit(tree, tmp_path, reported, "--no-plan")
     assert done.exit_code == 1
     assert "it may have been obeyed all the same" in done.errors[-1]
 
 
 def test_a_plans_refusal_stops_before_anything_is_sent(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
     tree["lora"]["targets"] = ["query_key_value"]
-    done = submit(tree, tmp_path, told)
+    done = submit(tree, tmp_path, reported)
     assert done.exit_code == 2
     [error] = done.errors
     assert error.startswith("error: lora.targets: 'query_key_value' is no layer")
@@ -449,11 +461,11 @@ def test_a_plans_refusal_stops_before_anything_is_sent(
 
 
 def test_what_a_cluster_does_not_see_is_refused_field_by_field(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], inputs: Path, tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], inputs: Path, tmp_path: Path
 ) -> None:
     tree |= {"backend": "local", "store": "runs", "cluster": {}}
     tree["data"]["chat_template"] = "specs/templates/chatml.jinja"
-    done = submit(tree, tmp_path, told)
+    done = submit(tree, tmp_path, reported)
     assert done.exit_code == 2
     assert [line.removeprefix("error: ").partition(":")[0] for line in done.errors] == [
         "backend",
@@ -466,12 +478,12 @@ def test_what_a_cluster_does_not_see_is_refused_field_by_field(
 
 
 def test_what_kfp_or_argo_would_not_take_as_it_is_is_refused_before_anything_is_sent(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
     done = submit(
         tree,
         tmp_path,
-        told,
+        reported,
         "--no-plan",
         "--run-name",
         "n" * 256,
@@ -487,7 +499,7 @@ def test_what_kfp_or_argo_would_not_take_as_it_is_is_refused_before_anything_is_
         "--service-account",
     ]
     tree["evaluation"] = {"questions": ["Who is {{user}}?"]}
-    done = submit(tree, tmp_path, told, "--no-plan")
+    done = submit(tree, tmp_path, reported, "--no-plan")
     assert (done.exit_code, server.asked) == (2, [])
     assert done.errors[0].startswith(
         "error: evaluation.questions.0: found 'Who is {{user}}?', allowed text without '{{'"
@@ -496,10 +508,10 @@ def test_what_kfp_or_argo_would_not_take_as_it_is_is_refused_before_anything_is_
 
 @pytest.mark.parametrize("address", ["https://example.com/train.jsonl", "gs://bucket/train.jsonl"])
 def test_data_at_another_address_than_a_stores_is_refused(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], tmp_path: Path, address: str
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], tmp_path: Path, address: str
 ) -> None:
     tree["data"]["train"] = address
-    done = submit(tree, tmp_path, told, "--no-plan")
+    done = submit(tree, tmp_path, reported, "--no-plan")
     assert (done.exit_code, server.asked) == (2, [])
     assert done.errors == [
         (
@@ -510,10 +522,10 @@ def test_data_at_another_address_than_a_stores_is_refused(
 
 
 def test_data_in_a_store_and_a_store_without_keys_are_noted_and_left_to_the_first_steps(
-    server: KfpServer, tree: dict[str, Any], told: dict[str, str], s3: S3Server, tmp_path: Path
+    server: KfpServer, tree: dict[str, Any], reported: dict[str, str], s3: S3Server, tmp_path: Path
 ) -> None:
     tree["data"]["train"] = "s3://bucket/train.jsonl"
-    without_keys = {**told, **dict.fromkeys(s3.env, "")}
+    without_keys = {**reported, **dict.fromkeys(s3.env, "")}
     done = submit(tree, tmp_path, without_keys)
     assert done.exit_code == 0, done.errors
     notes = [line for line in done.errors if line.startswith("note: ")]
@@ -530,7 +542,7 @@ def test_data_in_a_store_and_a_store_without_keys_are_noted_and_left_to_the_firs
 
 
 def test_many_users_are_submitted_to_by_namespace_and_token(
-    tree: dict[str, Any], told: dict[str, str], tmp_path: Path
+    tree: dict[str, Any], reported: dict[str, str], tmp_path: Path
 ) -> None:
     with kfp_server(multi_user=True, token="secret-of-mine") as server:
         token = tmp_path / "token"
@@ -543,7 +555,7 @@ def test_many_users_are_submitted_to_by_namespace_and_token(
         done = submit(
             tree,
             tmp_path,
-            {**told, "HAGANE_KFP_ENDPOINT": "", "HAGANE_KFP_CONFIG": str(config)},
+            {**reported, "HAGANE_KFP_ENDPOINT": "", "HAGANE_KFP_CONFIG": str(config)},
             "--no-plan",
         )
         assert done.exit_code == 0, done.errors

@@ -137,7 +137,7 @@ def train_only(spec: Path, settings: list[str], *, run: str, work: Path) -> None
 
 def kill_a_worker_in_epoch_2(arguments: list[Any], folder: Path) -> None:
     """Starts the run, kills one training process (-9) once epoch 1 is committed, and waits for the
-    failure to be told."""
+    failure to be reported."""
     command = [*HAGANE, *map(str, arguments)]
     running = subprocess.Popen(
         command,
@@ -164,4 +164,4 @@ def kill_a_worker_in_epoch_2(arguments: list[Any], folder: Path) -> None:
     ]  # epoch 2 may have been on its way to the store already
     assert newest.epoch is not None
     assert newest.epoch < 12
-    assert f"{newest.told} is committed; the same command goes on from there" in errors
+    assert f"{newest.title} is committed; the same command goes on from there" in errors

@@ -1,4 +1,4 @@
-"""What a real server of Kubeflow Pipelines answered: tests/data/kfp_answers, told about in its
+"""What a real server of Kubeflow Pipelines answered: tests/data/kfp_answers, reported about in its
 README.md."""
 
 import json

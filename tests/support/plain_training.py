@@ -96,7 +96,7 @@ def batches_of(
 
 
 def share_of_peak(num_done: int, planned: StepPlan, training: TrainingSpec) -> float:
-    """Of the learning rate, for the step after so many."""
+    """Of the learning rate, for the step after this many."""
     warmup, total = planned.warmup_steps, planned.total_steps
     if num_done < warmup:
         return (num_done + 1) / (warmup + 1)

@@ -77,8 +77,8 @@ def row(model_type: str, model: PreTrainedModel) -> Row:
         auto=targets.modules,
         experts=targets.parameters,
         num_trainable=num_lora_parameters(targets, 16),
-        peft_default=told(attach(build({"model_type": model_type})), heads, architecture),
-        all_linear=told(
+        peft_default=reported(attach(build({"model_type": model_type})), heads, architecture),
+        all_linear=reported(
             attach(build({"model_type": model_type}), target_modules="all-linear"),
             heads,
             architecture,
@@ -117,7 +117,7 @@ def adapted(model: Any) -> list[str]:
     return [name.removeprefix("base_model.model.").replace(".base_layer", "") for name in names]
 
 
-def told(model: Any, heads: set[str], architecture: Architecture) -> str:
+def reported(model: Any, heads: set[str], architecture: Architecture) -> str:
     """Last parts of the adapted names; what ought not to be there in bold."""
     if isinstance(model, str):
         return f"*{model}*"

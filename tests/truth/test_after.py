@@ -1,4 +1,4 @@
-"""What the plan says of memory after training, held against the steps' own code on a model large
+"""What the plan says of memory after training, compared with the steps' own code on a model large
 enough to be most of it."""
 
 import subprocess

@@ -26,7 +26,7 @@ def test_a_type_without_a_formula_is_walked_by_a_program_of_its_own() -> None:
     assert architecture.num_blocks == 3
 
 
-def test_an_architecture_that_transformers_does_not_know_is_told() -> None:
+def test_an_architecture_that_transformers_does_not_know_is_reported() -> None:
     with pytest.raises(
         ModelError,
         match=(

@@ -1,4 +1,4 @@
-"""The stand-in for KFP's server, held against the published client: paths, parameters, models, and
+"""The stand-in for KFP's server, compared with the published client: paths, parameters, models, and
 what the client reads."""
 
 import inspect
@@ -70,7 +70,7 @@ def server() -> Iterator[KfpServer]:
 
 
 class Client:
-    """The published client; each answer it read is held against the JSON that came."""
+    """The published client; each answer it read is compared with the JSON that came."""
 
     package: str
     """A file that holds a pipeline."""
@@ -422,7 +422,7 @@ def test_a_run_goes_on_by_one_entry_of_its_course_for_each_look(
     ]
 
 
-def test_a_deleted_schedule_takes_its_active_run_along_unless_told_to_leave_it(
+def test_a_deleted_schedule_takes_its_active_run_along_unless_reported_to_leave_it(
     server: KfpServer, client: Client
 ) -> None:
     pipeline, version = uploaded(client)

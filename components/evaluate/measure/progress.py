@@ -13,14 +13,14 @@ class Progress:
         self._total = total
         self._log = log
         self._now = now
-        self._start = self._told = now()
+        self._start = self._reported = now()
         self._done = 0
 
     def advance(self, count: int = 1) -> None:
         self._done += count
         now = self._now()
-        if now - self._told >= 1 or self._done == self._total:
-            self._told = now
+        if now - self._reported >= 1 or self._done == self._total:
+            self._reported = now
             left_s = (now - self._start) / self._done * (self._total - self._done)
             self._log.info(
                 "progress",

@@ -119,11 +119,13 @@ def adapter_problems(
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     up = [tensor for name, tensor in tensors.items() if ".lora_B." in name]
     problems = [
-        _told(absent, "absent, though the plan trains their layers"),
-        _told(foreign, "of layers that the plan does not train"),
-        _told(empty, "empty: they were saved without being gathered from the processes"),
-        _told(misshapen, "of another shape than the plan's rank and the base model's layers give"),
-        _told(broken, "not finite"),
+        _reported(absent, "absent, though the plan trains their layers"),
+        _reported(foreign, "of layers that the plan does not train"),
+        _reported(empty, "empty: they were saved without being gathered from the processes"),
+        _reported(
+            misshapen, "of another shape than the plan's rank and the base model's layers give"
+        ),
+        _reported(broken, "not finite"),
     ]
     if up and not any(tensor.any() for tensor in up):
         problems.append(
@@ -133,7 +135,7 @@ def adapter_problems(
     return [problem for problem in problems if problem]
 
 
-def _told(names: list[str], what: str) -> str:
+def _reported(names: list[str], what: str) -> str:
     return (
         f"{len(names)} matrices are {what}: {names[0]}{', …' if len(names) > 1 else ''}"
         if names

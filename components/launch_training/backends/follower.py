@@ -71,7 +71,7 @@ def stamp_of_now() -> str:
 
 
 class Follower:
-    """One job from now to its end: what its pods print is passed on, its phases are told, its
+    """One job from now to its end: what its pods print is passed on, its phases are reported, its
     deadlines kept."""
 
     def __init__(
@@ -422,7 +422,7 @@ class Follower:
         self.store_open_logs()
 
     def store_open_logs(self) -> None:
-        """What pods that are still at work have printed is stored; that of the others is
+        """What pods that are still running have printed is stored; that of the others is
         already."""
         for pod in self._logs.values():
             if pod.thread.is_alive():

@@ -56,7 +56,7 @@ def run_in_cluster(
             never admit it; no job is left.
         RunFailed: the job failed, or was given up. Preempted: SIGTERM came. In both the job is
             deleted, unless another run of KFP owns it or the API server does not let it be, which
-            is told.
+            is reported.
 
     After any other error the job is left to the exit task, which deletes it. Where KFP's Retry
     continues a run, the exit task was before: then it is deleted here.

@@ -21,7 +21,7 @@ def kind_finding(
         check=check,
         state="failed",
         found=f"this cluster has no {check} {place}{beside}",
-        mend=install,
+        fix=install,
     )
 
 
@@ -52,7 +52,7 @@ def _missing(check: str, account: str, missing: list[Permission]) -> Finding:
         check=check,
         state="failed",
         found=f"{account} may not {in_words(missing)}",
-        mend=f"{files} grants it: {BIND}",
+        fix=f"{files} grants it: {BIND}",
     )
 
 
@@ -89,7 +89,7 @@ def retries_finding(defaults: dict[str, object] | None) -> Finding:
             f"retryPolicy {policy}: a step that failed is started again at once; a pod whose node "
             "is lost is not, and ends the run"
         ),
-        mend=(
+        fix=(
             "set templateDefaults.retryStrategy to {limit: '2', retryPolicy: OnError} in "
             "workflow-controller-configmap, as KFP 2.17 does"
         ),
@@ -112,7 +112,7 @@ def excess_finding(account: str, beyond: list[str], elsewhere: list[str]) -> Fin
         check="no more than that",
         state="warning",
         found=f"{account} may also {shortened(words)}",
-        mend=(
+        fix=(
             "neither hagane nor KFP needs it: look for bindings that name this account or its "
             "groups, and give it a namespace of its own"
         ),
@@ -126,7 +126,7 @@ def account_finding(check: str, name: str, namespace: str, *, there: bool) -> Fi
         check=check,
         state="failed",
         found=f"no ServiceAccount {name} in namespace {namespace}",
-        mend="kubectl apply -k k8s/overlays/<yours>",
+        fix="kubectl apply -k k8s/overlays/<yours>",
     )
 
 
@@ -137,7 +137,7 @@ def image_finding(image: str, probed: Probed) -> Finding | None:
             check="image",
             state="failed",
             found=f"{image}: {probed.detail}",
-            mend=(
+            fix=(
                 "check images/images.yaml, push it where nodes can pull (`make push`), or give "
                 "the workers' account imagePullSecrets"
             ),
@@ -160,11 +160,11 @@ CONTROLLERS = {
 
 def pod_finding(probed: Probed, account: str, kind: str = "PyTorchJob") -> Finding:
     """Whether a pod like the workers' is made and runs."""
-    mends = {
+    fixes = {
         "refused": "see the message; a quota, an admission policy or a permission refuses it",
         "no pod": CONTROLLERS[kind],
         "no node": (
-            "mend cluster.node_selector, cluster.tolerations, cluster.affinity or cluster.claims, "
+            "fix cluster.node_selector, cluster.tolerations, cluster.affinity or cluster.claims, "
             "or add nodes"
         ),
         "not started": (
@@ -176,7 +176,7 @@ def pod_finding(probed: Probed, account: str, kind: str = "PyTorchJob") -> Findi
             check="worker pod",
             state="failed",
             found=f"ran as {account}, but its log could not be read; nothing is known of its store",
-            mend=(
+            fix=(
                 "try again; if it stays so, look whether `kubectl logs` reads pods of its node: "
                 "the launcher reads the workers' logs too"
             ),
@@ -189,14 +189,14 @@ def pod_finding(probed: Probed, account: str, kind: str = "PyTorchJob") -> Findi
             else "was made, but has no image to run"
         )
         return Finding(
-            check="worker pod", state=state, found=found, mend="" if state == "ok" else "see image"
+            check="worker pod", state=state, found=found, fix="" if state == "ok" else "see image"
         )
     if probed.stage == "no pod" and f'serviceaccount "{account}" not found' in probed.detail:
-        mends["no pod"] = (
+        fixes["no pod"] = (
             "kubectl apply -k k8s/overlays/<yours>, or name another in cluster.service_account"
         )
     elif probed.stage == "no pod" and probed.detail:
-        mends["no pod"] = mends["refused"]
+        fixes["no pod"] = fixes["refused"]
     found = {
         "refused": "refused",
         "no pod": "no pod was made",
@@ -207,7 +207,7 @@ def pod_finding(probed: Probed, account: str, kind: str = "PyTorchJob") -> Findi
         check="worker pod",
         state="failed",
         found=f"{found}: {probed.detail or 'no more is known'}",
-        mend=mends[probed.stage],
+        fix=fixes[probed.stage],
     )
 
 
@@ -241,7 +241,7 @@ def source_findings(sources: Sources, probed: Probed, namespace: str) -> list[Fi
                 check=f"{kind} {name}",
                 state="failed" if needed else "warning",
                 found=f"is not in namespace {namespace}, or sets nothing{reached}",
-                mend=f"{make}, or name another in {listed}"
+                fix=f"{make}, or name another in {listed}"
                 if needed
                 else f"take it out of {listed} if that is meant",
             )
@@ -253,7 +253,7 @@ def store_findings(store: str, sources: Sources, probed: Probed, namespace: str)
     if probed.stage != "ran":
         return []
     if probed.problems:
-        found, _, mend = probed.problems[0].partition("; ")
+        found, _, fix = probed.problems[0].partition("; ")
         origin = ", ".join(
             [
                 *(f"ConfigMap {name}" for name in sources.config_maps),
@@ -262,10 +262,10 @@ def store_findings(store: str, sources: Sources, probed: Probed, namespace: str)
         )
         where = (
             f"; the workers' environment comes from {origin} in namespace {namespace}"
-            if "AWS_" in mend
+            if "AWS_" in fix
             else ""
         )
-        return [Finding(check="store", state="failed", found=found, mend=mend + where)]
+        return [Finding(check="store", state="failed", found=found, fix=fix + where)]
     if probed.store is None:
         return []
     findings = [
@@ -281,7 +281,7 @@ def store_findings(store: str, sources: Sources, probed: Probed, namespace: str)
                 check="store's writers",
                 state="warning",
                 found="the server passes over If-None-Match: two runs of one name would mix",
-                mend=(
+                fix=(
                     "use a server that honours it (AWS S3, MinIO, SeaweedFS), or never start a "
                     "run twice at once"
                 ),
@@ -299,7 +299,7 @@ def queue_finding(
             check="Kueue queue",
             state="failed",
             found=f"no LocalQueue {name} in namespace {namespace}",
-            mend="make one as in k8s/examples/kueue.yaml, or name another in cluster.queue",
+            fix="make one as in k8s/examples/kueue.yaml, or name another in cluster.queue",
         )
     active = next((each for each in conditions if each["type"] == "Active"), None)
     if active is not None and active["status"] != "True":
@@ -309,7 +309,7 @@ def queue_finding(
             found=(
                 f"LocalQueue {name} admits nothing: {active.get('message') or active.get('reason')}"
             ),
-            mend="mend its ClusterQueue: kubectl get clusterqueue",
+            fix="fix its ClusterQueue: kubectl get clusterqueue",
         )
     return Finding(
         check="Kueue queue",

@@ -72,7 +72,7 @@ EFFECT_S = 15
 
 
 class Examination:
-    """Everything that is looked at, in the order in which it is told."""
+    """Everything that is looked at, in the order in which it is reported."""
 
     def __init__(
         self,
@@ -291,12 +291,12 @@ class Examination:
         yield image_finding(image, probed)
         yield from source_findings(sources, probed, self.namespace)
         if store_of(spec) is None:
-            mend = "must be s3://bucket/prefix"
+            fix = "must be s3://bucket/prefix"
             yield Finding(
                 check="store",
                 state="failed",
                 found=f"{spec.store!r} is a folder, and pods share none",
-                mend=mend,
+                fix=fix,
             )
         yield from store_findings(spec.run_uri, sources, probed, self.namespace)
 
@@ -356,8 +356,8 @@ def attempted(name: str, check: Callable[[], Iterable[Finding | None]]) -> Itera
 
 
 def failed(name: str, error: ClusterError) -> Finding:
-    found, _, mend = error.problems[0].partition("; ")
-    return Finding(check=name, state="failed", found=found, mend=mend)
+    found, _, fix = error.problems[0].partition("; ")
+    return Finding(check=name, state="failed", found=found, fix=fix)
 
 
 def main() -> None:
@@ -390,7 +390,7 @@ def main() -> None:
     parser.add_argument(
         "--gpu-nodes",
         choices=("one", "all"),
-        help="check so many of the run's nodes by a job of its shape",
+        help="check this many of the run's nodes by a job of its shape",
     )
     parser.add_argument(
         "--plan", metavar="FOLDER", type=Path, help="with --gpu-nodes: plan/ of the spec"

@@ -91,7 +91,7 @@ def said_by(lines: Sequence[str]) -> list[Finding]:
             check=CHECK,
             state="failed",
             found=found,
-            mend="look whether the image is of this version of hagane",
+            fix="look whether the image is of this version of hagane",
         )
     ]
 

@@ -15,7 +15,7 @@ from components.shared.processes import left_by_signal
 from components.shared.step import Log
 
 Fields = dict[str, Any]
-TICK_S, TOLD_S = 1.0, 10.0
+TICK_S, REPORT_S = 1.0, 10.0
 
 
 def probe_gpus(
@@ -35,7 +35,7 @@ def probe_gpus(
             )
         except ClusterError as error:
             fix = "see the message; a quota, an admission policy or a permission refuses it"
-            return [Finding(check=CHECK, state="failed", found=error.problems[0], mend=fix)]
+            return [Finding(check=CHECK, state="failed", found=error.problems[0], fix=fix)]
         finally:
             with suppress(ClusterError):  # what could not be deleted ends by itself
                 cluster.delete(name)
@@ -59,7 +59,7 @@ def _wait(
                         check=CHECK,
                         state="failed",
                         found=early.detail,
-                        mend="see worker pod and image above",
+                        fix="see worker pod and image above",
                     )
                 ]
         now = time.monotonic()
@@ -70,7 +70,7 @@ def _wait(
             return [_not_started(pods, num_nodes, start_s)]
         if running_since is not None and now - running_since > check_s:
             return _read(cluster, pods)
-        if now - said > TOLD_S:
+        if now - said > REPORT_S:
             said = now
             log.info(
                 "waiting",
@@ -91,7 +91,7 @@ def _not_started(pods: list[Fields], num_nodes: int, start_s: float) -> Finding:
         "wait until the GPUs are free (--seconds), see nodes and queue above, or check one node "
         "(--gpu-nodes one)"
     )
-    return Finding(check=CHECK, state="failed", found=found, mend=fix)
+    return Finding(check=CHECK, state="failed", found=found, fix=fix)
 
 
 def _read(cluster: Cluster, pods: list[Fields]) -> list[Finding]:

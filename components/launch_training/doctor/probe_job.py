@@ -57,13 +57,13 @@ class Sources:
 
 @dataclass(frozen=True)
 class Probed:
-    """How far the pod came, and what it told; `unheard`: it ended well, but nothing that it printed
-    could be read."""
+    """How far the pod came, and what it reported; `unheard`: it ended well, but nothing that it
+    printed could be read."""
 
     stage: Literal["refused", "no pod", "no node", "no image", "not started", "unheard", "ran"]
     detail: str = ""
     environment: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Prefix of a source -> names of the variables it brings; of those that were told."""
+    """Prefix of a source -> names of the variables it brings; of those that were reported."""
     store: dict[str, bool] | None = None
     """What store_check says of a store that did all; None when it did not, or was not asked."""
     problems: tuple[str, ...] = ()
@@ -238,7 +238,7 @@ def has_run(kind: JobKind, pod: Fields) -> bool:
 
 
 def heard(kind: JobKind, lines: list[str], pod: Fields) -> Probed:
-    """What a pod that ran has told."""
+    """What a pod that ran has reported."""
     events = [event for line in lines if (event := event_of(line)) is not None]
     environment = {
         event["prefix"]: tuple(event["names"])

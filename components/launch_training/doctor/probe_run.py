@@ -26,9 +26,9 @@ from components.shared.step import Log
 Fields = dict[str, Any]
 TICK_S = 0.5
 NO_POD_S = 20.0
-"""After which an operator that is at work has made a job's pod, or the cluster has said why it
+"""After which an operator that is running has made a job's pod, or the cluster has said why it
 refuses it."""
-TOLD_S = 10.0
+REPORT_S = 10.0
 
 
 def probe(cluster: Cluster, job: Fields, *, seconds: float, log: Log) -> Probed:
@@ -96,7 +96,7 @@ def probe_queue(cluster: Cluster, job: Fields, *, seconds: float) -> Queueing:
 
 
 def _wait(cluster: Cluster, name: str, *, seconds: float, log: Log) -> Probed:
-    begun = told = time.monotonic()
+    begun = reported = time.monotonic()
     while True:
         pod = next(iter(cluster.pods(name)), None)
         if pod is not None and (is_over(cluster.kind, pod) or has_run(cluster.kind, pod)):
@@ -113,8 +113,8 @@ def _wait(cluster: Cluster, name: str, *, seconds: float, log: Log) -> Probed:
             return still_waiting(
                 pod, [each for made in names for each in _warnings(made, cluster.namespace)]
             )
-        if now - told > TOLD_S:
-            told = now
+        if now - reported > REPORT_S:
+            reported = now
             log.info(
                 "waiting", job=name, detail=still_waiting(pod, []).detail or "no pod is there yet"
             )

@@ -21,7 +21,7 @@ def default_queue_finding(namespace: str) -> Finding:
             f"the spec names no queue, but namespace {namespace} has a LocalQueue "
             f"{DEFAULT_QUEUE}: Kueue puts the job into it, suspended"
         ),
-        mend=(
+        fix=(
             f"set cluster.queue: {DEFAULT_QUEUE}, so that hagane looks at it too, or delete that "
             "LocalQueue"
         ),
@@ -39,12 +39,12 @@ def quota_finding(
             check=check,
             state="failed",
             found=f"no ClusterQueue {name}",
-            mend="make one as in k8s/examples/kueue.yaml",
+            fix="make one as in k8s/examples/kueue.yaml",
         )
     stopped = queue["spec"].get("stopPolicy", "None")
     if stopped != "None":
         found = f"ClusterQueue {name} is held (stopPolicy {stopped}), so it admits nothing"
-        return Finding(check=check, state="failed", found=found, mend="set its stopPolicy to None")
+        return Finding(check=check, state="failed", found=found, fix="set its stopPolicy to None")
     covered = {
         each
         for group in queue["spec"].get("resourceGroups", [])
@@ -56,8 +56,8 @@ def quota_finding(
             f"ClusterQueue {name} does not cover {', '.join(uncovered)}, which pods ask for: it "
             "admits none of them"
         )
-        mend = "add them to its coveredResources, as k8s/examples/kueue.yaml has it"
-        return Finding(check=check, state="failed", found=found, mend=mend)
+        fix = "add them to its coveredResources, as k8s/examples/kueue.yaml has it"
+        return Finding(check=check, state="failed", found=found, fix=fix)
     largest = _largest(queue, quantities)
     short = [
         each for each in sorted(needs) if num_pods * needs[each] > largest.get(each, Decimal(0))
@@ -66,7 +66,7 @@ def quota_finding(
         wanted = {each: num_pods * needs[each] for each in short}
         has = {each: largest.get(each, Decimal(0)) for each in short}
         asked = f"{amounts(wanted)}, of {amounts(has)}"
-        mend = "raise its nominalQuota or borrowing, or ask for fewer nodes"
+        fix = "raise its nominalQuota or borrowing, or ask for fewer nodes"
         state = (
             "warning"
             if queue["spec"].get("cohortName") or queue["spec"].get("cohort")
@@ -76,7 +76,7 @@ def quota_finding(
             check=check,
             state=state,
             found=f"ClusterQueue {name} is too small for the job: {asked}",
-            mend=mend,
+            fix=fix,
         )
     return Finding(
         check=check,
@@ -123,20 +123,20 @@ def effect_finding(kind: JobKind, queue: str, found: Queueing, *, waited_s: floa
             check=check,
             state="skipped",
             found=silent,
-            mend="run doctor again when the API server answers",
+            fix="run doctor again when the API server answers",
         )
     if found.workload is None and not found.no_kueue:
         waited = f"Kueue made no Workload for a {kind.name} within {waited_s:.0f} s"
         framework = f"{kind.group}/{kind.name.lower()}"
-        mend = (
+        fix = (
             f"list {framework} under integrations.frameworks of ConfigMap kueue-manager-config, or "
             "see that Kueue runs"
         )
-        return Finding(check=check, state="failed", found=waited, mend=mend)
+        return Finding(check=check, state="failed", found=waited, fix=fix)
     answer = hopeless(kind, queue, found)
     if answer is not None:
-        words, _, mend = answer.problem.removeprefix("cluster.queue: ").partition(". Fix: ")
-        return Finding(check=check, state="failed", found=words, mend=mend)
+        words, _, fix = answer.problem.removeprefix("cluster.queue: ").partition(". Fix: ")
+        return Finding(check=check, state="failed", found=words, fix=fix)
     return Finding(
         check=check, state="ok", found=f"Kueue makes a Workload for a {kind.name} in queue {queue}"
     )

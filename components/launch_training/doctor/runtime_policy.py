@@ -22,7 +22,7 @@ def runtime_finding(spec: RunSpec, kind: str, runtime: Fields | None) -> Finding
             if name == OWN_RUNTIME
             else "install Kubeflow Trainer's runtimes, or name another in cluster.runtime"
         )
-        return Finding(check="runtime", state="failed", found=f"no {kind} {name}", mend=fix)
+        return Finding(check="runtime", state="failed", found=f"no {kind} {name}", fix=fix)
     jobset = runtime["spec"]["template"]["spec"]
     job = next(
         (each for each in jobset.get("replicatedJobs", []) if each["name"] == TRAINJOB_CONTAINER),
@@ -37,7 +37,7 @@ def runtime_finding(spec: RunSpec, kind: str, runtime: Fields | None) -> Finding
             check="runtime",
             state="failed",
             found=found,
-            mend=f"name another in cluster.runtime, such as {OWN_RUNTIME}",
+            fix=f"name another in cluster.runtime, such as {OWN_RUNTIME}",
         )
     broken = list(_not_kept(spec, jobset, job["template"].get("spec", {})))
     if not broken:
@@ -52,7 +52,7 @@ def runtime_finding(spec: RunSpec, kind: str, runtime: Fields | None) -> Finding
         else "raise it in k8s/overlays/trainjob, and apply it again"
     )
     return Finding(
-        check="runtime", state="warning", found=f"{kind} {name}: {'; '.join(broken)}", mend=fix
+        check="runtime", state="warning", found=f"{kind} {name}: {'; '.join(broken)}", fix=fix
     )
 
 

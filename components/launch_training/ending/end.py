@@ -65,12 +65,12 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Ended:
-    """What there is to read, and what is still to be mended."""
+    """What there is to read, and what is still to be fixed."""
 
     page: str
     """Markdown."""
     problems: tuple[str, ...]
-    """Empty when no job of this pipeline can be at work any more."""
+    """Empty when no job of this pipeline can be running any more."""
 
 
 @dataclass
@@ -295,7 +295,7 @@ def _reap(spec: RunSpec, kfp_run: str, *, only_own: bool, found: _Found, log: Lo
 
 
 def _note(found: _Found, spec: RunSpec, error: HaganeError, what: str) -> None:
-    """The problem is told, and fails the task: a job may be at work that nobody follows."""
+    """The problem is reported, and fails the task: a job may be running that nobody follows."""
     problems = [f"{what}{problem}" for problem in error.problems]
     if spec.backend != "local":
         problems.append(
@@ -316,7 +316,7 @@ def _what_is_safe(store: Store) -> str:
             "last finished step."
         )
     return (
-        f"{committed[-1].told} is committed. Started again under this name, it goes on from there."
+        f"{committed[-1].title} is committed. Started again under this name, it goes on from there."
     )
 
 

@@ -2,9 +2,9 @@
 that one may end it.
 
 Two runs may be started under one name. The second finds the first one's job and follows it; stopped
-or failed, it must leave it at work. Outside KFP (`hagane run`) one launcher at a time works on a
+or failed, it must leave it running. Outside KFP (`hagane run`) one launcher at a time works on a
 run (shared/writer.py), so it takes over what another one began there. The other may come back, as a
-laptop that slept does, and must leave the job at work. A job without any mark belongs to whoever
+laptop that slept does, and must leave the job running. A job without any mark belongs to whoever
 follows it.
 """
 
@@ -94,12 +94,12 @@ def end_job(cluster: Cluster, name: str, owner: Owner, log: Log) -> str:
         job = cluster.job(name)
         why_not = "" if job is None else owner.why_not(job)
         if why_not:
-            log.info("left_at_work", job=name, namespace=cluster.namespace, why=why_not)
-            return f"job {name} is left at work: {why_not}"
+            log.info("left_running", job=name, namespace=cluster.namespace, why=why_not)
+            return f"job {name} is left running: {why_not}"
         cluster.delete(name)
     except ClusterError as error:
         return (
-            f"job {name} may still be at work ({error}); the reaper deletes it, or: "
+            f"job {name} may still be running ({error}); the reaper deletes it, or: "
             f"{cluster.deleted_by_hand(name)}"
         )
     log.info("job_deleted", job=name, namespace=cluster.namespace)

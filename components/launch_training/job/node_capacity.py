@@ -1,7 +1,7 @@
 """Nodes and a pod that is to run on them -> whether they have the room, and what keeps the others
 out.
 
-Held against all that a node can give, not against what is free now: a queue or the scheduler waits
+Compared with all that a node can give, not against what is free now: a queue or the scheduler waits
 for that.
 """
 
@@ -51,7 +51,7 @@ def node_finding(
     found = f"{asked}, but the cluster's nodes ({len(nodes)}) have room for {places}"
     if reasons:
         found += ": " + ", ".join(f"{number} {why}" for why, number in reasons.most_common())
-    return Finding(check="nodes", state="failed", found=found, mend=_mend(reasons, needs))
+    return Finding(check="nodes", state="failed", found=found, fix=_fix(reasons, needs))
 
 
 def why_not(node: NodeFacts, needs: dict[str, Decimal], pod: Fields) -> str | None:
@@ -90,7 +90,7 @@ def amounts(needs: dict[str, Decimal]) -> str:
     )
 
 
-def _mend(reasons: Counter[str], needs: dict[str, Decimal]) -> str:
+def _fix(reasons: Counter[str], needs: dict[str, Decimal]) -> str:
     why = reasons.most_common(1)[0][0] if reasons else ""
     gpu = next((name for name in needs if "/" in name), None)
     if gpu is not None and any(each == f"without {gpu}" for each in reasons):
@@ -99,7 +99,7 @@ def _mend(reasons: Counter[str], needs: dict[str, Decimal]) -> str:
             "group that grows from none is not seen)"
         )
     if "label" in why:
-        return "mend cluster.node_selector, or label nodes"
+        return "fix cluster.node_selector, or label nodes"
     if "taint" in why:
         return "bear the taint in cluster.tolerations"
     if why == "cordoned":

@@ -7,7 +7,7 @@ from typing import Any
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from components.launch_training.kubernetes_api.facts import NotAllowed, told
+from components.launch_training.kubernetes_api.facts import NotAllowed, cluster_error
 from components.shared.job.permissions import Permission
 
 REQUEST_S = 20
@@ -62,4 +62,4 @@ def may_not_impersonate(account: str | None) -> Iterator[None]:
                 f"whoever asks may not speak for {account} (verb impersonate); ask an admin, or "
                 "for yourself: --launcher self"
             ) from None
-        raise told(error, "ask what an account may") from None
+        raise cluster_error(error, "ask what an account may") from None

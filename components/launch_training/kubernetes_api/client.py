@@ -132,7 +132,7 @@ class Cluster:
         Raises ClusterError with all that are missing.
         """
         missing: list[Permission] = []
-        with suppress(ApiException):  # who may not even ask is told by the first real request
+        with suppress(ApiException):  # who may not even ask is reported by the first real request
             missing = self._ask(
                 "ask about",
                 lambda: refused(self._core.api_client, needed(self.kind), self.namespace),
@@ -251,7 +251,7 @@ class Cluster:
             "",
             0,
             1 if only_new else None,
-        )  # same: how many lines were told that have the time `after`
+        )  # same: how many lines were reported that have the time `after`
         last_reads = 0
         while True:
             over, before, again = ended(), after, same
@@ -263,8 +263,8 @@ class Cluster:
                     if not STAMPED.match(stamp) or stamp < before:
                         continue
                     if stamp == before and again:
-                        # told before the log broke off: lines that were written at once share their
-                        # time
+                        # reported before the log broke off: lines that were written at once share
+                        # their time
                         again -= 1
                         continue
                     if stamp >= after:  # a line of stderr may come after a later one of stdout

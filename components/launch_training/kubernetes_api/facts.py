@@ -230,14 +230,14 @@ def _asked(verb: str, what: str) -> Iterator[None]:
     try:
         yield
     except ApiException as error:
-        raise told(error, f"{verb} {what}") from None
+        raise cluster_error(error, f"{verb} {what}") from None
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise ClusterError(
             f"cannot {verb} {what}: no answer ({str(error).splitlines()[0][:120]})"
         ) from None
 
 
-def told(error: ApiException, doing: str) -> ClusterError:
+def cluster_error(error: ApiException, doing: str) -> ClusterError:
     message = ""
     with suppress(ValueError, TypeError, KeyError):
         message = json.loads(error.body or "")["message"]

@@ -53,7 +53,7 @@ class Spool:
         return (self._ends[start - 1] if start else 0), self._ends[stop - 1]
 
     def chunks(self, *, most: int, most_bytes: int) -> Iterator[tuple[int, int]]:
-        """[start, stop) of consecutive strings, at most so many and so many bytes together, or
+        """[start, stop) of consecutive strings, at most this many and this many bytes together, or
         one."""
         self._flush()
         start = 0

@@ -1,5 +1,5 @@
-"""Trainable parameters, epochs and the spec's wishes -> what checkpoints take, and whether one fits
-into the grace after SIGTERM."""
+"""Trainable parameters, epochs and the spec's settings -> what checkpoints take, and whether one
+fits into the grace after SIGTERM."""
 
 import math
 
@@ -93,7 +93,7 @@ def checkpoint_reasons(
     kept = (
         "keep is not set: every epoch's stays"
         if asked.keep == KeepSpec()
-        else ", ".join(_wishes(asked.keep))
+        else ", ".join(_settings(asked.keep))
     )
     fits = "fit into" if plan.saves_on_sigterm else "do not fit into"
     return {
@@ -115,5 +115,5 @@ def _under_way(step: StepTime | None) -> str:
     )
 
 
-def _wishes(keep: KeepSpec) -> list[str]:
+def _settings(keep: KeepSpec) -> list[str]:
     return [f"{name} {value}" for name, value in keep.model_dump().items() if value is not None]

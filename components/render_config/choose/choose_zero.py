@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from components.render_config.choose.suggestions import refusal
 from components.render_config.choose.zero_options import (
     ORDER,
-    Wish,
+    Setting,
     cost_of,
     first_fit,
     fits,
@@ -37,7 +37,7 @@ class Choice:
     why_micro_batch: str
 
 
-def choose(architecture: Architecture, wish: Wish, hardware: Hardware) -> Choice:
+def choose(architecture: Architecture, setting: Setting, hardware: Hardware) -> Choice:
     """The first of ORDER that the spec allows and the hardware holds, then the largest micro-batch
     that fits.
 
@@ -45,108 +45,125 @@ def choose(architecture: Architecture, wish: Wish, hardware: Hardware) -> Choice
         SpecError: nothing fits; a line for what is missing, and one for each of the three cheapest
             changes.
     """
-    smallest = wish.micro_batch or 1
-    zero = first_fit(architecture, wish, hardware, smallest)
+    smallest = setting.micro_batch or 1
+    zero = first_fit(architecture, setting, hardware, smallest)
     if zero is None:
-        raise SpecError(*refusal(architecture, wish, hardware))
-    micro_batch = wish.micro_batch or _largest_fit(architecture, wish, hardware, zero)
-    why_zero = _why_zero(architecture, wish, hardware, zero, smallest)
-    if _gains_by_fp32_sums(architecture, wish, hardware, zero, micro_batch):
+        raise SpecError(*refusal(architecture, setting, hardware))
+    micro_batch = setting.micro_batch or _largest_fit(architecture, setting, hardware, zero)
+    why_zero = _why_zero(architecture, setting, hardware, zero, smallest)
+    if _gains_by_fp32_sums(architecture, setting, hardware, zero, micro_batch):
         zero = SUMS_IN_FP32
-        micro_batch = wish.micro_batch or _largest_fit(architecture, wish, hardware, zero)
+        micro_batch = setting.micro_batch or _largest_fit(architecture, setting, hardware, zero)
         why_zero = (
             f"{zero.name} sums gradients of many micro-batches in fp32, which no ZeRO and ZeRO-1 "
             "do not, and costs no more here"
         )
-    found = memory(architecture, job(architecture, wish, hardware, zero, micro_batch))
+    found = memory(architecture, job(architecture, setting, hardware, zero, micro_batch))
     return Choice(
         zero=zero,
         micro_batch=micro_batch,
         memory=found,
-        options=tuple(_options(architecture, wish, hardware, zero, micro_batch)),
+        options=tuple(_options(architecture, setting, hardware, zero, micro_batch)),
         cautions=(
-            *_cautions(architecture, wish, hardware, zero, found),
-            *_sum_cautions(wish, hardware, zero, micro_batch),
+            *_cautions(architecture, setting, hardware, zero, found),
+            *_sum_cautions(setting, hardware, zero, micro_batch),
         ),
         why_zero=why_zero,
-        why_micro_batch=_why_micro_batch(wish, hardware, micro_batch),
+        why_micro_batch=_why_micro_batch(setting, hardware, micro_batch),
     )
 
 
 def _options(
-    architecture: Architecture, wish: Wish, hardware: Hardware, chosen: ZeroPlan, micro_batch: int
+    architecture: Architecture,
+    setting: Setting,
+    hardware: Hardware,
+    chosen: ZeroPlan,
+    micro_batch: int,
 ) -> Iterator[ZeroOption]:
     """Each option with its smallest micro-batch, but the chosen one as it is planned."""
-    for zero in shown(wish, hardware):
-        size = micro_batch if zero == chosen else wish.micro_batch or 1
-        yield option(architecture, wish, hardware, zero, size)
+    for zero in shown(setting, hardware):
+        size = micro_batch if zero == chosen else setting.micro_batch or 1
+        yield option(architecture, setting, hardware, zero, size)
 
 
-def _sums_badly(wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int) -> bool:
+def _sums_badly(setting: Setting, hardware: Hardware, zero: ZeroPlan, micro_batch: int) -> bool:
     """Many micro-batches' gradients are summed in 16 bits."""
-    grad_accum = wish.global_batch // (micro_batch * hardware.num_processes)
-    many = wish.weight_bytes == 2 and grad_accum >= MANY_MICRO_BATCHES
-    return many and not sums_in_fp32(zero, weight_bytes=wish.weight_bytes, grad_accum=grad_accum)
+    grad_accum = setting.global_batch // (micro_batch * hardware.num_processes)
+    many = setting.weight_bytes == 2 and grad_accum >= MANY_MICRO_BATCHES
+    return many and not sums_in_fp32(zero, weight_bytes=setting.weight_bytes, grad_accum=grad_accum)
 
 
 def _gains_by_fp32_sums(
-    architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int
+    architecture: Architecture,
+    setting: Setting,
+    hardware: Hardware,
+    zero: ZeroPlan,
+    micro_batch: int,
 ) -> bool:
     """The spec leaves ZeRO open, and ZeRO-2 fits at no cost worth counting: it reduces gradients in
     each micro-batch, which is nothing in one process and little for LoRA."""
-    if wish.zero != ZeroSpec() or not _sums_badly(wish, hardware, zero, micro_batch):
+    if setting.zero != ZeroSpec() or not _sums_badly(setting, hardware, zero, micro_batch):
         return False
-    cheap = hardware.num_processes == 1 or not wish.full
+    cheap = hardware.num_processes == 1 or not setting.full
     return cheap and fits(
-        memory(architecture, job(architecture, wish, hardware, SUMS_IN_FP32, micro_batch)), hardware
+        memory(architecture, job(architecture, setting, hardware, SUMS_IN_FP32, micro_batch)),
+        hardware,
     )
 
 
 def _sum_cautions(
-    wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int
+    setting: Setting, hardware: Hardware, zero: ZeroPlan, micro_batch: int
 ) -> Iterator[str]:
-    if _sums_badly(wish, hardware, zero, micro_batch):
-        grad_accum = wish.global_batch // (micro_batch * hardware.num_processes)
+    if _sums_badly(setting, hardware, zero, micro_batch):
+        grad_accum = setting.global_batch // (micro_batch * hardware.num_processes)
         yield (
             f"zero: with {zero.name}, gradients of {grad_accum} micro-batches are summed in 16 "
             "bits, with an error near 1 %; zero.stage: 2 or 3 sums them in fp32"
         )
 
 
-def _largest_fit(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan) -> int:
+def _largest_fit(
+    architecture: Architecture, setting: Setting, hardware: Hardware, zero: ZeroPlan
+) -> int:
     """The largest divisor of a process's share of the global batch that fits; 1 does."""
-    share = max(1, wish.global_batch // hardware.num_processes)
+    share = max(1, setting.global_batch // hardware.num_processes)
     sizes = [size for size in range(share, 0, -1) if share % size == 0]
     return next(
         (
             size
             for size in sizes
-            if fits(memory(architecture, job(architecture, wish, hardware, zero, size)), hardware)
+            if fits(
+                memory(architecture, job(architecture, setting, hardware, zero, size)), hardware
+            )
         ),
         1,
     )
 
 
 def _why_zero(
-    architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int
+    architecture: Architecture,
+    setting: Setting,
+    hardware: Hardware,
+    zero: ZeroPlan,
+    micro_batch: int,
 ) -> str:
-    if wish.zero != ZeroSpec():
+    if setting.zero != ZeroSpec():
         return f"as the spec asks: {zero.name}"
-    before = [each for each in sensible(wish, hardware) if ORDER.index(each) < ORDER.index(zero)]
+    before = [each for each in sensible(setting, hardware) if ORDER.index(each) < ORDER.index(zero)]
     if not before:
         return f"{zero.name} fits, and nothing is faster"
-    last = memory(architecture, job(architecture, wish, hardware, before[-1], micro_batch))
+    last = memory(architecture, job(architecture, setting, hardware, before[-1], micro_batch))
     needs = gib(last.gpu_bytes if hardware.gpu_bytes is not None else last.host_bytes)
     return (
         f"the first in the order of slowing that fits; {before[-1].name} would need {needs}; "
-        f"{cost_of(architecture, wish, hardware, zero)}"
+        f"{cost_of(architecture, setting, hardware, zero)}"
     )
 
 
-def _why_micro_batch(wish: Wish, hardware: Hardware, micro_batch: int) -> str:
-    if wish.micro_batch is not None:
+def _why_micro_batch(setting: Setting, hardware: Hardware, micro_batch: int) -> str:
+    if setting.micro_batch is not None:
         return "as the spec asks"
-    share = max(1, wish.global_batch // hardware.num_processes)
+    share = max(1, setting.global_batch // hardware.num_processes)
     whole = (
         "all of it fits"
         if micro_batch == share
@@ -156,24 +173,24 @@ def _why_micro_batch(wish: Wish, hardware: Hardware, micro_batch: int) -> str:
 
 
 def _cautions(
-    architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, found: Memory
+    architecture: Architecture, setting: Setting, hardware: Hardware, zero: ZeroPlan, found: Memory
 ) -> Iterator[str]:
-    free = replace(wish, zero=ZeroSpec())
-    better = first_fit(architecture, free, hardware, wish.micro_batch or 1)
+    free = replace(setting, zero=ZeroSpec())
+    better = first_fit(architecture, free, hardware, setting.micro_batch or 1)
     if (
-        wish.zero != ZeroSpec()
+        setting.zero != ZeroSpec()
         and better is not None
         and better in ORDER
         and zero in ORDER
         and ORDER.index(better) < ORDER.index(zero)
     ):
-        slow = cost_of(architecture, wish, hardware, zero)
+        slow = cost_of(architecture, setting, hardware, zero)
         yield (
             f"zero: {zero.name} is obeyed, but {better.name} fits too and is faster ({slow}); "
             "zero: auto would take it"
         )
-    if zero.offload_optimizer and not wish.full:
-        saved = 16 * wish.num_trainable(architecture) / hardware.num_processes
+    if zero.offload_optimizer and not setting.full:
+        saved = 16 * setting.num_trainable(architecture) / hardware.num_processes
         yield (
             f"zero.offload_optimizer: LoRA's optimizer state is {gib(saved)} a GPU: offloading it "
             "saves only that, and slows each step"

@@ -4,7 +4,7 @@ what it then needs."""
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from components.render_config.choose.zero_options import Wish, allowed, first_fit, gib, job
+from components.render_config.choose.zero_options import Setting, allowed, first_fit, gib, job
 from components.render_config.cost.gpus import GPUS
 from components.render_config.cost.hardware import GIB, Hardware
 from components.render_config.cost.memory import memory
@@ -17,7 +17,7 @@ SHORTEST_ROW = 256
 LEAST_MARGIN = 2
 """Hundredths of memory that a suggestion leaves free: the allocator's own share is no less."""
 MOST_GPUS, MOST_NODES = 8, 64
-"""So many GPUs a node before there are more nodes, and no more nodes than that."""
+"""This many GPUs a node before there are more nodes, and no more nodes than that."""
 
 
 @dataclass(frozen=True)
@@ -25,45 +25,50 @@ class Suggestion:
     """Fields of the spec that are changed, and what they come to."""
 
     fields: Mapping[str, object]
-    wish: Wish
+    setting: Setting
     hardware: Hardware
 
     def also(
         self,
         fields: Mapping[str, object],
-        wish: Wish | None = None,
+        setting: Setting | None = None,
         hardware: Hardware | None = None,
     ) -> "Suggestion":
-        return Suggestion({**self.fields, **fields}, wish or self.wish, hardware or self.hardware)
+        return Suggestion(
+            {**self.fields, **fields}, setting or self.setting, hardware or self.hardware
+        )
 
 
-def refusal(architecture: Architecture, wish: Wish, hardware: Hardware) -> list[str]:
+def refusal(architecture: Architecture, setting: Setting, hardware: Hardware) -> list[str]:
     """A line for what is missing, then one for each of the three cheapest changes that make it fit,
     or fewer where there are fewer."""
     needs = [
-        (zero, _memory(architecture, wish, hardware, zero)) for zero in allowed(wish, hardware)
+        (zero, _memory(architecture, setting, hardware, zero))
+        for zero in allowed(setting, hardware)
     ]
     zero, least = min(needs, key=lambda pair: (pair[1].gpu_bytes, pair[1].host_bytes))
     by = (
         f"by {zero.name}, as the spec's zero section asks,"
-        if wish.zero != ZeroSpec()
+        if setting.zero != ZeroSpec()
         else f"even by {zero.name}"
     )
     lines = [f"hardware: the training does not fit: {by} it needs {_against(least, hardware)}"]
-    for way in suggestions(architecture, wish, hardware):
-        found = first_fit(architecture, way.wish, way.hardware, way.wish.micro_batch or 1)
+    for way in suggestions(architecture, setting, hardware):
+        found = first_fit(architecture, way.setting, way.hardware, way.setting.micro_batch or 1)
         assert found is not None
         changes = ", ".join(f"{field}: {_yaml(value)}" for field, value in way.fields.items())
-        needed = _needs(_memory(architecture, way.wish, way.hardware, found))
+        needed = _needs(_memory(architecture, way.setting, way.hardware, found))
         lines.append(f"hardware: fix: {changes}{_note(way)}: {found.name} then needs {needed}")
     return lines
 
 
-def suggestions(architecture: Architecture, wish: Wish, hardware: Hardware) -> list[Suggestion]:
+def suggestions(
+    architecture: Architecture, setting: Setting, hardware: Hardware
+) -> list[Suggestion]:
     """The three cheapest: a smaller margin and settings first, then LoRA, host memory, shorter
     rows, more GPUs, a larger GPU. Each fits."""
     found: list[Suggestion] = []
-    for way in _candidates(architecture, wish, hardware):
+    for way in _candidates(architecture, setting, hardware):
         if not any(set(way.fields) >= set(other.fields) for other in found):
             found.append(way)
         if len(found) == MOST_SUGGESTIONS:
@@ -71,12 +76,14 @@ def suggestions(architecture: Architecture, wish: Wish, hardware: Hardware) -> l
     return found
 
 
-def _candidates(architecture: Architecture, wish: Wish, hardware: Hardware) -> Iterator[Suggestion]:
-    start = Suggestion({}, wish, hardware)
+def _candidates(
+    architecture: Architecture, setting: Setting, hardware: Hardware
+) -> Iterator[Suggestion]:
+    start = Suggestion({}, setting, hardware)
     yield from _first(architecture, _smaller_margin(start))
     yield from _first(architecture, _eased(start))
-    if wish.full:
-        lora = start.also({"training.method": "lora"}, replace(wish, full=False))
+    if setting.full:
+        lora = start.also({"training.method": "lora"}, replace(setting, full=False))
         yield from _first(architecture, _eased(lora))
     yield from _first(
         architecture,
@@ -100,7 +107,7 @@ def _first(architecture: Architecture, ways: Iterator[Suggestion]) -> Iterator[S
     for way in ways:
         if (
             way.fields
-            and first_fit(architecture, way.wish, way.hardware, way.wish.micro_batch or 1)
+            and first_fit(architecture, way.setting, way.hardware, way.setting.micro_batch or 1)
             is not None
         ):
             yield way
@@ -121,17 +128,17 @@ def _eased(way: Suggestion) -> Iterator[Suggestion]:
     """The way itself, then with one setting after the other that costs less than what is bought:
     what the spec fixes left to the plan, at last gradient checkpointing."""
     yield way
-    if way.wish.zero != ZeroSpec():
-        yield way.also({"zero": "auto"}, replace(way.wish, zero=ZeroSpec()))
-    if way.wish.micro_batch not in (None, 1):
-        yield way.also({"training.micro_batch": "auto"}, replace(way.wish, micro_batch=None))
-        way = way.also({"training.micro_batch": "auto"}, replace(way.wish, micro_batch=None))
-    if way.wish.zero != ZeroSpec():
-        way = way.also({"zero": "auto"}, replace(way.wish, zero=ZeroSpec()))
+    if way.setting.zero != ZeroSpec():
+        yield way.also({"zero": "auto"}, replace(way.setting, zero=ZeroSpec()))
+    if way.setting.micro_batch not in (None, 1):
+        yield way.also({"training.micro_batch": "auto"}, replace(way.setting, micro_batch=None))
+        way = way.also({"training.micro_batch": "auto"}, replace(way.setting, micro_batch=None))
+    if way.setting.zero != ZeroSpec():
+        way = way.also({"zero": "auto"}, replace(way.setting, zero=ZeroSpec()))
         yield way
-    if not way.wish.checkpointing:
+    if not way.setting.checkpointing:
         yield way.also(
-            {"training.gradient_checkpointing": True}, replace(way.wish, checkpointing=True)
+            {"training.gradient_checkpointing": True}, replace(way.setting, checkpointing=True)
         )
 
 
@@ -139,7 +146,8 @@ def _more_host_memory(architecture: Architecture, way: Suggestion) -> Iterator[S
     """The least that a node must have for an option whose GPU part fits."""
     hardware = way.hardware
     found = [
-        _memory(architecture, way.wish, hardware, zero) for zero in allowed(way.wish, hardware)
+        _memory(architecture, way.setting, hardware, zero)
+        for zero in allowed(way.setting, hardware)
     ]
     limit = None if hardware.gpu_bytes is None else hardware.usable(hardware.gpu_bytes)
     needed = [each.host_bytes for each in found if limit is None or each.gpu_bytes <= limit]
@@ -153,10 +161,10 @@ def _more_host_memory(architecture: Architecture, way: Suggestion) -> Iterator[S
 
 
 def _shorter_rows(way: Suggestion) -> Iterator[Suggestion]:
-    tokens = way.wish.row_tokens
+    tokens = way.setting.row_tokens
     while tokens > SHORTEST_ROW:
         tokens //= 2
-        yield way.also({"data.row_tokens": tokens}, replace(way.wish, row_tokens=tokens))
+        yield way.also({"data.row_tokens": tokens}, replace(way.setting, row_tokens=tokens))
 
 
 def _more_gpus(way: Suggestion) -> Iterator[Suggestion]:
@@ -174,11 +182,11 @@ def _more_gpus(way: Suggestion) -> Iterator[Suggestion]:
             for name in names
             if getattr(more, name) != getattr(old, name)
         }
-        at_once = more.num_processes * (way.wish.micro_batch or 1)
-        batch = -(-way.wish.global_batch // at_once) * at_once
-        if batch != way.wish.global_batch:
+        at_once = more.num_processes * (way.setting.micro_batch or 1)
+        batch = -(-way.setting.global_batch // at_once) * at_once
+        if batch != way.setting.global_batch:
             fields["training.global_batch"] = batch
-        yield way.also(fields, replace(way.wish, global_batch=batch), more)
+        yield way.also(fields, replace(way.setting, global_batch=batch), more)
 
 
 def _larger_gpu(way: Suggestion) -> Iterator[Suggestion]:
@@ -200,8 +208,12 @@ def _gpu_fields(old: Hardware, name: str) -> dict[str, object]:
     return fields
 
 
-def _memory(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan) -> Memory:
-    return memory(architecture, job(architecture, wish, hardware, zero, wish.micro_batch or 1))
+def _memory(
+    architecture: Architecture, setting: Setting, hardware: Hardware, zero: ZeroPlan
+) -> Memory:
+    return memory(
+        architecture, job(architecture, setting, hardware, zero, setting.micro_batch or 1)
+    )
 
 
 def _yaml(value: object) -> str:

@@ -27,7 +27,7 @@ ORDER = (
 
 
 @dataclass(frozen=True)
-class Wish:
+class Setting:
     """What the spec asks that decides memory, with what is still open."""
 
     zero: ZeroSpec
@@ -78,7 +78,11 @@ class Wish:
 
 
 def job(
-    architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int
+    architecture: Architecture,
+    setting: Setting,
+    hardware: Hardware,
+    zero: ZeroPlan,
+    micro_batch: int,
 ) -> Job:
     n = hardware.num_processes
     return Job(
@@ -86,44 +90,44 @@ def job(
         num_processes=n,
         processes_per_node=hardware.processes_per_node,
         on_gpu=hardware.gpu_bytes is not None,
-        weight_bytes=wish.weight_bytes,
-        num_trainable=wish.num_trainable(architecture),
-        full=wish.full,
+        weight_bytes=setting.weight_bytes,
+        num_trainable=setting.num_trainable(architecture),
+        full=setting.full,
         micro_batch=micro_batch,
-        row_tokens=wish.row_tokens,
-        grad_accum=max(1, wish.global_batch // (micro_batch * n)),
-        checkpointing=wish.checkpointing,
-        adapted=() if wish.full else wish.targets.linears,
-        experts_adapted=not wish.full and bool(wish.targets.experts),
-        rank=wish.rank,
-        loss_chunk_tokens=wish.loss_chunk_tokens,
-        masked_attention=wish.masked_attention,
+        row_tokens=setting.row_tokens,
+        grad_accum=max(1, setting.global_batch // (micro_batch * n)),
+        checkpointing=setting.checkpointing,
+        adapted=() if setting.full else setting.targets.linears,
+        experts_adapted=not setting.full and bool(setting.targets.experts),
+        rank=setting.rank,
+        loss_chunk_tokens=setting.loss_chunk_tokens,
+        masked_attention=setting.masked_attention,
     )
 
 
-def sensible(wish: Wish, hardware: Hardware) -> Iterator[ZeroPlan]:
+def sensible(setting: Setting, hardware: Hardware) -> Iterator[ZeroPlan]:
     """Options that make a difference: on a CPU, offload moves nothing."""
     for zero in ORDER:
-        if zero.stage >= wish.lowest_stage and (
+        if zero.stage >= setting.lowest_stage and (
             hardware.gpu_bytes is not None or not zero.offload_optimizer
         ):
             yield zero
 
 
-def shown(wish: Wish, hardware: Hardware) -> Iterator[ZeroPlan]:
+def shown(setting: Setting, hardware: Hardware) -> Iterator[ZeroPlan]:
     """Options for the picture: the sensible ones, and full training without ZeRO, which all others
     are measured against."""
-    if wish.full:
+    if setting.full:
         yield ORDER[0]
-    yield from sensible(wish, hardware)
+    yield from sensible(setting, hardware)
 
 
-def allowed(wish: Wish, hardware: Hardware) -> Iterator[ZeroPlan]:
+def allowed(setting: Setting, hardware: Hardware) -> Iterator[ZeroPlan]:
     """Options that the spec leaves open; what it fixes is obeyed, sensible or not."""
-    asked = wish.zero
+    asked = setting.zero
     fixed = asked != ZeroSpec()
-    for zero in ORDER if fixed else sensible(wish, hardware):
-        if asked.stage == "auto" and zero.stage < wish.lowest_stage:
+    for zero in ORDER if fixed else sensible(setting, hardware):
+        if asked.stage == "auto" and zero.stage < setting.lowest_stage:
             continue
         offloads = {"auto": None, "none": False, "cpu": True}
         wanted = (
@@ -152,29 +156,36 @@ def fits(found: Memory, hardware: Hardware) -> bool:
 
 
 def first_fit(
-    architecture: Architecture, wish: Wish, hardware: Hardware, micro_batch: int
+    architecture: Architecture, setting: Setting, hardware: Hardware, micro_batch: int
 ) -> ZeroPlan | None:
     """The first option in the order of slowing that the spec allows and the hardware holds. Offload
     to a host whose memory is not stated is not counted on, unless the spec asks for it."""
-    for zero in allowed(wish, hardware):
+    for zero in allowed(setting, hardware):
         unstated = (
             zero.offload_optimizer
             and hardware.gpu_bytes is not None
             and hardware.host_bytes is None
         )
-        if unstated and "cpu" not in (wish.zero.offload_optimizer, wish.zero.offload_parameters):
+        if unstated and "cpu" not in (
+            setting.zero.offload_optimizer,
+            setting.zero.offload_parameters,
+        ):
             continue
         if fits(
-            memory(architecture, job(architecture, wish, hardware, zero, micro_batch)), hardware
+            memory(architecture, job(architecture, setting, hardware, zero, micro_batch)), hardware
         ):
             return zero
     return None
 
 
 def option(
-    architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, micro_batch: int
+    architecture: Architecture,
+    setting: Setting,
+    hardware: Hardware,
+    zero: ZeroPlan,
+    micro_batch: int,
 ) -> ZeroOption:
-    found = memory(architecture, job(architecture, wish, hardware, zero, micro_batch))
+    found = memory(architecture, job(architecture, setting, hardware, zero, micro_batch))
     return ZeroOption(
         zero=zero,
         gpu_bytes=found.gpu_bytes,
@@ -182,7 +193,7 @@ def option(
         gpu_kinds=by_kind(found.gpu),
         host_kinds=by_kind(found.host),
         fits=fits(found, hardware),
-        cost=cost_of(architecture, wish, hardware, zero),
+        cost=cost_of(architecture, setting, hardware, zero),
     )
 
 
@@ -195,7 +206,11 @@ class Traffic:
 
 
 def traffic(
-    architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan, grad_accum: int
+    architecture: Architecture,
+    setting: Setting,
+    hardware: Hardware,
+    zero: ZeroPlan,
+    grad_accum: int,
 ) -> Traffic:
     """ZeRO (arXiv 1910.02054) section 7: 2 x the gradients up to stage 2 (all-reduce =
     reduce-scatter + all-gather); stage 3 gathers all weights for the forward and again for the
@@ -206,7 +221,11 @@ def traffic(
     the GPU (DeepSpeed 0.19.8, stage_1_and_2.py and stage3.py): 2g - 1 copies of it, and one of the
     weights. Offloaded parameters move twice a micro-step.
     """
-    n, w, trained = hardware.num_processes, wish.weight_bytes, wish.num_trainable(architecture)
+    n, w, trained = (
+        hardware.num_processes,
+        setting.weight_bytes,
+        setting.num_trainable(architecture),
+    )
     away = (n - 1) / n
     gathered = (
         2 * architecture.num_parameters * grad_accum + trained if zero.stage == 3 else 2 * trained
@@ -219,10 +238,12 @@ def traffic(
     return Traffic(network, pcie)
 
 
-def cost_of(architecture: Architecture, wish: Wish, hardware: Hardware, zero: ZeroPlan) -> str:
+def cost_of(
+    architecture: Architecture, setting: Setting, hardware: Hardware, zero: ZeroPlan
+) -> str:
     """What the option slows, against no ZeRO, at one pass a step."""
-    base = traffic(architecture, wish, hardware, ZeroPlan(stage=0), 1)
-    sent = traffic(architecture, wish, hardware, zero, 1)
+    base = traffic(architecture, setting, hardware, ZeroPlan(stage=0), 1)
+    sent = traffic(architecture, setting, hardware, zero, 1)
     if hardware.num_processes == 1:
         said = (
             "nothing to divide: one process"

@@ -19,7 +19,7 @@ EAGER: dict[str, tuple[int, int]] = {
     "gpt_oss": (8, 8),
     "gptj": (8, 8),
 }
-# So many times the MLP's inner size is kept, in bf16 and in fp32, where it is not 4 (gated) or 2:
+# This many times the MLP's inner size is kept, in bf16 and in fp32, where it is not 4 (gated) or 2:
 # GPT-OSS clamps both halves, GPT-2's GELU is written out as a polynomial inside a tanh.
 KEPT_INSIDE: dict[str, tuple[int, int]] = {"gpt_oss": (5, 6), "gpt2": (13, 8)}
 # Gemma's norms multiply in fp32, and from Gemma 2 on there are four a block.

@@ -50,7 +50,7 @@ class Hardware:
         return self.num_nodes * self.processes_per_node
 
     def usable(self, limit: int) -> int:
-        """Of so many bytes, those that the plan may fill."""
+        """Of this many bytes, those that the plan may fill."""
         return int(limit * (1 - self.margin))
 
 

@@ -15,11 +15,11 @@ from components.render_config.model.shapes import Architecture, Linear
 from components.shared.documents.plan import Memory, MemoryTerm, ZeroPlan
 from components.shared.job.training_job import shared_memory_bytes
 
-# DS stage 3 keeps up to so many gathered parameters for their next use (stage3_max_live_parameters,
-# its default).
+# DS stage 3 keeps up to this many gathered parameters for their next use
+# (stage3_max_live_parameters, its default).
 MAX_LIVE = 1_000_000_000
-# DS stage 3 divides a process's share into flat tensors of at most so many numbers (sub_group_size,
-# its default).
+# DS stage 3 divides a process's share into flat tensors of at most this many numbers
+# (sub_group_size, its default).
 SUB_GROUP = 1_000_000_000
 # Numbers: 10 MB in bf16, half a millisecond at 20 GB/s, where starting an all-reduce takes some 20
 # microseconds (not measured here).
@@ -38,7 +38,7 @@ LOSS_SOURCE = (
     "chunks, else transformers loss_utils.py"
 )
 HEAP = 1.25
-# From so many micro-batches on, the error of a sum of gradients in bf16 is above that of one bf16
+# From this many micro-batches on, the error of a sum of gradients in bf16 is above that of one bf16
 # gradient: 0.2 % of the exact sum at 4, 0.8 % at 64, 1.6 % at 256, where bf16 itself has 0.6 %
 # (measured, tiny Llama). In fp32 it is 0 at ZeRO-2 and 3.
 MANY_MICRO_BATCHES = 64
@@ -326,7 +326,7 @@ def bucket_size(architecture: Architecture) -> int:
 
 
 def reduce_bucket(hidden_size: int) -> int:
-    """transformers' rule, h² (integrations/deepspeed.py), but at least so many that an exchange
+    """transformers' rule, h² (integrations/deepspeed.py), but at least this many that an exchange
     takes longer than it takes to begin: of a model with a hidden size of 576 it would be 0.7 MB."""
     return max(hidden_size**2, LEAST_BUCKET)
 

@@ -3,7 +3,7 @@ beside what happens."""
 
 from dataclasses import dataclass
 
-from components.render_config.choose.zero_options import Wish, traffic
+from components.render_config.choose.zero_options import Setting, traffic
 from components.render_config.cost.hardware import Hardware, core_tflops
 from components.render_config.model.shapes import Architecture
 from components.shared.documents.plan import StepPlan, TimePlan, ZeroPlan
@@ -45,7 +45,7 @@ class Work:
     """What a step is made of."""
 
     architecture: Architecture
-    wish: Wish
+    setting: Setting
     hardware: Hardware
     zero: ZeroPlan
     steps: StepPlan
@@ -129,10 +129,13 @@ def flops_per_step(work: Work) -> float:
     """Of all processes: 2 a parameter and token forward, as many for the gradients of activations,
     as many for those of weights in full training, and 2 again under gradient checkpointing;
     attention's scores and sums beside."""
-    wish, passes = work.wish, _passes(work.wish)
-    tokens = wish.padded_tokens(work.steps.micro_batch)
+    setting, passes = work.setting, _passes(work.setting)
+    tokens = setting.padded_tokens(work.steps.micro_batch)
     row = _row_flops(
-        work.architecture, tokens, passes=passes, score_passes=passes if wish.full else passes + 2
+        work.architecture,
+        tokens,
+        passes=passes,
+        score_passes=passes if setting.full else passes + 2,
     )
     return work.steps.global_batch * row
 
@@ -156,29 +159,29 @@ def _row_flops(
     return row_tokens * (passes * (architecture.active_parameters - lookup) + scores)
 
 
-def _passes(wish: Wish) -> int:
+def _passes(setting: Setting) -> int:
     """FLOPs a parameter and token, two for each product with it."""
-    return 2 + 2 + (2 if wish.full else 0) + (2 if wish.checkpointing else 0)
+    return 2 + 2 + (2 if setting.full else 0) + (2 if setting.checkpointing else 0)
 
 
 def _tflops(work: Work) -> float | None:
     """Of one process."""
     if work.hardware.gpu is None:
-        return core_tflops(work.flags, work.wish.weight_bytes) * max(
+        return core_tflops(work.flags, work.setting.weight_bytes) * max(
             1, work.num_cores / work.hardware.processes_per_node
         )
     device = work.hardware.device
     if device is None:
         return None
-    return device.fp32_tflops if work.wish.weight_bytes == 4 else device.half_tflops
+    return device.fp32_tflops if work.setting.weight_bytes == 4 else device.half_tflops
 
 
 def _shares(work: Work) -> tuple[float, float, float]:
     """Of the device's TFLOP/s, what training reaches: the middle, the worst and the best case."""
     device = work.hardware.device
     if device is None:
-        return CPU_SHARES[work.wish.weight_bytes]
-    reached = device.share * FULL_GAIN if work.wish.full else device.share
+        return CPU_SHARES[work.setting.weight_bytes]
+    reached = device.share * FULL_GAIN if work.setting.full else device.share
     return reached, reached * SLOWER, reached * FASTER
 
 
@@ -198,17 +201,17 @@ def _fixed(work: Work, computed: float) -> float:
 def _memory(work: Work) -> float:
     """Seconds of a step in which a GPU reads the weights, once for each product with them, and Adam
     its state."""
-    device, wish = work.hardware.device, work.wish
+    device, setting = work.hardware.device, work.setting
     if device is None:
         return 0.0
     weights = (
-        _passes(wish)
+        _passes(setting)
         // 2
-        * wish.weight_bytes
+        * setting.weight_bytes
         * work.architecture.num_parameters
         * work.steps.grad_accum
     )
-    share = wish.num_trainable(work.architecture) / (
+    share = setting.num_trainable(work.architecture) / (
         work.hardware.num_processes if work.zero.stage else 1
     )
     return (weights + (0 if work.zero.offload_optimizer else ADAM_BYTES * share)) / (
@@ -220,7 +223,7 @@ def _wires(work: Work) -> tuple[float, float]:
     """Seconds of a step between processes, and for offload between GPU and host, Adam there
     included."""
     hardware = work.hardware
-    sent = traffic(work.architecture, work.wish, hardware, work.zero, work.steps.grad_accum)
+    sent = traffic(work.architecture, work.setting, hardware, work.zero, work.steps.grad_accum)
     if hardware.device is None:
         return 0.0, 0.0
     # A ring between nodes passes each network card once, whatever the number of GPUs in a node: its
@@ -233,7 +236,7 @@ def _wires(work: Work) -> tuple[float, float]:
     )
     adam = (
         ADAM_BYTES
-        * work.wish.num_trainable(work.architecture)
+        * work.setting.num_trainable(work.architecture)
         / hardware.num_processes
         / (HOST_GB_S * 1e9)
         if work.zero.offload_optimizer

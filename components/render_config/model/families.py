@@ -1,7 +1,7 @@
 """config.json -> shapes, by arithmetic, for the model types that most runs use: no torch, a tenth
 of a millisecond.
 
-Each follows transformers 5.23's models/<model type>/modeling_*.py and is held against the real
+Each follows transformers 5.23's models/<model type>/modeling_*.py and is compared with the real
 model on torch's meta device in tests/unit/render_config. Every other type is built and walked
 (architectures.py).
 """
@@ -129,7 +129,7 @@ class _Model:
         self.extra += count * (router + bias * num_experts * (2 * inner + self.hidden))
 
     def add_norms(self, per_block: int) -> None:
-        """So many norms of `hidden` numbers a block."""
+        """This many norms of `hidden` numbers a block."""
         self.extra += self.blocks * per_block * self.hidden
 
     def finish(

@@ -77,7 +77,7 @@ def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
                 f"data.chat_template: {model.name} is a base model without a template; set one, "
                 "such as specs/templates/plain.jinja"
             )
-    if decided.wish.targets.experts and spec.training.method == "lora":
+    if decided.setting.targets.experts and spec.training.method == "lora":
         yield (
             "lora.targets: experts are trained too, and PEFT makes all their weights anew in each "
             "pass (lora.targets: attention leaves them out)"
@@ -167,7 +167,7 @@ def reasons(
 
 def _why_sums(decided: "Decided", steps: StepPlan) -> str:
     made = f"a step sums {_many(steps.grad_accum, 'micro-batch')}"
-    if decided.wish.weight_bytes == 4:
+    if decided.setting.weight_bytes == 4:
         return f"{made}; gradients are fp32 already"
     return f"{made}; from {MANY_MICRO_BATCHES} on, ZeRO-2 and 3 sum gradients of 16 bits in fp32"
 

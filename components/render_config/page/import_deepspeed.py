@@ -1,8 +1,8 @@
 """A hand-written deepspeed.json -> what is wrong in it, what each setting means, and what hagane's
 plan would write instead.
 
-Text goes in, lines come out. A comma that is missing or one too many is told with its line, mended,
-and read on.
+Text goes in, lines come out. A comma that is missing or one too many is reported with its line,
+repaired, and read on.
 """
 
 import json
@@ -78,7 +78,7 @@ MEANINGS: dict[str, str] = {
         "gathered parameters that are kept for their next use at most"
     ),
     "zero_optimization.stage3_max_reuse_distance": (
-        "parameters used again within so many others are not let go"
+        "parameters used again within this many others are not let go"
     ),
     "zero_optimization.stage3_gather_16bit_weights_on_model_save": (
         "whole weights gathered at each save; hagane exports from shards"
@@ -98,25 +98,25 @@ MEANINGS: dict[str, str] = {
 @dataclass(frozen=True)
 class Imported:
     problems: tuple[str, ...]
-    """What is no JSON, with line and column; mended for reading on."""
+    """What is no JSON, with line and column; repaired for reading on."""
     settings: Tree
     """Dotted name -> value."""
 
 
 def read_deepspeed(text: str, name: str) -> Imported:
-    """Raises SpecError when the text cannot be mended by commas."""
+    """Raises SpecError when the text cannot be repaired by commas."""
     problems: list[str] = []
     for _ in range(20):
         try:
             tree = json.loads(text)
         except json.JSONDecodeError as error:
-            mended = _mended(text, error)
-            if mended is None:
-                told = (
-                    f"{name}:{error.lineno}:{error.colno}: not JSON: {error.msg}; mend it by hand"
+            repaired = _repaired(text, error)
+            if repaired is None:
+                reported = (
+                    f"{name}:{error.lineno}:{error.colno}: not JSON: {error.msg}; repair it by hand"
                 )
-                raise SpecError(*problems, told) from None
-            problem, text = mended
+                raise SpecError(*problems, reported) from None
+            problem, text = repaired
             problems.append(f"{name}:{problem}")
         else:
             if not isinstance(tree, dict):
@@ -125,7 +125,7 @@ def read_deepspeed(text: str, name: str) -> Imported:
     raise SpecError(*problems, f"{name}: more is wrong; write it anew")
 
 
-def _mended(text: str, error: json.JSONDecodeError) -> tuple[str, str] | None:
+def _repaired(text: str, error: json.JSONDecodeError) -> tuple[str, str] | None:
     """The place and kind of a wrong comma, and the text without that mistake."""
     before = text[: error.pos].rstrip()
     if "Expecting ',' delimiter" in error.msg:

@@ -57,7 +57,7 @@ DEEPSPEED = {
         f"10 x hidden size, {HIDDEN_RULE}: norms and biases stay whole everywhere"
     ),
     "zero_optimization.stage3_max_live_parameters": (
-        "DeepSpeed's default; the plan counts so many gathered parameters"
+        "DeepSpeed's default; the plan counts this many gathered parameters"
     ),
     "zero_optimization.stage3_max_reuse_distance": (
         "DeepSpeed's default: what is used again so soon is not gathered twice"
@@ -91,10 +91,10 @@ TRAINING_ARGS = {
     "logging_strategy": "a line each step, so that history.json holds every loss",
     "logging_steps": "a line each step, so that history.json holds every loss",
     "logging_nan_inf_filter": (
-        "a loss that is no number is told as such; transformers would log 0 or the mean in its "
+        "a loss that is no number is reported as such; transformers would log 0 or the mean in its "
         "place"
     ),
-    "report_to": "hagane's own log and report; no other service is told",
+    "report_to": "hagane's own log and report; no other service gets anything",
     "disable_tqdm": "progress is one event a step in the log",
     "remove_unused_columns": "rows bring position_ids, which keep packed conversations apart",
     "dataloader_num_workers": (

@@ -135,13 +135,13 @@ def pod_template(
         ],
         "volumes": volumes,
     }
-    wishes = {
+    settings = {
         "nodeSelector": cluster.node_selector,
         "tolerations": _tolerations(spec, plan),
         "affinity": cluster.affinity,
         "priorityClassName": cluster.priority_class,
     }
-    pod |= {key: value for key, value in wishes.items() if value}
+    pod |= {key: value for key, value in settings.items() if value}
     template = {
         "metadata": {"labels": labels(spec), "annotations": {"sidecar.istio.io/inject": "false"}},
         "spec": pod,

@@ -15,12 +15,12 @@ class Finding(FrozenModel):
     state: State
     found: str
     """Of a check that was skipped, why."""
-    mend: str = ""
+    fix: str = ""
     """What to do about a failure or warning."""
 
     @property
     def line(self) -> str:
-        return f"{self.check}: {self.found}{self.mend and f'; {self.mend}'}"
+        return f"{self.check}: {self.found}{self.fix and f'; {self.fix}'}"
 
 
 def finding_of(event: Event) -> Finding:

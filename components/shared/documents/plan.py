@@ -195,7 +195,7 @@ class CheckpointPlan(FrozenModel):
     bytes_each: int
     """Bytes of one checkpoint in the store, all processes together."""
     num_kept: int
-    """Epochs whose checkpoints are in the store at the end; at most so many when `keep.best` is
+    """Epochs whose checkpoints are in the store at the end; at most this many when `keep.best` is
     set."""
     bytes_total: int
     """Bytes of those."""

@@ -23,7 +23,7 @@ class RunEnd(FrozenModel):
     schema_version: Literal[1] = 1
     kfp_run: str
     state: str
-    """As KFP told it to the exit task; RUNNING, FAILED or SUCCEEDED once a step ran after that."""
+    """As KFP gave it to the exit task; RUNNING, FAILED or SUCCEEDED once a step ran after that."""
     title: str
     """One sentence for people."""
     notified: bool = False

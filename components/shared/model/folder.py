@@ -243,5 +243,5 @@ def _json(content: bytes) -> Any:
 def _some(names: Iterable[str]) -> str:
     """How many and which, with three as examples."""
     names = list(names)
-    told = ", ".join(shown(cut(name)) for name in names[:3])
-    return told if len(names) <= 3 else f"{told} and {len(names) - 3} more"
+    reported = ", ".join(shown(cut(name)) for name in names[:3])
+    return reported if len(names) <= 3 else f"{reported} and {len(names) - 3} more"

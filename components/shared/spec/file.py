@@ -36,9 +36,9 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
         spec = parse_spec(tree)
     except ValidationError as error:
         problems.extend(_sentence(detail, lines, str(path)) for detail in error.errors())
-        raise SpecProblems(*problems, mended=_mended(tree, error)) from None
+        raise SpecProblems(*problems, rest=_repaired(tree, error)) from None
     if problems:
-        raise SpecProblems(*problems, mended=spec)
+        raise SpecProblems(*problems, rest=spec)
     return spec
 
 
@@ -92,15 +92,15 @@ _NOT_OURS = (
 
 
 class SpecProblems(SpecError):
-    """What is wrong in a spec file; `mended` is the spec without the wrong fields, so that the rest
+    """What is wrong in a spec file; `rest` is the spec without the wrong fields, so that the rest
     can be checked too.
 
     It is None where a field that has no default is wrong or missing.
     """
 
-    def __init__(self, *problems: str, mended: RunSpec | None) -> None:
+    def __init__(self, *problems: str, rest: RunSpec | None) -> None:
         super().__init__(*problems)
-        self.mended = mended
+        self.rest = rest
 
 
 def parse_spec(tree: Mapping[str, Any]) -> RunSpec:
@@ -138,7 +138,7 @@ def spec_yaml(spec: RunSpec) -> str:
     return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _mended(tree: dict[str, Any], error: ValidationError) -> RunSpec | None:
+def _repaired(tree: dict[str, Any], error: ValidationError) -> RunSpec | None:
     tree = copy.deepcopy(tree)
     for detail in error.errors():
         *parents, last = _field_location(detail["loc"]) or ("",)

@@ -280,7 +280,7 @@ class TrainingSpec(FrozenModel):
     """Rows per process in one forward pass: the memory knob. `auto` is the most that fits the
     hardware. What is missing to `global_batch` is accumulated."""
     max_steps: int | None = Field(default=None, ge=1, le=1_000_000_000)
-    """Stop after so many optimizer steps, in the middle of an epoch if need be. Without it, all
+    """Stop after this many optimizer steps, in the middle of an epoch if need be. Without it, all
     `epochs` are trained."""
     drop_last: bool = False
     """Leave out the last rows of an epoch when they do not fill a micro-batch on every process."""
@@ -422,16 +422,16 @@ class KeepSpec(FrozenModel):
     set, all stay."""
 
     last: int | None = Field(default=None, ge=1, le=1_000_000)
-    """The newest so many epochs. The newest of all always stays."""
+    """The newest this many epochs. The newest of all always stays."""
     best: int | None = Field(default=None, ge=1, le=1_000_000)
-    """The so many epochs with the lowest held-out loss."""
+    """This many epochs with the lowest held-out loss."""
     every: int | None = Field(default=None, ge=1, le=1_000_000)
     """Each epoch whose number is a multiple of this."""
 
 
 class CheckpointSpec(FrozenModel):
     every_minutes: Number | None = Field(default=None, gt=0, le=MOST_MINUTES)
-    """Also store a checkpoint between epochs when so many minutes went by since the last one. It
+    """Also store a checkpoint between epochs when this many minutes went by since the last one. It
     goes when a newer one is there."""
     keep: KeepSpec = KeepSpec()
     """Which checkpoints stay. An older one is removed only after a newer one is committed."""

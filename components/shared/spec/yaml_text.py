@@ -58,7 +58,7 @@ def read_yaml(path: Path, *, most_bytes: int = MOST_BYTES) -> YamlText:
 
 
 def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
-    """A text file of at most so many bytes. Raises as `read_yaml`."""
+    """A text file of at most this many bytes. Raises as `read_yaml`."""
     try:
         if (
             path.exists() and not path.is_file() and not path.is_relative_to("/dev")

@@ -69,7 +69,7 @@ class Checkpoint:
         return sum(entry.num_bytes for entry in self.manifest.files)
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         """`epoch 2 (step 34)` or `step 40`."""
         return (
             f"step {self.step}" if self.epoch is None else f"epoch {self.epoch} (step {self.step})"
@@ -104,12 +104,12 @@ def _manifests(store: Store) -> Iterator[tuple[str, Manifest | ObjectDamaged]]:
                 continue
             if manifest is None:  # removed since, as a newer one is there
                 continue
-            told = manifest_damage(folder, manifest)
+            reported = manifest_damage(folder, manifest)
             yield (
                 folder,
                 manifest
-                if told is None
-                else ObjectDamaged(f"{store.uri}/{manifest_key(folder)}: {told}"),
+                if reported is None
+                else ObjectDamaged(f"{store.uri}/{manifest_key(folder)}: {reported}"),
             )
 
 

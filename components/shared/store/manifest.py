@@ -156,8 +156,8 @@ def fetch_folder(
 
 
 def fetch_file(store: Store, key: str, entry: FileEntry, path: Path) -> None:
-    """The object of an entry is at `path`, checked; damage on the way is told from damage in the
-    store by reading twice.
+    """The object of an entry is at `path`, checked; damage on the way is distinguished from damage
+    in the store by reading twice.
 
     Raises:
         ObjectDamaged: the object is not what the entry says, or is not there. StoreError: its name

@@ -6,8 +6,8 @@ installed: with it boto3 signs in 4 KiB steps and uploads at a third of the spee
 1199 MB/s).
 
 `write_bytes(if_absent=True)` is S3's If-None-Match. A server that ignores this header (rclone,
-s3rver, nanio) lets every writer win and cannot be told from one that honours it in one request: do
-not keep runs on such a server.
+s3rver, nanio) lets every writer win and cannot be distinguished from one that honours it in one
+request: do not keep runs on such a server.
 """
 
 import base64
@@ -55,7 +55,7 @@ PATIENT_ATTEMPTS = 4
 """In a process that waits for the store (patience.py): 4 s, then it is in the log and asked again
 for minutes."""
 CHECK_ATTEMPTS = 3
-"""For `check` alone: someone waits for it, and a wrong endpoint should be told in a second."""
+"""For `check` alone: someone waits for it, and a wrong endpoint should be reported in a second."""
 READ_PAUSES_S = (0.1, 0.2, 0.4, 0.8)
 """Before asking again for a body that broke off, which botocore never does; 5 tries, as s3transfer
 gives a download."""
@@ -133,7 +133,7 @@ class S3Store:
     @waited_for
     def read_bytes(self, key: str) -> bytes:
         full = self._full(key)
-        with self._errors_told(full):
+        with self._errors_reported(full):
             for pause_s in READ_PAUSES_S:
                 body = self.client.get_object(Bucket=self.bucket, Key=full)["Body"]
                 with suppress(*BROKEN_OFF, FlexibleChecksumError):
@@ -145,7 +145,7 @@ class S3Store:
     def write_bytes(self, key: str, content: bytes, *, if_absent: bool = False) -> None:
         full = self._full(key)
         if not if_absent:
-            with self._errors_told(full):
+            with self._errors_reported(full):
                 self.client.put_object(Bucket=self.bucket, Key=full, Body=content)
             return
         for pause_s in CONFLICT_PAUSES_S:
@@ -170,7 +170,7 @@ class S3Store:
     def upload(self, path: Path, key: str) -> None:
         full = self._full(key)
         checksum = base64.b64encode(_crc32(path).to_bytes(4, "big")).decode()
-        with self._errors_told(full):
+        with self._errors_reported(full):
             with TransferManager(self.client, TRANSFER) as transfers:
                 # Given a checksum of the whole, the server compares it when it has put the parts
                 # together.
@@ -193,7 +193,7 @@ class S3Store:
         (`fetch_file` does)."""
         full = self._full(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._errors_told(full), TransferManager(self.client, TRANSFER) as transfers:
+        with self._errors_reported(full), TransferManager(self.client, TRANSFER) as transfers:
             transfers.download(self.bucket, full, str(path)).result()
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
@@ -203,14 +203,16 @@ class S3Store:
     def _listed(self, prefix: str) -> tuple[StoredObject, ...]:
         start = f"{self.prefix}/" if self.prefix else ""
         found: dict[str, StoredObject] = {}
-        with self._errors_told(start + prefix):
+        with self._errors_reported(start + prefix):
             for page in self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=start + prefix
             ):
-                for told in page.get("Contents", []):
-                    key = told.get("Key", "").removeprefix(start)
+                for reported in page.get("Contents", []):
+                    key = reported.get("Key", "").removeprefix(start)
                     found[key] = StoredObject(
-                        key, told.get("Size", 0), told.get("LastModified", datetime.now(UTC))
+                        key,
+                        reported.get("Size", 0),
+                        reported.get("LastModified", datetime.now(UTC)),
                     )
         # Sorted: AWS sends them so, SeaweedFS sends a/b before a-b. A key that ends with / is what
         # a web console makes for "new folder".
@@ -219,7 +221,7 @@ class S3Store:
     @waited_for
     def delete(self, key: str) -> None:
         full = self._full(key)
-        with self._errors_told(full):
+        with self._errors_reported(full):
             self.client.delete_object(Bucket=self.bucket, Key=full)
 
     @waited_for
@@ -235,7 +237,7 @@ class S3Store:
         that does not know it passes over."""
         full = self._full(key)
         place = {"Bucket": self.bucket, "Key": full}
-        with suppress(ObjectMissing), self._errors_told(full):
+        with suppress(ObjectMissing), self._errors_reported(full):
             found = self.client.get_object(Bucket=self.bucket, Key=full)
             if found["Body"].read() != content:
                 return False
@@ -257,7 +259,7 @@ class S3Store:
     def _unfinished(self, prefix: str) -> tuple[Unfinished, ...]:
         found: list[Unfinished] = []
         start = f"{self.prefix}/" if self.prefix else ""
-        with self._errors_told(start + prefix):
+        with self._errors_reported(start + prefix):
             for page in self.client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self.bucket, Prefix=start + prefix
             ):
@@ -273,7 +275,7 @@ class S3Store:
     @waited_for
     def discard(self, unfinished: Unfinished) -> None:
         full = self._full(unfinished.key)
-        with self._errors_told(full):
+        with self._errors_reported(full):
             try:
                 self.client.abort_multipart_upload(
                     Bucket=self.bucket, Key=full, UploadId=unfinished.handle
@@ -285,7 +287,7 @@ class S3Store:
     def check(self) -> None:
         client = s3_client(self.bucket, max_attempts=CHECK_ATTEMPTS)
         full = self._full(f".check-{uuid.uuid4().hex}")
-        with self._errors_told(self.prefix):
+        with self._errors_reported(self.prefix):
             client.put_object(Bucket=self.bucket, Key=full, Body=b"hagane")
             client.get_object(Bucket=self.bucket, Key=full)["Body"].read()
             client.delete_object(Bucket=self.bucket, Key=full)
@@ -295,7 +297,7 @@ class S3Store:
 
     def _put_if_absent(self, full: str, content: bytes) -> bool:
         """Whether the object was put; False if one is there, or another writer was at it."""
-        with self._errors_told(full):
+        with self._errors_reported(full):
             try:
                 self.client.put_object(Bucket=self.bucket, Key=full, Body=content, IfNoneMatch="*")
             except ClientError as error:
@@ -305,7 +307,7 @@ class S3Store:
         return True
 
     @contextmanager
-    def _errors_told(self, full: str) -> Iterator[None]:
+    def _errors_reported(self, full: str) -> Iterator[None]:
         """An error of boto3 inside leaves as the StoreError that tells it."""
         try:
             yield

@@ -172,7 +172,7 @@ class LocalStore:
 
     def write_bytes(self, key: str, content: bytes, *, if_absent: bool = False) -> None:
         path = self.root / checked_key(key)
-        with self._errors_told(key):
+        with self._errors_reported(key):
             try:
                 with _moved_in(path, replace=not if_absent) as stream:
                     stream.write(content)
@@ -183,7 +183,7 @@ class LocalStore:
     def upload(self, path: Path, key: str) -> None:
         with (
             path.open("rb") as source,
-            self._errors_told(key),
+            self._errors_reported(key),
             _moved_in(self.root / checked_key(key)) as stream,
         ):
             shutil.copyfileobj(source, stream, COPY_BYTES)
@@ -205,13 +205,17 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         with (
-            self._errors_told(key),
+            self._errors_reported(key),
             suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError),
         ):
             (self.root / checked_key(key)).unlink()
 
     def touch(self, key: str, content: bytes) -> bool:
-        with suppress(ObjectMissing), self._object_opened(key) as stream, self._errors_told(key):
+        with (
+            suppress(ObjectMissing),
+            self._object_opened(key) as stream,
+            self._errors_reported(key),
+        ):
             if stream.read() == content:
                 os.utime(stream.fileno())  # of this file, whatever has its name by now
                 return os.fstat(stream.fileno()).st_nlink > 0
@@ -220,7 +224,7 @@ class LocalStore:
     def delete_own(self, key: str, content: bytes) -> None:
         path = self.root / checked_key(key)
         aside = path.with_name(f".writing-{uuid.uuid4().hex}")
-        with suppress(ObjectMissing), self._errors_told(key):
+        with suppress(ObjectMissing), self._errors_reported(key):
             if self.read_bytes(key) != content:
                 return
             with suppress(FileNotFoundError):
@@ -242,7 +246,7 @@ class LocalStore:
                 )
 
     def discard(self, unfinished: Unfinished) -> None:
-        with self._errors_told(unfinished.key):
+        with self._errors_reported(unfinished.key):
             Path(unfinished.handle).unlink(missing_ok=True)
 
     def check(self) -> None:
@@ -254,7 +258,7 @@ class LocalStore:
     def _files(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         """Every file whose key begins with `prefix`, half written ones included."""
         folder = prefix.rpartition("/")[0]
-        with self._errors_told(prefix):
+        with self._errors_reported(prefix):
             for parent, _, names in os.walk(
                 self.root / checked_key(folder) if folder else self.root, onerror=_unless_gone
             ):
@@ -265,7 +269,7 @@ class LocalStore:
                             yield key, path.stat()
 
     @contextmanager
-    def _errors_told(self, key: str) -> Iterator[None]:
+    def _errors_reported(self, key: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -275,7 +279,7 @@ class LocalStore:
             raise StoreDenied(f"{line}; choose another folder") from None
 
     def _object_opened(self, key: str) -> BinaryIO:
-        with self._errors_told(key):
+        with self._errors_reported(key):
             try:
                 return (self.root / checked_key(key)).open("rb")
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

@@ -70,7 +70,7 @@ class Writer(FrozenModel):
     """Digest of the spec that KFP's run was started with."""
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         if self.kfp_run:
             return f"run {shown(self.kfp_run)} of Kubeflow Pipelines"
         return f"process {self.pid} on {shown(self.host)}"
@@ -153,7 +153,7 @@ def owner_of(store: Store) -> str:
     found = _locks(store)
     if not found:
         return ""
-    return "someone unknown" if found[-1].writer is None else found[-1].writer.told
+    return "someone unknown" if found[-1].writer is None else found[-1].writer.title
 
 
 def is_held_by_another(store: Store, kfp_run: str) -> bool:
@@ -276,7 +276,7 @@ def _refuse_living(store: Store, found: list[_Found], writer: Writer) -> None:
         if holder is not None and holder.machine == writer.machine and holder.process_started:
             if _process_started(holder.pid) == holder.process_started:
                 raise SpecError(
-                    f"name: {store.uri} is being worked on by {holder.told}; wait for its end, or "
+                    f"name: {store.uri} is being worked on by {holder.title}; wait for its end, or "
                     "set another name"
                 )
             continue
@@ -285,7 +285,7 @@ def _refuse_living(store: Store, found: list[_Found], writer: Writer) -> None:
         take_over_s = KFP_TAKE_OVER_S if holder is not None and holder.kfp_run else TAKE_OVER_S
         age_s = (_store_time(store) - each.stored.written).total_seconds()
         if age_s < take_over_s:
-            who = "someone unknown" if holder is None else holder.told
+            who = "someone unknown" if holder is None else holder.title
             over = (
                 f"; if that run is over, delete {store.uri}/{each.stored.key}"
                 if holder is not None and holder.kfp_run
@@ -326,7 +326,7 @@ def _taker(found: list[_Found], held: Held) -> str | None:
         if not takers:
             return None
     taker = takers[-1].writer if takers else None
-    return "someone unknown" if taker is None else taker.told
+    return "someone unknown" if taker is None else taker.title
 
 
 def _locks(store: Store) -> list[_Found]:

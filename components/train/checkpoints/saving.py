@@ -66,7 +66,7 @@ class CheckpointSaver:
         return self._problem or self._uploads.problem
 
     def forget_problem(self) -> None:
-        """What went wrong was told; training goes on."""
+        """What went wrong was reported; training goes on."""
         self._problem = self._uploads.problem = None
 
     def save(self, trainer: HaganeTrainer) -> None:
@@ -115,7 +115,7 @@ class CheckpointSaver:
 
     def finish(self, log: Log | None) -> None:
         """All that was saved is in the store, or `problem` says why it is not. That it waits is
-        told to `log`."""
+        written to `log`."""
         self._writer.wait()
         if log is not None and self._uploads.num_unfinished:
             log.info("waiting_for_uploads", unfinished=self._uploads.num_unfinished)
@@ -148,7 +148,7 @@ class CheckpointSaver:
             (root / name).unlink(missing_ok=True)
 
     def part_of(self, trainer: HaganeTrainer, root: Path, names: tuple[str, ...]) -> Part:
-        """What the uploader is told of these files of a checkpoint at this step."""
+        """What the uploader gets to know of these files of a checkpoint at this step."""
         state, steps = trainer.state, self._plan.steps
         epoch = -(-state.global_step // steps.steps_per_epoch)
         ends_epoch = state.global_step in steps.save_steps

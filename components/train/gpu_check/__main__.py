@@ -68,7 +68,7 @@ class Check:
                 json.dumps({name: event[name] for name in NodeFacts.model_fields})
             )
         return Finding(
-            check="node", state="failed", found=ran.problem or "it said nothing", mend=ran.fix
+            check="node", state="failed", found=ran.problem or "it said nothing", fix=ran.fix
         )
 
     def _exchange(self, *, on_gpus: bool) -> Iterator[Finding]:

@@ -41,7 +41,7 @@ def torch_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             "install torch with CUDA"
         )
         return Finding(
-            check="torch", state="failed", found=f"{seen}, and the plan is for GPUs", mend=fix
+            check="torch", state="failed", found=f"{seen}, and the plan is for GPUs", fix=fix
         )
     return Finding(check="torch", state="ok", found=seen)
 
@@ -54,7 +54,7 @@ def driver_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
         return _left_out(check, "torch is built without CUDA")
     problem = driver_problem(Driver(facts.driver, facts.driver_cuda), facts.torch_cuda)
     if problem is not None:
-        return Finding(check=check, state="failed", found=problem[0], mend=problem[1])
+        return Finding(check=check, state="failed", found=problem[0], fix=problem[1])
     return Finding(
         check=check,
         state="ok",
@@ -73,7 +73,7 @@ def gpus_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             check=check,
             state="failed",
             found=f"{there} here, the plan has {wanted} a node{said}",
-            mend=fix,
+            fix=fix,
         )
     if wanted > 1 and any("MIG" in gpu.name for gpu in facts.gpus):
         fix = "set hardware.processes_per_node: 1, or use whole GPUs: NCCL joins no MIG instances"
@@ -81,7 +81,7 @@ def gpus_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             check=check,
             state="failed",
             found=f"MIG instances, and {wanted} processes a node",
-            mend=fix,
+            fix=fix,
         )
     names = " and ".join(sorted({gpu.name for gpu in facts.gpus}))
     return Finding(
@@ -104,14 +104,14 @@ def memory_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             "cluster.node_selector"
         )
         found = f"{smallest.name} has {_gib(smallest.total_bytes)}, {planned}"
-        return Finding(check=check, state="failed", found=found, mend=fix)
+        return Finding(check=check, state="failed", found=found, fix=fix)
     fullest = max(facts.gpus, key=_used)
     if _used(fullest) > MOST_USED_BYTES:
         fix = (
             "end what runs there (nvidia-smi names it); on a shared GPU set hardware.gpu_memory_gib"
         )
         found = f"{_gib(_used(fullest))} of {fullest.name} are in use by others, {planned}"
-        return Finding(check=check, state="failed", found=found, mend=fix)
+        return Finding(check=check, state="failed", found=found, fix=fix)
     return Finding(check=check, state="ok", found=f"{_gib(smallest.total_bytes)} each, {planned}")
 
 
@@ -129,7 +129,7 @@ def kernels_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             f"kernels for {there}"
         )
         fix = "use a GPU of 7.5 or newer; torch 2.13 has dropped older ones (docs/gpus.md)"
-        return Finding(check=check, state="failed", found=found, mend=fix)
+        return Finding(check=check, state="failed", found=found, fix=fix)
     return Finding(
         check=check,
         state="ok",
@@ -162,7 +162,7 @@ def precision_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
         check=check,
         state=state,
         found=f"the plan is bf16, and this device has no bf16{slow}",
-        mend=fix,
+        fix=fix,
     )
 
 
@@ -176,7 +176,7 @@ def shared_memory_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             "mount an emptyDir of medium Memory at /dev/shm, as hagane's own pods have; with "
             "docker, --shm-size"
         )
-        return Finding(check=check, state="failed", found=found, mend=fix)
+        return Finding(check=check, state="failed", found=found, fix=fix)
     return Finding(
         check=check, state="ok", found=f"{seen}, {_gib(needed)} needed" if needed else seen
     )
@@ -200,7 +200,7 @@ def pinned_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             check=check,
             state=state,
             found=f"1 GiB cannot be pinned ({facts.pinned_error}); {used}",
-            mend=fix,
+            fix=fix,
         )
     return Finding(
         check=check, state="ok", found=f"1 GiB, {plain(facts.pinned_gb_s or 0)} GB/s to the GPU"
@@ -220,7 +220,7 @@ def attention_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             check=check,
             state="failed",
             found=found,
-            mend="see kernels in the wheel and number format",
+            fix="see kernels in the wheel and number format",
         )
     seen = f"with a mask in {request.plan.precision}: {', '.join(work)}"
     if request.plan.on_gpus and not {"memory-efficient", "cuDNN"} & set(work):
@@ -229,7 +229,7 @@ def attention_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             "not count"
         )
         return Finding(
-            check=check, state="warning", found=f"only the plain kernel runs, {seen}", mend=fix
+            check=check, state="warning", found=f"only the plain kernel runs, {seen}", fix=fix
         )
     return Finding(check=check, state="ok", found=seen)
 
@@ -243,7 +243,7 @@ def bmm_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             "set TORCH_DISABLE_NATIVE_JIT=1, as the image train-cuda does: torch would compile a "
             "Triton kernel for it"
         )
-        return Finding(check=check, state="failed", found=facts.bmm_error, mend=fix)
+        return Finding(check=check, state="failed", found=facts.bmm_error, fix=fix)
     return Finding(check=check, state="ok", found="right, without a compiler")
 
 
@@ -255,7 +255,7 @@ def matrices_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     if facts.tflops is None:
         fix = "see kernels in the wheel and number format"
         return Finding(
-            check=check, state="failed", found=f"none could be made in {precision}", mend=fix
+            check=check, state="failed", found=f"none could be made in {precision}", fix=fix
         )
     seen = f"{plain(facts.tflops)} TFLOP/s in {precision}"
     planned = None if hardware is None or not request.plan.on_gpus else hardware.tflops
@@ -265,7 +265,7 @@ def matrices_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     if facts.tflops < LEAST_SHARE * planned:
         by_hand = f"plan with hardware.gpu_memory_gib and hardware.tflops: {plain(facts.tflops)}"
         fix = f"see nvidia-smi for power, clocks and other work; or {by_hand}"
-        return Finding(check=check, state="warning", found=beside, mend=fix)
+        return Finding(check=check, state="warning", found=beside, fix=fix)
     return Finding(check=check, state="ok", found=beside)
 
 

@@ -54,7 +54,7 @@ def exchange_findings(request: CheckRequest, ran: Ran, *, on_gpus: bool) -> Iter
                 check=NAMES[scope],
                 state="failed",
                 found=ran.problem or "nothing was measured",
-                mend=ran.fix,
+                fix=ran.fix,
             )
 
 
@@ -68,7 +68,7 @@ def _judged(request: CheckRequest, scope: str, event: Event, *, on_gpus: bool) -
             "the node out"
         )
         return Finding(
-            check=check, state="failed", found=f"{seen}, but the sums are wrong", mend=fix
+            check=check, state="failed", found=f"{seen}, but the sums are wrong", fix=fix
         )
     planned = (
         None
@@ -92,7 +92,7 @@ def _judged(request: CheckRequest, scope: str, event: Event, *, on_gpus: bool) -
             "give pods the fast network (docs/gpus.md, RDMA), or plan with "
             f"hardware.network_gbit_s: {plain(8 * gb_s)}"
         )
-    return Finding(check=check, state="warning", found=beside, mend=fix)
+    return Finding(check=check, state="warning", found=beside, fix=fix)
 
 
 def exchange(group: Any, device: torch.device) -> tuple[float, bool]:

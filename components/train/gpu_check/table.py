@@ -18,8 +18,8 @@ def table(findings: Sequence[Finding]) -> str:
     room = MOST_LETTERS - first - second - 4
     for each in findings:
         cell = textwrap.wrap(each.found, room) or [""]
-        if each.mend:
-            cell += textwrap.wrap(f"fix: {each.mend}", room)
+        if each.fix:
+            cell += textwrap.wrap(f"fix: {each.fix}", room)
         lines.append(f"{each.check:{first}}  {each.state:{second}}  {cell[0]}")
         lines += [" " * (first + second + 4) + line for line in cell[1:]]
     return "\n".join(lines)

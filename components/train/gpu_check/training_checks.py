@@ -30,7 +30,7 @@ def training_finding(run: SmallRun, plan: Plan, ran: Ran) -> Finding:
         f"10.5M parameters, {kind}, {plan.precision}, {plan.zero.name}, {_processes(run.processes)}"
     )
     if ran.problem is not None:
-        return Finding(check=TRAINING, state="failed", found=f"{how}: {ran.problem}", mend=ran.fix)
+        return Finding(check=TRAINING, state="failed", found=f"{how}: {ran.problem}", fix=ran.fix)
     losses = held_out(ran)
     if len(losses) < 2 or not all(map(math.isfinite, losses)) or losses[-1] >= losses[0]:
         fix = (
@@ -41,7 +41,7 @@ def training_finding(run: SmallRun, plan: Plan, ran: Ran) -> Finding:
             check=TRAINING,
             state="failed",
             found=f"{how}: the loss does not fall ({_shown(losses)})",
-            mend=fix,
+            fix=fix,
         )
     return Finding(
         check=TRAINING, state="ok", found=f"{how}: loss {_shown(losses)} in {STEPS} steps"
@@ -56,7 +56,7 @@ def save_finding(ran: Ran) -> Finding:
         failed = [event["problem"] for event in ran.all_of("checkpoint_failed")]
         found = failed[0] if failed else "the checkpoint was not committed"
         return Finding(
-            check=SAVE, state="failed", found=found, mend="see the work folder's disk (HAGANE_WORK)"
+            check=SAVE, state="failed", found=found, fix="see the work folder's disk (HAGANE_WORK)"
         )
     megabytes = sum(event["num_bytes"] for event in stored) / 1e6
     held = next((event["seconds"] for event in ran.all_of("training_held")), None)
@@ -85,7 +85,7 @@ def resume_finding(run: SmallRun, first: Ran, second: Ran | None) -> Finding:
     how = f"{_processes(run.processes)} -> {run.fewer}"
     if second.problem is not None:
         return Finding(
-            check=RESUME, state="failed", found=f"{how}: {second.problem}", mend=second.fix
+            check=RESUME, state="failed", found=f"{how}: {second.problem}", fix=second.fix
         )
     resumed = [event["step"] for event in second.all_of("resumed")]
     if resumed != [STEPS]:
@@ -94,14 +94,14 @@ def resume_finding(run: SmallRun, first: Ran, second: Ran | None) -> Finding:
             check=RESUME,
             state="failed",
             found=found,
-            mend="report it with the lines above: the checkpoint was there",
+            fix="report it with the lines above: the checkpoint was there",
         )
     before, after = held_out(first)[-1:], held_out(second)[-1:]
     losses = [*before, *after]
     if len(losses) < 2 or not math.isfinite(losses[1]) or losses[1] > losses[0] + MOST_RISE:
         fix = "report it with the lines above: optimizer state did not come back as it was"
         return Finding(
-            check=RESUME, state="failed", found=f"{how}: the loss rose ({_shown(losses)})", mend=fix
+            check=RESUME, state="failed", found=f"{how}: the loss rose ({_shown(losses)})", fix=fix
         )
     same = (
         "; one process cannot be halved, so this is the same number"

@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 
 NOT_TRAINED = -100
 GPU_MULTIPLE = 64
-"""On a GPU rows are padded to a multiple of so many tokens: few sizes of tensors, so that its
+"""On a GPU rows are padded to a multiple of this many tokens: few sizes of tensors, so that its
 memory does not fall into pieces, and attention masks that need no padding of their own (torch pads
 them to a multiple of 8 in each block)."""
 _COLUMNS = ["input_ids", "labels", "lengths"]

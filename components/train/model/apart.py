@@ -40,7 +40,7 @@ MOST_TOKENS = 128
 128."""
 
 NUM_ITEMS = 1000
-"""Trained tokens of an optimizer step, as told to the model's loss; it is then the sum over the
+"""Trained tokens of an optimizer step, as given to the model's loss; it is then the sum over the
 row's tokens, divided by this."""
 
 MOVE_ALLOWED: dict[Precision, float] = {"fp32": 1e-4, "bf16": 5e-3, "fp16": 5e-3}

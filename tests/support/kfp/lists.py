@@ -62,7 +62,7 @@ class Criteria:
 
 def page(name: str, objects: list[Tree], query: dict[str, str], keys: tuple[str, ...]) -> Tree:
     """One page of the objects under `name`. The first of `keys` is the one by which objects are
-    told apart."""
+    kept apart."""
     asked = _criteria(query, keys)
 
     def place(tree: Tree) -> Place:

@@ -32,12 +32,12 @@ def healthz(server: KfpServer, query: dict[str, str]) -> Tree:
             "apiServerReady": True,
             "apiServerCommitHash": "unknown",
         }
-        told = {
+        reported = {
             "apiServerTagName": server.tag_name,
             "apiServerMultiUser": server.multi_user,
             "multi_user": server.multi_user,
         }
-        return {**own, **told, "pipelineStore": "database"}
+        return {**own, **reported, "pipelineStore": "database"}
     return {
         "commit_sha": "unknown",
         "tag_name": server.tag_name,

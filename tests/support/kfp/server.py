@@ -118,7 +118,7 @@ class KfpServer:
     ) -> None:
         """The run is in this state, and those of its steps (`prepare_dataset`) in these.
 
-        A run that ends has run its exit task, unless told otherwise, and has left out what came
+        A run that ends has run its exit task, unless reported otherwise, and has left out what came
         after a step that failed.
         """
         with self.lock:

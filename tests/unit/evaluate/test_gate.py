@@ -31,18 +31,18 @@ def line(
 
 
 def test_an_improvement_of_every_conversation_is_more_than_noise() -> None:
-    met, told = line({"metric": "loss"}, BETTER)
+    met, reported = line({"metric": "loss"}, BETTER)
     assert met
-    assert told == (
+    assert reported == (
         "held-out loss must fall below the base model's by more than noise: 4.1000 -> 3.0750; "
         "better by 1.025 (95 % interval 0.8727 to 1.177)"
     )
 
 
 def test_a_lower_loss_within_noise_does_not_pass() -> None:
-    met, told = line({"metric": "loss"}, NOISE)
+    met, reported = line({"metric": "loss"}, NOISE)
     assert not met
-    assert "better by 0.05 (95 % interval -0.5" in told
+    assert "better by 0.05 (95 % interval -0.5" in reported
 
 
 def test_differences_are_taken_within_conversations() -> None:
@@ -55,7 +55,7 @@ def test_differences_are_taken_within_conversations() -> None:
     assert loss.low < 1.0
 
 
-def test_a_worse_model_is_told_as_worse() -> None:
+def test_a_worse_model_is_reported_as_worse() -> None:
     assert line({"metric": "loss"}, BASE, base=BETTER) == (
         False,
         line({"metric": "loss"}, BASE, base=BETTER)[1],
@@ -69,7 +69,7 @@ def test_least_improvement_is_of_the_mean(least: float, met: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "met", "told"),
+    ("rule", "met", "reported"),
     [
         (
             {"metric": "token_accuracy", "improve_by": 0.2},
@@ -95,10 +95,10 @@ def test_least_improvement_is_of_the_mean(least: float, met: bool) -> None:
         ({"metric": "perplexity", "improve_by": 50}, False, "60.3403 -> 21.6499; better by 38.69"),
     ],
 )
-def test_each_kind_of_rule(rule: dict[str, Any], met: bool, told: str) -> None:
+def test_each_kind_of_rule(rule: dict[str, Any], met: bool, reported: str) -> None:
     found, text = line(rule, BETTER)
     assert found is met
-    assert told in text
+    assert reported in text
 
 
 def test_a_rule_against_the_published_version_compares_with_that_one() -> None:

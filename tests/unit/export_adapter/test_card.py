@@ -112,7 +112,7 @@ def test_front_matter_names_base_library_and_relation(method: str, library: str,
 
 def test_card_tells_data_losses_proof_and_licence():
     card = card_of("lora")
-    for told in (
+    for reported in (
         (
             "1,200 conversations of `chats.jsonl`: 34,567 tokens in 32 rows, 20,000 of them "
             "assistant turns"
@@ -129,7 +129,7 @@ def test_card_tells_data_losses_proof_and_licence():
         "it stops at 3 of 4 turn ends",
         "see the base model",
     ):
-        assert told in card
+        assert reported in card
 
 
 def test_loading_code_names_the_base_by_hub_id_and_commit_or_by_folder_and_digest():

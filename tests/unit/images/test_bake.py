@@ -77,16 +77,16 @@ def test_pushed_digests_are_written_and_all_other_lines_stay(tmp_path: Path) -> 
     )
 
 
-def test_a_size_over_its_bound_and_a_new_package_are_told() -> None:
+def test_a_size_over_its_bound_and_a_new_package_are_reported() -> None:
     bounds = {"prepare": {"torch": 0, "dependencies": 1000, "packages": 30}}
     assert (
         excess("prepare", {"torch": 0, "dependencies": 1020, "code": 2000, "packages": 30}, bounds)
         == []
     )
-    told = excess(
+    reported = excess(
         "prepare", {"torch": 0, "dependencies": 1021, "code": 3001, "packages": 31}, bounds
     )
-    assert [line.split(";")[0] for line in told] == [
+    assert [line.split(";")[0] for line in reported] == [
         "image prepare: dependencies is 1,021, must be at most 1,020",
         "image prepare: code is 3,001, must be at most 3,000",
         "image prepare: packages is 31, must be at most 30",

@@ -100,7 +100,7 @@ def test_failed_download_is_one_line_and_exit_2(index: Path, tmp_path: Path) -> 
     assert left_in(tmp_path / "models") == []
 
 
-def test_too_little_room_is_told_before_the_download(
+def test_too_little_room_is_reported_before_the_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo_model, "BYTES_NEEDED", 10**18)
@@ -108,7 +108,7 @@ def test_too_little_room_is_told_before_the_download(
         demo_model.make_demo_model(tmp_path / "demo")
 
 
-def test_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match=r"demo model: cannot use .*file.*; choose another folder"):
         demo_model.make_demo_model(tmp_path / "file" / "demo")

@@ -107,7 +107,7 @@ class JobKeeper:
     ) -> tuple[int, Fields]:
         name = path.removeprefix(JOBS).strip("/")
         if not path.startswith(JOBS):
-            return 403, {"message": "who may do what is not told"}
+            return 403, {"message": "who may do what is not reported"}
         if verb == "POST" and "dryRun" not in parameters:
             body["metadata"]["creationTimestamp"] = datetime.now(UTC).isoformat()
             self.jobs[body["metadata"]["name"]] = body

@@ -60,16 +60,16 @@ def test_a_job_that_was_never_marked_counts_from_its_creation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reported"),
     [
         (None, "no run is here"),
         ({"backend": "local"}, "has no job in a cluster"),
         ({"backend": "pytorchjob"}, "backend: no cluster"),
     ],
 )
-def test_a_run_without_a_job_is_told_and_nothing_else(
+def test_a_run_without_a_job_is_reported_and_nothing_else(
     fields: dict[str, Any] | None,
-    told: str,
+    reported: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -95,4 +95,4 @@ def test_a_run_without_a_job_is_told_and_nothing_else(
         assert reap_run(uri, log) == []
     printed = capsys.readouterr().out
     assert "event=nothing_to_reap" in printed
-    assert told in printed
+    assert reported in printed

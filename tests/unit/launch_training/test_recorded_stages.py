@@ -70,9 +70,9 @@ class Recorded:
     deleted: bool = False
     may_read_workloads: bool = True
     hears: Callable[[str, Fields], None] = lambda *_: None
-    num_told: int = 0
+    num_reported: int = 0
     """How often the follower has said what it makes of the stage."""
-    told_when_read: int | None = None
+    reported_when_read: int | None = None
     """That number when it had heard of everything."""
     ticks: int = 3
     """How often it looks after that."""
@@ -89,10 +89,11 @@ class Recorded:
         of_events = [num for what, num in self.looks.items() if what.startswith("involvedObject")]
         looked = [self.looks["job"], self.looks["pods"], self.looks["queue"], *of_events]
         is_read = len(of_events) == len(self.kind.makers("")) + 1 and min(looked) >= LOOKS
-        if is_read and self.told_when_read is None:
-            self.told_when_read = self.num_told
+        if is_read and self.reported_when_read is None:
+            self.reported_when_read = self.num_reported
         is_said = (
-            self.told_when_read is not None and self.num_told >= self.told_when_read + self.ticks
+            self.reported_when_read is not None
+            and self.num_reported >= self.reported_when_read + self.ticks
         )
         return self.deleted or (is_said and not self.stays and not self.earlier)
 
@@ -138,7 +139,7 @@ class Recorded:
         if name == "phase" and self.earlier and fields["detail"] == self.earlier[0][0]:
             self.earlier.pop(0)
             self.looks.clear()
-            self.told_when_read = None
+            self.reported_when_read = None
         if "queue" not in self.looks and workload.queue_of(self.found["job"]) is None:
             self.looks["queue"] = LOOKS
 
@@ -197,7 +198,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
             def count(phase: Phase) -> None:
                 tell(phase)
-                recorded.num_told += 1
+                recorded.num_reported += 1
 
             monkeypatch.setattr(reader, "_tell", count)
             try:

@@ -169,7 +169,7 @@ def test_a_model_in_a_folder_is_always_trained_again_since_its_weights_may_be_ne
 def test_nothing_is_claimed_when_what_is_set_is_wrong_and_the_lines_name_it(
     tree: dict[str, Any], tmp_path: Path
 ) -> None:
-    with pytest.raises(SpecError) as told:
+    with pytest.raises(SpecError) as reported:
         _claim(
             tree,
             "kfp-1",
@@ -178,7 +178,7 @@ def test_nothing_is_claimed_when_what_is_set_is_wrong_and_the_lines_name_it(
             override_model="",
             notify_when="failures",
         )
-    assert told.value.problems == (
+    assert reported.value.problems == (
         "override_epochs=-2: training.epochs: got -2, must be at least 1",
         "notify_when: got 'failures', must be one of 'never', 'failure', 'always'",
     )

@@ -125,7 +125,7 @@ def test_a_template_without_generation_prompt_is_warned_of(spec: RunSpec) -> Non
     assert "does not answer to add_generation_prompt, so in 6 conversations" in warning
 
 
-def test_what_is_dropped_is_told_as_a_share_of_the_tokens(spec: RunSpec) -> None:
+def test_what_is_dropped_is_reported_as_a_share_of_the_tokens(spec: RunSpec) -> None:
     records = [
         [("user", f"q{n}"), ("assistant", "42 " * (2000 if n % 20 == 0 else 1))] for n in range(100)
     ]
@@ -456,7 +456,7 @@ def test_a_list_of_sources_is_one_training_set_and_repeats_only_what_is_trained_
 
 def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None:
     tree = spec.model_dump(mode="json")
-    for train, told in (
+    for train, reported in (
         ([{"path": "a", "formt": "x"}], "source 1: formt: got 'x'"),
         (
             [{"path": "a", "weight": 1}, "b"],
@@ -470,7 +470,7 @@ def test_what_is_wrong_with_a_list_of_sources_is_one_line(spec: RunSpec) -> None
             spec_from_parameter({**tree, "data": {"train": train}})
         (problem,) = raised.value.problems
         assert problem.startswith("spec: data.train: ")
-        assert told in problem
+        assert reported in problem
 
 
 @pytest.mark.parametrize("field", ["repeat", "weight"])
@@ -667,7 +667,7 @@ def test_kfp_gets_the_manifest_the_page_the_numbers_and_the_digest(
     assert json.loads(Path(shown.path).read_text()) == shown.numbers
 
 
-def test_data_and_template_may_be_objects_of_a_store_and_are_told_by_their_uri(
+def test_data_and_template_may_be_objects_of_a_store_and_are_reported_by_their_uri(
     spec: RunSpec, s3_env: S3Server
 ) -> None:
     store = open_store(s3_env.fresh_uri())
@@ -680,11 +680,11 @@ def test_data_and_template_may_be_objects_of_a_store_and_are_told_by_their_uri(
         name: local.inputs[name] for name in ("train", "template")
     }
     store.write_bytes("bad.jsonl", b'{"messages": 3}\n')
-    told = check(
+    reported = check(
         _changed(spec, train=f"{store.uri}/bad.jsonl", chat_template=f"{store.uri}/none.jinja")
     )
-    assert told[0].startswith(f"{store.uri}/bad.jsonl:1: messages: found a number")
-    assert told[1].startswith(f"{store.uri}/none.jinja: no such object")
+    assert reported[0].startswith(f"{store.uri}/bad.jsonl:1: messages: found a number")
+    assert reported[1].startswith(f"{store.uri}/none.jinja: no such object")
 
 
 def test_the_command_checks_a_spec_file_with_overrides_and_exits_2_on_problems(
@@ -702,13 +702,13 @@ def test_the_command_checks_a_spec_file_with_overrides_and_exits_2_on_problems(
     assert "nope.jsonl: no such file" in bad.stdout
 
 
-def test_progress_is_told_at_most_once_a_second_and_at_the_end() -> None:
-    told: list[tuple[int, float]] = []
+def test_progress_is_reported_at_most_once_a_second_and_at_the_end() -> None:
+    reported: list[tuple[int, float]] = []
     seconds = iter([0.0, 0.4, 1.2, 1.5, 3.0, 3.1])
     progress = LoggedProgress(
-        lambda event, **fields: told.append((fields["done"], fields["left_s"])),
+        lambda event, **fields: reported.append((fields["done"], fields["left_s"])),
         clock=lambda: next(seconds),
     )
     for done in (10, 20, 30, 40, 50):
         progress(done, 50)
-    assert told == [(20, 1.8), (40, 0.8), (50, 0.0)]
+    assert reported == [(20, 1.8), (40, 0.8), (50, 0.0)]

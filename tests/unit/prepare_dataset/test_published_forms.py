@@ -420,12 +420,12 @@ def main() -> None:
     for form in (*ACCEPTED, *REFUSED):
         with tempfile.TemporaryDirectory() as folder:
             try:
-                told = ", ".join(
+                reported = ", ".join(
                     " ".join(line.split()) for line in described(Path(folder), form)[:3]
                 )
             except DataError as error:
-                told = f"refused: {error.problems[0].removeprefix(folder + '/')}"
-        print(f"| {form[0]} | {form[1]} | {told} |")
+                reported = f"refused: {error.problems[0].removeprefix(folder + '/')}"
+        print(f"| {form[0]} | {form[1]} | {reported} |")
 
 
 if __name__ == "__main__":

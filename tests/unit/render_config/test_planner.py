@@ -43,7 +43,7 @@ def spec_with(**fields: Any):
     )
 
 
-def test_every_problem_of_a_spec_is_told_at_once() -> None:
+def test_every_problem_of_a_spec_is_reported_at_once() -> None:
     spec = spec_with(
         data={"train": "d", "row_tokens": 1024},
         lora={"targets": ["qproj"]},

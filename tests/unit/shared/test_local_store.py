@@ -37,7 +37,7 @@ def largest_file(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_folder_that_cannot_be_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_is_reported_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for root in (tmp_path / "file", tmp_path / "file" / "deeper", Path("/proc/hagane")):
         with pytest.raises(

@@ -65,5 +65,7 @@ def test_keys_of_a_profile_are_cut_out_of_what_a_store_says(
     )
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     place = S3Store.from_uri("s3://bucket/x")._place("x/key")
-    told = str(store_error(answer(400, "Strange", f"AKIAPROFILE with {SECRET} is strange"), place))
-    assert "*** with *** is strange" in told
+    reported = str(
+        store_error(answer(400, "Strange", f"AKIAPROFILE with {SECRET} is strange"), place)
+    )
+    assert "*** with *** is strange" in reported

@@ -48,7 +48,7 @@ def test_writing_again_replaces_the_object(store: Store) -> None:
     assert store.read_bytes("a") == b"new"
 
 
-def test_missing_object_is_told_with_its_key(store: Store) -> None:
+def test_missing_object_is_reported_with_its_key(store: Store) -> None:
     store.write_bytes("a/b", b"x")
     for key in ("c", "a/c", "a/b/c", "a"):
         with pytest.raises(ObjectMissing, match=f"/{key}: no such object"):

@@ -29,7 +29,7 @@ WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 
 
 def make_up(cuda: Any, num_gpus: int, *, bf16: bool = True, **changed: Any) -> None:
-    """`cuda`, torch's module, speaks of so many GPUs."""
+    """`cuda`, torch's module, speaks of this many GPUs."""
     cuda.is_available = lambda: num_gpus > 0
     cuda.device_count = lambda: num_gpus
     cuda.get_device_properties = lambda index: properties(**changed)

@@ -139,7 +139,7 @@ def test_a_fault_of_the_node_fails_its_check_and_says_how_to_fix_it(
     print(finding.state, finding.line)
     assert finding.state == state
     assert words in finding.found
-    assert finding.mend != ""
+    assert finding.fix != ""
 
 
 def test_without_a_gpu_what_needs_one_is_left_out_and_only_its_absence_fails() -> None:
@@ -263,7 +263,7 @@ def test_a_fault_between_processes_fails_its_check(
     print(finding.state, finding.line)
     assert finding.state == state
     assert words in finding.found
-    assert finding.mend != ""
+    assert finding.fix != ""
 
 
 def test_a_slow_network_is_said_in_the_unit_of_the_spec() -> None:
@@ -271,7 +271,7 @@ def test_a_slow_network_is_said_in_the_unit_of_the_spec() -> None:
         "all-reduce between nodes",
         exchange_findings(gpu_request(nodes=2), exchanged("nodes", gb_s=1.25), on_gpus=True),
     )
-    assert "hardware.network_gbit_s: 10" in finding.mend
+    assert "hardware.network_gbit_s: 10" in finding.fix
 
 
 def test_one_process_on_one_node_has_nothing_to_exchange() -> None:
@@ -321,7 +321,7 @@ def test_a_fault_of_the_small_training_fails_its_check(
     print(finding.state, finding.line)
     assert finding.state == state
     assert words in finding.found
-    assert (finding.mend != "") is (state == "failed")
+    assert (finding.fix != "") is (state == "failed")
 
 
 ON_ANOTHER_DEVICE = (
@@ -342,7 +342,7 @@ def test_a_fault_of_the_resume_fails_its_check(second: Ran | None, state: str, w
     print(finding.state, finding.line)
     assert finding.state == state
     assert words in finding.found
-    assert (finding.mend != "") is (state == "failed")
+    assert (finding.fix != "") is (state == "failed")
 
 
 def test_a_resume_that_goes_on_passes() -> None:
@@ -438,7 +438,7 @@ def test_a_plan_for_gpus_is_tried_on_cpus_as_one_for_cpus() -> None:
 def test_the_table_has_the_fix_below_what_was_seen() -> None:
     lines = table(
         [
-            Finding(check="driver", state="failed", found="too old", mend="update it"),
+            Finding(check="driver", state="failed", found="too old", fix="update it"),
             Finding(check="bmm", state="ok", found="right"),
         ]
     ).splitlines()

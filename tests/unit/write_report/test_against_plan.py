@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.documents.plan import MemoryPlan, MemoryTerm
-from components.write_report.against_plan import against_plan, told
+from components.write_report.against_plan import against_plan, reported
 from components.write_report.gather import RunFound
 from tests.unit.write_report.example_run import find_example_run
 
@@ -15,7 +15,7 @@ def found(tmp_path: Path) -> RunFound:
 
 
 def test_each_estimate_stands_beside_what_happened(found: RunFound) -> None:
-    figures = {figure["what"]: told(figure) for figure in against_plan(found)}
+    figures = {figure["what"]: reported(figure) for figure in against_plan(found)}
     assert figures["a step"] == {
         "what": "a step",
         "planned": "6.1 s (3.8 s to 15 s)",
@@ -57,5 +57,5 @@ def test_of_a_gpu_only_what_torch_sees_is_compared(found: RunFound) -> None:
     }
     assert (
         figures["memory of a GPU"]["planned"],
-        told(figures["memory of a GPU"])["difference"],
+        reported(figures["memory of a GPU"])["difference"],
     ) == (6, "+50%")

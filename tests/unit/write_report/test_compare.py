@@ -106,7 +106,9 @@ def test_runs_of_other_data_are_cautioned_against(
     assert caution is None or caution in found[0]
 
 
-def test_other_training_data_with_the_same_held_out_data_is_told_as_that(first: RunFound) -> None:
+def test_other_training_data_with_the_same_held_out_data_is_reported_as_that(
+    first: RunFound,
+) -> None:
     runs = [
         with_data(first, {"train": train, "held_out": "b"}, held_out="held_out.jsonl")
         for train in "ac"

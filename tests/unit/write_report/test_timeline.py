@@ -40,9 +40,9 @@ def test_a_run_of_an_earlier_version_has_its_epochs(found: RunFound) -> None:
 
 def test_skipped_steps_are_a_warning(found: RunFound) -> None:
     history = found.history.model_copy(update={"skipped_steps": 1})
-    told = [
+    reported = [
         line.what
         for line in timeline(RunFound(**{**vars(found), "history": history}))
         if line.kind == "warning"
     ]
-    assert told[-1] == "fp16 skipped 1 step, whose scaled gradient overflowed"
+    assert reported[-1] == "fp16 skipped 1 step, whose scaled gradient overflowed"

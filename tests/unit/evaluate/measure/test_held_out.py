@@ -85,10 +85,10 @@ def test_a_conversation_without_a_trained_token_is_not_counted(model):
     ] == [3, 17]
 
 
-def test_every_row_is_told(model):
-    told: list[None] = []
-    count(model, [packed(ids) for ids in CONVERSATIONS], on_row=lambda: told.append(None))
-    assert len(told) == 3
+def test_every_row_is_reported(model):
+    reported: list[None] = []
+    count(model, [packed(ids) for ids in CONVERSATIONS], on_row=lambda: reported.append(None))
+    assert len(reported) == 3
 
 
 def test_perplexity_is_e_to_the_loss_and_never_overflows():

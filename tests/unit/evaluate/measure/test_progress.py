@@ -4,7 +4,7 @@ from structlog.testing import capture_logs
 from components.evaluate.measure.progress import Progress
 
 
-def test_progress_is_told_at_most_once_a_second_and_at_the_end():
+def test_progress_is_reported_at_most_once_a_second_and_at_the_end():
     clock = iter([0.0, 0.4, 0.8, 1.2, 1.6])
     with capture_logs() as events:
         progress = Progress(total=4, log=structlog.get_logger(), now=lambda: next(clock))

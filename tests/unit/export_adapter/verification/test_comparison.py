@@ -86,7 +86,7 @@ def test_a_training_without_effect_is_refused_as_untellable():
     assert problem.startswith("the base model is as near to the trained model")
 
 
-def test_logits_that_are_not_numbers_are_refused_and_can_be_told():
+def test_logits_that_are_not_numbers_are_refused_and_can_be_reported():
     verification = verify(torch.full_like(TRAINED, float("nan")))
     assert not verification.passed
     assert not Verification.model_validate_json(verification.model_dump_json()).passed

@@ -74,7 +74,7 @@ def test_one_zero_b_among_trained_ones_is_accepted():
     assert adapter_problems(sound() | {"head.lora_B.weight": torch.zeros(8, 2)}, EXPECTED) == []
 
 
-def test_absent_and_foreign_matrices_are_told_in_one_go():
+def test_absent_and_foreign_matrices_are_reported_in_one_go():
     tensors = sound()
     tensors["tail.lora_A.weight"] = tensors.pop("head.lora_A.weight")
     absent, foreign = adapter_problems(tensors, EXPECTED)

@@ -8,7 +8,7 @@ from components.shared.errors import ModelError
 BASE = {"embed": torch.zeros(4, 2), "head": torch.zeros(4, 2)}
 
 
-def test_all_that_is_wrong_with_the_weights_is_told_in_one_go():
+def test_all_that_is_wrong_with_the_weights_is_reported_in_one_go():
     weights = {
         "embed": torch.full((4, 2), float("nan")),
         "tail": torch.zeros(1),

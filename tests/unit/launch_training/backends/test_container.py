@@ -61,7 +61,7 @@ def test_what_is_asked_arrives_whole_and_events_are_passed_on(
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         (
             '{"event":"failed","component":"train","problems":["store: is full"],"exit_code":1}\n',
@@ -73,18 +73,18 @@ def test_what_is_asked_arrives_whole_and_events_are_passed_on(
         ),
     ],
 )
-def test_a_job_that_fails_says_why(line: str, told: str, tmp_path: Path) -> None:
+def test_a_job_that_fails_says_why(line: str, reported: str, tmp_path: Path) -> None:
     def answer(asked: Path) -> None:
         asked.with_suffix(".log").write_text(line)
         write_whole(asked.with_suffix(".exit_code"), "125")
 
     thread = answered(tmp_path, answer)
-    with pytest.raises(RunFailed, match=told):
+    with pytest.raises(RunFailed, match=reported):
         run_beside(JOB, tmp_path, set_up_log("launch_training"))
     thread.join()
 
 
-def test_a_job_that_never_began_is_told_though_it_printed_nothing(tmp_path: Path) -> None:
+def test_a_job_that_never_began_is_reported_though_it_printed_nothing(tmp_path: Path) -> None:
     thread = answered(tmp_path, lambda asked: write_whole(asked.with_suffix(".exit_code"), "125"))
     with pytest.raises(RunFailed, match="ended with exit code 125"):
         run_beside(JOB, tmp_path, set_up_log("launch_training"))

@@ -44,8 +44,8 @@ RUNNING: Fields = {"running": {"startedAt": NOW}}
 
 
 def event(name: str, **fields: object) -> str:
-    told = json.dumps({"event": name, "component": "train", **fields}, separators=(",", ":"))
-    return f"{NOW[:-1]}.{time.monotonic_ns() % 10**9:09d}Z {told}"
+    reported = json.dumps({"event": name, "component": "train", **fields}, separators=(",", ":"))
+    return f"{NOW[:-1]}.{time.monotonic_ns() % 10**9:09d}Z {reported}"
 
 
 def pod(name: str, state: Fields, *, uid: str | None = None, at: str = NOW) -> Fields:
@@ -102,7 +102,7 @@ class World:
         self.logs: dict[str, Callable[[], Iterable[str]]] = {}
         self.done: list[str] = []
         self.refuses: set[str] = set()
-        self.told: list[tuple[str, Fields]] = []
+        self.title: list[tuple[str, Fields]] = []
         self.hears: Callable[[str, Fields], None] = lambda *_: None
         self.makes: Callable[[], None] = lambda: None
         """What making a job does."""
@@ -156,7 +156,7 @@ class World:
         return (403, {"message": "no"}) if verb in self.refuses else (200, body)
 
     def info(self, name: str, **fields: Any) -> None:
-        self.told.append((name, fields))
+        self.title.append((name, fields))
         self.hears(name, fields)
 
     warning = error = info
@@ -166,7 +166,7 @@ class World:
         return cast(Log, self)
 
     def phases(self) -> list[str]:
-        return [fields["phase"] for name, fields in self.told if name == "phase"]
+        return [fields["phase"] for name, fields in self.title if name == "phase"]
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_a_job_that_only_uploads_its_last_checkpoints_does_not_stand_still(
 def test_after_a_failure_what_pods_still_at_work_have_printed_is_stored_too(
     world: World, tmp_path: Path
 ) -> None:
-    world.logs = {"j-master-0": lambda: [f"{NOW} said"], "j-worker-0": open_log(f"{NOW} at work")}
+    world.logs = {"j-master-0": lambda: [f"{NOW} said"], "j-worker-0": open_log(f"{NOW} running")}
 
     def hears(name: str, fields: Fields) -> None:
         if name == "phase" and fields["phase"] == "starting":
@@ -254,7 +254,7 @@ def test_after_a_failure_what_pods_still_at_work_have_printed_is_stored_too(
         follow(world, tmp_path)
     assert stored(tmp_path) == {
         "j-master-0-uid-mast.log": "said\n",
-        "j-worker-0-uid-work.log": "at work\n",
+        "j-worker-0-uid-work.log": "running\n",
     }
 
 
@@ -272,7 +272,7 @@ def test_when_a_job_is_given_up_its_pods_logs_end_with_them(
 
 @pytest.mark.parametrize(
     ("kfp_run", "left", "is_there"),
-    [("first", "job j is deleted", False), ("second", "job j is left at work", True)],
+    [("first", "job j is deleted", False), ("second", "job j is left running", True)],
 )
 def test_a_deadline_ends_a_job_only_for_the_pipeline_that_owns_it(
     world: World, tmp_path: Path, kfp_run: str, left: str, is_there: bool
@@ -285,13 +285,13 @@ def test_a_deadline_ends_a_job_only_for_the_pipeline_that_owns_it(
 
 
 def test_a_cancelled_run_keeps_what_its_pods_had_printed(world: World, tmp_path: Path) -> None:
-    world.logs["j-master-0"] = open_log(event("progress", done=1, total=9), f"{NOW} at work")
+    world.logs["j-master-0"] = open_log(event("progress", done=1, total=9), f"{NOW} running")
 
     def hears(name: str, fields: Fields) -> None:
         if name == "progress":
             log = tmp_path / "work" / "logs" / "j-master-0-uid-mast.log"
             end = time.monotonic() + 30
-            while "at work" not in log.read_text():
+            while "running" not in log.read_text():
                 assert time.monotonic() < end
                 time.sleep(0.01)
             raise SystemExit(143)
@@ -313,7 +313,7 @@ def test_a_cancelled_run_keeps_what_its_pods_had_printed(world: World, tmp_path:
             log=world.log,
         )
     assert "DELETE" in world.done
-    assert "at work" in stored(tmp_path)["j-master-0-uid-mast.log"]
+    assert "running" in stored(tmp_path)["j-master-0-uid-mast.log"]
 
 
 def test_pods_that_are_heard_of_before_the_job_was_let_go_are_its_own(
@@ -332,7 +332,7 @@ def test_pods_that_are_heard_of_before_the_job_was_let_go_are_its_own(
 
     world.hears = hears
     follow(world, tmp_path, queue_timeout_minutes=0.5)
-    assert ("restarted", {"job": "j", "times": 1}) not in world.told
+    assert ("restarted", {"job": "j", "times": 1}) not in world.title
 
 
 def run_stalled(world: World, folder: Path, **cluster: Any) -> None:
@@ -370,7 +370,7 @@ def test_a_training_that_stalls_is_made_anew_while_restarts_are_left(
 
     world.makes = makes
     run_stalled(world, tmp_path, max_restarts=1)
-    (restarted,) = [fields for name, fields in world.told if name == "restarted"]
+    (restarted,) = [fields for name, fields in world.title if name == "restarted"]
     assert restarted["times"] == 1
     assert restarted["why"].startswith(
         "cluster.stall_timeout_minutes: no step was made for 0.01 minutes"
@@ -405,12 +405,12 @@ def restart_for_ever(world: World) -> None:
         if name == "phase" and fields["detail"] == "all pods run; the processes meet":
             world.pods[1] = pod("worker-0", ended(137), uid=world.pods[1]["metadata"]["uid"])
         if name == "phase" and fields["detail"] == "worker-0 has ended":
-            world.pods[1] = pod("worker-0", RUNNING, uid=f"{len(world.told)}-worker")
+            world.pods[1] = pod("worker-0", RUNNING, uid=f"{len(world.title)}-worker")
 
     world.hears = hears
 
 
-def test_a_pod_that_failed_and_was_replaced_before_anybody_looked_is_told_too(
+def test_a_pod_that_failed_and_was_replaced_before_anybody_looked_is_reported_too(
     world: World, tmp_path: Path
 ) -> None:
     def hears(name: str, fields: Fields) -> None:
@@ -426,27 +426,27 @@ def test_a_pod_that_failed_and_was_replaced_before_anybody_looked_is_told_too(
 
     world.hears = hears
     follow(world, tmp_path)
-    assert ("pod_ended", {"pod": "worker-0", "exit_code": 137, "reason": "Error"}) in world.told
-    assert ("restarted", {"job": "j", "times": 1}) in world.told
+    assert ("pod_ended", {"pod": "worker-0", "exit_code": 137, "reason": "Error"}) in world.title
+    assert ("restarted", {"job": "j", "times": 1}) in world.title
 
 
 @pytest.mark.parametrize(
-    ("max_restarts", "told"),
+    ("max_restarts", "reported"),
     [(1, "anew 2 times in all (cluster.max_restarts)"), (99, "anew 4 times without a step made")],
 )
-def test_a_limit_of_restarts_is_told_beside_the_last_pods_end(
-    world: World, tmp_path: Path, max_restarts: int, told: str
+def test_a_limit_of_restarts_is_reported_beside_the_last_pods_end(
+    world: World, tmp_path: Path, max_restarts: int, reported: str
 ) -> None:
     restart_for_ever(world)
     with pytest.raises(RunFailed) as caught:
         follow(world, tmp_path, max_restarts=max_restarts)
     killed, limit, left = caught.value.problems
     assert killed.startswith("training: worker-0 was killed by signal 9")
-    assert limit == f"training: the pods were started {told}"
+    assert limit == f"training: the pods were started {reported}"
     assert left.startswith("job j is deleted")
 
 
-def test_the_operators_own_deadline_is_told_though_a_pod_had_ended_before(
+def test_the_operators_own_deadline_is_reported_though_a_pod_had_ended_before(
     world: World, tmp_path: Path
 ) -> None:
     restart_for_ever(world)
@@ -467,7 +467,7 @@ def test_the_operators_own_deadline_is_told_though_a_pod_had_ended_before(
         follow(world, tmp_path)
 
 
-def test_why_a_job_was_given_up_is_told_though_it_cannot_be_deleted(
+def test_why_a_job_was_given_up_is_reported_though_it_cannot_be_deleted(
     world: World, tmp_path: Path
 ) -> None:
     world.refuses.add("DELETE")
@@ -476,7 +476,7 @@ def test_why_a_job_was_given_up_is_told_though_it_cannot_be_deleted(
     assert caught.value.exit_code == 1
     why, left = caught.value.problems
     assert why.startswith("cluster.start_timeout_minutes")
-    assert "job j may still be at work" in left
+    assert "job j may still be running" in left
 
 
 def test_of_a_job_that_someone_deleted_nothing_is_deleted_again(

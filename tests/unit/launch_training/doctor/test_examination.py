@@ -73,7 +73,7 @@ def test_the_roles_grant_just_what_a_launcher_needs() -> None:
     assert granted("base/kfp-pod-role.yaml") == set(KFP_POD_PERMISSIONS)
 
 
-def test_rules_beyond_what_is_needed_are_told_and_those_of_everyone_are_not() -> None:
+def test_rules_beyond_what_is_needed_are_reported_and_those_of_everyone_are_not() -> None:
     rules = [
         {
             "verbs": ["create"],
@@ -126,7 +126,7 @@ def test_a_missing_right_of_either_list_is_named_with_the_file_that_grants_it() 
         "pipeline-runner", [Permission("list", "", "events"), Permission("watch", "", "events")], 11
     )
     assert events.found == "pipeline-runner may not list, watch events"
-    assert events.mend.startswith(
+    assert events.fix.startswith(
         "k8s/base/launcher-role.yaml grants it: kubectl apply -k k8s/overlays/kfp-single-user"
     )
     results = kfp_permissions_finding("hagane-launcher", list(KFP_POD_PERMISSIONS[1:]), 4)
@@ -134,7 +134,7 @@ def test_a_missing_right_of_either_list_is_named_with_the_file_that_grants_it() 
         "hagane-launcher may not get secrets mlpipeline-minio-artifact; create, patch "
         "workflowtaskresults.argoproj.io"
     )
-    assert results.mend.startswith("k8s/base/kfp-pod-role.yaml grants it")
+    assert results.fix.startswith("k8s/base/kfp-pod-role.yaml grants it")
     assert kfp_permissions_finding("a", [], 4).state == "ok"
 
 
@@ -164,7 +164,7 @@ def test_what_the_sites_retry_policy_does_to_a_run_is_said(
     assert said in finding.found
 
 
-def test_permissions_are_told_by_resource_and_long_lists_are_cut() -> None:
+def test_permissions_are_reported_by_resource_and_long_lists_are_cut() -> None:
     assert (
         in_words(
             [
@@ -178,7 +178,7 @@ def test_permissions_are_told_by_resource_and_long_lists_are_cut() -> None:
     assert shortened(list("abcd"), most=2) == "a, b and 2 more"
 
 
-def test_an_operator_of_another_version_is_told() -> None:
+def test_an_operator_of_another_version_is_reported() -> None:
     finding = kind_finding(
         "PyTorchJob", "kubeflow.org/v1", there=False, versions=["v1beta2"], install="install it"
     )
@@ -204,7 +204,7 @@ SPOT = {"key": "spot", "value": "true", "effect": "NoSchedule"}
 
 
 @pytest.mark.parametrize(
-    ("nodes", "pod", "found", "mend"),
+    ("nodes", "pod", "found", "fix"),
     [
         ([node("a")], {}, "1 without nvidia.com/gpu", "add GPU nodes"),
         ([node("a", gpus=2)], {}, "1 with 2 nvidia.com/gpu only", "take larger or more nodes"),
@@ -231,13 +231,13 @@ SPOT = {"key": "spot", "value": "true", "effect": "NoSchedule"}
         ([], {}, "the cluster's nodes (0) have room for 0", "take larger or more nodes"),
     ],
 )
-def test_what_keeps_pods_off_every_node_is_told_with_its_mend(
-    nodes: list[NodeFacts], pod: dict[str, Any], found: str, mend: str
+def test_what_keeps_pods_off_every_node_is_reported_with_its_fix(
+    nodes: list[NodeFacts], pod: dict[str, Any], found: str, fix: str
 ) -> None:
     finding = node_finding(nodes, NEEDS, 2, pod)
     assert finding.state == "failed"
     assert found in finding.found
-    assert mend in finding.mend
+    assert fix in finding.fix
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_what_a_runtime_does_not_keep_is_named(
     finding = runtime_finding(spec_from_parameter(tree), "TrainingRuntime", runtime)
     assert finding.state == state
     assert all(each in finding.found for each in found), finding.found
-    assert bool(finding.mend) is (state != "ok")
+    assert bool(finding.fix) is (state != "ok")
 
 
 def cluster_queue(**changes: Any) -> dict[str, Any]:
@@ -442,7 +442,7 @@ def test_a_cluster_queue_that_can_never_admit_the_job_is_named(
 ) -> None:
     finding = quota_finding("hagane", queue, needs, 2, quantities)
     assert (finding.state, found in finding.found) == (state, True), finding.found
-    assert bool(finding.mend) is (state != "ok")
+    assert bool(finding.fix) is (state != "ok")
 
 
 @pytest.mark.parametrize(
@@ -486,7 +486,7 @@ def test_whether_kueue_looks_at_this_kind_of_job_is_seen_by_its_workload(
 def test_a_default_queue_that_the_spec_does_not_name_is_warned_of() -> None:
     finding = default_queue_finding("n")
     assert finding.state == "warning"
-    assert "cluster.queue: default" in finding.mend
+    assert "cluster.queue: default" in finding.fix
 
 
 def pod(**status: Any) -> dict[str, Any]:
@@ -511,7 +511,7 @@ def test_a_pod_that_will_never_run_is_given_up_at_once_and_one_on_its_way_is_not
     assert ended_early(PYTORCHJOB, waiting("ContainerCreating")) is None
 
 
-def test_what_a_pod_waited_for_is_told() -> None:
+def test_what_a_pod_waited_for_is_reported() -> None:
     assert still_waiting(None, ["quota", "exceeded"]) == Probed("no pod", "exceeded")
     unscheduled = [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]
     assert still_waiting(pod(conditions=unscheduled), []) == Probed("no node", "0/1 nodes")
@@ -551,12 +551,12 @@ def test_a_probe_whose_log_cannot_be_read_is_not_called_well() -> None:
 
 
 def test_a_store_that_was_not_asked_is_not_called_reached() -> None:
-    told = [
+    reported = [
         each.found
         for probed in (Probed("ran"), Probed("ran", store={"if_absent": True}))
         for each in source_findings(SOURCES, probed, "n")
     ]
-    assert ["the store was reached" in each for each in told] == [False, False, True, True]
+    assert ["the store was reached" in each for each in reported] == [False, False, True, True]
 
 
 def test_a_secret_that_is_not_there_is_a_failure_only_where_the_store_failed() -> None:
@@ -579,14 +579,14 @@ def test_a_store_problem_of_the_environment_says_where_that_is_from() -> None:
         Probed("ran", problems=("s3://b/r: wrong key; check AWS_ACCESS_KEY_ID",)),
         "n",
     )
-    assert finding.mend == (
+    assert finding.fix == (
         "check AWS_ACCESS_KEY_ID; the workers' environment comes from ConfigMap hagane, Secret "
         "hagane-s3 in namespace n"
     )
     (finding,) = store_findings(
         "s3://b/r", SOURCES, Probed("ran", problems=("s3://b/r: no bucket; create it",)), "n"
     )
-    assert finding.mend == "create it"
+    assert finding.fix == "create it"
 
 
 def test_a_server_that_lets_every_writer_win_is_warned_of() -> None:
@@ -599,7 +599,7 @@ def test_a_server_that_lets_every_writer_win_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probed", "mend"),
+    ("probed", "fix"),
     [
         (Probed("no pod"), "training-operator"),
         (Probed("no pod", 'Error: serviceaccount "w" not found'), "cluster.service_account"),
@@ -609,10 +609,10 @@ def test_a_server_that_lets_every_writer_win_is_warned_of() -> None:
         (Probed("not started", "OOMKilled"), "a volume"),
     ],
 )
-def test_how_far_the_pod_came_decides_what_to_do(probed: Probed, mend: str) -> None:
+def test_how_far_the_pod_came_decides_what_to_do(probed: Probed, fix: str) -> None:
     finding = pod_finding(probed, "w")
     assert finding.state == "failed"
-    assert mend in finding.mend
+    assert fix in finding.fix
     assert image_finding("i", probed) is None
     assert (
         source_findings(SOURCES, probed, "n")
@@ -621,7 +621,7 @@ def test_how_far_the_pod_came_decides_what_to_do(probed: Probed, mend: str) -> N
     )
 
 
-def test_an_image_that_is_not_pulled_is_the_one_failure_told() -> None:
+def test_an_image_that_is_not_pulled_is_the_one_failure_reported() -> None:
     probed = Probed("no image", "ErrImagePull: not found")
     assert pod_finding(probed, "w").state == "warning"
     finding = image_finding("reg/train:1", probed)
@@ -631,7 +631,7 @@ def test_an_image_that_is_not_pulled_is_the_one_failure_told() -> None:
     )
 
 
-def test_a_queue_that_is_missing_or_admits_nothing_is_told() -> None:
+def test_a_queue_that_is_missing_or_admits_nothing_is_reported() -> None:
     stopped = [
         {
             "type": "Active",

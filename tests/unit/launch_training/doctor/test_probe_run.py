@@ -81,7 +81,7 @@ def test_an_api_server_that_does_not_answer_is_not_taken_for_a_queue_without_wor
     finding = effect_finding(PYTORCHJOB, "q", probed(), waited_s=SECONDS)
     assert finding.state == "skipped"
     assert "the API server did not answer within 1 s whether Kueue took it up" in finding.found
-    assert finding.mend == "run doctor again when the API server answers"
+    assert finding.fix == "run doctor again when the API server answers"
     assert api.keeper.jobs == {}
 
 

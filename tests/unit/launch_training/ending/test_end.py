@@ -96,17 +96,17 @@ def test_the_title_says_how_it_ended_in_the_words_of_a_server_and_of_kfp_local(
 def test_of_a_run_that_another_pipeline_claimed_only_a_job_begun_here_may_go(
     tree: dict[str, Any], reaped: list[tuple[str, bool]]
 ) -> None:
-    for name, told in (
+    for name, reported in (
         ("r", "did not come to claim"),
         ("begun-here", "only job job, this one's, was deleted"),
     ):
         named = {**tree, "name": name}
         _claimed_by(named, "another")
-        assert told in _end(named).page
+        assert reported in _end(named).page
         assert reaped.pop() == (parse_spec(named).run_uri, True)
 
 
-def test_a_job_that_could_not_be_deleted_fails_the_task_after_all_was_told_once(
+def test_a_job_that_could_not_be_deleted_fails_the_task_after_all_was_reported_once(
     tree: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
     address: list[dict[str, Any]],
@@ -261,7 +261,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(
-    ("when", "state", "told"),
+    ("when", "state", "reported"),
     [
         ("failure", "FAILED", 1),
         ("failure", "CANCELLED", 1),
@@ -275,17 +275,17 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
         ("never", "FAILED", 0),
     ],
 )
-def test_who_wants_to_know_is_told(
+def test_who_wants_to_know_is_reported(
     when: str,
     state: str,
-    told: int,
+    reported: int,
     tree: dict[str, Any],
     reaped: list[tuple[str, bool]],
     address: list[dict[str, Any]],
 ) -> None:
     _claimed_by(tree, "mine")
     page = _end(tree, state=state, when=when).page
-    assert len(address) == told
+    assert len(address) == reported
     assert all(each["text"].startswith("Run r ") and each["state"] == state for each in address)
     assert all(each["text"].endswith(f"`{parse_spec(tree).run_uri}`.") for each in address)
     assert "| step's folder | finished | look at |" in page
@@ -312,10 +312,10 @@ def test_an_address_that_does_not_answer_fails_nothing_and_is_never_shown(
     monkeypatch.setenv(NOTIFY_VARIABLE, url)
     set_up_log("end_run")
     assert "# Run r failed" in _end({**tree, "backend": "local"}).page
-    told = "".join(capsys.readouterr())
-    assert why in told
-    assert "hush" not in told
-    assert "passwd" not in told
+    reported = "".join(capsys.readouterr())
+    assert why in reported
+    assert "hush" not in reported
+    assert "passwd" not in reported
 
 
 def test_a_place_in_s3_is_a_link_where_a_click_opens_it_and_else_a_plain_address(

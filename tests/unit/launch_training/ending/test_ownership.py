@@ -63,7 +63,7 @@ def spec(tmp_path: Path) -> RunSpec:
 def launch(
     keeper: JobKeeper, spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
-    """A launcher of a run of KFP that begins or finds the job and, once it follows it, is told
+    """A launcher of a run of KFP that begins or finds the job and, once it follows it, is reported
     SIGTERM or killed. What it said last.
 
     `meanwhile`: what happens while it follows, before it ends.
@@ -113,7 +113,7 @@ def test_a_second_pipeline_that_is_stopped_leaves_the_job_to_the_first(
 ) -> None:
     launch("first", killed=True)
     assert keeper.owners == ["first"]
-    assert "is left at work: another run of Kubeflow Pipelines began it" in launch("second")
+    assert "is left running: another run of Kubeflow Pipelines began it" in launch("second")
     assert keeper.owners == ["first"]
 
 
@@ -141,7 +141,7 @@ def test_a_job_that_is_followed_in_kfp_or_outside_belongs_to_the_other_only_once
     first: str, second: str, launch: Any, keeper: JobKeeper
 ) -> None:
     launch(first, killed=True)
-    assert "is left at work" in launch(second)
+    assert "is left running" in launch(second)
     assert len(keeper.jobs) == 1
     _was_not_followed_for(3, keeper)
     assert "is deleted" in launch(second)
@@ -159,7 +159,7 @@ def test_a_launcher_that_slept_leaves_the_job_that_another_follows_meanwhile(
             keeper.jobs.clear()
         launch(taker, killed=True)
 
-    assert "is left at work: another" in launch("", meanwhile=take_over)
+    assert "is left running: another" in launch("", meanwhile=take_over)
     assert keeper.owners == [taker or None]
 
 
@@ -170,7 +170,7 @@ def test_a_job_that_its_run_lost_belongs_to_the_one_that_found_it(
     _was_not_followed_for(3, keeper)
     launch("second", killed=True)
     assert keeper.owners == ["second"]
-    assert "is left at work" in launch("first")
+    assert "is left running" in launch("first")
     assert "is deleted" in launch("second")
 
 

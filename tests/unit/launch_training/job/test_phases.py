@@ -142,7 +142,7 @@ NO_NODE = {
         (job("Failed"), [], True, Phase("failed", "j is Failed")),
     ],
 )
-def test_where_a_job_stands_is_told_apart(
+def test_where_a_job_stands_is_kept_apart(
     given: Fields, pods: list[Fields], begun: bool, phase: Phase
 ) -> None:
     assert phase_of(PYTORCHJOB, given, pods, begun=begun) == phase
@@ -171,7 +171,7 @@ PLAN = make_plan(
 
 
 @pytest.mark.parametrize(
-    ("found", "lines", "told"),
+    ("found", "lines", "reported"),
     [
         (
             ended("worker-0", 137, "1", "OOMKilled"),
@@ -249,9 +249,9 @@ PLAN = make_plan(
     ],
 )
 def test_how_a_pod_ended_is_a_sentence_that_says_what_to_do(
-    found: Fields, lines: list[str], told: str
+    found: Fields, lines: list[str], reported: str
 ) -> None:
-    assert told in sentence(ended_badly(PYTORCHJOB, [found])[0], PLAN, lines)
+    assert reported in sentence(ended_badly(PYTORCHJOB, [found])[0], PLAN, lines)
 
 
 def test_pods_of_an_earlier_job_of_the_same_name_are_not_looked_at() -> None:
@@ -311,9 +311,7 @@ def test_a_trainjobs_own_fields_and_conditions_are_read(
     assert phase_of(TRAINJOB, given, pods, begun=True) == phase
 
 
-def test_a_container_started_anew_in_its_pod_is_a_life_of_its_own_and_its_last_end_is_told() -> (
-    None
-):
+def test_a_container_started_anew_in_its_pod_is_a_life_of_its_own() -> None:
     last = {"terminated": {"exitCode": 143, "finishedAt": "1", "reason": "Error"}}
     restarted = trainjob_pod(1, restartCount=2, state={"running": {}}, lastState=last)
     (found,) = ended_badly(TRAINJOB, [trainjob_pod(0), restarted])
@@ -323,7 +321,7 @@ def test_a_container_started_anew_in_its_pod_is_a_life_of_its_own_and_its_last_e
 
 
 @pytest.mark.parametrize(
-    ("phase", "waited_s", "idle_s", "told"),
+    ("phase", "waited_s", "idle_s", "reported"),
     [
         (
             Phase("scheduling", "no GPU"),
@@ -348,11 +346,11 @@ def test_a_container_started_anew_in_its_pod_is_a_life_of_its_own_and_its_last_e
     ],
 )
 def test_each_group_of_phases_has_a_deadline_of_its_own(
-    phase: Phase, waited_s: float, idle_s: float, told: str | None
+    phase: Phase, waited_s: float, idle_s: float, reported: str | None
 ) -> None:
     spec = ClusterSpec(queue_timeout_minutes=1, start_timeout_minutes=2, stall_timeout_minutes=3)
     found = overdue(phase, spec, waited_s=waited_s, idle_s=idle_s, uploads_s=0)
-    assert found is None if told is None else told in (found or "")
+    assert found is None if reported is None else reported in (found or "")
 
 
 def test_training_may_wait_for_two_uploads_beyond_the_time_without_a_step() -> None:

@@ -151,7 +151,7 @@ def test_a_pods_exchanged_token_is_read_again(
         end_watches(seen)
 
 
-def test_a_busy_api_server_is_asked_again_and_a_refusal_is_told(
+def test_a_busy_api_server_is_asked_again_and_a_refusal_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[tuple[int, dict[str, Any]]] = [
@@ -183,7 +183,7 @@ def test_an_api_server_that_does_not_answer_is_given_up_in_time(
         cluster.job("j")
 
 
-def test_a_log_that_breaks_off_is_read_on_without_a_line_lost_or_told_twice(
+def test_a_log_that_breaks_off_is_read_on_without_a_line_lost_or_reported_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [f"2026-11-24T20:45:0{second}.000000000Z line {second}" for second in range(6)]
@@ -198,13 +198,13 @@ def test_a_log_that_breaks_off_is_read_on_without_a_line_lost_or_told_twice(
 
     with running(ApiStandIn(answer)) as server:
         cluster = cluster_at(server, tmp_path, monkeypatch)
-        told = list(cluster.follow_log("p", ended=lambda: len(parts) == 1, only_new=False))
-    assert told == [f"line {second}" for second in range(6)]
+        reported = list(cluster.follow_log("p", ended=lambda: len(parts) == 1, only_new=False))
+    assert reported == [f"line {second}" for second in range(6)]
     assert ["sinceSeconds" in each for each in asked] == [False, True, True]
 
 
 @pytest.mark.parametrize("zone", ["Z", "+09:00"])
-def test_lines_that_share_their_time_or_come_late_are_told_once_each(
+def test_lines_that_share_their_time_or_come_late_are_reported_once_each(
     zone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CRI-O gives all lines of one read of a pipe one time; of stdout and stderr, containerd may
@@ -227,8 +227,8 @@ def test_lines_that_share_their_time_or_come_late_are_told_once_each(
 
     with running(ApiStandIn(answer)) as server:
         cluster = cluster_at(server, tmp_path, monkeypatch)
-        told = list(cluster.follow_log("p", ended=lambda: len(parts) == 1, only_new=False))
-    assert told == [f"line {number}" for number in range(9)]
+        reported = list(cluster.follow_log("p", ended=lambda: len(parts) == 1, only_new=False))
+    assert reported == [f"line {number}" for number in range(9)]
     assert all(1 <= int(each["sinceSeconds"]) <= 10 for each in asked[1:])
 
 
@@ -243,7 +243,7 @@ def test_the_end_of_a_log_is_asked_for_again_while_the_api_is_busy(
 
 
 @pytest.mark.parametrize("kind", [PYTORCHJOB, TRAINJOB])
-def test_a_namespace_that_is_not_there_is_told_from_a_kind_that_is_not(
+def test_a_namespace_that_is_not_there_is_reported_from_a_kind_that_is_not(
     kind: JobKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [

@@ -155,7 +155,7 @@ def test_pruning_never_removes_what_was_just_written(
     assert len(list((tmp_path / "versions").iterdir())) == 1
 
 
-def test_stale_files_are_told(compiled: CompiledPipeline, tmp_path: Path) -> None:
+def test_stale_files_are_reported(compiled: CompiledPipeline, tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="is not there; run hagane compile --manifests"):
         check_fresh(tmp_path, compiled, None)
     written(tmp_path, compiled, namespace="kubeflow")
@@ -194,7 +194,7 @@ def test_a_version_changed_by_hand_is_refused(compiled: CompiledPipeline, tmp_pa
         ),
     ],
 )
-def test_a_file_that_is_no_definition_is_told(
+def test_a_file_that_is_no_definition_is_reported(
     path: str, text: str, complaint: str, tmp_path: Path
 ) -> None:
     (tmp_path / path).parent.mkdir(parents=True)
@@ -203,13 +203,13 @@ def test_a_file_that_is_no_definition_is_told(
         read_definitions(tmp_path)
 
 
-def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="holds no pipelines"):
         read_definitions(tmp_path)
 
 
-def told(wanted: list[Definition], there: list[Definition]) -> list[str]:
-    return [line for each in differences(wanted, there) for line in each.told.splitlines()]
+def reported(wanted: list[Definition], there: list[Definition]) -> list[str]:
+    return [line for each in differences(wanted, there) for line in each.title.splitlines()]
 
 
 def test_a_difference_is_readable_and_numbers_are_compared_as_numbers(
@@ -219,8 +219,8 @@ def test_a_difference_is_readable_and_numbers_are_compared_as_numbers(
         list(definitions_of(compiled, None)),
         list(definitions_of(changed(compiled, "another"), None)),
     )
-    assert told(old, old) == []
-    lines = told([*new], old)
+    assert reported(old, old) == []
+    lines = reported([*new], old)
     assert lines[0] == "~ pipeline hagane-finetune: differs"
     assert f"+ version {new[1].name}: only in Git" in lines
     assert f"- version {old[1].name}: only in the cluster" in lines
@@ -230,4 +230,4 @@ def test_a_difference_is_readable_and_numbers_are_compared_as_numbers(
     )
     as_json = Definition("PipelineVersion", "v", None, "p", "v", "", ({"a": 5, "b": [1.5]},))
     as_yaml = Definition("PipelineVersion", "v", None, "p", "v", "", ({"a": 5.0, "b": [1.5]},))
-    assert told([as_yaml], [as_json]) == []
+    assert reported([as_yaml], [as_json]) == []

@@ -1,4 +1,4 @@
-"""Where the server is found, and every way in which it fails, told in one line."""
+"""Where the server is found, and every way in which it fails, reported in one line."""
 
 import ssl
 import subprocess
@@ -84,7 +84,7 @@ def test_a_refusal_is_one_line_with_what_the_server_said_and_what_to_do(
     error = refused(client(server.endpoint))
     assert type(error) is kind
     assert str(error).startswith(
-        f"KFP at {server.endpoint}: cannot list runs: told to answer {status} ({status})"
+        f"KFP at {server.endpoint}: cannot list runs: reported to answer {status} ({status})"
     )
     assert advice in str(error)
 
@@ -97,14 +97,14 @@ def test_a_slow_server_is_given_up_in_time_and_asked_once(server: KfpServer) -> 
     assert len(server.called("GET /runs")) == 1
 
 
-def test_a_connection_broken_off_is_told(server: KfpServer) -> None:
+def test_a_connection_broken_off_is_reported(server: KfpServer) -> None:
     server.drop("GET /runs", times=9)
     assert "the connection was broken off; run the same command again" in str(
         refused(client(server.endpoint))
     )
 
 
-def test_nothing_there_is_told_and_no_library_speaks(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_there_is_reported_and_no_library_speaks(caplog: pytest.LogCaptureFixture) -> None:
     assert "nothing listens there; check the address" in str(
         refused(client(f"http://127.0.0.1:{free_port()}"))
     )
@@ -145,7 +145,7 @@ def test_a_token_in_a_file_is_read_again_for_each_request(tmp_path: Path) -> Non
         assert list_runs(kfp) == []
 
 
-def test_a_wrong_token_is_told_without_showing_it() -> None:
+def test_a_wrong_token_is_reported_without_showing_it() -> None:
     with kfp_server(token="another") as server:
         error = refused(client(server.endpoint, token=TOKEN))
         assert "the token is not known there or has run out" in str(error)
@@ -249,7 +249,7 @@ def test_a_server_that_takes_the_pipeline_or_names_no_version_is_not_warned_of(
 
 def test_the_sentence_of_a_fault_is_shown_where_the_details_hold_none(server: KfpServer) -> None:
     server.fail("GET /runs", 500)
-    assert "told to answer 500 (500)" in str(refused(client(server.endpoint)))
+    assert "reported to answer 500 (500)" in str(refused(client(server.endpoint)))
 
 
 def test_an_upload_that_kfp_gives_no_reason_for_says_what_it_may_be(server: KfpServer) -> None:
@@ -272,7 +272,7 @@ def test_a_redirect_to_a_login_is_not_followed() -> None:
     assert "it leads elsewhere, to a page to log in" in str(error)
 
 
-def test_a_certificate_of_no_known_authority_is_told_and_its_authority_can_be_named(
+def test_a_certificate_of_no_known_authority_is_reported_and_its_authority_can_be_named(
     tmp_path: Path,
 ) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "ca.pem"
@@ -432,7 +432,7 @@ def test_a_pods_own_token_is_found(tmp_path: Path) -> None:
         (Asked(context="lab"), {}, "context 'lab' is asked for, but there is no"),
     ],
 )
-def test_what_names_no_server_is_told(
+def test_what_names_no_server_is_reported(
     asked: Asked, env: dict[str, str], line: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError) as error:

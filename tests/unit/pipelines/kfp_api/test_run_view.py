@@ -69,7 +69,7 @@ SO_FAR = dict.fromkeys(("claim_run", "prepare_dataset", "render_config"), "succe
         ),
     ],
 )
-def test_every_state_of_a_run_and_its_steps_is_told_apart(
+def test_every_state_of_a_run_and_its_steps_is_kept_apart(
     name: str, state: str, expected: dict[str, str]
 ) -> None:
     seen = view(name)

@@ -45,7 +45,7 @@ def test_problems_are_read_as_a_step_writes_them(
     assert problems_in(f"[KFP Executor] starts\n{printed}Traceback\nSystemExit: 2\n") == PROBLEMS
 
 
-def test_a_crash_is_told_by_its_last_line_and_a_silent_pod_by_none() -> None:
+def test_a_crash_is_reported_by_its_last_line_and_a_silent_pod_by_none() -> None:
     assert problems_in(
         "event=begun component=train\nTraceback (most recent call last):\nKeyError: 'rows'\n\n"
     ) == ["KeyError: 'rows'"]
@@ -61,7 +61,9 @@ def test_a_log_is_taken_from_the_first_node_that_has_one(server: KfpServer) -> N
     assert read_step_log(client(server), "run", step) == "{} of the pod\n"
 
 
-def test_logs_that_one_may_not_read_and_a_server_that_is_away_are_told(server: KfpServer) -> None:
+def test_logs_that_one_may_not_read_and_a_server_that_is_away_are_reported(
+    server: KfpServer,
+) -> None:
     step = StepView("train", "failed", log_nodes=("pod",))
     server.fail("nodes/pod", 403, times=1)
     with pytest.raises(KfpError, match="you may not"):

@@ -21,7 +21,7 @@ def no_file_of_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("multi_user", "mode"), [(True, "multi-user"), (False, "single-user")])
-def test_kfps_answer_is_told_with_its_mode(multi_user: bool, mode: str) -> None:
+def test_kfps_answer_is_reported_with_its_mode(multi_user: bool, mode: str) -> None:
     with kfp_server(multi_user=multi_user) as server:
         finding = kfp_finding(Asked(endpoint=server.endpoint))
     assert (finding.state, finding.found) == (
@@ -55,14 +55,14 @@ def test_the_table_has_a_row_each_with_what_to_do_below_what_was_found() -> None
     console = open_console()
     findings = [
         Finding(check="a", state="ok", found="[there]"),
-        Finding(check="b", state="failed", found="gone", mend="bring it back"),
+        Finding(check="b", state="failed", found="gone", fix="bring it back"),
     ]
     with console.capture() as captured:
         console.print(findings_table(findings))
     assert [line.split() for line in captured.get().splitlines()[1:]] == [
         ["a", "ok", "[there]"],
         ["b", "failed", "gone"],
-        ["mend:", "bring", "it", "back"],
+        ["fix:", "bring", "it", "back"],
     ]
 
 

@@ -64,12 +64,12 @@ def test_the_job_of_a_named_run_is_deleted_though_it_is_followed(
     assert reap(tmp_path, f"{tmp_path}/followed").output.startswith("deleted job followed of ")
     assert set(keeper.jobs) == {"left"}
     assert reap(tmp_path, f"{tmp_path}/followed").output.startswith(
-        "nothing deleted: none that is this one's to delete is at work"
+        "nothing deleted: none that is this one's to delete is running"
     )
 
 
 def test_what_cannot_be_asked_is_one_line(keeper: JobKeeper, tmp_path: Path) -> None:
-    for done, told in (
+    for done, reported in (
         (reap(tmp_path, f"{tmp_path}/nowhere"), "no run is here"),
         (reap(tmp_path, f"{tmp_path}/nowhere", "--dry-run"), "leave them out, or RUN"),
         (
@@ -78,5 +78,5 @@ def test_what_cannot_be_asked_is_one_line(keeper: JobKeeper, tmp_path: Path) -> 
         ),
     ):
         assert (done.exit_code, done.output, len(done.errors)) == (2, "", 1)
-        assert told in done.errors[0]
+        assert reported in done.errors[0]
     assert set(keeper.jobs) == {"followed", "left"}

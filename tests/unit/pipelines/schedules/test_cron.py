@@ -72,7 +72,7 @@ def test_what_cannot_be_said_in_the_servers_zone_is_refused(
         ("0 3 L * *", "day of month: 'l' is no number"),
     ],
 )
-def test_what_is_no_cron_expression_is_told_by_field(cron: str, why: str) -> None:
+def test_what_is_no_cron_expression_is_reported_by_field(cron: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         six_fields(cron)
 

@@ -13,12 +13,12 @@ UI_SPEC = Path(__file__).parents[4] / "specs" / "from-the-ui.yaml"
 def problems(folder: Path, text: str) -> tuple[str, ...]:
     shutil.copy(UI_SPEC, folder / "spec.yaml")
     (folder / "schedules.yaml").write_text(text)
-    with pytest.raises(SpecError) as told:
+    with pytest.raises(SpecError) as reported:
         load_schedules(folder / "schedules.yaml")
-    return tuple(line.replace(f"{folder}/", "") for line in told.value.problems)
+    return tuple(line.replace(f"{folder}/", "") for line in reported.value.problems)
 
 
-def test_every_wrong_field_is_told_with_its_line(tmp_path: Path) -> None:
+def test_every_wrong_field_is_reported_with_its_line(tmp_path: Path) -> None:
     assert problems(
         tmp_path,
         """\
@@ -115,9 +115,9 @@ schedules:
         ("a: [\n", "schedules.yaml:2: not YAML: "),
     ],
 )
-def test_what_is_no_file_of_schedules_is_told(text: str, line: str, tmp_path: Path) -> None:
-    (told,) = problems(tmp_path, text)
-    assert told.startswith(line)
+def test_what_is_no_file_of_schedules_is_reported(text: str, line: str, tmp_path: Path) -> None:
+    (reported,) = problems(tmp_path, text)
+    assert reported.startswith(line)
 
 
 def test_what_kfp_or_argo_would_not_take_as_it_is_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Training:
             "run_id"
         ]
         self.jobs = {"long"}
-        self.told: list[str] = []
+        self.title: list[str] = []
         self.kfp = KfpClient(
             Connection(
                 endpoint=server.endpoint,
@@ -57,7 +57,7 @@ class Training:
         return view_of(self.kfp.ask("look", self.kfp.runs.run_service_get_run, self.run), NAMES)
 
     def cancel(self, run_uri: str | None = None) -> None:
-        cancel_run(self.kfp, self.look, run_uri, tell=self.told.append)
+        cancel_run(self.kfp, self.look, run_uri, tell=self.title.append)
 
     def continue_after_failure(self, *, at: str) -> None:
         """The run fails at this step, its exit task sees that no job is left, and KFP's Retry
@@ -86,7 +86,7 @@ def test_cancelled_twenty_times_no_job_is_left_when_the_command_returns(server: 
         training.cancel()
         assert training.jobs == set()
         assert training.look().state == "cancelled"
-        assert training.told[-1].endswith("s: no training job of it is left")
+        assert training.title[-1].endswith("s: no training job of it is left")
     assert len(server.called(":terminate")) == 20
 
 
@@ -123,7 +123,7 @@ def test_of_a_run_that_retry_continued_the_first_trys_exit_task_says_nothing(
     ("said", "kfp_run", "is_gone"),
     [
         ("training: stopped; job long is deleted", "", True),
-        ("training: stopped; job long may still be at work (403)", "", False),
+        ("training: stopped; job long may still be running (403)", "", False),
         ("training: stopped; job long is deleted", "another", False),
     ],
 )
@@ -143,7 +143,7 @@ def test_of_a_run_that_retry_continued_the_launcher_says_whether_its_job_is_dele
     server.on_terminate = end
     if is_gone:
         training.cancel(str(tmp_path))
-        assert training.told[-1].endswith("s: its launcher deleted the training job")
+        assert training.title[-1].endswith("s: its launcher deleted the training job")
         return
     with pytest.raises(RunFailed, match="a training job may be left"):
         training.cancel(str(tmp_path))
@@ -154,14 +154,14 @@ def test_a_retry_that_came_to_no_training_leaves_no_job(server: KfpServer) -> No
     training.continue_after_failure(at="evaluate")
     server.on_terminate = lambda run: server.advance(run, "FAILED", steps={"evaluate": "FAILED"})
     training.cancel()
-    assert training.told[-1].endswith("s: it had begun no training since KFP's Retry")
+    assert training.title[-1].endswith("s: it had begun no training since KFP's Retry")
 
 
 def test_a_run_that_is_over_stays_as_it_is(server: KfpServer) -> None:
     training = Training(server)
     server.advance(training.run, "SUCCEEDED")
     training.cancel()
-    assert training.told == ["run long is succeeded already; nothing to cancel"]
+    assert training.title == ["run long is succeeded already; nothing to cancel"]
     assert not server.called(":terminate")
 
 
@@ -188,7 +188,7 @@ def test_while_it_waits_it_says_for_which_step_and_how_long(
 
     server.on_terminate = lambda run: threading.Thread(target=end, args=(run,)).start()
     training.cancel()
-    waits = [line for line in training.told if line.startswith("waits for ")]
+    waits = [line for line in training.title if line.startswith("waits for ")]
     assert waits[0] == "waits for launch_training, 0 s so far; gives up after 15 min"
     assert {line.split()[2] for line in waits} == {"launch_training,", "end_run,"}
     assert len(waits) > 2

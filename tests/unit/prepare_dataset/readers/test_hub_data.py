@@ -80,7 +80,7 @@ def test_a_data_set_that_was_fetched_is_read_offline(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(
-    ("source", "split", "told"),
+    ("source", "split", "reported"),
     [
         (
             "hf://org/tiny",
@@ -107,10 +107,10 @@ def test_a_data_set_that_was_fetched_is_read_offline(monkeypatch: pytest.MonkeyP
         ("hf://a--b/c..d", None, "no address of a data set of the hub"),
     ],
 )
-def test_what_the_hub_refuses_is_one_line(source: str, split: str | None, told: str) -> None:
+def test_what_the_hub_refuses_is_one_line(source: str, split: str | None, reported: str) -> None:
     problem = _complaint(source, split)
     assert problem.startswith(f"{source}: ")
-    assert told in problem
+    assert reported in problem
 
 
 @pytest.mark.usefixtures("hub")

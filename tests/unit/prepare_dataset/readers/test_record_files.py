@@ -120,7 +120,9 @@ def test_columns_that_no_form_reads_are_left_in_the_file(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
-def test_text_of_a_table_that_is_no_utf_8_is_told_with_its_row(tmp_path: Path, name: str) -> None:
+def test_text_of_a_table_that_is_no_utf_8_is_reported_with_its_row(
+    tmp_path: Path, name: str
+) -> None:
     no_text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
     _write_table(tmp_path / name, pa.table({"prompt": no_text, "completion": ["a"]}))
     with pytest.raises(DataError, match=r":1: cannot be read on \(.*utf-8"):

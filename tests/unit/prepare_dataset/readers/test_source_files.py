@@ -139,7 +139,7 @@ def test_cp932_tables_are_read_when_the_encoding_is_named(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "reported"),
     [
         (
             "a.jsonl.gz",
@@ -164,13 +164,13 @@ def test_cp932_tables_are_read_when_the_encoding_is_named(tmp_path: Path) -> Non
     ],
 )
 def test_a_damaged_file_is_one_problem_with_its_place(
-    tmp_path: Path, name: str, content: bytes, told: str
+    tmp_path: Path, name: str, content: bytes, reported: str
 ) -> None:
-    assert _problem(tmp_path / name, content).startswith(told)
+    assert _problem(tmp_path / name, content).startswith(reported)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "encoding", "told"),
+    ("name", "content", "encoding", "reported"),
     [
         (
             "a.jsonl",
@@ -223,9 +223,9 @@ def test_a_damaged_file_is_one_problem_with_its_place(
     ],
 )
 def test_an_encoding_that_the_file_is_not_in_is_one_problem(
-    tmp_path: Path, name: str, content: bytes, encoding: str, told: str
+    tmp_path: Path, name: str, content: bytes, encoding: str, reported: str
 ) -> None:
-    assert _problem(tmp_path / name, content, encoding=encoding).startswith(told)
+    assert _problem(tmp_path / name, content, encoding=encoding).startswith(reported)
 
 
 @pytest.mark.parametrize("encoding", ["cp932", "utf-16", "utf-16-le", "utf-8-sig"])
@@ -268,7 +268,7 @@ def test_a_template_below_the_home_folder_is_read(
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "reported"),
     [
         (
             "~nosuchuser/x.jsonl",
@@ -285,11 +285,11 @@ def test_a_template_below_the_home_folder_is_read(
         ),
     ],
 )
-def test_a_name_that_stands_for_no_file_is_one_problem(source: str, told: str) -> None:
+def test_a_name_that_stands_for_no_file_is_one_problem(source: str, reported: str) -> None:
     with pytest.raises(DataError) as raised:
         read_records(RecordSource(source))
     (problem,) = raised.value.problems
-    assert problem.startswith(told)
+    assert problem.startswith(reported)
 
 
 def test_a_folder_gives_its_files_of_records_by_name(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "reported"),
     [
         (
             "https://example.com/a.jsonl",
@@ -346,10 +346,10 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> 
         ("gs://bucket/a.jsonl", "found gs://, allowed"),
     ],
 )
-def test_another_address_is_refused_with_what_to_do(source: str, told: str) -> None:
+def test_another_address_is_refused_with_what_to_do(source: str, reported: str) -> None:
     with pytest.raises(DataError) as raised:
         files_of(source)
-    assert told in str(raised.value)
+    assert reported in str(raised.value)
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ def test_an_unknown_form_is_one_message_with_the_yaml_to_write(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("record", "told"),
+    ("record", "reported"),
     [
         (
             {"id": "x1", "question_ja": "long question", "answer_ja": "long answer"},
@@ -347,9 +347,9 @@ def test_an_unknown_form_is_one_message_with_the_yaml_to_write(tmp_path: Path) -
     ],
 )
 def test_the_advice_for_an_unknown_form_fits_it(
-    tmp_path: Path, record: dict[str, Any], told: str
+    tmp_path: Path, record: dict[str, Any], reported: str
 ) -> None:
-    assert told in _problem(tmp_path / "data.jsonl", json.dumps(record))
+    assert reported in _problem(tmp_path / "data.jsonl", json.dumps(record))
 
 
 def test_preferences_are_advised_to_name_the_chosen_turns(tmp_path: Path) -> None:

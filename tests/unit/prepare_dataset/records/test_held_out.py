@@ -58,7 +58,7 @@ def test_a_split_that_leaves_nothing_to_train_on_is_refused() -> None:
         set_aside(kept(conversation("q", "a"), conversation("q", "a")), 0.1)
 
 
-def test_copies_and_leaks_are_told_by_their_places() -> None:
+def test_copies_and_leaks_are_reported_by_their_places() -> None:
     first, second, other = (conversation("q", "a", where=f"x:{k}") for k in (1, 2, 3))
     alone = conversation("q", "b", where="x:4")
     assert copies(kept(first, alone, second)) == Places(count=1, first=(("x:1", "x:2"),))

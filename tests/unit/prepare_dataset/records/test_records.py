@@ -89,7 +89,7 @@ def test_digests_are_equal_only_for_conversations_that_say_the_same(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("record", "told"),
+    ("record", "reported"),
     [
         ("[1]", "found a list, must be an object"),
         ("3", "found a number"),
@@ -151,15 +151,15 @@ def test_digests_are_equal_only_for_conversations_that_say_the_same(tmp_path: Pa
         ("[" * 100_000, "nested too deeply"),
     ],
 )
-def test_a_line_that_is_no_conversation_is_told_by_file_and_line(
-    tmp_path: Path, record: str, told: str
+def test_a_line_that_is_no_conversation_is_reported_by_file_and_line(
+    tmp_path: Path, record: str, reported: str
 ) -> None:
     (problem,) = _problems(tmp_path, f"{GOOD}\n{record}\n".encode())
     assert problem.startswith("data.jsonl:2: ")
-    assert told in problem
+    assert reported in problem
 
 
-def test_bytes_that_are_not_utf8_are_told_with_their_place(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_reported_with_their_place(tmp_path: Path) -> None:
     assert _problems(tmp_path, b'{"a": "\xff"}') == (
         "data.jsonl:1: not UTF-8 (byte 0xff at offset 7); save the file as UTF-8",
     )

@@ -112,7 +112,7 @@ def test_rows_and_texts_and_conversations_keep_their_order(
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "reported"),
     [
         (
             {"input_ids": [1, 2], "labels": [1]},
@@ -138,12 +138,12 @@ def test_rows_and_texts_and_conversations_keep_their_order(
     ],
 )
 def test_what_is_wrong_with_a_row_is_one_line(
-    tmp_path: Path, row: dict[str, Any], told: str
+    tmp_path: Path, row: dict[str, Any], reported: str
 ) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     with pytest.raises(DataError) as raised:
         read_records(RecordSource(str(tmp_path / "a.jsonl")))
-    assert raised.value.problems[0].startswith(f"{tmp_path}/a.jsonl:1: {told}")
+    assert raised.value.problems[0].startswith(f"{tmp_path}/a.jsonl:1: {reported}")
 
 
 def test_token_ids_that_the_model_has_no_embedding_for_are_refused(encoder: Encoder) -> None:
@@ -184,7 +184,7 @@ def test_text_files_of_a_folder_are_records_only_where_there_is_nothing_else(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         (" ", "text: is empty"),
         (3, "text: found a number"),
@@ -193,10 +193,10 @@ def test_text_files_of_a_folder_are_records_only_where_there_is_nothing_else(
         ("港" * 2_700_000, "text: has 8,100,000 bytes in UTF-8"),
     ],
 )
-def test_what_is_no_text_is_one_problem(text: Any, told: str) -> None:
+def test_what_is_no_text_is_one_problem(text: Any, reported: str) -> None:
     found = text_conversation("a:1", text)
     assert isinstance(found, list)
-    assert found[0].startswith(told)
+    assert found[0].startswith(reported)
 
 
 def test_a_row_weighs_as_much_as_a_text_of_about_its_length() -> None:

@@ -134,7 +134,7 @@ def test_a_file_that_cannot_be_read_is_an_error_of_the_command(tmp_path: Path) -
     )
 
 
-def test_sources_of_which_nothing_is_trained_on_are_told(spec: RunSpec, tmp_path: Path) -> None:
+def test_sources_of_which_nothing_is_trained_on_are_reported(spec: RunSpec, tmp_path: Path) -> None:
     write_conversations(tmp_path / "other.jsonl", 5, seed=3)
     little = {"path": str(tmp_path / "other.jsonl"), "repeat": 1e-9}
     tree = spec.model_dump(mode="json")

@@ -116,7 +116,7 @@ def test_copies_leaks_and_dropped_conversations_are_cautioned_about(encoder: Enc
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "reported"),
     [
         (
             CHATML.removeprefix("{{ bos_token }}"),
@@ -126,10 +126,10 @@ def test_copies_leaks_and_dropped_conversations_are_cautioned_about(encoder: Enc
     ],
 )
 def test_what_a_template_does_is_cautioned_about(
-    encoder: Encoder, template: str, told: str
+    encoder: Encoder, template: str, reported: str
 ) -> None:
     (line,) = _cautions(_with(encoder, template), conversation("q", "a"))
-    assert line.startswith(f"t.jinja {told}")
+    assert line.startswith(f"t.jinja {reported}")
 
 
 def test_an_answer_that_begins_inside_a_token_is_cautioned_about(encoder: Encoder) -> None:

@@ -168,7 +168,7 @@ def test_truncation_and_padding_settings_of_a_tokenizer_file_are_not_obeyed(tmp_
     assert len(tokens.ids) > 8
 
 
-def test_everything_wrong_with_a_model_folder_is_told_at_once(tmp_path: Path) -> None:
+def test_everything_wrong_with_a_model_folder_is_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "spiece.model").touch()
     with pytest.raises(ModelError) as raised:

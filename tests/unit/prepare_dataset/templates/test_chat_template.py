@@ -88,7 +88,7 @@ def test_what_strftime_now_tells_is_the_moment_that_was_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
         ("{{ messages[9].content }}", "has no element 9"),
@@ -100,15 +100,17 @@ def test_what_strftime_now_tells_is_the_moment_that_was_given() -> None:
         ("{{ messages.append(1) }}", "'append' of 'list' object is unsafe"),
     ],
 )
-def test_what_a_template_refuses_or_gets_wrong_is_one_line_naming_it(text: str, told: str) -> None:
+def test_what_a_template_refuses_or_gets_wrong_is_one_line_naming_it(
+    text: str, reported: str
+) -> None:
     with pytest.raises(DataError) as raised:
         _template(text).render(conversation("q", "a").messages)
     (problem,) = raised.value.problems
     assert problem.startswith("t.jinja cannot render the first 2 turns: ")
-    assert told in problem
+    assert reported in problem
 
 
-def test_a_text_that_is_no_template_is_told_with_its_line() -> None:
+def test_a_text_that_is_no_template_is_reported_with_its_line() -> None:
     with pytest.raises(DataError, match=r"t.jinja:2: not a Jinja template: "):
         _template("ok\n{% for %}")
 
@@ -132,7 +134,7 @@ def test_of_several_named_templates_default_is_taken(tmp_path: Path) -> None:
         read_template(tmp_path, "model", {"chat_template": named[:1]})
 
 
-def test_a_model_without_template_is_told_which_file_to_set(tmp_path: Path) -> None:
+def test_a_model_without_template_is_reported_which_file_to_set(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError,
         match=(
@@ -142,7 +144,7 @@ def test_a_model_without_template_is_told_which_file_to_set(tmp_path: Path) -> N
         read_template(tmp_path, "model", json.loads("{}"))
 
 
-def test_a_template_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_template_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"data.chat_template: no such file 'nope.jinja'; allowed: model, or"
     ):

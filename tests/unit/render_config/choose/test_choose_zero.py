@@ -24,7 +24,7 @@ def test_the_largest_micro_batch_that_fits_is_taken_and_the_next_would_not_fit()
         "num_attention_heads": 32,
     }
     decided = decide(spec, {**config, "vocab_size": 32000}, Machine(), NO_DATASET)
-    parts = (decided.architecture, decided.wish, decided.hardware)
+    parts = (decided.architecture, decided.setting, decided.hardware)
     chosen = choose(*parts)
     assert (chosen.zero, chosen.micro_batch) == (ZeroPlan(stage=0), 4)
     assert fits(memory(decided.architecture, job(*parts, chosen.zero, 4)), decided.hardware)
@@ -77,7 +77,7 @@ def test_offload_is_not_counted_on_when_the_host_is_not_stated() -> None:
         planned("elyza-7b-full-1x80gb", "hardware.host_memory_gib=null")
 
 
-def test_an_unknown_gpu_is_told_with_near_misses_and_with_all_else_that_is_wrong() -> None:
+def test_an_unknown_gpu_is_reported_with_near_misses_and_with_all_else_that_is_wrong() -> None:
     with pytest.raises(HaganeError) as caught:
         planned(
             "elyza-7b-lora-1x24gb",

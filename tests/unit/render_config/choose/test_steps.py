@@ -69,7 +69,7 @@ def test_what_is_missing_to_the_global_batch_is_accumulated() -> None:
 
 
 @pytest.mark.parametrize(("global_batch", "nearest"), [(10, "8 or 16"), (3, "8")])
-def test_a_global_batch_that_cannot_be_shared_out_is_told_with_the_nearest(
+def test_a_global_batch_that_cannot_be_shared_out_is_reported_with_the_nearest(
     global_batch: int, nearest: str
 ) -> None:
     with pytest.raises(SpecError) as caught:

@@ -1,4 +1,4 @@
-"""The arithmetic of families.py, held against transformers' own models built without weights and
+"""The arithmetic of families.py, compared with transformers' own models built without weights and
 walked."""
 
 import dataclasses
@@ -154,7 +154,7 @@ def test_seven_billion_parameters_are_counted_in_elyza() -> None:
     assert architecture_of({**elyza, "vocab_size": 32000}).num_parameters == 6_738_415_616
 
 
-def test_a_missing_field_and_a_missing_type_are_told() -> None:
+def test_a_missing_field_and_a_missing_type_are_reported() -> None:
     with pytest.raises(ModelError, match="has no field 'hidden_size'"):
         architecture_of({"model_type": "llama"})
     with pytest.raises(

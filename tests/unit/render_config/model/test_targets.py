@@ -55,7 +55,7 @@ def test_words_take_a_part_of_the_blocks() -> None:
     )
 
 
-def test_gpt2_is_told_apart_by_paths_where_two_layers_have_one_name() -> None:
+def test_gpt2_is_kept_apart_by_paths_where_two_layers_have_one_name() -> None:
     everything = lora_targets("all", GPT2)
     assert everything.modules == ("c_attn", "c_proj", "c_fc")
     assert everything.fan_in_fan_out
@@ -73,7 +73,7 @@ def test_experts_are_parameters_and_the_router_is_never_a_target() -> None:
     )
 
 
-def test_a_target_that_is_not_there_is_told_with_near_misses_and_those_that_are() -> None:
+def test_a_target_that_is_not_there_is_reported_with_near_misses_and_those_that_are() -> None:
     with pytest.raises(ModelError) as caught:
         lora_targets(("q_prj", "query_key_value"), architecture("llama"))
     rest = f"it has: {', '.join(LLAMA_NAMES)}; or write auto, all, attention, mlp"

@@ -21,7 +21,7 @@ BROKEN = """{
 """
 
 
-def test_a_missing_comma_and_one_too_many_are_told_with_their_lines() -> None:
+def test_a_missing_comma_and_one_too_many_are_reported_with_their_lines() -> None:
     found = read_deepspeed(BROKEN, "old.json")
     assert found.problems == (
         "old.json:8:6: a comma is missing after '}'",
@@ -63,8 +63,8 @@ def test_each_setting_is_explained_and_set_beside_the_plan() -> None:
     assert lines[-1] == "the plan also sets gradient_clipping = 1.0"
 
 
-def test_what_commas_do_not_mend_is_refused_with_its_place() -> None:
-    with pytest.raises(SpecError, match=r"old.json:1:2: not JSON: .*; mend it by hand"):
+def test_what_commas_do_not_repair_is_refused_with_its_place() -> None:
+    with pytest.raises(SpecError, match=r"old.json:1:2: not JSON: .*; repair it by hand"):
         read_deepspeed("{stage: 3}", "old.json")
     with pytest.raises(SpecError, match="found list, must be a JSON object"):
         read_deepspeed("[1]", "old.json")

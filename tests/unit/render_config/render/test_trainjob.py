@@ -115,7 +115,7 @@ def test_trainers_schema_refuses_an_environment_from_secrets_which_is_why_they_a
     )
 
 
-def test_what_trainer_takes_from_its_own_fields_alone_is_told_there_and_nowhere_else() -> None:
+def test_what_trainer_takes_from_its_own_fields_alone_is_reported_there_and_nowhere_else() -> None:
     """Its webhook refuses environment in a patch of `node`, and sets PET_NPROC_PER_NODE by requests
     and limits (v2, torch.go)."""
     job = example_trainjob("full-two-nodes-of-8x80gb")
@@ -163,7 +163,7 @@ def test_labels_of_the_spec_stand_beside_those_by_which_the_job_is_found() -> No
     assert job["spec"]["suspend"] is True
 
 
-def test_what_no_cluster_can_give_is_told_before_one_is_asked() -> None:
+def test_what_no_cluster_can_give_is_reported_before_one_is_asked() -> None:
     patch = {"kind": "MPIJob", "metadata": {"namespace": "elsewhere", "labels": {"a": "b"}}}
     cluster = {"patch": patch, "gang": True, "priority_class": "high"}
     with pytest.raises(HaganeError) as caught:
@@ -172,14 +172,14 @@ def test_what_no_cluster_can_give_is_told_before_one_is_asked() -> None:
             CONFIG,
             Machine(),
         )
-    told = [problem.partition(":")[0] for problem in caught.value.problems]
-    assert told == ["cluster.patch", "cluster.patch", "cluster.priority_class", "cluster.gang"]
+    reported = [problem.partition(":")[0] for problem in caught.value.problems]
+    assert reported == ["cluster.patch", "cluster.patch", "cluster.priority_class", "cluster.gang"]
     assert "set cluster.namespace instead" in caught.value.problems[1]
     check_spec(spec_with(backend="local", cluster=cluster), CONFIG, Machine())
 
 
 @pytest.mark.parametrize(
-    ("metadata", "told"),
+    ("metadata", "reported"),
     [
         (
             {"labels": {"app.kubernetes.io/name": "mine"}},
@@ -193,13 +193,13 @@ def test_what_no_cluster_can_give_is_told_before_one_is_asked() -> None:
         (None, ["metadata"]),
     ],
 )
-def test_a_patch_of_what_a_job_is_found_by_is_refused(metadata: Any, told: list[str]) -> None:
+def test_a_patch_of_what_a_job_is_found_by_is_refused(metadata: Any, reported: list[str]) -> None:
     spec = spec_with(
         backend="pytorchjob", store="s3://bucket/runs", cluster={"patch": {"metadata": metadata}}
     )
     with pytest.raises(HaganeError) as caught:
         check_job(spec)
-    assert [problem.split()[1] for problem in caught.value.problems] == told
+    assert [problem.split()[1] for problem in caught.value.problems] == reported
 
 
 @pytest.mark.parametrize(("backend", "own"), [("pytorchjob", "pytorch"), ("trainjob", "node")])

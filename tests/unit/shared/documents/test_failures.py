@@ -73,9 +73,9 @@ def test_a_crash_has_the_end_of_its_traceback() -> None:
 def test_no_secret_is_in_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
     monkeypatch.setenv("HAGANE_NOTIFY_URL", "https://hooks.example.com/T000/B000")
-    told = (
+    reported = (
         "wJalrXUtnFEMI https://hooks.example.com/T000/B000 s3://me:pass@bucket/a?X-Amz-Signature=ab"
     )
-    made = failure_of("evaluate", RuntimeError(told), [told], at=NOW)
+    made = failure_of("evaluate", RuntimeError(reported), [reported], at=NOW)
     for text in (made.message, *made.log_tail):
         assert not any(secret in text for secret in ("wJalr", "B000", "pass@", "Signature=ab"))

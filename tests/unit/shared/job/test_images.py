@@ -26,10 +26,10 @@ def test_a_name_ends_in_the_digest_where_it_is_known_and_else_in_the_tag(tmp_pat
     assert images.of("prepare_dataset") == "registry.example.com:5000/team/hagane/prepare:1.0.0"
 
 
-def test_images_that_may_move_are_told_each_in_a_line(tmp_path: Path) -> None:
-    told = read_images(written(tmp_path, GOOD)).moving()
-    assert len(told) == 1
-    assert "hagane/prepare:1.0.0 is a tag" in told[0]
+def test_images_that_may_move_are_reported_each_in_a_line(tmp_path: Path) -> None:
+    reported = read_images(written(tmp_path, GOOD)).moving()
+    assert len(reported) == 1
+    assert "hagane/prepare:1.0.0 is a tag" in reported[0]
 
 
 def test_the_workers_image_is_another_on_gpus_and_asked_for_only_where_it_is_named(
@@ -47,22 +47,22 @@ def test_the_workers_image_is_another_on_gpus_and_asked_for_only_where_it_is_nam
             without.training(on_gpus=True)
 
 
-def test_every_wrong_field_is_told_in_a_line_of_its_own(tmp_path: Path) -> None:
+def test_every_wrong_field_is_reported_in_a_line_of_its_own(tmp_path: Path) -> None:
     file = written(
         tmp_path, "repository: Reg istry\ntag: 1\ndigests: {train: sha256:12}\nmore: x\n"
     )
     with pytest.raises(SpecError) as raised:
         read_images(file)
-    told = raised.value.problems
-    assert sorted(line.removeprefix(f"{file}: ").split(":")[0] for line in told) == [
+    reported = raised.value.problems
+    assert sorted(line.removeprefix(f"{file}: ").split(":")[0] for line in reported) == [
         *("components", "digests.train", "more", "repository", "tag"),
     ]
-    assert any("repository: got 'Reg istry', must be a registry" in line for line in told)
-    assert any("components: missing, must name an image" in line for line in told)
+    assert any("repository: got 'Reg istry', must be a registry" in line for line in reported)
+    assert any("components: missing, must name an image" in line for line in reported)
 
 
 @pytest.mark.parametrize("text", ["[1", "", "just words"], ids=["no YAML", "nothing", "no mapping"])
-def test_a_file_that_is_no_mapping_is_told(text: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_mapping_is_reported(text: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"images\.yaml:(1:)? "):
         read_images(written(tmp_path, text))
 
@@ -77,6 +77,6 @@ def test_the_environment_may_name_another_file(
         read_images()
 
 
-def test_a_component_without_an_image_is_told(tmp_path: Path) -> None:
+def test_a_component_without_an_image_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"components\.evaluate: missing"):
         read_images(written(tmp_path, GOOD)).of("evaluate")

@@ -34,7 +34,7 @@ def problems_of(folder: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "reported"),
     [
         ("hidden_size", 0, "hidden_size: got 0, must be a whole number from 1 to 16777216"),
         ("hidden_size", -64, "hidden_size: got -64, must be"),
@@ -82,16 +82,16 @@ def problems_of(folder: Path) -> tuple[str, ...]:
     ],
 )
 def test_a_field_that_stands_for_no_model_is_named(
-    model: Path, field: str, value: Any, told: str
+    model: Path, field: str, value: Any, reported: str
 ) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, field: value}))
     (problem,) = problems_of(model)
-    assert told in problem
+    assert reported in problem
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         (
             '{"hidden_size": ' + "9" * 5000 + "}",
@@ -102,10 +102,10 @@ def test_a_field_that_stands_for_no_model_is_named(
     ],
     ids=["a long number", "deep", "a list"],
 )
-def test_a_config_that_is_no_json_object_is_named(model: Path, text: str, told: str) -> None:
+def test_a_config_that_is_no_json_object_is_named(model: Path, text: str, reported: str) -> None:
     (model / "config.json").write_text(text)
     (problem,) = problems_of(model)
-    assert told in problem
+    assert reported in problem
 
 
 def truncated(file: Path) -> None:
@@ -133,7 +133,7 @@ def with_an_index(places: object) -> Damage:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "reported"),
     [
         (truncated, "model.safetensors: is not whole: its header tells of"),
         (
@@ -179,10 +179,12 @@ def with_an_index(places: object) -> Damage:
         (with_an_index(None), "is no index"),
     ],
 )
-def test_weights_that_cannot_be_loaded_are_named(model: Path, damage: Damage, told: str) -> None:
+def test_weights_that_cannot_be_loaded_are_named(
+    model: Path, damage: Damage, reported: str
+) -> None:
     damage(model / "model.safetensors")
     (problem,) = problems_of(model)
-    assert told in problem
+    assert reported in problem
 
 
 def test_a_config_that_is_a_pipe_is_not_waited_for(model: Path) -> None:

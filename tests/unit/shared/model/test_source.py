@@ -54,7 +54,7 @@ def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
     assert "model.revision: got 'v1'" in _complaint(str(tmp_path), "v1")
 
 
-def test_a_missing_folder_is_told_with_the_models_beside_it(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_with_the_models_beside_it(tmp_path: Path) -> None:
     (tmp_path / "smollm2").mkdir()
     (tmp_path / "smollm2" / "config.json").write_text("{}")
     assert f"in {tmp_path} are: smollm2" in _complaint(str(tmp_path / "smolm2"))
@@ -112,7 +112,7 @@ def test_the_commit_gives_the_same_folder_with_its_weights() -> None:
 
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(
-    ("source", "revision", "told"),
+    ("source", "revision", "reported"),
     [
         ("missing/tiny", None, "no model of the hub that this HF_TOKEN (or none) may see"),
         ("gated/tiny", None, "gated on the hub; accept its terms"),
@@ -127,12 +127,12 @@ def test_the_commit_gives_the_same_folder_with_its_weights() -> None:
     ],
 )
 def test_what_the_hub_refuses_is_one_line_with_the_way_out(
-    source: str, revision: str | None, told: str
+    source: str, revision: str | None, reported: str
 ) -> None:
-    assert told in _complaint(source, revision)
+    assert reported in _complaint(source, revision)
 
 
-def test_an_unreachable_hub_is_told_apart_from_a_wrong_name(
+def test_an_unreachable_hub_is_kept_apart_from_a_wrong_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -194,11 +194,13 @@ def test_a_hub_that_is_busy_is_asked_again(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [(None, "no such file"), ("{", "cannot be read as JSON"), ("[]", "found list")],
 )
-def test_a_config_that_is_none_is_refused(tmp_path: Path, content: str | None, told: str) -> None:
+def test_a_config_that_is_none_is_refused(
+    tmp_path: Path, content: str | None, reported: str
+) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=reported):
         read_config(tmp_path)

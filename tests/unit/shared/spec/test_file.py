@@ -44,7 +44,7 @@ def test_the_last_override_wins_and_reaches_sections_that_the_file_leaves_out(
     assert (spec.training.epochs, spec.lora.rank, spec.lora.targets) == (5, 2, ("q_proj",))
 
 
-def test_every_problem_is_told_with_its_line(tmp_path: Path) -> None:
+def test_every_problem_is_reported_with_its_line(tmp_path: Path) -> None:
     text = GOOD + '  epoch: 3\n  epochs: "3"\n  seed: -1\nlora: {rank: 0}\n'
     assert problems_of(written(tmp_path, text)) == [
         "10: training.epochs: got '3', must be a whole number",
@@ -57,13 +57,13 @@ def test_every_problem_is_told_with_its_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_key_given_twice_is_told(tmp_path: Path) -> None:
+def test_a_key_given_twice_is_reported(tmp_path: Path) -> None:
     assert problems_of(written(tmp_path, GOOD + "  lr_peak: 1\n")) == [
         "9: training.lr_peak: given twice, first in line 8"
     ]
 
 
-def test_a_wrong_override_is_told_as_it_was_typed(tmp_path: Path) -> None:
+def test_a_wrong_override_is_reported_as_it_was_typed(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD)
     assert problems_of(path, "training.epochs=x", "nonsense") == [
         "--set nonsense: must be of the form a.b=value, such as training.epochs=5",
@@ -75,7 +75,7 @@ def test_a_wrong_override_is_told_as_it_was_typed(tmp_path: Path) -> None:
     ("text", "part"),
     [("a: [", "not YAML"), ("- a\n", "must be a mapping"), ("", "must be a mapping")],
 )
-def test_what_is_no_spec_at_all_is_told(text: str, part: str, tmp_path: Path) -> None:
+def test_what_is_no_spec_at_all_is_reported(text: str, part: str, tmp_path: Path) -> None:
     (problem,) = problems_of(written(tmp_path, text))
     assert part in problem
 
@@ -83,7 +83,7 @@ def test_what_is_no_spec_at_all_is_told(text: str, part: str, tmp_path: Path) ->
 def test_the_rest_of_a_wrong_spec_can_still_be_checked(tmp_path: Path) -> None:
     with pytest.raises(SpecProblems) as caught:
         load_spec(written(tmp_path, GOOD + "  seed: x\nfoo: 1\n"))
-    assert caught.value.mended == load_spec(written(tmp_path, GOOD))
+    assert caught.value.rest == load_spec(written(tmp_path, GOOD))
 
 
 def test_a_spec_survives_yaml_and_the_floats_of_kfp() -> None:

@@ -57,7 +57,9 @@ EPOCHS = [checkpoint(epoch, 10 * epoch, loss) for epoch, loss in enumerate(LOSSE
         (KeepSpec(last=1, best=1, every=3), [2, 3, 5]),
     ],
 )
-def test_what_any_wish_names_stays_and_the_newest_always(keep: KeepSpec, epochs: list[int]) -> None:
+def test_what_any_setting_names_stays_and_the_newest_always(
+    keep: KeepSpec, epochs: list[int]
+) -> None:
     assert sorted(reasons_to_keep(EPOCHS, keep)) == [
         f"checkpoints/epoch-{epoch:04d}" for epoch in epochs
     ]
@@ -95,7 +97,7 @@ def test_epochs_and_steps_are_listed_in_the_order_of_training(tmp_path: Path) ->
         publish_folder(
             store, each.folder, tmp_path / "empty", made_by="train", inputs={}, facts=facts
         )
-    assert [found.told for found in committed_checkpoints(store)] == [
+    assert [found.title for found in committed_checkpoints(store)] == [
         "epoch 1 (step 10)",
         "step 15",
         "step 20",
@@ -103,7 +105,7 @@ def test_epochs_and_steps_are_listed_in_the_order_of_training(tmp_path: Path) ->
     ]
 
 
-def test_a_manifest_that_cannot_be_read_is_no_checkpoint_and_is_told(tmp_path: Path) -> None:
+def test_a_manifest_that_cannot_be_read_is_no_checkpoint_and_is_reported(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     (tmp_path / "empty").mkdir()
     publish_folder(
@@ -115,7 +117,7 @@ def test_a_manifest_that_cannot_be_read_is_no_checkpoint_and_is_told(tmp_path: P
         facts=EPOCHS[0].manifest.facts,
     )
     store.write_bytes("checkpoints/epoch-0002/manifest.json", b'{"folder": "checkpoints/epo')
-    assert [found.told for found in committed_checkpoints(store)] == ["epoch 1 (step 10)"]
+    assert [found.title for found in committed_checkpoints(store)] == ["epoch 1 (step 10)"]
     assert unreadable_checkpoints(store) == {
         "checkpoints/epoch-0002": (
             f"{store.uri}/checkpoints/epoch-0002/manifest.json: is no manifest of schema version 1"
@@ -124,7 +126,7 @@ def test_a_manifest_that_cannot_be_read_is_no_checkpoint_and_is_told(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "reported"),
     [
         (b'"schema_version": 1', b'"schema_version": 2', "is no manifest of schema version 1"),
         (b'"step": 20', b'"stop": 20', "is no checkpoint's manifest: it does not tell step"),
@@ -137,15 +139,15 @@ def test_a_manifest_that_cannot_be_read_is_no_checkpoint_and_is_told(tmp_path: P
         (b'"num_processes": 1', b'"num_processes": null', "is not this folder's"),
     ],
 )
-def test_a_manifest_in_which_a_byte_changed_is_no_checkpoint_and_is_told(
-    before: bytes, after: bytes, told: str, tmp_path: Path
+def test_a_manifest_in_which_a_byte_changed_is_no_checkpoint_and_is_reported(
+    before: bytes, after: bytes, reported: str, tmp_path: Path
 ) -> None:
     store, second = LocalStore(tmp_path / "store"), EPOCHS[1]
     content = second.manifest.to_bytes()
     assert before in content
     store.write_bytes(f"{second.folder}/manifest.json", content.replace(before, after))
     assert committed_checkpoints(store) == []
-    assert told in unreadable_checkpoints(store)[second.folder]
+    assert reported in unreadable_checkpoints(store)[second.folder]
     set_aside(store, second.folder, None)
     assert [found.key for found in store.list()] == [f"{second.folder}/damaged.json"]
 

@@ -201,7 +201,7 @@ def test_a_version_whose_file_is_gone_is_not_gone_back_to(tmp_path: Path) -> Non
     assert latest_file(store)["version"] == 2
 
 
-def test_unknown_name_is_told_with_those_that_are_there(tmp_path: Path) -> None:
+def test_unknown_name_is_reported_with_those_that_are_there(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     publish(store, tmp_path / "a", "a")
     with pytest.raises(
@@ -213,7 +213,7 @@ def test_unknown_name_is_told_with_those_that_are_there(tmp_path: Path) -> None:
     assert versions(store, "suport") == []
 
 
-def test_damaged_move_is_told_and_not_passed_over(tmp_path: Path) -> None:
+def test_damaged_move_is_reported_and_not_passed_over(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     publish(store, tmp_path / "a", "a")
     store.write_bytes("published/support/moves/000001.json", b"{")

@@ -77,16 +77,16 @@ def test_answer_becomes_the_error_that_says_what_to_do(
 def test_failed_call_becomes_the_error_that_says_what_to_do(
     error: Exception, kind: type[StoreError], advice: str
 ) -> None:
-    told = store_error(error, PLACE)
-    assert type(told) is kind
-    assert advice in str(told)
+    reported = store_error(error, PLACE)
+    assert type(reported) is kind
+    assert advice in str(reported)
 
 
 def test_nothing_secret_and_no_second_line_is_shown() -> None:
-    told = str(store_error(answer(400, "Strange", "key hidden\nis strange"), PLACE)) + str(
+    reported = str(store_error(answer(400, "Strange", "key hidden\nis strange"), PLACE)) + str(
         store_error(answer(503, "SlowDown"), PLACE)
     )
-    assert "key *** is strange" in told
-    assert "hidden" not in told
-    assert "https://s3.example.com" in told
-    assert "\n" not in told
+    assert "key *** is strange" in reported
+    assert "hidden" not in reported
+    assert "https://s3.example.com" in reported
+    assert "\n" not in reported

@@ -64,7 +64,7 @@ def test_no_error_is_silent_wherever_it_happens(where: str, error: Exception) ->
     assert errors == [error]
 
 
-def test_an_uploader_that_cannot_be_started_is_told() -> None:
+def test_an_uploader_that_cannot_be_started_is_reported() -> None:
     def fail() -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 

@@ -32,10 +32,10 @@ def test_each_process_draws_dropout_of_its_own() -> None:
     assert drawn[0] == torch.rand(1).item()
 
 
-def test_a_skipped_step_is_told_once() -> None:
-    engine, told = SimpleNamespace(skipped_steps=2), []
+def test_a_skipped_step_is_reported_once() -> None:
+    engine, reported = SimpleNamespace(skipped_steps=2), []
     log: Any = SimpleNamespace(
-        warning=lambda event, **fields: told.append(
+        warning=lambda event, **fields: reported.append(
             (event, fields["step"], fields["skipped_so_far"])
         )
     )
@@ -46,4 +46,4 @@ def test_a_skipped_step_is_told_once() -> None:
         callback.on_step_end(
             None, SimpleNamespace(global_step=step, is_world_process_zero=True), None
         )
-    assert told == [("step_skipped", 6, 3)]
+    assert reported == [("step_skipped", 6, 3)]

@@ -47,7 +47,7 @@ def test_a_gradient_that_fp16_skips_is_no_fault() -> None:
     assert step_fault(record(math.nan), engine(math.inf, fp16=True)) is not None
 
 
-def test_the_process_whose_loss_is_no_number_is_the_one_whose_rows_are_told() -> None:
+def test_the_process_whose_loss_is_no_number_is_the_one_whose_rows_are_reported() -> None:
     faults = [StepFault(loss=False, rows=(1, 2)), StepFault(loss=True, rows=(7,))]
     assert (
         step_fault_text(5, faults)

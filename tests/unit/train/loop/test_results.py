@@ -26,7 +26,7 @@ VmFlags: rd wr mr mw me ac
 """
 
 
-def test_pages_of_libraries_are_told_from_weights_and_from_what_was_written() -> None:
+def test_pages_of_libraries_are_reported_from_weights_and_from_what_was_written() -> None:
     assert mapped_of_libraries(SMAPS) == (400 + 20 + 4) * 1024
 
 

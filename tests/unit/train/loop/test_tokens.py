@@ -168,7 +168,7 @@ def test_a_template_that_transformers_renders_as_the_dataset_was_written_passes(
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "reported"),
     [
         (
             {"chat_template": "{{ messages[0]['content'] }}"},
@@ -182,7 +182,7 @@ def test_a_template_that_transformers_renders_as_the_dataset_was_written_passes(
     ],
 )
 def test_a_template_that_transformers_renders_otherwise_is_refused_before_training(
-    tmp_path: Path, changed: dict, told: str
+    tmp_path: Path, changed: dict, reported: str
 ) -> None:
     folder = make_tokenizer(tmp_path / "model")
     prompts = made_prompts(folder, write_conversations(tmp_path / "all.jsonl", 24))
@@ -192,7 +192,7 @@ def test_a_template_that_transformers_renders_otherwise_is_refused_before_traini
     assert problem.startswith(
         "data.chat_template: transformers, by which the model will be served, "
     )
-    assert told in problem
+    assert reported in problem
 
 
 @pytest.mark.parametrize(

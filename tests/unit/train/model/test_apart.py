@@ -86,7 +86,7 @@ def test_a_loss_that_leaves_out_the_number_of_trained_tokens_is_found() -> None:
     assert "a model whose own loss is" in (looked_at(mean_loss, FIRST).problem("fp32") or "")
 
 
-def test_a_part_that_keeps_its_cache_would_mix_conversations_and_is_told_not_to() -> None:
+def test_a_part_that_keeps_its_cache_would_mix_conversations_and_is_reported_not_to() -> None:
     model = small_model("fuyu")
     assert looked_at(model, FIRST, SECOND).others == 0
     model.config.text_config.use_cache = True
