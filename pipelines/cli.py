@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # pydantic would take half of the time of --help
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="""Fine-tune an open language model as one spec says: data, plan, training, a verified
@@ -38,8 +37,28 @@ command resumes.""",
 )
 
 
+def print_version(asked: bool) -> None:
+    if not asked:
+        return
+    from components.shared.code_version import code_version
+
+    code = code_version()
+    commit = f" ({code.commit})" if code.commit else ""
+    print(f"hagane {code.version or 'that is not installed'}{commit}")
+    raise typer.Exit
+
+
 @app.callback()
 def before_any_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=print_version,
+            is_eager=True,
+            help="Print the version, and the commit of a checkout, and exit.",
+        ),
+    ] = False,
     env_file: Annotated[
         Path | None,
         typer.Option(
