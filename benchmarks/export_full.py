@@ -50,7 +50,7 @@ watcher.start()
 seconds = time.perf_counter() - start
 ended.set()
 print(json.dumps({{"seconds": seconds, "anonymous": most[0] - before, "peak": status("VmHWM")}}))
-"""
+"""  # noqa: E501
 HAGANE = (
     "from components.export_adapter.weights.full import write_model\n"
     "from components.shared.store.checkpoints import committed_checkpoints\n"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 PARTS = {"torch": "/opt/torch", "dependencies": "/opt/hagane", "code": "/app"}
 COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "as", "ld", "make", "cmake", "nvcc", "rustc", "go")
-LEFT_OVER = ("/root", "/hagane", "/requirements", "/source", "/tmp")  # noqa: S108 - where a build may leave caches, settings, sources
+# where a build may leave caches, settings, sources
+LEFT_OVER = ("/root", "/hagane", "/requirements", "/source", "/tmp")  # noqa: S108
 
 
 def files_below(folder: str) -> list[str]:

@@ -22,21 +22,43 @@ if TYPE_CHECKING:  # pydantic would take half of the time of --help
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Fine-tune an open language model as one spec says: data, plan, training, a verified adapter, a report.
+    help="""Fine-tune an open language model as one spec says: data, plan, training, a verified
+adapter, a report.
 
-A spec is a YAML file; `specs/demo.yaml` is one to copy. `hagane plan SPEC` shows what would happen and why; `hagane run SPEC`
-runs it on this machine. After a crash, the same command resumes from the newest committed checkpoint.
+A spec is a YAML file; `specs/demo.yaml` is one to copy. `hagane plan SPEC` shows what would
+happen and why; `hagane run SPEC` runs it on this machine. After a crash, the same command resumes
+from the newest committed checkpoint.
 
-Exit codes: 0 success; 2 an error in what was given, one line per problem, before anything was started;
-1 something that had started failed; 130 and 143 stopped by Ctrl-C or SIGTERM, and the same command resumes.""",
+Exit codes: 0 success; 2 an error in what was given, one line per problem, before anything was
+started; 1 something that had started failed; 130 and 143 stopped by Ctrl-C or SIGTERM, and the same
+command resumes.""",
 )
+
+
+def print_version(asked: bool) -> None:
+    if not asked:
+        return
+    from components.shared.code_version import code_version
+
+    code = code_version()
+    commit = f" ({code.commit})" if code.commit else ""
+    print(f"hagane {code.version or 'that is not installed'}{commit}")
+    raise typer.Exit
 
 
 @app.callback()
 def before_any_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=print_version,
+            is_eager=True,
+            help="Print the version, and the commit of a checkout, and exit.",
+        ),
+    ] = False,
     env_file: Annotated[
         Path | None,
         typer.Option(

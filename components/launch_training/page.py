@@ -10,7 +10,8 @@ KEY_WITHOUT_HELD_OUT = (
     "token</p>"
 )
 KEY = (
-    '<p class="key"><span class="training">— training, each step</span> &nbsp; <span class="held-out">● held out, each epoch</span> '
+    '<p class="key"><span class="training">— training, each step</span> &nbsp; '
+    '<span class="held-out">● held out, each epoch</span> '
     "&nbsp; in nats per trained token</p>"
 )
 

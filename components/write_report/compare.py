@@ -185,7 +185,8 @@ def compare_page(runs: Sequence[RunFound], table: Sequence[Compared]) -> str:
         cautions=cautions(table),
         fields=list(table[0].asked),
         chart=Markup(overlay(runs, width=WIDE[0], height=WIDE[1])),  # noqa: S704 - numbers only
-        small_chart=Markup(overlay(runs, width=NARROW[0], height=NARROW[1])),  # noqa: S704 - numbers only
+        # numbers only
+        small_chart=Markup(overlay(runs, width=NARROW[0], height=NARROW[1])),  # noqa: S704
         questions=answers_by_question(runs),
     )
 

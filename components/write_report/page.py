@@ -63,8 +63,10 @@ def render_page(found: RunFound) -> str:
         found=found,
         facts=facts,
         verdict=verdict(found),
-        chart=Markup(loss_chart(found.history, width=WIDE[0], height=WIDE[1])),  # noqa: S704 - numbers only
-        small_chart=Markup(loss_chart(found.history, width=NARROW[0], height=NARROW[1])),  # noqa: S704 - numbers only
+        # numbers only
+        chart=Markup(loss_chart(found.history, width=WIDE[0], height=WIDE[1])),  # noqa: S704
+        # numbers only
+        small_chart=Markup(loss_chart(found.history, width=NARROW[0], height=NARROW[1])),  # noqa: S704
         curves=curves(
             found.history,
             tokens_per_step=found.plan.steps.tokens_per_epoch / found.plan.steps.steps_per_epoch,

@@ -49,9 +49,9 @@ def export(
     from pipelines.programs.component_program import output_of
 
     uri = run_uri(run)
-    folder = out or Path(
-        f"{uri.rstrip('/').rpartition('/')[2]}-{checkpoint if not checkpoint.isdigit() else f'epoch-{checkpoint}'}"
-    )
+    name = uri.rstrip("/").rpartition("/")[2]
+    of_checkpoint = f"epoch-{checkpoint}" if checkpoint.isdigit() else checkpoint
+    folder = out or Path(f"{name}-{of_checkpoint}")
     arguments = [
         "--run",
         uri,

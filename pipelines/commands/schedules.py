@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 schedules = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="""Keep schedules in Git: what a file of them wants becomes recurring runs in Kubeflow Pipelines.
+    help="""Keep schedules in Git: what a file of them wants becomes recurring runs in Kubeflow
+Pipelines.
 
-Only recurring runs that carry the file's owner are ever touched. Each run of a schedule is a run of its own: `<schedule>-<id>`.""",
+Only recurring runs that carry the file's owner are ever touched. Each run of a schedule is a run of
+its own: `<schedule>-<id>`.""",
 )
 
 File = Annotated[

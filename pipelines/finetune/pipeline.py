@@ -42,12 +42,16 @@ DEFAULT_SPEC = Path(__file__).parents[2] / "specs" / "from-the-ui.yaml"
 """What the run form is filled with."""
 
 ABOUT = """\
-Fine-tunes an open language model as one spec says: data in, a verified adapter and a report out. Fields of the spec: docs/spec.md.
+Fine-tunes an open language model as one spec says: data in, a verified adapter and a report out.
+Fields of the spec: docs/spec.md.
 
-spec: what is asked. override_*: set one field of it, exactly as --set does; left empty (or 0), the spec counts. {run} in
-override_run_name stands for the beginning of this run's id. A name that is there already goes on where it stopped.
-skip_if_unchanged: do nothing again when data, spec and images are those of the newest finished run of this name.
-notify_when: never, failure or always; tells the address in the secret hagane-notify, if there is one.
+spec: what is asked. override_*: set one field of it, exactly as --set does; left empty (or 0), the
+spec counts. {run} in override_run_name stands for the beginning of this run's id. A name that is
+there already goes on where it stopped.
+skip_if_unchanged: do nothing again when data, spec and images are those of the newest finished run
+of this name.
+notify_when: never, failure or always; tells the address in the secret hagane-notify, if there is
+one.
 """
 
 
@@ -55,7 +59,8 @@ notify_when: never, failure or always; tells the address in the secret hagane-no
     name="hagane-finetune", display_name="hagane: fine-tune a language model", description=ABOUT
 )
 def finetune(
-    spec: dict = yaml.safe_load(DEFAULT_SPEC.read_text(encoding="utf-8")),  # noqa: B008 - read once, as the pipeline is made
+    # read once, as the pipeline is made
+    spec: dict = yaml.safe_load(DEFAULT_SPEC.read_text(encoding="utf-8")),  # noqa: B008
     override_run_name: str = "",
     override_model: str = "",
     override_data: str = "",
@@ -147,7 +152,7 @@ def finetune(
     )
     kubernetes.use_secret_as_env(
         ended,
-        secret_name="hagane-notify",
+        secret_name="hagane-notify",  # noqa: S106 - its name
         secret_key_to_env={"url": "HAGANE_NOTIFY_URL"},
         optional=True,
     )

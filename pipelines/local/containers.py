@@ -91,7 +91,8 @@ class ContainerSettings:
             "read_only": True,
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
-            "tmpfs": {"/tmp": "mode=1777", str(self.folder): "mode=0755,size=1m"},  # noqa: S108 - the containers' own
+            # the containers' own
+            "tmpfs": {"/tmp": "mode=1777", str(self.folder): "mode=0755,size=1m"},  # noqa: S108
             "mounts": mounts,
             "working_dir": str(self.folder),
             "network_mode": self.network,

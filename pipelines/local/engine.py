@@ -86,7 +86,8 @@ def docker_api(engine: Engine) -> Iterator[str]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C is for us: the containers are removed through it
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+            # one prctl call, and this process has no other threads
+            preexec_fn=end_with_parent,  # noqa: PLW1509
         )
         try:
             _wait_for_socket(service, socket)

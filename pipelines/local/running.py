@@ -141,7 +141,8 @@ def _run_pipeline(
         text=True,
         errors="replace",
         start_new_session=True,
-        preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+        # one prctl call, and this process has no other threads
+        preexec_fn=end_with_parent,  # noqa: PLW1509
     )
     assert process.stdout is not None
 

@@ -107,7 +107,8 @@ def _findings_of(module: str, arguments: list[str], progress: Console) -> Iterat
             stderr=errors,
             text=True,
             start_new_session=True,
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+            # one prctl call, and this process has no other threads
+            preexec_fn=end_with_parent,  # noqa: PLW1509
         )
         assert program.stdout is not None
 

@@ -164,7 +164,7 @@ print(json.dumps({
     "refused: delete workflowtaskresult": ask("DELETE", results + "/" + NAME),
     "refused: get secret elsewhere": ask("GET", "/api/v1/namespaces/default/secrets/any"),
 }))
-"""
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)

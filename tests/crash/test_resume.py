@@ -149,7 +149,7 @@ def test_other_steps_an_epoch_are_refused_when_they_are_planned(forks: Any, tmp_
     run.with_settings(training={"micro_batch": 1}).plan()
 
 
-def test_a_training_that_max_steps_ended_within_an_epoch_makes_no_step_more_when_it_is_started_again(
+def test_a_training_that_max_steps_ended_within_an_epoch_makes_no_step_more(
     forks: Any, tmp_path: Path
 ) -> None:
     whole = finished_run(

@@ -20,7 +20,7 @@ WHERE_CAN_I_WRITE = """
 import os
 folders = [folder for folder, _, _ in os.walk("/") if not folder.startswith(("/proc", "/sys", "/dev"))]
 print(*sorted(folder for folder in folders if os.access(folder, os.W_OK)))
-"""
+"""  # noqa: E501
 
 
 def own_components(images: Images, target: Target) -> set[str]:

@@ -73,9 +73,7 @@ def documents(folder: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_flux_brings_versions_after_pipelines_and_argo_cd_both_from_the_folders_that_compile_writes() -> (
-    None
-):
+def test_flux_and_argo_cd_bring_the_folders_that_compile_writes_in_order() -> None:
     flux = {
         each["metadata"]["name"]: each["spec"]
         for each in documents("flux")

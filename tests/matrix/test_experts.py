@@ -64,7 +64,8 @@ def test_an_adapter_of_experts_is_exported_verified_and_evaluated(
     assert done.exit_code == 0, done.errors
     run = tmp_path / "store" / "tiny"
     with safe_open(run / "adapter/adapter_model.safetensors", "pt") as adapter:
-        assert any("experts" in name for name in adapter.keys()) == (targets == "auto")  # noqa: SIM118 - no mapping
+        # no mapping
+        assert any("experts" in name for name in adapter.keys()) == (targets == "auto")  # noqa: SIM118
     verification, evaluation, history = (
         json.loads((run / name).read_bytes())
         for name in (

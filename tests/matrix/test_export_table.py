@@ -42,7 +42,7 @@ for prompt in prompts:
     with torch.no_grad():
         rows.append(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -8:])
 print(float(((torch.cat(rows) - kept["logits"]) / kept["logits"].std()).abs().max()))
-"""
+"""  # noqa: E501
 
 
 def spec_of(folder: Path, architecture: Any, *, method: str, num_processes: int) -> Path:

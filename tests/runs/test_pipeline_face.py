@@ -26,7 +26,7 @@ from kfp import components, local
 root = sys.argv[3]
 local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=f"{root}/runs", enable_caching=True, cache_root=f"{root}/cache")
 components.load_component_from_file(sys.argv[1])(**json.loads(sys.argv[2]))
-"""
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.answer(response.status, response.getheaders(), content, cut=fault == "cut_answer")
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on  # noqa: N815  http.server's names
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on  # noqa: N815 - http.server's names
 
     def answer(
         self, status: int, headers: list[tuple[str, str]], content: bytes, *, cut: bool = False

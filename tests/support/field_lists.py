@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-FIELDS = Path(__file__).parent / "data" / "fields"
+FIELDS = Path(__file__).parents[1] / "data" / "fields"
 VERSIONS = {
     "kubeflow-training": ("1.9.0", "1.9.4"),
     "kubeflow-trainer-api": ("2.2.0", "2.2.1", "2.3.0"),
@@ -88,7 +88,7 @@ def collect(name):
 for root in roots:
     collect(root)
 print(json.dumps(types, sort_keys=True, indent=1))
-"""
+"""  # noqa: E501
 
 
 def main() -> None:

@@ -84,9 +84,9 @@ def _add_tensor(
     writer: gguf.GGUFWriter, name: str, tensor: np.ndarray, heads: dict[str, int]
 ) -> None:
     part = name.split(".")[-2]
-    if (
-        part in heads
-    ):  # convert_hf_to_gguf.py, LlamaModel.permute: rotary halves side by side instead of one after the other
+    if part in heads:
+        # convert_hf_to_gguf.py, LlamaModel.permute: rotary halves side by side, not one after the
+        # other
         rows, columns = tensor.shape
         tensor = (
             tensor.reshape(heads[part], 2, rows // heads[part] // 2, columns)

@@ -40,7 +40,7 @@ FLAGS = (
 )
 FRAME = """<!doctype html><meta charset="utf-8">
 <style>html, body {{ margin: 0 }} iframe {{ border: 0; width: {width}px; height: {height}px }}</style>
-<iframe sandbox="allow-scripts" srcdoc="{page}"></iframe>"""
+<iframe sandbox="allow-scripts" srcdoc="{page}"></iframe>"""  # noqa: E501
 
 
 def find_browser() -> str | None:

@@ -40,7 +40,7 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 import torch
 base, adapter = Path(sys.argv[1]), Path(sys.argv[2])
-"""
+"""  # noqa: E501
 EVALUATE = """
 from components.evaluate.evaluation import Models, look_at_both
 from components.evaluate.measure.held_out import PackedRow, row_loss

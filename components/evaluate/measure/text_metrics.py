@@ -47,7 +47,8 @@ def rouge_l(answer: str, reference: str) -> float:
 
 
 def words_of(text: str) -> list[str]:
-    """Words in small letters, and each Japanese or Chinese letter as a word: `GPU は2つ` -> gpu, は,
+    """Words in small letters, and each Japanese or Chinese letter as a word: `GPU は2つ` -> gpu,
+    は,
     2, つ."""
     folded = unicodedata.normalize("NFKC", text).lower()
     return _PIECES.findall(_WITHOUT_SPACES.sub(lambda found: f" {found[0]} ", folded))

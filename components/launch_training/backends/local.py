@@ -66,7 +66,8 @@ def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> Non
         # torchrun must get SIGTERM once, from here: at the second it gives up waiting for its
         # processes
         start_new_session=True,
-        preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+        # one prctl call, and this process has no other threads
+        preexec_fn=end_with_parent,  # noqa: PLW1509
     )
     assert process.stdout is not None
     with stop_passed_on(process, process.terminate, signal.SIGTERM) as stopped:

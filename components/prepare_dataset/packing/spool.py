@@ -21,7 +21,7 @@ class Spool:
 
     def __init__(self) -> None:
         self.fd, name = tempfile.mkstemp(prefix="hagane-")
-        os.unlink(name)  # noqa: PTH108  there is no Path of it
+        os.unlink(name)  # noqa: PTH108 - there is no Path of it
         weakref.finalize(self, os.close, self.fd)
         self._ends = array("q")
         self._waiting = bytearray()

@@ -262,7 +262,7 @@ class _GenerationBlock(jinja2.ext.Extension):
     """`{% generation %}…{% endgeneration %}` renders what is inside, between marks while they are
     asked for."""
 
-    tags = {"generation"}  # noqa: RUF012  jinja2's interface
+    tags = {"generation"}  # noqa: RUF012 - jinja2's interface
 
     def __init__(self, environment: jinja2.Environment) -> None:
         super().__init__(environment)

@@ -80,7 +80,8 @@ def render_page(plan: Plan, files: Mapping[str, dict[str, Any]]) -> str:
     return environment.get_template("page.html.jinja").render(
         plan=plan,
         memory=plan.memory,
-        charts={name: Markup(drawing) for name, drawing in drawings.items()},  # noqa: S704 - numbers and stages only
+        # numbers and stages only
+        charts={name: Markup(drawing) for name, drawing in drawings.items()},  # noqa: S704
         time_line=Markup(time_line(plan.steps)),  # noqa: S704 - numbers only
         kinds=[
             kind

@@ -134,7 +134,8 @@ def epoch_marks(scale: Scale, last_steps: list[int]) -> Iterable[str]:
         x = scale.x(step)
         yield f'<line class="epoch" x1="{x}" y1="{TOP - 8}" x2="{x}" y2="{scale.height - BOTTOM}"/>'
         if epoch % every == 0 or epoch == len(last_steps):
-            yield f'<text class="tick" x="{x}" y="{TOP - 13}" text-anchor="end">epoch {epoch}</text>'
+            place = f'x="{x}" y="{TOP - 13}" text-anchor="end"'
+            yield f'<text class="tick" {place}>epoch {epoch}</text>'
 
 
 def line(name: str, scale: Scale, points: list[Point]) -> str:

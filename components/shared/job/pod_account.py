@@ -45,7 +45,9 @@ def _is_allowed(permission: Permission, namespace: str, context: ssl.SSLContext)
         with urllib.request.urlopen(request, timeout=REQUEST_S, context=context) as answer:  # noqa: S310
             return bool(json.load(answer)["status"].get("allowed"))
 
-    request = urllib.request.Request(_address(), data=_review(permission, namespace), method="POST")  # noqa: S310
+    request = urllib.request.Request(  # noqa: S310
+        _address(), data=_review(permission, namespace), method="POST"
+    )
     request.add_header("Content-Type", "application/json")
     request.add_header("Authorization", f"Bearer {(ACCOUNT / 'token').read_text().strip()}")
     return patiently(ask, what="API server", may_pass=_is_away, deadline_s=PATIENCE_S)

@@ -143,7 +143,8 @@ def _vllm(export: ServedExport) -> str:
     options = "".join(words).lstrip("\n").replace("\n", " \\\n")
     lines = "\n".join([*settings, f"exec vllm serve {model} \\"])
     return (
-        f"#!/bin/sh\n# Serves {export.name} by vLLM with the API of OpenAI. Further options go to `vllm serve`.\nset -eu\n"
+        f"#!/bin/sh\n# Serves {export.name} by vLLM with the API of OpenAI. "
+        "Further options go to `vllm serve`.\nset -eu\n"
         f'here=$(cd "$(dirname "$0")/.." && pwd)\n{lines}\n{revision}{options} \\\n  "$@"\n'
     )
 

@@ -42,7 +42,7 @@ def waits(log: structlog.typing.FilteringBoundLogger) -> Iterator[None]:
 @contextmanager
 def waits_no_more(when: bool) -> Iterator[None]:
     """Inside, if `when`, `patiently` asks once: for what is done after the wait was in vain."""
-    global _log  # noqa: PLW0603
+    global _log  # noqa: PLW0603 - like the log's set-up, this is a matter of the whole process
     before = _log
     if when:
         _log = None

@@ -117,7 +117,8 @@ def run_program(
             stdout=printed,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, and this process has no other threads
+            # one prctl call, and this process has no other threads
+            preexec_fn=end_with_parent,  # noqa: PLW1509
         )
         try:
             exit_code = program.wait(timeout=max(1.0, seconds))

@@ -37,8 +37,10 @@ def plain_request(*, processes: int, stage: int, offload: str, method: str) -> C
         )
     on_gpus = torch.cuda.is_available()
     zero = ZeroPlan(
-        stage=stage, offload_optimizer=offload != "none", offload_parameters=offload == "all"
-    )  # pyright: ignore[reportArgumentType] - argparse knows the choices
+        stage=stage,  # pyright: ignore[reportArgumentType] - argparse knows the choices
+        offload_optimizer=offload != "none",
+        offload_parameters=offload == "all",
+    )
     steps = StepPlan(
         num_rows=1,
         num_processes=processes,

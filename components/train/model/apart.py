@@ -270,10 +270,8 @@ class ProveRows(TrainerCallback):
         (anywhere,) = self._agreement.anywhere(problem is not None)
         if anywhere:
             where = f"training: model.source, a {self._plan.model.model_type} model"
-            raise ModelError(
-                f"{where}: "
-                f"{problem or 'another process found rows that cannot be trained on; see its message'}"
-            )
+            of_another = "another process found rows that cannot be trained on; see its message"
+            raise ModelError(f"{where}: {problem or of_another}")
         if not state.is_world_process_zero:
             return
         if looked.finite:

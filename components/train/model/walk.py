@@ -80,13 +80,9 @@ def walk(model: PreTrainedModel) -> Tree:
             block_sizes[place.index] += weight.numel()
     linears, experts = linears_of(model), experts_of(model)
     heads = first_of(config, "num_attention_heads", "n_head", "n_heads", "num_heads", default=1)
-    hidden = first_of(
-        config,
-        "hidden_size",
-        "n_embd",
-        "d_model",
-        default=int(model.get_input_embeddings().weight.shape[1]),
-    )  # pyright: ignore[reportIndexIssue, reportArgumentType]
+    embeddings: Any = model.get_input_embeddings()
+    width = int(embeddings.weight.shape[1])
+    hidden = first_of(config, "hidden_size", "n_embd", "d_model", default=width)
     key_heads = first_of(config, "num_key_value_heads", default=heads)
     head_size = first_of(config, "head_dim", default=hidden // heads)
     total = sum(weight.numel() for weight in weights.values())

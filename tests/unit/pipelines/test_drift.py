@@ -129,7 +129,7 @@ def _with_argument(tree: Path, source: str) -> str:
     """Where a component has a parameter more, the pipeline gives it."""
     added = re.search(r"^def (\w+)\(\s*extra: (\w+)", source, re.MULTILINE)
     if added:
-        pipeline = tree / "pipelines" / "finetune.py"
+        pipeline = tree / "pipelines" / "finetune" / "pipeline.py"
         value = {"str": '"a"', "int": "1"}[added[2]]
         pipeline.write_text(
             re.sub(rf"(= {added[1]}\()", rf"\1extra={value}, ", pipeline.read_text())

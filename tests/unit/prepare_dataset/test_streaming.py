@@ -337,7 +337,7 @@ _GROWTH = """
 import resource, sys
 from datetime import datetime
 from pathlib import Path
-from components.prepare_dataset import rows
+from components.prepare_dataset.packing import rows
 from components.prepare_dataset.__main__ import prepare
 from components.shared.log import set_up_log
 from components.shared.spec.file import load_spec

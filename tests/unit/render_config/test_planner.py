@@ -198,9 +198,7 @@ def test_a_type_that_cannot_be_trained_right_is_refused_in_one_line(
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["model.source"]
 
 
-def test_a_merged_export_of_experts_is_refused_before_training_with_all_that_they_do_not_allow() -> (
-    None
-):
+def test_a_merged_export_of_experts_is_refused_before_training() -> None:
     spec = spec_with(export={"merge": True}, lora={"dropout": 0.1})
     with pytest.raises(HaganeError) as caught:
         check_spec(spec, GPT_OSS, Machine())

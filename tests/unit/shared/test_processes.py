@@ -20,7 +20,7 @@ with stop_passed_on(child, child.terminate, signal.SIGTERM, signal.SIGINT, still
     print(child.stdout.read(), end="", flush=True)
     child.wait()
 print([each.name for each in noted], flush=True)
-"""
+"""  # noqa: E501
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 SAVER = """
 import signal, time

@@ -103,7 +103,7 @@ def test_missing_template_is_a_data_error(folder: Path):
         load_tokenizer(folder, "nowhere.jinja")
 
 
-def test_a_tokenizer_of_a_class_that_transformers_lacks_is_read_without_its_code_and_without_a_question(
+def test_a_tokenizer_of_a_class_that_transformers_lacks_is_read_without_its_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_tokenizer(tmp_path)

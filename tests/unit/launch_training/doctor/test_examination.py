@@ -165,13 +165,16 @@ def test_what_the_sites_retry_policy_does_to_a_run_is_said(
 
 
 def test_permissions_are_reported_by_resource_and_long_lists_are_cut() -> None:
-    assert in_words(
-        [
-            Permission("get", "", "pods/log"),
-            Permission("list", "", "pods"),
-            Permission("watch", "", "pods"),
-        ]
-    ) == ("get pods/log; list, watch pods")
+    assert (
+        in_words(
+            [
+                Permission("get", "", "pods/log"),
+                Permission("list", "", "pods"),
+                Permission("watch", "", "pods"),
+            ]
+        )
+        == "get pods/log; list, watch pods"
+    )
     assert shortened(list("abcd"), most=2) == "a, b and 2 more"
 
 

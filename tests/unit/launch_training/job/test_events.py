@@ -24,7 +24,7 @@ PASSING = (
         "the server was unable to return a response in the time allotted, but may still be "
         "processing the request"
     ),
-    'Operation cannot be fulfilled on jobsets.jobset.x-k8s.io "j": the object has been modified; please apply your changes to the latest '
+    'Operation cannot be fulfilled on jobsets.jobset.x-k8s.io "j": the object has been modified; please apply your changes to the latest '  # noqa: E501
     "version and try again",
     (
         "the server has received too many requests and has asked us to try again later: Too Many "

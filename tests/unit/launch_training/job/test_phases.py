@@ -311,9 +311,7 @@ def test_a_trainjobs_own_fields_and_conditions_are_read(
     assert phase_of(TRAINJOB, given, pods, begun=True) == phase
 
 
-def test_a_container_started_anew_in_its_pod_is_a_life_of_its_own_and_its_last_end_is_reported() -> (
-    None
-):
+def test_a_container_started_anew_in_its_pod_is_a_life_of_its_own() -> None:
     last = {"terminated": {"exitCode": 143, "finishedAt": "1", "reason": "Error"}}
     restarted = trainjob_pod(1, restartCount=2, state={"running": {}}, lastState=last)
     (found,) = ended_badly(TRAINJOB, [trainjob_pod(0), restarted])

@@ -166,9 +166,7 @@ def test_the_form_is_filled_with_a_spec_that_is_one_and_the_rest_leaves_it_as_it
     assert given.keys() == {"spec", *OVERRIDES, "skip_if_unchanged", "notify_when"}
 
 
-def test_every_image_of_the_yaml_is_one_of_images_yaml_and_the_trainers_is_given_to_the_launcher() -> (
-    None
-):
+def test_every_image_of_the_yaml_is_one_of_images_yaml_the_trainers_too() -> None:
     tree = next(yaml.safe_load_all(GOLDEN.read_text()))
     named = {
         executor["container"]["image"] for executor in tree["deploymentSpec"]["executors"].values()

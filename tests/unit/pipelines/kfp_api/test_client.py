@@ -358,7 +358,7 @@ PROD = """
 contexts:
   prod: {endpoint: "https://prod.example.com/", namespace: team-a, token_file: TOKEN_FILE, ui: "https://ui.prod.example.com", ca_file: CA}
   bare: {endpoint: "https://bare.example.com"}
-"""
+"""  # noqa: E501
 OF_THE_LAB = {
     "HAGANE_KFP_ENDPOINT": "https://lab.example.com",
     "HAGANE_KFP_NAMESPACE": "team-lab",
@@ -368,7 +368,7 @@ OF_THE_LAB = {
 }
 
 
-def test_a_server_named_by_a_flag_is_talked_to_as_the_file_says_whatever_the_variables_say_of_another(
+def test_a_server_named_by_a_flag_counts_more_than_the_variables_of_another(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "token").write_text(TOKEN)

@@ -78,7 +78,7 @@ schedules:
   - {name: c, cron: "0 3 * * *", spec: local.yaml}
   - {name: c, cron: "0 3 * * *", spec: spec.yaml}
   - {name: d, cron: "0 3 1 * *", spec: spec.yaml, time_zone: Asia/Tokyo}
-""",
+""",  # noqa: E501
     ) == (
         "schedules.yaml:4: schedules.2.name: 'c' is given twice",
         "schedules.yaml:5: schedules.3.name: 'c' is given twice",

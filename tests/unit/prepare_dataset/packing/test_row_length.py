@@ -61,8 +61,9 @@ def test_a_stated_length_is_taken_as_it_is() -> None:
 
 def test_the_reason_names_what_decided() -> None:
     spec = DataSpec(train="x", row_tokens="auto", too_long="drop")
-    assert row_length(spec, [1500] * 100, CONFIG, packed=True).reason == (
-        "99% of the tokens are in samples of up to 1,500 tokens, rounded up to a power of two"
+    assert (
+        row_length(spec, [1500] * 100, CONFIG, packed=True).reason
+        == "99% of the tokens are in samples of up to 1,500 tokens, rounded up to a power of two"
     )
     assert row_length(spec, [100] * 9, CONFIG, packed=True).reason.endswith(
         "100 tokens, and rows of 1,024 hold several"

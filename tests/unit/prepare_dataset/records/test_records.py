@@ -9,7 +9,10 @@ from components.prepare_dataset.records.conversations import Conversation
 from components.prepare_dataset.records.records import RecordFile, RecordSource, read_records
 from components.shared.errors import DataError
 
-GOOD = '{"messages": [{"role": "user", "content": "港は？"}, {"role": "assistant", "content": "青です。"}]}'
+GOOD = (
+    '{"messages": [{"role": "user", "content": "港は？"}, '
+    '{"role": "assistant", "content": "青です。"}]}'
+)
 
 
 def _turns(*turns: object) -> str:

@@ -256,9 +256,7 @@ def test_a_template_that_leaves_out_a_call_is_refused() -> None:
         _samples(ALL["chatml"], [_user("q"), _assistant("", tool_calls=[CALL])], [TIDE])
 
 
-def test_a_template_that_leaves_out_part_of_an_answer_is_refused_without_another_models_template() -> (
-    None
-):
+def test_a_template_that_leaves_out_part_of_an_answer_is_refused() -> None:
     cutting = "{% for m in messages %}{{ m.content[:3] + eos_token }}{% endfor %}"
     with pytest.raises(
         DataError, match=r"t.jinja leaves out part of assistant turn messages\[1\]"

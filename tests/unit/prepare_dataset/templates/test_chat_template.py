@@ -39,7 +39,7 @@ BUSY = """{%- set ns = namespace(count=0) %}
         {{- message.content.strip() + ' #' ~ ns.count ~ eos_token }}
 {% endif %}
 {%- endfor %}
-{%- if add_generation_prompt %}{{ head('assistant') }}{% endif %}"""
+{%- if add_generation_prompt %}{{ head('assistant') }}{% endif %}"""  # noqa: E501
 
 CONVERSATIONS = [
     conversation("What is 12 plus 7?", "12 plus 7 is 19."),

@@ -21,15 +21,21 @@ TOKENS = {"bos_token": BOS, "eos_token": END}
 SMALL = Limits(cpu_s=1, memory_mib=256)
 
 TOO_MUCH = {
-    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": "needs more than 1 s of processor time",
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": (
+        "needs more than 1 s of processor time"
+    ),
     "{{ 9**(9**9) }}": "needs more than 1 s of processor time",
-    "{% if false %}{{ 9**(9**9) }}{% endif %}ok": "rendering it, compiled needs more than 1 s of processor time",
+    "{% if false %}{{ 9**(9**9) }}{% endif %}ok": (
+        "rendering it, compiled needs more than 1 s of processor time"
+    ),
     "{{ messages[0].content * 2000000000 }}": "needs more than 256 MiB of memory",
     "{{ 'x' * 2000000000 }}": "needs more than 256 MiB of memory",
     "{{ ([0] * 300000000)|length }}": "needs more than 256 MiB of memory",
     "{{ messages[0].content|center(3000000000) }}": "needs more than 256 MiB of memory",
     "{{ '%3000000000d' % 1 }}": "needs more than 256 MiB of memory",
-    "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}": "needs more than 32,000,000 characters",
+    "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}": (
+        "needs more than 32,000,000 characters"
+    ),
     (
         "{% macro m() %}{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}{% endmacro %}{{ "
         "m()|length }}"
@@ -178,5 +184,7 @@ def _children() -> set[int]:
     """Processes of template_program that this one started."""
     pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return {
-        int(pid) for pid in pids if b"template_program" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        int(pid)
+        for pid in pids
+        if b"templates.program" in Path(f"/proc/{pid}/cmdline").read_bytes()
     }

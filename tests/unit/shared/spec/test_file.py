@@ -83,7 +83,7 @@ def test_what_is_no_spec_at_all_is_reported(text: str, part: str, tmp_path: Path
 def test_the_rest_of_a_wrong_spec_can_still_be_checked(tmp_path: Path) -> None:
     with pytest.raises(SpecProblems) as caught:
         load_spec(written(tmp_path, GOOD + "  seed: x\nfoo: 1\n"))
-    assert caught.value.repaired == load_spec(written(tmp_path, GOOD))
+    assert caught.value.rest == load_spec(written(tmp_path, GOOD))
 
 
 def test_a_spec_survives_yaml_and_the_floats_of_kfp() -> None:

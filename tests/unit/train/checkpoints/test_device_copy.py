@@ -39,7 +39,7 @@ class FakeCuda:
             synchronize=lambda: self.calls.append(("synchronize", number)),
         )
 
-    def Stream(self) -> Any:  # noqa: N802
+    def Stream(self) -> Any:  # noqa: N802 - torch.cuda's name
         return SimpleNamespace(
             name="side",
             wait_event=lambda event: self.calls.append(("wait_event", event.number)),
