@@ -14,7 +14,7 @@ from components.shared.spec import RunSpec, SourceSpec
 from components.write_report.page import render_page
 from pipelines.compiling import compile_pipeline
 from pipelines.schedule_file import Schedule, ScheduleFile
-from tests import example_jobs
+from tests import config_fields, example_jobs
 from tests.example_plans import document
 from tests.example_trainjob import trainjob_text
 from tests.unit.write_report.example_run import find_example_run
@@ -80,6 +80,8 @@ def main() -> None:
     cluster = ROOT / "docs" / "cluster.md"
     cluster.write_text(endings_reference(cluster.read_text(encoding="utf-8")), encoding="utf-8")
     compile_pipeline(GOLDEN / "finetune.yaml")
+    fields = ROOT / "components" / "shared" / "config_fields.json"
+    fields.write_text(config_fields.document(), encoding="utf-8")
     (GOLDEN / "plans.md").write_text(document(), encoding="utf-8")
     example_jobs.write_all(GOLDEN / "pytorchjob")
     (GOLDEN / "trainjob.yaml").write_text(trainjob_text(), encoding="utf-8")

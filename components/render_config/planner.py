@@ -11,6 +11,7 @@ from components.render_config.architectures import architecture_of
 from components.render_config.attention import AttentionChoice, choose_attention
 from components.render_config.checkpoints import checkpoint_reasons, plan_checkpoints, upload_seconds
 from components.render_config.choice import Choice, choose
+from components.render_config.config_cautions import config_cautions
 from components.render_config.file_reasons import file_reasons, rendered_files
 from components.render_config.fit import Wish
 from components.render_config.hardware import Hardware, hardware_of
@@ -325,6 +326,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         cautions=(
             *choice.cautions,
             *job_cautions(spec),
+            *config_cautions(config),
             *model_cautions(spec, decided),
             *step_cautions(spec, steps, row_tokens=row_tokens),
             *_row_cautions(spec, dataset),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from components.shared.config_fields import contradictions
 from components.shared.printable import cut, shown
 
 OWN_CODE_ONLY: Final[dict[str, Any]] = {"trust_remote_code": False, "use_safetensors": True}
@@ -20,7 +21,7 @@ SIZES = {
     ("num_hidden_layers", "n_layer"): 10_000,
     ("num_attention_heads", "num_key_value_heads", "n_head", "num_experts", "num_local_experts", "num_experts_per_tok"): 2**16,
     ("vocab_size",): 2**26,
-    ("max_position_embeddings", "n_positions"): 2**31,
+    ("max_position_embeddings", "n_positions", "sliding_window"): 2**31,
 }
 """Fields of config.json that count something -> the most that any may be, a hundred times what the largest known model has."""
 NUMBERS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "initializer_range", "attention_dropout", "rope_theta")
@@ -38,9 +39,7 @@ INDEX = "*.safetensors.index.json"
 
 def config_problems(config: Mapping[str, Any]) -> list[str]:
     """One line for each field of config.json that stands for no model, or for code from elsewhere."""
-    problems = []
-    for names, most in SIZES.items():
-        problems += [problem for name in names if (problem := _size_problem(name, config.get(name), most)) is not None]
+    problems = _size_problems(config)
     model_type = config.get("model_type")
     if isinstance(model_type, str) and not re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", model_type):
         problems.append(f"model_type: got {shown(model_type)}, must be the name of an architecture, such as llama")
@@ -51,6 +50,10 @@ def config_problems(config: Mapping[str, Any]) -> list[str]:
         f"{name}: got {shown(config[name])}, must be a finite number" for name in NUMBERS if name in config and not _is_finite(config[name])
     ]
     problems += _rope_problems(config)
+    text = config.get("text_config")
+    if isinstance(text, dict):
+        inner = [*_size_problems(text), *_rope_problems(text)]
+        problems += [f"text_config.{problem}" for problem in inner]
     layers = config.get("layer_types") or []
     if not isinstance(layers, list) or not all(isinstance(each, str) and re.fullmatch(r"[a-z0-9_]{1,80}", each) for each in layers):
         problems.append(f"layer_types: got {shown(layers)}, must be a list of names such as full_attention")
@@ -63,7 +66,7 @@ def config_problems(config: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"quantization_config: got quant_method {shown(method)}, allowed: {', '.join(QUANTIZED)}; name the model's ordinary weights"
         )
-    return problems
+    return problems + ([] if problems else contradictions(config))
 
 
 def weight_problems(folder: Path) -> list[str]:
@@ -73,6 +76,16 @@ def weight_problems(folder: Path) -> list[str]:
         return _only_pickled(folder)
     problems = [f"{file.name}: {problem}" for file in files if (problem := _safetensors_problem(file)) is not None]
     return problems + [f"{file.name}: {problem}" for file in indexes if (problem := _index_problem(folder, file)) is not None]
+
+
+def _size_problems(config: Mapping[str, Any]) -> list[str]:
+    problems: list[str] = []
+    for names, most in SIZES.items():
+        for name in names:
+            problem = _size_problem(name, config.get(name), most)
+            if problem is not None:
+                problems.append(problem)
+    return problems
 
 
 def _size_problem(name: str, value: Any, most: int) -> str | None:

@@ -6,6 +6,7 @@ writes docs/packing.md. Training measures the loaded model again before its firs
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from typing import Any, Literal
 import yaml
 
 from components.shared.errors import ModelError
+from components.shared.model_registry import model_families
+from components.shared.printable import cut
 from components.shared.spec import Attention, FrozenModel
 
 PAGE = "docs/packing.md"
@@ -97,10 +100,7 @@ def untrainable(config: Mapping[str, Any]) -> str | None:
             "Fix: name another base model"
         )
     if model_type not in known:
-        return (
-            f"model.source: found model_type {model_type!r} in config.json, which transformers {known.transformers} cannot load as a "
-            f"causal language model; allowed are the types of {PAGE}. Fix: name another base model"
-        )
+        return _unknown(known, config, model_type)
     is_decoder = model_type in known.decoders and config.get("is_decoder") is True
     if model_type not in known.refused or is_decoder:
         return None
@@ -108,3 +108,33 @@ def untrainable(config: Mapping[str, Any]) -> str | None:
     if model_type in known.decoders:
         fix += ", or set is_decoder: true in its config.json if it is a decoder"
     return f"{found}, which cannot be trained right, since {known.refused[model_type]} ({PAGE}). Fix: {fix}"
+
+
+def _unknown(known: KnownTypes, config: Mapping[str, Any], model_type: str) -> str:
+    """Why a type that is in no list cannot be trained: what it is, or what it is nearly called."""
+    found = f"model.source: found model_type {model_type!r} in config.json"
+    text = config.get("text_config")
+    if isinstance(text, Mapping):
+        inner = cut(str(text.get("model_type", "no model_type")))
+        return (
+            f"{found}, a model of text and images, audio or video (text_config: {inner}), which transformers {known.transformers} "
+            f"does not load as a causal language model; hagane trains text alone ({PAGE}). Fix: name a text model of that family"
+        )
+    if _is_remote(model_type):
+        return (
+            f"{found}, which needs Python code from the model's repository; hagane runs no such code. Fix: name a base model whose type "
+            f"transformers {known.transformers} has ({PAGE})"
+        )
+    every = known.packed | known.one_conversation | known.not_measured
+    near = get_close_matches(model_type, sorted(every), n=1, cutoff=0.8)
+    hint = f"; did you mean {near[0]!r}? Allowed" if near else "; allowed"
+    own = " (auto_map names code of its own, which hagane does not run)" if config.get("auto_map") else ""
+    return (
+        f"{found}{own}, which transformers {known.transformers} cannot load as a causal language model{hint} are the types of {PAGE}. "
+        "Fix: name another base model"
+    )
+
+
+def _is_remote(model_type: str) -> bool:
+    """Whether the list of known models says that such models come with code of their own."""
+    return any(family.remote and family.model_type == model_type for family in model_families())
