@@ -88,7 +88,7 @@ def _training(facts: CardFacts) -> str:
     lines = [
         f"- {plan.num_trainable:,} of {plan.model.num_parameters:,} parameters trained, {plan.precision}",
         f"- {training.epochs} epochs, {plan.steps.total_steps:,} steps of {plan.steps.global_batch} rows, "
-        f"AdamW, lr {training.lr_peak:g} ({training.lr_schedule}, {plan.steps.warmup_steps} warm-up steps), seed {training.seed}",
+        f"AdamW, lr {plan.learning_rate:g} ({training.lr_schedule}, {plan.steps.warmup_steps} warm-up steps), seed {training.seed}",
     ]
     if facts.history.skipped_steps:
         lines.append(f"- {facts.history.skipped_steps:,} of these steps changed nothing: the scaled gradient overflowed fp16")

@@ -16,6 +16,7 @@ from components.render_config.file_reasons import file_reasons, rendered_files
 from components.render_config.fit import Wish
 from components.render_config.hardware import Hardware, hardware_of
 from components.render_config.job_checks import check_job, job_cautions
+from components.render_config.learning_rate import choose_learning_rate
 from components.render_config.memory import sums_in_fp32
 from components.render_config.output_layer import OutputLayerChoice, choose_output_layer
 from components.render_config.precision import WEIGHT_BYTES, choose_precision, precision_of_model
@@ -275,6 +276,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     steps = plan_steps(dataset.num_rows, batching, warmup_share=training.warmup_share, num_tokens=dataset.num_tokens)
     lora = lora_plan(spec.lora, decided.wish.targets) if training.method == "lora" else None
     num_trainable = decided.wish.num_trainable(architecture)
+    rate = choose_learning_rate(spec, architecture.num_parameters)
     work = Work(architecture, decided.wish, decided.hardware, choice.zero, steps, num_cores, trains.flags)
     step = step_time(work)
     checkpoints = plan_checkpoints(
@@ -309,7 +311,8 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         loss_chunk_tokens=decided.output_layer.chunk_tokens,
         packed=decided.packing.packed,
         num_trainable=num_trainable,
-        training_digest=training_digest(spec, dataset, decided.precision),
+        learning_rate=rate.peak,
+        training_digest=training_digest(spec, dataset, decided.precision, learning_rate=rate.peak),
         model=ModelPlan(
             source=spec.model.source,
             revision=dataset.model_revision,
@@ -327,6 +330,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
             *choice.cautions,
             *job_cautions(spec),
             *config_cautions(config),
+            *rate.cautions,
             *model_cautions(spec, decided),
             *step_cautions(spec, steps, row_tokens=row_tokens),
             *_row_cautions(spec, dataset),
@@ -345,7 +349,7 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         hardware=hardware_plan(decided.hardware, decided.precision),
         after=after,
         reasons=reasons(spec, decided, steps, lora)
-        | {"threads_per_process": why_threads(spec, num_cores)}
+        | {"threads_per_process": why_threads(spec, num_cores), "learning_rate": rate.reason}
         | checkpoint_reasons(spec, checkpoints, step)
         | after_reasons(spec, after, num_held_out=num_held_out),
     )
@@ -394,7 +398,7 @@ def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:
     )
 
 
-def training_digest(spec: RunSpec, dataset: DatasetFacts, precision: Precision) -> str:
+def training_digest(spec: RunSpec, dataset: DatasetFacts, precision: Precision, *, learning_rate: float) -> str:
     """sha256, in hex, of all that the losses follow from: the spec but for how the work is done, where, and what comes after it."""
     asked = spec.model_dump(mode="json", exclude={"name", "store", "backend", "evaluation"})
     for field in HOW_NOT_WHAT:
@@ -403,4 +407,5 @@ def training_digest(spec: RunSpec, dataset: DatasetFacts, precision: Precision) 
             del asked[section][key]
         else:
             del asked[section]
+    asked["training"]["lr_peak"] = learning_rate
     return hashlib.sha256(json.dumps([asked, dataset.digest, precision], sort_keys=True).encode()).hexdigest()

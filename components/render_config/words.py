@@ -9,7 +9,7 @@ from components.render_config.memory import MANY_MICRO_BATCHES
 from components.shared.figures import plain
 from components.shared.plan import LoraPlan, StepPlan, TimePlan
 from components.shared.prompts import probe_bytes
-from components.shared.spec import RunSpec
+from components.shared.spec import LoraSpec, RunSpec
 
 if TYPE_CHECKING:
     from components.render_config.planner import Decided
@@ -80,7 +80,13 @@ def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
 
 
 def step_cautions(spec: RunSpec, steps: StepPlan, *, row_tokens: int) -> Iterator[str]:
-    """A training of few optimizer steps, unless `max_steps` asks for it."""
+    """A batch that is larger than the data; few optimizer steps, unless `max_steps` asks for them."""
+    if spec.training.global_batch > steps.num_rows:
+        yield (
+            f"training.global_batch: {spec.training.global_batch:,} is more than the "
+            f"{steps.num_rows:,} rows there are, so each epoch is one optimizer step; "
+            f"set training.global_batch to {max(1, steps.num_rows // 8)} or less"
+        )
     if steps.total_steps >= FEWEST_STEPS or spec.training.max_steps is not None:
         return
     changes = [f"more training.epochs (now {spec.training.epochs})"]
@@ -157,12 +163,26 @@ def _everything(decided: "Decided") -> str:
     return f"all linear layers of the blocks{but}, never the head or a router"
 
 
+def _why_rank(spec: RunSpec) -> str:
+    if spec.lora.rank != LoraSpec().rank:
+        return "as the spec asks"
+    return "hagane's default; where LoRA is on all linear layers, quality hardly depends on the rank (QLoRA, arXiv 2305.14314, appendix A)"
+
+
+def _why_alpha(spec: RunSpec, lora: LoraPlan) -> str:
+    by = f"sqrt({lora.rank})" if lora.rslora else str(lora.rank)
+    asked = "hagane's default" if spec.lora.alpha == LoraSpec().alpha else "as the spec asks"
+    return f"{asked}; the update is scaled by {lora.alpha:g} / {by}"
+
+
 def _lora_reasons(spec: RunSpec, decided: "Decided", lora: LoraPlan) -> dict[str, str]:
     architecture = decided.architecture
     everything = _everything(decided)
     words = {"auto": everything, "all": everything, "attention": "the layers of attention", "mlp": "the layers of the MLPs, never a router"}
     what = words.get(str(spec.lora.targets), "as the spec lists them")
     found = {
+        "lora.rank": _why_rank(spec),
+        "lora.alpha": _why_alpha(spec, lora),
         "lora.target_modules": f"{what} ({architecture.model_type})",
         "num_trainable": f"rank {lora.rank} x (inputs + outputs) of {len(lora.target_modules)} layers x {architecture.num_blocks} blocks",
         "checkpoints.bytes_each": f"{state_bytes(decided.choice.zero, decided.precision)} bytes of optimizer state + 4 of the matrix "

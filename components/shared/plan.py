@@ -248,6 +248,8 @@ class Plan(FrozenModel):
     """Whether conversations share a row; else each row is one. Plans of hagane 0.1.0 are all packed."""
     num_trainable: int
     """Parameters that receive gradients."""
+    learning_rate: float
+    """The highest, reached after the warm-up."""
     training_digest: str
     """sha256 of all that the losses follow from: equal for plans that differ only in how the work is spread over machines."""
     model: ModelPlan

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from components.shared.fields import FrozenModel, Number
+from components.shared.fields import FrozenModel, Number, exponent_number
 from components.shared.gate_spec import GateRule, MeasuredOnAnswers, auto_or_rules, checked_pattern, is_on_answers
 from components.shared.printable import cut, shown
 
@@ -46,6 +46,13 @@ def _auto_or_row_tokens(value: object) -> object:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 16 <= value <= MOST_ROWS):
         return value
     raise ValueError(f"got {shown(value)}, must be auto or a whole number from 16 to {MOST_ROWS}")
+
+
+def _auto_or_rate(value: object) -> object:
+    number = exponent_number(value)
+    if number == "auto" or (isinstance(number, int | float) and not isinstance(number, bool) and 0 < number <= 1):
+        return number if number == "auto" else float(number)  # pyright: ignore[reportArgumentType]
+    raise ValueError(f"got {shown(value)}, must be auto or a number above 0, at most 1")
 
 
 def _auto_or_bool(value: object) -> object:
@@ -226,8 +233,9 @@ class TrainingSpec(FrozenModel):
     """Stop after so many optimizer steps, in the middle of an epoch if need be. Without it, all `epochs` are trained."""
     drop_last: bool = False
     """Leave out the last rows of an epoch when they do not fill a micro-batch on every process."""
-    lr_peak: Number = Field(default=2e-4, gt=0, le=1)
-    """Highest learning rate, reached after the warm-up."""
+    lr_peak: Annotated[Literal["auto"] | float, BeforeValidator(_auto_or_rate)] = "auto"
+    """Highest learning rate, reached after the warm-up. `auto`: for LoRA 2e-4, from 20 billion parameters on 1e-4; for full training
+    2e-5, from 10 billion on 1e-5. The plan names the source."""
     lr_schedule: Literal["cosine", "linear", "constant_with_warmup", "cosine_with_min_lr", "warmup_stable_decay"] = "cosine"
     """How the learning rate falls after the warm-up. `warmup_stable_decay` stays at `lr_peak` and falls over the last
     `lr_decay_share` of all steps."""

@@ -34,6 +34,7 @@ def plain_request(*, processes: int, stage: int, offload: str, method: str) -> C
         method=method,  # pyright: ignore[reportArgumentType] - argparse knows the choices
         precision="bf16" if on_gpus and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32",
         num_trainable=0,
+        learning_rate=1e-3,
         training_digest="0" * 64,
         model=ModelPlan(source="", revision=None, model_type="llama", num_parameters=0, largest_layer_parameters=0),
         zero=zero,
