@@ -106,8 +106,9 @@ def plan(
     Trains nothing and touches no store: the data is read, tokenised and packed in a folder that is thrown away.
     """
     from components.shared.spec_file import load_spec
+    from pipelines.plan_screen import plan_screen
     from pipelines.planning import explain_deepspeed, plan_of
-    from pipelines.screens import open_console, plan_screen
+    from pipelines.screens import open_console
 
     if spec is None:
         if import_deepspeed is None:

@@ -141,6 +141,7 @@ def dataset_facts(dataset: Manifest) -> DatasetFacts:
         num_held_out=int(facts["held_out_rows"] or 0),
         row_tokens=_whole(facts.get("row_tokens")),
         packed=bool(facts.get("packed", True)),
+        num_conversations=_whole(facts.get("num_conversations")),
         longest_conversation=_whole(facts.get("longest_conversation")),
         model_revision=None if revision is None else str(revision),
     )

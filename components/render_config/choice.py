@@ -119,9 +119,9 @@ def _cautions(architecture: Architecture, wish: Wish, hardware: Hardware, zero: 
     better = first_fit(architecture, free, hardware, wish.micro_batch or 1)
     if wish.zero != ZeroSpec() and better is not None and better in ORDER and zero in ORDER and ORDER.index(better) < ORDER.index(zero):
         slow = cost_of(architecture, wish, hardware, zero)
-        yield f"zero: {zero.name} is obeyed, but {better.name} fits too and is faster ({slow}); zero: auto would take it"
+        yield f"zero: {zero.name} is what the spec asks for, but {better.name} fits too and is faster ({slow}). Fix: set zero: auto"
     if zero.offload_optimizer and not wish.full:
         saved = 16 * wish.num_trainable(architecture) / hardware.num_processes
-        yield f"zero.offload_optimizer: LoRA's optimizer state is {gib(saved)} a GPU: offloading it saves only that, and slows each step"
+        yield f"zero.offload_optimizer: LoRA's optimizer state is {gib(saved)} per GPU: offloading it saves only that, and slows each step"
     if zero.offload_optimizer and hardware.gpu_bytes is not None and hardware.host_bytes is None:
         yield f"hardware.host_memory_gib: not stated; offload needs {gib(found.host_bytes)} on each node"

@@ -7,6 +7,7 @@ from components.render_config.hardware import GIB, Hardware
 from components.render_config.memory import Job, by_kind, memory
 from components.render_config.shapes import Architecture
 from components.render_config.targets import Targets, num_lora_parameters
+from components.shared.figures import size_of
 from components.shared.plan import Memory, ZeroOption, ZeroPlan
 from components.shared.spec import ZeroSpec
 
@@ -184,11 +185,15 @@ def cost_of(architecture: Architecture, wish: Wish, hardware: Hardware, zero: Ze
     """What the option slows, against no ZeRO, at one pass a step."""
     base = traffic(architecture, wish, hardware, ZeroPlan(stage=0), 1)
     sent = traffic(architecture, wish, hardware, zero, 1)
+    each = "GPU" if hardware.gpu_bytes is not None else "process"
     if hardware.num_processes == 1:
         said = "nothing to divide: one process" if zero.stage and not zero.offload_optimizer else "no communication"
     else:
-        said = f"communication {sent.network / base.network:.3g}x ({sent.network / 1e9:.2f} GB a step and GPU)"
-    return said + (f"; {sent.pcie / 1e9:.2f} GB over PCIe a step and GPU, and Adam on the host" if zero.offload_optimizer else "")
+        said = f"communication {sent.network / base.network:.3g}x ({size_of(sent.network)} per step and {each})"
+    if not zero.offload_optimizer:
+        return said
+    moved = f"{size_of(sent.pcie)} over PCIe per step and GPU" if hardware.gpu_bytes is not None else "no copy, as all is in host memory"
+    return f"{said}; {moved}; the optimizer computes on the host"
 
 
 def gib(num_bytes: float) -> str:

@@ -39,8 +39,8 @@ def choose_learning_rate(spec: RunSpec, num_parameters: int) -> LearningRate:
     if not far or num_parameters < SMALLEST:
         return LearningRate(asked, "as the spec asks (training.lr_peak)")
     caution = (
-        f"training.lr_peak: {asked:g} is far from {usual:g}, which is usual for {how} of {size} "
-        f"({source}); training.lr_peak: auto takes that"
+        f"training.lr_peak: {asked:g} is far from {usual:g}, which is usual for {how} of {size}, "
+        f"as in {source}. Fix: set training.lr_peak: auto, which takes that"
     )
     return LearningRate(asked, "as the spec asks (training.lr_peak)", (caution,))
 

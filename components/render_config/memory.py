@@ -1,7 +1,7 @@
 """Model, training and ZeRO -> peak memory of one GPU and of one node's host, term by term, each with its formula and its source.
 
 P parameters, T those trained, w bytes of a weight (2 in bf16, 4 in fp32), N processes, n of them on a node, h hidden size. On a CPU the
-"GPU" is host memory too: the same terms, once a process. DS is DeepSpeed 0.19.
+"GPU" is host memory too: the same terms, once a process. DS in comments is DeepSpeed 0.19.
 """
 
 from dataclasses import dataclass, replace
@@ -175,7 +175,7 @@ def _gathered(architecture: Architecture, job: Job) -> list[MemoryTerm]:
         return []  # one process has all of it already: DS partition_parameters.py, _no_gather_coalesced
     total, w = _all_parameters(architecture, job), job.weight_bytes
     live = min(total, MAX_LIVE + architecture.largest_layer_parameters)
-    source = "DS stage3_max_live_parameters, and one all-gather of the largest weight"
+    source = "DeepSpeed stage3_max_live_parameters, and one all-gather of the largest weight"
     return [
         _term("gathered layers", w * live, f"{w} B x min({total:,} parameters, {MAX_LIVE:,} kept + the largest)", source),
         _term(
@@ -189,7 +189,7 @@ def _gathered(architecture: Architecture, job: Job) -> list[MemoryTerm]:
 
 def _gradients(architecture: Architecture, job: Job) -> MemoryTerm:
     """Stages 2 and 3 keep a process's own share; below, all of them. In flight is the largest single one."""
-    trained, w, source = job.num_trainable, job.weight_bytes, "DS stage_1_and_2.py, stage3.py: grad_partitions_flat_buffer"
+    trained, w, source = job.num_trainable, job.weight_bytes, "DeepSpeed stage_1_and_2.py, stage3.py: grad_partitions_flat_buffer"
     flight = w * min(architecture.largest_layer_parameters if job.full else 0, trained)
     if job.zero.stage >= 2 and job.zero.offload_optimizer:
         return _term("gradients", flight, "the largest one, on its way to the host", source)
@@ -209,7 +209,7 @@ def _optimizer(job: Job) -> list[MemoryTerm]:
     if job.zero.offload_optimizer:
         return []
     shared = job.num_processes if job.zero.stage >= 1 else 1
-    share, source = job.num_trainable / shared, "ZeRO section 3.1: 12 B a trained parameter; DS stage_1_and_2.py, stage3.py"
+    share, source = job.num_trainable / shared, "ZeRO section 3.1: 12 B a trained parameter; DeepSpeed stage_1_and_2.py, stage3.py"
     over = f" x {job.num_trainable:,} trained / {shared}"
     copies = 0 if job.zero.stage == 0 and job.weight_bytes == 4 else 4
     return [
@@ -225,19 +225,19 @@ def _buckets(architecture: Architecture, job: Job) -> list[MemoryTerm]:
     w, bucket = job.weight_bytes, bucket_size(architecture)
     if job.zero.stage == 0:
         at_once = min(job.num_trainable, 500_000_000) if job.num_processes > 1 else 0
-        return [_term("reducing gradients", w * at_once, f"{w} B x {at_once:,}", "DS engine.py, buffered_allreduce_fallback")]
+        return [_term("reducing gradients", w * at_once, f"{w} B x {at_once:,}", "DeepSpeed engine.py, buffered_allreduce_fallback")]
     ahead = 0.9 * architecture.hidden_size**2 if job.zero.stage == 3 else 0
     most = min(bucket, job.num_trainable)
     num_buckets = 2 if job.full else 1
     shared = job.zero.stage < 3 and job.num_processes > 1 and not job.on_gpu
     gathered = min(job.num_trainable, 500_000_000) if shared else 0
     return [
-        _term("gathering updated weights", w * gathered, f"{w} B x {gathered:,}", "DS allgather_bucket_size; gloo gathers into a copy"),
+        _term("gathering updated weights", w * gathered, f"{w} B x {gathered:,}", "DeepSpeed allgather_bucket_size; gloo copies"),
         _term(
             "communication buckets",
             w * (num_buckets * most + ahead),
             f"{w} B x ({num_buckets} x {most:,} + {ahead:,.0f})",
-            "DS reduce_bucket_size, stage3_prefetch_bucket_size",
+            "DeepSpeed reduce_bucket_size, stage3_prefetch_bucket_size",
         ),
     ]
 
@@ -307,7 +307,7 @@ def _offloaded(architecture: Architecture, job: Job) -> list[MemoryTerm]:
     of_node = f" x {job.num_trainable:,} trained / {job.num_processes} x {n} on a node"
     terms: list[MemoryTerm] = []
     if job.zero.offload_optimizer:
-        source = "ZeRO-Offload (arXiv 2101.06840), section 3; DS stage_1_and_2.py, stage3.py"
+        source = "ZeRO-Offload (arXiv 2101.06840), section 3; DeepSpeed stage_1_and_2.py, stage3.py"
         low = job.gradient_bytes if job.zero.stage == 3 or job.grad_accum > 1 else 0
         terms.append(_term("optimizer state", 8 * share * n, f"8 B{of_node}", source))
         terms.append(_term("fp32 weights", n * _pinned(4 * share, job), f"4 B{of_node}{_locked(job)}", source))
@@ -324,7 +324,7 @@ def _offloaded(architecture: Architecture, job: Job) -> list[MemoryTerm]:
 
 
 def _pinned(num_bytes: float, job: Job) -> float:
-    """torch rounds a page-locked buffer up to a power of two (CachingHostAllocator); DS makes them of at most 4 GB (sub_group_size)."""
+    """torch rounds a page-locked buffer up to a power of two (CachingHostAllocator); DeepSpeed makes at most 4 GB each (sub_group_size)."""
     if not job.on_gpu or num_bytes < 1:
         return num_bytes
     whole, rest = divmod(num_bytes, 4e9)
@@ -397,7 +397,7 @@ def _resuming(job: Job) -> MemoryTerm:
     padded = 4 * job.num_trainable / job.num_processes if is_padded else 0
     formula = f"shards of 12 B x {job.num_trainable:,} trained / {job.num_processes} are mapped, not read"
     formula += f"; {padded:,.0f} B to pad the last" if padded else ""
-    return _term("resuming", padded, formula, "components/train/resume.py; DS stage_1_and_2.py: _get_padded_tensor")
+    return _term("resuming", padded, formula, "components/train/resume.py; DeepSpeed stage_1_and_2.py: _get_padded_tensor")
 
 
 def _loading(architecture: Architecture, job: Job) -> tuple[float, str]:

@@ -25,10 +25,16 @@ from components.render_config.steps import Batching, grad_accum_steps, plan_step
 from components.render_config.targets import Targets, lora_targets
 from components.render_config.threads import threads_per_process, why_threads
 from components.render_config.timing import Work, estimate, step_time
-from components.render_config.words import model_cautions, reasons, step_cautions, verdict
+from components.render_config.words import (
+    model_cautions,
+    reasons,
+    rows_in_conversations,
+    step_cautions,
+    verdict,
+)
 from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.model_registry import KnownModel, ModelFamily, known_model
-from components.shared.plan import HardwarePlan, LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
+from components.shared.plan import HardwarePlan, LoraPlan, MemoryPlan, ModelPlan, Plan, Precision, StepPlan
 from components.shared.positions import known_positions
 from components.shared.row_packing import RowPacking, row_packing, untrainable
 from components.shared.spec import HOW_NOT_WHAT, LoraSpec, RunSpec
@@ -51,6 +57,8 @@ class DatasetFacts:
     """Most tokens of a row; None where there is no dataset yet."""
     packed: bool | None = None
     """Whether conversations share rows; None where there is no dataset yet."""
+    num_conversations: int | None = None
+    """Conversations that are trained on in an epoch; None where it is not known."""
     longest_conversation: int | None = None
     """Tokens of the longest conversation, training or held out; None where it is not known."""
 
@@ -301,6 +309,8 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
     )
     price, upload = spec.hardware.price_per_gpu_hour, upload_seconds(checkpoints.node_bytes, spec)
     time = None if step is None else estimate(step, work, upload_seconds=upload, price_per_gpu_hour=price)
+    if time is not None:
+        time = time.model_copy(update={"currency": spec.hardware.currency})
     plan = Plan(
         run=spec.name,
         method=training.method,
@@ -350,11 +360,25 @@ def make_plan(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any], *
         after=after,
         reasons=reasons(spec, decided, steps, lora)
         | {"threads_per_process": why_threads(spec, num_cores), "learning_rate": rate.reason}
+        | _reader_reasons(spec, dataset, steps, batching)
         | checkpoint_reasons(spec, checkpoints, step)
         | after_reasons(spec, after, num_held_out=num_held_out),
     )
     files = rendered_files(spec, plan, hidden_size=architecture.hidden_size)
     return plan.model_copy(update={"reasons": plan.reasons | file_reasons(files)})
+
+
+def _reader_reasons(spec: RunSpec, dataset: DatasetFacts, steps: StepPlan, batching: Batching) -> dict[str, str]:
+    """What packed rows come to in conversations, as the data's owner counts."""
+    if not dataset.packed or dataset.num_conversations is None:
+        return {}
+    alone = plan_steps(
+        dataset.num_conversations,
+        batching,
+        warmup_share=spec.training.warmup_share,
+        num_tokens=dataset.num_tokens,
+    )
+    return {"steps.num_rows": rows_in_conversations(dataset.num_conversations, steps, alone)}
 
 
 def _row_cautions(spec: RunSpec, dataset: DatasetFacts) -> Iterator[str]:

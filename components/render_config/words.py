@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from components.render_config.checkpoints import state_bytes
 from components.render_config.fit import gib
 from components.render_config.memory import MANY_MICRO_BATCHES
-from components.shared.figures import plain
+from components.shared.figures import plural, time_range
 from components.shared.plan import LoraPlan, StepPlan, TimePlan
 from components.shared.prompts import probe_bytes
 from components.shared.spec import LoraSpec, RunSpec
@@ -22,24 +22,29 @@ def verdict(spec: RunSpec, decided: "Decided", steps: StepPlan, time: TimePlan |
     device = f"{hardware.num_processes} x {hardware.gpu}" if hardware.gpu is not None else _many(hardware.num_processes, "CPU process")
     fill: list[str] = []
     if hardware.gpu_bytes is not None:
-        fill.append(f"{gib(choice.memory.gpu_bytes)} of {gib(hardware.gpu_bytes)} a GPU")
+        fill.append(f"{gib(choice.memory.gpu_bytes)} of {gib(hardware.gpu_bytes)} per GPU")
     if hardware.host_bytes is not None:
-        fill.append(f"{gib(choice.memory.host_bytes)} of {gib(hardware.host_bytes)} a node")
+        fill.append(f"{gib(choice.memory.host_bytes)} of {gib(hardware.host_bytes)} of host memory per node")
     elif hardware.gpu_bytes is not None:
-        fill.append(f"{gib(choice.memory.host_bytes)} of a node's memory")
-    took = "" if time is None else f", in about {_hours(time)}"
+        fill.append(f"{gib(choice.memory.host_bytes)} of host memory per node")
+    took = "" if time is None else f", in about {_hours(time)}{price_words(time)}"
     name = spec.model.source.rstrip("/").rsplit("/", 1)[-1]
     return (
         f"{what} of {name} ({decided.architecture.num_parameters / 1e9:.2f}B) fits {device} with {choice.zero.name}, micro-batch "
-        f"{choice.micro_batch}: {', '.join(fill) or gib(choice.memory.host_bytes)}; {steps.total_steps:,} steps{took}"
+        f"{choice.micro_batch}: {', '.join(fill) or _host_alone(choice.memory.host_bytes)}; {steps.total_steps:,} steps{took}"
     )
 
 
+def _host_alone(num_bytes: int) -> str:
+    return f"{gib(num_bytes)} of host memory per node"
+
+
 def _hours(time: TimePlan) -> str:
-    cost = "" if time.price is None else f" and {time.price:,.2f} in price"
-    if time.hours < 1:
-        return f"{plain(time.hours * 60)} minutes ({plain(time.hours_low * 60)} to {plain(time.hours_high * 60)}){cost}"
-    return f"{plain(time.hours)} hours ({plain(time.hours_low)} to {plain(time.hours_high)}){cost}"
+    return time_range(time.hours * 3600, time.hours_low * 3600, time.hours_high * 3600)
+
+
+def price_words(time: TimePlan) -> str:
+    return "" if time.price is None else f", for about {time.price_with_currency}"
 
 
 FEWEST_STEPS = 50
@@ -48,6 +53,16 @@ FEWEST_STEPS = 50
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}" + ("es" if count != 1 else "")
+
+
+def rows_in_conversations(num_conversations: int, packed: StepPlan, alone: StepPlan) -> str:
+    """Steps of packed rows, and what they would be with one conversation per row."""
+    return (
+        f"{plural(num_conversations, 'conversation')} in {plural(packed.num_rows, 'packed row')}: "
+        f"{plural(packed.total_steps, 'step')}, a checkpoint every {packed.steps_per_epoch:,}; "
+        f"with one conversation per row (data.packing: false) {plural(alone.total_steps, 'step')}, "
+        f"a checkpoint every {alone.steps_per_epoch:,}"
+    )
 
 
 def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:

@@ -177,8 +177,19 @@ class TimePlan(FrozenModel):
     checkpoint_seconds: float
     """To upload one checkpoint; it happens beside training."""
     price: float | None
+    currency: str | None = None
+    """Of the price, as hardware.currency says."""
     formula: str
     source: str
+
+    @property
+    def price_with_currency(self) -> str | None:
+        """`USD 24.74`; where the spec names no currency, that of hardware.price_per_gpu_hour."""
+        if self.price is None:
+            return None
+        if self.currency is None:
+            return f"{self.price:,.2f} (in the currency of price_per_gpu_hour)"
+        return f"{self.currency} {self.price:,.2f}"
 
 
 class CheckpointPlan(FrozenModel):

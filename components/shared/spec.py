@@ -328,7 +328,9 @@ class HardwareSpec(FrozenModel):
     memory_margin: Number = Field(default=0.1, ge=0, lt=0.9)
     """Share of GPU and host memory that the plan leaves free, for what no formula sees."""
     price_per_gpu_hour: Number | None = Field(default=None, ge=0, le=1e9)
-    """Price of one GPU for an hour, in any currency: the plan then tells what the run costs."""
+    """Price of one GPU for an hour: the plan then says what the training costs."""
+    currency: str | None = Field(default=None, pattern=r"^[A-Z]{3}$")
+    """Currency of `price_per_gpu_hour`, such as `USD` or `JPY` (ISO 4217)."""
 
     @property
     def names_gpu(self) -> bool:

@@ -21,8 +21,10 @@ def test_a_plan_from_a_config_alone_says_whether_it_fits_and_leaves_its_files_an
     assert done.output.startswith("LoRA of elyza-7b (6.74B) fits 1 x rtx4090 with no ZeRO, micro-batch 4")
     assert {path.name for path in tmp_path.glob("*.json")} == {"plan.json", "deepspeed.json", "training_args.json", "lora.json"}
     page = (tmp_path / "p.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 2 * 3 + 4 * 3  # two charts and the time line, wide and for phones; what stages divide
     assert "ZeRO-3, all offloaded" in page
+    for figure in ("GPU memory", "Host memory", "Time", "Fits"):
+        assert f"<dt>{figure}</dt>" in page
 
 
 def test_the_job_that_is_kept_is_the_one_that_the_run_would_send(tmp_path: Path) -> None:

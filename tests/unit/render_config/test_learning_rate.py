@@ -34,7 +34,7 @@ def test_a_rate_of_loras_in_full_training_is_warned_of_and_kept() -> None:
     assert found.peak == 2e-4
     (line,) = found.cautions
     assert line.startswith("training.lr_peak: 0.0002 is far from 2e-05, which is usual for full training of 7B parameters")
-    assert line.endswith("training.lr_peak: auto takes that")
+    assert line.endswith("Fix: set training.lr_peak: auto, which takes that")
 
 
 def test_a_rate_near_the_usual_one_and_any_rate_of_a_small_model_is_taken_as_it_is() -> None:

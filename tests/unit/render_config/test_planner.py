@@ -171,6 +171,17 @@ def test_a_batch_larger_than_the_data_is_warned_of() -> None:
     assert line.endswith("set training.global_batch to 2 or less")
 
 
+def test_packed_rows_are_explained_in_conversations() -> None:
+    """198 conversations, batch 1, 5 epochs: what a reader expects of save_steps, beside what packing makes of it."""
+    dataset = replace(DATASET, num_rows=21, num_conversations=198, packed=True)
+    spec = spec_with(training={"epochs": 5, "global_batch": 1})
+    plan = make_plan(spec, dataset, CONFIG, machine=Machine())
+    assert plan.reasons["steps.num_rows"] == (
+        "198 conversations in 21 packed rows: 105 steps, a checkpoint every 21; "
+        "with one conversation per row (data.packing: false) 990 steps, a checkpoint every 198"
+    )
+
+
 def test_the_learning_rate_of_the_method_is_in_the_plan_with_its_reason() -> None:
     plan = make_plan(spec_with(training={"method": "full"}), DATASET, CONFIG, machine=Machine())
     assert plan.learning_rate == 2e-5
