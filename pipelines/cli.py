@@ -10,6 +10,7 @@ import typer
 from components.shared.errors import HaganeError
 from components.shared.printable import printable
 from pipelines import cluster_commands, data_commands, kfp_commands, result_commands, schedule_commands
+from pipelines.imports.command import import_file, spec_of
 from pipelines.options import AsJson, Overrides, RunPlace, SpecPath, run_uri
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
@@ -82,7 +83,12 @@ def run(
 
 @app.command()
 def plan(
-    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="The run's spec; only --import-deepspeed does without.")] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SPEC]", help="The run's spec, or another tool's file as hagane import reads it; only --import-deepspeed does without."
+        ),
+    ] = None,
     overrides: Overrides = None,
     out: Annotated[
         Path | None,
@@ -116,8 +122,9 @@ def plan(
         print(explain_deepspeed(import_deepspeed, None), end="")
         return
 
-    asked = _checked(spec, overrides, here=False) if rows is None else load_spec(spec, overrides or ())
     with TemporaryDirectory() as folder:
+        spec = spec_of(spec, Path(folder), with_rows=rows is not None)
+        asked = _checked(spec, overrides, here=False) if rows is None else load_spec(spec, overrides or ())
         made = plan_of(asked, open_console(stderr=True), keep=out or Path(folder), num_rows=rows)
         if html is not None:
             html.write_bytes(((out or Path(folder)) / "page.html").read_bytes())
@@ -252,6 +259,7 @@ def compile(
 
 
 app.command()(data_commands.data)
+app.command("import")(import_file)
 result_commands.add_to(app)
 app.command()(cluster_commands.doctor)
 app.command()(cluster_commands.reap)
