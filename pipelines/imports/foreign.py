@@ -9,7 +9,7 @@ from typing import Any
 
 from components.shared.errors import SpecError
 from components.shared.printable import cut
-from components.shared.yaml_text import YamlProblem, parse_yaml
+from components.shared.spec.yaml_text import YamlProblem, parse_yaml
 from pipelines.imports import (
     accelerate_keys,
     axolotl_keys,
