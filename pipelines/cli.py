@@ -117,8 +117,8 @@ def plan(
     """
     from components.shared.spec.file import load_spec
     from pipelines.programs.planning import explain_deepspeed, plan_of
+    from pipelines.screens.console import open_console
     from pipelines.screens.plan import plan_screen
-    from pipelines.screens.run import open_console
 
     if spec is None:
         if import_deepspeed is None:
@@ -129,7 +129,8 @@ def plan(
     with TemporaryDirectory() as folder:
         spec = spec_of(spec, Path(folder), with_rows=rows is not None)
         asked = _checked(spec, overrides, here=False) if rows is None else load_spec(spec, overrides or ())
-        made = plan_of(asked, open_console(stderr=True), keep=out or Path(folder), num_rows=rows)
+        kept = out or (None if html is None and import_deepspeed is None else Path(folder))
+        made = plan_of(asked, open_console(stderr=True), keep=kept, num_rows=rows)
         if html is not None:
             html.write_bytes(((out or Path(folder)) / "page.html").read_bytes())
         if import_deepspeed is not None:

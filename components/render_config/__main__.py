@@ -101,14 +101,14 @@ def with_room_to_convert(store: Store, plan: Plan) -> Plan:
     return plan.model_copy(update={"checkpoints": plan.checkpoints.model_copy(update={"work_bytes": work_bytes})})
 
 
-def plan_without_data(spec: RunSpec, *, num_rows: int, folder: Path, job_of: RunSpec | None = None) -> Plan:
+def plan_without_data(spec: RunSpec, *, num_rows: int, folder: Path, job_of: RunSpec | None = None, with_page: bool = True) -> Plan:
     """The plan's files are in the folder, made for so many full rows, from the model's config alone. Raises as `run_step`, and takes
     `job_of` as it does."""
     config = planned_config(resolve_model(spec.model, patterns=("config.json",)))
     num_tokens = num_rows * row_tokens_of(spec, NO_DATASET, config)
     facts = DatasetFacts(digest="", num_rows=num_rows, num_tokens=num_tokens, model_revision=spec.model.revision)
     plan = make_plan(spec, facts, config, machine=this_machine())
-    write_plan(folder, job_of or spec, plan, hidden_size=architecture_of(config).hidden_size)
+    write_plan(folder, job_of or spec, plan, hidden_size=architecture_of(config).hidden_size, with_page=with_page)
     return plan
 
 
@@ -151,12 +151,13 @@ def _whole(fact: Scalar) -> int | None:
     return None if fact is None else int(fact)
 
 
-def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int) -> None:
+def write_plan(folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int, with_page: bool = True) -> None:
     """The files of plan/ are in the folder, which is made."""
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
     files = rendered_files(spec, plan, hidden_size=hidden_size)
-    (folder / "page.html").write_text(render_page(plan, files), encoding="utf-8")
+    if with_page:
+        (folder / "page.html").write_text(render_page(plan, files), encoding="utf-8")
     lifecycle = lifecycle_json(spec)
     if lifecycle is not None:
         files["lifecycle"] = lifecycle
@@ -208,6 +209,7 @@ def main() -> None:
     )
     parser.add_argument("--rows", metavar="COUNT", type=int, help="plan for so many full rows instead of a dataset, into --out")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="with --rows: a folder that is made for the plan's files")
+    parser.add_argument("--no-page", action="store_true", help="with --rows: without page.html, which takes a tenth of the time")
     parser.add_argument(
         "--job-of", metavar="FILE", type=Path, help="with --run or --rows: the spec that the job is written for, where it is another"
     )
@@ -232,7 +234,7 @@ def main() -> None:
     with step_log("render_config"):
         spec = load_spec(arguments.spec)
         if arguments.rows is not None:
-            plan_without_data(spec, num_rows=arguments.rows, folder=arguments.out, job_of=job_of)
+            plan_without_data(spec, num_rows=arguments.rows, folder=arguments.out, job_of=job_of, with_page=not arguments.no_page)
             return
         check(spec)
 

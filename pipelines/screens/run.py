@@ -5,16 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from components.shared.errors import ObjectDamaged, ObjectMissing
 from components.shared.model.registry import ModelFamily
-from components.shared.printable import printable_lines
 from components.shared.spec.run_spec import RunSpec
 from components.shared.store.checkpoints import committed_checkpoints, unreadable_checkpoints
 from components.shared.store.layout import CHECKPOINTS, PROGRESS, REPORT, finished_folders
@@ -22,20 +20,8 @@ from components.shared.store.manifest import read_manifest
 from components.shared.store.published import Version
 from components.shared.store.storage import Store
 from pipelines.checkpoints.listing import checkpoint_table, damages
+from pipelines.screens.console import open_console as open_console
 from pipelines.screens.progress import duration
-
-
-class PlainConsole(Console):
-    """Prints no control character of what it is given: a model's answer may hold what a terminal would obey."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(printable_lines(segment.text), segment.style)
-
-
-def open_console(*, stderr: bool = False) -> Console:
-    """A console that prints text as it is: a model name or an error may hold brackets, which rich would take for markup."""
-    return PlainConsole(stderr=stderr, markup=False, highlight=False)
 
 
 def models_screen(families: Iterable[ModelFamily]) -> RenderableType:

@@ -11,10 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from components.shared.errors import ModelError
 from components.shared.model.registry import model_families
+from components.shared.own_yaml import read_own_yaml
 from components.shared.printable import cut
 from components.shared.spec.run_spec import Attention, FrozenModel
 
@@ -56,7 +55,7 @@ class RowPacking:
 
 @cache
 def known_types() -> KnownTypes:
-    tree = yaml.safe_load(Path(__file__).with_name("row_packing.yaml").read_text(encoding="utf-8"))
+    tree = read_own_yaml(Path(__file__).with_name("row_packing.yaml"))
     return KnownTypes.model_validate(tree, strict=False)
 
 
