@@ -109,6 +109,10 @@ def plan(
             metavar="FILE", help="Tell what is wrong in a hand-written deepspeed.json, what it means, what the plan would change."
         ),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Also show every value of TrainingArguments, DeepSpeed and LoraConfig with its reason."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with its reason.
@@ -118,6 +122,7 @@ def plan(
     from components.shared.spec.file import load_spec
     from pipelines.programs.planning import explain_deepspeed, plan_of
     from pipelines.screens.console import open_console
+    from pipelines.screens.explain import explain_screen
     from pipelines.screens.plan import plan_screen
 
     if spec is None:
@@ -129,17 +134,19 @@ def plan(
     with TemporaryDirectory() as folder:
         spec = spec_of(spec, Path(folder), with_rows=rows is not None)
         asked = _checked(spec, overrides, here=False) if rows is None else load_spec(spec, overrides or ())
-        kept = out or (None if html is None and import_deepspeed is None else Path(folder))
+        kept = out or (Path(folder) if html is not None or import_deepspeed is not None or explain else None)
         made = plan_of(asked, open_console(stderr=True), keep=kept, num_rows=rows)
         if html is not None:
             html.write_bytes(((out or Path(folder)) / "page.html").read_bytes())
         if import_deepspeed is not None:
             print(explain_deepspeed(import_deepspeed, out or Path(folder)), end="")
             return
-    if as_json:
-        print(made.model_dump_json(indent=1))
-    else:
+        if as_json:
+            print(made.model_dump_json(indent=1))
+            return
         open_console().print(plan_screen(made))
+        if explain and kept is not None:
+            open_console().print(explain_screen(made, kept))
 
 
 @app.command()

@@ -164,7 +164,7 @@ NOTES: dict[str, tuple[str, ...]] = {
         *("evals_per_epoch", "eval_steps", "eval_strategy", "eval_table_size", "eval_max_new_tokens"),
         *("do_causal_lm_eval", "eval_causal_lm_metrics"),
     ),
-    "hagane sets it for its processes": (
+    "the library's default, or set for hagane's processes": (
         *("local_rank", "ddp", "ddp_timeout", "ddp_bucket_cap_mb", "ddp_find_unused_parameters"),
         *("strict", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor"),
         *("auto_resume_from_checkpoints", "hf_use_auth_token", "world_size", "device_map", "max_memory"),

@@ -80,7 +80,7 @@ NOTES: dict[str, tuple[str, ...]] = {
         *("hub_revision", "push_to_hub_model_id", "push_to_hub_organization", "push_to_hub_token"),
     ),
     "hagane names the folders itself: store and name": ("output_dir", "overwrite_output_dir"),
-    "hagane sets it for its processes": (
+    "the library's default, or set for hagane's processes": (
         *("local_rank", "ddp_backend", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
         *("ddp_find_unused_parameters", "ddp_timeout", "accelerator_config", "no_cuda", "use_mps_device"),
         *("average_tokens_across_devices", "use_cache", "do_train", "debug", "torch_empty_cache_steps"),

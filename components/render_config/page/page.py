@@ -133,7 +133,7 @@ def values(plan: Plan) -> list[tuple[str, str, str]]:
 def file_values(plan: Plan, files: Mapping[str, dict[str, Any]]) -> dict[str, list[tuple[str, str, str]]]:
     """File -> each field of it, its value, why. A reason that is a name is the field of spec or plan that it follows."""
     return {
-        f"{name}.json": [(field, _said(value), plan.reasons.get(f"files.{name}.{field}", "")) for field, value in leaves(content)]
+        f"{name}.json": [(field, _said(value), plan.file_reason(name, field)) for field, value in leaves(content)]
         for name, content in files.items()
     }
 

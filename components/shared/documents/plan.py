@@ -284,6 +284,13 @@ class Plan(FrozenModel):
     reasons: dict[str, str]
     """Field of the plan, dotted -> why it has this value, in one sentence."""
 
+    def file_reason(self, file: str, field: str) -> str:
+        """Why a value of `<file>.json` is as it is; of one that follows a field of the plan, that field's reason too."""
+        why = self.reasons.get(f"files.{file}.{field}", "")
+        followed = why.partition(";")[0]
+        deeper = self.reasons.get(followed)
+        return why if deeper is None else f"{why}: {deeper}"
+
     @property
     def on_gpus(self) -> bool:
         """Whether its training processes have a GPU each."""

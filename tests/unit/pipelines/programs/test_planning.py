@@ -27,6 +27,19 @@ def test_a_plan_from_a_config_alone_says_whether_it_fits_and_leaves_its_files_an
         assert f"<dt>{figure}</dt>" in page
 
 
+def test_explain_shows_every_value_of_the_libraries_files_and_what_is_left_out(tmp_path: Path) -> None:
+    done = hagane("plan", SPEC, "--rows", "198", "--explain", "--out", tmp_path / "plan", work=tmp_path)
+    assert done.exit_code == 0, done.errors
+    lines = [line.split() for line in done.output.splitlines()]
+    first = {words[0] for words in lines if words}
+    for name in ("training_args", "lora"):
+        assert json.loads((tmp_path / f"plan/{name}.json").read_bytes()).keys() <= first
+    (rate,) = [" ".join(words) for words in lines if words[:1] == ["learning_rate"]]
+    assert rate.startswith("learning_rate 0.0002 learning_rate: ")
+    (saves,) = [" ".join(words) for words in lines if words[:1] == ["save_steps"]]
+    assert saves.startswith("save_steps a checkpoint at the end of each epoch")
+
+
 def test_the_job_that_is_kept_is_the_one_that_the_run_would_send(tmp_path: Path) -> None:
     given = ["--set", "backend=trainjob", "--set", "store=s3://bucket/runs"]
     done = hagane("plan", SPEC, "--rows", "198", *given, "--out", tmp_path / "plan", work=tmp_path)
