@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from components.shared.errors import HaganeError
-from components.shared.printable import printable
+from components.shared.printable import printable, printable_lines
 from pipelines.commands import cluster as cluster_commands
 from pipelines.commands import data as data_commands
 from pipelines.commands import kfp as kfp_commands
@@ -113,6 +113,7 @@ def plan(
         bool,
         typer.Option("--explain", help="Also show every value of TrainingArguments, DeepSpeed and LoraConfig with its reason."),
     ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a comment on a pull request.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with its reason.
@@ -124,6 +125,7 @@ def plan(
     from pipelines.screens.console import open_console
     from pipelines.screens.explain import explain_screen
     from pipelines.screens.plan import plan_screen
+    from pipelines.screens.plan_markdown import plan_markdown
 
     if spec is None:
         if import_deepspeed is None:
@@ -143,6 +145,9 @@ def plan(
             return
         if as_json:
             print(made.model_dump_json(indent=1))
+            return
+        if markdown:
+            print(printable_lines(plan_markdown(made)), end="")
             return
         open_console().print(plan_screen(made))
         if explain and kept is not None:

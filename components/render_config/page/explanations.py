@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def verdict(spec: RunSpec, decided: "Decided", steps: StepPlan, time: TimePlan | None) -> str:
     """What fits where and how long it takes, in one sentence."""
     hardware, choice = decided.hardware, decided.choice
-    what = "LoRA" if spec.training.method == "lora" else "full training"
+    what = "LoRA" if spec.training.method == "lora" else "Full training"
     device = f"{hardware.num_processes} x {hardware.gpu}" if hardware.gpu is not None else _many(hardware.num_processes, "CPU process")
     fill: list[str] = []
     if hardware.gpu_bytes is not None:

@@ -40,6 +40,16 @@ def test_explain_shows_every_value_of_the_libraries_files_and_what_is_left_out(t
     assert saves.startswith("save_steps a checkpoint at the end of each epoch")
 
 
+def test_a_plan_in_markdown_has_the_figures_and_nothing_ends_a_cell(tmp_path: Path) -> None:
+    done = hagane("plan", SPEC, "--rows", "198", "--markdown", "--set", "hardware.price_per_gpu_hour=1", work=tmp_path)
+    assert done.exit_code == 0, done.errors
+    lines = done.output.splitlines()
+    assert lines[0] == "### Plan of elyza-7b-lora-1x24gb"
+    assert any(line.startswith("| GPU memory | ") and line.endswith(" of 24.0 GiB per GPU |") for line in lines)
+    assert any(line.startswith("| **no ZeRO** | ") for line in lines)
+    assert all(line.count("|") - line.count("\\|") in (3, 5) for line in lines if line.startswith("|"))
+
+
 def test_the_job_that_is_kept_is_the_one_that_the_run_would_send(tmp_path: Path) -> None:
     given = ["--set", "backend=trainjob", "--set", "store=s3://bucket/runs"]
     done = hagane("plan", SPEC, "--rows", "198", *given, "--out", tmp_path / "plan", work=tmp_path)
