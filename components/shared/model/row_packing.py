@@ -112,11 +112,10 @@ def untrainable(config: Mapping[str, Any]) -> str | None:
 def _unknown(known: KnownTypes, config: Mapping[str, Any], model_type: str) -> str:
     """Why a type that is in no list cannot be trained: what it is, or what it is nearly called."""
     found = f"model.source: found model_type {model_type!r} in config.json"
-    text = config.get("text_config")
-    if isinstance(text, Mapping):
-        inner = cut(str(text.get("model_type", "no model_type")))
+    parts = [name for name in ("text_config", "vision_config", "audio_config") if isinstance(config.get(name), Mapping)]
+    if parts:
         return (
-            f"{found}, a model of text and images, audio or video (text_config: {inner}), which transformers {known.transformers} "
+            f"{found}, a model of text and images, audio or video ({', '.join(parts)}), which transformers {known.transformers} "
             f"does not load as a causal language model; hagane trains text alone ({PAGE}). Fix: name a text model of that family"
         )
     if _is_remote(model_type):

@@ -107,8 +107,9 @@ def test_a_wrapper_has_the_positions_of_its_text_part() -> None:
     [
         (
             {"model_type": "qwen2_5_vl", "text_config": {"model_type": "qwen2_5_vl_text"}},
-            "a model of text and images, audio or video (text_config: qwen2_5_vl_text)",
+            "a model of text and images, audio or video (text_config)",
         ),
+        ({"model_type": "qwen2_vl", "hidden_size": 8, "vision_config": {"depth": 2}}, "audio or video (vision_config)"),
         ({"model_type": "plamo2"}, "needs Python code from the model's repository"),
         ({"model_type": "lama"}, "did you mean 'llama'?"),
         ({"model_type": "evil", "auto_map": {"AutoModel": "evil.M"}}, "auto_map names code of its own"),
