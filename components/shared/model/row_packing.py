@@ -14,7 +14,6 @@ from typing import Any, Literal
 from components.shared.errors import ModelError
 from components.shared.model.registry import model_families
 from components.shared.own_yaml import read_own_yaml
-from components.shared.printable import cut
 from components.shared.spec.run_spec import Attention, FrozenModel
 
 PAGE = "docs/packing.md"
