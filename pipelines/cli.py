@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from components.shared.errors import HaganeError
-from components.shared.printable import printable
+from components.shared.printable import printable, printable_lines
 from pipelines.commands import cluster as cluster_commands
 from pipelines.commands import data as data_commands
 from pipelines.commands import kfp as kfp_commands
 from pipelines.commands import results as result_commands
 from pipelines.commands import schedules as schedule_commands
+from pipelines.commands.imports import import_file, spec_of
 from pipelines.commands.options import AsJson, Overrides, RunPlace, SpecPath, run_uri
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
@@ -125,7 +126,11 @@ def plan(
     spec: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SPEC]", help="The run's spec; only --import-deepspeed does without."
+            metavar="[SPEC]",
+            help=(
+                "The run's spec, or another tool's file as hagane import reads it; only "
+                "--import-deepspeed does without."
+            ),
         ),
     ] = None,
     overrides: Overrides = None,
@@ -162,6 +167,19 @@ def plan(
             ),
         ),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help=(
+                "Also show every value of TrainingArguments, DeepSpeed and LoraConfig with its "
+                "reason."
+            ),
+        ),
+    ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown, for a comment on a pull request.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with
@@ -172,7 +190,10 @@ def plan(
     """
     from components.shared.spec.file import load_spec
     from pipelines.programs.planning import explain_deepspeed, plan_of
-    from pipelines.screens.run import open_console, plan_screen
+    from pipelines.screens.console import open_console
+    from pipelines.screens.explain import explain_screen
+    from pipelines.screens.plan import plan_screen
+    from pipelines.screens.plan_markdown import plan_markdown
 
     if spec is None:
         if import_deepspeed is None:
@@ -180,20 +201,31 @@ def plan(
         print(explain_deepspeed(import_deepspeed, None), end="")
         return
 
-    asked = (
-        _checked(spec, overrides, here=False) if rows is None else load_spec(spec, overrides or ())
-    )
     with TemporaryDirectory() as folder:
-        made = plan_of(asked, open_console(stderr=True), keep=out or Path(folder), num_rows=rows)
+        spec = spec_of(spec, Path(folder), with_rows=rows is not None)
+        asked = (
+            _checked(spec, overrides, here=False)
+            if rows is None
+            else load_spec(spec, overrides or ())
+        )
+        kept = out or (
+            Path(folder) if html is not None or import_deepspeed is not None or explain else None
+        )
+        made = plan_of(asked, open_console(stderr=True), keep=kept, num_rows=rows)
         if html is not None:
             html.write_bytes(((out or Path(folder)) / "page.html").read_bytes())
         if import_deepspeed is not None:
             print(explain_deepspeed(import_deepspeed, out or Path(folder)), end="")
             return
-    if as_json:
-        print(made.model_dump_json(indent=1))
-    else:
+        if as_json:
+            print(made.model_dump_json(indent=1))
+            return
+        if markdown:
+            print(printable_lines(plan_markdown(made)), end="")
+            return
         open_console().print(plan_screen(made))
+        if explain and kept is not None:
+            open_console().print(explain_screen(made, kept))
 
 
 @app.command()
@@ -364,6 +396,7 @@ def compile(
 
 
 app.command()(data_commands.data)
+app.command("import")(import_file)
 result_commands.add_to(app)
 app.command()(cluster_commands.doctor)
 app.command()(cluster_commands.reap)

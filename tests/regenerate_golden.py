@@ -15,9 +15,10 @@ from components.shared.spec.run_spec import RunSpec, SourceSpec
 from components.write_report.page import render_page
 from pipelines.finetune.compiling import compile_pipeline
 from pipelines.schedules.file import Schedule, ScheduleFile
-from tests.support import example_jobs
+from tests.support import config_fields, example_jobs
 from tests.support.example_plans import document
 from tests.support.example_trainjob import trainjob_text
+from tests.support.field_docstrings import field_docstrings
 from tests.unit.write_report.example_run import find_example_run
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,7 @@ def spec_reference() -> str:
 
 def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     rows: list[str] = []
+    said = field_docstrings(model)
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -60,7 +62,7 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
             if isinstance(choice, (str, int)) and not isinstance(choice, type)
         ]
         allowed = f" One of {', '.join(choices)}." if len(choices) > 1 else ""
-        text = " ".join((field.description or "").split()) + allowed
+        text = " ".join(said.get(name, "").split()) + allowed
         rows.append(f"| `{prefix}{name}` | {default} | {text.replace('|', chr(92) + '|')} |")
     return rows
 
@@ -116,6 +118,8 @@ def main() -> None:
     cluster = ROOT / "docs" / "cluster.md"
     cluster.write_text(endings_reference(cluster.read_text(encoding="utf-8")), encoding="utf-8")
     compile_pipeline(GOLDEN / "finetune.yaml")
+    fields = ROOT / "components" / "shared" / "model" / "config_fields.json"
+    fields.write_text(config_fields.document(), encoding="utf-8")
     (GOLDEN / "plans.md").write_text(document(), encoding="utf-8")
     example_jobs.write_all(GOLDEN / "pytorchjob")
     (GOLDEN / "trainjob.yaml").write_text(trainjob_text(), encoding="utf-8")

@@ -115,8 +115,8 @@ def _training(facts: CardFacts) -> str:
             f"{plan.precision}"
         ),
         f"- {training.epochs} epochs, {plan.steps.total_steps:,} steps of "
-        f"{plan.steps.global_batch} rows, AdamW, lr {training.lr_peak:g} ({training.lr_schedule}, "
-        f"{plan.steps.warmup_steps} warm-up steps), seed {training.seed}",
+        f"{plan.steps.global_batch} rows, AdamW, lr {plan.learning_rate:g} "
+        f"({training.lr_schedule}, {plan.steps.warmup_steps} warm-up steps), seed {training.seed}",
     ]
     if facts.history.skipped_steps:
         lines.append(

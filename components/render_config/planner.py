@@ -14,6 +14,7 @@ from components.render_config.choose.checkpoints import (
     upload_seconds,
 )
 from components.render_config.choose.choose_zero import Choice, choose
+from components.render_config.choose.learning_rate import choose_learning_rate
 from components.render_config.choose.output_layer import OutputLayerChoice, choose_output_layer
 from components.render_config.choose.precision import (
     WEIGHT_BYTES,
@@ -28,11 +29,13 @@ from components.render_config.cost.hardware import Hardware, hardware_of
 from components.render_config.cost.memory import sums_in_fp32
 from components.render_config.cost.timing import Work, estimate, step_time
 from components.render_config.model.architectures import architecture_of
+from components.render_config.model.config_cautions import config_cautions
 from components.render_config.model.shapes import Architecture
 from components.render_config.model.targets import Targets, lora_targets
 from components.render_config.page.explanations import (
     model_cautions,
     reasons,
+    rows_in_conversations,
     step_cautions,
     verdict,
 )
@@ -45,6 +48,7 @@ from components.shared.documents.plan import (
     ModelPlan,
     Plan,
     Precision,
+    StepPlan,
 )
 from components.shared.errors import DataError, HaganeError, ModelError, SpecError
 from components.shared.model.positions import known_positions
@@ -70,6 +74,8 @@ class DatasetFacts:
     """Most tokens of a row; None where there is no dataset yet."""
     packed: bool | None = None
     """Whether conversations share rows; None where there is no dataset yet."""
+    num_conversations: int | None = None
+    """Conversations that are trained on in an epoch; None where it is not known."""
     longest_conversation: int | None = None
     """Tokens of the longest conversation, training or held out; None where it is not known."""
 
@@ -348,6 +354,7 @@ def make_plan(
     )
     lora = lora_plan(spec.lora, decided.setting.targets) if training.method == "lora" else None
     num_trainable = decided.setting.num_trainable(architecture)
+    rate = choose_learning_rate(spec, architecture.num_parameters)
     work = Work(
         architecture, decided.setting, decided.hardware, choice.zero, steps, num_cores, trains.flags
     )
@@ -378,6 +385,8 @@ def make_plan(
         if step is None
         else estimate(step, work, upload_seconds=upload, price_per_gpu_hour=price)
     )
+    if time is not None:
+        time = time.model_copy(update={"currency": spec.hardware.currency})
     plan = Plan(
         run=spec.name,
         method=training.method,
@@ -390,7 +399,8 @@ def make_plan(
         loss_chunk_tokens=decided.output_layer.chunk_tokens,
         packed=decided.packing.packed,
         num_trainable=num_trainable,
-        training_digest=training_digest(spec, dataset, decided.precision),
+        learning_rate=rate.peak,
+        training_digest=training_digest(spec, dataset, decided.precision, learning_rate=rate.peak),
         model=ModelPlan(
             source=spec.model.source,
             revision=dataset.model_revision,
@@ -407,6 +417,8 @@ def make_plan(
         cautions=(
             *choice.cautions,
             *job_cautions(spec),
+            *config_cautions(config),
+            *rate.cautions,
             *model_cautions(spec, decided),
             *step_cautions(spec, steps, row_tokens=row_tokens),
             *_row_cautions(spec, dataset),
@@ -425,12 +437,28 @@ def make_plan(
         hardware=hardware_plan(decided.hardware, decided.precision),
         after=after,
         reasons=reasons(spec, decided, steps, lora)
-        | {"threads_per_process": why_threads(spec, num_cores)}
+        | {"threads_per_process": why_threads(spec, num_cores), "learning_rate": rate.reason}
+        | _reader_reasons(spec, dataset, steps, batching)
         | checkpoint_reasons(spec, checkpoints, step)
         | after_reasons(spec, after, num_held_out=num_held_out),
     )
     files = rendered_files(spec, plan, hidden_size=architecture.hidden_size)
     return plan.model_copy(update={"reasons": plan.reasons | file_reasons(files)})
+
+
+def _reader_reasons(
+    spec: RunSpec, dataset: DatasetFacts, steps: StepPlan, batching: Batching
+) -> dict[str, str]:
+    """What packed rows come to in conversations, as the data's owner counts."""
+    if not dataset.packed or dataset.num_conversations is None:
+        return {}
+    alone = plan_steps(
+        dataset.num_conversations,
+        batching,
+        warmup_share=spec.training.warmup_share,
+        num_tokens=dataset.num_tokens,
+    )
+    return {"steps.num_rows": rows_in_conversations(dataset.num_conversations, steps, alone)}
 
 
 def _row_cautions(spec: RunSpec, dataset: DatasetFacts) -> Iterator[str]:
@@ -481,7 +509,9 @@ def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:
     )
 
 
-def training_digest(spec: RunSpec, dataset: DatasetFacts, precision: Precision) -> str:
+def training_digest(
+    spec: RunSpec, dataset: DatasetFacts, precision: Precision, *, learning_rate: float
+) -> str:
     """sha256, in hex, of all that the losses follow from: the spec but for how the work is done,
     where, and what comes after it."""
     asked = spec.model_dump(mode="json", exclude={"name", "store", "backend", "evaluation"})
@@ -491,6 +521,7 @@ def training_digest(spec: RunSpec, dataset: DatasetFacts, precision: Precision) 
             del asked[section][key]
         else:
             del asked[section]
+    asked["training"]["lr_peak"] = learning_rate
     return hashlib.sha256(
         json.dumps([asked, dataset.digest, precision], sort_keys=True).encode()
     ).hexdigest()

@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 
 from components.shared.documents.plan import Plan
-from components.shared.documents.tokenizer_sample import read_tokenizer_sample
 from components.shared.errors import HaganeError
 from components.shared.spec.file import spec_yaml
 from components.shared.spec.run_spec import RunSpec
@@ -36,40 +35,21 @@ def plan_of(
     """
     with tempfile.TemporaryDirectory(prefix="hagane-plan-") as folder:
         scratch = spec.model_copy(update={"store": folder})
-        file, asked = Path(folder) / "scratch.yaml", Path(folder) / "asked.yaml"
+        file, made = Path(folder) / "scratch.yaml", Path(scratch.run_uri) / PLAN
         file.write_text(spec_yaml(scratch))
-        asked.write_text(spec_yaml(spec))
-        made = Path(scratch.run_uri) / PLAN
+        job_of: tuple[str, ...] = ()
+        if keep is not None:
+            asked = Path(folder) / "asked.yaml"
+            asked.write_text(spec_yaml(spec))
+            job_of = ("--job-of", str(asked))
         with Screen(console, PLANNING if num_rows is None else PLANNING[1:]) as screen:
             if num_rows is None:
-                _run_program(
-                    ["components.prepare_dataset", "--spec", str(file)], Path(folder), screen
-                )
-                _run_program(
-                    ["components.render_config", "--run", scratch.run_uri, "--job-of", str(asked)],
-                    Path(folder),
-                    screen,
-                )
-                if (
-                    read_tokenizer_sample(Path(scratch.run_uri) / DATASET).may_differ
-                    and find_spec("transformers") is not None
-                ):
-                    _run_program(
-                        ["components.evaluate.same_tokens", "--run", scratch.run_uri],
-                        Path(folder),
-                        screen,
-                    )
+                _plan_dataset(file, scratch.run_uri, job_of, Path(folder), screen)
             else:
-                rows = ("--rows", str(num_rows), "--out", str(made))
+                rows = ["--rows", str(num_rows), "--out", str(made), *job_of]
+                page = [] if keep is not None else ["--no-page"]
                 _run_program(
-                    [
-                        "components.render_config",
-                        "--spec",
-                        str(file),
-                        "--job-of",
-                        str(asked),
-                        *rows,
-                    ],
+                    ["components.render_config", "--spec", str(file), *rows, *page],
                     Path(folder),
                     screen,
                 )
@@ -78,6 +58,24 @@ def plan_of(
             for path in made.iterdir():
                 (keep / path.name).write_bytes(path.read_bytes())
         return Plan.model_validate_json((made / "plan.json").read_bytes())
+
+
+def _plan_dataset(
+    file: Path, run: str, job_of: tuple[str, ...], folder: Path, screen: Screen
+) -> None:
+    """The dataset of the run and its plan are made; where tokenizers may differ, that is checked
+    too."""
+    from components.shared.documents.tokenizer_sample import (
+        read_tokenizer_sample,
+    )  # structlog, which --rows does without
+
+    _run_program(["components.prepare_dataset", "--spec", str(file)], folder, screen)
+    _run_program(["components.render_config", "--run", run, *job_of], folder, screen)
+    if (
+        read_tokenizer_sample(Path(run) / DATASET).may_differ
+        and find_spec("transformers") is not None
+    ):
+        _run_program(["components.evaluate.same_tokens", "--run", run], folder, screen)
 
 
 def _run_program(module: list[str], folder: Path, screen: Screen) -> None:

@@ -1,22 +1,18 @@
-"""Plan, status and end of a run as text for a terminal."""
+"""Status and end of a run as text for a terminal."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from components.shared.documents.plan import AfterPlan, MemoryPlan, Plan, TimePlan
 from components.shared.errors import ObjectDamaged, ObjectMissing
-from components.shared.figures import plain
 from components.shared.model.registry import ModelFamily
-from components.shared.printable import printable_lines
 from components.shared.spec.run_spec import RunSpec
 from components.shared.store.checkpoints import committed_checkpoints, unreadable_checkpoints
 from components.shared.store.layout import CHECKPOINTS, PROGRESS, REPORT, finished_folders
@@ -24,162 +20,8 @@ from components.shared.store.manifest import read_manifest
 from components.shared.store.published import Version
 from components.shared.store.storage import Store
 from pipelines.checkpoints.listing import checkpoint_table, damages
+from pipelines.screens.console import open_console as open_console
 from pipelines.screens.progress import duration
-
-
-class PlainConsole(Console):
-    """Prints no control character of what it is given: a model's answer may hold what a terminal
-    would obey."""
-
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
-            yield (
-                segment
-                if segment.control
-                else Segment(printable_lines(segment.text), segment.style)
-            )
-
-
-def open_console(*, stderr: bool = False) -> Console:
-    """A console that prints text as it is: a model name or an error may hold brackets, which rich
-    would take for markup."""
-    return PlainConsole(stderr=stderr, markup=False, highlight=False)
-
-
-def plan_screen(plan: Plan) -> RenderableType:
-    """Every number a person used to work out by hand, each with its reason."""
-    steps, checkpoints = plan.steps, plan.checkpoints
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-
-    def row(name: str, value: str, reason: str = "") -> None:
-        why = plan.reasons.get(reason)
-        table.add_row(name, Text.assemble(value, ("\n" + why if why else "", "dim")))
-
-    row(
-        "model",
-        f"{plan.model.source} ({plan.model.model_type}, {plan.model.num_parameters:,} parameters)",
-        "model.num_parameters",
-    )
-    row("trainable parameters", f"{plan.num_trainable:,}", "num_trainable")
-    if plan.lora is not None:
-        row("LoRA targets", ", ".join(plan.lora.target_modules), "lora.target_modules")
-    row("precision", plan.precision, "precision")
-    row("ZeRO", plan.zero.name, "zero")
-    row("packed rows", f"{steps.num_rows:,} ({steps.tokens_per_epoch:,} tokens)")
-    row("processes", str(steps.num_processes))
-    row("threads each", str(plan.threads_per_process or "when it starts"), "threads_per_process")
-    row("micro-batch", str(steps.micro_batch), "steps.micro_batch")
-    row("gradient accumulation", str(steps.grad_accum), "steps.grad_accum")
-    row("steps per epoch", f"{steps.steps_per_epoch:,}", "steps.steps_per_epoch")
-    row("total steps", f"{steps.total_steps:,}", "steps.total_steps")
-    row("warm-up steps", str(steps.warmup_steps), "steps.warmup_steps")
-    row("save points", ", ".join(map(str, steps.save_steps)), "steps.save_steps")
-    row("bytes per checkpoint", f"{checkpoints.bytes_each:,}", "checkpoints.bytes_each")
-    row(
-        "checkpoints that stay",
-        f"{checkpoints.num_kept} ({checkpoints.bytes_total:,} bytes)",
-        "checkpoints.num_kept",
-    )
-    row(
-        "checkpoint on SIGTERM",
-        "yes" if checkpoints.saves_on_sigterm else "no",
-        "checkpoints.saves_on_sigterm",
-    )
-    parts: list[RenderableType] = [
-        Text(plan.verdict, style="bold"),
-        *(Text(f"! {caution}", style="yellow") for caution in plan.cautions),
-    ]
-    if plan.memory is not None:
-        parts += [
-            Text(),
-            _memory_table(plan.memory),
-            Text(),
-            _options_table(plan.memory, plan.zero.name),
-        ]
-    if plan.time is not None:
-        parts += [Text(), Text(_time_line(plan.time))]
-    if plan.after is not None:
-        parts.append(Text(_after_line(plan.after)))
-    return Group(*parts, Text(), table)
-
-
-def _time_line(time: TimePlan) -> str:
-    price = "" if time.price is None else f"; price about {time.price:,.2f}"
-    return (
-        f"estimate  {plain(time.seconds_per_step)} s a step ({plain(time.low)} to "
-        f"{plain(time.high)}), {plain(time.hours)} hours ({plain(time.hours_low)} to "
-        f"{plain(time.hours_high)}), {plain(time.checkpoint_seconds)} s to upload a "
-        f"checkpoint{price}"
-    )
-
-
-def _after_line(after: AfterPlan) -> str:
-    took = "" if after.hours is None else f"about {plain(after.hours)} hours, "
-    measured = (
-        f", and {after.held_out_rows:,} held-out rows are measured before and after"
-        if after.held_out_rows
-        else ""
-    )
-    return (
-        f"then      the export is verified{measured}: "
-        f"{took}{max(after.export_bytes, after.evaluate_bytes) / 2**30:.1f} GiB of a node's "
-        f"memory, {after.cpus} CPU cores"
-    )
-
-
-def _memory_table(memory: MemoryPlan) -> Table:
-    """Terms of one GPU, then of one node."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("memory of", no_wrap=True)
-    table.add_column("GiB", justify="right")
-    table.add_column("formula")
-    parts = (
-        ("GPU", memory.gpu, memory.gpu_bytes, memory.gpu_limit),
-        ("node", memory.host, memory.host_bytes, memory.host_limit),
-    )
-    for where, terms, num_bytes, limit in parts:
-        for term in terms:
-            table.add_row(
-                f"{where}: {term.name}",
-                f"{term.num_bytes / 2**30:.2f}",
-                Text(term.formula, style="dim"),
-            )
-        if terms:
-            of = (
-                ""
-                if limit is None
-                else f"of {limit / 2**30:.1f} GiB, {memory.margin:.0%} kept free"
-            )
-            table.add_row(Text(f"{where}: sum", style="bold"), f"{num_bytes / 2**30:.2f}", of)
-    return table
-
-
-def _options_table(memory: MemoryPlan, chosen: str) -> Table:
-    """Every stage and offload with one row a pass, a bar against the hardware's line."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    on_gpu = memory.gpu_limit is not None
-    limit = memory.gpu_limit if on_gpu else memory.host_limit
-    sizes = [each.gpu_bytes if on_gpu else each.host_bytes for each in memory.options]
-    most = max([*sizes, limit or 0])
-    for heading in ("with one row a pass", "GPU GiB" if on_gpu else "node GiB", "", "cost"):
-        table.add_column(heading, no_wrap=heading in ("GPU GiB", "node GiB", ""))
-    for each, size in zip(memory.options, sizes, strict=True):
-        width, line = round(30 * size / most), round(30 * (limit or 0) / most)
-        drawn = "".join(
-            "|" if limit and cell == line else "█" if cell < width else " " for cell in range(31)
-        )
-        name = Text(each.zero.name, style="bold" if each.zero.name == chosen else "")
-        table.add_row(
-            name,
-            f"{size / 2**30:.1f}",
-            Text(drawn, style="" if each.fits else "red"),
-            Text(each.cost, style="dim"),
-        )
-    return table
 
 
 def models_screen(families: Iterable[ModelFamily]) -> RenderableType:

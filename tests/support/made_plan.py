@@ -46,6 +46,7 @@ def make_plan(
         method=training.method,
         precision="fp32" if training.precision == "auto" else training.precision,
         num_trainable=num_trainable,
+        learning_rate=2e-4 if training.lr_peak == "auto" else training.lr_peak,
         training_digest="7" * 64,
         model=ModelPlan(
             source=spec.model.source,

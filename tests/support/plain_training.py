@@ -32,18 +32,19 @@ class PlainHistory:
 
 def train_plainly(run: Path, base: Path, training: TrainingSpec) -> PlainHistory:
     """The losses that training of this run must have."""
-    planned = Plan.model_validate_json((run / "plan/plan.json").read_bytes()).steps
+    plan = Plan.model_validate_json((run / "plan/plan.json").read_bytes())
+    planned = plan.steps
     model = load(run, base, training)
     rows, held_out = (
         pq.read_table(run / f"dataset/{name}.parquet").to_pylist() for name in ("train", "held_out")
     )
-    optimizer = adamw(model, training)
+    optimizer = adamw(model, training, plan.learning_rate)
     steps, losses = list[dict[str, float]](), [mean_loss(model, held_out)]
     for epoch in range(ceil(planned.total_steps / planned.steps_per_epoch)):
         for batch in batches_of(epoch, rows, planned, training):
             if len(steps) == planned.total_steps:
                 break
-            lr = training.lr_peak * share_of_peak(len(steps), planned, training)
+            lr = plan.learning_rate * share_of_peak(len(steps), planned, training)
             steps.append(step(model, optimizer, batch, lr, training))
         losses.append(mean_loss(model, held_out))
     return PlainHistory(steps, losses)
@@ -60,7 +61,7 @@ def load(run: Path, base: Path, training: TrainingSpec) -> Any:
     )
 
 
-def adamw(model: Any, training: TrainingSpec) -> torch.optim.AdamW:
+def adamw(model: Any, training: TrainingSpec, learning_rate: float) -> torch.optim.AdamW:
     """Two groups: matrices decay, vectors and what is named a bias do not."""
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [
@@ -74,7 +75,7 @@ def adamw(model: Any, training: TrainingSpec) -> torch.optim.AdamW:
             {"params": matrices, "weight_decay": training.weight_decay},
             {"params": rest, "weight_decay": 0.0},
         ],
-        lr=training.lr_peak,
+        lr=learning_rate,
     )
 
 

@@ -186,14 +186,14 @@ def _cautions(
     ):
         slow = cost_of(architecture, setting, hardware, zero)
         yield (
-            f"zero: {zero.name} is obeyed, but {better.name} fits too and is faster ({slow}); "
-            "zero: auto would take it"
+            f"zero: {zero.name} is what the spec asks for, but {better.name} fits too and is "
+            f"faster ({slow}). Fix: set zero: auto"
         )
     if zero.offload_optimizer and not setting.full:
         saved = 16 * setting.num_trainable(architecture) / hardware.num_processes
         yield (
-            f"zero.offload_optimizer: LoRA's optimizer state is {gib(saved)} a GPU: offloading it "
-            "saves only that, and slows each step"
+            f"zero.offload_optimizer: LoRA's optimizer state is {gib(saved)} per GPU: offloading "
+            "it saves only that, and slows each step"
         )
     if zero.offload_optimizer and hardware.gpu_bytes is not None and hardware.host_bytes is None:
         yield (

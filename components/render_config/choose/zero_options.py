@@ -9,6 +9,7 @@ from components.render_config.cost.memory import Job, by_kind, memory
 from components.render_config.model.shapes import Architecture
 from components.render_config.model.targets import Targets, num_lora_parameters
 from components.shared.documents.plan import Memory, ZeroOption, ZeroPlan
+from components.shared.figures import size_of
 from components.shared.spec.run_spec import ZeroSpec
 
 GPU_MULTIPLE = 64
@@ -244,6 +245,7 @@ def cost_of(
     """What the option slows, against no ZeRO, at one pass a step."""
     base = traffic(architecture, setting, hardware, ZeroPlan(stage=0), 1)
     sent = traffic(architecture, setting, hardware, zero, 1)
+    each = "GPU" if hardware.gpu_bytes is not None else "process"
     if hardware.num_processes == 1:
         said = (
             "nothing to divide: one process"
@@ -252,14 +254,17 @@ def cost_of(
         )
     else:
         said = (
-            f"communication {sent.network / base.network:.3g}x ({sent.network / 1e9:.2f} GB a step "
-            "and GPU)"
+            f"communication {sent.network / base.network:.3g}x ({size_of(sent.network)} per step "
+            f"and {each})"
         )
-    return said + (
-        f"; {sent.pcie / 1e9:.2f} GB over PCIe a step and GPU, and Adam on the host"
-        if zero.offload_optimizer
-        else ""
+    if not zero.offload_optimizer:
+        return said
+    moved = (
+        f"{size_of(sent.pcie)} over PCIe per step and GPU"
+        if hardware.gpu_bytes is not None
+        else "no copy, as all is in host memory"
     )
+    return f"{said}; {moved}; the optimizer computes on the host"
 
 
 def gib(num_bytes: float) -> str:

@@ -2,8 +2,8 @@
 with its formula and its source.
 
 P parameters, T those trained, w bytes of a weight (2 in bf16, 4 in fp32), N processes, n of them on
-a node, h hidden size. On a CPU the "GPU" is host memory too: the same terms, once a process. DS is
-DeepSpeed 0.19.
+a node, h hidden size. On a CPU the "GPU" is host memory too: the same terms, once a process. DS in
+comments is DeepSpeed 0.19.
 """
 
 from dataclasses import dataclass, replace
@@ -227,7 +227,7 @@ def _gathered(architecture: Architecture, job: Job) -> list[MemoryTerm]:
         return []
     total, w = _all_parameters(architecture, job), job.weight_bytes
     live = min(total, MAX_LIVE + architecture.largest_layer_parameters)
-    source = "DS stage3_max_live_parameters, and one all-gather of the largest weight"
+    source = "DeepSpeed stage3_max_live_parameters, and one all-gather of the largest weight"
     return [
         _term(
             "gathered layers",
@@ -250,7 +250,7 @@ def _gradients(architecture: Architecture, job: Job) -> MemoryTerm:
     trained, w, source = (
         job.num_trainable,
         job.weight_bytes,
-        "DS stage_1_and_2.py, stage3.py: grad_partitions_flat_buffer",
+        "DeepSpeed stage_1_and_2.py, stage3.py: grad_partitions_flat_buffer",
     )
     flight = w * min(architecture.largest_layer_parameters if job.full else 0, trained)
     if job.zero.stage >= 2 and job.zero.offload_optimizer:
@@ -274,7 +274,7 @@ def _optimizer(job: Job) -> list[MemoryTerm]:
     shared = job.num_processes if job.zero.stage >= 1 else 1
     share, source = (
         job.num_trainable / shared,
-        "ZeRO section 3.1: 12 B a trained parameter; DS stage_1_and_2.py, stage3.py",
+        "ZeRO section 3.1: 12 B a trained parameter; DeepSpeed stage_1_and_2.py, stage3.py",
     )
     over = f" x {job.num_trainable:,} trained / {shared}"
     copies = 0 if job.zero.stage == 0 and job.weight_bytes == 4 else 4
@@ -296,7 +296,7 @@ def _buckets(architecture: Architecture, job: Job) -> list[MemoryTerm]:
                 "reducing gradients",
                 w * at_once,
                 f"{w} B x {at_once:,}",
-                "DS engine.py, buffered_allreduce_fallback",
+                "DeepSpeed engine.py, buffered_allreduce_fallback",
             )
         ]
     ahead = 0.9 * architecture.hidden_size**2 if job.zero.stage == 3 else 0
@@ -309,13 +309,13 @@ def _buckets(architecture: Architecture, job: Job) -> list[MemoryTerm]:
             "gathering updated weights",
             w * gathered,
             f"{w} B x {gathered:,}",
-            "DS allgather_bucket_size; gloo gathers into a copy",
+            "DeepSpeed allgather_bucket_size; gloo copies",
         ),
         _term(
             "communication buckets",
             w * (num_buckets * most + ahead),
             f"{w} B x ({num_buckets} x {most:,} + {ahead:,.0f})",
-            "DS reduce_bucket_size, stage3_prefetch_bucket_size",
+            "DeepSpeed reduce_bucket_size, stage3_prefetch_bucket_size",
         ),
     ]
 
@@ -397,7 +397,7 @@ def _offloaded(architecture: Architecture, job: Job) -> list[MemoryTerm]:
     of_node = f" x {job.num_trainable:,} trained / {job.num_processes} x {n} on a node"
     terms: list[MemoryTerm] = []
     if job.zero.offload_optimizer:
-        source = "ZeRO-Offload (arXiv 2101.06840), section 3; DS stage_1_and_2.py, stage3.py"
+        source = "ZeRO-Offload (arXiv 2101.06840), section 3; DeepSpeed stage_1_and_2.py, stage3.py"
         low = job.gradient_bytes if job.zero.stage == 3 or job.grad_accum > 1 else 0
         terms.append(_term("optimizer state", 8 * share * n, f"8 B{of_node}", source))
         terms.append(
@@ -438,8 +438,8 @@ def _offloaded(architecture: Architecture, job: Job) -> list[MemoryTerm]:
 
 
 def _pinned(num_bytes: float, job: Job) -> float:
-    """torch rounds a page-locked buffer up to a power of two (CachingHostAllocator); DS makes them
-    of at most 4 GB (sub_group_size)."""
+    """torch rounds a page-locked buffer up to a power of two (CachingHostAllocator); DeepSpeed
+    makes at most 4 GB each (sub_group_size)."""
     if not job.on_gpu or num_bytes < 1:
         return num_bytes
     whole, rest = divmod(num_bytes, 4e9)
@@ -534,7 +534,7 @@ def _resuming(job: Job) -> MemoryTerm:
         "resuming",
         padded,
         formula,
-        "components/train/checkpoints/resume.py; DS stage_1_and_2.py: _get_padded_tensor",
+        "components/train/checkpoints/resume.py; DeepSpeed stage_1_and_2.py: _get_padded_tensor",
     )
 
 

@@ -8,8 +8,8 @@ from components.render_config.choose.zero_options import gib
 from components.render_config.cost.memory import MANY_MICRO_BATCHES
 from components.shared.documents.plan import LoraPlan, StepPlan, TimePlan
 from components.shared.documents.prompts import probe_bytes
-from components.shared.figures import plain
-from components.shared.spec.run_spec import RunSpec
+from components.shared.figures import plural, time_range
+from components.shared.spec.run_spec import LoraSpec, RunSpec
 
 if TYPE_CHECKING:
     from components.render_config.planner import Decided
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def verdict(spec: RunSpec, decided: "Decided", steps: StepPlan, time: TimePlan | None) -> str:
     """What fits where and how long it takes, in one sentence."""
     hardware, choice = decided.hardware, decided.choice
-    what = "LoRA" if spec.training.method == "lora" else "full training"
+    what = "LoRA" if spec.training.method == "lora" else "Full training"
     device = (
         f"{hardware.num_processes} x {hardware.gpu}"
         if hardware.gpu is not None
@@ -26,28 +26,33 @@ def verdict(spec: RunSpec, decided: "Decided", steps: StepPlan, time: TimePlan |
     )
     fill: list[str] = []
     if hardware.gpu_bytes is not None:
-        fill.append(f"{gib(choice.memory.gpu_bytes)} of {gib(hardware.gpu_bytes)} a GPU")
+        fill.append(f"{gib(choice.memory.gpu_bytes)} of {gib(hardware.gpu_bytes)} per GPU")
     if hardware.host_bytes is not None:
-        fill.append(f"{gib(choice.memory.host_bytes)} of {gib(hardware.host_bytes)} a node")
+        fill.append(
+            f"{gib(choice.memory.host_bytes)} of {gib(hardware.host_bytes)} of host memory per node"
+        )
     elif hardware.gpu_bytes is not None:
-        fill.append(f"{gib(choice.memory.host_bytes)} of a node's memory")
-    took = "" if time is None else f", in about {_hours(time)}"
+        fill.append(f"{gib(choice.memory.host_bytes)} of host memory per node")
+    took = "" if time is None else f", in about {_hours(time)}{price_words(time)}"
     name = spec.model.source.rstrip("/").rsplit("/", 1)[-1]
     return (
         f"{what} of {name} ({decided.architecture.num_parameters / 1e9:.2f}B) fits {device} with "
         f"{choice.zero.name}, micro-batch {choice.micro_batch}: "
-        f"{', '.join(fill) or gib(choice.memory.host_bytes)}; {steps.total_steps:,} steps{took}"
+        f"{', '.join(fill) or _host_alone(choice.memory.host_bytes)}; {steps.total_steps:,} "
+        f"steps{took}"
     )
 
 
+def _host_alone(num_bytes: int) -> str:
+    return f"{gib(num_bytes)} of host memory per node"
+
+
 def _hours(time: TimePlan) -> str:
-    cost = "" if time.price is None else f" and {time.price:,.2f} in price"
-    if time.hours < 1:
-        return (
-            f"{plain(time.hours * 60)} minutes ({plain(time.hours_low * 60)} to "
-            f"{plain(time.hours_high * 60)}){cost}"
-        )
-    return f"{plain(time.hours)} hours ({plain(time.hours_low)} to {plain(time.hours_high)}){cost}"
+    return time_range(time.hours * 3600, time.hours_low * 3600, time.hours_high * 3600)
+
+
+def price_words(time: TimePlan) -> str:
+    return "" if time.price is None else f", for about {time.price_with_currency}"
 
 
 FEWEST_STEPS = 50
@@ -56,6 +61,16 @@ FEWEST_STEPS = 50
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}" + ("es" if count != 1 else "")
+
+
+def rows_in_conversations(num_conversations: int, packed: StepPlan, alone: StepPlan) -> str:
+    """Steps of packed rows, and what they would be with one conversation per row."""
+    return (
+        f"{plural(num_conversations, 'conversation')} in {plural(packed.num_rows, 'packed row')}: "
+        f"{plural(packed.total_steps, 'step')}, a checkpoint every {packed.steps_per_epoch:,}; "
+        f"with one conversation per row (data.packing: false) {plural(alone.total_steps, 'step')}, "
+        f"a checkpoint every {alone.steps_per_epoch:,}"
+    )
 
 
 def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
@@ -94,7 +109,14 @@ def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
 
 
 def step_cautions(spec: RunSpec, steps: StepPlan, *, row_tokens: int) -> Iterator[str]:
-    """A training of few optimizer steps, unless `max_steps` asks for it."""
+    """A batch that is larger than the data; few optimizer steps, unless `max_steps` asks for
+    them."""
+    if spec.training.global_batch > steps.num_rows:
+        yield (
+            f"training.global_batch: {spec.training.global_batch:,} is more than the "
+            f"{steps.num_rows:,} rows there are, so each epoch is one optimizer step; "
+            f"set training.global_batch to {max(1, steps.num_rows // 8)} or less"
+        )
     if steps.total_steps >= FEWEST_STEPS or spec.training.max_steps is not None:
         return
     changes = [f"more training.epochs (now {spec.training.epochs})"]
@@ -194,6 +216,21 @@ def _everything(decided: "Decided") -> str:
     return f"all linear layers of the blocks{but}, never the head or a router"
 
 
+def _why_rank(spec: RunSpec) -> str:
+    if spec.lora.rank != LoraSpec().rank:
+        return "as the spec asks"
+    return (
+        "hagane's default; where LoRA is on all linear layers, quality hardly depends on the rank "
+        "(QLoRA, arXiv 2305.14314, appendix A)"
+    )
+
+
+def _why_alpha(spec: RunSpec, lora: LoraPlan) -> str:
+    by = f"sqrt({lora.rank})" if lora.rslora else str(lora.rank)
+    asked = "hagane's default" if spec.lora.alpha == LoraSpec().alpha else "as the spec asks"
+    return f"{asked}; the update is scaled by {lora.alpha:g} / {by}"
+
+
 def _lora_reasons(spec: RunSpec, decided: "Decided", lora: LoraPlan) -> dict[str, str]:
     architecture = decided.architecture
     everything = _everything(decided)
@@ -205,6 +242,8 @@ def _lora_reasons(spec: RunSpec, decided: "Decided", lora: LoraPlan) -> dict[str
     }
     what = words.get(str(spec.lora.targets), "as the spec lists them")
     found = {
+        "lora.rank": _why_rank(spec),
+        "lora.alpha": _why_alpha(spec, lora),
         "lora.target_modules": f"{what} ({architecture.model_type})",
         "num_trainable": (
             f"rank {lora.rank} x (inputs + outputs) of {len(lora.target_modules)} layers x "

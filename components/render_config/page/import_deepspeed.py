@@ -36,6 +36,19 @@ MEANINGS: dict[str, str] = {
         "takes it on GPUs without bf16"
     ),
     "fp16.loss_scale": "0 means that the scale is found while training",
+    "fp16.loss_scale_window": "steps without an overflow after which the scale of the loss doubles",
+    "fp16.initial_scale_power": "the scale of the loss begins at 2 to this power",
+    "fp16.hysteresis": "overflows that pass before the scale of the loss is halved",
+    "fp16.min_loss_scale": "the least scale of the loss",
+    "optimizer.params.betas": "Adam's decay of the two moments; hagane keeps (0.9, 0.999)",
+    "optimizer.params.eps": "Adam's smallest denominator; hagane keeps 1e-8",
+    "scheduler.params.warmup_min_lr": (
+        "learning rate of the first step; hagane's warm-up starts with one part of the peak"
+    ),
+    "scheduler.params.warmup_max_lr": "learning rate after the warm-up; spec: training.lr_peak",
+    "scheduler.params.total_num_steps": (
+        "steps after which the learning rate is 0; follows from rows and epochs"
+    ),
     "optimizer.type": "which optimizer DeepSpeed makes; hagane gives it torch's fused AdamW",
     "optimizer.params.lr": "learning rate; spec: training.lr_peak",
     "optimizer.params.weight_decay": "decoupled weight decay; spec: training.weight_decay",

@@ -1,7 +1,7 @@
 """A plan -> page.html: verdict, memory against the hardware, communication, time line, every value
 with its reason; nothing beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,19 @@ from markupsafe import Markup
 
 from components.render_config.cost.hardware import GIB, NETWORK_GBIT_S
 from components.render_config.cost.memory import KINDS
-from components.render_config.page.svg import css_class, options_chart, short_name, time_line
+from components.render_config.page.svg import (
+    PHONE,
+    WIDE,
+    Sizes,
+    css_class,
+    divided,
+    options_chart,
+    short_name,
+    time_line,
+)
 from components.render_config.render.file_reasons import leaves
-from components.shared.documents.plan import Plan
-from components.shared.figures import plain
+from components.shared.documents.plan import MemoryPlan, Plan
+from components.shared.figures import time_of
 from components.shared.html.page import page_environment
 
 WHAT_IT_IS = {
@@ -71,28 +80,86 @@ def render_page(plan: Plan, files: Mapping[str, dict[str, Any]]) -> str:
         "gib": lambda num_bytes: f"{num_bytes / GIB:.2f}",
         "short_name": short_name,
         "css_class": css_class,
-        "plain": plain,
+        "time_of": time_of,
     }
     assert plan.memory is not None
-    drawings = {"host": options_chart(plan.memory, host=True, chosen=plan.zero.name)}
-    if plan.memory.gpu_limit is not None:
-        drawings["gpu"] = options_chart(plan.memory, host=False, chosen=plan.zero.name)
+    shown_kinds = [kind for kind in KINDS if _is_drawn(kind, plan.memory)]
     return environment.get_template("page.html.jinja").render(
         plan=plan,
         memory=plan.memory,
-        # numbers and stages only
-        charts={name: Markup(drawing) for name, drawing in drawings.items()},  # noqa: S704
-        time_line=Markup(time_line(plan.steps)),  # noqa: S704 - numbers only
-        kinds=[
-            kind
-            for kind in KINDS
-            if any(
-                kind in each.gpu_kinds or kind in each.host_kinds for each in plan.memory.options
-            )
+        figures=headline(plan),
+        charts=_charts(plan),
+        time_lines=_both(lambda sizes: time_line(plan.steps, sizes)),
+        divided=[
+            (stage, [(Markup(svg), *rest) for svg, *rest in cells])  # noqa: S704 - numbers only
+            for stage, cells in divided(plan)
         ],
+        kinds=shown_kinds,
         values=values(plan),
         file_values=file_values(plan, files),
     )
+
+
+def _is_drawn(kind: str, memory: MemoryPlan) -> bool:
+    return any(kind in each.gpu_kinds or kind in each.host_kinds for each in memory.options)
+
+
+def _both(draw: Callable[[Sizes], str]) -> tuple[Markup, Markup]:
+    """The drawing for wide windows and the one for phones."""
+    return Markup(draw(WIDE)), Markup(draw(PHONE))  # noqa: S704 - numbers and stages only
+
+
+def _charts(plan: Plan) -> dict[str, tuple[Markup, Markup]]:
+    memory, chosen = plan.memory, plan.zero.name
+    assert memory is not None
+    charts = {
+        "host": _both(lambda sizes: options_chart(memory, host=True, chosen=chosen, sizes=sizes))
+    }
+    if memory.gpu_limit is not None:
+        charts["gpu"] = _both(
+            lambda sizes: options_chart(memory, host=False, chosen=chosen, sizes=sizes)
+        )
+    return charts
+
+
+def headline(plan: Plan) -> list[tuple[str, str, str]]:
+    """Name, figure and what stands below it: whether it fits, memory of GPU and host, time and
+    price."""
+    memory, hardware, steps = plan.memory, plan.hardware, plan.steps
+    assert memory is not None
+    device = "CPU process" if hardware is None or hardware.gpu is None else hardware.gpu
+    found = [
+        (
+            "Fits",
+            "yes",
+            (
+                f"{plan.zero.name} on {steps.num_processes} x {device}, micro-batch "
+                f"{steps.micro_batch}"
+            ),
+        )
+    ]
+    if memory.gpu_limit is not None:
+        found.append(
+            (
+                "GPU memory",
+                f"{memory.gpu_bytes / GIB:.1f} GiB",
+                f"of {memory.gpu_limit / GIB:.1f} GiB per GPU",
+            )
+        )
+    of_host = "per node, whose memory the spec does not state"
+    if memory.host_limit is not None:
+        of_host = f"of {memory.host_limit / GIB:.1f} GiB per node"
+    found.append(("Host memory", f"{memory.host_bytes / GIB:.1f} GiB", of_host))
+    if plan.time is None:
+        found.append(
+            ("Time", "not known", "the speed of this GPU is not known; set hardware.tflops")
+        )
+        return found
+    time = plan.time
+    between = f"{time_of(time.hours_low * 3600)} to {time_of(time.hours_high * 3600)}"
+    price = "" if time.price is None else f", about {time.price_with_currency}"
+    found.append(("Time", time_of(time.hours * 3600), f"{between}{price}"))
+    return found
 
 
 def values(plan: Plan) -> list[tuple[str, str, str]]:
@@ -120,8 +187,7 @@ def file_values(
     plan that it follows."""
     return {
         f"{name}.json": [
-            (field, _said(value), plan.reasons.get(f"files.{name}.{field}", ""))
-            for field, value in leaves(content)
+            (field, _said(value), plan.file_reason(name, field)) for field, value in leaves(content)
         ]
         for name, content in files.items()
     }

@@ -72,7 +72,7 @@ TRAINING_ARGS = {
     "num_train_epochs": "training.epochs",
     "max_steps": "training.max_steps; -1 is none",
     "dataloader_drop_last": "training.drop_last",
-    "learning_rate": "training.lr_peak",
+    "learning_rate": "learning_rate",
     "lr_scheduler_type": "training.lr_schedule",
     "warmup_steps": "steps.warmup_steps",
     "lr_scheduler_kwargs.min_lr_rate": "training.lr_min_share",

@@ -74,7 +74,7 @@ def training_args_json(spec: RunSpec, plan: Plan) -> dict[str, Any]:
         "num_train_epochs": training.epochs,
         "max_steps": -1 if training.max_steps is None else steps.total_steps,
         "dataloader_drop_last": training.drop_last,
-        "learning_rate": training.lr_peak,
+        "learning_rate": plan.learning_rate,
         "lr_scheduler_type": training.lr_schedule,
         "warmup_steps": steps.warmup_steps,
         **_schedule_settings(spec, plan),

@@ -9,12 +9,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 class FrozenModel(BaseModel):
     """What passes between steps: read-only, exact types, no key that is not declared."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-def _exponent_number(value: object) -> object:
+def exponent_number(value: object) -> object:
     """`2e-4` as a number: YAML 1.1, which PyYAML reads, takes an exponent without a dot for
     text."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
@@ -22,4 +20,4 @@ def _exponent_number(value: object) -> object:
     return value
 
 
-Number = Annotated[float, BeforeValidator(_exponent_number), Field(allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(exponent_number), Field(allow_inf_nan=False)]

@@ -187,8 +187,19 @@ class TimePlan(FrozenModel):
     checkpoint_seconds: float
     """To upload one checkpoint; it happens beside training."""
     price: float | None
+    currency: str | None = None
+    """Of the price, as hardware.currency says."""
     formula: str
     source: str
+
+    @property
+    def price_with_currency(self) -> str | None:
+        """`USD 24.74`; where the spec names no currency, that of hardware.price_per_gpu_hour."""
+        if self.price is None:
+            return None
+        if self.currency is None:
+            return f"{self.price:,.2f} (in the currency of price_per_gpu_hour)"
+        return f"{self.currency} {self.price:,.2f}"
 
 
 class CheckpointPlan(FrozenModel):
@@ -266,6 +277,8 @@ class Plan(FrozenModel):
     packed."""
     num_trainable: int
     """Parameters that receive gradients."""
+    learning_rate: float
+    """The highest, reached after the warm-up."""
     training_digest: str
     """sha256 of all that the losses follow from: equal for plans that differ only in how the work
     is spread over machines."""
@@ -290,6 +303,14 @@ class Plan(FrozenModel):
     """None in a plan of hagane 0.1.0 or before."""
     reasons: dict[str, str]
     """Field of the plan, dotted -> why it has this value, in one sentence."""
+
+    def file_reason(self, file: str, field: str) -> str:
+        """Why a value of `<file>.json` is as it is; of one that follows a field of the plan, that
+        field's reason too."""
+        why = self.reasons.get(f"files.{file}.{field}", "")
+        followed = why.partition(";")[0]
+        deeper = self.reasons.get(followed)
+        return why if deeper is None else f"{why}: {deeper}"
 
     @property
     def on_gpus(self) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from components.shared.model.config_fields import contradictions
 from components.shared.printable import cut, shown
 
 OWN_CODE_ONLY: Final[dict[str, Any]] = {"trust_remote_code": False, "use_safetensors": True}
@@ -37,7 +38,7 @@ SIZES = {
         "num_experts_per_tok",
     ): 2**16,
     ("vocab_size",): 2**26,
-    ("max_position_embeddings", "n_positions"): 2**31,
+    ("max_position_embeddings", "n_positions", "sliding_window"): 2**31,
 }
 """Fields of config.json that count something -> the most that any may be, a hundred times what the
 largest known model has."""
@@ -74,13 +75,7 @@ INDEX = "*.safetensors.index.json"
 def config_problems(config: Mapping[str, Any]) -> list[str]:
     """One line for each field of config.json that stands for no model, or for code from
     elsewhere."""
-    problems = []
-    for names, most in SIZES.items():
-        problems += [
-            problem
-            for name in names
-            if (problem := _size_problem(name, config.get(name), most)) is not None
-        ]
+    problems = _size_problems(config)
     model_type = config.get("model_type")
     if isinstance(model_type, str) and not re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", model_type):
         problems.append(
@@ -96,6 +91,10 @@ def config_problems(config: Mapping[str, Any]) -> list[str]:
         if name in config and not _is_finite(config[name])
     ]
     problems += _rope_problems(config)
+    text = config.get("text_config")
+    if isinstance(text, dict):
+        inner = [*_size_problems(text), *_rope_problems(text)]
+        problems += [f"text_config.{problem}" for problem in inner]
     layers = config.get("layer_types") or []
     if not isinstance(layers, list) or not all(
         isinstance(each, str) and re.fullmatch(r"[a-z0-9_]{1,80}", each) for each in layers
@@ -116,7 +115,7 @@ def config_problems(config: Mapping[str, Any]) -> list[str]:
             f"quantization_config: got quant_method {shown(method)}, allowed: "
             f"{', '.join(QUANTIZED)}; name the model's ordinary weights"
         )
-    return problems
+    return problems + ([] if problems else contradictions(config))
 
 
 def weight_problems(folder: Path) -> list[str]:
@@ -135,6 +134,16 @@ def weight_problems(folder: Path) -> list[str]:
         for file in indexes
         if (problem := _index_problem(folder, file)) is not None
     ]
+
+
+def _size_problems(config: Mapping[str, Any]) -> list[str]:
+    problems: list[str] = []
+    for names, most in SIZES.items():
+        for name in names:
+            problem = _size_problem(name, config.get(name), most)
+            if problem is not None:
+                problems.append(problem)
+    return problems
 
 
 def _size_problem(name: str, value: Any, most: int) -> str | None:

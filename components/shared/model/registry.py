@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field
 
 from components.shared.errors import SpecError
+from components.shared.own_yaml import read_own_yaml
 from components.shared.spec.run_spec import FrozenModel
 
 
@@ -44,7 +44,7 @@ class ModelFamily(FrozenModel):
 @cache
 def model_families() -> tuple[ModelFamily, ...]:
     """All families, in the file's order."""
-    tree = yaml.safe_load(Path(__file__).with_name("models.yaml").read_text(encoding="utf-8"))
+    tree = read_own_yaml(Path(__file__).with_name("models.yaml"))
     return tuple(ModelFamily.model_validate(each) for each in tree["families"])
 
 

@@ -8,13 +8,14 @@ again before its first step (components/train/model/apart.py).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from components.shared.errors import ModelError
+from components.shared.model.registry import model_families
+from components.shared.own_yaml import read_own_yaml
 from components.shared.spec.run_spec import Attention, FrozenModel
 
 PAGE = "docs/packing.md"
@@ -61,7 +62,7 @@ class RowPacking:
 
 @cache
 def known_types() -> KnownTypes:
-    tree = yaml.safe_load(Path(__file__).with_name("row_packing.yaml").read_text(encoding="utf-8"))
+    tree = read_own_yaml(Path(__file__).with_name("row_packing.yaml"))
     return KnownTypes.model_validate(tree, strict=False)
 
 
@@ -127,11 +128,7 @@ def untrainable(config: Mapping[str, Any]) -> str | None:
             "models that predict the next token. Fix: name another base model"
         )
     if model_type not in known:
-        return (
-            f"model.source: found model_type {model_type!r} in config.json, which transformers "
-            f"{known.transformers} cannot load as a causal language model; allowed are the types "
-            f"of {PAGE}. Fix: name another base model"
-        )
+        return _unknown(known, config, model_type)
     is_decoder = model_type in known.decoders and config.get("is_decoder") is True
     if model_type not in known.refused or is_decoder:
         return None
@@ -142,3 +139,42 @@ def untrainable(config: Mapping[str, Any]) -> str | None:
         f"{found}, which cannot be trained right, since {known.refused[model_type]} ({PAGE}). Fix: "
         f"{fix}"
     )
+
+
+def _unknown(known: KnownTypes, config: Mapping[str, Any], model_type: str) -> str:
+    """Why a type that is in no list cannot be trained: what it is, or what it is nearly called."""
+    found = f"model.source: found model_type {model_type!r} in config.json"
+    parts = [
+        name
+        for name in ("text_config", "vision_config", "audio_config")
+        if isinstance(config.get(name), Mapping)
+    ]
+    if parts:
+        return (
+            f"{found}, a model of text and images, audio or video ({', '.join(parts)}), which "
+            f"transformers {known.transformers} does not load as a causal language model; hagane "
+            f"trains text alone ({PAGE}). Fix: name a text model of that family"
+        )
+    if _is_remote(model_type):
+        return (
+            f"{found}, which needs Python code from the model's repository; hagane runs no such "
+            f"code. Fix: name a base model whose type transformers {known.transformers} has "
+            f"({PAGE})"
+        )
+    every = known.packed | known.one_conversation | known.not_measured
+    near = get_close_matches(model_type, sorted(every), n=1, cutoff=0.8)
+    hint = f"; did you mean {near[0]!r}? Allowed" if near else "; allowed"
+    own = (
+        " (auto_map names code of its own, which hagane does not run)"
+        if config.get("auto_map")
+        else ""
+    )
+    return (
+        f"{found}{own}, which transformers {known.transformers} cannot load as a causal language "
+        f"model{hint} are the types of {PAGE}. Fix: name another base model"
+    )
+
+
+def _is_remote(model_type: str) -> bool:
+    """Whether the list of known models says that such models come with code of their own."""
+    return any(family.remote and family.model_type == model_type for family in model_families())

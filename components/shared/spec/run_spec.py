@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from components.shared.documents.fields import FrozenModel, Number
+from components.shared.documents.fields import FrozenModel, Number, exponent_number
 from components.shared.printable import cut, shown
 from components.shared.spec.gate import (
     GateRule,
@@ -64,6 +64,15 @@ def _auto_or_row_tokens(value: object) -> object:
     ):
         return value
     raise ValueError(f"got {shown(value)}, must be auto or a whole number from 16 to {MOST_ROWS}")
+
+
+def _auto_or_rate(value: object) -> object:
+    number = exponent_number(value)
+    if number == "auto" or (
+        isinstance(number, int | float) and not isinstance(number, bool) and 0 < number <= 1
+    ):
+        return number if number == "auto" else float(number)  # pyright: ignore[reportArgumentType]
+    raise ValueError(f"got {shown(value)}, must be auto or a number above 0, at most 1")
 
 
 def _auto_or_bool(value: object) -> object:
@@ -284,8 +293,10 @@ class TrainingSpec(FrozenModel):
     `epochs` are trained."""
     drop_last: bool = False
     """Leave out the last rows of an epoch when they do not fill a micro-batch on every process."""
-    lr_peak: Number = Field(default=2e-4, gt=0, le=1)
-    """Highest learning rate, reached after the warm-up."""
+    lr_peak: Annotated[Literal["auto"] | float, BeforeValidator(_auto_or_rate)] = "auto"
+    """Highest learning rate, reached after the warm-up. `auto`: for LoRA 2e-4, from 20 billion
+    parameters on 1e-4; for full training 2e-5, from 10 billion on 1e-5. The plan names the
+    source."""
     lr_schedule: Literal[
         "cosine", "linear", "constant_with_warmup", "cosine_with_min_lr", "warmup_stable_decay"
     ] = "cosine"
@@ -408,7 +419,9 @@ class HardwareSpec(FrozenModel):
     memory_margin: Number = Field(default=0.1, ge=0, lt=0.9)
     """Share of GPU and host memory that the plan leaves free, for what no formula sees."""
     price_per_gpu_hour: Number | None = Field(default=None, ge=0, le=1e9)
-    """Price of one GPU for an hour, in any currency: the plan then tells what the run costs."""
+    """Price of one GPU for an hour: the plan then says what the training costs."""
+    currency: str | None = Field(default=None, pattern=r"^[A-Z]{3}$")
+    """Currency of `price_per_gpu_hour`, such as `USD` or `JPY` (ISO 4217)."""
 
     @property
     def names_gpu(self) -> bool:

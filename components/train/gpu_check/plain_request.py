@@ -62,6 +62,7 @@ def plain_request(*, processes: int, stage: int, offload: str, method: str) -> C
         if on_gpus and torch.cuda.is_bf16_supported(including_emulation=False)
         else "fp32",
         num_trainable=0,
+        learning_rate=1e-3,
         training_digest="0" * 64,
         model=ModelPlan(
             source="",

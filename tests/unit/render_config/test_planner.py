@@ -250,3 +250,40 @@ def test_automatic_rows_are_the_datasets_and_a_guess_without_it() -> None:
     assert row_tokens_of(spec, NO_DATASET, {"max_position_embeddings": 512}) == 512
     assert row_tokens_of(spec, NO_DATASET, {}) == 1024
     assert row_tokens_of(spec, replace(NO_DATASET, row_tokens=4096), {}) == 4096
+
+
+def test_a_batch_larger_than_the_data_is_warned_of() -> None:
+    dataset = DatasetFacts(digest="d" * 64, num_rows=20, num_tokens=900, model_revision=None)
+    plan = make_plan(spec_with(training={"global_batch": 64}), dataset, CONFIG, machine=Machine())
+    line = next(
+        line
+        for line in plan.cautions
+        if line.startswith("training.global_batch: 64 is more than the 20 rows")
+    )
+    assert line.endswith("set training.global_batch to 2 or less")
+
+
+def test_packed_rows_are_explained_in_conversations() -> None:
+    """198 conversations, batch 1, 5 epochs: what a reader expects of save_steps, beside what
+    packing makes of it."""
+    dataset = replace(DATASET, num_rows=21, num_conversations=198, packed=True)
+    spec = spec_with(training={"epochs": 5, "global_batch": 1})
+    plan = make_plan(spec, dataset, CONFIG, machine=Machine())
+    assert plan.reasons["steps.num_rows"] == (
+        "198 conversations in 21 packed rows: 105 steps, a checkpoint every 21; "
+        "with one conversation per row (data.packing: false) 990 steps, a checkpoint every 198"
+    )
+
+
+def test_the_learning_rate_of_the_method_is_in_the_plan_with_its_reason() -> None:
+    plan = make_plan(spec_with(training={"method": "full"}), DATASET, CONFIG, machine=Machine())
+    assert plan.learning_rate == 2e-5
+    assert "Stanford Alpaca" in plan.reasons["learning_rate"]
+    asked = make_plan(
+        spec_with(training={"method": "full", "lr_peak": 2e-5}), DATASET, CONFIG, machine=Machine()
+    )
+    assert (
+        asked.training_digest
+        != make_plan(spec_with(), DATASET, CONFIG, machine=Machine()).training_digest
+    )
+    assert asked.training_digest == plan.training_digest

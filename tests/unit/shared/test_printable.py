@@ -17,7 +17,7 @@ from components.shared.printable import (
     shown,
     without_secrets,
 )
-from pipelines.screens.run import PlainConsole
+from pipelines.screens.console import PlainConsole
 
 
 @pytest.mark.parametrize(

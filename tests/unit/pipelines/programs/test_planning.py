@@ -40,8 +40,53 @@ def test_a_plan_from_a_config_alone_says_whether_it_fits_and_leaves_its_files_an
         "lora.json",
     }
     page = (tmp_path / "p.html").read_text()
-    assert page.count("<svg") == 3
+    assert (
+        page.count("<svg") == 2 * 3 + 4 * 3
+    )  # two charts and the time line, wide and for phones; what stages divide
     assert "ZeRO-3, all offloaded" in page
+    for figure in ("GPU memory", "Host memory", "Time", "Fits"):
+        assert f"<dt>{figure}</dt>" in page
+
+
+def test_explain_shows_every_value_of_the_libraries_files_and_what_is_left_out(
+    tmp_path: Path,
+) -> None:
+    done = hagane(
+        "plan", SPEC, "--rows", "198", "--explain", "--out", tmp_path / "plan", work=tmp_path
+    )
+    assert done.exit_code == 0, done.errors
+    lines = [line.split() for line in done.output.splitlines()]
+    first = {words[0] for words in lines if words}
+    for name in ("training_args", "lora"):
+        assert json.loads((tmp_path / f"plan/{name}.json").read_bytes()).keys() <= first
+    (rate,) = [" ".join(words) for words in lines if words[:1] == ["learning_rate"]]
+    assert rate.startswith("learning_rate 0.0002 learning_rate: ")
+    (saves,) = [" ".join(words) for words in lines if words[:1] == ["save_steps"]]
+    assert saves.startswith("save_steps a checkpoint at the end of each epoch")
+
+
+def test_a_plan_in_markdown_has_the_figures_and_nothing_ends_a_cell(tmp_path: Path) -> None:
+    done = hagane(
+        "plan",
+        SPEC,
+        "--rows",
+        "198",
+        "--markdown",
+        "--set",
+        "hardware.price_per_gpu_hour=1",
+        work=tmp_path,
+    )
+    assert done.exit_code == 0, done.errors
+    lines = done.output.splitlines()
+    assert lines[0] == "### Plan of elyza-7b-lora-1x24gb"
+    assert any(
+        line.startswith("| GPU memory | ") and line.endswith(" of 24.0 GiB per GPU |")
+        for line in lines
+    )
+    assert any(line.startswith("| **no ZeRO** | ") for line in lines)
+    assert all(
+        line.count("|") - line.count("\\|") in (3, 5) for line in lines if line.startswith("|")
+    )
 
 
 def test_the_job_that_is_kept_is_the_one_that_the_run_would_send(tmp_path: Path) -> None:

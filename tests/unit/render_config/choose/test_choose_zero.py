@@ -47,8 +47,8 @@ def test_less_memory_steps_down_in_the_order_of_slowing() -> None:
 def test_what_the_spec_fixes_is_obeyed_and_cautioned_about_when_wasteful() -> None:
     plan = planned("elyza-7b-lora-offload-asked")
     assert plan.zero == ZeroPlan(stage=3, offload_optimizer=True, offload_parameters=True)
-    assert "is obeyed, but no ZeRO fits too and is faster" in plan.cautions[0]
-    assert "LoRA's optimizer state is 0.6 GiB a GPU" in plan.cautions[1]
+    assert "is what the spec asks for, but no ZeRO fits too and is faster" in plan.cautions[0]
+    assert "LoRA's optimizer state is 0.6 GiB per GPU" in plan.cautions[1]
 
 
 def test_full_training_gets_no_stage_0_unless_that_is_asked_for() -> None:

@@ -1,0 +1,80 @@
+"""Values of other tools' files -> values of the spec; None where the spec cannot say it."""
+
+import math
+from typing import Any, get_args
+
+from components.shared.spec.run_spec import TrainingSpec
+
+SCHEDULES = get_args(TrainingSpec.model_fields["lr_schedule"].annotation)
+TARGET_WORDS = {"all-linear": "all", "all": "all"}
+
+
+def number(value: Any) -> float | None:
+    """Also a number in exponent form without a dot, which YAML reads as text."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def above_zero(value: Any) -> float | None:
+    found = number(value)
+    return found if found is not None and found > 0 else None
+
+
+def whole(value: Any) -> int | None:
+    found = number(value)
+    return int(found) if found is not None and found >= 1 and found == int(found) else None
+
+
+def rounded_up(value: Any) -> int | None:
+    """Epochs: a part of one counts as a whole one."""
+    found = above_zero(value)
+    return None if found is None else math.ceil(found)
+
+
+def yes_or_no(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def schedule(value: Any) -> str | None:
+    named = {"constant": "constant_with_warmup", "WarmupDecayLR": "linear"}
+    found = named.get(str(value), str(value))
+    return found if found in SCHEDULES else None
+
+
+def share(value: Any) -> float | None:
+    """A share below one; a count of steps is none."""
+    found = number(value)
+    return found if found is not None and 0 <= found < 1 else None
+
+
+def targets(value: Any) -> Any:
+    """A list of layer names, names joined by commas, or a word for all linear layers."""
+    if isinstance(value, str):
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        return TARGET_WORDS.get(value, names)
+    return list(value) if isinstance(value, list) else None
+
+
+def bf16(value: Any) -> str | None:
+    return {True: "bf16", "true": "bf16", "full": "bf16"}.get(
+        value, "auto" if value is False else None
+    )
+
+
+def when_true(spec_value: Any) -> Any:
+    """A converter that gives this for true and nothing for all else."""
+    return lambda value: spec_value if value is True else None
+
+
+def data_place(value: Any) -> str | None:
+    """A file or folder stays as it is; `owner/name` without an ending is a data set of the hub."""
+    text = str(value)
+    if (
+        text.count("/") == 1
+        and "." not in text.rpartition("/")[2]
+        and not text.startswith((".", "/"))
+    ):
+        return f"hf://{text}"
+    return text
