@@ -171,6 +171,6 @@ def findings_table(findings: Iterable[Finding]) -> Table:
     for each in findings:
         cell = Text(each.found)
         if each.fix:
-            cell.append(f"\nmend: {each.fix}", style="italic")
+            cell.append(f"\nfix: {each.fix}", style="italic")
         table.add_row(Text(each.check), Text(each.state, style=STYLES[each.state]), cell)
     return table
