@@ -1,6 +1,7 @@
 """Every check of components.train.gpu_check, made to fail once by a fault planted for it."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -373,7 +374,7 @@ def test_a_program_that_hangs_is_ended_with_all_it_started_and_what_it_said_is_k
     ran = run_program("sleeper", seconds=15, environment={"PYTHONPATH": str(tmp_path)})
     assert ran.exit_code is None
     assert ran.problem is not None
-    assert ran.problem.startswith("no end within 15 s: waiting for a peer")
+    assert re.match(r"no end within 1\d s: waiting for a peer", ran.problem)
     assert ends(int(ran.lines[-1].split()[-1]))
 
 
