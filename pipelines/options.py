@@ -17,7 +17,7 @@ Overrides = Annotated[
 ]
 RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="The run: its spec, a YAML file, or its URI such as s3://bucket/runs/demo.")]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, for programs.")]
 
 
 def run_uri(place: str) -> str:
