@@ -16,7 +16,7 @@ IN_THE_REPOSITORY = Path(__file__).parents[2] / "images" / "images.yaml"
 
 # The grammar of github.com/distribution/reference (regexp.go), without a tag in the repository's name.
 REPOSITORY = r"^[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"
-TAG = r"^\w[\w.-]{0,127}$"
+TAG = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 ALLOWED = {
     "repository": "must be a registry and a path such as registry.example.com/hagane, in small letters, without a tag",
