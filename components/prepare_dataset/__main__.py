@@ -10,20 +10,20 @@ from components.prepare_dataset.assemble import LoggedProgress, Progress, assemb
 from components.prepare_dataset.attempts import attempt
 from components.prepare_dataset.checking import check_conversations
 from components.prepare_dataset.claim import Claimed, claim, digest_of
-from components.prepare_dataset.look import DataLook, FileLook, look_at_data, look_at_file
-from components.prepare_dataset.look_lines import json_of, lines_of
-from components.prepare_dataset.prompts import write_prompts
-from components.prepare_dataset.records import RecordSource, read_records
+from components.prepare_dataset.records.records import RecordSource, read_records
+from components.prepare_dataset.report.look import DataLook, FileLook, look_at_data, look_at_file
+from components.prepare_dataset.report.look_lines import json_of, lines_of
+from components.prepare_dataset.samples.prompts import write_prompts
 from components.prepare_dataset.source import Source, load_source
 from components.shared.errors import DataError, HaganeError, RunFailed
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
-from components.shared.layout import DATASET, PLAN
-from components.shared.manifest import Manifest, Scalar, publish_folder, read_manifest
-from components.shared.patience import waits
-from components.shared.spec import RunSpec
-from components.shared.spec_file import load_spec
+from components.shared.spec.file import load_spec
+from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, claim_run, failure_kept, finished, open_run, step_log, step_of_run, work_folder
-from components.shared.storage import Store
+from components.shared.store.layout import DATASET, PLAN
+from components.shared.store.manifest import Manifest, Scalar, publish_folder, read_manifest
+from components.shared.store.patience import waits
+from components.shared.store.storage import Store
 
 
 def kfp_claim(

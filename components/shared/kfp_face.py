@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from components.shared.images import read_images
-from components.shared.manifest import Manifest
-from components.shared.storage import open_store
+from components.shared.job.images import read_images
+from components.shared.store.manifest import Manifest
+from components.shared.store.storage import open_store
 
 
 class Metrics(Protocol):

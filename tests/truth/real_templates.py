@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from components.prepare_dataset.chat_template import turns_of
-from components.prepare_dataset.conversations import Message
+from components.prepare_dataset.records.conversations import Message
+from components.prepare_dataset.templates.chat_template import turns_of
 
 _ROLES = ("system", "user", "assistant", "tool", "model", "observation")
 _SPECIAL = re.compile(

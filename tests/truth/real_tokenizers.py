@@ -12,8 +12,8 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from components.prepare_dataset.samples import Sample
-from components.prepare_dataset.token_places import PlacedTokenizer
+from components.prepare_dataset.samples.samples import Sample
+from components.prepare_dataset.samples.token_places import PlacedTokenizer
 
 
 @dataclass(frozen=True)

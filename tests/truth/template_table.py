@@ -20,9 +20,9 @@ from typing import Any
 
 from transformers.utils import logging
 
-from components.prepare_dataset.chat_template import compile_template
-from components.prepare_dataset.conversations import Conversation, Message, read_conversation
-from components.prepare_dataset.samples import REWRITTEN, Sample, samples_of
+from components.prepare_dataset.records.conversations import Conversation, Message, read_conversation
+from components.prepare_dataset.samples.samples import REWRITTEN, Sample, samples_of
+from components.prepare_dataset.templates.chat_template import compile_template
 from components.shared.errors import DataError
 from tests.truth.real_templates import RealTemplate, templates_in
 from tests.truth.real_tokenizers import RealTokenizer, real_tokenizers
@@ -193,9 +193,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.truth.template_table", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m tests.truth.template_table", description=__doc__)
     parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+")
     folders: list[Path] = parser.parse_args().folders
     templates = templates_in(folders)

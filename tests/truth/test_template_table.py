@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.prepare_dataset.samples import Sample
+from components.prepare_dataset.samples.samples import Sample
 from tests.truth import template_table
 from tests.truth.template_table import (
     CASES,
@@ -39,7 +39,9 @@ def test_no_template_is_trained_otherwise_than_it_is_used(text: str) -> None:
 
 
 def test_the_verdicts_say_what_a_template_can_do() -> None:
-    assert set(_verdicts(TOOLS).values()) == {SAME}
+    tools = _verdicts(TOOLS)
+    assert (tools[SYSTEM_TALK], tools["tool call"]) == (SAME, SAME)
+    assert tools["reasoning by its key"] == REWRITTEN_LATER
     renamed = _verdicts(RENAMED_ROLE)
     assert renamed[SYSTEM_TALK] == REFUSES
     assert renamed["tool call"] == REFUSED
@@ -69,9 +71,7 @@ def _first_alone(sample: Sample) -> Sample:
 @pytest.mark.parametrize("spoilt", [_moved, _cut, _another_prompt, _first_alone])
 def test_what_is_trained_otherwise_is_seen(monkeypatch: pytest.MonkeyPatch, spoilt) -> None:
     right = template_table._samples
-    monkeypatch.setattr(
-        template_table, "_samples", lambda *given: tuple(map(spoilt, right(*given)))
-    )
+    monkeypatch.setattr(template_table, "_samples", lambda *given: tuple(map(spoilt, right(*given))))
     assert _verdicts(ALL["chatml"])["three answers"] == WRONG
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.prepare_dataset.__main__ import look
-from components.prepare_dataset.look_lines import lines_of
+from components.prepare_dataset.report.look_lines import lines_of
 from components.shared.errors import DataError
 
 ALPACA = {"instruction": "港は何色？", "input": "", "output": "青です。"}
