@@ -3,7 +3,6 @@ quality."""
 
 import argparse
 import shutil
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from components.prepare_dataset.attempts import attempt
 from components.prepare_dataset.checking import check_conversations
 from components.prepare_dataset.claim import Claimed, claim, digest_of
 from components.prepare_dataset.records.records import RecordSource, read_records
-from components.prepare_dataset.report.look import dataset_lines, file_lines, is_spec
+from components.prepare_dataset.report.look import DataLook, FileLook, look_at_data, look_at_file
+from components.prepare_dataset.report.look_lines import json_of, lines_of
 from components.prepare_dataset.samples.prompts import write_prompts
 from components.prepare_dataset.source import Source, load_source
 from components.shared.errors import DataError, HaganeError, RunFailed
@@ -174,18 +174,18 @@ def check(
     return [problem for error in errors for problem in error.problems]
 
 
-def look(place: str, overrides: list[str]) -> Iterator[str]:
-    """Lines that say what the data of a spec, or a file of records, is. Raises HaganeError where it
-    cannot be read."""
-    if is_spec(Path(place)):
+def look(place: str, overrides: list[str]) -> FileLook | DataLook:
+    """What the data of a spec, or a file of records, is. Raises HaganeError where it cannot be
+    read."""
+    if Path(place).suffix in (".yaml", ".yml"):
         spec = load_spec(Path(place), overrides)
-        return dataset_lines(load_source(spec, now=datetime.now()), spec.data)
+        return look_at_data(load_source(spec, now=datetime.now()), spec.data)
     if overrides:
         raise DataError(
             f"--set: sets a field of a spec, and {place!r} is a file of records; name a spec, a "
             "YAML file"
         )
-    return file_lines(read_records(RecordSource(place))[0])
+    return look_at_file(read_records(RecordSource(place))[0])
 
 
 OF_ANOTHER_VERSION = "the way hagane makes rows"
@@ -249,6 +249,9 @@ def main() -> None:
         help="overrides one field of the spec; may be given many times",
     )
     parser.add_argument(
+        "--json", action="store_true", help="with --look: print JSON instead of lines"
+    )
+    parser.add_argument(
         "--check",
         action="store_true",
         help="only look for problems in data, tokenizer and template; writes nothing",
@@ -265,10 +268,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.processes is not None and arguments.processes < 1:
         parser.error(f"--processes: found {arguments.processes}, must be at least 1")
+    if arguments.json and arguments.look is None:
+        parser.error("--json: is for --look")
     with step_log("prepare_dataset") as log:
         if arguments.look is not None:
-            for line in look(arguments.look, arguments.set):
-                print(line)
+            found = look(arguments.look, arguments.set)
+            print(json_of(found) if arguments.json else "\n".join(lines_of(found)))
             return
         spec = load_spec(arguments.spec, arguments.set)
         if not arguments.check:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands.options import Overrides
+from pipelines.commands.options import AsJson, Overrides
 
 
 def data(
@@ -16,14 +16,20 @@ def data(
         ),
     ],
     overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what training data is, before anything is paid for.
 
     Of a file of records: its form, counts, roles, copies, equal questions, and the first and the
     longest conversation. Of a spec also tokens, the share that fits each row length, warnings, and
     samples with what is trained on marked.
+
+    With --json the same facts under names, numbers as numbers: records (counts), first and longest
+    of a file; of a spec also num_tokens, row_sizes, warnings, and samples with the id of each
+    token.
     """
     from pipelines.programs.component_program import output_of
 
     settings = [part for override in overrides or () for part in ("--set", override)]
-    print(output_of("components.prepare_dataset", "--look", place, *settings), end="")
+    how = ["--json"] if as_json else []
+    print(output_of("components.prepare_dataset", "--look", place, *settings, *how), end="")

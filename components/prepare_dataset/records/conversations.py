@@ -19,6 +19,7 @@ REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 """transformers 5.23, utils/chat_template_utils.py, _REASONING_FIELDS."""
 
 _WEIGHT_KEYS = ("weight", "train", "trainable", "loss")
+_PLAIN_KEYS = {"role", "content"}
 _KNOWN_KEYS = frozenset(
     {"role", "content", "tool_calls", "tool_call_id", "name", *REASONING_KEYS, *_WEIGHT_KEYS}
 )
@@ -80,6 +81,10 @@ def read_conversation(where: str, turns: Any, tools: Any = None) -> Conversation
     unread: set[str] = set()
     num_empty_system = 0
     for index, turn in enumerate(turns):
+        plain = _plain_message(turn)
+        if plain is not None:
+            messages.append(plain)
+            continue
         found = list(_turn_problems(turn, index))
         problems += [f"messages[{index}]{problem}" for problem in found]
         if found:
@@ -98,6 +103,20 @@ def read_conversation(where: str, turns: Any, tools: Any = None) -> Conversation
     return Conversation(
         where, tuple(messages), digest, definitions, num_empty_system, tuple(sorted(unread))
     )
+
+
+def _plain_message(turn: Any) -> Message | None:
+    """The message of a turn with nothing but a role and a text, as most turns are: it needs no
+    further check. None of any other turn.
+    """
+    if not isinstance(turn, dict) or turn.keys() != _PLAIN_KEYS:
+        return None
+    role, content = turn["role"], turn["content"]
+    if role not in ("user", "assistant") or not isinstance(content, str):
+        return None
+    if not content or content.isspace() or _HALF_PAIR.search(content):
+        return None
+    return Message(role, content)
 
 
 def kind_of(value: Any) -> str:

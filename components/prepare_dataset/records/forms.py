@@ -2,8 +2,8 @@
 chat APIs write them.
 
 A form names its columns, and for each column the keys under which published data sets have it;
-`data.columns` names another key. The first form of the list whose needed columns a record has is
-the one it is read as.
+`data.columns` names another key. Which form a file is read as is decided by its first records
+(recognition.py).
 """
 
 import json
@@ -11,14 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.prepare_dataset.records.conversations import kind_of
-
 Values = Mapping[str, Any]
 """Column of the form -> its value in a record; null, empty text and empty lists are left out."""
-
-_MESSAGES = (
-    '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
-)
 
 _SPEAKERS = {
     "human": "user",
@@ -73,8 +67,18 @@ class Form:
     named."""
     never_with: tuple[str, ...] = ()
     """Keys of a record that is of another form, whatever their values."""
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+    """Needed column -> the column whose text is taken where the needed one is absent."""
 
     def values(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> Values:
+        found = self.own_values(record, columns)
+        for name, other in self.stand_ins.items():
+            if name not in found and str(found.get(other, "")).strip():
+                found[name] = found.pop(other)
+        return found
+
+    def own_values(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+        """The values without stand-ins."""
         found: dict[str, Any] = {}
         for name, keys in self.columns.items():
             named = (columns[name],) if name in columns else keys
@@ -86,19 +90,26 @@ class Form:
 
     def has_keys(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> bool:
         """Whether each needed column is there, be it empty."""
-        if any(key in record for key in self.never_with):
+        if self.foreign_keys(record, columns):
             return False
         keys = ((columns[name],) if name in columns else self.columns[name] for name in self.needed)
         return all(any(key in record for key in each) for each in keys)
 
     def fits(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> bool:
-        values = self.values(record, columns)
-        if any(key in record and key not in columns.values() for key in self.never_with):
-            return False
-        return all(
-            isinstance(values.get(name), self.needed_kinds.get(name, (str,)))
-            for name in self.needed
+        """Whether the record can be read as this form."""
+        return not self.foreign_keys(record, columns) and self.has_kinds(
+            self.values(record, columns)
         )
+
+    def foreign_keys(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
+        """Keys of the record that say that it is of another form."""
+        read = columns.values()
+        return [key for key in self.never_with if key in record and key not in read]
+
+    def has_kinds(self, values: Values) -> bool:
+        """Whether each needed column has a value of a kind that the form reads."""
+        kinds = self.needed_kinds
+        return all(isinstance(values.get(name), kinds.get(name, (str,))) for name in self.needed)
 
 
 def _messages(values: Values) -> Turns:
@@ -249,6 +260,7 @@ _LONGER_FORMS = (
         },
         ("instruction", "output"),
         _alpaca,
+        stand_ins={"instruction": "input"},
     ),
     Form(
         "ichikara",
@@ -289,97 +301,8 @@ FORMS = (
         never_with=("parent_id", "role", *sorted(_NO_TEXT)),
     ),
 )
-_ALSO_READ = ("documents", "label", "parent_id", "role")
-"""Keys that no form reads, and that decide about a record."""
 FORM_NAMES = tuple(form.name for form in FORMS)
 
 
 def form_named(name: str) -> Form:
     return next(form for form in FORMS if form.name == name)
-
-
-def recognised(record: Mapping[str, Any], columns: Mapping[str, str]) -> Form | None:
-    """The form of a record, by its keys and the kinds of their values."""
-    return next((form for form in FORMS if form.fits(record, columns)), None)
-
-
-def nearest(record: Mapping[str, Any], columns: Mapping[str, str]) -> Form | None:
-    """The form whose needed keys a record has, of which some are empty."""
-    return next((form for form in FORMS if form.has_keys(record, columns)), None)
-
-
-def read_keys(keys: Sequence[str], columns: Mapping[str, str]) -> set[str]:
-    """Of the columns of a file, those that are looked at where its records are read; all of them
-    where they are of no form."""
-    if nearest(dict.fromkeys(keys), columns) is None:
-        return set(keys)
-    named = {key for form in FORMS for names in form.columns.values() for key in names}
-    return set(keys) & {*named, *columns.values(), *_ALSO_READ}
-
-
-def unknown_form(record: Mapping[str, Any]) -> str:
-    """What a record of no known form looks like, and the YAML to write for it."""
-    if not record:
-        return "an object without keys is no conversation"
-    found = ", ".join(
-        f"{str(key)[:40]!r} ({kind_of(value)})" for key, value in list(record.items())[:12]
-    )
-    return f"unknown form: the record has {found}. Fix: {_advice(record)}"
-
-
-def _advice(record: Mapping[str, Any]) -> str:
-    if "parent_id" in record and "text" in record:
-        return (
-            "these are single messages of OpenAssistant's trees; take the published trees, whose "
-            "records have prompt and replies"
-        )
-    if isinstance(record.get("chosen"), str) and "rejected" in record:
-        return (
-            "pairs of a better and a worse text are not trained on; write records of the better "
-            "ones as prompt and completion"
-        )
-    turns = next(
-        (
-            key
-            for key, value in record.items()
-            if isinstance(value, list) and value and isinstance(value[0], dict)
-        ),
-        None,
-    )
-    if turns is not None:
-        return (
-            f"write, with the right key, data: {{format: messages, columns: {{messages: {turns}}}}}"
-        )
-    texts = [key for key, value in record.items() if isinstance(value, str)]
-    longest = sorted(texts, key=lambda key: -len(record[key]))[:2]
-    if len(longest) == 2:
-        prompt, completion = (key for key in texts if key in longest)
-        pair = (
-            f"data: {{format: prompt_completion, columns: {{prompt: {prompt}, completion: "
-            f"{completion}}}}}"
-        )
-        return f"write, with the right keys, {pair}" + (
-            "; or data: {format: text} to train on text alone" if "text" in texts else ""
-        )
-    if texts:
-        return (
-            "to train on all of it, write data: {format: text, columns: {text: "
-            f"{longest[0]}}}}}; or write records such as {_MESSAGES}"
-        )
-    return f"write records such as {_MESSAGES}"
-
-
-def missing_columns(
-    form: Form, record: Mapping[str, Any], columns: Mapping[str, str]
-) -> str | None:
-    """What a record lacks of the form that it is read as, if it lacks something."""
-    values = form.values(record, columns)
-    lacking = [name for name in form.needed if name not in values]
-    if not lacking:
-        return None
-    keys = {name: (columns[name],) if name in columns else form.columns[name] for name in lacking}
-    wanted = "; ".join(" or ".join(names) for names in keys.values())
-    return (
-        f"{wanted}: missing or empty, as {form.name} needs it; found keys "
-        f"{', '.join(map(str, record)) or 'none'}"
-    )

@@ -7,9 +7,10 @@ import codecs
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from components.prepare_dataset.packing.stored import Chosen, Conversations
@@ -32,13 +33,12 @@ from components.prepare_dataset.records.conversations import (
     kind_of,
     read_conversation,
 )
-from components.prepare_dataset.records.forms import (
-    Form,
-    Text,
-    Tokens,
-    form_named,
+from components.prepare_dataset.records.forms import Form, Text, Tokens, form_named
+from components.prepare_dataset.records.recognition import (
+    FIRST_RECORDS,
     missing_columns,
     nearest,
+    other_form,
     read_keys,
     recognised,
     unknown_form,
@@ -155,10 +155,8 @@ def _read_file(
         with unpacked(path, name) as plain:
             wanted = partial(read_keys, columns=source.columns)
             places = read_places(plain, kind_of_name(name), source.encoding, wanted)
-            for place in places:
-                conversation = reader.read(place)
-                if conversation is not None:
-                    conversations.append(conversation)
+            for conversation in reader.read(places):
+                conversations.append(conversation)
         after = path.stat()
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
         raise DataError(f"{name}: changed while it was read; start again when it is written")
@@ -179,7 +177,7 @@ def _known_encoding(source: RecordSource) -> None:
 
 
 class _RecordReader:
-    """Reads records of one file as one form: that of the first record which has one."""
+    """Reads records of one file as one form: that of its first records, or the spec's."""
 
     def __init__(
         self,
@@ -194,7 +192,25 @@ class _RecordReader:
         if self.form is not None:
             _known_columns(self.form, source.columns)
 
-    def read(self, place: Place) -> Conversation | None:
+    def read(self, places: Iterator[Place]) -> Iterator[Conversation]:
+        """The conversations of all records that are one; the problems of the others are noted."""
+        for place in self._recognised(places):
+            conversation = self._read_one(place)
+            if conversation is not None:
+                yield conversation
+
+    def _recognised(self, places: Iterator[Place]) -> Iterator[Place]:
+        """The same records, the form being known by the time of the first that has one."""
+        while self.form is None:
+            first = list(islice(places, FIRST_RECORDS))
+            records = [place.record for place in first if isinstance(place.record, dict)]
+            self.form = recognised(records, self._source.columns)
+            yield from first
+            if len(first) < FIRST_RECORDS:
+                return
+        yield from places
+
+    def _read_one(self, place: Place) -> Conversation | None:
         """The record's conversation; None, and its problems noted, where it is none."""
         number = "" if place.number is None else f" (record {place.number})"
         where = f"{self._name}:{place.line}{number}"
@@ -215,12 +231,13 @@ class _RecordReader:
             return [f"found {kind_of(record)}, must be an object: {_FORM}"]
         columns = self._source.columns
         if self.form is None:
-            self.form = recognised(record, columns)
-        if self.form is None:
             return [_no_form(record, columns)]
         missing = missing_columns(self.form, record, columns)
         if missing is not None:
             return [missing]
+        other = self._source.format == "auto" and other_form(self.form, record, columns)
+        if other:
+            return [other]
         # Turns written for a template with documents; in any other form it is a column left unread.
         if self.form.name == "messages" and record.get("documents"):
             return ["documents: not supported; remove it from the record"]

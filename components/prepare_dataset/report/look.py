@@ -1,9 +1,9 @@
-"""Conversations, and with a model their tokens -> lines of text that say what the data is before a
-run is paid for."""
+"""Conversations, and with a model their tokens -> what the data is, before a run is paid for.
 
-import textwrap
+`hagane data` shows it as lines (look_lines.py), and with `--json` as it is.
+"""
+
 from collections.abc import Iterator
-from pathlib import Path
 
 from components.prepare_dataset.assemble import (
     Progress,
@@ -34,101 +34,143 @@ from components.prepare_dataset.report.cautions import (
     near_cautions,
     token_cautions,
 )
-from components.prepare_dataset.report.quality import row_sizes
-from components.prepare_dataset.report.shown_samples import ShownSample, ShownToken, shown_samples
+from components.prepare_dataset.report.quality import RowSize, row_sizes
+from components.prepare_dataset.report.shown_samples import ShownSample, shown_samples
 from components.prepare_dataset.samples.tokens import Encoded
 from components.prepare_dataset.source import Source
-from components.shared.log import JSON_MARK
-from components.shared.spec.run_spec import DataSpec
+from components.shared.spec.run_spec import DataSpec, FrozenModel
 
 _SHOWN_CHARACTERS = 1500
 
 
-def file_lines(file: RecordFile) -> Iterator[str]:
-    """What a file of records is: nothing of a model is needed."""
+class Characters(FrozenModel):
+    """Of a conversation: the fewest, the median, the most."""
+
+    min: int
+    median: int
+    max: int
+
+
+class RecordCounts(FrozenModel):
+    """What can be counted of records without a model."""
+
+    conversations: int
+    turns: dict[str, int]
+    """Turns of each role."""
+    with_tools: int
+    """Conversations that have tools."""
+    with_reasoning: int
+    """Turns that have reasoning."""
+    not_trained_on: int
+    """Assistant turns of weight 0."""
+    copies: int
+    """Conversations that stand more than once."""
+    different_questions: int
+    """First questions, equal ones counted once."""
+    sharing_a_question: int
+    """Conversations whose first question another one has too."""
+    characters: Characters
+
+
+class ShownTurn(FrozenModel):
+    role: str
+    text: str
+    """At most 1,500 characters: the first and the last."""
+
+
+class ShownRecord(FrozenModel):
+    where: str
+    """`file:line`."""
+    turns: tuple[ShownTurn, ...] = ()
+    num_tokens: int | None = None
+    """Of a row that was tokenised elsewhere, which has no turns to show."""
+
+
+class FileLook(FrozenModel):
+    """What a file of records is; nothing of a model is needed."""
+
+    form: str
+    records: RecordCounts
+    first: ShownRecord
+    longest: ShownRecord | None
+    """None where it is the first."""
+
+
+class DataLook(FrozenModel):
+    """What a spec's data is, as its model reads it."""
+
+    form: str
+    template: str
+    sources: tuple[str, ...]
+    """How many records of each source are trained on in an epoch, where there are several."""
+    records: RecordCounts
+    """Of the training data."""
+    held_out_conversations: int
+    row_tokens: int
+    row_tokens_reason: str
+    num_tokens: int
+    num_trained_tokens: int
+    longest_sample_tokens: int
+    row_sizes: tuple[RowSize, ...]
+    warnings: tuple[str, ...]
+    samples: tuple[ShownSample, ...]
+
+
+def look_at_file(file: RecordFile) -> FileLook:
     conversations = stored(file.conversations)
-    yield f"form            {file.form}"
-    yield from _conversation_lines(conversations)
-    yield ""
-    yield "The first conversation:"
-    yield from _turn_lines(conversations[0])
     longest = max(range(len(conversations)), key=conversations.num_characters.__getitem__)
-    if longest:
-        yield ""
-        yield f"The longest conversation, {conversations[longest].where}:"
-        yield from _turn_lines(conversations[longest])
+    return FileLook(
+        form=file.form,
+        records=_counts(conversations),
+        first=_shown(conversations[0]),
+        longest=_shown(conversations[longest]) if longest else None,
+    )
 
 
-def dataset_lines(
-    source: Source, data: DataSpec, *, progress: Progress = no_progress
-) -> Iterator[str]:
-    """What a spec's data is, as its model reads it. Raises DataError where it cannot be trained
-    on."""
+def look_at_data(source: Source, data: DataSpec, *, progress: Progress = no_progress) -> DataLook:
+    """Raises DataError where the data cannot be trained on."""
     records, encoder = source.records, source.model.encoder
     encoded = encode_all(data, encoder, records, progress=progress)
     samples = used_samples(records, encoded)
     row = row_of_used(data, source, encoded, samples)
-    row_tokens = row.tokens
-    yield f"form            {', '.join(dict.fromkeys(records.forms))}"
-    yield f"template        {encoder.template.name}"
-    yield from (f"source          {line}" for line in records.uses)
-    yield from _conversation_lines(stored(records.train))
-    yield f"held out        {len(records.held_out):,} conversations"
-    yield f"row_tokens      {row_tokens:,}: {row.reason}"
-    yield from _length_lines(samples, row_tokens)
-    warnings = [
-        *skipped_cautions(encoded.skipped),
-        *_warnings(source, encoded, samples, row_tokens),
-    ]
-    yield from ("", *(f"warning: {line}" for line in warnings)) if warnings else ()
-    kept, dropped = split_by_length(samples, row_tokens)
-    for sample in shown_samples(encoder.tokenizer, kept or dropped, dropped.numbers):
-        yield ""
-        yield (
-            f"The {sample.name}, {sample.where}, {sample.num_tokens:,} tokens, "
-            f"{sample.num_trained:,} trained on (between ⟦ and ⟧):"
-        )
-        yield from _sample_lines(sample)
-
-
-def _conversation_lines(conversations: Conversations) -> Iterator[str]:
-    asked = set(repeated(conversations.questions))
-    again = sum(question in asked for question in conversations.questions)
-    characters = conversations.num_characters
-    half = sorted(characters)[len(characters) // 2]
-    yield f"conversations   {len(conversations):,}"
-    yield (
-        "turns           "
-        f"{', '.join(f'{count:,} {role}' for role, count in conversations.roles.most_common())}"
-    )
-    yield f"with tools      {conversations.num_with_tools:,} conversations"
-    yield f"with reasoning  {conversations.num_with_reasoning:,} turns"
-    yield f"not trained on  {conversations.num_not_trained:,} assistant turns"
-    yield f"copies          {copies(conversations[:]).count:,} conversations stand more than once"
-    different = len(conversations) - again + len(asked)
-    yield (
-        f"questions       {different:,} different first ones; {again:,} conversations share theirs "
-        "with another"
-    )
-    yield (
-        f"characters      {min(characters):,} to {max(characters):,}, half of the conversations up "
-        f"to {half:,}"
-    )
-
-
-def _length_lines(samples: Chosen[Encoded], row_tokens: int) -> Iterator[str]:
+    warnings = _warnings(source, encoded, samples, row.tokens)
     lengths = lengths_of(samples)
     num_trained = stored_samples(samples).num_trained
-    trained = sum(num_trained[number] for number in samples.numbers)
-    yield (
-        f"tokens          {sum(lengths):,}, {trained / sum(lengths):.1%} of them trained on; the "
-        f"longest sample has {max(lengths):,}"
+    kept, dropped = split_by_length(samples, row.tokens)
+    return DataLook(
+        form=", ".join(dict.fromkeys(records.forms)),
+        template=encoder.template.name,
+        sources=tuple(records.uses),
+        records=_counts(stored(records.train)),
+        held_out_conversations=len(records.held_out),
+        row_tokens=row.tokens,
+        row_tokens_reason=row.reason,
+        num_tokens=sum(lengths),
+        num_trained_tokens=sum(num_trained[number] for number in samples.numbers),
+        longest_sample_tokens=max(lengths),
+        row_sizes=row_sizes(lengths, row.tokens),
+        warnings=(*skipped_cautions(encoded.skipped), *warnings),
+        samples=shown_samples(encoder.tokenizer, kept or dropped, dropped.numbers),
     )
-    yield ""
-    yield "row_tokens   samples that fit   share of all tokens"
-    for row in row_sizes(lengths, row_tokens):
-        mark = "   <- data.row_tokens" if row.row_tokens == row_tokens else ""
-        yield f"{row.row_tokens:>10,}   {row.samples:>16.1%}   {row.tokens:>19.1%}{mark}"
+
+
+def _counts(conversations: Conversations) -> RecordCounts:
+    asked = set(repeated(conversations.questions))
+    again = sum(question in asked for question in conversations.questions)
+    characters = sorted(conversations.num_characters)
+    return RecordCounts(
+        conversations=len(conversations),
+        turns=dict(conversations.roles.most_common()),
+        with_tools=conversations.num_with_tools,
+        with_reasoning=conversations.num_with_reasoning,
+        not_trained_on=conversations.num_not_trained,
+        copies=copies(conversations[:]).count,
+        different_questions=len(conversations) - again + len(asked),
+        sharing_a_question=again,
+        characters=Characters(
+            min=characters[0], median=characters[len(characters) // 2], max=characters[-1]
+        ),
+    )
 
 
 def _warnings(
@@ -137,66 +179,25 @@ def _warnings(
     records, model = source.records, source.model
     kept, dropped = split_by_length(samples, row_tokens)
     yield from data_cautions(records, copies(records.train), leaks(records.train, records.held_out))
-    yield from near_cautions(
-        near_duplicates(*(samples_in(encoded, part) for part in (records.train, records.held_out)))
-    )
+    sets = (samples_in(encoded, part) for part in (records.train, records.held_out))
+    yield from near_cautions(near_duplicates(*sets))
     yield from dropped_cautions(lengths_of(dropped), kept)
     yield from token_cautions(model.encoder, samples, model.resolved.folder, model.config)
 
 
-def _sample_lines(sample: ShownSample) -> Iterator[str]:
-    """The text with what is trained on between brackets, then its tokens, each with its id and a
-    star where it is trained on."""
-    text = "".join(f"⟦{piece.text}⟧" if piece.trained else piece.text for piece in sample.pieces)
-    yield from _indented(text)
-    yield "  tokens, as text=id, * trained on:"
-    half = (len(sample.tokens) + 1) // 2
-    first, last = sample.tokens[:half], sample.tokens[half:]
-    between = [f"… {sample.num_left_out:,} more …"] if sample.num_left_out else []
-    words = [*map(_token_word, first), *between, *map(_token_word, last)]
-    yield from textwrap.wrap(
-        " ".join(words),
-        width=110,
-        initial_indent="    ",
-        subsequent_indent="    ",
-        break_long_words=False,
-    )
-
-
-def _token_word(token: ShownToken) -> str:
-    text = _printable(token.text.replace("\n", "\\n").replace(" ", "␣"))
-    return f"{'*' if token.trained else ''}{text}={token.id}"
-
-
-def _turn_lines(conversation: Conversation) -> Iterator[str]:
+def _shown(conversation: Conversation) -> ShownRecord:
     if is_tokens(conversation):
-        yield f"  a row of {len(token_row(conversation)[0]):,} tokens"
-        return
-    for message in conversation.messages:
-        yield f"  {message.role}:"
-        yield from _indented(message.content)
+        return ShownRecord(where=conversation.where, num_tokens=len(token_row(conversation)[0]))
+    turns = (
+        ShownTurn(role=message.role, text=shortened(message.content))
+        for message in conversation.messages
+    )
+    return ShownRecord(where=conversation.where, turns=tuple(turns))
 
 
-def _indented(text: str) -> Iterator[str]:
+def shortened(text: str) -> str:
     """At most 1,500 characters: the first and the last."""
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
     half = _SHOWN_CHARACTERS // 2
-    shown = (
-        text
-        if len(text) <= _SHOWN_CHARACTERS
-        else f"{text[:half]}\n… {len(text) - 2 * half:,} more characters …\n{text[-half:]}"
-    )
-    return (f"  | {_printable(line)}" for line in shown.removesuffix("\n").split("\n"))
-
-
-def _printable(line: str) -> str:
-    """Without control characters, which a terminal would obey, and never an event, which the
-    command line would read."""
-    plain = "".join(
-        char if char.isprintable() or char == "\t" else repr(char)[1:-1] for char in line
-    )
-    return plain.replace(JSON_MARK, f"{JSON_MARK[0]}\u200b{JSON_MARK[1:]}")
-
-
-def is_spec(path: Path) -> bool:
-    """Whether what a person wants to look at is a spec and not a file of records."""
-    return path.suffix in (".yaml", ".yml")
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} more characters …\n{text[-half:]}"

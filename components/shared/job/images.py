@@ -17,7 +17,8 @@ IN_THE_REPOSITORY = Path(__file__).parents[3] / "images" / "images.yaml"
 # The grammar of github.com/distribution/reference (regexp.go), without a tag in the repository's
 # name.
 REPOSITORY = r"^[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"
-TAG = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"  # not \w: of all of Unicode it takes 40 ms to compile
+# Not \w: of all of Unicode it takes 40 ms to compile.
+TAG = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 ALLOWED = {
     "repository": (

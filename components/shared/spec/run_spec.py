@@ -213,10 +213,10 @@ class DataSpec(FrozenModel):
     """What the hash is of: `prompt` keeps conversations with the same first question on one side,
     so that no held-out question is trained on."""
     format: RecordForm = "auto"
-    """Form of the records. `auto` recognises it by the keys of the first record: `messages`
-    (OpenAI), `sharegpt`, `alpaca` (also dolly), `prompt_completion`, `ichikara`, `oasst_tree`,
-    `text` (continued pretraining: every token is trained on), `tokens` (rows tokenised elsewhere:
-    `input_ids`, `labels`)."""
+    """Form of the records. `auto` recognises it by the keys of a file's first 64 records:
+    `messages` (OpenAI), `sharegpt`, `alpaca` (also dolly), `prompt_completion`, `ichikara`,
+    `oasst_tree`, `text` (continued pretraining: every token is trained on), `tokens` (rows
+    tokenised elsewhere: `input_ids`, `labels`)."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Keys of the file under other names than the form's, such as `{prompt: title, completion:
     body}`."""

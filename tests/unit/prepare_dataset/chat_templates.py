@@ -1,5 +1,7 @@
 """Chat templates in the manner of today's models, written here: each does one thing that real ones
-do."""
+do; and conversations for them."""
+
+from typing import Any
 
 _CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 _ASK = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -123,3 +125,57 @@ SPECIAL_TOKENS = (
     "[/INST]",
 )
 EOS = "</s>"
+
+TIDE = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object"}}}
+CALL = {
+    "id": "call00001",
+    "type": "function",
+    "function": {"name": "tide", "arguments": {"port": "Kobe"}},
+}
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **more}
+
+
+TALKS: dict[str, list[dict[str, Any]]] = {
+    "one answer": [user("What is 2+2?"), assistant("It is 4.")],
+    "Japanese": [user("港は何色ですか。"), assistant("青です。\n以上。")],
+    "two answers": [user("Say A"), assistant("A first"), user("Say B"), assistant("B second")],
+    "three answers": [
+        user("a"),
+        assistant("one"),
+        user("b"),
+        assistant("two"),
+        user("c"),
+        assistant("three"),
+    ],
+    "system turn": [
+        {"role": "system", "content": "Answer in French."},
+        user("Yes?"),
+        assistant("Oui."),
+    ],
+    "a question at the end": [user("hello"), assistant("hi yourself"), user("thanks")],
+    "think tags": [
+        user("Is 2 even?"),
+        assistant("<think>\nHalve it.\n</think>\n\nYes."),
+        user("And 3?"),
+        assistant("<think>\nOne over.\n</think>\n\nNo."),
+    ],
+    "reasoning by its key": [
+        user("Is 2 even?"),
+        assistant("Yes.", reasoning_content="Halve it."),
+        user("And 3?"),
+        assistant("No.", reasoning_content="One over."),
+    ],
+    "first answer not trained on": [
+        user("Say A"),
+        assistant("B?", weight=0),
+        user("No, A"),
+        assistant("A then"),
+    ],
+}

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.prepare_dataset.__main__ import look
+from components.prepare_dataset.report.look_lines import lines_of
 from components.shared.errors import DataError
 
 ALPACA = {"instruction": "港は何色？", "input": "", "output": "青です。"}
@@ -399,7 +400,7 @@ def described(folder: Path, form: Form) -> list[str]:
     _, name, write, record, _ = form
     path = folder / name
     path.write_bytes(write(record))
-    return list(look(str(path), []))
+    return list(lines_of(look(str(path), [])))
 
 
 @pytest.mark.parametrize("form", ACCEPTED, ids=[form[0] for form in ACCEPTED])

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
 from components.prepare_dataset.records.conversations import Message
+from components.prepare_dataset.records.recognition import FIRST_RECORDS
 from components.prepare_dataset.records.records import RecordFile, RecordSource, read_records
 from components.shared.errors import DataError
 
@@ -441,3 +443,123 @@ def test_a_text_beside_a_prompt_is_read_where_the_spec_says_so(tmp_path: Path) -
     assert (
         _read(tmp_path / "data.jsonl", '{"output": "a"}', columns={"text": "output"}).form == "text"
     )
+
+
+def _lines(*records: dict[str, Any]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+ASKED = {"instruction": "Translate.", "input": "hi", "output": "salut"}
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"instruction": "", "input": "q", "output": "a"},
+        {"instruction": None, "input": "q", "output": "a"},
+        {"input": "q", "output": "a"},
+    ],
+    ids=["empty", "null", "left out"],
+)
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
+def test_an_alpaca_file_may_begin_without_an_instruction(
+    tmp_path: Path, first: dict[str, Any], kind: str
+) -> None:
+    data = tmp_path / f"train.{kind}"
+    table = pa.Table.from_pylist([{"instruction": None} | first, ASKED])
+    if kind == "parquet":
+        pq.write_table(table, data)
+    elif kind == "csv":
+        pa_csv.write_csv(table, data)
+    else:
+        data.write_text(_lines(first, ASKED))
+    (file,) = read_records(RecordSource(str(data)))
+    assert file.form == "alpaca"
+    said = [_said(found.messages) for found in file.conversations]
+    assert said == [QA, [("user", "Translate.\n\nhi"), ("assistant", "salut")]]
+
+
+def test_a_blank_input_is_no_question(tmp_path: Path) -> None:
+    blank = {**ASKED, "instruction": "", "input": " "}
+    problem = _problem(tmp_path / "a.jsonl", _lines(blank, ASKED))
+    assert problem.startswith("a.jsonl:1: instruction: missing or empty, as alpaca needs it")
+
+
+@pytest.mark.parametrize(
+    ("later", "form"),
+    [
+        ({"text": "q", "output": "a"}, "ichikara"),
+        ({"text": "t", "instruction": "q", "output": "a"}, "alpaca"),
+        ({"instruction": "q", "output": "a"}, "alpaca"),
+        ({"text": "t", "prompt": "q", "completion": "a"}, "prompt_completion"),
+        ({"text": "t", "messages": FORMS["OpenAI messages"][1]["messages"]}, "messages"),
+    ],
+)
+@pytest.mark.parametrize("num_later", [1, 3])
+def test_a_first_record_with_text_alone_makes_no_file_of_texts(
+    tmp_path: Path, later: dict[str, Any], form: str, num_later: int
+) -> None:
+    content = _lines({"text": "q"}, *[later] * num_later)
+    path = tmp_path / "data.jsonl"
+    path.write_text(content)
+    (file,) = read_records(RecordSource(str(path)), skip_bad=True)
+    assert (file.form, len(file.conversations)) == (form, num_later)
+    assert _said(file.conversations[0].messages) == QA
+    (problem,) = file.skipped
+    assert "missing or empty" in problem
+    assert f"as {form} needs it" in problem
+
+
+@pytest.mark.parametrize(
+    ("form", "record", "other", "keys"),
+    [
+        ("text", {"text": "t"}, {"text": "t", "output": None}, "'output'"),
+        (
+            "ichikara",
+            {"text": "t", "output": "a"},
+            {**ASKED, "text": "t"},
+            "'instruction', 'output'",
+        ),
+        ("prompt_completion", {"input": "q", "output": "a"}, ASKED, "'instruction', 'output'"),
+        (
+            "prompt_completion",
+            {"prompt": "q", "completion": "a", "messages": None},
+            {"prompt": "q", **FORMS["OpenAI messages"][1], "completion": "a"},
+            "'messages'",
+        ),
+    ],
+)
+def test_a_late_record_of_another_form_is_not_read_without_its_keys(
+    tmp_path: Path, form: str, record: dict[str, Any], other: dict[str, Any], keys: str
+) -> None:
+    content = _lines(*[record] * FIRST_RECORDS, other)
+    problem = _problem(tmp_path / "data.jsonl", content)
+    where = f"data.jsonl:{FIRST_RECORDS + 1}: "
+    assert problem.startswith(f"{where}has {keys}, but the file is read as {form}, by its first")
+    assert problem.endswith(f"or write data: {{format: {form}}} to leave it unread")
+    file = _read(tmp_path / "data.jsonl", content, format=form)
+    assert len(file.conversations) == FIRST_RECORDS + 1
+
+
+def test_an_empty_column_of_another_form_is_no_problem(tmp_path: Path) -> None:
+    record = {"messages": None, "conversations": FORMS["ShareGPT"][1]["conversations"]}
+    late = {"conversations": record["conversations"], "messages": []}
+    file = _read(tmp_path / "data.jsonl", _lines(*[record] * FIRST_RECORDS, late))
+    assert (file.form, len(file.conversations)) == ("sharegpt", FIRST_RECORDS + 1)
+
+
+def test_the_form_of_most_records_is_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(_lines({"text": "q", "output": "a"}, *[{"text": "t"}] * 5))
+    (file,) = read_records(RecordSource(str(path)), skip_bad=True)
+    assert (file.form, len(file.conversations)) == ("text", 5)
+    (problem,) = file.skipped
+    assert problem.startswith("has 'output', but the file is read as text")
+
+
+def test_a_form_that_comes_behind_many_bad_records_is_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(_lines(*[{"n": 1}] * (FIRST_RECORDS + 3), ASKED))
+    (file,) = read_records(RecordSource(str(path)), skip_bad=True)
+    assert (file.form, len(file.conversations)) == ("alpaca", 1)
+    assert sum(len(places) for places in file.skipped.values()) == FIRST_RECORDS + 3

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from components.prepare_dataset.__main__ import look
-from components.prepare_dataset.report.look import dataset_lines
+from components.prepare_dataset.report.look import look_at_data
+from components.prepare_dataset.report.look_lines import lines_of
 from components.prepare_dataset.source import load_source
 from components.shared.errors import DataError
 from components.shared.spec.file import parse_spec, spec_yaml
@@ -44,10 +45,15 @@ def spec(tmp_path: Path, model_folder: Path) -> RunSpec:
     )
 
 
+def _lines(spec: RunSpec) -> list[str]:
+    source = load_source(spec, now=datetime(2026, 11, 24))
+    return list(lines_of(look_at_data(source, spec.data)))
+
+
 def test_a_file_is_described_without_a_model(tmp_path: Path) -> None:
     records = [{"instruction": "q", "input": "", "output": f"a{n}\x1b[31m"} for n in range(3)]
     (tmp_path / "a.json").write_text(json.dumps([*records, records[0]]))
-    lines = list(look(str(tmp_path / "a.json"), []))
+    lines = list(lines_of(look(str(tmp_path / "a.json"), [])))
     assert lines[:3] == [
         "form            alpaca",
         "conversations   4",
@@ -61,8 +67,7 @@ def test_a_file_is_described_without_a_model(tmp_path: Path) -> None:
 
 
 def test_a_spec_is_described_by_its_tokens_before_anything_is_dropped(spec: RunSpec) -> None:
-    source = load_source(spec, now=datetime(2026, 11, 24))
-    lines = list(dataset_lines(source, spec.data))
+    lines = _lines(spec)
     (row,) = [line for line in lines if line.endswith("<- data.row_tokens")]
     size, fitting, tokens = row.split()[:3]
     assert (size, fitting) == ("300", f"{40 / 41:.1%}")
@@ -80,7 +85,7 @@ def test_a_spec_is_described_by_its_tokens_before_anything_is_dropped(spec: RunS
 
 
 def test_samples_show_what_is_trained_on_and_its_tokens(spec: RunSpec) -> None:
-    lines = list(dataset_lines(load_source(spec, now=datetime(2026, 11, 24)), spec.data))
+    lines = _lines(spec)
     first = lines.index(next(line for line in lines if line.startswith("The first sample")))
     shown = lines[first + 1 : lines.index("", first)]
     assert sum("⟦" in line for line in shown) == sum(f"{END}⟧" in line for line in shown) > 0
@@ -95,7 +100,7 @@ def test_samples_show_what_is_trained_on_and_its_tokens(spec: RunSpec) -> None:
 def test_samples_are_the_first_one_by_chance_the_longest_the_least_trained_and_a_dropped_one(
     spec: RunSpec,
 ) -> None:
-    lines = list(dataset_lines(load_source(spec, now=datetime(2026, 11, 24)), spec.data))
+    lines = _lines(spec)
     names = [
         line.split(",")[0] for line in lines if line.startswith("The ") and " trained on " in line
     ]
@@ -106,7 +111,7 @@ def test_samples_are_the_first_one_by_chance_the_longest_the_least_trained_and_a
 
 def test_overrides_are_for_specs_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a file of records; name a spec"):
-        list(look(str(tmp_path / "a.json"), ["data.row_tokens=8"]))
+        look(str(tmp_path / "a.json"), ["data.row_tokens=8"])
 
 
 def test_the_command_prints_it_and_writes_nothing(spec: RunSpec, tmp_path: Path) -> None:
@@ -125,6 +130,51 @@ def test_the_command_prints_it_and_writes_nothing(spec: RunSpec, tmp_path: Path)
     assert not (tmp_path / "store").exists()
 
 
+def test_json_tells_of_a_file_what_the_lines_tell(tmp_path: Path) -> None:
+    records = [{"instruction": f"q{n % 2}", "output": f"港{n}\x9b31m"} for n in range(3)]
+    data = tmp_path / "a.jsonl"
+    data.write_text("".join(json.dumps(each) + "\n" for each in [*records, records[0]]))
+    done = hagane("data", data, "--json", work=tmp_path / "work")
+    assert done.exit_code == 0
+    assert "港0\\u009b31m" in done.output
+    found = json.loads(done.output)
+    assert found["form"] == "alpaca"
+    counts = found["records"]
+    assert counts["conversations"] == 4
+    assert counts["turns"] == {"user": 4, "assistant": 4}
+    assert (counts["copies"], counts["different_questions"]) == (1, 2)
+    assert counts["characters"] == {"min": 8, "median": 8, "max": 8}
+    assert found["first"]["where"] == f"{data}:1"
+    assert found["first"]["turns"][0] == {"role": "user", "text": "q0"}
+    assert found["longest"] is None
+
+
+def test_json_tells_of_a_spec_what_the_lines_tell(spec: RunSpec, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(spec_yaml(spec))
+    settings = ("--set", "data.row_tokens=512")
+    done = hagane("data", tmp_path / "spec.yaml", *settings, "--json", work=tmp_path / "work")
+    assert done.exit_code == 0
+    found = json.loads(done.output)
+    lines = hagane("data", tmp_path / "spec.yaml", *settings, work=tmp_path / "work").output
+    assert found["row_tokens"] == 512
+    share = found["num_trained_tokens"] / found["num_tokens"]
+    assert f"tokens          {found['num_tokens']:,}, {share:.1%} of them trained on" in lines
+    assert f"the longest sample has {found['longest_sample_tokens']:,}" in lines
+    assert [row["samples"] for row in found["row_sizes"] if row["row_tokens"] == 512] == [1.0]
+    for warning in found["warnings"]:
+        assert f"warning: {warning}" in lines
+    for sample in found["samples"]:
+        assert f"The {sample['name']}, {sample['where']}, {sample['num_tokens']:,} tokens" in lines
+    assert found["samples"][0]["tokens"][0] == {"text": "<|bos|>", "id": 0, "trained": False}
+
+
+def test_help_says_what_json_holds(tmp_path: Path) -> None:
+    done = hagane("data", "--help", work=tmp_path / "work")
+    words = " ".join(done.output.split())
+    assert "--json" in words
+    assert "num_tokens" in words
+
+
 def test_a_file_that_cannot_be_read_is_an_error_of_the_command(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"title": "x", "body": "y"}\n')
     done = hagane("data", tmp_path / "a.jsonl", work=tmp_path / "work")
@@ -139,7 +189,7 @@ def test_sources_of_which_nothing_is_trained_on_are_reported(spec: RunSpec, tmp_
     little = {"path": str(tmp_path / "other.jsonl"), "repeat": 1e-9}
     tree = spec.model_dump(mode="json")
     some = parse_spec({**tree, "data": {**tree["data"], "train": [spec.data.train_name, little]}})
-    lines = list(dataset_lines(load_source(some, now=datetime(2026, 11, 24)), some.data))
+    lines = _lines(some)
     assert (
         sum(
             line.startswith(f"warning: {little['path']}: no record of it is trained on")

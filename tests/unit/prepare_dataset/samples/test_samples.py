@@ -24,6 +24,7 @@ from components.shared.errors import DataError
 from tests.support.tiny_models import make_tokenizer
 from tests.unit.prepare_dataset.chat_templates import (
     ALL,
+    CALL,
     CHANNELS,
     ENDED_BY_THE_NEXT_ROLE,
     EOS,
@@ -35,63 +36,13 @@ from tests.unit.prepare_dataset.chat_templates import (
     PROMPT_OPENS_THINK,
     RENAMED_ROLE,
     SPECIAL_TOKENS,
+    TALKS,
+    TIDE,
     TOOLS,
+    assistant,
+    user,
 )
 from tests.unit.prepare_dataset.conftest import NOW
-
-TIDE = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object"}}}
-CALL = {
-    "id": "call00001",
-    "type": "function",
-    "function": {"name": "tide", "arguments": {"port": "Kobe"}},
-}
-
-
-def _user(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": text}
-
-
-def _assistant(text: str, **more: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": text, **more}
-
-
-TALKS: dict[str, list[dict[str, Any]]] = {
-    "one answer": [_user("What is 2+2?"), _assistant("It is 4.")],
-    "Japanese": [_user("港は何色ですか。"), _assistant("青です。\n以上。")],
-    "two answers": [_user("Say A"), _assistant("A first"), _user("Say B"), _assistant("B second")],
-    "three answers": [
-        _user("a"),
-        _assistant("one"),
-        _user("b"),
-        _assistant("two"),
-        _user("c"),
-        _assistant("three"),
-    ],
-    "system turn": [
-        {"role": "system", "content": "Answer in French."},
-        _user("Yes?"),
-        _assistant("Oui."),
-    ],
-    "a question at the end": [_user("hello"), _assistant("hi yourself"), _user("thanks")],
-    "think tags": [
-        _user("Is 2 even?"),
-        _assistant("<think>\nHalve it.\n</think>\n\nYes."),
-        _user("And 3?"),
-        _assistant("<think>\nOne over.\n</think>\n\nNo."),
-    ],
-    "reasoning by its key": [
-        _user("Is 2 even?"),
-        _assistant("Yes.", reasoning_content="Halve it."),
-        _user("And 3?"),
-        _assistant("No.", reasoning_content="One over."),
-    ],
-    "first answer not trained on": [
-        _user("Say A"),
-        _assistant("B?", weight=0),
-        _user("No, A"),
-        _assistant("A then"),
-    ],
-}
 
 
 @pytest.fixture(scope="module")
@@ -236,10 +187,10 @@ def test_a_turn_without_generation_mark_is_not_trained_on() -> None:
 
 def test_tool_calls_are_trained_and_tool_turns_are_not() -> None:
     turns = [
-        _user("When is high tide?"),
-        _assistant("", tool_calls=[CALL]),
+        user("When is high tide?"),
+        assistant("", tool_calls=[CALL]),
         {"role": "tool", "content": "6:40"},
-        _assistant("At 6:40."),
+        assistant("At 6:40."),
     ]
     (sample,) = _samples(TOOLS, turns, [TIDE])
     assert _trained((sample,)) == [
@@ -253,7 +204,7 @@ def test_a_template_that_leaves_out_a_call_is_refused() -> None:
     with pytest.raises(
         DataError, match=r"t.jinja leaves out the call of 'tide' of assistant turn messages\[1\]"
     ):
-        _samples(ALL["chatml"], [_user("q"), _assistant("", tool_calls=[CALL])], [TIDE])
+        _samples(ALL["chatml"], [user("q"), assistant("", tool_calls=[CALL])], [TIDE])
 
 
 def test_a_template_that_leaves_out_part_of_an_answer_is_refused() -> None:
@@ -307,10 +258,10 @@ def test_every_shipped_template_is_tested() -> None:
 def test_a_shipped_template_writes_its_prompt_and_trains_answers_to_their_end(name: str) -> None:
     turns = [
         {"role": "system", "content": "s"},
-        _user("q"),
-        _assistant("a"),
-        _user("r"),
-        _assistant("b"),
+        user("q"),
+        assistant("a"),
+        user("r"),
+        assistant("b"),
     ]
     (sample,) = _samples(Path(f"specs/templates/{name}.jinja").read_text(encoding="utf-8"), turns)
     assert sample.text == SHIPPED[name]
@@ -323,7 +274,7 @@ def test_each_trained_turn_is_in_exactly_one_text() -> None:
     turns = [
         turn
         for n in range(6)
-        for turn in (_user(f"q{n}"), _assistant(f"<think>\nr{n}\n</think>\n\na{n}"))
+        for turn in (user(f"q{n}"), assistant(f"<think>\nr{n}\n</think>\n\na{n}"))
     ]
     for template in ALL.values():
         trained = _trained(_samples(template, turns))
