@@ -9,10 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from components.shared.errors import HaganeError
+from components.shared.layout import REPORT, SPEC
 from components.shared.log import event_of
 from components.shared.machine import machine_flags
+from components.shared.manifest import read_manifest
 from components.shared.spec import RunSpec
-from components.shared.spec_file import spec_yaml
+from components.shared.spec_file import spec_yaml, stored_spec
 from components.shared.storage import open_store
 from pipelines.component_program import require_installed
 from pipelines.following import Screen
@@ -39,6 +41,17 @@ def problems_of(spec: RunSpec, *, here: bool = True, console: Console | None = N
             told = _problems_told(component, program, screen, errors=file.with_name(component))
             problems += [problem for problem in told if problem not in problems]
     return problems
+
+
+def has_report(spec: RunSpec) -> bool:
+    """Whether a run of just this spec has its report. Then nothing would be begun that could be checked
+    before: each step finds its work done, or says what has changed since."""
+    store = open_store(spec.run_uri)
+    try:
+        claimed = stored_spec(store.read_bytes(SPEC), f"{store.uri}/{SPEC}")
+        return claimed == spec and read_manifest(store, REPORT) is not None
+    except HaganeError:  # no such run, or a store that cannot be read, which the checks tell
+        return False
 
 
 def _started(component: str, spec: Path) -> "subprocess.Popen[str]":

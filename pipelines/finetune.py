@@ -26,9 +26,6 @@ from components.shared.plan import EVALUATE_POD_HOURS
 from components.write_report.component import write_report
 from pipelines.pods import Pod, settle
 
-STEPS = ("prepare_dataset", "render_config", "launch_training", "export_adapter", "evaluate", "write_report")
-TASKS = ("claim_run", *STEPS, "end_run")
-
 DEFAULT_SPEC = Path(__file__).parents[1] / "specs" / "from-the-ui.yaml"
 """What the run form is filled with."""
 

@@ -23,11 +23,11 @@ from components.shared.step import work_folder
 from components.shared.storage import Store, open_store
 from pipelines.compiled import CompiledPipeline
 from pipelines.failure_reasons import reasons
-from pipelines.finetune import STEPS, TASKS
 from pipelines.following import Screen, duration
 from pipelines.kfp_client import KfpClient
 from pipelines.run_view import EXIT, RunView, StepView, view_of
 from pipelines.screens import print_end
+from pipelines.steps import STEPS, TASKS
 
 FIRST_POLL_S, SLOWEST_POLL_S, SLOWER = 1.0, 20.0, 1.3
 """Seconds between two looks: short after news, longer while nothing happens."""

@@ -11,7 +11,7 @@ from components.shared.layout import LOGS
 from components.shared.log import Event, event_of
 from components.shared.step import work_folder
 from components.shared.storage import Store
-from pipelines.finetune import TASKS
+from pipelines.steps import TASKS
 
 _FOR_PEOPLE = structlog.processors.LogfmtRenderer(key_order=["event", "component"], bool_as_flag=False)
 TRAINING = "launch_training"

@@ -20,9 +20,9 @@ from components.shared.spec import RunSpec
 from components.shared.step import work_folder
 from components.shared.storage import open_store
 from components.shared.writer import OWNER_VARIABLE, held_run, this_writer
-from pipelines.finetune import STEPS
 from pipelines.following import Outcome, Screen, follow
 from pipelines.parameters import texts_of
+from pipelines.steps import STEPS
 from pipelines.temporary_folder import LOCK, temporary_folder
 
 

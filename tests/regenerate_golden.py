@@ -17,6 +17,7 @@ from pipelines.schedule_file import Schedule, ScheduleFile
 from tests import example_jobs
 from tests.example_plans import document
 from tests.example_trainjob import trainjob_text
+from tests.field_docs import field_docs
 from tests.unit.write_report.example_run import find_example_run
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,7 @@ def spec_reference() -> str:
 
 def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     rows: list[str] = []
+    docs = field_docs(model)
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -42,7 +44,7 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
         default = "required" if field.is_required() else f"`{_as_yaml(field.get_default(call_default_factory=True))}`"
         choices = [repr(choice) for choice in get_args(inner) if isinstance(choice, (str, int)) and not isinstance(choice, type)]
         allowed = f" One of {', '.join(choices)}." if len(choices) > 1 else ""
-        text = " ".join((field.description or "").split()) + allowed
+        text = " ".join(docs.get(name, "").split()) + allowed
         rows.append(f"| `{prefix}{name}` | {default} | {text.replace('|', chr(92) + '|')} |")
     return rows
 

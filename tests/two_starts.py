@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from components.launch_training.end import end
-from components.prepare_dataset.__main__ import kfp_step as prepare_step
 from components.prepare_dataset.claim import claim
+from components.prepare_dataset.kfp_steps import kfp_step as prepare_step
 from components.shared.errors import HaganeError
 from components.shared.layout import DATASET, PLAN
 from components.shared.log import set_up_log

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from components.evaluate.page import answers_page, numbers_of
+from components.evaluate.step import evaluate_run
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.layout import EVALUATION
 from components.shared.manifest import Manifest
 from components.shared.results import Evaluation
-from components.shared.step import Log, run_argument, step_of_run
+from components.shared.step import run_argument, step_of_run
 from components.shared.storage import open_store
 
 
@@ -20,23 +21,17 @@ def run_step(run: str) -> Manifest:
             is published.
     """
     with step_of_run("evaluate", run) as log:
-        return _evaluated(run, log)
+        return evaluate_run(run, log)
 
 
 def kfp_step(run: str, *, spec_digest: str = "", manifest_path: str, samples_path: str, metrics: Metrics) -> str:
     """`run_step` for KFP, which has its manifest, both models' answers and their losses too. Returns the manifest's digest."""
     with step_of_run("evaluate", run, spec_digest=spec_digest) as log:
-        manifest = _evaluated(run, log)
+        manifest = evaluate_run(run, log)
         evaluation = Evaluation.model_validate_json(open_store(run).read_bytes(f"{EVALUATION}/evaluation.json"))
         Path(samples_path).write_text(answers_page(run, evaluation), encoding="utf-8")
         tell_numbers(metrics, numbers_of(evaluation))
         return hand_over(manifest, run=run, manifest_path=manifest_path)
-
-
-def _evaluated(run: str, log: Log) -> Manifest:
-    from components.evaluate.evaluation import evaluate_run  # torch costs 5 s that --help need not pay
-
-    return evaluate_run(run, log)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A committed checkpoint of a run -> its export, verified in a fresh process before anything is published."""
+"""A committed checkpoint of a run -> its export on this machine, verified in a fresh process."""
 
 import os
 import shutil
@@ -13,22 +13,23 @@ from safetensors.torch import load_file
 from components.export_adapter.adapter import write_adapter
 from components.export_adapter.base import BASE, base_model
 from components.export_adapter.card import CardFacts, model_card
-from components.export_adapter.chosen import HISTORY, chosen_checkpoint, fetch_probe
-from components.export_adapter.merge import MergeDecision, merge, merge_decision
+from components.export_adapter.chosen import HISTORY, fetch_probe
+from components.export_adapter.merge import merge
+from components.export_adapter.merge_decision import merge_decision
 from components.export_adapter.probe import probe_problems
 from components.export_adapter.provenance import base_problems, provenance_problems
 from components.export_adapter.tokenizer import GENERATION_AND_TOKENIZER, write_generation_config, write_tokenizer
 from components.shared.checkpoints import Checkpoint
 from components.shared.errors import ModelError, RunFailed
 from components.shared.layout import CHECKPOINTS, DATASET, MERGED, PLAN, export_folder
-from components.shared.manifest import Manifest, Scalar, fetch_folder, publish_folder, require_manifest
+from components.shared.manifest import Manifest, fetch_folder, require_manifest
 from components.shared.model_source import read_config, resolve_planned_model
 from components.shared.plan import Plan
 from components.shared.prompts import PROBE, PROMPTS, Prompts, read_prompts
 from components.shared.results import BaseModel, History, Verification
 from components.shared.serving import ServedExport, write_serving_files
 from components.shared.spec import RunSpec
-from components.shared.step import Log, finished, open_run, work_folder
+from components.shared.step import Log
 from components.shared.storage import Store
 
 VERIFICATION = "verification.json"
@@ -60,40 +61,6 @@ class Built:
     verification: Verification
     merged: Path | None = None
     merged_verification: Verification | None = None
-
-
-def export_run(run: str, log: Log) -> Manifest:
-    """adapter/ or model/ is published; unchanged when it was made from this checkpoint already. Raises as `run_step`."""
-    store, spec = open_run(run)
-    training = require_manifest(store, CHECKPOINTS)
-    checkpoint = chosen_checkpoint(store, training, spec.export.checkpoint)
-    work = work_folder(run, "export_adapter")
-    plan = fetch_plan(store, work)
-    inputs = inputs_of(training, checkpoint, merge_decision(spec.export, plan))
-    done = finished(store, export_folder(spec.training.method), inputs, log)
-    if done is not None:
-        return done
-    built = build(gather(store, spec, plan, checkpoint, work, training=training, place=store.uri), work, log)
-    facts = {"method": plan.method, "epoch": checkpoint.epoch, "step": checkpoint.step}
-    if built.merged is not None and built.merged_verification is not None:
-        of_merged = facts | _figures(built.merged_verification)
-        publish_folder(store, MERGED, built.merged, made_by="export_adapter", inputs=inputs, facts=of_merged)
-    of_export = facts | _figures(built.verification)
-    published = publish_folder(store, built.local.name, built.local, made_by="export_adapter", inputs=inputs, facts=of_export)
-    shutil.rmtree(work)  # shards of a full model are 12 bytes a parameter
-    return published
-
-
-def inputs_of(training: Manifest, checkpoint: Checkpoint, merges: MergeDecision) -> dict[str, str]:
-    inputs = {"checkpoints": training.digest}
-    if checkpoint.epoch != training.facts["num_epochs"]:
-        inputs["checkpoint"] = checkpoint.manifest.digest
-    return inputs | ({"merge": "true"} if merges.merges else {})
-
-
-def fetch_plan(store: Store, work: Path) -> Plan:
-    fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
-    return Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
 
 
 def build(trained: Trained, work: Path, log: Log) -> Built:
@@ -238,10 +205,6 @@ def _vocabulary(base: Path) -> int | None:
     """Rows of the embedding, by config.json or its text part."""
     config = read_config(base)
     return config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
-
-
-def _figures(verification: Verification) -> dict[str, Scalar]:
-    return {"max_difference": verification.exported.max, "tolerance": verification.tolerance_max}
 
 
 def _served(trained: Trained, local: Path, base: BaseModel, *, merges: bool) -> ServedExport:

@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 from components.export_adapter.chosen import chosen_checkpoint
-from components.export_adapter.export import build, fetch_plan, gather
+from components.export_adapter.export import build, gather
+from components.export_adapter.step import fetch_plan
 from components.shared.errors import SpecError
 from components.shared.layout import CHECKPOINTS
 from components.shared.manifest import require_manifest

@@ -6,14 +6,13 @@ is made from, and for each folder the digest of the manifest that is there now, 
 thus taken from the cache only if an earlier one ended with the very folder that lies in the store.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from components.prepare_dataset.attempts import all_of, attempt
+from components.prepare_dataset.inputs import digest_of
 from components.prepare_dataset.source import load_source
 from components.shared.button import asked_spec, refuse_notify_when, series_of
 from components.shared.errors import ClusterError, HaganeError
@@ -125,11 +124,6 @@ def _asked(tree: Mapping[str, Any], overrides: Mapping[str, str | int], *, kfp_r
     if spec is None or errors:
         raise all_of(errors)
     return spec
-
-
-def digest_of(inputs: Mapping[str, str]) -> str:
-    """One digest for all of a dataset's inputs."""
-    return hashlib.sha256(json.dumps(dict(inputs), sort_keys=True).encode()).hexdigest()
 
 
 def _seen(store: Store, spec: RunSpec, *, inputs: Mapping[str, str], kfp_run: str) -> Claimed:

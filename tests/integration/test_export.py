@@ -15,8 +15,8 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from components.export_adapter.export import export_run
 from components.export_adapter.logits import prompt_logits
+from components.export_adapter.step import export_run
 from components.shared.checkpoints import committed_checkpoints
 from components.shared.errors import HaganeError, ObjectDamaged, RunFailed, StoreError
 from components.shared.layout import CHECKPOINTS, DATASET, manifest_key

@@ -17,8 +17,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from components.evaluate.evaluation import evaluate_run
-from components.export_adapter.export import export_run
+from components.evaluate.step import evaluate_run
+from components.export_adapter.step import export_run
 from components.shared.errors import HaganeError
 from components.shared.layout import CHECKPOINTS, DATASET, PLAN
 from components.shared.manifest import publish_folder, require_manifest

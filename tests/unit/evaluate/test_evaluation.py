@@ -5,10 +5,11 @@ import pytest
 import structlog
 import torch
 
-from components.evaluate.evaluation import HeldOut, evaluate, evenly_spaced, gate_or_publish, measured_in
+from components.evaluate.evaluation import HeldOut, evaluate, evenly_spaced, measured_in
 from components.evaluate.held_out import PackedRow
 from components.evaluate.looking import Models
 from components.evaluate.page import answers_page, numbers_of
+from components.evaluate.step import gate_or_publish
 from components.shared.errors import RunFailed, SpecError
 from components.shared.plan import Precision
 from components.shared.results import Evaluation

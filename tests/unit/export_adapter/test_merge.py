@@ -9,7 +9,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from components.export_adapter.merge import merge, merge_decision, parts, stored_weights
+from components.export_adapter.merge import merge, parts, stored_weights
+from components.export_adapter.merge_decision import merge_decision
 from components.shared.errors import RunFailed
 from components.shared.plan import LoraPlan, Plan
 from components.shared.spec import ExportSpec

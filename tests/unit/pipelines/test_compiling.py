@@ -12,8 +12,9 @@ from components.shared.images import IN_THE_REPOSITORY, read_images
 from components.shared.kfp_face import image
 from components.shared.spec_file import load_spec
 from images.push import write_digests
-from pipelines.finetune import STEPS, TASKS, finetune
+from pipelines.finetune import finetune
 from pipelines.local_run import own_nothing
+from pipelines.steps import STEPS, TASKS
 from tests.command_line import hagane
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
