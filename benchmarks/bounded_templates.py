@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.chat_data import CHATML, make_tokenizer, write_chats
-from components.prepare_dataset.chat_template import ChatTemplate, compile_template
-from components.prepare_dataset.conversations import Conversation, Message
-from components.prepare_dataset.in_processes import MOST_CONVERSATIONS
-from components.prepare_dataset.samples import Sample, samples_of
-from components.prepare_dataset.template_process import BoundedTemplate
-from components.prepare_dataset.tokens import Encoder, encode, load_encoder, rendered
+from components.prepare_dataset.records.conversations import Conversation, Message
+from components.prepare_dataset.samples.in_processes import MOST_CONVERSATIONS
+from components.prepare_dataset.samples.samples import Sample, samples_of
+from components.prepare_dataset.samples.tokens import Encoder, encode, load_encoder, rendered
+from components.prepare_dataset.templates.chat_template import ChatTemplate, compile_template
+from components.prepare_dataset.templates.process import BoundedTemplate
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Chunks = list[list[Conversation]]

@@ -24,15 +24,15 @@ from dotenv import load_dotenv
 from rich.console import Console
 from rich.table import Table
 
-from components.launch_training.local import torchrun_command, worker_settings
-from components.shared.checkpoints import committed_checkpoints, fetch_checkpoint
+from components.launch_training.backends.local import torchrun_command, worker_settings
+from components.shared.documents.plan import Plan
 from components.shared.log import event_of
-from components.shared.plan import Plan
-from components.shared.spec import RunSpec
-from components.shared.spec_file import parse_spec, spec_yaml
-from components.shared.storage import open_store
-from components.train.commit import Part
-from components.train.uploader import BackgroundUploads
+from components.shared.spec.file import parse_spec, spec_yaml
+from components.shared.spec.run_spec import RunSpec
+from components.shared.store.checkpoints import committed_checkpoints, fetch_checkpoint
+from components.shared.store.storage import open_store
+from components.train.checkpoints.commit import Part
+from components.train.checkpoints.uploader import BackgroundUploads
 from laptop.demo_model import FOLDER as MODEL
 
 RIVALS = Path(".hagane/bench")
@@ -253,7 +253,7 @@ def _linked(files: Path) -> Path:
 
 
 def _started_uploader(files: Path, to: str) -> None:
-    code = "import sys; from components.shared.storage import open_store; from components.train.commit import Part, store_part; "
+    code = "import sys; from components.shared.store.storage import open_store; from components.train.checkpoints.commit import Part, store_part; "
     code += "assert store_part(open_store(sys.argv[1]), Part.model_validate_json(sys.argv[2])).committed"
     subprocess.run([sys.executable, "-c", code, to, _part(files).model_dump_json()], check=True)
 

@@ -16,14 +16,14 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from components.shared.log import set_up_log
-from components.shared.model_source import resolve_planned_model
+from components.shared.model.source import resolve_planned_model
 from components.train.__main__ import Job, join_processes, leave_processes, planned, prepare_job, training_arguments
-from components.train.commit import Part, store_part
-from components.train.model import load_model
-from components.train.rows import PackedRows
-from components.train.saving import CheckpointSaver, write_small_files
-from components.train.trainer import HaganeTrainer
-from components.train.uploader import BackgroundUploads
+from components.train.checkpoints.commit import Part, store_part
+from components.train.checkpoints.saving import CheckpointSaver, write_small_files
+from components.train.checkpoints.uploader import BackgroundUploads
+from components.train.loop.rows import PackedRows
+from components.train.loop.trainer import HaganeTrainer
+from components.train.model.loading import load_model
 
 
 class StepTimes(TrainerCallback):

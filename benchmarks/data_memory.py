@@ -28,7 +28,7 @@ ROW_TOKENS = 2048
 _SAMPLED_S = 0.05
 _MB = 1_000_000
 _START = (
-    "from pathlib import Path; import sys; from components.train.rows import PackedRows"
+    "from pathlib import Path; import sys; from components.train.loop.rows import PackedRows"
     "; rows = PackedRows(Path(sys.argv[1])); rows[len(rows) - 1]"
 )
 _START_MEMORY = "; print([line.split()[1] for line in open('/proc/self/status') if line.startswith('RssAnon')][0])"
@@ -131,7 +131,9 @@ def _start_mb(tree: Path, rows: Path) -> float:
         command = [sys.executable, "-c", program + _START_MEMORY, str(rows)]
         found.append(int(subprocess.run(command, cwd=tree, env=environment, check=True, capture_output=True, text=True).stdout))
         if len(found) == 1 and not rows.with_suffix(".arrow").is_file() and tree == Path.cwd():
-            unpack = "from pathlib import Path; import sys; from components.train.rows import unpack_rows; unpack_rows(Path(sys.argv[1]))"
+            unpack = (
+                "from pathlib import Path; import sys; from components.train.loop.rows import unpack_rows; unpack_rows(Path(sys.argv[1]))"
+            )
             subprocess.run([sys.executable, "-c", unpack, str(rows)], cwd=tree, env=environment, check=True)
     return max(0, found[1] - found[0]) * 1024 / _MB
 

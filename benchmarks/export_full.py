@@ -14,11 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.render_config.planner import DatasetFacts, Machine, make_plan
-from components.shared.layout import checkpoint_folder
-from components.shared.manifest import publish_folder
-from components.shared.model_source import read_config
-from components.shared.spec_file import parse_spec
-from components.shared.storage import LocalStore
+from components.shared.model.source import read_config
+from components.shared.spec.file import parse_spec
+from components.shared.store.layout import checkpoint_folder
+from components.shared.store.manifest import publish_folder
+from components.shared.store.storage import LocalStore
 
 SHAPE = {
     "vocab_size": 32_000,
@@ -49,9 +49,9 @@ ended.set()
 print(json.dumps({{"seconds": seconds, "anonymous": most[0] - before, "peak": status("VmHWM")}}))
 """
 HAGANE = (
-    "from components.export_adapter.full import write_model\n"
-    "from components.shared.checkpoints import committed_checkpoints\n"
-    "from components.shared.storage import LocalStore",
+    "from components.export_adapter.weights.full import write_model\n"
+    "from components.shared.store.checkpoints import committed_checkpoints\n"
+    "from components.shared.store.storage import LocalStore",
     "store = LocalStore(Path(sys.argv[1], 'store'))\n"
     "(local := Path(sys.argv[1], 'model')).mkdir()\n"
     "base, scratch = Path(sys.argv[1], 'base'), Path(sys.argv[1], 'scratch')\n"

@@ -20,11 +20,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from components.render_config.output_layer import CPU_TOKENS
-from components.train.attention import ConversationAttention
-from components.train.output_layer import OutputLayer, mean_loss
-from components.train.own_layers import OwnLayers
-from components.train.rows import NOT_TRAINED, Batch, Row, collate, inputs_of
+from components.render_config.choose.output_layer import CPU_TOKENS
+from components.train.loop.rows import NOT_TRAINED, Batch, Row, collate, inputs_of
+from components.train.model.attention import ConversationAttention
+from components.train.model.output_layer import OutputLayer, mean_loss
+from components.train.model.own_layers import OwnLayers
 
 SHAPE = {
     "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,

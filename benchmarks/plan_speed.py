@@ -21,10 +21,10 @@ print(json.dumps({{"seconds": time.perf_counter() - start, "mib": used / 1024, "
 HAGANE = (
     "from pathlib import Path\n"
     "from components.render_config.planner import DatasetFacts, Machine, make_plan\n"
-    "from components.render_config.file_reasons import rendered_files\n"
-    "from components.render_config.page import render_page\n"
-    "from components.shared.model_source import read_config\n"
-    "from components.shared.spec_file import load_spec",
+    "from components.render_config.render.file_reasons import rendered_files\n"
+    "from components.render_config.page.page import render_page\n"
+    "from components.shared.model.source import read_config\n"
+    "from components.shared.spec.file import load_spec",
     f"spec = load_spec(Path('{SPEC}'))\n"
     "facts = DatasetFacts(digest='', num_rows=5000, num_tokens=10_240_000, model_revision=None)\n"
     "plan = make_plan(spec, facts, read_config(Path(spec.model.source)), machine=Machine())\n"

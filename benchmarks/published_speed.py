@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.render_config.architectures import architecture_of
-from components.render_config.fit import Wish
-from components.render_config.hardware import hardware_of
-from components.render_config.steps import Batching, plan_steps
-from components.render_config.targets import lora_targets
-from components.render_config.timing import StepTime, Work, step_time
-from components.shared.plan import ZeroPlan
-from components.shared.spec import HardwareSpec, ZeroSpec
+from components.render_config.choose.steps import Batching, plan_steps
+from components.render_config.choose.zero_options import Wish
+from components.render_config.cost.hardware import hardware_of
+from components.render_config.cost.timing import StepTime, Work, step_time
+from components.render_config.model.architectures import architecture_of
+from components.render_config.model.targets import lora_targets
+from components.shared.documents.plan import ZeroPlan
+from components.shared.spec.run_spec import HardwareSpec, ZeroSpec
 
 FILE = Path(__file__).parent / "published" / "step_seconds.csv"
 # blocks, hidden size, heads

@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.shared.layout import DATASET, SPEC
-from components.shared.manifest import publish_folder
-from components.shared.plan import Plan
-from components.shared.prompts import PROMPTS, Prompt, Prompts
-from components.shared.spec import RunSpec
-from components.shared.spec_file import parse_spec, spec_yaml
-from components.shared.storage import LocalStore
-from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, TokenizerSample
+from components.shared.documents.plan import Plan
+from components.shared.documents.prompts import PROMPTS, Prompt, Prompts
+from components.shared.documents.tokenizer_sample import TOKENIZER_SAMPLE, TokenizerSample
+from components.shared.spec.file import parse_spec, spec_yaml
+from components.shared.spec.run_spec import RunSpec
+from components.shared.store.layout import DATASET, SPEC
+from components.shared.store.manifest import publish_folder
+from components.shared.store.storage import LocalStore
 
 VOCABULARY = 32_000
 SHAPES: dict[str, dict[str, Any]] = {

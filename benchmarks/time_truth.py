@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.small_runs import Case, make_model, make_run
-from components.launch_training.local import torchrun_command, worker_settings
-from components.shared.layout import CHECKPOINTS
+from components.launch_training.backends.local import torchrun_command, worker_settings
+from components.shared.documents.plan import Plan
 from components.shared.machine import computes_bf16, machine_flags
-from components.shared.plan import Plan
-from components.shared.spec import CheckpointSpec
+from components.shared.spec.run_spec import CheckpointSpec
+from components.shared.store.layout import CHECKPOINTS
 
 CASES = (
     Case("llama-4M", "lora", 0, offload=False, processes=1),

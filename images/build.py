@@ -12,9 +12,9 @@ import sys
 import time
 
 from components.shared.errors import HaganeError
-from components.shared.images import IN_THE_REPOSITORY, read_images
+from components.shared.job.images import IN_THE_REPOSITORY, read_images
 from images.bake import Target, read_bake
-from pipelines.container_engine import Engine, find_engine
+from pipelines.local.engine import Engine, find_engine
 
 
 def build(engine: Engine, target: Target) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.container_engine import Engine
+from pipelines.local.engine import Engine
 
 PROBE = Path(__file__).with_name("probe.py").read_text()
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none")

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 from components.shared.errors import HaganeError
-from components.shared.images import IN_THE_REPOSITORY, Images, read_images
+from components.shared.job.images import IN_THE_REPOSITORY, Images, read_images
 from images.contents import labels
-from pipelines.container_engine import Engine, find_engine
+from pipelines.local.engine import Engine, find_engine
 
 REVISION = "org.opencontainers.image.revision"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from components.shared.errors import HaganeError
 from images.bake import read_bake
 from images.build import bake_variables
-from pipelines.container_engine import docker_api, find_engine
+from pipelines.local.engine import docker_api, find_engine
 
 FOLDER = Path("build/sbom")
 

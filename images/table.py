@@ -16,7 +16,7 @@ from components.shared.errors import HaganeError
 from images.bake import Target, read_bake
 from images.build import bake_variables
 from images.contents import Contents, contents
-from pipelines.container_engine import Engine, find_engine
+from pipelines.local.engine import Engine, find_engine
 
 BOUNDS = Path(__file__).parents[1] / "tests" / "golden" / "images.json"
 TOLERANCE = 1.02

@@ -9,12 +9,16 @@ import typer
 
 from components.shared.errors import HaganeError
 from components.shared.printable import printable
-from pipelines import cluster_commands, data_commands, kfp_commands, result_commands, schedule_commands
-from pipelines.options import AsJson, Overrides, RunPlace, SpecPath, run_uri
+from pipelines.commands import cluster as cluster_commands
+from pipelines.commands import data as data_commands
+from pipelines.commands import kfp as kfp_commands
+from pipelines.commands import results as result_commands
+from pipelines.commands import schedules as schedule_commands
+from pipelines.commands.options import AsJson, Overrides, RunPlace, SpecPath, run_uri
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
-    from components.shared.spec import RunSpec
-    from components.shared.storage import Store
+    from components.shared.spec.run_spec import RunSpec
+    from components.shared.store.storage import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,9 +71,9 @@ def run(
     Checks everything that can be known first. What is finished already is not done again.
     """
     from components.shared.step import work_folder
-    from components.shared.storage import open_store
-    from pipelines.running import run_in_containers, run_locally
-    from pipelines.screens import open_console, print_end
+    from components.shared.store.storage import open_store
+    from pipelines.local.running import run_in_containers, run_locally
+    from pipelines.screens.run import open_console, print_end
 
     asked = _checked(spec, overrides, here=True)
     console = open_console()
@@ -105,9 +109,9 @@ def plan(
 
     Trains nothing and touches no store: the data is read, tokenised and packed in a folder that is thrown away.
     """
-    from components.shared.spec_file import load_spec
-    from pipelines.planning import explain_deepspeed, plan_of
-    from pipelines.screens import open_console, plan_screen
+    from components.shared.spec.file import load_spec
+    from pipelines.programs.planning import explain_deepspeed, plan_of
+    from pipelines.screens.run import open_console, plan_screen
 
     if spec is None:
         if import_deepspeed is None:
@@ -132,10 +136,10 @@ def plan(
 @app.command()
 def status(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show which steps of a run are finished, and its committed checkpoints."""
-    from components.shared.spec_file import load_spec
+    from components.shared.spec.file import load_spec
     from components.shared.step import open_run
-    from pipelines.as_json import print_json, status_json
-    from pipelines.screens import open_console, status_screen
+    from pipelines.commands.as_json import print_json, status_json
+    from pipelines.screens.run import open_console, status_screen
 
     store, claimed = open_run(load_spec(spec, overrides or ()).run_uri)
     if as_json:
@@ -151,9 +155,9 @@ def checkpoints(
     as_json: AsJson = False,
 ) -> None:
     """List a run's checkpoints: step, bytes, losses, committed or not, and why each stays."""
-    from pipelines.as_json import checkpoints_json, print_json
-    from pipelines.checkpoint_list import checkpoint_table
-    from pipelines.screens import open_console, verify_checkpoints
+    from pipelines.checkpoints.listing import checkpoint_table
+    from pipelines.commands.as_json import checkpoints_json, print_json
+    from pipelines.screens.run import open_console, verify_checkpoints
 
     store, spec = _opened(run)
     console = open_console(stderr=as_json)
@@ -179,7 +183,7 @@ def gc(
     """
     from datetime import UTC, datetime, timedelta
 
-    from pipelines.orphans import find_orphans, remove_orphans
+    from pipelines.checkpoints.orphans import find_orphans, remove_orphans
 
     store, _ = _opened(run)
     orphans = find_orphans(store, older_than=timedelta(hours=older_than), now=datetime.now(UTC))
@@ -197,9 +201,9 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """List open models for Japanese known by name: architecture, LoRA targets, tokenizer, chat template, licence, serving."""
-    from components.shared.model_registry import matching_families
-    from pipelines.as_json import models_json, print_json
-    from pipelines.screens import models_screen, open_console
+    from components.shared.model.registry import matching_families
+    from pipelines.commands.as_json import models_json, print_json
+    from pipelines.screens.run import models_screen, open_console
 
     found = matching_families(words or ())
     if as_json:
@@ -231,9 +235,9 @@ def compile(
 
     Prints the file and its version, which changes with anything in it. `$HAGANE_IMAGES` names another file of images.
     """
-    from components.shared.images import read_images
-    from pipelines.compiling import compile_pipeline, compiled_pipeline
-    from pipelines.definitions import check_fresh, write_definitions
+    from components.shared.job.images import read_images
+    from pipelines.definitions.files import check_fresh, write_definitions
+    from pipelines.finetune.compiling import compile_pipeline, compiled_pipeline
 
     moving = read_images().moving() if pinned else []
     if moving:
@@ -270,9 +274,9 @@ def _checked(path: Path, overrides: list[str] | None, *, here: bool) -> "RunSpec
 
     Raises HaganeError with all problems, the file's and the world's.
     """
-    from components.shared.spec_file import SpecProblems, load_spec
-    from pipelines.checking import has_report, problems_of
-    from pipelines.screens import open_console
+    from components.shared.spec.file import SpecProblems, load_spec
+    from pipelines.programs.checking import has_report, problems_of
+    from pipelines.screens.run import open_console
 
     console = open_console(stderr=True)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from tests.s3_server import S3Server, s3_server
+from tests.support.s3_server import S3Server, s3_server
 
 # Before any test imports a library that reads these once: no hub, no keys or stores of whoever runs the tests.
 for name in [name for name in os.environ if name.startswith("AWS_")]:

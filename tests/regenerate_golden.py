@@ -9,15 +9,15 @@ from typing import get_args
 import yaml
 from pydantic import BaseModel
 
-from components.shared import endings
-from components.shared.spec import RunSpec, SourceSpec
+from components.shared.job import endings
+from components.shared.spec.run_spec import RunSpec, SourceSpec
 from components.write_report.page import render_page
-from pipelines.compiling import compile_pipeline
-from pipelines.schedule_file import Schedule, ScheduleFile
-from tests import example_jobs
-from tests.example_plans import document
-from tests.example_trainjob import trainjob_text
-from tests.field_docs import field_docs
+from pipelines.finetune.compiling import compile_pipeline
+from pipelines.schedules.file import Schedule, ScheduleFile
+from tests.support import example_jobs
+from tests.support.example_plans import document
+from tests.support.example_trainjob import trainjob_text
+from tests.support.field_docs import field_docs
 from tests.unit.write_report.example_run import find_example_run
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ GOLDEN = ROOT / "tests" / "golden"
 
 def spec_reference() -> str:
     """docs/spec.md: every field of the spec with its default and its docstring."""
-    lines = ["# The spec, field by field", "", "Generated from the docstrings in components/shared/spec.py by `make golden`.", ""]
+    lines = ["# The spec, field by field", "", "Generated from the docstrings in components/shared/spec/run_spec.py by `make golden`.", ""]
     lines += ["| field | default | what it is |", "|---|---|---|", *_rows(RunSpec, "")]
     lines += ["", "A source, where `data.train` or `data.held_out` is a list of them:", ""]
     lines += ["| field | default | what it is |", "|---|---|---|", *_rows(SourceSpec, "data.train[].")]

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from components.evaluate.page import answers_page, numbers_of
 from components.evaluate.step import evaluate_run
+from components.shared.documents.results import Evaluation
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
-from components.shared.layout import EVALUATION
-from components.shared.manifest import Manifest
-from components.shared.results import Evaluation
 from components.shared.step import run_argument, step_of_run
-from components.shared.storage import open_store
+from components.shared.store.layout import EVALUATION
+from components.shared.store.manifest import Manifest
+from components.shared.store.storage import open_store
 
 
 def run_step(run: str) -> Manifest:

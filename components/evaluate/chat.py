@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from components.shared.layout import PLAN, export_folder
-from components.shared.manifest import fetch_folder
-from components.shared.plan import Plan
+from components.shared.documents.plan import Plan
 from components.shared.printable import printable_lines
 from components.shared.step import open_run, step_log, work_folder
+from components.shared.store.layout import PLAN, export_folder
+from components.shared.store.manifest import fetch_folder
 
 Turn = dict[str, str]
 
@@ -38,9 +38,9 @@ def sides_of(run: str, *, tokens: int, tuned_only: bool) -> list[Side]:
     import torch  # seconds, which --help need not pay
     from peft import PeftModel
 
-    from components.evaluate.answers import load_tokenizer, reply
     from components.evaluate.evaluation import resolve_models
-    from components.evaluate.looking import is_adapter, load
+    from components.evaluate.measure.answers import load_tokenizer, reply
+    from components.evaluate.measure.looking import is_adapter, load
 
     store, spec = open_run(run)
     work = work_folder(run, "chat")

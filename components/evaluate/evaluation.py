@@ -6,27 +6,27 @@ from pathlib import Path
 
 import torch
 
-from components.evaluate.answers import load_tokenizer
 from components.evaluate.gate import judge
-from components.evaluate.held_out import PackedRow, read_rows
-from components.evaluate.looking import Look, Models, PublishedExport, at_base_and_tuned, at_published
-from components.evaluate.measures import Found, comparison, measure_of
-from components.evaluate.progress import Progress
-from components.evaluate.references import references_of
+from components.evaluate.measure.answers import load_tokenizer
+from components.evaluate.measure.held_out import PackedRow, read_rows
+from components.evaluate.measure.looking import Look, Models, PublishedExport, at_base_and_tuned, at_published
+from components.evaluate.measure.measures import Found, comparison, measure_of
+from components.evaluate.measure.progress import Progress
+from components.evaluate.measure.references import references_of
 from components.evaluate.same_tokens import check_tokens
+from components.shared.documents.plan import Plan, Precision
+from components.shared.documents.results import Answer, Comparison, Evaluation, GateResult
+from components.shared.documents.tokenizer_sample import TOKENIZER_SAMPLE
 from components.shared.errors import RunFailed
-from components.shared.layout import DATASET, EVALUATION, PLAN
 from components.shared.machine import computes_bf16, machine_flags
-from components.shared.manifest import Manifest, fetch_folder
-from components.shared.model_source import resolve_planned_model
-from components.shared.plan import Plan, Precision
-from components.shared.published import Move
-from components.shared.publishing import export_of_version, store_of
-from components.shared.results import Answer, Comparison, Evaluation, GateResult
-from components.shared.spec import RunSpec
+from components.shared.model.source import resolve_planned_model
+from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log
-from components.shared.storage import Store
-from components.shared.tokenizer_sample import TOKENIZER_SAMPLE
+from components.shared.store.layout import DATASET, EVALUATION, PLAN
+from components.shared.store.manifest import Manifest, fetch_folder
+from components.shared.store.published import Move
+from components.shared.store.publishing import export_of_version, store_of
+from components.shared.store.storage import Store
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

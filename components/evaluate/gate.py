@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from components.evaluate.measures import Found, comparison, score
-from components.shared.gate_spec import LOWER_IS_BETTER, GateRule
-from components.shared.results import Comparison, GateResult, RuleResult, Score
+from components.evaluate.measure.measures import Found, comparison, score
+from components.shared.documents.results import Comparison, GateResult, RuleResult, Score
+from components.shared.spec.gate import LOWER_IS_BETTER, GateRule
 
 _NAMES = {
     "loss": "held-out loss",

@@ -2,8 +2,8 @@
 
 from html import escape
 
-from components.shared.plain_page import plain_page
-from components.shared.results import Evaluation
+from components.shared.documents.results import Evaluation
+from components.shared.html.plain_page import plain_page
 
 
 def answers_page(run: str, evaluation: Evaluation) -> str:

@@ -5,14 +5,14 @@ python -m components.evaluate.same_tokens --run RUN
 
 from pathlib import Path
 
-from components.shared.layout import DATASET, PLAN
-from components.shared.manifest import fetch_folder
-from components.shared.model_source import CONFIG_AND_TOKENIZER, resolve_model
-from components.shared.plan import Plan
-from components.shared.spec import ModelSpec
+from components.shared.documents.plan import Plan
+from components.shared.documents.tokenizer_sample import TOKENIZER_SAMPLE, read_tokenizer_sample, refuse_other_tokens
+from components.shared.model.source import CONFIG_AND_TOKENIZER, resolve_model
+from components.shared.model.tokenizer_class import by_class_or_file
+from components.shared.spec.run_spec import ModelSpec
 from components.shared.step import open_run, run_argument, step_log, work_folder
-from components.shared.tokenizer_class import by_class_or_file
-from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, read_tokenizer_sample, refuse_other_tokens
+from components.shared.store.layout import DATASET, PLAN
+from components.shared.store.manifest import fetch_folder
 
 
 def check_tokens(folder: Path, dataset: Path) -> None:

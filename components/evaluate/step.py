@@ -8,15 +8,15 @@ import json
 import shutil
 from pathlib import Path
 
+from components.shared.documents.results import Evaluation
 from components.shared.errors import RunFailed
-from components.shared.layout import EVALUATION, export_folder
-from components.shared.manifest import Manifest, Scalar, publish_folder, require_manifest
-from components.shared.published import Move
-from components.shared.publishing import EVALUATION_FILE, NO_GATE, compared_version, publish_run
-from components.shared.results import Evaluation
-from components.shared.spec import RunSpec
+from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
-from components.shared.storage import Store
+from components.shared.store.layout import EVALUATION, export_folder
+from components.shared.store.manifest import Manifest, Scalar, publish_folder, require_manifest
+from components.shared.store.published import Move
+from components.shared.store.publishing import EVALUATION_FILE, NO_GATE, compared_version, publish_run
+from components.shared.store.storage import Store
 
 
 def evaluate_run(run: str, log: Log) -> Manifest:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from components.export_adapter.step import export_run
 from components.shared.errors import SpecError
+from components.shared.html.links import store_link
 from components.shared.kfp_face import hand_over
-from components.shared.links import store_link
-from components.shared.manifest import Manifest
 from components.shared.printable import shown
-from components.shared.spec import ExportSpec
+from components.shared.spec.run_spec import ExportSpec
 from components.shared.step import step_log, step_of_run
+from components.shared.store.manifest import Manifest
 
 
 def run_step(run: str) -> Manifest:

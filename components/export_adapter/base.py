@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from components.shared.manifest import file_entry
-from components.shared.plan import ModelPlan
-from components.shared.results import BaseModel
+from components.shared.documents.plan import ModelPlan
+from components.shared.documents.results import BaseModel
+from components.shared.store.manifest import file_entry
 
 BASE = "base.json"
 _DIGESTED = ("config.json", "*.safetensors", "tokenizer.json")

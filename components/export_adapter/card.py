@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from components.shared.manifest import Scalar
-from components.shared.plan import Plan
+from components.shared.documents.plan import Plan
+from components.shared.documents.prompts import Prompts
+from components.shared.documents.results import BaseModel, History, Verification
 from components.shared.printable import markdown_code
-from components.shared.prompts import Prompts
-from components.shared.results import BaseModel, History, Verification
-from components.shared.spec import RunSpec
+from components.shared.spec.run_spec import RunSpec
+from components.shared.store.manifest import Scalar
 
 
 @dataclass(frozen=True)

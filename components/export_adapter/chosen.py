@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from components.shared.checkpoints import Checkpoint, committed_checkpoints, fetch_checkpoint
+from components.shared.documents.prompts import PROBE
+from components.shared.documents.results import History
 from components.shared.errors import StoreError
-from components.shared.layout import CHECKPOINTS
-from components.shared.manifest import Manifest
-from components.shared.prompts import PROBE
-from components.shared.results import History
-from components.shared.storage import Store
+from components.shared.store.checkpoints import Checkpoint, committed_checkpoints, fetch_checkpoint
+from components.shared.store.layout import CHECKPOINTS
+from components.shared.store.manifest import Manifest
+from components.shared.store.storage import Store
 
 HISTORY = "history.json"
 

@@ -10,27 +10,27 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from components.export_adapter.adapter import write_adapter
 from components.export_adapter.base import BASE, base_model
 from components.export_adapter.card import CardFacts, model_card
 from components.export_adapter.chosen import HISTORY, fetch_probe
-from components.export_adapter.merge import merge
-from components.export_adapter.merge_decision import merge_decision
-from components.export_adapter.probe import probe_problems
 from components.export_adapter.provenance import base_problems, provenance_problems
 from components.export_adapter.tokenizer import GENERATION_AND_TOKENIZER, write_generation_config, write_tokenizer
-from components.shared.checkpoints import Checkpoint
+from components.export_adapter.verification.probe import probe_problems
+from components.export_adapter.weights.adapter import write_adapter
+from components.export_adapter.weights.merge import merge
+from components.export_adapter.weights.merge_decision import merge_decision
+from components.shared.documents.plan import Plan
+from components.shared.documents.prompts import PROBE, PROMPTS, Prompts, read_prompts
+from components.shared.documents.results import BaseModel, History, Verification
 from components.shared.errors import ModelError, RunFailed
-from components.shared.layout import CHECKPOINTS, DATASET, MERGED, PLAN, export_folder
-from components.shared.manifest import Manifest, fetch_folder, require_manifest
-from components.shared.model_source import read_config, resolve_planned_model
-from components.shared.plan import Plan
-from components.shared.prompts import PROBE, PROMPTS, Prompts, read_prompts
-from components.shared.results import BaseModel, History, Verification
-from components.shared.serving import ServedExport, write_serving_files
-from components.shared.spec import RunSpec
+from components.shared.model.serving import ServedExport, write_serving_files
+from components.shared.model.source import read_config, resolve_planned_model
+from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log
-from components.shared.storage import Store
+from components.shared.store.checkpoints import Checkpoint
+from components.shared.store.layout import CHECKPOINTS, DATASET, MERGED, PLAN, export_folder
+from components.shared.store.manifest import Manifest, fetch_folder, require_manifest
+from components.shared.store.storage import Store
 
 VERIFICATION = "verification.json"
 
@@ -139,7 +139,7 @@ def write_export(trained: Trained, work: Path, local: Path) -> str:
     if trained.plan.lora is not None:
         write_adapter(trained.store, trained.checkpoint, trained.plan, base=trained.base, scratch=checkpoint, local=local)
         return "fp32" if trained.plan.precision == "fp32" else "bf16"  # fp16 is finer than bf16, whose tolerance it is held to
-    from components.export_adapter.full import write_model  # imports deepspeed, which only shards need
+    from components.export_adapter.weights.full import write_model  # imports deepspeed, which only shards need
 
     dtype = write_model(trained.store, trained.checkpoint, base=trained.base, scratch=checkpoint, local=local)
     return "fp32" if trained.plan.precision == "fp32" and dtype == torch.float32 else "bf16"
@@ -158,7 +158,7 @@ def verify_in_fresh_process(local: Path, trained: Trained, precision: str, log: 
     """verification.json is in `local`, and says that the export gives the trained model's logits. Raises RunFailed."""
     arguments = [str(local), "--base", str(trained.base), "--probe", str(trained.probe)]
     arguments += ["--prompts", str(trained.prompts_file), "--precision", precision]
-    command = [sys.executable, "-m", "components.export_adapter.verify", *arguments]
+    command = [sys.executable, "-m", "components.export_adapter.verification.verify", *arguments]
     done = subprocess.run(
         command, env={**os.environ, "TQDM_DISABLE": "1"}, stderr=subprocess.PIPE, text=True, errors="replace", check=False
     )

@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from components.shared.manifest import Manifest
-from components.shared.plan import Plan
-from components.shared.prompts import Prompts, base_files
+from components.shared.documents.plan import Plan
+from components.shared.documents.prompts import Prompts, base_files
+from components.shared.store.manifest import Manifest
 
 
 def provenance_problems(plan: Plan, prompts: Prompts, *, dataset: Manifest, planned: Manifest, training: Manifest) -> list[str]:

@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 
 from components.export_adapter.chosen import chosen_checkpoint
-from components.export_adapter.merge_decision import MergeDecision, merge_decision
-from components.shared.checkpoints import Checkpoint
-from components.shared.layout import CHECKPOINTS, MERGED, PLAN, export_folder
-from components.shared.manifest import Manifest, Scalar, fetch_folder, publish_folder, require_manifest
-from components.shared.plan import Plan
-from components.shared.results import Verification
+from components.export_adapter.weights.merge_decision import MergeDecision, merge_decision
+from components.shared.documents.plan import Plan
+from components.shared.documents.results import Verification
 from components.shared.step import Log, finished, open_run, work_folder
-from components.shared.storage import Store
+from components.shared.store.checkpoints import Checkpoint
+from components.shared.store.layout import CHECKPOINTS, MERGED, PLAN, export_folder
+from components.shared.store.manifest import Manifest, Scalar, fetch_folder, publish_folder, require_manifest
+from components.shared.store.storage import Store
 
 
 def export_run(run: str, log: Log) -> Manifest:

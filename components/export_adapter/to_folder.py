@@ -7,10 +7,10 @@ from components.export_adapter.chosen import chosen_checkpoint
 from components.export_adapter.export import build, gather
 from components.export_adapter.step import fetch_plan
 from components.shared.errors import SpecError
-from components.shared.layout import CHECKPOINTS
-from components.shared.manifest import require_manifest
-from components.shared.spec import ExportSpec
+from components.shared.spec.run_spec import ExportSpec
 from components.shared.step import Log, open_run, work_folder
+from components.shared.store.layout import CHECKPOINTS
+from components.shared.store.manifest import require_manifest
 
 
 def export_to(run: str, out: Path, asked: ExportSpec, log: Log) -> list[Path]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from components.shared.model_source import CONFIG_AND_TOKENIZER, read_json_object
-from components.shared.prompts import Prompts
-from components.shared.serving import TEMPLATE
-from components.shared.tokenizer_sample import AS_WRITTEN
+from components.shared.documents.prompts import Prompts
+from components.shared.documents.tokenizer_sample import AS_WRITTEN
+from components.shared.model.serving import TEMPLATE
+from components.shared.model.source import CONFIG_AND_TOKENIZER, read_json_object
 
 GENERATION = "generation_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"

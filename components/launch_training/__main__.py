@@ -7,24 +7,24 @@ from typing import Any, NoReturn
 
 import yaml
 
-from components.launch_training.beside import run_beside
-from components.launch_training.end import end
-from components.launch_training.local import run_to_end, torchrun_command, worker_settings
+from components.launch_training.backends.container import run_beside
+from components.launch_training.backends.local import run_to_end, torchrun_command, worker_settings
+from components.launch_training.ending.end import end
 from components.launch_training.page import losses_page, numbers_of
-from components.shared.checkpoints import committed_checkpoints
+from components.shared.documents.plan import Plan
+from components.shared.documents.results import History
 from components.shared.errors import HaganeError, RunFailed, SpecError
+from components.shared.job.training_job import TrainingJob, jobs_folder
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
-from components.shared.layout import CHECKPOINTS, PLAN, job_file
 from components.shared.machine import user_path
-from components.shared.manifest import Manifest, fetch_folder, require_manifest
-from components.shared.model_source import has_weights, resolve_planned_model
-from components.shared.patience import waits
-from components.shared.plan import Plan
-from components.shared.results import History
-from components.shared.spec import RunSpec
+from components.shared.model.source import has_weights, resolve_planned_model
+from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, finished, open_run, run_argument, step_log, step_of_run, work_folder
-from components.shared.storage import LocalStore, Store, open_store
-from components.shared.training_job import TrainingJob, jobs_folder
+from components.shared.store.checkpoints import committed_checkpoints
+from components.shared.store.layout import CHECKPOINTS, PLAN, job_file
+from components.shared.store.manifest import Manifest, fetch_folder, require_manifest
+from components.shared.store.patience import waits
+from components.shared.store.storage import LocalStore, Store, open_store
 
 
 def run_step(run: str, *, train_image: str, train_on_gpus: str = "", kfp_run: str = "") -> Manifest:
@@ -64,7 +64,7 @@ def _trained(run: str, *, train_image: str, train_on_gpus: str, kfp_run: str, lo
 def train(run: str, store: Store, spec: RunSpec, plan: Plan, *, train_image: str, kfp_run: str, log: Log) -> None:
     """The training ran to its end: in a cluster, in processes of this machine or, where this is a container, in another beside it."""
     if spec.backend != "local":
-        from components.launch_training.in_cluster import run_in_cluster  # imports kubernetes, 0.3 s that a laptop need not pay
+        from components.launch_training.backends.in_cluster import run_in_cluster  # imports kubernetes, 0.3 s that a laptop need not pay
 
         work = work_folder(run, "launch_training")
         manifest = yaml.safe_load((work_folder(run, PLAN) / job_file(spec.backend)).read_bytes())

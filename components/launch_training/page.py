@@ -1,8 +1,8 @@
 """The history of a training -> a page with its losses, drawn and in numbers."""
 
-from components.shared.loss_chart import loss_chart
-from components.shared.plain_page import plain_page
-from components.shared.results import History
+from components.shared.documents.results import History
+from components.shared.html.loss_chart import loss_chart
+from components.shared.html.plain_page import plain_page
 
 WIDTH, HEIGHT = 760, 300
 KEY_WITHOUT_HELD_OUT = '<p class="key"><span class="training">— training, each step</span> &nbsp; in nats per trained token</p>'

@@ -9,14 +9,14 @@ import argparse
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from components.launch_training.cluster import Cluster
-from components.launch_training.job_events import time_of
-from components.launch_training.kinds import KINDS, JobKind
-from components.launch_training.ownership import LEAST_MINUTES, followed_at, is_anothers, is_own
-from components.launch_training.phases import is_finished
+from components.launch_training.ending.ownership import LEAST_MINUTES, followed_at, is_anothers, is_own
+from components.launch_training.job.events import time_of
+from components.launch_training.job.kinds import KINDS, JobKind
+from components.launch_training.job.phases import is_finished
+from components.launch_training.kubernetes_api.client import Cluster
 from components.shared.errors import NoCluster, SpecError
+from components.shared.job.training_job import LEASE_LABELS, RUN_ANNOTATION
 from components.shared.step import Log, open_run, step_log
-from components.shared.training_job import LEASE_LABELS, RUN_ANNOTATION
 
 
 def reasons_to_reap(kind: JobKind, jobs: list[dict[str, Any]], *, older_than: timedelta, now: datetime) -> dict[str, str]:

@@ -9,18 +9,18 @@ from pathlib import Path
 from components.prepare_dataset.assemble import LoggedProgress, Progress, assemble, no_progress
 from components.prepare_dataset.attempts import attempt
 from components.prepare_dataset.checking import check_conversations
-from components.prepare_dataset.look import dataset_lines, file_lines, is_spec
-from components.prepare_dataset.prompts import write_prompts
-from components.prepare_dataset.records import RecordSource, read_records
+from components.prepare_dataset.records.records import RecordSource, read_records
+from components.prepare_dataset.report.look import dataset_lines, file_lines, is_spec
+from components.prepare_dataset.samples.prompts import write_prompts
 from components.prepare_dataset.source import Source, load_source
 from components.shared.errors import DataError, HaganeError
-from components.shared.layout import DATASET, PLAN
-from components.shared.manifest import Manifest, publish_folder, read_manifest
-from components.shared.patience import waits
-from components.shared.spec import RunSpec
-from components.shared.spec_file import load_spec
+from components.shared.spec.file import load_spec
+from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, claim_run, failure_kept, finished, step_log, work_folder
-from components.shared.storage import Store
+from components.shared.store.layout import DATASET, PLAN
+from components.shared.store.manifest import Manifest, publish_folder, read_manifest
+from components.shared.store.patience import waits
+from components.shared.store.storage import Store
 
 
 def prepare(spec: RunSpec, log: Log, processes: int | None = None) -> Manifest:

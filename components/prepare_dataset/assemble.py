@@ -11,26 +11,35 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from components.prepare_dataset.bad_records import Problems, joined, num_skipped, refuse_bad, skipped_cautions
-from components.prepare_dataset.cautions import data_cautions, dropped_cautions, near_cautions, token_cautions
-from components.prepare_dataset.conversations import Conversation
-from components.prepare_dataset.held_out import copies, leaks
-from components.prepare_dataset.in_processes import in_processes
-from components.prepare_dataset.near_duplicates import near_duplicates
-from components.prepare_dataset.packing import Rows, one_a_row, pack
-from components.prepare_dataset.page import render_page
-from components.prepare_dataset.quality import Quality, SetQuality, examples, row_sizes, set_quality
-from components.prepare_dataset.row_length import RowLength, row_length
-from components.prepare_dataset.rows import write_rows
-from components.prepare_dataset.shown_samples import shown_samples
+from components.prepare_dataset.packing.row_length import RowLength, row_length
+from components.prepare_dataset.packing.rows import write_rows
+from components.prepare_dataset.packing.shared_rows import Rows, one_a_row, pack
+from components.prepare_dataset.packing.stored import (
+    Chosen,
+    PackedSample,
+    Samples,
+    lengths_of,
+    samples_in,
+    split_by_length,
+    stored,
+    stored_samples,
+)
+from components.prepare_dataset.readers.bad_records import Problems, joined, num_skipped, refuse_bad, skipped_cautions
+from components.prepare_dataset.records.conversations import Conversation
+from components.prepare_dataset.records.held_out import copies, leaks
+from components.prepare_dataset.records.near_duplicates import near_duplicates
+from components.prepare_dataset.report.cautions import data_cautions, dropped_cautions, near_cautions, token_cautions
+from components.prepare_dataset.report.page import render_page
+from components.prepare_dataset.report.quality import Quality, SetQuality, examples, row_sizes, set_quality
+from components.prepare_dataset.report.shown_samples import shown_samples
+from components.prepare_dataset.samples.in_processes import in_processes
+from components.prepare_dataset.samples.tokens import Encoded, Encoder, encode
 from components.prepare_dataset.source import Model, Records, Source
-from components.prepare_dataset.stored import Chosen, PackedSample, Samples, lengths_of, samples_in, split_by_length, stored, stored_samples
-from components.prepare_dataset.tokens import Encoded, Encoder, encode
+from components.shared.documents.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, TokenizerSample
 from components.shared.errors import DataError
-from components.shared.manifest import Scalar
-from components.shared.model_source import read_json_object
-from components.shared.spec import DataSpec, RunSpec
-from components.shared.tokenizer_sample import TOKENIZER_SAMPLE, SampleText, TokenizerSample
+from components.shared.model.source import read_json_object
+from components.shared.spec.run_spec import DataSpec, RunSpec
+from components.shared.store.manifest import Scalar
 
 _NUM_SAMPLE_TEXTS = 50
 _SAMPLE_CHARACTERS = 4000

@@ -5,14 +5,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from components.prepare_dataset.assemble import Progress, encoded_chunk, refuse_no_held_out, refuse_too_long
-from components.prepare_dataset.bad_records import joined, num_skipped, refuse_bad
-from components.prepare_dataset.conversations import Conversation
-from components.prepare_dataset.in_processes import in_processes
-from components.prepare_dataset.row_length import longest_row
+from components.prepare_dataset.packing.row_length import longest_row
+from components.prepare_dataset.packing.stored import Chosen, Samples, stored
+from components.prepare_dataset.readers.bad_records import joined, num_skipped, refuse_bad
+from components.prepare_dataset.records.conversations import Conversation
+from components.prepare_dataset.samples.in_processes import in_processes
+from components.prepare_dataset.samples.tokens import Encoder, encode, rendered
 from components.prepare_dataset.source import Source
-from components.prepare_dataset.stored import Chosen, Samples, stored
-from components.prepare_dataset.tokens import Encoder, encode, rendered
-from components.shared.spec import DataSpec
+from components.shared.spec.run_spec import DataSpec
 
 _LOOKED_AT = 8
 

@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 from components.prepare_dataset.attempts import all_of, attempt
 from components.prepare_dataset.inputs import digest_of
 from components.prepare_dataset.source import load_source
-from components.shared.button import asked_spec, refuse_notify_when, series_of
 from components.shared.errors import ClusterError, HaganeError
-from components.shared.layout import DATASET, PLAN
-from components.shared.manifest import read_manifest
-from components.shared.newest import Asked, fingerprint_of, newest_run, note_asked
-from components.shared.permissions import JOBS, KFP_POD_PERMISSIONS, granted_by, launcher_permissions, refusals
-from components.shared.pod_account import missing_permissions, own_namespace
-from components.shared.spec import RunSpec
+from components.shared.job.permissions import JOBS, KFP_POD_PERMISSIONS, granted_by, launcher_permissions, refusals
+from components.shared.job.pod_account import missing_permissions, own_namespace
+from components.shared.spec.overrides import asked_spec, refuse_notify_when, series_of
+from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, claim_run, failure_kept, open_run
-from components.shared.storage import Store, open_store
-from components.shared.writer import OWNER_VARIABLE, claim_for_kfp, given_back, kfp_writer
+from components.shared.store.layout import DATASET, PLAN
+from components.shared.store.manifest import read_manifest
+from components.shared.store.series import Asked, fingerprint_of, newest_run, note_asked
+from components.shared.store.storage import Store, open_store
+from components.shared.store.writer import OWNER_VARIABLE, claim_for_kfp, given_back, kfp_writer
 
 
 class Claimed(NamedTuple):

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from components.prepare_dataset.inputs import digest_of
 from components.shared.errors import RunFailed
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
-from components.shared.layout import DATASET
-from components.shared.manifest import Manifest, Scalar, read_manifest
-from components.shared.patience import waits
 from components.shared.step import Log, open_run, step_log, step_of_run
+from components.shared.store.layout import DATASET
+from components.shared.store.manifest import Manifest, Scalar, read_manifest
+from components.shared.store.patience import waits
 
 if TYPE_CHECKING:
     from components.prepare_dataset.claim import Claimed

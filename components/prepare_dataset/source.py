@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from components.prepare_dataset.attempts import all_of, attempt
-from components.prepare_dataset.bad_records import Problems, joined, num_skipped, refuse_bad
-from components.prepare_dataset.chat_template import read_template
-from components.prepare_dataset.conversations import Conversation
-from components.prepare_dataset.held_out import set_aside
-from components.prepare_dataset.mixture import mixed, source_uses, unused_sources
-from components.prepare_dataset.packing import ROW_ORDER_VERSION
-from components.prepare_dataset.records import RecordFile, RecordSource, read_records
-from components.prepare_dataset.row_length import text_row
-from components.prepare_dataset.stored import Chosen, stored
-from components.prepare_dataset.texts import TEXT
-from components.prepare_dataset.tokens import Encoder, load_encoder
+from components.prepare_dataset.packing.row_length import text_row
+from components.prepare_dataset.packing.shared_rows import ROW_ORDER_VERSION
+from components.prepare_dataset.packing.stored import Chosen, stored
+from components.prepare_dataset.readers.bad_records import Problems, joined, num_skipped, refuse_bad
+from components.prepare_dataset.records.conversations import Conversation
+from components.prepare_dataset.records.held_out import set_aside
+from components.prepare_dataset.records.mixture import mixed, source_uses, unused_sources
+from components.prepare_dataset.records.records import RecordFile, RecordSource, read_records
+from components.prepare_dataset.records.texts import TEXT
+from components.prepare_dataset.samples.tokens import Encoder, load_encoder
+from components.prepare_dataset.templates.chat_template import read_template
 from components.shared.errors import DataError, HaganeError
-from components.shared.model_source import CONFIG_AND_TOKENIZER, ResolvedModel, planned_config, resolve_model
-from components.shared.row_packing import RowPacking, row_packing
-from components.shared.spec import DataSpec, ModelSpec, RunSpec, SourceSpec
+from components.shared.model.row_packing import RowPacking, row_packing
+from components.shared.model.source import CONFIG_AND_TOKENIZER, ResolvedModel, planned_config, resolve_model
+from components.shared.spec.run_spec import DataSpec, ModelSpec, RunSpec, SourceSpec
 
 
 @dataclass(frozen=True)

@@ -9,28 +9,28 @@ from pathlib import Path
 
 import yaml
 
-from components.render_config.architectures import architecture_of
-from components.render_config.file_reasons import rendered_files
-from components.render_config.files import lifecycle_json
-from components.render_config.hardware import GIB, machine_memory
-from components.render_config.import_deepspeed import explained, read_deepspeed
-from components.render_config.page import render_page
+from components.render_config.cost.hardware import GIB, machine_memory
+from components.render_config.model.architectures import architecture_of
+from components.render_config.page.import_deepspeed import explained, read_deepspeed
+from components.render_config.page.page import render_page
 from components.render_config.planner import NO_DATASET, DatasetFacts, Machine, check_spec, make_plan, row_tokens_of, settle
-from components.render_config.pytorchjob import pytorchjob
-from components.render_config.trainjob import trainjob
-from components.shared.checkpoints import committed_checkpoints, resume_problem
+from components.render_config.render.file_reasons import rendered_files
+from components.render_config.render.files import lifecycle_json
+from components.render_config.render.pytorchjob import pytorchjob
+from components.render_config.render.trainjob import trainjob
+from components.shared.documents.plan import Plan
 from components.shared.errors import HaganeError, SpecError
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
-from components.shared.layout import DATASET, PLAN, job_file
 from components.shared.machine import machine_flags
-from components.shared.manifest import Manifest, Scalar, publish_folder, require_manifest
-from components.shared.model_source import CONFIG_AND_TOKENIZER, planned_config, resolve_model
-from components.shared.plan import Plan
+from components.shared.model.source import CONFIG_AND_TOKENIZER, planned_config, resolve_model
 from components.shared.printable import printable, without_secrets
-from components.shared.spec import RunSpec
-from components.shared.spec_file import load_spec
+from components.shared.spec.file import load_spec
+from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, finished, open_run, step_log, step_of_run, work_folder
-from components.shared.storage import Store, open_store
+from components.shared.store.checkpoints import committed_checkpoints, resume_problem
+from components.shared.store.layout import DATASET, PLAN, job_file
+from components.shared.store.manifest import Manifest, Scalar, publish_folder, require_manifest
+from components.shared.store.storage import Store, open_store
 
 CONVERSION = 2.75
 """Bytes on the disk for each of a divided checkpoint, while DeepSpeed's ds_to_universal makes it fit another number of processes: the

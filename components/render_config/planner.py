@@ -6,30 +6,30 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from components.render_config.after import after_cautions, after_reasons, plan_after
-from components.render_config.architectures import architecture_of
-from components.render_config.attention import AttentionChoice, choose_attention
-from components.render_config.checkpoints import checkpoint_reasons, plan_checkpoints, upload_seconds
-from components.render_config.choice import Choice, choose
-from components.render_config.file_reasons import file_reasons, rendered_files
-from components.render_config.fit import Wish
-from components.render_config.hardware import Hardware, hardware_of
-from components.render_config.job_checks import check_job, job_cautions
-from components.render_config.memory import sums_in_fp32
-from components.render_config.output_layer import OutputLayerChoice, choose_output_layer
-from components.render_config.precision import WEIGHT_BYTES, choose_precision, precision_of_model
-from components.render_config.shapes import Architecture
-from components.render_config.steps import Batching, grad_accum_steps, plan_steps
-from components.render_config.targets import Targets, lora_targets
-from components.render_config.threads import threads_per_process, why_threads
-from components.render_config.timing import Work, estimate, step_time
-from components.render_config.words import model_cautions, reasons, step_cautions, verdict
+from components.render_config.choose.attention import AttentionChoice, choose_attention
+from components.render_config.choose.checkpoints import checkpoint_reasons, plan_checkpoints, upload_seconds
+from components.render_config.choose.choose_zero import Choice, choose
+from components.render_config.choose.output_layer import OutputLayerChoice, choose_output_layer
+from components.render_config.choose.precision import WEIGHT_BYTES, choose_precision, precision_of_model
+from components.render_config.choose.steps import Batching, grad_accum_steps, plan_steps
+from components.render_config.choose.threads import threads_per_process, why_threads
+from components.render_config.choose.zero_options import Wish
+from components.render_config.cost.after_training import after_cautions, after_reasons, plan_after
+from components.render_config.cost.hardware import Hardware, hardware_of
+from components.render_config.cost.memory import sums_in_fp32
+from components.render_config.cost.timing import Work, estimate, step_time
+from components.render_config.model.architectures import architecture_of
+from components.render_config.model.shapes import Architecture
+from components.render_config.model.targets import Targets, lora_targets
+from components.render_config.page.explanations import model_cautions, reasons, step_cautions, verdict
+from components.render_config.render.file_reasons import file_reasons, rendered_files
+from components.render_config.render.job_checks import check_job, job_cautions
+from components.shared.documents.plan import HardwarePlan, LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
 from components.shared.errors import DataError, HaganeError, ModelError, SpecError
-from components.shared.model_registry import KnownModel, ModelFamily, known_model
-from components.shared.plan import HardwarePlan, LoraPlan, MemoryPlan, ModelPlan, Plan, Precision
-from components.shared.positions import known_positions
-from components.shared.row_packing import RowPacking, row_packing, untrainable
-from components.shared.spec import HOW_NOT_WHAT, LoraSpec, RunSpec
+from components.shared.model.positions import known_positions
+from components.shared.model.registry import KnownModel, ModelFamily, known_model
+from components.shared.model.row_packing import RowPacking, row_packing, untrainable
+from components.shared.spec.run_spec import HOW_NOT_WHAT, LoraSpec, RunSpec
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from components.shared.fields import FrozenModel
+from components.shared.documents.fields import FrozenModel
 
 REVISION_VARIABLE = "HAGANE_REVISION"
 """Set in an image: the commit that it was built from."""

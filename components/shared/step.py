@@ -12,6 +12,8 @@ from pathlib import Path
 
 import structlog
 
+from components.shared.documents.failures import failure_of, withdraw_failure, write_failure
+from components.shared.documents.run_end import LAST_STEP, RunEnd, end_of_resumed_run, end_taken_back, read_end
 from components.shared.errors import (
     HaganeError,
     ObjectExists,
@@ -19,17 +21,15 @@ from components.shared.errors import (
     SpecError,
     StoreUnreachable,
 )
-from components.shared.failures import failure_of, withdraw_failure, write_failure
-from components.shared.layout import PLAN, SPEC
 from components.shared.log import recent_lines, set_up_log
-from components.shared.manifest import Manifest, read_manifest
-from components.shared.newest import asked_of
-from components.shared.patience import waits, waits_no_more
-from components.shared.run_end import LAST_STEP, RunEnd, end_of_resumed_run, end_taken_back, read_end
-from components.shared.spec import HOW_NOT_WHAT, RunSpec
-from components.shared.spec_file import spec_yaml, stored_spec
-from components.shared.storage import Store, open_store
-from components.shared.writer import (
+from components.shared.spec.file import spec_yaml, stored_spec
+from components.shared.spec.run_spec import HOW_NOT_WHAT, RunSpec
+from components.shared.store.layout import PLAN, SPEC
+from components.shared.store.manifest import Manifest, read_manifest
+from components.shared.store.patience import waits, waits_no_more
+from components.shared.store.series import asked_of
+from components.shared.store.storage import Store, open_store
+from components.shared.store.writer import (
     OWNER_VARIABLE,
     claim_for_kfp,
     given_back,

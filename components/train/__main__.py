@@ -17,40 +17,40 @@ import torch
 import torch.distributed as dist
 from transformers import TrainingArguments
 
-from components.shared.checkpoints import committed_checkpoints
-from components.shared.endings import ANY_OTHER, ending_of
+from components.shared.documents.plan import Plan
+from components.shared.documents.prompts import read_prompts
 from components.shared.errors import PeerLost, Preempted, RunFailed, SpaceError
-from components.shared.layout import CHECKPOINTS, DATASET, PLAN
-from components.shared.manifest import fetch_folder, require_manifest
-from components.shared.model_source import resolve_planned_model
-from components.shared.patience import waits
+from components.shared.job.endings import ANY_OTHER, ending_of
+from components.shared.model.source import resolve_planned_model
 from components.shared.pickled import open_listed_classes_only
-from components.shared.plan import Plan
 from components.shared.processes import end_with_parent
-from components.shared.prompts import read_prompts
-from components.shared.spec import RunSpec
+from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, open_run, step_log, work_folder
-from components.shared.storage import Store
+from components.shared.store.checkpoints import committed_checkpoints
+from components.shared.store.layout import CHECKPOINTS, DATASET, PLAN
+from components.shared.store.manifest import fetch_folder, require_manifest
+from components.shared.store.patience import waits
+from components.shared.store.storage import Store
 from components.train.agreement import Agreement, ShortPatience
-from components.train.apart import ProveRows, look_at
-from components.train.attention import NAME as CONVERSATIONS
-from components.train.attention import ConversationAttention
-from components.train.boundary import Sigterm, StepBoundary
-from components.train.commit import prune
+from components.train.checkpoints.commit import prune
+from components.train.checkpoints.resume import AfterResume, Resume, fetch_resume, map_files
+from components.train.checkpoints.saving import CheckpointSaver
+from components.train.checkpoints.uploader import BackgroundUploads
 from components.train.devices import device_problem, meet
-from components.train.engine import EngineSetup, SkippedSteps, build_without_a_step
-from components.train.environment import NoteStart
-from components.train.finite import step_fault
-from components.train.model import load_model
-from components.train.output_layer import OutputLayer
-from components.train.own_layers import OwnLayers
-from components.train.results import EpochProbe, history_json, peak_memory, probe_logits, publish_results
-from components.train.resume import AfterResume, Resume, fetch_resume, map_files
-from components.train.rows import PackedRows, unpack_rows
-from components.train.saving import CheckpointSaver
-from components.train.tokens import check_template, check_tokens
-from components.train.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
-from components.train.uploader import BackgroundUploads
+from components.train.loop.boundary import Sigterm, StepBoundary
+from components.train.loop.engine import EngineSetup, SkippedSteps, build_without_a_step
+from components.train.loop.environment import NoteStart
+from components.train.loop.finite import step_fault
+from components.train.loop.results import EpochProbe, history_json, peak_memory, probe_logits, publish_results
+from components.train.loop.rows import PackedRows, unpack_rows
+from components.train.loop.tokens import check_template, check_tokens
+from components.train.loop.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
+from components.train.model.apart import ProveRows, look_at
+from components.train.model.attention import NAME as CONVERSATIONS
+from components.train.model.attention import ConversationAttention
+from components.train.model.loading import load_model
+from components.train.model.output_layer import OutputLayer
+from components.train.model.own_layers import OwnLayers
 
 LOCAL_CHECKPOINTS, RESUME = "checkpoints", "resume"
 """Folders of this machine's work folder: checkpoints on their way to the store, and the one that training resumes from."""

@@ -18,9 +18,9 @@ from deepspeed.constants import default_pg_timeout
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from components.shared.documents.plan import Plan
 from components.shared.errors import PeerLost, RunFailed
-from components.shared.plan import Plan
-from components.shared.training_job import GPUS_VARIABLE
+from components.shared.job.training_job import GPUS_VARIABLE
 from components.train.driver import Driver, driver_problem, find_driver
 
 KEPT_BY_DRIVER = 0.05

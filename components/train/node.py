@@ -2,7 +2,7 @@
 
 torchrun itself ends with 1 however its processes did. Here the code of the first process to fail by itself is kept, as a shell tells it:
 below 128 it was the program's own and would fail again, from 128 on a signal, SIGTERM obeyed, a lost peer or a fault of a GPU, after
-which the same may start anew (components/shared/endings.py). A PyTorchJob's restart policy ExitCode goes by that.
+which the same may start anew (components/shared/job/endings.py). A PyTorchJob's restart policy ExitCode goes by that.
 
 A TrainJob takes no environment from ConfigMaps and Secrets: there they are files, read here.
 """
@@ -17,9 +17,9 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
-from components.shared.endings import ending_of
 from components.shared.errors import PeerLost
-from components.shared.training_job import ENVIRONMENT_VARIABLE, environment_in
+from components.shared.job.endings import ending_of
+from components.shared.job.training_job import ENVIRONMENT_VARIABLE, environment_in
 
 
 def main() -> None:

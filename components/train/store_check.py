@@ -11,9 +11,9 @@ import uuid
 from pathlib import Path
 
 from components.shared.errors import ObjectExists
+from components.shared.job.training_job import ENVIRONMENT_VARIABLE, SOURCE, environment_in, sources_in
 from components.shared.step import step_log
-from components.shared.storage import Store, open_store
-from components.shared.training_job import ENVIRONMENT_VARIABLE, SOURCE, environment_in, sources_in
+from components.shared.store.storage import Store, open_store
 
 MULTIPART_BYTES = 33 * 2**20
 """One more MiB than S3Store uploads in one piece."""

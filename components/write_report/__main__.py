@@ -1,9 +1,9 @@
 """Every finished folder of a run -> report/: one page for people, and its numbers for programs."""
 
 from components.shared.kfp_face import hand_over
-from components.shared.manifest import Manifest
-from components.shared.newest import note_finished
 from components.shared.step import open_run, run_argument, step_of_run
+from components.shared.store.manifest import Manifest
+from components.shared.store.series import note_finished
 from components.write_report.report import report_run
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from components.shared.plan import Plan
+from components.shared.documents.plan import Plan
 from components.write_report import words
 from components.write_report.gather import RunFound
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from components.shared.documents.results import Score
 from components.shared.errors import SpecError
-from components.shared.layout import MERGED
-from components.shared.loss_chart import Scale, grid, line, thinned, ticks
-from components.shared.page import page_environment
-from components.shared.results import Score
+from components.shared.html.loss_chart import Scale, grid, line, thinned, ticks
+from components.shared.html.page import page_environment
 from components.shared.step import open_run, step_log
+from components.shared.store.layout import MERGED
 from components.write_report import words
 from components.write_report.gather import RunFound, gather
 

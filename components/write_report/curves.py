@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from components.shared.loss_chart import Point, Scale, epoch_marks, grid, line, thinned, ticks
-from components.shared.results import History
+from components.shared.documents.results import History
+from components.shared.html.loss_chart import Point, Scale, epoch_marks, grid, line, thinned, ticks
 
 
 @dataclass(frozen=True)

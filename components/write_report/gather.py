@@ -4,13 +4,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.shared.checkpoints import Checkpoint, committed_checkpoints
-from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, export_folder
-from components.shared.manifest import Manifest, fetch_folder
-from components.shared.plan import Plan
-from components.shared.results import Evaluation, History, Verification
-from components.shared.spec import RunSpec
-from components.shared.storage import Store
+from components.shared.documents.plan import Plan
+from components.shared.documents.results import Evaluation, History, Verification
+from components.shared.spec.run_spec import RunSpec
+from components.shared.store.checkpoints import Checkpoint, committed_checkpoints
+from components.shared.store.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, export_folder
+from components.shared.store.manifest import Manifest, fetch_folder
+from components.shared.store.storage import Store
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from components.shared.results import Comparison, Evaluation, Score
+from components.shared.documents.results import Comparison, Evaluation, Score
 
 NAMES = {
     "loss": "loss, nats per token",

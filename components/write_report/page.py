@@ -7,12 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from components.shared.documents.plan import Plan
+from components.shared.documents.results import Evaluation, Verification
 from components.shared.figures import plural
-from components.shared.loss_chart import loss_chart
-from components.shared.page import page_environment
-from components.shared.plan import Plan
-from components.shared.results import Evaluation, Verification
-from components.shared.spec_file import spec_yaml
+from components.shared.html.loss_chart import loss_chart
+from components.shared.html.page import page_environment
+from components.shared.spec.file import spec_yaml
 from components.write_report import words
 from components.write_report.against_plan import against_plan, told
 from components.write_report.curves import curves

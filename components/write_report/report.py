@@ -3,9 +3,9 @@
 import json
 import shutil
 
-from components.shared.layout import EVALUATION, REPORT
-from components.shared.manifest import Manifest, publish_folder, require_manifest
 from components.shared.step import Log, finished, open_run, work_folder
+from components.shared.store.layout import EVALUATION, REPORT
+from components.shared.store.manifest import Manifest, publish_folder, require_manifest
 from components.write_report.gather import gather
 from components.write_report.numbers import report_numbers
 from components.write_report.page import render_page

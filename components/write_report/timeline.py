@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from components.shared.documents.results import EpochLosses, History
 from components.shared.figures import plural
-from components.shared.results import EpochLosses, History
 from components.write_report import words
 from components.write_report.gather import RunFound
 

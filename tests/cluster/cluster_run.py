@@ -12,15 +12,15 @@ from typing import Any
 import yaml
 from kubernetes.client.exceptions import ApiException
 
-from components.shared.images import read_images
+from components.shared.job.images import read_images
 from components.shared.step import open_run
-from components.shared.storage import Store, open_store
-from pipelines.compiling import compile_pipeline
+from components.shared.store.storage import Store, open_store
+from pipelines.finetune.compiling import compile_pipeline
 from tests.cluster.conftest import TestNamespace, kubectl
-from tests.command_line import environment, hagane
 from tests.integration.test_pipeline import tiny_spec
-from tests.s3_server import S3Server
-from tests.tiny_models import write_conversations
+from tests.support.command_line import environment, hagane
+from tests.support.s3_server import S3Server
+from tests.support.tiny_models import write_conversations
 
 CPUS = 0.3
 NODE_GIB = 8

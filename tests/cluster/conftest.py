@@ -14,8 +14,8 @@ import pytest
 import yaml
 from kubernetes import client, config
 
-from tests.faulty_proxy import faulty_proxy
-from tests.s3_server import S3Server
+from tests.support.faulty_proxy import faulty_proxy
+from tests.support.s3_server import S3Server
 
 ROOT = Path(__file__).parents[2]
 FOR_TESTS = ("kube-cluster", "kind-", "k3d-", "minikube")

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from components.shared.permissions import Permission
+from components.shared.job.permissions import Permission
 from tests.cluster.conftest import ROOT, kubectl
 
 CRD = {

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from tests.cluster.cluster_run import ClusterRun, LocalLauncher
-from tests.command_line import environment
+from tests.support.command_line import environment
 from tests.support.kfp import KfpServer
 from tests.support.kfp.runs import add_run
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from kubernetes import client, config
 
-from components.launch_training.cluster import Cluster
+from components.launch_training.kubernetes_api.client import Cluster
 from tests.cluster.conftest import TestNamespace, kubectl
 
 

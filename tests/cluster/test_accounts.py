@@ -16,15 +16,15 @@ import yaml
 from kubernetes import client
 
 from components.prepare_dataset.claim import check_account
-from components.shared import pod_account
 from components.shared.errors import ClusterError
+from components.shared.job import pod_account
+from components.shared.job.permissions import BIND, KFP_POD_PERMISSIONS, Permission, launcher_permissions
 from components.shared.log import event_of, set_up_log
-from components.shared.permissions import BIND, KFP_POD_PERMISSIONS, Permission, launcher_permissions
-from components.shared.spec_file import parse_spec
+from components.shared.spec.file import parse_spec
 from tests.cluster.conftest import TestNamespace, kubectl
 from tests.cluster.kfp_accounts import CRD, CallingPod, by_kfp, kfps_own, may, overlay_in
 from tests.cluster.launcher import kubeconfig_of
-from tests.command_line import environment
+from tests.support.command_line import environment
 from tests.unit.k8s.test_schemas import OVERLAYS
 
 PYTHON_IMAGE = os.environ.get("HAGANE_TEST_PYTHON_IMAGE", "docker.io/library/python:3.11-slim-bookworm")

@@ -9,7 +9,7 @@ import pytest
 from tests.cluster.api_outage import api_server_standing_still, wire_to_api
 from tests.cluster.cluster_run import ClusterRun
 from tests.cluster.conftest import TestNamespace
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 AWAY_S = 20.0
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from components.launch_training.reap import reap_run
 from components.shared.errors import Preempted
+from components.shared.job.training_job import LEASE_ANNOTATION
 from components.shared.step import step_log
-from components.shared.training_job import LEASE_ANNOTATION
 from tests.cluster.cluster_run import NOTHING_STAYS_S, ClusterRun
 from tests.cluster.conftest import TestNamespace, kubectl
-from tests.command_line import hagane
-from tests.s3_server import S3Server
+from tests.support.command_line import hagane
+from tests.support.s3_server import S3Server
 
 SEED, TIMES = 20261125, 20
 SHORTEST_S, LONGEST_S = 2.0, 8.0

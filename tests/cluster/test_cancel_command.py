@@ -12,9 +12,9 @@ from tests.cluster.cluster_run import ClusterRun
 from tests.cluster.conftest import TestNamespace
 from tests.cluster.kfp_run import KfpRun
 from tests.cluster.test_cancel import ENDLESS
-from tests.command_line import hagane
-from tests.s3_server import S3Server
+from tests.support.command_line import hagane
 from tests.support.kfp import kfp_server
+from tests.support.s3_server import S3Server
 
 SEED = 20261130
 LONGEST_S = 4.0

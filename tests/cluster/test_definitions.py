@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.shared.images import IN_THE_REPOSITORY
+from components.shared.job.images import IN_THE_REPOSITORY
 from tests.cluster.conftest import kubectl
-from tests.command_line import Finished, hagane
+from tests.support.command_line import Finished, hagane
 
 KINDS = "pipelines.pipelines.kubeflow.org,pipelineversions.pipelines.kubeflow.org"
 

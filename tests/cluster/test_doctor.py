@@ -16,10 +16,10 @@ import yaml
 from tests.cluster.cluster_run import NODE_GIB, NOTHING_STAYS_S
 from tests.cluster.conftest import HOST, ROOT, TestNamespace, kubectl
 from tests.cluster.launcher import kubeconfig_of
-from tests.command_line import HAGANE, Finished, environment, hagane
-from tests.free_port import free_port
 from tests.integration.test_pipeline import tiny_spec
-from tests.s3_server import S3Server
+from tests.support.command_line import HAGANE, Finished, environment, hagane
+from tests.support.free_port import free_port
+from tests.support.s3_server import S3Server
 
 PYTORCHJOBS = "customresourcedefinition/pytorchjobs.kubeflow.org"
 

@@ -7,7 +7,7 @@ import yaml
 
 from tests.cluster.conftest import TestNamespace
 from tests.cluster.test_doctor import Patient
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 
 def test_the_checks_run_in_a_job_of_the_runs_shape_and_nothing_is_left(namespace: TestNamespace, s3: S3Server, tmp_path: Path) -> None:

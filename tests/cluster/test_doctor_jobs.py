@@ -16,22 +16,22 @@ import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from components.launch_training.cluster import Cluster
-from components.launch_training.doctor import Examination, attempted
-from components.launch_training.kinds import KINDS
+from components.launch_training.doctor.examination import Examination, attempted
+from components.launch_training.job.kinds import KINDS
+from components.launch_training.kubernetes_api.client import Cluster
 from components.render_config.planner import Machine, make_plan
-from components.render_config.pytorchjob import pytorchjob
-from components.render_config.trainjob import trainjob
-from components.shared.findings import Finding
+from components.render_config.render.pytorchjob import pytorchjob
+from components.render_config.render.trainjob import trainjob
+from components.shared.documents.findings import Finding
 from components.shared.log import set_up_log
-from components.shared.spec_file import load_spec
+from components.shared.spec.file import load_spec
 from tests.cluster.conftest import ROOT, TestNamespace, kubectl
 from tests.cluster.kueue import QUOTA_RESERVED, kinds_served, set_workload
 from tests.cluster.launcher import kubeconfig_of
 from tests.cluster.test_doctor import Patient, states
 from tests.cluster.trainer import trainer
-from tests.command_line import Finished
-from tests.s3_server import S3Server
+from tests.support.command_line import Finished
+from tests.support.s3_server import S3Server
 from tests.unit.render_config.test_planner import CONFIG, DATASET
 
 RUNTIMES = ("TrainingRuntime", "ClusterTrainingRuntime")

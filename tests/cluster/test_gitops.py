@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.definitions import LABELS
+from pipelines.definitions.files import LABELS
 from tests.cluster.conftest import kubectl
 from tests.cluster.test_definitions import KINDS
 from tests.integration.test_kfp_tutorial import COMMANDS, tutorial_env
 from tests.support.kfp import kfp_server
-from tests.tutorials import run_commands
+from tests.support.tutorials import run_commands
 
 CONTROLLERS = {
     "applications.argoproj.io": ("v1alpha1", "Application"),

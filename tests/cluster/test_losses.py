@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.shared.checkpoints import committed_checkpoints
+from components.shared.store.checkpoints import committed_checkpoints
 from tests.cluster.cluster_run import ClusterRun, LocalLauncher, kill_all
 from tests.cluster.conftest import TestNamespace, kubectl
-from tests.command_line import hagane
 from tests.integration.test_pipeline import tiny_spec
-from tests.s3_server import S3Server
-from tests.tiny_models import write_conversations
+from tests.support.command_line import hagane
+from tests.support.s3_server import S3Server
+from tests.support.tiny_models import write_conversations
 
 EPOCHS = 3
 CONVERSATIONS = 400

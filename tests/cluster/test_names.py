@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from components.launch_training.cluster import Cluster
-from components.launch_training.in_cluster import as_sent
-from components.launch_training.kinds import KINDS
-from components.launch_training.ownership import this_owner
+from components.launch_training.backends.in_cluster import as_sent
+from components.launch_training.ending.ownership import this_owner
+from components.launch_training.job.kinds import KINDS
+from components.launch_training.kubernetes_api.client import Cluster
 from components.render_config.planner import Machine, make_plan
-from components.render_config.pytorchjob import pytorchjob
-from components.render_config.trainjob import trainjob
+from components.render_config.render.pytorchjob import pytorchjob
+from components.render_config.render.trainjob import trainjob
 from tests.cluster.conftest import TestNamespace
 from tests.cluster.trainer import trainer
 from tests.unit.render_config.test_planner import CONFIG, DATASET, spec_with

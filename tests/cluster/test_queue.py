@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.cluster_run import NOTHING_STAYS_S, ClusterRun
 from tests.cluster.conftest import TestNamespace, kubectl
 from tests.cluster.kueue import condition, kinds_served, set_workload
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 WORKLOAD = ("kueue.x-k8s.io", "v1beta2", "Workload")
 WAITS = condition("QuotaReserved", "False", "Pending", "insufficient unused quota for cpu in flavor pool, 1 more needed")

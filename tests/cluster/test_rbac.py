@@ -11,14 +11,14 @@ import pytest
 import yaml
 from kubernetes.client.exceptions import ApiException
 
-from components.launch_training.access import needed
-from components.launch_training.cluster import Cluster
-from components.launch_training.kinds import PYTORCHJOB
-from components.launch_training.phases import is_over
+from components.launch_training.job.kinds import PYTORCHJOB
+from components.launch_training.job.permissions import needed
+from components.launch_training.job.phases import is_over
+from components.launch_training.kubernetes_api.client import Cluster
 from components.shared.errors import ClusterError
-from components.shared.images import read_images
-from components.shared.permissions import OF_QUEUES, Permission, refusals
-from components.shared.spec import ClusterSpec
+from components.shared.job.images import read_images
+from components.shared.job.permissions import OF_QUEUES, Permission, refusals
+from components.shared.spec.run_spec import ClusterSpec
 from tests.cluster.conftest import ROOT, TestNamespace
 from tests.cluster.launcher import cluster_as, kubeconfig_of
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.cluster_run import ClusterRun
 from tests.cluster.conftest import TestNamespace
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 FAR = 1.0
 """Minutes of a deadline that the test must not meet."""

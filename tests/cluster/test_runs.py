@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.checkpoints import committed_checkpoints
+from components.shared.store.checkpoints import committed_checkpoints
 from tests.cluster.cluster_run import NOTHING_STAYS_S, ClusterRun, kill_all
 from tests.cluster.conftest import TestNamespace
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 
 @pytest.mark.usefixtures("store_env")

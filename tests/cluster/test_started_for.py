@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.layout import SPEC
-from components.shared.newest import Asked, note_asked
-from components.shared.spec_file import parse_spec, spec_yaml
+from components.shared.spec.file import parse_spec, spec_yaml
 from components.shared.step import open_run
-from components.shared.writer import claim_for_kfp, kfp_runs_at, kfp_writer
+from components.shared.store.layout import SPEC
+from components.shared.store.series import Asked, note_asked
+from components.shared.store.writer import claim_for_kfp, kfp_runs_at, kfp_writer
 from tests.cluster.cluster_run import ClusterRun
 from tests.cluster.conftest import TestNamespace
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 KFP_RUN = "kfp-run"
 """As ClusterRun.launch names it."""

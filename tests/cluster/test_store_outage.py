@@ -1,4 +1,4 @@
-"""The store goes away in the middle of each step of a run whose steps are pods; see tests/outage.py.
+"""The store goes away in the middle of each step of a run whose steps are pods; see tests/support/outage.py.
 
 The pods run this repository's code from the node's disk, so the node must be this machine, as one of `kube-cluster` is.
 """
@@ -17,10 +17,10 @@ from kubernetes import client, config
 from laptop import store as laptop_store
 from tests.cluster.conftest import HOST, ROOT, TestNamespace, kubectl
 from tests.cluster.test_accounts import PYTHON_IMAGE
-from tests.faulty_proxy import faulty_proxy
 from tests.integration.test_pipeline import tiny_spec
-from tests.outage import Outage, StepEnd, assert_outages_cost_only_time
-from tests.s3_server import s3_server
+from tests.support.faulty_proxy import faulty_proxy
+from tests.support.outage import Outage, StepEnd, assert_outages_cost_only_time
+from tests.support.s3_server import s3_server
 
 pytestmark = pytest.mark.slow
 

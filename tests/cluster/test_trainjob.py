@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
-from components.launch_training.dropped_fields import dropped
+from components.launch_training.kubernetes_api.dropped_fields import dropped
 from components.launch_training.reap import reap_run
-from components.shared.checkpoints import committed_checkpoints
 from components.shared.step import step_log
+from components.shared.store.checkpoints import committed_checkpoints
 from tests.cluster.cluster_run import ClusterRun, kill_all
 from tests.cluster.conftest import ROOT, TestNamespace
 from tests.cluster.trainer import JOBS, crd_served, trainer
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 PODS = "jobset.sigs.k8s.io/jobset-name"
 

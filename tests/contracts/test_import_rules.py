@@ -8,33 +8,36 @@ from pathlib import Path
 
 import pytest
 
-from tests.example_plans import ROOT
+from tests.support.example_plans import ROOT
 
 PACKAGES = ("components", "laptop", "pipelines")
 IMPORTING = "import {}\n"
 
 # Rule -> the module that breaks it, and what that module imports. Modules named `unnamed` are new: no rule can list them.
 BREACHES = [
-    ("siblings", "components/evaluate/unnamed.py", "components.train.rows"),
-    ("layers", "components/shared/unnamed.py", "components.evaluate.answers"),
-    ("layers", "components/train/unnamed.py", "pipelines.screens"),
+    ("siblings", "components/evaluate/unnamed.py", "components.train.loop.rows"),
+    ("layers", "components/shared/unnamed.py", "components.evaluate.measure.answers"),
+    ("layers", "components/train/unnamed.py", "pipelines.screens.run"),
     ("faces", "pipelines/unnamed.py", "components.render_config.planner"),
-    ("faces", "pipelines/compiling.py", "components.launch_training.cluster"),
+    ("faces", "pipelines/finetune/compiling.py", "components.launch_training.kubernetes_api.client"),
     ("faces", "pipelines/unnamed.py", "components.train.__main__"),
-    ("laptop", "laptop/unnamed.py", "components.train.model"),
-    ("laptop", "laptop/unnamed.py", "pipelines.screens"),
+    ("laptop", "laptop/unnamed.py", "components.train.model.loading"),
+    ("laptop", "laptop/unnamed.py", "pipelines.screens.run"),
     ("torch", "components/shared/unnamed.py", "torch"),
     ("torch", "components/prepare_dataset/unnamed.py", "transformers"),
     ("torch", "pipelines/unnamed.py", "deepspeed"),
-    ("tokenizers", "components/train/rows.py", "tokenizers"),
+    ("tokenizers", "components/train/loop/rows.py", "tokenizers"),
     ("tokenizers", "components/shared/unnamed.py", "rensa"),
     ("pyarrow", "components/render_config/unnamed.py", "pyarrow.parquet"),
     ("kfp", "components/render_config/planner.py", "kfp"),
     ("kfp", "laptop/unnamed.py", "kfp_server_api"),
-    ("boto3", "components/shared/manifest.py", "boto3"),
+    ("kfp-server", "pipelines/submit/submitting.py", "kfp_server_api"),
+    ("kfp-server", "pipelines/unnamed.py", "kfp_server_api"),
+    ("boto3", "components/shared/step.py", "boto3"),
     ("boto3", "pipelines/unnamed.py", "botocore.exceptions"),
-    ("kubernetes", "components/launch_training/end.py", "kubernetes"),
+    ("kubernetes", "components/launch_training/ending/end.py", "kubernetes"),
     ("kubernetes", "components/launch_training/unnamed.py", "kubernetes.client"),
+    ("kubernetes", "components/launch_training/job/unnamed.py", "kubernetes.client"),
 ]
 
 

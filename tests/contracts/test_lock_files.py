@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.example_plans import ROOT
+from tests.support.example_plans import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK_SCRIPT = (ROOT / "requirements" / "lock.sh").read_text()

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from components.shared.checkpoints import committed_checkpoints, fetch_checkpoint
-from components.shared.layout import SPEC
-from components.shared.manifest import file_entry
-from components.shared.spec_file import parse_spec, spec_yaml
-from components.shared.storage import Store, open_store
-from components.train.commit import Part
-from tests.faulty_proxy import Fault, FaultyProxy, faulty_proxy
-from tests.s3_server import S3Server
+from components.shared.spec.file import parse_spec, spec_yaml
+from components.shared.store.checkpoints import committed_checkpoints, fetch_checkpoint
+from components.shared.store.layout import SPEC
+from components.shared.store.manifest import file_entry
+from components.shared.store.storage import Store, open_store
+from components.train.checkpoints.commit import Part
+from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
+from tests.support.s3_server import S3Server
 
 pytestmark = pytest.mark.slow
 NUM_BYTES = 70 * 2**20
@@ -36,7 +36,7 @@ class Upload:
     def run(self) -> dict[str, Any]:
         """The last answer of the uploader, which ran to its end."""
         done = subprocess.run(
-            [sys.executable, "-m", "components.train.uploader", self.uri],
+            [sys.executable, "-m", "components.train.checkpoints.uploader", self.uri],
             input=self.part.model_dump_json() + "\n", env=self.environment, capture_output=True, text=True, timeout=240, check=True,
         )  # fmt: skip
         return json.loads(done.stdout.splitlines()[-1])

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from components.shared.checkpoints import committed_checkpoints
-from components.shared.storage import LocalStore
+from components.shared.store.checkpoints import committed_checkpoints
+from components.shared.store.storage import LocalStore
 from tests.crash import host_tensors
 from tests.crash.killing import Point, server
 from tests.crash.training import TinyRun, tiny_run
-from tests.pickle_attack import replace_with_attack
+from tests.support.pickle_attack import replace_with_attack
 
 pytestmark = pytest.mark.slow
 SAME_ON_ANY_NUMBER = {"lora": {"dropout": 0.0}, "training": {"precision": "fp32"}}
@@ -124,7 +124,9 @@ def test_a_killed_uploader_is_told_and_the_next_checkpoint_is_stored_by_another(
     run.plan()
     processes = run.begin(forks)
     wait_until(lambda: committed(run) != [], processes)
-    uploaders = subprocess.run(["pgrep", "--full", f"components.train.uploader {run.uri}"], capture_output=True, text=True, check=True)
+    uploaders = subprocess.run(
+        ["pgrep", "--full", f"components.train.checkpoints.uploader {run.uri}"], capture_output=True, text=True, check=True
+    )
     (uploader,) = map(int, uploaders.stdout.split())
     os.kill(uploader, signal.SIGKILL)
     processes[0].join(120)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from components.shared.checkpoints import committed_checkpoints
-from components.shared.storage import LocalStore
+from components.shared.store.checkpoints import committed_checkpoints
+from components.shared.store.storage import LocalStore
 from tests.crash.conftest import KILLED
 from tests.crash.killing import Point, server
 from tests.crash.training import TinyRun, tiny_run

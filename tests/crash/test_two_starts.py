@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3_server import S3Server
-from tests.two_starts import KINDS, TwoStarts, check, check_same
+from tests.support.s3_server import S3Server
+from tests.support.two_starts import KINDS, TwoStarts, check, check_same
 
 MOMENTS = 20
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from components.shared.checkpoints import committed_checkpoints, fetch_checkpoint
-from components.shared.layout import SPEC
-from components.shared.spec import KeepSpec
-from components.shared.spec_file import parse_spec, spec_yaml
-from components.shared.storage import Store, open_store
-from components.train import commit, uploader
-from components.train.commit import Part
-from pipelines.orphans import find_orphans, remove_orphans
+from components.shared.spec.file import parse_spec, spec_yaml
+from components.shared.spec.run_spec import KeepSpec
+from components.shared.store.checkpoints import committed_checkpoints, fetch_checkpoint
+from components.shared.store.layout import SPEC
+from components.shared.store.storage import Store, open_store
+from components.train.checkpoints import commit, uploader
+from components.train.checkpoints.commit import Part
+from pipelines.checkpoints.orphans import find_orphans, remove_orphans
 from tests.crash.conftest import KILLED
 from tests.crash.killing import NOWHERE, Child, Point, count_points, server, start
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 pytestmark = pytest.mark.slow
 # As a run of two processes writes them, in small; the full model's shards take two parts of a multipart upload (at least 5 MiB each).
@@ -129,14 +129,14 @@ def manifest_first() -> None:
 
 
 def small_parts() -> None:
-    from components.shared import s3_store
+    from components.shared.store import s3_store
 
     s3_store.TRANSFER.multipart_threshold = s3_store.TRANSFER.multipart_chunksize = PART_BYTES
 
 
 @pytest.fixture(scope="module")
 def forks() -> Any:
-    return server(__name__, "components.shared.s3_store")
+    return server(__name__, "components.shared.store.s3_store")
 
 
 @pytest.fixture(params=["lora", "full"])

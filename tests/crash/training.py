@@ -11,14 +11,14 @@ from typing import Any
 
 import yaml
 
-from components.shared.storage import LocalStore
+from components.shared.store.storage import LocalStore
 from components.train import __main__ as trainer
-from tests.command_line import environment, write_spec
 from tests.crash.killing import NOWHERE, Child, Point, start
-from tests.free_port import free_port
-from tests.tiny_models import write_conversations
+from tests.support.command_line import environment, write_spec
+from tests.support.free_port import free_port
+from tests.support.tiny_models import write_conversations
 
-MAKE_MODEL = "import sys; from pathlib import Path; from tests.tiny_models import make_model; make_model(Path(sys.argv[1]))"
+MAKE_MODEL = "import sys; from pathlib import Path; from tests.support.tiny_models import make_model; make_model(Path(sys.argv[1]))"
 
 
 @dataclass(frozen=True)

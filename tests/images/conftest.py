@@ -3,11 +3,11 @@
 import pytest
 
 from components.shared.errors import HaganeError
-from components.shared.images import Images, read_images
+from components.shared.job.images import Images, read_images
 from images.bake import Target, read_bake
 from images.build import bake_variables
 from images.contents import Contents, contents
-from pipelines.container_engine import Engine, find_engine
+from pipelines.local.engine import Engine, find_engine
 
 BUILT = ("prepare", "render", "launch", "train", "export")
 

@@ -5,12 +5,12 @@ import re
 import subprocess
 from pathlib import Path
 
-from components.shared.images import Images
+from components.shared.job.images import Images
 from images.bake import Target
 from images.build import revision
 from images.contents import HARDENED, Contents
-from pipelines.container_engine import Engine
-from tests.command_line import hagane
+from pipelines.local.engine import Engine
+from tests.support.command_line import hagane
 
 ROOT = Path(__file__).parents[2]
 OF_THE_BASE = {"pip", "setuptools", "wheel"}

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from components.shared.checkpoints import committed_checkpoints
-from components.shared.images import Images
-from components.shared.storage import open_store
-from pipelines.container_engine import Engine
-from pipelines.containers import LABEL, label_of
-from tests.command_line import HAGANE, environment, hagane
+from components.shared.job.images import Images
+from components.shared.store.checkpoints import committed_checkpoints
+from components.shared.store.storage import open_store
+from pipelines.local.containers import LABEL, label_of
+from pipelines.local.engine import Engine
 from tests.integration.test_pipeline import tiny_spec
-from tests.s3_server import S3Server
+from tests.support.command_line import HAGANE, environment, hagane
+from tests.support.s3_server import S3Server
 
 DOCKER = ("--runner", "docker")
 

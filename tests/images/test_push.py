@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from components.shared.errors import HaganeError
-from components.shared.images import IN_THE_REPOSITORY, Images, read_images
+from components.shared.job.images import IN_THE_REPOSITORY, Images, read_images
 from images.push import push_all, write_digests
-from pipelines.container_engine import Engine
+from pipelines.local.engine import Engine
 
 SMALL = 'FROM scratch\nCOPY NAME /NAME\nLABEL org.opencontainers.image.revision="{revision}" hagane.test=push\n'
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"

@@ -1,4 +1,4 @@
-"""The store goes away in the middle of each step of `hagane run --runner docker`; see tests/outage.py."""
+"""The store goes away in the middle of each step of `hagane run --runner docker`; see tests/support/outage.py."""
 
 import json
 import subprocess
@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from components.shared.failures import read_failures
-from components.shared.images import Images
+from components.shared.documents.failures import read_failures
+from components.shared.job.images import Images
 from components.shared.log import event_of
-from components.shared.manifest import read_manifest
-from components.shared.storage import open_store
+from components.shared.store.manifest import read_manifest
+from components.shared.store.storage import open_store
 from laptop import store as laptop_store
-from pipelines.container_engine import Engine
-from tests.command_line import HAGANE, environment
-from tests.faulty_proxy import faulty_proxy
+from pipelines.local.engine import Engine
 from tests.images.test_docker_runner import DOCKER, Watch, readable_spec
-from tests.outage import STEPS, Outage
-from tests.s3_server import s3_server
+from tests.support.command_line import HAGANE, environment
+from tests.support.faulty_proxy import faulty_proxy
+from tests.support.outage import STEPS, Outage
+from tests.support.s3_server import s3_server
 
 RUN = f"s3://{laptop_store.BUCKET}/outage-{uuid.uuid4().hex[:8]}/tiny"
 """Its own each time: by a run's address the engine knows its containers, and ends those of an earlier one."""

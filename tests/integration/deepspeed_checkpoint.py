@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from components.shared.prompts import read_prompts
-from components.train.own_layers import OwnLayers
-from components.train.results import probe_logits
+from components.shared.documents.prompts import read_prompts
+from components.train.loop.results import probe_logits
+from components.train.model.own_layers import OwnLayers
 
 STEPS = 3
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.shared.layout import DATASET
-from components.shared.manifest import manifest_key, publish_folder, require_manifest
-from components.shared.storage import LocalStore
-from tests.command_line import environment, hagane, write_spec
-from tests.tiny_models import make_model, write_conversations
+from components.shared.store.layout import DATASET
+from components.shared.store.manifest import manifest_key, publish_folder, require_manifest
+from components.shared.store.storage import LocalStore
+from tests.support.command_line import environment, hagane, write_spec
+from tests.support.tiny_models import make_model, write_conversations
 
 
 def pack_in_pairs(path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from components.shared.machine import machine_flags
-from tests.command_line import Finished, hagane, write_spec
-from tests.s3_server import S3Server
-from tests.tiny_models import make_model, write_conversations
+from tests.support.command_line import Finished, hagane, write_spec
+from tests.support.s3_server import S3Server
+from tests.support.tiny_models import make_model, write_conversations
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def planned(spec: dict[str, Any], folder: Path) -> Finished:
     import subprocess
     import sys
 
-    from tests.command_line import environment
+    from tests.support.command_line import environment
 
     file = write_spec(folder / "spec.yaml", spec)
     for arguments in (["prepare_dataset", "--spec", str(file)], ["render_config", "--run", f"{spec['store']}/{spec['name']}"]):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import Finished, hagane
+from tests.support.command_line import Finished, hagane
 from tests.support.kfp import KfpServer, kfp_server
 
 IMAGES = Path(__file__).parents[2] / "images" / "images.yaml"

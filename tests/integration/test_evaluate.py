@@ -12,20 +12,20 @@ from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 from transformers import AutoModelForCausalLM
 
-from components.evaluate.held_out import PackedRow, count, read_rows
-from components.evaluate.measures import Found, measure_of
+from components.evaluate.measure.held_out import PackedRow, count, read_rows
+from components.evaluate.measure.measures import Found, measure_of
 from components.evaluate.page import answers_page
 from components.evaluate.step import evaluate_run
 from components.export_adapter.step import export_run
+from components.shared.documents.lineage import Lineage
+from components.shared.documents.plan import AfterPlan, Plan
+from components.shared.documents.results import Evaluation, Measure
 from components.shared.errors import RunFailed
-from components.shared.lineage import Lineage
-from components.shared.manifest import Manifest, publish_folder, require_manifest
-from components.shared.plan import AfterPlan, Plan
-from components.shared.published import Claim, claim_version, make_latest, versions
-from components.shared.results import Evaluation, Measure
-from components.shared.spec_file import parse_spec, spec_yaml
-from components.shared.storage import LocalStore
-from tests.trained_run import ATTEMPT, make_trained_run
+from components.shared.spec.file import parse_spec, spec_yaml
+from components.shared.store.manifest import Manifest, publish_folder, require_manifest
+from components.shared.store.published import Claim, claim_version, make_latest, versions
+from components.shared.store.storage import LocalStore
+from tests.support.trained_run import ATTEMPT, make_trained_run
 
 # peft 0.21.2 asks transformers 5.23 by an old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

@@ -15,16 +15,16 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from components.export_adapter.logits import prompt_logits
 from components.export_adapter.step import export_run
-from components.shared.checkpoints import committed_checkpoints
+from components.export_adapter.verification.logits import prompt_logits
+from components.shared.documents.prompts import read_prompts
+from components.shared.documents.results import BaseModel, Verification
 from components.shared.errors import HaganeError, ObjectDamaged, RunFailed, StoreError
-from components.shared.layout import CHECKPOINTS, DATASET, manifest_key
-from components.shared.manifest import Manifest, publish_folder, require_manifest
-from components.shared.prompts import read_prompts
-from components.shared.results import BaseModel, Verification
-from components.shared.storage import LocalStore
-from tests.trained_run import ATTEMPT, make_trained_run
+from components.shared.store.checkpoints import committed_checkpoints
+from components.shared.store.layout import CHECKPOINTS, DATASET, manifest_key
+from components.shared.store.manifest import Manifest, publish_folder, require_manifest
+from components.shared.store.storage import LocalStore
+from tests.support.trained_run import ATTEMPT, make_trained_run
 
 # peft 0.21.2 asks transformers 5.23 by an old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

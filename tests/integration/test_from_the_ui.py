@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.images import IN_THE_REPOSITORY, read_images
-from components.shared.storage import open_store
+from components.shared.job.images import IN_THE_REPOSITORY, read_images
+from components.shared.store.storage import open_store
 from images.push import write_digests
-from tests.s3_server import S3Server
 from tests.support.kfp import KfpServer, kfp_server
-from tests.tiny_models import make_model
-from tests.ui_frame import find_browser, screenshot
+from tests.support.s3_server import S3Server
+from tests.support.tiny_models import make_model
+from tests.support.ui_frame import find_browser, screenshot
 
 ROOT = Path(__file__).parents[2]
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"

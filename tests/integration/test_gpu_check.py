@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.command_line import hagane
 from tests.integration.test_pipeline import tiny_spec
+from tests.support.command_line import hagane
 
 RUN = ("torch", "number format", "/dev/shm", "attention", "bmm of width 1", "matrix products", "all-reduce in the node")
 TRAINED = ("small training", "save", "three timed steps", "resume on fewer")

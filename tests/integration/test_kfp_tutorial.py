@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from pipelines.definitions import FOLDERS
+from pipelines.definitions.files import FOLDERS
 from tests.support.kfp import kfp_server
-from tests.tutorials import ROOT, Command, commands_of, run_commands
+from tests.support.tutorials import ROOT, Command, commands_of, run_commands
 
 GITOPS = ROOT / "k8s" / "gitops"
 COMMANDS = commands_of(ROOT / "docs" / "kfp.md", "From Git, with Argo CD or Flux")

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from components.shared.errors import StoreDenied, StoreError, StoreUnreachable
-from components.shared.storage import Store, open_store
+from components.shared.store.storage import Store, open_store
 from laptop import store
-from tests.s3_server import stopped_at_the_end
+from tests.support.s3_server import stopped_at_the_end
 
 
 @pytest.fixture

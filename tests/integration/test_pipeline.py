@@ -12,16 +12,16 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from components.export_adapter.logits import prompt_logits
+from components.export_adapter.verification.logits import prompt_logits
 from components.prepare_dataset.inputs import digest_of
-from components.shared.checkpoints import committed_checkpoints
-from components.shared.layout import DATASET
-from components.shared.manifest import require_manifest
-from components.shared.prompts import read_prompts
-from components.shared.spec_file import load_spec
-from components.shared.storage import LocalStore, Store
-from tests.command_line import environment, hagane, write_spec
-from tests.tiny_models import make_model, write_conversations
+from components.shared.documents.prompts import read_prompts
+from components.shared.spec.file import load_spec
+from components.shared.store.checkpoints import committed_checkpoints
+from components.shared.store.layout import DATASET
+from components.shared.store.manifest import require_manifest
+from components.shared.store.storage import LocalStore, Store
+from tests.support.command_line import environment, hagane, write_spec
+from tests.support.tiny_models import make_model, write_conversations
 
 EPOCHS = 2
 

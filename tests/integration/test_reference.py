@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reference_run import ALL_CLOSE, compare
+from tests.support.reference_run import ALL_CLOSE, compare
 
 # peft 0.21.2 asks transformers 5.23 by an old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

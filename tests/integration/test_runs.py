@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.run_end import RunEnd, write_end
-from components.shared.storage import open_store
-from tests.command_line import Finished, hagane
+from components.shared.documents.run_end import RunEnd, write_end
+from components.shared.store.storage import open_store
+from tests.support.command_line import Finished, hagane
 from tests.support.kfp import KfpServer, kfp_server
 from tests.support.kfp.runs import add_run
 from tests.support.kfp_answers import keep_run

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from components.shared import patience
 from components.shared.errors import (
     ObjectDamaged,
     ObjectExists,
@@ -17,11 +16,12 @@ from components.shared.errors import (
     StoreUnreachable,
 )
 from components.shared.log import set_up_log
-from components.shared.patience import waits, waits_no_more
-from components.shared.s3_store import S3Store
-from components.shared.storage import open_store
-from tests.faulty_proxy import FaultyProxy, faulty_proxy
-from tests.s3_server import S3Server
+from components.shared.store import patience
+from components.shared.store.patience import waits, waits_no_more
+from components.shared.store.s3_store import S3Store
+from components.shared.store.storage import open_store
+from tests.support.faulty_proxy import FaultyProxy, faulty_proxy
+from tests.support.s3_server import S3Server
 
 ACTS: dict[str, Callable[[str, Path], object]] = {
     "check": lambda uri, _: open_store(uri).check(),

@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 from components.shared.errors import KfpError, KfpUnreachable, RunFailed
-from components.shared.images import IN_THE_REPOSITORY, read_images
+from components.shared.job.images import IN_THE_REPOSITORY, read_images
 from images.push import write_digests
-from pipelines.compiling import CompiledPipeline, compiled_pipeline
-from pipelines.kfp_client import KfpClient
-from pipelines.kfp_connection import Asked, find_connection
-from pipelines.kfp_versions import ensure_version
-from pipelines.reconciler import Reconciler
-from pipelines.schedule_file import load_schedules
-from pipelines.schedules import Change, changes, owned_schedules
-from tests.command_line import Finished, hagane
+from pipelines.finetune.compiling import CompiledPipeline, compiled_pipeline
+from pipelines.kfp_api.client import KfpClient
+from pipelines.kfp_api.connection import Asked, find_connection
+from pipelines.kfp_api.versions import ensure_version
+from pipelines.schedules.changes import Change, changes, owned_schedules
+from pipelines.schedules.file import load_schedules
+from pipelines.schedules.reconciler import Reconciler
+from tests.support.command_line import Finished, hagane
 from tests.support.kfp import KfpServer, kfp_server
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -240,9 +240,9 @@ def test_nothing_goes_while_a_run_of_it_is_active(change: str, git: Git, server:
 def test_an_active_run_is_waited_for(git: Git, server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     git.apply()
     run = server.trigger(by_name(server)["weekly"]["recurring_run_id"])
-    monkeypatch.setattr("pipelines.reconciler.POLL_S", 0.05)
+    monkeypatch.setattr("pipelines.schedules.reconciler.POLL_S", 0.05)
     looked = iter(["RUNNING", "RUNNING", "SUCCEEDED"])
-    monkeypatch.setattr("pipelines.reconciler.time.sleep", lambda _: server.advance(run, next(looked)))
+    monkeypatch.setattr("pipelines.schedules.reconciler.time.sleep", lambda _: server.advance(run, next(looked)))
     git.write({**WEEKLY, "cron": "0 4 * * 1"}, NIGHTLY)
     assert git.apply(wait_s=600) == [f"waits     weekly: run {run} is active", "replaced  weekly"]
 

@@ -9,9 +9,9 @@ import pytest
 
 from components.shared.errors import StoreDenied, StoreMissing
 from components.shared.log import event_of
-from components.shared.storage import LocalStore, open_store
+from components.shared.store.storage import LocalStore, open_store
 from components.train.store_check import refuses_second_writer, use_store
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 
 def test_a_store_is_used_as_a_training_does_and_left_as_it_was(s3_env: S3Server) -> None:

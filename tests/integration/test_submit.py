@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
+from components.shared.documents.failures import failure_of, write_failure
 from components.shared.errors import DataError
-from components.shared.failures import failure_of, write_failure
-from components.shared.storage import open_store
-from tests.command_line import HAGANE, Finished, environment, hagane, write_spec
-from tests.s3_server import S3Server
+from components.shared.store.storage import open_store
+from tests.support.command_line import HAGANE, Finished, environment, hagane, write_spec
 from tests.support.kfp import KfpServer, kfp_server, nodes
-from tests.tiny_models import make_model, write_conversations
+from tests.support.s3_server import S3Server
+from tests.support.tiny_models import make_model, write_conversations
 
 IMAGES = Path(__file__).parents[2] / "images" / "images.yaml"
 

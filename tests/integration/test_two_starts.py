@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.two_starts import KINDS, SECOND, TwoStarts, check
+from tests.support.two_starts import KINDS, SECOND, TwoStarts, check
 
 
 @pytest.mark.parametrize("second", KINDS)

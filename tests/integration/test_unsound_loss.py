@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from tests.command_line import hagane, write_spec
-from tests.tiny_models import make_model, write_conversations
+from tests.support.command_line import hagane, write_spec
+from tests.support.tiny_models import make_model, write_conversations
 
 RARE = "~"
 

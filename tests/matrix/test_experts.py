@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from tests.command_line import hagane, write_spec
 from tests.runs.test_whole_runs import train_only
-from tests.tiny_models import make_model, write_conversations
+from tests.support.command_line import hagane, write_spec
+from tests.support.tiny_models import make_model, write_conversations
 
 pytestmark = pytest.mark.slow
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from tests.command_line import environment, write_spec
 from tests.runs.test_whole_runs import train_only
-from tests.tiny_models import make_model, write_conversations
+from tests.support.command_line import environment, write_spec
+from tests.support.tiny_models import make_model, write_conversations
 
 pytestmark = pytest.mark.slow
 
 ARCHITECTURES = ("llama", "qwen3", "gemma", "gpt_neox", "gpt2", "mixtral")
 ALLOWED = 1e-4
-"""Largest difference of logits, in standard deviations: fp32, another order of sums (components/export_adapter/comparison.py)."""
+"""Largest difference of logits, in standard deviations: fp32, another order of sums (components/export_adapter/verification/comparison.py)."""
 RELOAD = """
 import json, sys, torch
 from safetensors.torch import load_file

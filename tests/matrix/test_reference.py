@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.reference_run import ALL_CLOSE, Differences, compare
+from tests.support.reference_run import ALL_CLOSE, Differences, compare
 
 pytestmark = [
     pytest.mark.slow,

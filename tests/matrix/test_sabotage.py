@@ -20,13 +20,13 @@ from safetensors.torch import load_file, save_file
 from components.evaluate.step import evaluate_run
 from components.export_adapter.step import export_run
 from components.shared.errors import HaganeError
-from components.shared.layout import CHECKPOINTS, DATASET, PLAN
-from components.shared.manifest import publish_folder, require_manifest
-from components.shared.published import Claim, claim_version, make_latest, versions
-from components.shared.publishing import publish_run
 from components.shared.step import open_run
-from components.shared.storage import LocalStore
-from tests.trained_run import ATTEMPT, make_trained_run
+from components.shared.store.layout import CHECKPOINTS, DATASET, PLAN
+from components.shared.store.manifest import publish_folder, require_manifest
+from components.shared.store.published import Claim, claim_version, make_latest, versions
+from components.shared.store.publishing import publish_run
+from components.shared.store.storage import LocalStore
+from tests.support.trained_run import ATTEMPT, make_trained_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")]
 
@@ -168,8 +168,8 @@ def of_base(found: Spoiled) -> None:
     """The probe is the untrained model's: an adapter without effect would pass."""
     from transformers import AutoModelForCausalLM
 
-    from components.export_adapter.logits import prompt_logits
-    from components.shared.prompts import read_prompts
+    from components.export_adapter.verification.logits import prompt_logits
+    from components.shared.documents.prompts import read_prompts
 
     logits = prompt_logits(AutoModelForCausalLM.from_pretrained(found.base).eval(), read_prompts(found.run / DATASET))
     probe(lambda tensors: {**tensors, "logits": logits})(found)

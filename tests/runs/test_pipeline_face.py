@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from components.shared.layout import PLAN, manifest_key
-from components.shared.spec_file import load_spec
-from components.shared.storage import LocalStore
-from tests.command_line import environment, hagane
+from components.shared.spec.file import load_spec
+from components.shared.store.layout import PLAN, manifest_key
+from components.shared.store.storage import LocalStore
 from tests.integration.test_pipeline import tiny_spec
+from tests.support.command_line import environment, hagane
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""The store goes away in the middle of each step of a run on this machine; see tests/outage.py."""
+"""The store goes away in the middle of each step of a run on this machine; see tests/support/outage.py."""
 
 import subprocess
 import sys
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from laptop import store as laptop_store
-from tests.command_line import environment
-from tests.faulty_proxy import faulty_proxy
 from tests.integration.test_pipeline import tiny_spec
-from tests.outage import Outage, StepEnd, assert_outages_cost_only_time
-from tests.s3_server import s3_server
+from tests.support.command_line import environment
+from tests.support.faulty_proxy import faulty_proxy
+from tests.support.outage import Outage, StepEnd, assert_outages_cost_only_time
+from tests.support.s3_server import s3_server
 
 pytestmark = pytest.mark.slow
 

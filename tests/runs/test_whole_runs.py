@@ -12,12 +12,12 @@ import psutil
 import pytest
 import yaml
 
-from components.shared.checkpoints import committed_checkpoints
-from components.shared.layout import manifest_key
-from components.shared.storage import LocalStore, open_store
-from tests.command_line import HAGANE, environment, hagane
+from components.shared.store.checkpoints import committed_checkpoints
+from components.shared.store.layout import manifest_key
+from components.shared.store.storage import LocalStore, open_store
 from tests.integration.test_pipeline import EPOCHS, ZERO3, assert_run_verified, read_json, tiny_spec
-from tests.s3_server import S3Server
+from tests.support.command_line import HAGANE, environment, hagane
+from tests.support.s3_server import S3Server
 
 pytestmark = pytest.mark.slow
 

@@ -1,8 +1,8 @@
 """`python -m tests.truth.packing_table`: how rows must be made for each causal language model type of transformers.
 
-A small random model of each type is looked at as training does it (components/train/apart.py), in fp32 and bf16, and three things
+A small random model of each type is looked at as training does it (components/train/model/apart.py), in fp32 and bf16, and three things
 are checked that training takes from here: a packed conversation has the logits that it has alone, padding on the right changes none,
-and a backward pass in training mode works. Writes components/shared/row_packing.yaml and docs/packing.md.
+and a backward pass in training mode works. Writes components/shared/model/row_packing.yaml and docs/packing.md.
 """
 
 import inspect
@@ -17,11 +17,11 @@ import transformers
 import yaml
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from components.train.apart import NUM_ITEMS, Looked, look, pair_of
-from components.train.attention import ConversationAttention
-from components.train.output_layer import DIVISORS, FACTORS, SOFT_CAP, OutputLayer, mean_loss
-from components.train.rows import NOT_TRAINED, Batch, Row, collate, inputs_of, row_of
-from tests.small_models import VOCABULARY, parts_of, small_config, small_model
+from components.train.loop.rows import NOT_TRAINED, Batch, Row, collate, inputs_of, row_of
+from components.train.model.apart import NUM_ITEMS, Looked, look, pair_of
+from components.train.model.attention import ConversationAttention
+from components.train.model.output_layer import DIVISORS, FACTORS, SOFT_CAP, OutputLayer, mean_loss
+from tests.support.small_models import VOCABULARY, parts_of, small_config, small_model
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "components" / "shared" / "row_packing.yaml"
@@ -99,7 +99,7 @@ def refusal(model: Any) -> str | None:
 
 
 def attends_conversations(model_type: str) -> bool:
-    """Packed, components/train/attention.py gives the logits and the sum of gradients of conversations that are trained alone by the
+    """Packed, components/train/model/attention.py gives the logits and the sum of gradients of conversations that are trained alone by the
     model's own attention."""
     try:
         model = small_model(model_type)
@@ -128,7 +128,7 @@ def sum_of_losses(model: Any, batches: list[Batch]) -> Any:
 
 
 def has_same_loss(model_type: str) -> bool:
-    """Loss and gradients by components/train/output_layer.py are those of the model itself, also where its config scales or caps
+    """Loss and gradients by components/train/model/output_layer.py are those of the model itself, also where its config scales or caps
     logits: every such field is 2, whatever its default."""
     try:
         parts = parts_of(small_config(model_type))

@@ -7,14 +7,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from components.render_config.activations import Pass, activations
-from components.render_config.architectures import architecture_of
-from components.render_config.files import lora_json
+from components.render_config.cost.activations import Pass, activations
+from components.render_config.model.architectures import architecture_of
+from components.render_config.model.targets import lora_targets
 from components.render_config.planner import lora_plan
-from components.render_config.targets import lora_targets
-from components.shared.spec import LoraSpec
-from components.train.attention import ConversationAttention
-from components.train.own_layers import OwnLayers
+from components.render_config.render.files import lora_json
+from components.shared.spec.run_spec import LoraSpec
+from components.train.model.attention import ConversationAttention
+from components.train.model.own_layers import OwnLayers
 
 pytestmark = pytest.mark.slow
 ROWS, TOKENS, RANK = 2, 64, 8

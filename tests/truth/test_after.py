@@ -10,11 +10,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
-from components.render_config.after import PROCESS_BYTES, plan_after
-from components.render_config.architectures import architecture_of
-from components.render_config.hardware import Hardware
-from components.shared.plan import AfterPlan
-from components.shared.spec_file import spec_from_parameter
+from components.render_config.cost.after_training import PROCESS_BYTES, plan_after
+from components.render_config.cost.hardware import Hardware
+from components.render_config.model.architectures import architecture_of
+from components.shared.documents.plan import AfterPlan
+from components.shared.spec.file import spec_from_parameter
 
 CPU = Hardware(gpu=None, device=None, gpu_bytes=None, host_bytes=None, num_nodes=1, processes_per_node=1, margin=0.1)
 ROW_TOKENS = 1024
@@ -34,14 +34,14 @@ base, adapter = Path(sys.argv[1]), Path(sys.argv[2])
 """
 EVALUATE = """
 from components.evaluate.evaluation import Models, look_at_both
-from components.evaluate.held_out import PackedRow, row_loss
+from components.evaluate.measure.held_out import PackedRow, row_loss
 tokens = [index % 16000 for index in range(int(sys.argv[3]))]
 row = PackedRow(tokens, tokens, [len(tokens) // 2, len(tokens) - len(tokens) // 2])
 look_at_both(Models(base, adapter, torch.float32), lambda model: row_loss(model, row))
 print(peak)
 """
 VERIFY = """
-from components.export_adapter.logits import exported_logits
+from components.export_adapter.verification.logits import exported_logits
 tokens = torch.arange(16)
 for dtype in (torch.bfloat16, torch.float32):
     exported_logits(adapter, base, tokens, dtype)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from components.shared.row_packing import known_types
-from components.train.apart import MOVE_ALLOWED
+from components.shared.model.row_packing import known_types
+from components.train.model.apart import MOVE_ALLOWED
 from tests.truth.packing_table import DATA, DOCS, Measured, data, document, measure_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

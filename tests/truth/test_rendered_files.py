@@ -11,12 +11,12 @@ from deepspeed.runtime.config import DeepSpeedConfig
 from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
 
-from components.render_config.architectures import architecture_of
-from components.render_config.files import deepspeed_json, lora_json, training_args_json
-from components.render_config.gpus import GPUS
+from components.render_config.cost.gpus import GPUS
+from components.render_config.model.architectures import architecture_of
 from components.render_config.planner import DatasetFacts, Machine, make_plan
-from components.shared.spec_file import spec_from_parameter
-from components.train.walk import build
+from components.render_config.render.files import deepspeed_json, lora_json, training_args_json
+from components.shared.spec.file import spec_from_parameter
+from components.train.model.walk import build
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 SHAPE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 500}

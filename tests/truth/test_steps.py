@@ -15,11 +15,11 @@ from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from components.render_config.files import training_args_json
 from components.render_config.planner import DatasetFacts, Machine, make_plan
-from components.shared.plan import Plan
-from components.shared.spec import RunSpec
-from components.shared.spec_file import spec_from_parameter
+from components.render_config.render.files import training_args_json
+from components.shared.documents.plan import Plan
+from components.shared.spec.file import spec_from_parameter
+from components.shared.spec.run_spec import RunSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ROW_TOKENS = 16

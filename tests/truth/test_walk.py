@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.render_config.architectures import architecture_of
+from components.render_config.model.architectures import architecture_of
 from components.shared.errors import ModelError
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from components.shared.spec import RunSpec
+from components.shared.spec.run_spec import RunSpec
 
 FOLDER = Path(__file__).parents[2] / "specs" / "data"
 FILES = {"train": FOLDER / "hagane.train.jsonl", "held_out": FOLDER / "hagane.held_out.jsonl"}

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import pytest
 
-from pipelines.compiling import compiled_pipeline
-from pipelines.kfp_client import KfpClient
-from pipelines.kfp_connection import Connection
-from pipelines.kfp_versions import upload_version
+from pipelines.finetune.compiling import compiled_pipeline
+from pipelines.kfp_api.client import KfpClient
+from pipelines.kfp_api.connection import Connection
+from pipelines.kfp_api.versions import upload_version
 from tests.support.kfp import PREFIX, KfpServer, kfp_server
 from tests.support.kfp.nodes import STEPS
 from tests.support.kfp_answers import FOLDER, recorded

@@ -1,7 +1,7 @@
 """The plan's time of a step beside runs that others published."""
 
 from benchmarks.published_speed import comparisons
-from components.render_config.timing import SOURCE
+from components.render_config.cost.timing import SOURCE
 
 
 def test_the_range_says_how_many_published_runs_lie_in_it() -> None:

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from components.shared.spec import RunSpec
-from tests.example_plans import ROOT
+from components.shared.spec.run_spec import RunSpec
+from tests.support.example_plans import ROOT
 
 ROW = re.compile(r"^\| `([a-z_.]+)` \| `(.*?)` \| ", re.MULTILINE)
 DEFAULTS = ROW.findall((ROOT / "docs" / "spec.md").read_text(encoding="utf-8"))

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.shared.documents.findings import Finding
+from components.shared.documents.gpu_check import CPU_S, GPU_S, CheckRequest, on_cpus, request_of
 from components.shared.errors import SpecError
-from components.shared.findings import Finding
-from components.shared.gpu_check import CPU_S, GPU_S, CheckRequest, on_cpus, request_of
 from components.shared.step import step_log
 from components.train.gpu_check.device_checks import device_findings, usable_gpus
 from components.train.gpu_check.exchange import exchange_findings

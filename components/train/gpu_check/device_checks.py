@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from components.shared.documents.findings import Finding
+from components.shared.documents.gpu_check import CheckRequest
 from components.shared.figures import plain
-from components.shared.findings import Finding
-from components.shared.gpu_check import CheckRequest
-from components.shared.training_job import shared_memory_bytes
+from components.shared.job.training_job import shared_memory_bytes
 from components.train.devices import memory_counted_on, runs_on
 from components.train.driver import Driver, driver_problem
 from components.train.gpu_check.facts import SHARED_MEMORY, Gpu, NodeFacts

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from components.shared.documents.findings import Finding
+from components.shared.documents.gpu_check import CheckRequest
 from components.shared.figures import plain
-from components.shared.findings import Finding
-from components.shared.gpu_check import CheckRequest
 from components.shared.log import Event, set_up_log
 from components.shared.processes import end_with_parent
 from components.shared.step import Log

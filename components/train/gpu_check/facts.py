@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from components.shared.log import set_up_log
 from components.shared.machine import computes_bf16, machine_flags
-from components.shared.spec import FrozenModel
+from components.shared.spec.run_spec import FrozenModel
 from components.train.driver import find_driver
 
 LIBRARIES = ("triton", "flash-attn", "kernels", "liger-kernel", "causal-conv1d", "mamba-ssm", "bitsandbytes")

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from components.shared.documents.gpu_check import CheckRequest
+from components.shared.documents.plan import CheckpointPlan, HardwarePlan, LoraPlan, MemoryPlan, ModelPlan, Plan, StepPlan, ZeroPlan
 from components.shared.errors import SpecError
-from components.shared.gpu_check import CheckRequest
-from components.shared.plan import CheckpointPlan, HardwarePlan, LoraPlan, MemoryPlan, ModelPlan, Plan, StepPlan, ZeroPlan
 from components.shared.trainer_settings import TRAINER_SETTINGS
 
 OFFLOADED = {"device": "cpu", "pin_memory": True}

@@ -17,14 +17,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from components.shared.gpu_check import CheckRequest
-from components.shared.layout import CHECKPOINTS, DATASET, PLAN, SPEC, manifest_key
-from components.shared.manifest import publish_folder
-from components.shared.plan import CheckpointPlan, LoraPlan, ModelPlan, Plan, StepPlan
-from components.shared.prompts import PROMPTS, Prompt, Prompts, base_files
-from components.shared.spec_file import parse_spec, spec_yaml
-from components.shared.storage import LocalStore
-from components.shared.tokenizer_sample import AS_WRITTEN, TOKENIZER_SAMPLE, TokenizerSample
+from components.shared.documents.gpu_check import CheckRequest
+from components.shared.documents.plan import CheckpointPlan, LoraPlan, ModelPlan, Plan, StepPlan
+from components.shared.documents.prompts import PROMPTS, Prompt, Prompts, base_files
+from components.shared.documents.tokenizer_sample import AS_WRITTEN, TOKENIZER_SAMPLE, TokenizerSample
+from components.shared.spec.file import parse_spec, spec_yaml
+from components.shared.store.layout import CHECKPOINTS, DATASET, PLAN, SPEC, manifest_key
+from components.shared.store.manifest import publish_folder
+from components.shared.store.storage import LocalStore
 
 WIDTH, INNER, LAYERS, VOCABULARY = 256, 688, 8, 8192
 ROW_TOKENS = 128

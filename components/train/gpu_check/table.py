@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
-from components.shared.findings import Finding
+from components.shared.documents.findings import Finding
 
 HEAD = ("check", "state", "what was seen, and how to fix it")
 MOST_LETTERS = 140

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from components.shared.documents.findings import Finding
+from components.shared.documents.plan import Plan
 from components.shared.figures import plain
-from components.shared.findings import Finding
-from components.shared.plan import Plan
 from components.train.gpu_check.groups import Ran
 from components.train.gpu_check.small_run import STEPS, SmallRun
 

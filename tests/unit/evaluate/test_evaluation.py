@@ -6,16 +6,16 @@ import structlog
 import torch
 
 from components.evaluate.evaluation import HeldOut, evaluate, evenly_spaced, measured_in
-from components.evaluate.held_out import PackedRow
-from components.evaluate.looking import Models
+from components.evaluate.measure.held_out import PackedRow
+from components.evaluate.measure.looking import Models
 from components.evaluate.page import answers_page, numbers_of
 from components.evaluate.step import gate_or_publish
+from components.shared.documents.plan import Precision
+from components.shared.documents.results import Evaluation
 from components.shared.errors import RunFailed, SpecError
-from components.shared.plan import Precision
-from components.shared.results import Evaluation
-from components.shared.spec_file import parse_spec, spec_from_parameter
-from components.shared.storage import LocalStore
-from tests.tiny_models import make_model
+from components.shared.spec.file import parse_spec, spec_from_parameter
+from components.shared.store.storage import LocalStore
+from tests.support.tiny_models import make_model
 
 
 def rows(count: int) -> list[PackedRow]:

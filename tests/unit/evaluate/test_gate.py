@@ -5,9 +5,9 @@ from typing import Any, cast
 import pytest
 
 from components.evaluate.gate import judge
-from components.evaluate.held_out import Counted
-from components.evaluate.measures import Found, comparison, measure_of
-from components.shared.gate_spec import GateRule
+from components.evaluate.measure.held_out import Counted
+from components.evaluate.measure.measures import Found, comparison, measure_of
+from components.shared.spec.gate import GateRule
 
 
 def found(*losses: float, right: tuple[int, ...] = (), **on_answers: Any) -> Found:

@@ -4,10 +4,10 @@ import pytest
 import yaml
 
 from components.export_adapter.card import CardFacts, model_card
-from components.shared.prompts import Prompt, Prompts
-from components.shared.results import BaseModel, Difference, EpochLosses, History, StepLosses, Verification
-from components.shared.spec_file import parse_spec
-from tests.made_plan import make_plan
+from components.shared.documents.prompts import Prompt, Prompts
+from components.shared.documents.results import BaseModel, Difference, EpochLosses, History, StepLosses, Verification
+from components.shared.spec.file import parse_spec
+from tests.support.made_plan import make_plan
 
 APART = Difference(max=0.02, rms=0.01, same_choice=16)
 VERIFICATION = Verification(

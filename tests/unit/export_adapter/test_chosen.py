@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from components.export_adapter.chosen import chosen_checkpoint
+from components.shared.documents.results import EpochLosses, History
 from components.shared.errors import SpecError, StoreError
-from components.shared.manifest import Manifest, publish_folder
-from components.shared.results import EpochLosses, History
-from components.shared.spec_file import parse_spec, spec_from_parameter
-from components.shared.storage import LocalStore
+from components.shared.spec.file import parse_spec, spec_from_parameter
+from components.shared.store.manifest import Manifest, publish_folder
+from components.shared.store.storage import LocalStore
 
 SPEC: dict[str, Any] = {"name": "r", "store": "s", "model": {"source": "m"}, "data": {"train": "t"}}
 

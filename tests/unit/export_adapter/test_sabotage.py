@@ -11,20 +11,20 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from components.export_adapter.adapter import adapter_problems, config_problems
-from components.export_adapter.comparison import stop_problems, verify_logits
-from components.export_adapter.full import weight_problems
-from components.export_adapter.probe import num_positions, probe_problems, turn_ends
 from components.export_adapter.provenance import base_problems, provenance_problems
-from components.export_adapter.text_checks import text_problems
 from components.export_adapter.tokenizer import write_generation_config, write_tokenizer
-from components.shared.manifest import Manifest
-from components.shared.plan import Plan
-from components.shared.prompts import Prompts
-from components.shared.spec_file import parse_spec
-from tests.made_plan import make_plan
-from tests.tiny_models import make_model, write_conversations
-from tests.trained_run import dataset_inputs, made_prompts
+from components.export_adapter.verification.comparison import stop_problems, verify_logits
+from components.export_adapter.verification.probe import num_positions, probe_problems, turn_ends
+from components.export_adapter.verification.text_checks import text_problems
+from components.export_adapter.weights.adapter import adapter_problems, config_problems
+from components.export_adapter.weights.full import weight_problems
+from components.shared.documents.plan import Plan
+from components.shared.documents.prompts import Prompts
+from components.shared.spec.file import parse_spec
+from components.shared.store.manifest import Manifest
+from tests.support.made_plan import make_plan
+from tests.support.tiny_models import make_model, write_conversations
+from tests.support.trained_run import dataset_inputs, made_prompts
 
 Tensors = dict[str, torch.Tensor]
 VOCABULARY = 400

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, GenerationConfig
 
-from components.export_adapter.text_checks import text_problems
 from components.export_adapter.tokenizer import write_generation_config, write_tokenizer
-from components.shared.prompts import Prompts
-from tests.tiny_models import CHATML, make_tokenizer, write_conversations
-from tests.trained_run import made_prompts
+from components.export_adapter.verification.text_checks import text_problems
+from components.shared.documents.prompts import Prompts
+from tests.support.tiny_models import CHATML, make_tokenizer, write_conversations
+from tests.support.trained_run import made_prompts
 
 SAMPLING = {"temperature": 0.6, "top_p": 0.9, "top_k": 20}
 PROMPTS = Prompts(chat_template="{{ messages }}", end_token_ids=(3,), base_files=(), prompts=())

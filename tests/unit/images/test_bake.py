@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.shared.images import IN_THE_REPOSITORY, read_images
+from components.shared.job.images import IN_THE_REPOSITORY, read_images
 from images.bake import BAKE_FILE, read_bake
 from images.push import write_digests
 from images.table import excess

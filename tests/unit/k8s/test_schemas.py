@@ -10,13 +10,13 @@ import pytest
 import yaml
 from kubernetes.utils import parse_quantity
 
-from components.shared.permissions import KFP_POD_PERMISSIONS, OF_QUEUES, Permission, launcher_permissions
-from components.shared.training_job import OF_RUNTIME, OWN_RUNTIME, OWN_RUNTIME_GRACE_S, OWN_RUNTIME_RESTARTS, TRAINJOB_CONTAINER
-from tests.example_jobs import GOLDEN, JOBS, job_text
-from tests.example_plans import ROOT
-from tests.example_trainjob import example_trainjob
-from tests.field_lists import PACKAGE_OF, VERSIONS, unknown_fields
-from tests.schemas import schema_problems
+from components.shared.job.permissions import KFP_POD_PERMISSIONS, OF_QUEUES, Permission, launcher_permissions
+from components.shared.job.training_job import OF_RUNTIME, OWN_RUNTIME, OWN_RUNTIME_GRACE_S, OWN_RUNTIME_RESTARTS, TRAINJOB_CONTAINER
+from tests.support.example_jobs import GOLDEN, JOBS, job_text
+from tests.support.example_plans import ROOT
+from tests.support.example_trainjob import example_trainjob
+from tests.support.field_lists import PACKAGE_OF, VERSIONS, unknown_fields
+from tests.support.schemas import schema_problems
 
 OVERLAYS = sorted(folder.parent.name for folder in (ROOT / "k8s" / "overlays").glob("*/kustomization.yaml"))
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from components.shared.errors import ModelError
 from laptop.convert_gguf import check_model, check_tokenizer, convert_gguf
-from tests.tiny_gguf import write_gguf
-from tests.tiny_models import CHATML, make_model
+from tests.support.tiny_gguf import write_gguf
+from tests.support.tiny_models import CHATML, make_model
 
 READ_WITHOUT_GGUF = """
 import sys

@@ -10,8 +10,8 @@ import pytest
 
 from components.shared.errors import ModelError, SpaceError
 from laptop import demo_model
-from tests.tiny_gguf import write_gguf
-from tests.tiny_models import make_model
+from tests.support.tiny_gguf import write_gguf
+from tests.support.tiny_models import make_model
 
 NO_TORCH_YET = """
 import sys

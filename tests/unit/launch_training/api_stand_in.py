@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from components.shared.training_job import KFP_RUN_ANNOTATION
+from components.shared.job.training_job import KFP_RUN_ANNOTATION
 
 JOBS = "/apis/kubeflow.org/v1/namespaces/runs/pytorchjobs"
 Fields = dict[str, Any]

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from components.launch_training.kinds import PYTORCHJOB
+from components.launch_training.job.kinds import PYTORCHJOB
 from components.launch_training.reap import reap_run, reasons_to_reap
-from components.shared.spec_file import spec_from_parameter
+from components.shared.job.training_job import LEASE_ANNOTATION
+from components.shared.spec.file import spec_from_parameter
 from components.shared.step import claim_run, step_log
-from components.shared.training_job import LEASE_ANNOTATION
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

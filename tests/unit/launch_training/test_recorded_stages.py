@@ -13,21 +13,24 @@ from typing import Any, cast
 import pytest
 from kubernetes import client
 
-from components.launch_training import cluster as cluster_module
-from components.launch_training import cluster_watch, follower, job_events, workload
-from components.launch_training.cluster import Cluster
-from components.launch_training.deadlines import clock_of
-from components.launch_training.follower import Follower
-from components.launch_training.job_events import event_time, job_warnings, newest_message
-from components.launch_training.kinds import PYTORCHJOB, TRAINJOB, JobKind
-from components.launch_training.ownership import this_owner
-from components.launch_training.phases import Phase
+from components.launch_training.backends import follower
+from components.launch_training.backends.follower import Follower
+from components.launch_training.ending.ownership import this_owner
+from components.launch_training.job import events as job_events
+from components.launch_training.job import workload
+from components.launch_training.job.deadlines import clock_of
+from components.launch_training.job.events import event_time, job_warnings, newest_message
+from components.launch_training.job.kinds import PYTORCHJOB, TRAINJOB, JobKind
+from components.launch_training.job.phases import Phase
+from components.launch_training.kubernetes_api import client as cluster_module
+from components.launch_training.kubernetes_api import watch as cluster_watch
+from components.launch_training.kubernetes_api.client import Cluster
 from components.shared.errors import ClusterError, HaganeError, RunFailed
-from components.shared.spec import ClusterSpec
-from components.shared.spec_file import spec_from_parameter
+from components.shared.spec.file import spec_from_parameter
+from components.shared.spec.run_spec import ClusterSpec
 from components.shared.step import Log
-from components.shared.storage import LocalStore
-from tests.made_plan import make_plan
+from components.shared.store.storage import LocalStore
+from tests.support.made_plan import make_plan
 from tests.unit.launch_training.api_stand_in import ApiStandIn, kubeconfig, running
 
 OBJECTS = Path(__file__).parents[2] / "data" / "job_objects"

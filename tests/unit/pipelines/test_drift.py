@@ -20,7 +20,7 @@ for tree in sys.argv[1:]:
     for name in [name for name in sys.modules if name.split(".")[0] in ("components", "pipelines")]:
         del sys.modules[name]
     sys.path[0] = tree
-    from pipelines.compiling import compiled_pipeline
+    from pipelines.finetune.compiling import compiled_pipeline
     versions[tree.rsplit("/", 1)[1]] = compiled_pipeline().version_name
 print(json.dumps(versions))
 """
@@ -53,8 +53,8 @@ Edits = dict[str, Edit]
 CHANGES: dict[str, Edits] = {
     **{f"signature of {each}": {f"components/{each}/component.py": in_signature("extra: str")} for each in COMPONENTS},
     f"other type in {COMPONENTS[0]}": {f"components/{COMPONENTS[0]}/component.py": in_signature("extra: int")},
-    "a default of the pipeline": {"pipelines/finetune.py": in_pipeline("extra: int = 1")},
-    "another default of the pipeline": {"pipelines/finetune.py": in_pipeline("extra: int = 2")},
+    "a default of the pipeline": {"pipelines/finetune/pipeline.py": in_pipeline("extra: int = 1")},
+    "another default of the pipeline": {"pipelines/finetune/pipeline.py": in_pipeline("extra: int = 2")},
     # That every image is in the YAML, whose bytes are the version, test_compiling.py shows.
     **{
         f"image of {each}": {"images/images.yaml": lambda source, each=each: re.sub(rf"(?m)^(  {each}: ).*$", r"\1other", source)}
@@ -63,7 +63,7 @@ CHANGES: dict[str, Edits] = {
 }
 NO_CHANGES: dict[str, Edits] = {
     "nothing": {},
-    "comments": dict.fromkeys(("pipelines/finetune.py", *(f"components/{each}/component.py" for each in COMPONENTS)), comments),
+    "comments": dict.fromkeys(("pipelines/finetune/pipeline.py", *(f"components/{each}/component.py" for each in COMPONENTS)), comments),
     "what components do": {f"components/{each}/__main__.py": comments_elsewhere for each in COMPONENTS},
 }
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from components.prepare_dataset.assemble import encoded_chunk
-from components.prepare_dataset.conversations import Conversation, read_conversation
-from components.prepare_dataset.stored import Chosen, Conversations, Samples, stored
-from components.prepare_dataset.tokens import Encoded, Encoder, load_encoder
-from tests.tiny_models import make_tokenizer
+from components.prepare_dataset.packing.stored import Chosen, Conversations, Samples, stored
+from components.prepare_dataset.records.conversations import Conversation, read_conversation
+from components.prepare_dataset.samples.tokens import Encoded, Encoder, load_encoder
+from tests.support.tiny_models import make_tokenizer
 
 NOW = datetime(2026, 11, 24)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from components.prepare_dataset.tokens import Encoder, load_encoder
+from components.prepare_dataset.samples.tokens import Encoder, load_encoder
 from tests.unit.prepare_dataset.conftest import NOW
 
 _INSTRUCT = (

@@ -9,17 +9,17 @@ import pytest
 from components.prepare_dataset.__main__ import prepare
 from components.prepare_dataset.claim import Claimed, check_account, claim
 from components.prepare_dataset.kfp_steps import kfp_step
-from components.shared import pod_account
+from components.shared.documents.failures import read_failures
 from components.shared.errors import DataError, SpecError
-from components.shared.failures import read_failures
-from components.shared.layout import REPORT
+from components.shared.job import pod_account
 from components.shared.log import set_up_log
-from components.shared.manifest import publish_folder
-from components.shared.newest import note_finished
-from components.shared.spec_file import parse_spec
+from components.shared.spec.file import parse_spec
 from components.shared.step import open_run
-from components.shared.storage import LocalStore
-from tests.tiny_models import write_conversations
+from components.shared.store.layout import REPORT
+from components.shared.store.manifest import publish_folder
+from components.shared.store.series import note_finished
+from components.shared.store.storage import LocalStore
+from tests.support.tiny_models import write_conversations
 from tests.unit.prepare_dataset.conftest import Shown
 
 LOG = set_up_log("prepare_dataset")

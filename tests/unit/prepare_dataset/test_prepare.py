@@ -17,14 +17,14 @@ from components.prepare_dataset.source import load_source
 from components.render_config.__main__ import dataset_facts
 from components.render_config.planner import Machine, make_plan
 from components.shared.errors import DataError, HaganeError, ModelError, SpecError
-from components.shared.layout import DATASET, PLAN
 from components.shared.log import set_up_log
-from components.shared.manifest import Manifest, publish_folder
-from components.shared.spec import RunSpec
-from components.shared.spec_file import parse_spec, spec_from_parameter
-from components.shared.storage import LocalStore, open_store
-from tests.s3_server import S3Server
-from tests.tiny_models import CHATML, write_conversations
+from components.shared.spec.file import parse_spec, spec_from_parameter
+from components.shared.spec.run_spec import RunSpec
+from components.shared.store.layout import DATASET, PLAN
+from components.shared.store.manifest import Manifest, publish_folder
+from components.shared.store.storage import LocalStore, open_store
+from tests.support.s3_server import S3Server
+from tests.support.tiny_models import CHATML, write_conversations
 from tests.unit.prepare_dataset.chat_templates import HISTORY_WITHOUT_REASONING
 from tests.unit.prepare_dataset.conftest import Shown
 from tests.unit.render_config.test_planner import CONFIG

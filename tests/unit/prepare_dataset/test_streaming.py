@@ -18,22 +18,22 @@ from hypothesis import strategies as st
 
 from components.prepare_dataset.__main__ import prepare
 from components.prepare_dataset.assemble import encode_all, encoded_chunk, no_progress, pack_sets
-from components.prepare_dataset.conversations import Conversation, read_conversation
-from components.prepare_dataset.held_out import asked_in_both, set_aside
-from components.prepare_dataset.in_processes import in_processes, num_cores, num_processes
-from components.prepare_dataset.quality import set_quality
-from components.prepare_dataset.rows import write_rows
+from components.prepare_dataset.packing.rows import write_rows
+from components.prepare_dataset.packing.spool import Spool
+from components.prepare_dataset.packing.stored import Chosen, Conversations, stored
+from components.prepare_dataset.records.conversations import Conversation, read_conversation
+from components.prepare_dataset.records.held_out import asked_in_both, set_aside
+from components.prepare_dataset.report.quality import set_quality
+from components.prepare_dataset.samples.in_processes import in_processes, num_cores, num_processes
+from components.prepare_dataset.samples.token_places import PlacedTokenizer
+from components.prepare_dataset.samples.tokens import Encoder
 from components.prepare_dataset.source import Records
-from components.prepare_dataset.spool import Spool
-from components.prepare_dataset.stored import Chosen, Conversations, stored
-from components.prepare_dataset.token_places import PlacedTokenizer
-from components.prepare_dataset.tokens import Encoder
 from components.shared.errors import DataError, RunFailed
-from components.shared.layout import DATASET
 from components.shared.log import set_up_log
-from components.shared.manifest import Manifest
-from components.shared.spec import DataSpec
-from components.shared.spec_file import parse_spec
+from components.shared.spec.file import parse_spec
+from components.shared.spec.run_spec import DataSpec
+from components.shared.store.layout import DATASET
+from components.shared.store.manifest import Manifest
 from tests.unit.prepare_dataset.conftest import conversation, encoded_samples, kept
 
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(str.strip)
@@ -243,7 +243,7 @@ from pathlib import Path
 from components.prepare_dataset import rows
 from components.prepare_dataset.__main__ import prepare
 from components.shared.log import set_up_log
-from components.shared.spec_file import load_spec
+from components.shared.spec.file import load_spec
 rows._ROWS_AT_ONCE = 8  # so that both have many groups of rows
 prepare(load_spec(Path(sys.argv[1]), []), set_up_log("prepare_dataset"), 1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

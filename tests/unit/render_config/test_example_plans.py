@@ -1,6 +1,6 @@
 """Every spec of specs/plans, planned from a config alone."""
 
-from tests.example_plans import ROOT, SPECS, document
+from tests.support.example_plans import ROOT, SPECS, document
 
 
 def test_the_plans_of_all_examples_are_as_their_golden_file_argues() -> None:

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
-from components.launch_training.kinds import KINDS
-from components.launch_training.queue_checks import quota_finding
-from components.launch_training.worker_pod import worker_template
-from components.render_config.job_checks import check_job
+from components.launch_training.doctor.queue_checks import quota_finding
+from components.launch_training.job.kinds import KINDS
+from components.launch_training.job.worker_pod import worker_template
 from components.render_config.planner import Machine, make_plan
-from components.render_config.pytorchjob import pytorchjob
-from components.render_config.trainjob import trainjob
+from components.render_config.render.job_checks import check_job
+from components.render_config.render.pytorchjob import pytorchjob
+from components.render_config.render.trainjob import trainjob
 from components.shared.errors import HaganeError
-from tests.example_plans import ROOT
+from tests.support.example_plans import ROOT
 from tests.unit.render_config.test_planner import CONFIG, DATASET, spec_with
 
 RENDERERS = {"pytorchjob": pytorchjob, "trainjob": trainjob}

@@ -2,13 +2,13 @@
 
 import pytest
 
-from components.render_config.memory import PINNED_BUFFER
-from components.render_config.pod import node_memory
-from components.shared.plan import Plan
-from components.shared.spec import RunSpec
-from components.shared.spec_file import load_spec
-from components.train import device_copy
-from tests.example_plans import ROOT, plan_example, planned_examples
+from components.render_config.cost.memory import PINNED_BUFFER
+from components.render_config.render.pod import node_memory
+from components.shared.documents.plan import Plan
+from components.shared.spec.file import load_spec
+from components.shared.spec.run_spec import RunSpec
+from components.train.checkpoints import device_copy
+from tests.support.example_plans import ROOT, plan_example, planned_examples
 
 GIB = 2**30
 

@@ -8,12 +8,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
-from components.render_config.architectures import architecture_of
-from components.render_config.files import lora_json
+from components.render_config.model.architectures import architecture_of
+from components.render_config.model.targets import lora_targets, num_lora_parameters
 from components.render_config.planner import lora_plan
-from components.render_config.targets import lora_targets, num_lora_parameters
-from components.shared.model_registry import ModelFamily, model_families
-from components.shared.spec import LoraSpec
+from components.render_config.render.files import lora_json
+from components.shared.model.registry import ModelFamily, model_families
+from components.shared.spec.run_spec import LoraSpec
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from components.render_config.files import deepspeed_json
 from components.render_config.planner import DatasetFacts, Machine, make_plan
+from components.render_config.render.files import deepspeed_json
+from components.shared.documents.plan import Plan, ZeroPlan
 from components.shared.errors import HaganeError
-from components.shared.plan import Plan, ZeroPlan
-from components.shared.spec_file import load_spec, spec_from_parameter
-from tests.example_plans import ROOT
+from components.shared.spec.file import load_spec, spec_from_parameter
+from tests.support.example_plans import ROOT
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,

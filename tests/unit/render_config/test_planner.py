@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
+from components.render_config.choose.precision import choose_precision
 from components.render_config.planner import NO_DATASET, DatasetFacts, Machine, check_spec, make_plan, row_tokens_of
-from components.render_config.precision import choose_precision
+from components.shared.documents.prompts import probe_bytes
 from components.shared.errors import HaganeError
-from components.shared.prompts import probe_bytes
-from components.shared.spec_file import spec_from_parameter
+from components.shared.spec.file import spec_from_parameter
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,

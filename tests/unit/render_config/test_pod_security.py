@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 import yaml
 
-from components.render_config.job_checks import check_job
+from components.render_config.render.job_checks import check_job
 from components.shared.errors import SpecError
-from tests.example_jobs import JOBS, job_text
-from tests.example_trainjob import example_trainjob
-from tests.pod_security import restricted_problems
+from tests.support.example_jobs import JOBS, job_text
+from tests.support.example_trainjob import example_trainjob
+from tests.support.pod_security import restricted_problems
 from tests.unit.render_config.test_planner import spec_with
 
 SPEC = {"store": "s3://b/r", "hardware": {"gpu_memory_gib": 24}}

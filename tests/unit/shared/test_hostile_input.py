@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from components.shared.errors import HaganeError
-from components.shared.manifest import FileEntry, Manifest, fetch_folder
 from components.shared.printable import MOST_PROBLEMS
-from components.shared.spec_file import load_spec, spec_from_parameter, spec_yaml
+from components.shared.spec.file import load_spec, spec_from_parameter, spec_yaml
 from components.shared.step import open_run
-from components.shared.storage import open_store
-from pipelines.kfp_connection import Asked, find_connection
-from pipelines.schedule_file import load_schedules
-from tests.hostile_text import damaged, damaged_json, damaged_override
+from components.shared.store.manifest import FileEntry, Manifest, fetch_folder
+from components.shared.store.storage import open_store
+from pipelines.kfp_api.connection import Asked, find_connection
+from pipelines.schedules.file import load_schedules
+from tests.support.hostile_text import damaged, damaged_json, damaged_override
 
 BASE: dict[str, Any] = {
     "name": "fuzzed",

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import ObjectExists, StoreDenied, StoreError
-from components.shared.storage import LocalStore
+from components.shared.store.storage import LocalStore
 
 ENDLESS_WRITER = """
 import sys
 from pathlib import Path
-from components.shared.storage import LocalStore
+from components.shared.store.storage import LocalStore
 store = LocalStore(Path(sys.argv[1]))
 while True:
     for letter in b"ab":

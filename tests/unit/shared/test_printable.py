@@ -9,7 +9,7 @@ from rich.text import Text
 
 from components.shared.errors import HaganeError
 from components.shared.printable import first_problems, is_secret_name, markdown_code, printable, shown, without_secrets
-from pipelines.screens import PlainConsole
+from pipelines.screens.run import PlainConsole
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import HaganeError, SpecError, StoreError
-from components.shared.model_source import resolve_model
-from components.shared.s3_errors import store_error
-from components.shared.s3_store import S3Store
-from components.shared.spec import ModelSpec
-from components.shared.storage import open_store
-from tests.unit.shared.test_s3_errors import answer
+from components.shared.model.source import resolve_model
+from components.shared.spec.run_spec import ModelSpec
+from components.shared.store.s3_errors import store_error
+from components.shared.store.s3_store import S3Store
+from components.shared.store.storage import open_store
+from tests.unit.shared.store.test_s3_errors import answer
 
 SECRET = "wJalr/XUtn+FEMI"
 

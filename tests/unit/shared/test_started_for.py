@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from components.shared.layout import SPEC
-from components.shared.manifest import publish_folder
-from components.shared.newest import Asked, note_asked
-from components.shared.run_end import RunEnd, read_end, write_end
-from components.shared.spec_file import parse_spec, spec_yaml
+from components.shared.documents.run_end import RunEnd, read_end, write_end
+from components.shared.spec.file import parse_spec, spec_yaml
 from components.shared.step import claim_run, step_of_run
-from components.shared.storage import LocalStore
-from components.shared.writer import OWNER_VARIABLE, claim_for_kfp, kfp_runs_at, kfp_writer
+from components.shared.store.layout import SPEC
+from components.shared.store.manifest import publish_folder
+from components.shared.store.series import Asked, note_asked
+from components.shared.store.storage import LocalStore
+from components.shared.store.writer import OWNER_VARIABLE, claim_for_kfp, kfp_runs_at, kfp_writer
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.documents.failures import read_failures
+from components.shared.documents.run_end import RunEnd, read_end, write_end
 from components.shared.errors import DataError
-from components.shared.failures import read_failures
-from components.shared.layout import SPEC
 from components.shared.log import set_up_log
-from components.shared.newest import Asked, note_asked
-from components.shared.run_end import RunEnd, read_end, write_end
 from components.shared.step import failure_kept, step_of_run
-from components.shared.storage import LocalStore
+from components.shared.store.layout import SPEC
+from components.shared.store.series import Asked, note_asked
+from components.shared.store.storage import LocalStore
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 

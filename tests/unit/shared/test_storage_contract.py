@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import ObjectExists, ObjectMissing, StoreError
-from components.shared.s3_store import S3Store
-from components.shared.storage import LocalStore, Store, StoredObject, open_store
+from components.shared.store.s3_store import S3Store
+from components.shared.store.storage import LocalStore, Store, StoredObject, open_store
 
 ODD_KEYS = ("with space", "日本語/鋼.json", "100%+1=?&#.txt", "a" * 200, ".hidden", "quote'\"<>", "~tilde/-dash")
 

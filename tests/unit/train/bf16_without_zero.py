@@ -8,8 +8,8 @@ from typing import Any
 import deepspeed
 import torch
 
-from components.train.engine import build_without_a_step
-from tests.free_port import free_port
+from components.train.loop.engine import build_without_a_step
+from tests.support.free_port import free_port
 
 LR = 1e-3
 

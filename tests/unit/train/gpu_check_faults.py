@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from components.shared.gpu_check import CheckRequest
+from components.shared.documents.gpu_check import CheckRequest
 from components.train.gpu_check.facts import Gpu, NodeFacts
 from components.train.gpu_check.plain_request import plain_request
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from components.launch_training.deadlines import uploads_s
+from components.launch_training.job.deadlines import uploads_s
 from components.train import agreement as agreement_module
 from components.train.agreement import Agreement, ShortPatience, nccl_patience_s
-from tests.example_plans import planned_examples
+from tests.support.example_plans import planned_examples
 
 
 @pytest.fixture

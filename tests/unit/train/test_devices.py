@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from components.shared.layout import PLAN
-from components.shared.manifest import publish_folder
-from components.shared.plan import Plan
-from components.shared.spec_file import load_spec, spec_yaml
-from components.shared.storage import LocalStore
+from components.shared.documents.plan import Plan
+from components.shared.spec.file import load_spec, spec_yaml
+from components.shared.store.layout import PLAN
+from components.shared.store.manifest import publish_folder
+from components.shared.store.storage import LocalStore
 from components.train.devices import device_problem, no_gpu_problem, runs_on
 from components.train.driver import Driver
-from tests.example_plans import ROOT, plan_example
-from tests.free_port import free_port
+from tests.support.example_plans import ROOT, plan_example
+from tests.support.free_port import free_port
 from tests.unit.train.fake_gpu import IMPORTED, WHEEL, make_up
 
 ALL_END_S = 60

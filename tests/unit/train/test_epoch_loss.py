@@ -2,11 +2,11 @@ import math
 
 import pytest
 
-from components.shared.plan import Plan
-from components.shared.spec_file import spec_from_parameter
-from components.train.results import PeakMemory, history_json
-from components.train.trainer import LogHistory, epoch_loss
-from tests.made_plan import make_plan
+from components.shared.documents.plan import Plan
+from components.shared.spec.file import spec_from_parameter
+from components.train.loop.results import PeakMemory, history_json
+from components.train.loop.trainer import LogHistory, epoch_loss
+from tests.support.made_plan import make_plan
 
 
 def step(number: int, loss: float, **fields: float) -> dict[str, float]:

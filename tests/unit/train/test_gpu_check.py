@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from components.shared.findings import Finding
-from components.shared.gpu_check import on_cpus
+from components.shared.documents.findings import Finding
+from components.shared.documents.gpu_check import on_cpus
 from components.train import driver as driver_module
 from components.train.driver import Driver, driver_problem, find_driver
 from components.train.gpu_check import facts as facts_module

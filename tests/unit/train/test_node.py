@@ -9,7 +9,7 @@ import pytest
 
 from components.shared.errors import PeerLost
 from components.train.node import environment_in, own_error, share_cores
-from tests.free_port import free_port
+from tests.support.free_port import free_port
 
 
 def test_files_of_a_trainjobs_sources_are_variables_and_the_last_source_counts(tmp_path: Path) -> None:

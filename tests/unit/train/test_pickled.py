@@ -12,10 +12,10 @@ from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
-from components.export_adapter.full import trained_weights
+from components.export_adapter.weights.full import trained_weights
 from components.shared.errors import RunFailed
 from components.shared.pickled import ALWAYS, open_listed_classes_only, refuse_foreign_pickles
-from tests.pickle_attack import CallsWhenOpened
+from tests.support.pickle_attack import CallsWhenOpened
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-from components.train.trainer import seconds_per_step, seconds_trained
+from components.train.loop.trainer import seconds_per_step, seconds_trained
 
 
 def test_a_step_is_the_median_of_those_that_follow_one_another() -> None:

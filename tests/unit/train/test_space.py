@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from components.shared.errors import SpaceError
-from components.shared.spec_file import spec_from_parameter
+from components.shared.spec.file import spec_from_parameter
 from components.shared.step import step_log
 from components.train import __main__ as program
 from components.train.__main__ import check_space, prepare_job
-from tests.made_plan import make_plan
+from tests.support.made_plan import make_plan
 
 
 def test_a_node_with_less_room_than_the_plan_needs_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,8 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from components.shared.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, SPEC, checkpoint_folder, manifest_key
-from components.shared.manifest import FileEntry, Manifest, Scalar
-from components.shared.plan import MemoryPlan, MemoryTerm, Plan, TimePlan
-from components.shared.results import (
+from components.shared.documents.plan import MemoryPlan, MemoryTerm, Plan, TimePlan
+from components.shared.documents.results import (
     Answer,
     Comparison,
     Difference,
@@ -25,11 +23,13 @@ from components.shared.results import (
     TrainingStart,
     Verification,
 )
-from components.shared.spec import RunSpec
-from components.shared.spec_file import parse_spec, spec_yaml
-from components.shared.storage import LocalStore
+from components.shared.spec.file import parse_spec, spec_yaml
+from components.shared.spec.run_spec import RunSpec
+from components.shared.store.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, SPEC, checkpoint_folder, manifest_key
+from components.shared.store.manifest import FileEntry, Manifest, Scalar
+from components.shared.store.storage import LocalStore
 from components.write_report.gather import RunFound, gather
-from tests.made_plan import make_plan
+from tests.support.made_plan import make_plan
 
 URI = "s3://hagane/runs/demo"
 STEPS_PER_EPOCH = 30

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.plan import MemoryPlan, MemoryTerm
+from components.shared.documents.plan import MemoryPlan, MemoryTerm
 from components.write_report.against_plan import against_plan, told
 from components.write_report.gather import RunFound
 from tests.unit.write_report.example_run import find_example_run

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import SpecError
-from components.shared.spec import RunSpec
+from components.shared.spec.run_spec import RunSpec
 from components.write_report.compare import cautions, check_page_file, compare_page, compared, write_page
 from components.write_report.gather import RunFound
 from tests.unit.write_report.example_run import find_example_run

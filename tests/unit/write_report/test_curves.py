@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from components.shared.results import EpochLosses, History, StepLosses
+from components.shared.documents.results import EpochLosses, History, StepLosses
 from components.write_report.curves import curves, exponent_of
 
 

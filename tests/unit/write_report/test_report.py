@@ -8,17 +8,17 @@ from rich.console import Console
 
 from components.launch_training.page import losses_page
 from components.shared.errors import ObjectDamaged, StoreError
-from components.shared.layout import SPEC
-from components.shared.manifest import Manifest
-from components.shared.newest import Asked, newest_run, note_asked
-from components.shared.spec_file import spec_yaml
+from components.shared.spec.file import spec_yaml
 from components.shared.step import open_run
-from components.shared.storage import LocalStore
+from components.shared.store.layout import SPEC
+from components.shared.store.manifest import Manifest
+from components.shared.store.series import Asked, newest_run, note_asked
+from components.shared.store.storage import LocalStore
 from components.write_report.__main__ import kfp_step
 from components.write_report.numbers import report_numbers
 from components.write_report.page import render_page
 from components.write_report.report import report_run
-from pipelines.screens import end_screen
+from pipelines.screens.run import end_screen
 from tests.unit.write_report.example_run import EVALUATION_FOUND, find_example_run, without_held_out, write_example_run
 
 

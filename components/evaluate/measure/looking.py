@@ -1,0 +1,135 @@
+"""Base, tuned and published model, one after the other in memory (LoRA: one base, its adapter off and on) -> what each shows."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from components.evaluate.measure.answers import answer
+from components.evaluate.measure.held_out import PackedRow, count
+from components.evaluate.measure.measures import Found
+from components.evaluate.measure.progress import Progress
+from components.evaluate.measure.references import Reference, answers_to
+from components.evaluate.measure.text_metrics import score_of
+from components.shared.errors import RunFailed
+from components.shared.model.folder import OWN_CODE_ONLY
+from components.shared.spec.gate import MeasuredOnAnswers
+from components.shared.spec.run_spec import RunSpec
+from components.shared.store.layout import EVALUATION
+
+
+@dataclass(frozen=True)
+class PublishedExport:
+    folder: Path
+    label: str
+    """Such as `support v3`."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Where the models are, and the number format in which they are measured."""
+
+    base: Path
+    export: Path
+    """An adapter for the base (adapter_config.json in it) or a whole model."""
+    dtype: torch.dtype
+    published: PublishedExport | None = None
+
+    def beside(self, published: PublishedExport) -> "Models":
+        return replace(self, published=published)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is asked of each model."""
+
+    rows: list[PackedRow]
+    references: list[Reference]
+    tokenizer: Any
+    spec: RunSpec
+    progress: Progress
+
+    def at(self, model: Any, *, questions: bool = True) -> Found:
+        counted = count(model, self.rows, on_row=self.progress.advance)
+        on_answers = self._on_answers(model)
+        return Found(counted, self._answers(model) if questions else (), on_answers)
+
+    def _on_answers(self, model: Any) -> dict[MeasuredOnAnswers, list[float]]:
+        evaluation, metrics = self.spec.evaluation, self.spec.metrics_on_answers
+        if not metrics:
+            return {}
+        prompts = [each.prompt_ids for each in self.references]
+        tokens = evaluation.answer_tokens
+        answers = answers_to(model, self.tokenizer, prompts, answer_tokens=tokens, on_batch=self.progress.advance)
+        pairs = list(zip(answers, self.references, strict=True))
+        return {
+            metric: [score_of(metric, said, reference.text, pattern=evaluation.pattern) for said, reference in pairs] for metric in metrics
+        }
+
+    def _answers(self, model: Any) -> tuple[str, ...]:
+        evaluation, data = self.spec.evaluation, self.spec.data
+        ask = partial(answer, answer_tokens=evaluation.answer_tokens, template_args=data.template_args)
+        answers: list[str] = []
+        for question in evaluation.questions:
+            answers.append(ask(model, self.tokenizer, question))
+            self.progress.advance()
+        return tuple(answers)
+
+
+def at_base_and_tuned(models: Models, look: Look) -> tuple[Found, Found]:
+    """Never more than one model is in memory."""
+    model: Any = load(models.base, models.dtype)
+    if not is_adapter(models.export):
+        before = look.at(model)
+        del model
+        return before, look.at(load(models.export, models.dtype))
+    model = PeftModel.from_pretrained(model, models.export).eval()
+    with model.disable_adapter():
+        before = look.at(model)
+    return before, look.at(model)
+
+
+def at_published(models: Models, look: Look) -> Found | None:
+    """None where no published version is compared with.
+
+    Raises:
+        RunFailed: its tokens are others, so that losses cannot be compared, or it is an adapter of another base.
+    """
+    if models.published is None:
+        return None
+    published = models.published.folder
+    _refuse_other(models.published, models.export)
+    if not is_adapter(published):
+        return look.at(load(published, models.dtype), questions=False)
+    return look.at(PeftModel.from_pretrained(load(models.base, models.dtype), published).eval(), questions=False)
+
+
+def _refuse_other(published: PublishedExport, export: Path) -> None:
+    same_tokens = (published.folder / "tokenizer.json").read_bytes() == (export / "tokenizer.json").read_bytes()
+    bases = [json.loads((folder / "base.json").read_bytes()) for folder in (published.folder, export)]
+    problem = None
+    if not same_tokens:
+        problem = "has another tokenizer"
+    elif is_adapter(published.folder) and bases[0] != bases[1]:
+        problem = "is an adapter of another base model"
+    if problem is not None:
+        raise RunFailed(
+            f"{EVALUATION}: gate: the published version {published.label} {problem}, so it cannot be measured beside this run. "
+            "Fix: make the rules of gate against: base, or publish under another name"
+        )
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
+
+
+def load(folder: Path, dtype: torch.dtype) -> Any:
+    """The model, ready to be asked, on the first GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **OWN_CODE_ONLY)
+    return model.to(device).eval()

@@ -1,0 +1,119 @@
+"""Base model + adapter -> a whole model in the base's number format, written part by part.
+
+W' = W + scale * B A (Hu et al. 2021, arXiv 2106.09685, section 4.1), computed in fp32 and rounded once. Needs memory for
+one part of PART_BYTES, the adapter, and one weight in fp32, however large the model is.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from components.shared.documents.plan import LoraPlan
+from components.shared.errors import RunFailed
+
+PART_BYTES = 2_000_000_000
+_PREFIX = "base_model.model."
+_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "F64": 8, "I64": 8, "I32": 4}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One weight of the base, by name."""
+
+    name: str
+    file: Path
+    num_bytes: int
+
+
+def merge(base: Path, adapter: Path, lora: LoraPlan, local: Path, *, part_bytes: int = PART_BYTES) -> torch.dtype:
+    """`local` holds the merged weights and the base's config. Returns the number format of the merged weights.
+
+    Raises:
+        RunFailed: the base has no weight of a layer that the adapter changes.
+    """
+    stored = list(stored_weights(base))
+    updates = updates_by_weight(load_file(adapter / "adapter_model.safetensors"), [each.name for each in stored])
+    groups = list(parts(stored, part_bytes))
+    index: dict[str, str] = {}
+    dtypes: set[torch.dtype] = set()
+    for number, group in enumerate(groups, 1):
+        name = f"model-{number:05d}-of-{len(groups):05d}.safetensors" if len(groups) > 1 else "model.safetensors"
+        weights = {each.name: merged_weight(each, updates.get(each.name), lora) for each in group}
+        dtypes |= {weights[weight].dtype for weight in weights if weight in updates}
+        save_file(weights, local / name, metadata={"format": "pt"})
+        index |= dict.fromkeys(weights, name)
+    if len(groups) > 1:
+        total = sum(each.num_bytes for each in stored)
+        tree = {"metadata": {"total_size": total}, "weight_map": index}
+        (local / "model.safetensors.index.json").write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n")
+    shutil.copyfile(base / "config.json", local / "config.json")
+    return min(dtypes, key=lambda dtype: dtype.itemsize)
+
+
+def stored_weights(base: Path) -> Iterator[Stored]:
+    """Every weight of the base's files, without reading one."""
+    for file in sorted(base.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - no mapping
+                found = weights.get_slice(name)
+                yield Stored(name, file, prod(found.get_shape()) * _BYTES.get(found.get_dtype(), 1))
+
+
+def parts(stored: list[Stored], part_bytes: int) -> Iterator[list[Stored]]:
+    """The weights in their order, each part of at most `part_bytes` or of one weight."""
+    group: list[Stored] = []
+    for each in stored:
+        if group and sum(other.num_bytes for other in group) + each.num_bytes > part_bytes:
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group
+
+
+def updates_by_weight(adapter: Mapping[str, torch.Tensor], names: list[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Name of a base's weight -> its (A, B). Raises RunFailed for a layer that the base's files do not name."""
+    updates: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    absent: list[str] = []
+    for key in adapter:
+        layer, found, _ = key.partition(".lora_A.")
+        if not found:
+            continue
+        weight = weight_name(layer.removeprefix(_PREFIX), names)
+        if weight is None:
+            absent.append(layer)
+        else:
+            updates[weight] = (adapter[key], adapter[key.replace(".lora_A.", ".lora_B.")])
+    if absent:
+        raise RunFailed(
+            f"merged: the base's files name no weight of {len(absent)} layers, such as {absent[0]}. Fix: set export.merge: false"
+        )
+    return updates
+
+
+def weight_name(layer: str, names: list[str]) -> str | None:
+    """The layer's weight in the base's files, which may leave out the outer module's name, as GPT-2's do."""
+    wanted = f"{layer}.weight"
+    if wanted in names:
+        return wanted
+    shorter = [name for name in names if wanted.endswith(f".{name}")]
+    return shorter[0] if len(shorter) == 1 else None
+
+
+def merged_weight(stored: Stored, update: tuple[torch.Tensor, torch.Tensor] | None, lora: LoraPlan) -> torch.Tensor:
+    """The weight with its update, in its own number format."""
+    with safe_open(stored.file, framework="pt") as weights:
+        weight = weights.get_tensor(stored.name)
+    if update is None:
+        return weight
+    a_RI, b_OR = (matrix.float() for matrix in update)
+    delta_OI = lora.scale * (b_OR @ a_RI)
+    delta = delta_OI.T if lora.fan_in_fan_out else delta_OI
+    return (weight.float() + delta).to(weight.dtype).contiguous()

@@ -1,0 +1,102 @@
+"""A plan -> page.html: verdict, memory against the hardware, communication, time line, every value with its reason; nothing beside it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from components.render_config.cost.hardware import GIB, NETWORK_GBIT_S
+from components.render_config.cost.memory import KINDS
+from components.render_config.page.svg import css_class, options_chart, short_name, time_line
+from components.render_config.render.file_reasons import leaves
+from components.shared.documents.plan import Plan
+from components.shared.figures import plain
+from components.shared.html.page import page_environment
+
+WHAT_IT_IS = {
+    "run": "as the spec names it",
+    "method": "training.method, as the spec asks",
+    "training_digest": "sha256 of all that the losses follow from: a run goes on from its checkpoints only while it stays",
+    "model.source": "as the spec names it",
+    "model.revision": "the hub commit that the dataset was made for",
+    "model.model_type": "from config.json",
+    "model.largest_layer_parameters": "the largest single weight: what ZeRO-3 gathers at once",
+    "hardware.num_nodes": "hardware.num_nodes, as the spec asks",
+    "hardware.processes_per_node": "hardware.processes_per_node, as the spec asks",
+    "hardware.gpu": "hardware.gpu, as the spec names it",
+    "hardware.tflops": "dense matrix products of one GPU in this precision: its data sheet, or hardware.tflops",
+    "hardware.link_gb_s": "from one GPU to the others of its node, in GB/s: its data sheet",
+    "hardware.network_gb_s": f"from one node to the others, in GB/s: hardware.network_gbit_s, or {NETWORK_GBIT_S} Gbit/s, divided by 8",
+    "zero.offload_optimizer": "as for zero.stage",
+    "zero.offload_parameters": "as for zero.stage",
+    "steps.num_rows": "rows of the dataset that are trained on",
+    "steps.num_processes": "hardware.num_nodes x hardware.processes_per_node",
+    "steps.global_batch": "training.global_batch, as the spec asks",
+    "steps.tokens_per_epoch": "of all rows, padding not counted",
+    "steps.tokens_total": "of all epochs; rows that fill up a last batch count again",
+    "lora.rank": "as the spec asks",
+    "lora.alpha": "as the spec asks: the update is scaled by alpha / rank, with rslora by alpha / sqrt(rank)",
+    "lora.rslora": "as the spec asks",
+    "lora.dropout": "as the spec asks",
+    "lora.exclude_modules": "these end like a target and are none",
+    "lora.fan_in_fan_out": "only for layers that store their weight as (inputs, outputs)",
+    "checkpoints.bytes_total": "bytes_each x num_kept",
+    "checkpoints.node_bytes": "of bytes_each, what the node with process 0 writes; no other writes more",
+    "checkpoints.work_bytes": "twice node_bytes: one is written while the one before may still be on its way",
+}
+"""Why a field is as it is, where that is the same in every plan."""
+
+
+def render_page(plan: Plan, files: Mapping[str, dict[str, Any]]) -> str:
+    """The page's HTML. Everything that comes from the spec is escaped. `files` are those that the training libraries read."""
+    environment = page_environment(Path(__file__).parent)
+    environment.filters |= {
+        "gib": lambda num_bytes: f"{num_bytes / GIB:.2f}",
+        "short_name": short_name,
+        "css_class": css_class,
+        "plain": plain,
+    }
+    assert plan.memory is not None
+    drawings = {"host": options_chart(plan.memory, host=True, chosen=plan.zero.name)}
+    if plan.memory.gpu_limit is not None:
+        drawings["gpu"] = options_chart(plan.memory, host=False, chosen=plan.zero.name)
+    return environment.get_template("page.html.jinja").render(
+        plan=plan,
+        memory=plan.memory,
+        charts={name: Markup(drawing) for name, drawing in drawings.items()},  # noqa: S704 - numbers and stages only
+        time_line=Markup(time_line(plan.steps)),  # noqa: S704 - numbers only
+        kinds=[kind for kind in KINDS if any(kind in each.gpu_kinds or kind in each.host_kinds for each in plan.memory.options)],
+        values=values(plan),
+        file_values=file_values(plan, files),
+    )
+
+
+def values(plan: Plan) -> list[tuple[str, str, str]]:
+    """Field of the plan, its value, why: in the plan's order, then reasons of what has no single value."""
+    flat = _flat(plan.model_dump(exclude={"memory", "time", "reasons", "verdict", "cautions", "schema_version"}))
+    named = {key: value for key, value in flat.items() if value not in (None, (), "")}
+    why = {**WHAT_IT_IS, "zero.stage": plan.reasons["zero"], **plan.reasons}
+    rest = [(key, "", why) for key, why in plan.reasons.items() if key not in named and key != "zero" and not key.startswith("files.")]
+    return [*((key, _said(value), why.get(key, "")) for key, value in named.items()), *rest]
+
+
+def file_values(plan: Plan, files: Mapping[str, dict[str, Any]]) -> dict[str, list[tuple[str, str, str]]]:
+    """File -> each field of it, its value, why. A reason that is a name is the field of spec or plan that it follows."""
+    return {
+        f"{name}.json": [(field, _said(value), plan.reasons.get(f"files.{name}.{field}", "")) for field, value in leaves(content)]
+        for name, content in files.items()
+    }
+
+
+def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
+    return flat
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(_said(item) for item in value[:40]) + (f" and {len(value) - 40} more" if len(value) > 40 else "")
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

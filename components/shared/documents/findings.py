@@ -1,0 +1,26 @@
+"""What a check of the world found, as one program tells it to another: one `check` event a finding."""
+
+from typing import Literal
+
+from components.shared.log import Event
+from components.shared.spec.run_spec import FrozenModel
+
+State = Literal["ok", "warning", "failed", "skipped"]
+
+
+class Finding(FrozenModel):
+    check: str
+    """What was looked at, in a word or three."""
+    state: State
+    found: str
+    """Of a check that was skipped, why."""
+    mend: str = ""
+    """What to do about a failure or warning."""
+
+    @property
+    def line(self) -> str:
+        return f"{self.check}: {self.found}{self.mend and f'; {self.mend}'}"
+
+
+def finding_of(event: Event) -> Finding:
+    return Finding.model_validate({key: event[key] for key in Finding.model_fields})

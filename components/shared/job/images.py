@@ -1,0 +1,107 @@
+"""images/images.yaml -> the full name of each component's image."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from components.shared.errors import SpecError
+from components.shared.printable import shown
+from components.shared.spec.run_spec import FrozenModel
+from components.shared.spec.yaml_text import read_yaml
+
+IN_THE_REPOSITORY = Path(__file__).parents[3] / "images" / "images.yaml"
+
+# The grammar of github.com/distribution/reference (regexp.go), without a tag in the repository's name.
+REPOSITORY = r"^[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"
+TAG = r"^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}$"
+"""Go's `\\w` is ASCII; that of pydantic knows all of Unicode, and takes 30 ms to compile."""
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+ALLOWED = {
+    "repository": "must be a registry and a path such as registry.example.com/hagane, in small letters, without a tag",
+    "tag": "must be text of at most 128 letters, digits, '.', '_', '-'",
+    "components": "must name an image for each component",
+    "train_on_gpus": "must name an image",
+    "digests": "must be sha256: and 64 hex digits for each image, as `make push` writes them",
+}
+
+
+class Images(FrozenModel):
+    """Names of all images; the file's own words are in images/images.yaml."""
+
+    repository: str = Field(pattern=REPOSITORY)
+    tag: str = Field(pattern=TAG)
+    components: dict[str, str]
+    train_on_gpus: str | None = None
+    """Image of the workers where the plan has GPUs; None where nobody trains on any."""
+    digests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default_factory=dict)
+
+    def name(self, image: str) -> str:
+        """`repository/image@digest` where the digest is known, else `repository/image:tag`."""
+        digest = self.digests.get(image)
+        return f"{self.repository}/{image}:{self.tag}" if digest is None else f"{self.repository}/{image}@{digest}"
+
+    def of(self, component: str) -> str:
+        """Full name of the component's image. Raises SpecError where the file names none."""
+        if component not in self.components:
+            raise SpecError(f"images: components.{component}: missing, must name an image; see images/images.yaml")
+        return self.name(self.components[component])
+
+    def training(self, *, on_gpus: bool) -> str:
+        """Full name of the workers' image. Raises SpecError where the file names none."""
+        if not on_gpus:
+            return self.of("train")
+        if self.for_gpus is None:
+            raise SpecError(
+                "images: train_on_gpus: names no image that was pushed, but the plan has GPUs; run `make images-cuda push REGISTRY=…`"
+            )
+        return self.name(self.for_gpus)
+
+    @property
+    def for_gpus(self) -> str | None:
+        """`train_on_gpus`, unless the others were pushed without it: their repository then has none."""
+        return self.train_on_gpus if not self.digests or self.train_on_gpus in self.digests else None
+
+    def all(self) -> list[str]:
+        """All images, each once, without repository."""
+        return sorted({*self.components.values(), *([self.for_gpus] if self.for_gpus else [])})
+
+    def names(self) -> list[str]:
+        """Full names of all images, each once."""
+        return [self.name(image) for image in self.all()]
+
+    def moving(self) -> list[str]:
+        """One line for each image whose name may stand for other content tomorrow."""
+        return [
+            f"images: {self.name(image)} is a tag, which can be moved, must be pinned by digest; run `make push REGISTRY=…`"
+            for image in self.all()
+            if image not in self.digests
+        ]
+
+
+def images_file() -> Path:
+    """The file that names the images: `$HAGANE_IMAGES`, for a site with names of its own, else the repository's."""
+    return Path(os.environ.get("HAGANE_IMAGES") or IN_THE_REPOSITORY)
+
+
+def read_images(path: Path | None = None) -> Images:
+    """The images as the file names them.
+
+    Raises:
+        SpecError: it cannot be read, or a field is missing, unknown or malformed; one line each.
+    """
+    path = path or images_file()
+    try:
+        return Images.model_validate(read_yaml(path).tree)
+    except FileNotFoundError as error:
+        raise SpecError(f"{path}: {error.strerror}; HAGANE_IMAGES must name a file such as images/images.yaml") from None
+    except ValidationError as error:
+        raise SpecError(*(_sentence(path, detail) for detail in error.errors())) from None
+
+
+def _sentence(path: Path, detail: ErrorDetails) -> str:
+    where = ".".join(map(str, detail["loc"])) or "the file"
+    found = "missing" if detail["type"] == "missing" else f"got {shown(detail['input'])}"
+    return f"{path}: {where}: {found}, {ALLOWED.get(str(detail['loc'][0]) if detail['loc'] else '', 'has no place here')}"

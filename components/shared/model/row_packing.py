@@ -1,0 +1,110 @@
+"""A model's config.json -> whether several conversations share a row, or each has its own; or why the model cannot be trained.
+
+What is known of each model type was measured on small random models of it: row_packing.yaml, written by `make packing`, which also
+writes docs/packing.md. Training measures the loaded model again before its first step (components/train/model/apart.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from components.shared.errors import ModelError
+from components.shared.spec.run_spec import Attention, FrozenModel
+
+PAGE = "docs/packing.md"
+
+
+class KnownTypes(FrozenModel):
+    """Every causal language model type of one version of transformers, each in one of these."""
+
+    transformers: str
+    packed: frozenset[str]
+    """Conversations of a row do not see each other."""
+    one_conversation: frozenset[str]
+    """They do, or packed logits are others than alone: a row must be one conversation, unless the type is in `conversations`."""
+    decoders: frozenset[str]
+    """Of `refused`, those that are right in one conversation a row where config.json says `is_decoder: true`."""
+    refused: dict[str, str]
+    """Type -> why it cannot be trained, as a clause."""
+    conversations: frozenset[str] = frozenset()
+    """Attention that computes each conversation by itself (components/train/model/attention.py) gives packed rows the logits of each
+    conversation alone. Those that are not in `packed` keep conversations apart only with it."""
+    whole_logits: frozenset[str] = frozenset()
+    """Their loss is another one when the output layer works at trained tokens alone."""
+    not_measured: frozenset[str]
+    """No small model of them could be made."""
+
+    def __contains__(self, model_type: str) -> bool:
+        return model_type in self.packed | self.one_conversation | self.refused.keys() | self.not_measured
+
+
+@dataclass(frozen=True)
+class RowPacking:
+    """What `data.packing` comes to for a model."""
+
+    packed: bool
+    """Several conversations a row; else one."""
+    reason: str
+
+
+@cache
+def known_types() -> KnownTypes:
+    tree = yaml.safe_load(Path(__file__).with_name("row_packing.yaml").read_text(encoding="utf-8"))
+    return KnownTypes.model_validate(tree, strict=False)
+
+
+def row_packing(asked: Literal["auto"] | bool, config: Mapping[str, Any], attention: Attention = "auto") -> RowPacking:
+    """`asked` is data.packing; without it, packed wherever that was measured to be right with training.attention.
+
+    Raises:
+        ModelError: a model of this type cannot be trained right, or not in the rows that are asked for.
+    """
+    problem = untrainable(config)
+    if problem is not None:
+        raise ModelError(problem)
+    known, model_type = known_types(), str(config.get("model_type"))
+    if model_type in known.packed:
+        if asked is False:
+            return RowPacking(packed=False, reason="data.packing is false")
+        return RowPacking(packed=True, reason=f"a {model_type} model keeps conversations of a row apart ({PAGE})")
+    if model_type in known.conversations and attention in ("auto", "conversations") and asked is not False:
+        return RowPacking(packed=True, reason=f"attention computes each conversation of a row by itself ({PAGE})")
+    why = _why_alone(known, model_type)
+    if asked is True:
+        raise ModelError(f"data.packing: found true, but {why}, so allowed are false and auto ({PAGE}). Fix: remove data.packing")
+    return RowPacking(packed=False, reason="data.packing is false" if asked is False else f"{why} ({PAGE})")
+
+
+def _why_alone(known: KnownTypes, model_type: str) -> str:
+    if model_type in known.not_measured:
+        return f"whether a {model_type} model keeps conversations of a row apart is not known"
+    why = f"in a {model_type} model conversations of a row would see each other"
+    return f"{why} without training.attention: conversations" if model_type in known.conversations else why
+
+
+def untrainable(config: Mapping[str, Any]) -> str | None:
+    """Why a model of this config cannot be trained right in any rows, with how to fix it; None where it can."""
+    known, model_type = known_types(), str(config.get("model_type"))
+    found = f"model.source: found a {model_type} model"
+    text = config.get("text_config") or config
+    if isinstance(text, Mapping) and text.get("use_bidirectional_attention") in (True, "all"):
+        return (
+            f"{found} with use_bidirectional_attention, whose tokens see the future; allowed are models that predict the next token. "
+            "Fix: name another base model"
+        )
+    if model_type not in known:
+        return (
+            f"model.source: found model_type {model_type!r} in config.json, which transformers {known.transformers} cannot load as a "
+            f"causal language model; allowed are the types of {PAGE}. Fix: name another base model"
+        )
+    is_decoder = model_type in known.decoders and config.get("is_decoder") is True
+    if model_type not in known.refused or is_decoder:
+        return None
+    fix = "name another base model"
+    if model_type in known.decoders:
+        fix += ", or set is_decoder: true in its config.json if it is a decoder"
+    return f"{found}, which cannot be trained right, since {known.refused[model_type]} ({PAGE}). Fix: {fix}"

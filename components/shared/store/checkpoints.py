@@ -1,0 +1,166 @@
+"""What readers know of checkpoints: only those whose manifest is there, and only files that are what it says.
+
+A checkpoint is of the end of an epoch (`checkpoints/epoch-0001`) or of a step between two (`checkpoints/step-000123`).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.shared.documents.plan import Plan
+from components.shared.errors import ObjectDamaged
+from components.shared.spec.run_spec import KeepSpec
+from components.shared.store.layout import CHECKPOINTS, MANIFEST, checkpoint_folder, manifest_key, step_checkpoint_folder
+from components.shared.store.manifest import Manifest, fetch_file, read_manifest
+from components.shared.store.storage import Store
+
+FACTS = ("epoch", "step", "num_processes", "zero_stage", "loss", "held_out_loss")
+"""What the manifest of every checkpoint tells."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A committed checkpoint. Names in its manifest are `<attempt>/<file>`."""
+
+    folder: str
+    manifest: Manifest
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch, counted from 1, that it is the end of; None between epochs."""
+        epoch = self.manifest.facts["epoch"]
+        return None if epoch is None else int(epoch)
+
+    @property
+    def step(self) -> int:
+        return int(self.manifest.facts["step"] or 0)
+
+    @property
+    def num_processes(self) -> int:
+        return int(self.manifest.facts["num_processes"] or 0)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether DeepSpeed divided optimizer state among the processes, as it does with ZeRO."""
+        return any(entry.name.endswith("_optim_states.pt") for entry in self.manifest.files)
+
+    @property
+    def held_out_loss(self) -> float | None:
+        """None between epochs, and where it is no number: such a checkpoint is never the best."""
+        loss = self.manifest.facts["held_out_loss"]
+        return None if loss is None or math.isnan(float(loss)) else float(loss)
+
+    @property
+    def attempts(self) -> set[str]:
+        """The start of the job that wrote it, as the names of its files begin."""
+        return {entry.name.partition("/")[0] for entry in self.manifest.files}
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(entry.num_bytes for entry in self.manifest.files)
+
+    @property
+    def told(self) -> str:
+        """`epoch 2 (step 34)` or `step 40`."""
+        return f"step {self.step}" if self.epoch is None else f"epoch {self.epoch} (step {self.step})"
+
+
+def committed_checkpoints(store: Store) -> list[Checkpoint]:
+    """All committed checkpoints of a run, oldest first. What has no manifest that can be read is not there."""
+    found = [Checkpoint(folder, read) for folder, read in _manifests(store) if isinstance(read, Manifest)]
+    return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.epoch is not None))
+
+
+def unreadable_checkpoints(store: Store) -> dict[str, str]:
+    """Folder -> what was found, for checkpoints whose manifest is there and is none: they were committed, and damaged since."""
+    return {folder: str(read) for folder, read in _manifests(store) if isinstance(read, ObjectDamaged)}
+
+
+def _manifests(store: Store) -> Iterator[tuple[str, Manifest | ObjectDamaged]]:
+    for stored in store.list(f"{CHECKPOINTS}/"):
+        folder, _, name = stored.key.rpartition("/")
+        if name == MANIFEST and folder.count("/") == 1:
+            try:
+                manifest = read_manifest(store, folder)
+            except ObjectDamaged as error:
+                yield folder, error
+                continue
+            if manifest is None:  # removed since, as a newer one is there
+                continue
+            told = manifest_damage(folder, manifest)
+            yield folder, manifest if told is None else ObjectDamaged(f"{store.uri}/{manifest_key(folder)}: {told}")
+
+
+def manifest_damage(folder: str, manifest: Manifest) -> str | None:
+    """What keeps a manifest in this folder from being a checkpoint's."""
+    facts = manifest.facts
+    missing = [name for name in FACTS if name not in facts]
+    if missing:
+        return f"is no checkpoint's manifest: it does not tell {', '.join(missing)}"
+    step, epoch = facts["step"], facts["epoch"]
+    own = None
+    if isinstance(step, int) and isinstance(epoch, int | None):
+        own = step_checkpoint_folder(step) if epoch is None else checkpoint_folder(epoch)
+    if folder == own and isinstance(facts["num_processes"], int):
+        return None
+    return f"is not this folder's: it tells of {manifest.folder}, epoch {epoch}, step {step}"
+
+
+def reasons_to_keep(checkpoints: list[Checkpoint], keep: KeepSpec) -> dict[str, str]:
+    """Folder -> why it stays, for those that do: by age, held-out loss or number of the epoch; and always the newest.
+
+    `checkpoints` is as `committed_checkpoints` gives it. One between epochs stays only while it is the newest.
+    """
+    epochs = [(checkpoint.epoch, checkpoint) for checkpoint in checkpoints if checkpoint.epoch is not None]
+    why: dict[str, list[str]] = {}
+    if keep == KeepSpec():
+        why = {checkpoint.folder: ["all are kept"] for _, checkpoint in epochs}
+    for _, checkpoint in epochs[-keep.last :] if keep.last else []:
+        why.setdefault(checkpoint.folder, []).append(f"last {keep.last}")
+    by_loss = sorted((checkpoint for _, checkpoint in epochs if checkpoint.held_out_loss is not None), key=_held_out_loss)
+    for checkpoint in by_loss[: keep.best or 0]:
+        why.setdefault(checkpoint.folder, []).append(f"best {keep.best}")
+    for epoch, checkpoint in epochs:
+        if keep.every and epoch % keep.every == 0:
+            why.setdefault(checkpoint.folder, []).append(f"every {keep.every}")
+    for checkpoint in checkpoints[-1:]:
+        why.setdefault(checkpoint.folder, []).append("newest")
+    return {folder: ", ".join(reasons) for folder, reasons in why.items()}
+
+
+def _held_out_loss(checkpoint: Checkpoint) -> float:
+    assert checkpoint.held_out_loss is not None
+    return checkpoint.held_out_loss
+
+
+def resume_problem(checkpoint: Checkpoint, plan: Plan) -> str | None:
+    """Why training by this plan cannot go on from the checkpoint; None when it can, at any number of processes."""
+    facts, steps = checkpoint.manifest.facts, plan.steps
+    made_from, stage = checkpoint.manifest.inputs.get("training", "unknown"), facts["zero_stage"]
+    if made_from != plan.training_digest:
+        return (
+            f"{checkpoint.folder}: is of another training ({made_from[:12]}, this is {plan.training_digest[:12]}: other data, precision, "
+            "settings or version of hagane); set another name"
+        )
+    if stage != plan.zero.stage:
+        return f"zero.stage: got {plan.zero.stage}, but {checkpoint.folder} is of stage {stage}; set zero.stage: {stage}, or another name"
+    if facts.get("steps_per_epoch") != steps.steps_per_epoch:
+        return (
+            f"training.drop_last: an epoch is {steps.steps_per_epoch} steps with micro_batch {steps.micro_batch} on {steps.num_processes} "
+            f"processes, but {checkpoint.folder} is of a training with {facts.get('steps_per_epoch')} steps an epoch, with micro_batch "
+            f"{facts.get('micro_batch')} on {checkpoint.num_processes}: other rows are left out; set those again, or another name"
+        )
+    return None
+
+
+def fetch_checkpoint(store: Store, checkpoint: Checkpoint, local: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> None:
+    """The checkpoint's files whose name (without the attempt) is wanted are below `local`, checked by size and sha256.
+
+    Raises:
+        ObjectDamaged: a file is not what the manifest says.
+    """
+    for entry in checkpoint.manifest.files:
+        _, _, name = entry.name.partition("/")
+        if wanted(name):
+            fetch_file(store, f"{checkpoint.folder}/{entry.name}", entry, local / name)

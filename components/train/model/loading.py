@@ -1,0 +1,60 @@
+"""The base model, divided among processes as it loads under ZeRO-3, with LoRA matrices beside its layers."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, set_seed
+
+from components.shared.documents.plan import Plan
+from components.shared.model.folder import OWN_CODE_ONLY
+from components.train.model.attention import NAME as CONVERSATIONS
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: int) -> Any:
+    """The model to train. TrainingArguments with the DeepSpeed config must exist, or ZeRO-3 would load it whole everywhere.
+
+    Under ZeRO-3, parameters take the DeepSpeed config's number format whatever the file's is.
+    """
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=DTYPES[plan.precision],
+        attn_implementation=None if plan.attention == CONVERSATIONS else plan.attention,
+        **OWN_CODE_ONLY,
+    )
+    turn_cache_off(model.config)
+    assert plan.zero.stage < 3 or hasattr(next(model.parameters()), "ds_id"), "ZeRO-3 is not active: the model was loaded whole"
+    leave_out_router_loss(model)
+    # LoRA's A matrices are drawn here, before Trainer seeds anything.
+    set_seed(seed)
+    trained = model if lora is None else get_peft_model(model, LoraConfig(**lora))
+    num_trainable = sum(_num_elements(p) for p in trained.parameters() if p.requires_grad)
+    assert num_trainable == plan.num_trainable, f"the plan says {plan.num_trainable} trainable parameters, the model has {num_trainable}"
+    return trained
+
+
+def leave_out_router_loss(model: PreTrainedModel) -> None:
+    """The router's auxiliary loss of a mixture of experts is no part of the loss, whatever config.json says (`output_router_logits`).
+
+    transformers (5.23) adds it whole to every forward pass, so it would count once for each micro-batch and process.
+    """
+    for config in (model.config, model.config.get_text_config(decoder=True)):
+        if hasattr(config, "output_router_logits"):
+            config.output_router_logits = False
+
+
+def turn_cache_off(config: Any) -> None:
+    """No part of the model keeps keys and values of a forward pass: Trainer says so to the whole config alone, and a part that keeps them
+    lets conversations of a row see each other (Fuyu)."""
+    config.use_cache = False
+    for part in vars(config).values():
+        if isinstance(part, PreTrainedConfig):
+            turn_cache_off(part)
+
+
+def _num_elements(parameter: torch.nn.Parameter) -> int:
+    """Elements of the whole parameter; ZeRO-3 leaves an empty tensor and its true size in `ds_numel`."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -1,0 +1,290 @@
+"""Plan, status and end of a run as text for a terminal."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from components.shared.documents.plan import AfterPlan, MemoryPlan, Plan, TimePlan
+from components.shared.errors import ObjectDamaged, ObjectMissing
+from components.shared.figures import plain
+from components.shared.model.registry import ModelFamily
+from components.shared.printable import printable_lines
+from components.shared.spec.run_spec import RunSpec
+from components.shared.store.checkpoints import committed_checkpoints, unreadable_checkpoints
+from components.shared.store.layout import CHECKPOINTS, PROGRESS, REPORT, finished_folders
+from components.shared.store.manifest import read_manifest
+from components.shared.store.published import Version
+from components.shared.store.storage import Store
+from pipelines.checkpoints.listing import checkpoint_table, damages
+from pipelines.screens.progress import duration
+
+
+class PlainConsole(Console):
+    """Prints no control character of what it is given: a model's answer may hold what a terminal would obey."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable_lines(segment.text), segment.style)
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """A console that prints text as it is: a model name or an error may hold brackets, which rich would take for markup."""
+    return PlainConsole(stderr=stderr, markup=False, highlight=False)
+
+
+def plan_screen(plan: Plan) -> RenderableType:
+    """Every number a person used to work out by hand, each with its reason."""
+    steps, checkpoints = plan.steps, plan.checkpoints
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+
+    def row(name: str, value: str, reason: str = "") -> None:
+        why = plan.reasons.get(reason)
+        table.add_row(name, Text.assemble(value, ("\n" + why if why else "", "dim")))
+
+    row(
+        "model",
+        f"{plan.model.source} ({plan.model.model_type}, {plan.model.num_parameters:,} parameters)",
+        "model.num_parameters",
+    )
+    row("trainable parameters", f"{plan.num_trainable:,}", "num_trainable")
+    if plan.lora is not None:
+        row("LoRA targets", ", ".join(plan.lora.target_modules), "lora.target_modules")
+    row("precision", plan.precision, "precision")
+    row("ZeRO", plan.zero.name, "zero")
+    row("packed rows", f"{steps.num_rows:,} ({steps.tokens_per_epoch:,} tokens)")
+    row("processes", str(steps.num_processes))
+    row("threads each", str(plan.threads_per_process or "when it starts"), "threads_per_process")
+    row("micro-batch", str(steps.micro_batch), "steps.micro_batch")
+    row("gradient accumulation", str(steps.grad_accum), "steps.grad_accum")
+    row("steps per epoch", f"{steps.steps_per_epoch:,}", "steps.steps_per_epoch")
+    row("total steps", f"{steps.total_steps:,}", "steps.total_steps")
+    row("warm-up steps", str(steps.warmup_steps), "steps.warmup_steps")
+    row("save points", ", ".join(map(str, steps.save_steps)), "steps.save_steps")
+    row("bytes per checkpoint", f"{checkpoints.bytes_each:,}", "checkpoints.bytes_each")
+    row("checkpoints that stay", f"{checkpoints.num_kept} ({checkpoints.bytes_total:,} bytes)", "checkpoints.num_kept")
+    row("checkpoint on SIGTERM", "yes" if checkpoints.saves_on_sigterm else "no", "checkpoints.saves_on_sigterm")
+    parts: list[RenderableType] = [Text(plan.verdict, style="bold"), *(Text(f"! {caution}", style="yellow") for caution in plan.cautions)]
+    if plan.memory is not None:
+        parts += [Text(), _memory_table(plan.memory), Text(), _options_table(plan.memory, plan.zero.name)]
+    if plan.time is not None:
+        parts += [Text(), Text(_time_line(plan.time))]
+    if plan.after is not None:
+        parts.append(Text(_after_line(plan.after)))
+    return Group(*parts, Text(), table)
+
+
+def _time_line(time: TimePlan) -> str:
+    price = "" if time.price is None else f"; price about {time.price:,.2f}"
+    return (
+        f"estimate  {plain(time.seconds_per_step)} s a step ({plain(time.low)} to {plain(time.high)}), {plain(time.hours)} hours "
+        f"({plain(time.hours_low)} to {plain(time.hours_high)}), {plain(time.checkpoint_seconds)} s to upload a checkpoint{price}"
+    )
+
+
+def _after_line(after: AfterPlan) -> str:
+    took = "" if after.hours is None else f"about {plain(after.hours)} hours, "
+    measured = f", and {after.held_out_rows:,} held-out rows are measured before and after" if after.held_out_rows else ""
+    return (
+        f"then      the export is verified{measured}: "
+        f"{took}{max(after.export_bytes, after.evaluate_bytes) / 2**30:.1f} GiB of a node's memory, {after.cpus} CPU cores"
+    )
+
+
+def _memory_table(memory: MemoryPlan) -> Table:
+    """Terms of one GPU, then of one node."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("memory of", no_wrap=True)
+    table.add_column("GiB", justify="right")
+    table.add_column("formula")
+    parts = (("GPU", memory.gpu, memory.gpu_bytes, memory.gpu_limit), ("node", memory.host, memory.host_bytes, memory.host_limit))
+    for where, terms, num_bytes, limit in parts:
+        for term in terms:
+            table.add_row(f"{where}: {term.name}", f"{term.num_bytes / 2**30:.2f}", Text(term.formula, style="dim"))
+        if terms:
+            of = "" if limit is None else f"of {limit / 2**30:.1f} GiB, {memory.margin:.0%} kept free"
+            table.add_row(Text(f"{where}: sum", style="bold"), f"{num_bytes / 2**30:.2f}", of)
+    return table
+
+
+def _options_table(memory: MemoryPlan, chosen: str) -> Table:
+    """Every stage and offload with one row a pass, a bar against the hardware's line."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    on_gpu = memory.gpu_limit is not None
+    limit = memory.gpu_limit if on_gpu else memory.host_limit
+    sizes = [each.gpu_bytes if on_gpu else each.host_bytes for each in memory.options]
+    most = max([*sizes, limit or 0])
+    for heading in ("with one row a pass", "GPU GiB" if on_gpu else "node GiB", "", "cost"):
+        table.add_column(heading, no_wrap=heading in ("GPU GiB", "node GiB", ""))
+    for each, size in zip(memory.options, sizes, strict=True):
+        width, line = round(30 * size / most), round(30 * (limit or 0) / most)
+        drawn = "".join("|" if limit and cell == line else "█" if cell < width else " " for cell in range(31))
+        name = Text(each.zero.name, style="bold" if each.zero.name == chosen else "")
+        table.add_row(name, f"{size / 2**30:.1f}", Text(drawn, style="" if each.fits else "red"), Text(each.cost, style="dim"))
+    return table
+
+
+def models_screen(families: Iterable[ModelFamily]) -> RenderableType:
+    """The models known by name, one line each, below their architecture and its targets."""
+    parts: list[RenderableType] = []
+    for family in families:
+        targets = ", ".join((*family.targets, *family.parameters))
+        serving = "  merge the adapter to serve it by vLLM" if family.merge else ""
+        remote = "  code on the hub: not run by hagane" if family.remote else ""
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        for no_wrap in (True, True, False):
+            table.add_column(no_wrap=no_wrap)
+        for model in family.models:
+            template = "own template" if model.template == "own" else "no template"
+            about = filter(None, (template, model.licence, model.tokenizer, model.note))
+            table.add_row(model.name, f"{model.billions:g}B", "; ".join(about))
+        parts += [Text.assemble((family.model_type, "bold"), f"  {targets}", (f"{serving}{remote}", "dim")), table, Text()]
+    return Group(*parts)
+
+
+def compare_screen(found: dict[str, Any]) -> RenderableType:
+    """One column a run: what came of it, then what was asked differently."""
+    runs = found["runs"]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("", *(run["run"] for run in runs)):
+        table.add_column(Text(heading), overflow="fold")
+    shown = {
+        "held-out loss": lambda run: _loss(run["tuned_loss"]),
+        "before training": lambda run: _loss(run["base_loss"]),
+        "token accuracy": lambda run: "" if run["token_accuracy"] is None else f"{run['token_accuracy']:.1%}",
+        "best epoch": lambda run: str(run["best_epoch"] or ""),
+        "gate": lambda run: {True: "met", False: "not met", None: ""}[run["gate_met"]],
+        "steps": lambda run: f"{run['steps']:,}",
+        "training": lambda run: duration(run["seconds"]),
+        "tokens/s": lambda run: "" if run["tokens_per_second"] is None else f"{run['tokens_per_second']:,.0f}",
+        "restarts": lambda run: str(run["restarts"]),
+    }
+    for name, write in shown.items():
+        table.add_row(name, *(write(run) for run in runs))
+    table.add_row()
+    for field in runs[0]["asked"]:
+        table.add_row(Text(field, style="dim"), *(Text(json.dumps(run["asked"][field], ensure_ascii=False)) for run in runs))
+    return Group(table, *(Text(f"! {caution}", style="yellow") for caution in found["cautions"]))
+
+
+def _loss(value: Any) -> str:
+    return "not measured" if value is None else f"{value:.4f}"
+
+
+def published_screen(versions: list[Version], store_uri: str) -> RenderableType:
+    """One line a version."""
+    if not versions:
+        return Text(f"nothing is published in {store_uri}; set publish.name in a spec, or: hagane publish RUN --name NAME")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "version", "latest", "held-out loss", "run", "published"):
+        table.add_column(heading, overflow="fold")
+    for each in versions:
+        facts = each.manifest.facts
+        losses = f"{_loss(facts.get('base_loss'))} -> {_loss(facts.get('tuned_loss'))}"
+        latest = "yes" if each.is_latest else "" if each.was_latest else "never was"
+        table.add_row(each.name, each.label, latest, losses, str(facts.get("run", "")), f"{each.written:%Y-%m-%d %H:%M}")
+    return table
+
+
+def status_screen(store: Store, spec: RunSpec) -> RenderableType:
+    """Which folders of the run are finished, and its checkpoints."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("folder", "finished", "what it holds"):
+        table.add_column(heading)
+    for folder in finished_folders(spec.training.method):
+        manifest = read_manifest(store, folder)
+        facts = (
+            "" if manifest is None else "  ".join(f"{key}={_short(value)}" for key, value in manifest.facts.items() if value is not None)
+        )
+        table.add_row(folder, "no" if manifest is None else "yes", facts)
+    checkpoints = checkpoint_table(store, spec.checkpoints.keep)
+    told = [] if read_manifest(store, CHECKPOINTS) is not None else _progress(store)
+    return Group(Text(f"run {spec.name} at {store.uri}", style="bold"), *told, Text(), table, Text(), checkpoints)
+
+
+def _progress(store: Store) -> list[Text]:
+    """How far a training in a cluster is, as its launcher last told; nothing for others."""
+    try:
+        state = json.loads(store.read_bytes(PROGRESS))
+    except ObjectMissing:
+        return []
+    line = f"training: {state['phase']}" + (f": {state['detail']}" if state["detail"] else "")
+    if state.get("done"):
+        line += (
+            f"; step {state['done']} of {state['total']}, loss {state['loss']}, {state['tokens_s']} tokens/s, {state['left_s']:.0f} s left"
+        )
+    again = f"; started anew {state['restarts']} times" if state["restarts"] else ""
+    return [Text(f"{line}{again} (job {state['job']} in namespace {state['namespace']}, told {state['at']})")]
+
+
+def end_screen(report: dict[str, Any], report_page: Path) -> RenderableType:
+    """What a finished run comes to, on less than a page."""
+    epochs = Table(box=None, padding=(0, 2, 0, 0))
+    held_out = report["held_out_loss"]
+    for heading in ("epoch", "step", "loss", *(["held-out loss"] if held_out else []), "checkpoint"):
+        epochs.add_column(heading)
+    for epoch in report["epochs"]:
+        losses = [epoch["loss"], *([epoch["held_out_loss"]] if held_out else [])]
+        shown = (f"{loss:.3f}" for loss in losses)
+        epochs.add_row(str(epoch["epoch"]), str(epoch["step"]), *shown, epoch["checkpoint"] or "not kept")
+    where = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    where.add_row("run", report["uri"])
+    where.add_row(report["export"]["folder"], f"{report['export']['uri']}  ({report['export']['num_bytes'] / 1e6:.1f} MB, proved to load)")
+    where.add_row("report", str(report_page))
+    parts: list[RenderableType] = [
+        where,
+        Text(),
+        epochs,
+        Text(),
+        Text(_outcome(held_out, report["seconds"])),
+    ]
+    for answer in report["answers"][:1]:
+        asked = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        asked.add_row("question", Text(answer["question"]))
+        asked.add_row("base", Text(answer["base"], style="dim"))
+        asked.add_row("tuned", Text(answer["tuned"], style="bold"))
+        parts += [Text(), asked]
+    return Panel(Group(*parts), title=f"{report['run']} is finished", title_align="left")
+
+
+def _outcome(held_out: dict[str, float] | None, seconds: float) -> str:
+    if held_out is None:
+        return f"nothing was held out, so no loss says whether it helped; trained for {duration(seconds)}"
+    return f"held-out loss  {held_out['base']:.3f} before -> {held_out['tuned']:.3f} after, trained for {duration(seconds)}"
+
+
+def print_end(console: Console, store: Store, local: Path) -> None:
+    """The end screen is on the console, the report's page in the local folder."""
+    report = json.loads(store.read_bytes(f"{REPORT}/report.json"))
+    page = local / "report.html"
+    page.write_bytes(store.read_bytes(f"{REPORT}/report.html"))
+    console.print(end_screen(report, page))
+
+
+def verify_checkpoints(store: Store, console: Console) -> None:
+    """Every file of every committed checkpoint was read and is what its manifest says. Raises ObjectDamaged with all that are not."""
+    committed = committed_checkpoints(store)
+    num_files = sum(len(checkpoint.manifest.files) for checkpoint in committed)
+    problems = list(unreadable_checkpoints(store).values())
+    with Progress(TextColumn("reading"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("", total=num_files)
+        for _, problem in damages(store, committed):
+            bar.advance(task)
+            problems += [problem] if problem else []
+    if problems:
+        raise ObjectDamaged(*problems)
+    num_bytes = sum(checkpoint.num_bytes for checkpoint in committed)
+    console.print(f"{num_files} files of {len(committed)} checkpoints, {num_bytes:,} bytes: every size and sha256 is right")
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

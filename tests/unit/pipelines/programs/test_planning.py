@@ -1,0 +1,54 @@
+"""`hagane plan` and `hagane models` as a person runs them, from a config alone."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from components.render_config.render.trainjob import trainjob
+from components.shared.documents.plan import Plan
+from components.shared.spec.file import load_spec
+from tests.support.command_line import hagane
+
+SPEC = Path(__file__).parents[4] / "specs/plans/elyza-7b-lora-1x24gb.yaml"
+
+
+def test_a_plan_from_a_config_alone_says_whether_it_fits_and_leaves_its_files_and_page(tmp_path: Path) -> None:
+    done = hagane(
+        "plan", SPEC, "--rows", "198", "--set", "training.epochs=5", "--out", tmp_path, "--html", tmp_path / "p.html", work=tmp_path
+    )
+    assert done.exit_code == 0, done.errors
+    assert done.output.startswith("LoRA of elyza-7b (6.74B) fits 1 x rtx4090 with no ZeRO, micro-batch 4")
+    assert {path.name for path in tmp_path.glob("*.json")} == {"plan.json", "deepspeed.json", "training_args.json", "lora.json"}
+    page = (tmp_path / "p.html").read_text()
+    assert page.count("<svg") == 3
+    assert "ZeRO-3, all offloaded" in page
+
+
+def test_the_job_that_is_kept_is_the_one_that_the_run_would_send(tmp_path: Path) -> None:
+    given = ["--set", "backend=trainjob", "--set", "store=s3://bucket/runs"]
+    done = hagane("plan", SPEC, "--rows", "198", *given, "--out", tmp_path / "plan", work=tmp_path)
+    assert done.exit_code == 0, done.errors
+    job = (tmp_path / "plan" / "trainjob.yaml").read_text()
+    spec = load_spec(SPEC, given[1::2])
+    plan = Plan.model_validate_json((tmp_path / "plan" / "plan.json").read_bytes())
+    assert yaml.safe_load(job) == json.loads(json.dumps(trainjob(spec, plan)))
+    assert "s3://bucket/runs/elyza-7b-lora-1x24gb" in job
+    rule = json.loads((tmp_path / "plan" / "lifecycle.json").read_text())["Rules"][0]
+    assert rule["Filter"] == {"Prefix": "runs/elyza-7b-lora-1x24gb/"}
+
+
+def test_an_old_deepspeed_file_is_explained_without_a_spec_and_beside_a_plan(tmp_path: Path) -> None:
+    old = tmp_path / "old.json"
+    old.write_text('{"zero_optimization": {"stage": 3}\n"gradient_clipping": 1.0}')
+    alone = hagane("plan", "--import-deepspeed", old, work=tmp_path)
+    assert (alone.exit_code, alone.output.splitlines()[0]) == (0, f"{old}:1:35: a comma is missing after '}}'")
+    beside = hagane("plan", SPEC, "--rows", "198", "--import-deepspeed", old, work=tmp_path)
+    assert any(line.startswith("zero_optimization.stage = 3") and line.endswith("the plan: 0") for line in beside.output.splitlines())
+
+
+def test_plan_without_a_spec_and_models_without_a_match_end_with_2(tmp_path: Path) -> None:
+    assert hagane("plan", work=tmp_path).errors == ["error: plan: SPEC is missing; name the run's spec, such as specs/demo.yaml"]
+    done = hagane("models", "nothing-like-it", work=tmp_path)
+    assert (done.exit_code, len(done.errors)) == (2, 1)
+    assert "elyza/Llama-3-ELYZA-JP-8B" in hagane("models", "elyza", work=tmp_path).output
