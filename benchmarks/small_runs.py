@@ -102,7 +102,7 @@ def make_run(folder: Path, base: Path, case: Case, *, num_steps: int) -> tuple[s
     store = LocalStore(Path(spec.run_uri))
     store.write_bytes(SPEC, spec_yaml(spec).encode())
     made = [{"input_ids": [(7 * i + r) % VOCABULARY for i in range(case.row_tokens)], "lengths": [case.row_tokens]} for r in range(rows)]
-    table = pa.Table.from_pylist([{**row, "labels": row["input_ids"]} for row in made])
+    table = pa.Table.from_pylist([{**row, "labels": row["input_ids"]} for row in made]).select(["input_ids", "labels", "lengths"])
     local = folder / "dataset"
     local.mkdir()
     pq.write_table(table, local / "train.parquet")
