@@ -36,6 +36,7 @@ def start_up_of(run: str, plan: Plan, work: Path) -> dict[str, float]:
     command += [f"--nproc-per-node={processes}", "-m", "components.train", run]
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
     environment = {"HAGANE_WORK": str(work), "HAGANE_LOG": "json", "OMP_NUM_THREADS": str(threads)}
+    found: dict[str, float] = {}
     start = time.monotonic()
     with subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True) as training:
         assert training.stdout is not None
