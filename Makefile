@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-templates bench-train bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-templates bench-train bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -76,6 +76,8 @@ bench-time: .venv/dev  ## Train small models and set the time of a step beside t
 	$(BIN)/python -m benchmarks.time_truth
 bench-train: .venv/dev  ## Speed and memory of a step with hagane's output layer and attention, beside the model's own; half an hour
 	$(BIN)/python -W ignore -m benchmarks.own_layers
+bench-start: .venv/dev  ## Time from torchrun to the first step, by part, with 1 and 2 processes; five minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -W ignore -m benchmarks.start_up
 bench-data: .venv/dev  ## Memory and speed of prepare_dataset for 20 and 200 MB of chats, beside the tokenizer alone; some minutes
 	$(BIN)/python -m benchmarks.data_memory
 bench-templates: .venv/dev  ## What it costs that chat templates are rendered within limits; a minute

@@ -171,7 +171,9 @@ def make_run(folder: Path, base: Path, case: Case, *, num_steps: int) -> tuple[s
         }
         for r in range(rows)
     ]
-    table = pa.Table.from_pylist([{**row, "labels": row["input_ids"]} for row in made])
+    table = pa.Table.from_pylist([{**row, "labels": row["input_ids"]} for row in made]).select(
+        ["input_ids", "labels", "lengths"]
+    )
     local = folder / "dataset"
     local.mkdir()
     pq.write_table(table, local / "train.parquet")

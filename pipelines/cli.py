@@ -412,10 +412,13 @@ def _opened(run: str) -> "tuple[Store, RunSpec]":
 
 
 def _checked(path: Path, overrides: list[str] | None, *, here: bool) -> "RunSpec":
-    """The spec, with nothing known against it. Raises HaganeError with all problems, the file's and
-    the world's."""
+    """The spec, with nothing known against it; one whose run is to go on `here` is not checked
+    again when it has its report.
+
+    Raises HaganeError with all problems, the file's and the world's.
+    """
     from components.shared.spec.file import SpecProblems, load_spec
-    from pipelines.programs.checking import problems_of
+    from pipelines.programs.checking import has_report, problems_of
     from pipelines.screens.run import open_console
 
     console = open_console(stderr=True)
@@ -424,6 +427,8 @@ def _checked(path: Path, overrides: list[str] | None, *, here: bool) -> "RunSpec
     except SpecProblems as error:
         rest = [] if error.rest is None else problems_of(error.rest, here=here, console=console)
         raise HaganeError(*error.problems, *rest) from None
+    if here and has_report(spec):
+        return spec
     problems = problems_of(spec, here=here, console=console)
     if problems:
         raise HaganeError(*problems)

@@ -18,7 +18,7 @@ from pipelines.schedules.file import Schedule, ScheduleFile
 from tests.support import config_fields, example_jobs
 from tests.support.example_plans import document
 from tests.support.example_trainjob import trainjob_text
-from tests.support.field_docstrings import field_docstrings
+from tests.support.field_docs import field_docs
 from tests.unit.write_report.example_run import find_example_run
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def spec_reference() -> str:
 
 def _rows(model: type[BaseModel], prefix: str) -> list[str]:
     rows: list[str] = []
-    said = field_docstrings(model)
+    docs = field_docs(model)
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -62,7 +62,7 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
             if isinstance(choice, (str, int)) and not isinstance(choice, type)
         ]
         allowed = f" One of {', '.join(choices)}." if len(choices) > 1 else ""
-        text = " ".join(said.get(name, "").split()) + allowed
+        text = " ".join(docs.get(name, "").split()) + allowed
         rows.append(f"| `{prefix}{name}` | {default} | {text.replace('|', chr(92) + '|')} |")
     return rows
 

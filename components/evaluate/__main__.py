@@ -4,9 +4,10 @@ the published version."""
 from pathlib import Path
 
 from components.evaluate.page import answers_page, numbers_of
+from components.evaluate.step import evaluate_run
 from components.shared.documents.results import Evaluation
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
-from components.shared.step import Log, run_argument, step_of_run
+from components.shared.step import run_argument, step_of_run
 from components.shared.store.layout import EVALUATION
 from components.shared.store.manifest import Manifest
 from components.shared.store.storage import open_store
@@ -22,7 +23,7 @@ def run_step(run: str) -> Manifest:
             finished all the same, and nothing is published.
     """
     with step_of_run("evaluate", run) as log:
-        return _evaluated(run, log)
+        return evaluate_run(run, log)
 
 
 def kfp_step(
@@ -31,21 +32,13 @@ def kfp_step(
     """`run_step` for KFP, which has its manifest, both models' answers and their losses too.
     Returns the manifest's digest."""
     with step_of_run("evaluate", run, spec_digest=spec_digest) as log:
-        manifest = _evaluated(run, log)
+        manifest = evaluate_run(run, log)
         evaluation = Evaluation.model_validate_json(
             open_store(run).read_bytes(f"{EVALUATION}/evaluation.json")
         )
         Path(samples_path).write_text(answers_page(run, evaluation), encoding="utf-8")
         tell_numbers(metrics, numbers_of(evaluation))
         return hand_over(manifest, run=run, manifest_path=manifest_path)
-
-
-def _evaluated(run: str, log: Log) -> Manifest:
-    from components.evaluate.evaluation import (
-        evaluate_run,
-    )  # torch costs 5 s that --help need not pay
-
-    return evaluate_run(run, log)
 
 
 def main() -> None:

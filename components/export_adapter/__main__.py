@@ -4,12 +4,13 @@ model's logits."""
 import argparse
 from pathlib import Path
 
+from components.export_adapter.step import export_run
 from components.shared.errors import SpecError
 from components.shared.html.links import store_link
 from components.shared.kfp_face import hand_over
 from components.shared.printable import shown
 from components.shared.spec.run_spec import ExportSpec
-from components.shared.step import Log, step_log, step_of_run
+from components.shared.step import step_log, step_of_run
 from components.shared.store.manifest import Manifest
 
 
@@ -23,24 +24,16 @@ def run_step(run: str) -> Manifest:
             logits.
     """
     with step_of_run("export_adapter", run) as log:
-        return _exported(run, log)
+        return export_run(run, log)
 
 
 def kfp_step(run: str, *, spec_digest: str = "", manifest_path: str, where_path: str) -> str:
     """`run_step` for KFP, which has its manifest and, as Markdown, where the export is. Returns the
     manifest's digest."""
     with step_of_run("export_adapter", run, spec_digest=spec_digest) as log:
-        manifest = _exported(run, log)
+        manifest = export_run(run, log)
         Path(where_path).write_text(where_it_is(run.rstrip("/"), manifest), encoding="utf-8")
         return hand_over(manifest, run=run, manifest_path=manifest_path)
-
-
-def _exported(run: str, log: Log) -> Manifest:
-    from components.export_adapter.export import (
-        export_run,
-    )  # torch costs 5 s that --help need not pay
-
-    return export_run(run, log)
 
 
 def where_it_is(run: str, manifest: Manifest) -> str:
@@ -59,7 +52,7 @@ def folder_step(run: str, out: Path, *, checkpoint: str, merge: str) -> None:
     """The export is in the folder `out`; nothing of the run is changed. Prints its folders."""
     with step_log("export_adapter") as log:
         asked = export_spec(checkpoint, merge)
-        from components.export_adapter.to_folder import export_to
+        from components.export_adapter.to_folder import export_to  # torch and peft, 4 s
 
         for folder in export_to(run, out, asked, log):
             log.info("exported", folder=str(folder))

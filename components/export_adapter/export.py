@@ -1,5 +1,4 @@
-"""A committed checkpoint of a run -> its export, verified in a fresh process before anything is
-published."""
+"""A committed checkpoint of a run -> its export on this machine, verified in a fresh process."""
 
 import os
 import shutil
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 
 from components.export_adapter.base import BASE, base_model
 from components.export_adapter.card import CardFacts, model_card
-from components.export_adapter.chosen import HISTORY, chosen_checkpoint, fetch_probe
+from components.export_adapter.chosen import HISTORY, fetch_probe
 from components.export_adapter.provenance import base_problems, provenance_problems
 from components.export_adapter.tokenizer import (
     GENERATION_AND_TOKENIZER,
@@ -22,7 +21,8 @@ from components.export_adapter.tokenizer import (
 )
 from components.export_adapter.verification.probe import probe_problems
 from components.export_adapter.weights.adapter import write_adapter
-from components.export_adapter.weights.merge import MergeDecision, merge, merge_decision
+from components.export_adapter.weights.merge import merge
+from components.export_adapter.weights.merge_decision import merge_decision
 from components.shared.documents.plan import Plan
 from components.shared.documents.prompts import PROBE, PROMPTS, Prompts, read_prompts
 from components.shared.documents.results import BaseModel, History, Verification
@@ -30,16 +30,10 @@ from components.shared.errors import ModelError, RunFailed
 from components.shared.model.serving import ServedExport, write_serving_files
 from components.shared.model.source import read_config, resolve_planned_model
 from components.shared.spec.run_spec import RunSpec
-from components.shared.step import Log, finished, open_run, work_folder
+from components.shared.step import Log
 from components.shared.store.checkpoints import Checkpoint
 from components.shared.store.layout import CHECKPOINTS, DATASET, MERGED, PLAN, export_folder
-from components.shared.store.manifest import (
-    Manifest,
-    Scalar,
-    fetch_folder,
-    publish_folder,
-    require_manifest,
-)
+from components.shared.store.manifest import Manifest, fetch_folder, require_manifest
 from components.shared.store.storage import Store
 
 VERIFICATION = "verification.json"
@@ -72,52 +66,6 @@ class Built:
     verification: Verification
     merged: Path | None = None
     merged_verification: Verification | None = None
-
-
-def export_run(run: str, log: Log) -> Manifest:
-    """adapter/ or model/ is published; unchanged when it was made from this checkpoint already.
-    Raises as `run_step`."""
-    store, spec = open_run(run)
-    training = require_manifest(store, CHECKPOINTS)
-    checkpoint = chosen_checkpoint(store, training, spec.export.checkpoint)
-    work = work_folder(run, "export_adapter")
-    plan = fetch_plan(store, work)
-    inputs = inputs_of(training, checkpoint, merge_decision(spec.export, plan))
-    done = finished(store, export_folder(spec.training.method), inputs, log)
-    if done is not None:
-        return done
-    built = build(
-        gather(store, spec, plan, checkpoint, work, training=training, place=store.uri), work, log
-    )
-    facts = {"method": plan.method, "epoch": checkpoint.epoch, "step": checkpoint.step}
-    if built.merged is not None and built.merged_verification is not None:
-        of_merged = facts | _figures(built.merged_verification)
-        publish_folder(
-            store, MERGED, built.merged, made_by="export_adapter", inputs=inputs, facts=of_merged
-        )
-    of_export = facts | _figures(built.verification)
-    published = publish_folder(
-        store,
-        built.local.name,
-        built.local,
-        made_by="export_adapter",
-        inputs=inputs,
-        facts=of_export,
-    )
-    shutil.rmtree(work)  # shards of a full model are 12 bytes a parameter
-    return published
-
-
-def inputs_of(training: Manifest, checkpoint: Checkpoint, merges: MergeDecision) -> dict[str, str]:
-    inputs = {"checkpoints": training.digest}
-    if checkpoint.epoch != training.facts["num_epochs"]:
-        inputs["checkpoint"] = checkpoint.manifest.digest
-    return inputs | ({"merge": "true"} if merges.merges else {})
-
-
-def fetch_plan(store: Store, work: Path) -> Plan:
-    fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
-    return Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
 
 
 def build(trained: Trained, work: Path, log: Log) -> Built:
@@ -309,10 +257,6 @@ def _vocabulary(base: Path) -> int | None:
     """Rows of the embedding, by config.json or its text part."""
     config = read_config(base)
     return config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
-
-
-def _figures(verification: Verification) -> dict[str, Scalar]:
-    return {"max_difference": verification.exported.max, "tolerance": verification.tolerance_max}
 
 
 def _served(trained: Trained, local: Path, base: BaseModel, *, merges: bool) -> ServedExport:

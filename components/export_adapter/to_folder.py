@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 from components.export_adapter.chosen import chosen_checkpoint
-from components.export_adapter.export import build, fetch_plan, gather
+from components.export_adapter.export import build, gather
+from components.export_adapter.step import fetch_plan
 from components.shared.errors import SpecError
 from components.shared.spec.run_spec import ExportSpec
 from components.shared.step import Log, open_run, work_folder

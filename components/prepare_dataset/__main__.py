@@ -5,99 +5,23 @@ import argparse
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from components.prepare_dataset.assemble import LoggedProgress, Progress, assemble, no_progress
 from components.prepare_dataset.attempts import attempt
 from components.prepare_dataset.checking import check_conversations
-from components.prepare_dataset.claim import Claimed, claim, digest_of
 from components.prepare_dataset.records.records import RecordSource, read_records
 from components.prepare_dataset.report.look import DataLook, FileLook, look_at_data, look_at_file
 from components.prepare_dataset.report.look_lines import json_of, lines_of
 from components.prepare_dataset.samples.prompts import write_prompts
 from components.prepare_dataset.source import Source, load_source
-from components.shared.errors import DataError, HaganeError, RunFailed
-from components.shared.kfp_face import Metrics, hand_over, tell_numbers
+from components.shared.errors import DataError, HaganeError
 from components.shared.spec.file import load_spec
 from components.shared.spec.run_spec import RunSpec
-from components.shared.step import (
-    Log,
-    claim_run,
-    failure_kept,
-    finished,
-    open_run,
-    step_log,
-    step_of_run,
-    work_folder,
-)
+from components.shared.step import Log, claim_run, failure_kept, finished, step_log, work_folder
 from components.shared.store.layout import DATASET, PLAN
-from components.shared.store.manifest import Manifest, Scalar, publish_folder, read_manifest
+from components.shared.store.manifest import Manifest, publish_folder, read_manifest
 from components.shared.store.patience import waits
 from components.shared.store.storage import Store
-
-
-def kfp_claim(
-    spec: dict[str, Any],
-    overrides: dict[str, str | int],
-    *,
-    kfp_run: str,
-    images: str,
-    skip_if_unchanged: bool,
-    notify_when: str,
-) -> Claimed:
-    """`claim` as a process of its own, for KFP."""
-    with step_log("prepare_dataset") as log, waits(log):
-        return claim(
-            spec,
-            overrides,
-            kfp_run=kfp_run,
-            images=images,
-            skip_if_unchanged=skip_if_unchanged,
-            notify_when=notify_when,
-            log=log,
-        )
-
-
-def kfp_step(
-    run: str,
-    *,
-    spec_digest: str = "",
-    inputs: str,
-    manifest_path: str,
-    page_path: str,
-    metrics: Metrics,
-) -> str:
-    """The claimed run's dataset/ is finished; KFP has its manifest, its page and its counts.
-    Returns the manifest's digest.
-
-    Raises:
-        RunFailed: the data changed since the run was claimed, so that KFP's cache would know this
-            dataset by the old one's digest.
-    """
-    with step_of_run("prepare_dataset", run, spec_digest=spec_digest) as log:
-        _, spec = open_run(run)
-        manifest = prepare(spec, log)
-        if digest_of(manifest.inputs) != inputs:
-            raise RunFailed(
-                "dataset: the data changed while the run was being started; start it again"
-            )
-        facts = manifest.facts
-        shown = (
-            "num_conversations",
-            "num_rows",
-            "num_tokens",
-            "num_trained_tokens",
-            "held_out_conversations",
-            "dropped",
-        )
-        tell_numbers(metrics, {name: _number(facts.get(name)) for name in shown})
-        return hand_over(
-            manifest, run=run, manifest_path=manifest_path, pages={"page.html": page_path}
-        )
-
-
-def _number(fact: Scalar) -> float | None:
-    return None if fact is None or isinstance(fact, str) else float(fact)
 
 
 def prepare(spec: RunSpec, log: Log, processes: int | None = None) -> Manifest:

@@ -9,14 +9,13 @@ step is thus taken from the cache only if an earlier one ended with the very fol
 store.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from components.prepare_dataset.attempts import all_of, attempt
+from components.prepare_dataset.inputs import digest_of
 from components.prepare_dataset.source import load_source
 from components.shared.errors import ClusterError, HaganeError
 from components.shared.job.permissions import (
@@ -164,11 +163,6 @@ def _asked(
     if spec is None or errors:
         raise all_of(errors)
     return spec
-
-
-def digest_of(inputs: Mapping[str, str]) -> str:
-    """One digest for all of a dataset's inputs."""
-    return hashlib.sha256(json.dumps(dict(inputs), sort_keys=True).encode()).hexdigest()
 
 
 def _seen(store: Store, spec: RunSpec, *, inputs: Mapping[str, str], kfp_run: str) -> Claimed:

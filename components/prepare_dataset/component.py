@@ -24,7 +24,7 @@ def claim_run(
 ) -> NamedTuple("Claimed", run=str, inputs=str, dataset_seen=str, plan_seen=str, spec_digest=str):  # pyright: ignore[reportInvalidTypeForm]
     """Claims the run that spec and overrides ask for. Returns its URI, what its dataset is made
     from, and what of it is there."""
-    from components.prepare_dataset.__main__ import kfp_claim
+    from components.prepare_dataset.kfp_steps import kfp_claim
 
     overrides = {
         "override_run_name": override_run_name,
@@ -57,7 +57,7 @@ def prepare_dataset(
 ) -> str:
     """Makes the run's dataset/ from just those inputs (their digest). `seen` is for KFP's cache
     alone. Returns the digest."""
-    from components.prepare_dataset.__main__ import kfp_step
+    from components.prepare_dataset.kfp_steps import kfp_step
 
     return kfp_step(
         run,

@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from components.shared.job.images import read_images
 from components.shared.store.manifest import Manifest
 from components.shared.store.storage import open_store
 
@@ -25,11 +24,15 @@ class Metrics(Protocol):
 @cache
 def image(component: str) -> str:
     """Full name of the component's image, from images/images.yaml."""
+    from components.shared.job.images import read_images  # a step that runs asks for none
+
     return read_images().of(component)
 
 
 def image_on_gpus() -> str:
     """Full name of the workers' image where the plan has GPUs; empty where there is none."""
+    from components.shared.job.images import read_images
+
     images = read_images()
     return images.training(on_gpus=True) if images.for_gpus else ""
 

@@ -39,9 +39,15 @@ from components.train.checkpoints.saving import CheckpointSaver
 from components.train.checkpoints.uploader import BackgroundUploads
 from components.train.devices import device_problem, meet
 from components.train.loop.boundary import Sigterm, StepBoundary
-from components.train.loop.engine import EngineSetup, SkippedSteps, build_without_a_step
+from components.train.loop.engine import (
+    EngineSetup,
+    SkippedSteps,
+    build_without_a_step,
+    leave_muon_uncompiled,
+)
 from components.train.loop.environment import NoteStart
 from components.train.loop.finite import step_fault
+from components.train.loop.parts import TimeParts
 from components.train.loop.results import (
     EpochProbe,
     history_json,
@@ -50,6 +56,14 @@ from components.train.loop.results import (
     publish_results,
 )
 from components.train.loop.rows import PackedRows, unpack_rows
+from components.train.loop.start_up import (
+    EngineIsBuilt,
+    FirstStep,
+    HeldOutIsMeasured,
+    RowsAreProved,
+    StartUp,
+    process_started,
+)
 from components.train.loop.tokens import check_template, check_tokens
 from components.train.loop.trainer import HaganeTrainer, HeldOutLoss, Progress, held_out_loss
 from components.train.model.apart import ProveRows, look_at
@@ -86,21 +100,26 @@ def main() -> None:
         help="URI of the run's folder; its dataset/ and plan/ must be finished",
     )
     run = parser.parse_args().run
+    start_up = StartUp(process_started())
+    start_up.end_of("imports")
     end_with_parent()
     open_listed_classes_only()
     with step_log("train") as log, waits(log):
         try:
             agreement = join_processes(planned(run))
-            leave_processes(agreement, train_or_stop(run, agreement, log))
+            start_up.end_of("processes")
+            leave_processes(agreement, train_or_stop(run, agreement, start_up, log))
         except (RuntimeError, MemoryError, OSError) as error:
             end_by_error(error, log)
             raise
 
 
-def train_or_stop(run: str, agreement: Agreement, log: Log) -> int:
+def train_or_stop(run: str, agreement: Agreement, start_up: StartUp, log: Log) -> int:
     """Exit code of a training that is finished, or that SIGTERM stopped."""
     try:
-        train(prepare_job(run, log), agreement, log)
+        job = prepare_job(run, log)
+        start_up.end_of("inputs")
+        train(job, agreement, start_up, log)
     except Preempted as error:
         if dist.get_rank() == 0:
             log.error("failed", exit_code=error.exit_code, problems=error.lines)
@@ -157,6 +176,7 @@ def join_processes(plan: Plan) -> Agreement:
         deepspeed.init_distributed(dist_backend="nccl", verbose=False)
     del kept_until_joined
     build_without_a_step()
+    leave_muon_uncompiled()
     return Agreement()
 
 
@@ -216,7 +236,7 @@ def check_space(work: Path, plan: Plan) -> None:
         )
 
 
-def train(job: Job, agreement: Agreement, log: Log) -> None:
+def train(job: Job, agreement: Agreement, start_up: StartUp, log: Log) -> None:
     """checkpoints/ is finished: the last epoch is committed, the results are published."""
     spec, plan = job.spec, job.plan
     sigterm = Sigterm(spec.checkpoints.grace_seconds) if plan.checkpoints.saves_on_sigterm else None
@@ -225,8 +245,10 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
     check_tokens(base.folder, job.work / DATASET)
     prompts = read_prompts(job.work / DATASET)
     check_template(base.folder, prompts)
+    start_up.end_of("tokenizer")
     lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
+    start_up.end_of("weights")
     rows = PackedRows(job.work / DATASET / "train.parquet")
     own = own_layers(model, plan, label_smoothing=spec.training.label_smoothing)
     trainer = HaganeTrainer(model, arguments, rows, own=own)
@@ -257,15 +279,20 @@ def train(job: Job, agreement: Agreement, log: Log) -> None:
         fault=lambda: step_fault(trainer.record, engine()),
         last_good=lambda: last_committed(job.store),
     )
+    trainer.add_callback(EngineIsBuilt(start_up))
+    trainer.add_callback(TimeParts(trainer.times, engine))
     if job.resume is not None:
         trainer.add_callback(AfterResume(job.resume, engine, agreement, zero_stage=plan.zero.stage))
     trainer.add_callback(ShortPatience(plan.checkpoints.node_bytes))
     trainer.add_callback(EngineSetup(engine, seed=spec.training.seed))
     trainer.add_callback(SkippedSteps(engine, log))
     trainer.add_callback(ProveRows(lambda: look_at(trainer, rows), plan, agreement, log))
+    trainer.add_callback(RowsAreProved(start_up))
     trainer.add_callback(NoteStart())
     if len(held_out):
         trainer.add_callback(HeldOutLoss(measure, log, stop=boundary.stop))
+    trainer.add_callback(HeldOutIsMeasured(start_up))
+    trainer.add_callback(FirstStep(start_up, log))
     epoch_probe = EpochProbe(probe, keep=saver.keep_probe)
     trainer.add_callback(epoch_probe)
     trainer.add_callback(Progress(steps.tokens_per_epoch / steps.steps_per_epoch, log))

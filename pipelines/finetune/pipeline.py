@@ -28,16 +28,6 @@ from components.shared.kfp_face import image, image_on_gpus
 from components.write_report.component import write_report
 from pipelines.finetune.pods import Pod, settle
 
-STEPS = (
-    "prepare_dataset",
-    "render_config",
-    "launch_training",
-    "export_adapter",
-    "evaluate",
-    "write_report",
-)
-TASKS = ("claim_run", *STEPS, "end_run")
-
 DEFAULT_SPEC = Path(__file__).parents[2] / "specs" / "from-the-ui.yaml"
 """What the run form is filled with."""
 

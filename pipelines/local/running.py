@@ -21,7 +21,7 @@ from components.shared.step import work_folder
 from components.shared.store.storage import open_store
 from components.shared.store.writer import OWNER_VARIABLE, held_run, this_writer
 from pipelines.finetune.parameters import texts_of
-from pipelines.finetune.pipeline import STEPS
+from pipelines.finetune.steps import STEPS
 from pipelines.local.temporary_folder import LOCK, temporary_folder
 from pipelines.screens.progress import Outcome, Screen, follow
 

@@ -12,8 +12,10 @@ from rich.console import Console
 from components.shared.errors import HaganeError
 from components.shared.log import event_of
 from components.shared.machine import machine_flags
-from components.shared.spec.file import spec_yaml
+from components.shared.spec.file import spec_yaml, stored_spec
 from components.shared.spec.run_spec import RunSpec
+from components.shared.store.layout import REPORT, SPEC
+from components.shared.store.manifest import read_manifest
 from components.shared.store.storage import open_store
 from pipelines.programs.component_program import require_installed
 from pipelines.screens.progress import Screen
@@ -47,6 +49,18 @@ def problems_of(spec: RunSpec, *, here: bool = True, console: Console | None = N
             )
             problems += [problem for problem in reported if problem not in problems]
     return problems
+
+
+def has_report(spec: RunSpec) -> bool:
+    """Whether a run of just this spec has its report. Then nothing would be begun that could be
+    checked
+    before: each step finds its work done, or says what has changed since."""
+    store = open_store(spec.run_uri)
+    try:
+        claimed = stored_spec(store.read_bytes(SPEC), f"{store.uri}/{SPEC}")
+        return claimed == spec and read_manifest(store, REPORT) is not None
+    except HaganeError:  # no such run, or a store that cannot be read, which the checks tell
+        return False
 
 
 def _started(component: str, spec: Path) -> "subprocess.Popen[str]":

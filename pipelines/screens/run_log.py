@@ -12,7 +12,7 @@ from components.shared.log import Event, event_of
 from components.shared.step import work_folder
 from components.shared.store.layout import LOGS
 from components.shared.store.storage import Store
-from pipelines.finetune.pipeline import TASKS
+from pipelines.finetune.steps import TASKS
 
 _FOR_PEOPLE = structlog.processors.LogfmtRenderer(
     key_order=["event", "component"], bool_as_flag=False

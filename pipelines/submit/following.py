@@ -31,7 +31,7 @@ from components.shared.store.checkpoints import committed_checkpoints
 from components.shared.store.layout import CHECKPOINTS, MANIFEST, PROGRESS
 from components.shared.store.storage import Store, open_store
 from pipelines.finetune.compiled import CompiledPipeline
-from pipelines.finetune.pipeline import STEPS, TASKS
+from pipelines.finetune.steps import STEPS, TASKS
 from pipelines.kfp_api.client import KfpClient
 from pipelines.kfp_api.failure_reasons import reasons
 from pipelines.kfp_api.run_view import EXIT, RunView, StepView, view_of

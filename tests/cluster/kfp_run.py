@@ -32,7 +32,7 @@ OVERRIDES = {
 }
 CLAIM = """
 import json, sys
-from components.prepare_dataset.__main__ import kfp_claim
+from components.prepare_dataset.kfp_steps import kfp_claim
 spec, overrides = map(json.loads, sys.argv[1:3])
 kfp_claim(spec, overrides, kfp_run=sys.argv[3], images="i", skip_if_unchanged=False, notify_when="never")
 """  # noqa: E501

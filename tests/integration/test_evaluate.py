@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 from transformers import AutoModelForCausalLM
 
-from components.evaluate.evaluation import evaluate_run
 from components.evaluate.measure.held_out import PackedRow, count, read_rows
 from components.evaluate.measure.measures import Found, measure_of
 from components.evaluate.page import answers_page
-from components.export_adapter.export import export_run
+from components.evaluate.step import evaluate_run
+from components.export_adapter.step import export_run
 from components.shared.documents.lineage import Lineage
 from components.shared.documents.plan import AfterPlan, Plan
 from components.shared.documents.results import Evaluation, Measure

@@ -15,7 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from components.export_adapter.export import export_run
+from components.export_adapter.step import export_run
 from components.export_adapter.verification.logits import prompt_logits
 from components.shared.documents.prompts import read_prompts
 from components.shared.documents.results import BaseModel, Verification

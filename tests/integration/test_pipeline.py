@@ -14,9 +14,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from components.export_adapter.verification.logits import prompt_logits
+from components.prepare_dataset.inputs import digest_of
 from components.shared.documents.prompts import read_prompts
 from components.shared.spec.file import load_spec
 from components.shared.store.checkpoints import committed_checkpoints
+from components.shared.store.layout import DATASET
+from components.shared.store.manifest import require_manifest
 from components.shared.store.storage import LocalStore, Store
 from tests.support.command_line import environment, hagane, write_spec
 from tests.support.tiny_models import make_model, write_conversations
@@ -79,6 +82,54 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_spec_becomes_a_verified_adapter(finished: Path) -> None:
     assert Path(finished, "store/tiny/report/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "step", ["render_config", "launch_training", "export_adapter", "evaluate", "write_report"]
+)
+def test_a_step_whose_work_is_done_says_so_before_it_imports_what_takes_seconds(
+    step: str, finished: Path
+) -> None:
+    program = (
+        f"sys.argv = ['{step}', '--run', {str(finished / 'store/tiny')!r}]; "
+        f"runpy.run_module('components.{step}', run_name='__main__')"
+    )
+    said, heavy = done_again(program, finished)
+    assert "event=already_done" in said
+    assert heavy == []
+
+
+def test_a_dataset_that_is_there_is_known_before_the_data_is_read(finished: Path) -> None:
+    run = finished / "store/tiny"
+    inputs = digest_of(require_manifest(LocalStore(run), DATASET).inputs)
+    paths = {name: str(finished / f"{name}-again") for name in ("manifest_path", "page_path")}
+    metrics = (
+        "types.SimpleNamespace(path=paths['page_path'] + '.json', log_metric=lambda name, value: "
+        "None)"
+    )
+    program = f"from components.prepare_dataset.kfp_steps import kfp_step; paths = {paths!r}; "
+    program += f"kfp_step({str(run)!r}, inputs={inputs!r}, metrics={metrics}, **paths)"
+    said, heavy = done_again(program, finished)
+    assert "event=already_done" in said
+    assert heavy == []
+    assert (finished / "manifest_path-again").read_bytes() == (
+        run / "dataset/manifest.json"
+    ).read_bytes()
+
+
+def done_again(program: str, finished: Path) -> tuple[str, list[str]]:
+    """What a program of a finished run prints, and which of the libraries that take seconds it
+    imported."""
+    heavy = (
+        "print(json.dumps(sorted({'torch', 'transformers', 'peft', 'deepspeed', 'pyarrow', "
+        "'tokenizers'} & set(sys.modules))))"
+    )
+    command = [sys.executable, "-c", f"import json, runpy, sys, types; {program}; {heavy}"]
+    done = subprocess.run(
+        command, env=environment(finished / "work"), capture_output=True, text=True, check=True
+    )
+    *said, imported = done.stdout.splitlines()
+    return "\n".join(said), json.loads(imported)
 
 
 def test_any_committed_checkpoint_is_exported_and_verified_into_a_folder(finished: Path) -> None:

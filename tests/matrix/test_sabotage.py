@@ -19,8 +19,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from components.evaluate.evaluation import evaluate_run
-from components.export_adapter.export import export_run
+from components.evaluate.step import evaluate_run
+from components.export_adapter.step import export_run
 from components.shared.errors import HaganeError
 from components.shared.step import open_run
 from components.shared.store.layout import CHECKPOINTS, DATASET, PLAN

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from components.launch_training.ending.end import end
-from components.prepare_dataset.__main__ import kfp_step as prepare_step
 from components.prepare_dataset.claim import claim
+from components.prepare_dataset.kfp_steps import kfp_step as prepare_step
 from components.shared.errors import HaganeError
 from components.shared.log import set_up_log
 from components.shared.spec.file import parse_spec

@@ -16,20 +16,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from components.shared.documents.plan import LoraPlan, Plan
+from components.shared.documents.plan import LoraPlan
 from components.shared.errors import RunFailed
-from components.shared.model.registry import model_families
-from components.shared.spec.run_spec import ExportSpec
 
 PART_BYTES = 2_000_000_000
 _PREFIX = "base_model.model."
 _BYTES = {"F32": 4, "BF16": 2, "F16": 2, "F64": 8, "I64": 8, "I32": 4}
-
-
-@dataclass(frozen=True)
-class MergeDecision:
-    merges: bool
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -39,28 +31,6 @@ class Stored:
     name: str
     file: Path
     num_bytes: int
-
-
-def merge_decision(asked: ExportSpec, plan: Plan) -> MergeDecision:
-    """Whether a merged model is exported beside the adapter. Raises RunFailed where it is asked for
-    and cannot be made."""
-    if plan.lora is None:
-        return MergeDecision(False, "full training has no adapter")
-    if asked.merge is False:
-        return MergeDecision(False, "export.merge is false")
-    if plan.lora.target_parameters:
-        if asked.merge is True:
-            raise RunFailed(
-                "export.merge: found true, but the adapter changes experts' weights, which cannot "
-                "be merged. Fix: set false"
-            )
-        return MergeDecision(False, "the adapter changes experts' weights, which cannot be merged")
-    if asked.merge is True:
-        return MergeDecision(True, "export.merge is true")
-    unserved = {family.model_type for family in model_families() if family.merge}
-    if plan.model.model_type in unserved:
-        return MergeDecision(True, f"vLLM loads no adapter of {plan.model.model_type}")
-    return MergeDecision(False, f"vLLM loads an adapter of {plan.model.model_type}")
 
 
 def merge(

@@ -45,6 +45,9 @@ class TrainingStart(FrozenModel):
     num_processes: int
     environment: dict[str, str] = Field(default_factory=dict)
     """What it ran on and with: processor or GPU, versions of libraries, hagane's commit."""
+    start_up_s: dict[str, float] = Field(default_factory=dict)
+    """Seconds of process 0 from its start to the end of its first step, by part, in order. Empty in
+    a run of hagane 0.1.0 or before."""
 
 
 class History(FrozenModel):
@@ -69,6 +72,10 @@ class History(FrozenModel):
     step_seconds: tuple[float | None, ...] = ()
     """Of each of `steps`, from the end of the one before; None for the first after a start. Empty
     in a run of hagane 0.1.0 or before."""
+    part_seconds: dict[str, float] = Field(default_factory=dict)
+    """Of the whole training in process 0, by part: data, forward, backward, optimizer; save is how
+    long checkpoints held it, held_out how long held-out loss took. Empty in a run of hagane 0.1.0
+    or before."""
     starts: tuple[TrainingStart, ...] = ()
     """Empty in a run of hagane 0.1.0 or before."""
 

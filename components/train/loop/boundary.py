@@ -137,6 +137,7 @@ class StepBoundary(TrainerCallback):
     def _tell_held(self, state: TrainerState) -> None:
         if self._saved_step:
             held_s = self._saver.take_held_s()
+            state.log_history.append({"save_s": round(held_s, 4), "step": self._saved_step})
             if state.is_world_process_zero:
                 self._log.info("training_held", step=self._saved_step, seconds=round(held_s, 4))
             self._saved_step = 0

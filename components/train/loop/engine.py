@@ -1,10 +1,12 @@
 """DeepSpeed's engine, where it differs from plain training: a step too many, a norm forgotten, the
 same dropout everywhere."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from deepspeed.runtime import compiler
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.utils import clip_grad_norm_
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -21,6 +23,25 @@ def build_without_a_step() -> None:
     from a checkpoint. Upstream: deepspeedai/DeepSpeed#5104.
     """
     FP16_UnfusedOptimizer.initialize_optimizer_states = lambda self: None
+
+
+def leave_muon_uncompiled() -> None:
+    """Building an engine no longer imports torch's inductor, which takes longer than all else of
+    it.
+
+    DeepSpeed 0.19 imports its Muon optimizer for every engine (zero/utils.py,
+    is_zero_supported_optimizer), and that has `torch.compile` make its functions
+    (original_muon.py). hagane trains with AdamW: they are never called.
+    """
+    made = getattr(compiler, "compile", None)
+    compiler.compile = lambda: lambda function: function
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    except ImportError:
+        return  # another version of DeepSpeed: its engine imports what it needs
+    finally:
+        if made is not None:
+            compiler.compile = made
 
 
 def report_gradient_norm(engine: Any) -> None:

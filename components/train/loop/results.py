@@ -19,6 +19,7 @@ from components.shared.documents.prompts import PROBE, PROBE_POSITIONS, Prompts
 from components.shared.store.layout import CHECKPOINTS
 from components.shared.store.manifest import Manifest, publish_folder
 from components.shared.store.storage import Store
+from components.train.loop.parts import part_seconds
 from components.train.loop.trainer import (
     LogHistory,
     epoch_loss,
@@ -142,6 +143,7 @@ def history_json(
         "skipped_steps": num_skipped,
         "starts": [entry["start"] for entry in history if "start" in entry],
         "step_seconds": step_seconds(history),
+        "part_seconds": part_seconds(history),
         "epochs": [
             {
                 "epoch": epoch,

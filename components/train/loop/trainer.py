@@ -22,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 from components.shared.step import Log
 from components.train.agreement import Agreement
 from components.train.loop.finite import StepRecord
+from components.train.loop.parts import PartTimes
 from components.train.loop.rows import (
     NOT_TRAINED,
     Batch,
@@ -93,6 +94,15 @@ class HaganeTrainer(Trainer):
         self.record = StepRecord()
         """Of the optimizer step in progress; until the next begins, of the last one."""
         self._step_begins = True
+        self.times = PartTimes(on_gpu=torch.cuda.is_available())
+
+    def get_batch_samples(self, *arguments: Any, **how: Any) -> Any:
+        with self.times.of("data"):
+            return super().get_batch_samples(*arguments, **how)
+
+    def compute_loss(self, *arguments: Any, **how: Any) -> Any:
+        with self.times.of("forward"):
+            return super().compute_loss(*arguments, **how)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         return decayed_parameters(model)
@@ -239,12 +249,19 @@ class HeldOutLoss(TrainerCallback):
         )  # max_steps may end training within an epoch
 
     def _append(self, state: TrainerState, *, epoch: int) -> None:
+        start = time.monotonic()
         loss = self._measure()
+        seconds = round(time.monotonic() - start, 3)
         if not math.isfinite(loss):
             when = f"after epoch {epoch} (step {state.global_step})" if epoch else "before training"
             self._stop(f"the held-out loss {when} is {loss}", state)
         state.log_history.append(
-            {"held_out_loss": loss, "held_out_epoch": epoch, "step": state.global_step}
+            {
+                "held_out_loss": loss,
+                "held_out_epoch": epoch,
+                "step": state.global_step,
+                "held_out_s": seconds,
+            }
         )
         if state.is_world_process_zero:
             self._log.info("held_out", epoch=epoch, step=state.global_step, loss=round(loss, 4))

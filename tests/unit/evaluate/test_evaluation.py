@@ -5,16 +5,11 @@ import pytest
 import structlog
 import torch
 
-from components.evaluate.evaluation import (
-    HeldOut,
-    evaluate,
-    evenly_spaced,
-    gate_or_publish,
-    measured_in,
-)
+from components.evaluate.evaluation import HeldOut, evaluate, evenly_spaced, measured_in
 from components.evaluate.measure.held_out import PackedRow
 from components.evaluate.measure.looking import Models
 from components.evaluate.page import answers_page, numbers_of
+from components.evaluate.step import gate_or_publish
 from components.shared.documents.plan import Precision
 from components.shared.documents.results import Evaluation
 from components.shared.errors import RunFailed, SpecError

@@ -6,8 +6,9 @@ import certifi
 import huggingface_hub.constants
 import pytest
 
-from components.prepare_dataset.__main__ import kfp_step, prepare
+from components.prepare_dataset.__main__ import prepare
 from components.prepare_dataset.claim import Claimed, check_account, claim
+from components.prepare_dataset.kfp_steps import kfp_step
 from components.shared.documents.failures import read_failures
 from components.shared.errors import DataError, SpecError
 from components.shared.job import pod_account

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from components.prepare_dataset.__main__ import check, kfp_step, prepare
+from components.prepare_dataset.__main__ import check, prepare
 from components.prepare_dataset.assemble import LoggedProgress
 from components.prepare_dataset.claim import digest_of
+from components.prepare_dataset.kfp_steps import kfp_step
 from components.prepare_dataset.source import load_source
 from components.render_config.__main__ import dataset_facts
 from components.render_config.planner import Machine, make_plan

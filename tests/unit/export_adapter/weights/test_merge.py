@@ -10,7 +10,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from components.export_adapter.weights.merge import merge, merge_decision, parts, stored_weights
+from components.export_adapter.weights.merge import merge, parts, stored_weights
+from components.export_adapter.weights.merge_decision import merge_decision
 from components.shared.documents.plan import LoraPlan, Plan
 from components.shared.errors import RunFailed
 from components.shared.spec.file import parse_spec

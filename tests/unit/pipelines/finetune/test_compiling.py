@@ -12,7 +12,8 @@ from components.shared.kfp_face import image
 from components.shared.spec.file import load_spec
 from components.shared.spec.overrides import OVERRIDES, asked_spec
 from images.push import write_digests
-from pipelines.finetune.pipeline import STEPS, TASKS, finetune
+from pipelines.finetune.pipeline import finetune
+from pipelines.finetune.steps import STEPS, TASKS
 from pipelines.local.program import own_nothing
 from tests.support.command_line import hagane
 

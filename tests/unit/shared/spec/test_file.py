@@ -5,7 +5,7 @@ import pytest
 from components.shared.errors import SpecError
 from components.shared.spec.file import SpecProblems, load_spec, parse_spec, spec_yaml
 from components.shared.spec.run_spec import RunSpec, TrainingSpec
-from tests.support.field_docstrings import field_docstrings
+from tests.support.field_docs import field_docs
 
 GOOD = """\
 name: good
@@ -122,7 +122,7 @@ def test_every_field_is_documented() -> None:
         f"{section.__name__}.{name}"  # type: ignore[union-attr]
         for section in sections
         for name, field in section.model_fields.items()  # type: ignore[union-attr]
-        if not field_docstrings(section).get(name) and not hasattr(field.annotation, "model_fields")
+        if name not in field_docs(section) and not hasattr(field.annotation, "model_fields")
     ]
     assert bare == []
 
