@@ -9,8 +9,8 @@ import pytest
 import structlog
 import yaml
 
-from components.evaluate.evaluation import evaluate_run
-from components.export_adapter.export import export_run
+from components.evaluate.step import evaluate_run
+from components.export_adapter.step import export_run
 from components.shared.spec.file import parse_spec, spec_yaml
 from components.shared.store.storage import open_store
 from tests.support.s3_server import S3Server
