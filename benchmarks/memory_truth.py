@@ -19,7 +19,7 @@ from benchmarks.small_runs import Case, config_of, make_model, make_run, spec_of
 from components.launch_training.backends.local import torchrun_command, worker_settings
 from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.documents.plan import Plan
-from components.shared.spec.run_spec import CheckpointSpec
+from components.shared.spec.results import CheckpointSpec
 
 NUM_STEPS = 2
 CASES = (

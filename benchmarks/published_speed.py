@@ -19,7 +19,7 @@ from components.render_config.cost.timing import StepTime, Work, step_time
 from components.render_config.model.architectures import architecture_of
 from components.render_config.model.targets import lora_targets
 from components.shared.documents.plan import ZeroPlan
-from components.shared.spec.run_spec import HardwareSpec, ZeroSpec
+from components.shared.spec.hardware import HardwareSpec, ZeroSpec
 
 FILE = Path(__file__).parent / "published" / "step_seconds.csv"
 # blocks, hidden size, heads

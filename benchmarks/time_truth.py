@@ -18,7 +18,7 @@ from benchmarks.small_runs import Case, make_model, make_run
 from components.launch_training.backends.local import torchrun_command, worker_settings
 from components.shared.documents.plan import Plan
 from components.shared.machine import computes_bf16, machine_flags
-from components.shared.spec.run_spec import CheckpointSpec
+from components.shared.spec.results import CheckpointSpec
 from components.shared.store.layout import CHECKPOINTS
 
 CASES = (

@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel
 
 from components.shared.job import endings
-from components.shared.spec.run_spec import RunSpec, SourceSpec
+from components.shared.spec.data import SourceSpec
+from components.shared.spec.run_spec import RunSpec
 from components.write_report.page import render_page
 from pipelines.finetune.compiling import compile_pipeline
 from pipelines.schedules.file import Schedule, ScheduleFile
@@ -30,7 +31,7 @@ def spec_reference() -> str:
     lines = [
         "# The spec, field by field",
         "",
-        "Generated from the docstrings in components/shared/spec/run_spec.py by `make golden`.",
+        "Generated from the docstrings in components/shared/spec/ by `make golden`.",
         "",
     ]
     lines += ["| field | default | what it is |", "|---|---|---|", *_rows(RunSpec, "")]

@@ -9,7 +9,7 @@ from components.shared.errors import SpecError
 from components.shared.html.links import store_link
 from components.shared.kfp_face import hand_over
 from components.shared.printable import shown
-from components.shared.spec.run_spec import ExportSpec
+from components.shared.spec.results import ExportSpec
 from components.shared.step import step_log, step_of_run
 from components.shared.store.manifest import Manifest
 

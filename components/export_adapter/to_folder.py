@@ -8,7 +8,7 @@ from components.export_adapter.chosen import chosen_checkpoint
 from components.export_adapter.export import build, gather
 from components.export_adapter.step import fetch_plan
 from components.shared.errors import SpecError
-from components.shared.spec.run_spec import ExportSpec
+from components.shared.spec.results import ExportSpec
 from components.shared.step import Log, open_run, work_folder
 from components.shared.store.layout import CHECKPOINTS
 from components.shared.store.manifest import require_manifest

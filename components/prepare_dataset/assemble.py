@@ -61,7 +61,8 @@ from components.shared.documents.tokenizer_sample import (
 )
 from components.shared.errors import DataError
 from components.shared.model.source import read_json_object
-from components.shared.spec.run_spec import DataSpec, RunSpec
+from components.shared.spec.data import DataSpec
+from components.shared.spec.run_spec import RunSpec
 from components.shared.store.manifest import Scalar
 
 _NUM_SAMPLE_TEXTS = 50

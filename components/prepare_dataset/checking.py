@@ -18,7 +18,7 @@ from components.prepare_dataset.records.conversations import Conversation
 from components.prepare_dataset.samples.in_processes import in_processes
 from components.prepare_dataset.samples.tokens import Encoder, encode, rendered
 from components.prepare_dataset.source import Source
-from components.shared.spec.run_spec import DataSpec
+from components.shared.spec.data import DataSpec
 
 _LOOKED_AT = 8
 

@@ -29,7 +29,8 @@ from components.shared.model.source import (
     planned_config,
     resolve_model,
 )
-from components.shared.spec.run_spec import DataSpec, ModelSpec, RunSpec, SourceSpec
+from components.shared.spec.data import DataSpec, SourceSpec
+from components.shared.spec.run_spec import ModelSpec, RunSpec
 
 
 @dataclass(frozen=True)

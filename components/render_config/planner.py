@@ -54,7 +54,8 @@ from components.shared.errors import DataError, HaganeError, ModelError, SpecErr
 from components.shared.model.positions import known_positions
 from components.shared.model.registry import KnownModel, ModelFamily, known_model
 from components.shared.model.row_packing import RowPacking, row_packing, untrainable
-from components.shared.spec.run_spec import HOW_NOT_WHAT, LoraSpec, RunSpec
+from components.shared.spec.run_spec import HOW_NOT_WHAT, RunSpec
+from components.shared.spec.training import LoraSpec
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from components.shared.errors import ObjectDamaged
-from components.shared.spec.run_spec import KeepSpec
+from components.shared.spec.results import KeepSpec
 from components.shared.store.checkpoints import Checkpoint, committed_checkpoints, reasons_to_keep
 from components.shared.store.layout import CHECKPOINTS, MANIFEST, SET_ASIDE
 from components.shared.store.manifest import fetch_file

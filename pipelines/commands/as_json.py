@@ -8,7 +8,8 @@ from typing import Any
 from components.shared.documents.findings import Finding
 from components.shared.errors import ObjectMissing
 from components.shared.model.registry import ModelFamily
-from components.shared.spec.run_spec import KeepSpec, RunSpec
+from components.shared.spec.results import KeepSpec
+from components.shared.spec.run_spec import RunSpec
 from components.shared.store.checkpoints import committed_checkpoints, reasons_to_keep
 from components.shared.store.layout import PROGRESS, finished_folders
 from components.shared.store.manifest import read_manifest

@@ -3,7 +3,7 @@
 import math
 from typing import Any, get_args
 
-from components.shared.spec.run_spec import TrainingSpec
+from components.shared.spec.training import TrainingSpec
 
 SCHEDULES = get_args(TrainingSpec.model_fields["lr_schedule"].annotation)
 TARGET_WORDS = {"all-linear": "all", "all": "all"}

@@ -26,10 +26,10 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import SpecError
 from components.shared.machine import user_path
 from components.shared.printable import cut, shown
-from components.shared.spec.run_spec import FrozenModel
 from components.shared.spec.yaml_text import read_text, read_yaml
 
 CONFIG = "~/.config/hagane/kfp.yaml"

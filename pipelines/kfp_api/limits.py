@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import kfp_server_api
 
 from components.shared.errors import SpecError
-from components.shared.spec.run_spec import OBJECT_PATTERN
+from components.shared.spec.values import OBJECT_PATTERN
 from pipelines.finetune.parameters import parameter_problems
 
 LONGEST_NAME_BYTES = {"pipeline": 128, "version": 127, "experiment": 128}

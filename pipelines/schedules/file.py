@@ -23,11 +23,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import SpecError
 from components.shared.printable import shown
 from components.shared.spec.file import Location, complaint, load_spec, place_of, read_fields
 from components.shared.spec.overrides import RUN_MARK
-from components.shared.spec.run_spec import FrozenModel, RunSpec
+from components.shared.spec.run_spec import RunSpec
 from pipelines.commands.options import EXPERIMENT
 from pipelines.kfp_api.limits import account_problems, name_problems
 from pipelines.schedules.cron import kfp_cron, six_fields, zone

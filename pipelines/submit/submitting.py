@@ -15,8 +15,9 @@ from rich.console import Console
 from components.shared.errors import HaganeError, KfpExists, SpecError
 from components.shared.machine import user_path
 from components.shared.model.source import is_hub_id
+from components.shared.spec.data import SourceSpec
 from components.shared.spec.file import SpecProblems, load_spec
-from components.shared.spec.run_spec import RunSpec, SourceSpec
+from components.shared.spec.run_spec import RunSpec
 from pipelines.finetune.compiled import CompiledPipeline
 from pipelines.finetune.parameters import parameter_problems
 from pipelines.kfp_api.active_runs import active_runs, folder_of

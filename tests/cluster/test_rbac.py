@@ -19,7 +19,7 @@ from components.launch_training.kubernetes_api.client import Cluster
 from components.shared.errors import ClusterError
 from components.shared.job.images import read_images
 from components.shared.job.permissions import OF_QUEUES, Permission, refusals
-from components.shared.spec.run_spec import ClusterSpec
+from components.shared.spec.cluster import ClusterSpec
 from tests.cluster.conftest import ROOT, TestNamespace
 from tests.cluster.launcher import cluster_as, kubeconfig_of
 

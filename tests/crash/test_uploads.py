@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from components.shared.spec.file import parse_spec, spec_yaml
-from components.shared.spec.run_spec import KeepSpec
+from components.shared.spec.results import KeepSpec
 from components.shared.store.checkpoints import committed_checkpoints, fetch_checkpoint
 from components.shared.store.layout import SPEC
 from components.shared.store.storage import Store, open_store

@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, set_seed
 
 from components.shared.documents.plan import Plan, StepPlan
-from components.shared.spec.run_spec import TrainingSpec
+from components.shared.spec.training import TrainingSpec
 
 Row = dict[str, list[int]]
 

@@ -22,7 +22,7 @@ from components.render_config.model.shapes import Architecture, from_json
 from components.render_config.model.targets import lora_targets, num_lora_parameters
 from components.render_config.planner import lora_plan
 from components.render_config.render.files import lora_json
-from components.shared.spec.run_spec import LoraSpec
+from components.shared.spec.training import LoraSpec
 from components.train.model.walk import build, is_linear, is_router, walk
 
 DOCS = Path(__file__).parents[2] / "docs" / "targets.md"

@@ -13,7 +13,7 @@ from components.render_config.model.architectures import architecture_of
 from components.render_config.model.targets import lora_targets
 from components.render_config.planner import lora_plan
 from components.render_config.render.files import lora_json
-from components.shared.spec.run_spec import LoraSpec
+from components.shared.spec.training import LoraSpec
 from components.train.model.attention import ConversationAttention
 from components.train.model.own_layers import OwnLayers
 

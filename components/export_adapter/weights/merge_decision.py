@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from components.shared.documents.plan import Plan
 from components.shared.errors import RunFailed
 from components.shared.model.registry import model_families
-from components.shared.spec.run_spec import ExportSpec
+from components.shared.spec.results import ExportSpec
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ from components.shared.documents.plan import Plan
 from components.shared.errors import ClusterError, PeerLost, RunFailed, StoreError
 from components.shared.job.training_job import LEASE_ANNOTATION
 from components.shared.log import event_of
-from components.shared.spec.run_spec import ClusterSpec
+from components.shared.spec.cluster import ClusterSpec
 from components.shared.step import Log
 from components.shared.store.layout import LOGS, PROGRESS
 from components.shared.store.storage import Store

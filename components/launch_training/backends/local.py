@@ -14,7 +14,7 @@ from components.shared.errors import PeerLost, Preempted, RunFailed
 from components.shared.job.training_job import patience_minutes, worker_environment
 from components.shared.log import Event, event_of
 from components.shared.processes import end_with_parent, stop_passed_on
-from components.shared.spec.run_spec import CheckpointSpec
+from components.shared.spec.results import CheckpointSpec
 from components.shared.step import Log
 
 LAST_LINES = 200  # enough for torchrun's summary, 7 lines for each process that failed

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from components.shared.errors import RunFailed
-from components.shared.spec.run_spec import ClusterSpec
+from components.shared.spec.cluster import ClusterSpec
 
 MOST_FRUITLESS = 3
 """Restarts in a row without a step made, after which no further one is waited for."""

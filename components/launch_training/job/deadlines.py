@@ -2,7 +2,7 @@
 
 from components.launch_training.job.phases import Phase
 from components.shared.documents.plan import Plan
-from components.shared.spec.run_spec import ClusterSpec
+from components.shared.spec.cluster import ClusterSpec
 
 WAITING, STARTING, RUNNING = (
     ("queued", "scheduling"),

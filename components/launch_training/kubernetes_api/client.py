@@ -32,7 +32,7 @@ from components.launch_training.kubernetes_api.watch import (
 from components.shared.errors import ClusterError, NoCluster
 from components.shared.job.permissions import Permission, granted_by, refusals
 from components.shared.printable import shown
-from components.shared.spec.run_spec import ClusterSpec
+from components.shared.spec.cluster import ClusterSpec
 from components.shared.store.patience import patiently
 
 Fields = dict[str, Any]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from components.launch_training.job.kinds import TRAINJOB, JobKind
-from components.shared.spec.run_spec import ClusterSpec
+from components.shared.spec.cluster import ClusterSpec
 
 Place = tuple[str | int, ...]
 POD_TEMPLATES = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.shared.model.positions import known_positions
-from components.shared.spec.run_spec import DataSpec
+from components.shared.spec.data import DataSpec
 
 _LEAST_PACKED = 1024
 """A shorter row would only make more rows: all conversations fit in one of this size."""

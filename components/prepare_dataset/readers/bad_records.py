@@ -4,7 +4,7 @@ whether to go on without them."""
 from collections.abc import Iterable, Mapping
 
 from components.shared.errors import DataError
-from components.shared.spec.run_spec import DataSpec
+from components.shared.spec.data import DataSpec
 
 Problems = Mapping[str, list[str]]
 """Problem -> the places, `file:line`, of all records that have it."""

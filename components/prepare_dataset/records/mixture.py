@@ -10,7 +10,7 @@ from itertools import accumulate
 from components.prepare_dataset.packing.stored import Chosen, stored
 from components.prepare_dataset.records.conversations import Conversation
 from components.prepare_dataset.records.records import RecordFile
-from components.shared.spec.run_spec import SourceSpec
+from components.shared.spec.data import SourceSpec
 
 _SPREAD = 0x9E3779B97F4A7C15
 """2^64 divided by the golden ratio (Knuth, The Art of Computer Programming 3, 6.4): an odd number,

@@ -38,7 +38,8 @@ from components.prepare_dataset.report.quality import RowSize, row_sizes
 from components.prepare_dataset.report.shown_samples import ShownSample, shown_samples
 from components.prepare_dataset.samples.tokens import Encoded
 from components.prepare_dataset.source import Source
-from components.shared.spec.run_spec import DataSpec, FrozenModel
+from components.shared.documents.fields import FrozenModel
+from components.shared.spec.data import DataSpec
 
 _SHOWN_CHARACTERS = 1500
 

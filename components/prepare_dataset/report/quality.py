@@ -15,7 +15,7 @@ from components.prepare_dataset.packing.numbers_of import as_arrow, from_arrow
 from components.prepare_dataset.packing.stored import Chosen, stored_samples
 from components.prepare_dataset.report.shown_samples import Piece, ShownSample, pieces, row_counts
 from components.prepare_dataset.samples.tokens import Encoded
-from components.shared.spec.run_spec import FrozenModel
+from components.shared.documents.fields import FrozenModel
 
 compute: Any = pyarrow.compute  # has no types of its own
 

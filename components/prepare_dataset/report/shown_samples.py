@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from components.prepare_dataset.packing.stored import Chosen, stored_samples
 from components.prepare_dataset.samples.tokens import Encoded
-from components.shared.spec.run_spec import FrozenModel
+from components.shared.documents.fields import FrozenModel
 
 MOST_CHARACTERS = 3000
 MOST_TOKENS = 160

@@ -9,7 +9,7 @@ from components.render_config.cost.activations import EAGER
 from components.shared.documents.plan import Precision
 from components.shared.errors import ModelError
 from components.shared.model.row_packing import PAGE, known_types
-from components.shared.spec.run_spec import Attention
+from components.shared.spec.training import Attention
 
 _ON_GPUS: tuple[Attention, ...] = ("flash_attention_2", "flex_attention")
 _WINDOWS = ("sliding_window", "attention_chunk_size")

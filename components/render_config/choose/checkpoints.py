@@ -8,7 +8,8 @@ from components.render_config.cost.timing import StepTime
 from components.shared.documents.plan import CheckpointPlan, Precision, StepPlan, ZeroPlan
 from components.shared.documents.prompts import probe_bytes
 from components.shared.figures import plain
-from components.shared.spec.run_spec import KeepSpec, RunSpec
+from components.shared.spec.results import KeepSpec
+from components.shared.spec.run_spec import RunSpec
 
 PROCESS_BYTES = 20_000
 """What a process adds whatever the model's size: its RNG state, ZeRO's description of its

@@ -21,7 +21,7 @@ from components.render_config.cost.memory import MANY_MICRO_BATCHES, memory, sum
 from components.render_config.model.shapes import Architecture
 from components.shared.documents.plan import Memory, ZeroOption, ZeroPlan
 from components.shared.errors import SpecError
-from components.shared.spec.run_spec import ZeroSpec
+from components.shared.spec.hardware import ZeroSpec
 
 SUMS_IN_FP32 = ZeroPlan(stage=2)
 

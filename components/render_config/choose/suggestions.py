@@ -10,7 +10,7 @@ from components.render_config.cost.hardware import GIB, Hardware
 from components.render_config.cost.memory import memory
 from components.render_config.model.shapes import Architecture
 from components.shared.documents.plan import Memory, ZeroPlan
-from components.shared.spec.run_spec import ZeroSpec
+from components.shared.spec.hardware import ZeroSpec
 
 MOST_SUGGESTIONS = 3
 SHORTEST_ROW = 256

@@ -10,7 +10,7 @@ from components.render_config.model.shapes import Architecture
 from components.render_config.model.targets import Targets, num_lora_parameters
 from components.shared.documents.plan import Memory, ZeroOption, ZeroPlan
 from components.shared.figures import size_of
-from components.shared.spec.run_spec import ZeroSpec
+from components.shared.spec.hardware import ZeroSpec
 
 GPU_MULTIPLE = 64
 """Tokens; components/train/loop/rows.py has the same."""

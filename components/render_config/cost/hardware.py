@@ -8,7 +8,7 @@ from pathlib import Path
 from components.render_config.cost.gpus import GPUS, OTHER_MAKERS, TOO_OLD, Device, other_device
 from components.shared.errors import SpecError
 from components.shared.machine import computes_bf16
-from components.shared.spec.run_spec import HardwareSpec
+from components.shared.spec.hardware import HardwareSpec
 
 GIB = 2**30
 NETWORK_GBIT_S = 100

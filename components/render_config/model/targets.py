@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from components.render_config.model.shapes import Architecture, Experts, Linear
 from components.shared.errors import ModelError
-from components.shared.spec.run_spec import TARGET_WORDS
+from components.shared.spec.training import TARGET_WORDS
 
 _OLD_EXPERTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 Layer = Linear | Experts

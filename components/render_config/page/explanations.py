@@ -9,7 +9,8 @@ from components.render_config.cost.memory import MANY_MICRO_BATCHES
 from components.shared.documents.plan import LoraPlan, StepPlan, TimePlan
 from components.shared.documents.prompts import probe_bytes
 from components.shared.figures import plural, time_range
-from components.shared.spec.run_spec import LoraSpec, RunSpec
+from components.shared.spec.run_spec import RunSpec
+from components.shared.spec.training import LoraSpec
 
 if TYPE_CHECKING:
     from components.render_config.planner import Decided

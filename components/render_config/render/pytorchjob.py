@@ -9,7 +9,8 @@ from typing import Any
 from components.render_config.render.pod import job_metadata, merged, pod_template
 from components.shared.documents.plan import Plan
 from components.shared.job.training_job import PYTORCHJOB_CONTAINER
-from components.shared.spec.run_spec import ClusterSpec, RunSpec
+from components.shared.spec.cluster import ClusterSpec
+from components.shared.spec.run_spec import RunSpec
 
 Fields = dict[str, Any]
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Literal
 
 from components.shared import printable
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import HaganeError
-from components.shared.spec.run_spec import FrozenModel
 from components.shared.store.layout import FAILURES, failure_key
 from components.shared.store.storage import Store
 

@@ -3,8 +3,8 @@ finding."""
 
 from typing import Literal
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.log import Event
-from components.shared.spec.run_spec import FrozenModel
 
 State = Literal["ok", "warning", "failed", "skipped"]
 

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.documents.plan import Plan
-from components.shared.spec.run_spec import FrozenModel
 
 GPU_S, CPU_S = 120, 300
 """Longest time that all checks of a node may take, on GPUs and on CPUs."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from components.shared.spec.run_spec import FrozenModel
+from components.shared.documents.fields import FrozenModel
 
 Precision = Literal["bf16", "fp16", "fp32"]
 

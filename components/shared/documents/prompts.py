@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from components.shared.documents.dataset import read_document
+from components.shared.documents.fields import FrozenModel
 from components.shared.model.source import CONFIG_AND_TOKENIZER
-from components.shared.spec.run_spec import FrozenModel
 
 PROMPTS: Final = "prompts.json"
 NUM_PROMPTS: Final = 4

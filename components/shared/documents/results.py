@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from components.shared.spec.run_spec import FrozenModel
+from components.shared.documents.fields import FrozenModel
 
 
 class StepLosses(FrozenModel):

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from components.shared.documents.failures import STEPS
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import ObjectMissing
-from components.shared.spec.run_spec import FrozenModel
 from components.shared.store.layout import end_key
 from components.shared.store.storage import Store
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from components.shared.documents.dataset import read_document
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import ModelError
-from components.shared.spec.run_spec import FrozenModel
 
 TOKENIZER_SAMPLE = "tokenizer_sample.json"
 """Name of the file in dataset/."""

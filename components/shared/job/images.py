@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import SpecError
 from components.shared.printable import shown
-from components.shared.spec.run_spec import FrozenModel
 from components.shared.spec.yaml_text import read_yaml
 
 IN_THE_REPOSITORY = Path(__file__).parents[3] / "images" / "images.yaml"

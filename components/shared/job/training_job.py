@@ -15,7 +15,7 @@ import math
 import os
 from pathlib import Path
 
-from components.shared.spec.run_spec import FrozenModel
+from components.shared.documents.fields import FrozenModel
 
 FOLDER_VARIABLE = "HAGANE_TRAINING_JOBS"
 """Environment variable that tells launch_training the folder; it is not set where training is a

@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import SpecError
 from components.shared.own_yaml import read_own_yaml
-from components.shared.spec.run_spec import FrozenModel
 
 
 class KnownModel(FrozenModel):

@@ -13,10 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import ModelError
 from components.shared.model.registry import model_families
 from components.shared.own_yaml import read_own_yaml
-from components.shared.spec.run_spec import Attention, FrozenModel
+from components.shared.spec.training import Attention
 
 PAGE = "docs/packing.md"
 

@@ -15,7 +15,8 @@ from pydantic_core import ErrorDetails
 
 from components.shared.errors import SpecError
 from components.shared.printable import MOST_LETTERS, cut, is_secret_name, printable, shown
-from components.shared.spec.run_spec import NAME_PATTERN, OBJECT_PATTERN, USER_PATTERN, RunSpec
+from components.shared.spec.run_spec import RunSpec
+from components.shared.spec.values import NAME_PATTERN, OBJECT_PATTERN, USER_PATTERN
 from components.shared.spec.yaml_text import MOST_DEPTH, YamlProblem, parse_yaml, read_yaml
 
 Location = tuple[str | int, ...]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from components.shared.documents.plan import Plan
 from components.shared.errors import ObjectDamaged
-from components.shared.spec.run_spec import KeepSpec
+from components.shared.spec.results import KeepSpec
 from components.shared.store.layout import (
     CHECKPOINTS,
     MANIFEST,

@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import ObjectDamaged, ObjectMissing, StoreError
-from components.shared.spec.run_spec import FrozenModel
 from components.shared.store.layout import MANIFEST, manifest_key
 from components.shared.store.storage import Store, checked_key
 

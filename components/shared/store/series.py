@@ -9,8 +9,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import ObjectDamaged, ObjectMissing
-from components.shared.spec.run_spec import FrozenModel, RunSpec
+from components.shared.spec.run_spec import RunSpec
 from components.shared.store.layout import ASKED, REPORT, newest_key
 from components.shared.store.manifest import read_manifest
 from components.shared.store.storage import Store, open_store

@@ -31,9 +31,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import HaganeError, ObjectExists, ObjectMissing, SpecError, StoreError
 from components.shared.printable import shown
-from components.shared.spec.run_spec import FrozenModel
 from components.shared.store.storage import Store, StoredObject
 
 BEAT_S = 20.0

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.errors import ObjectDamaged, ObjectExists
-from components.shared.spec.run_spec import FrozenModel, KeepSpec
+from components.shared.spec.results import KeepSpec
 from components.shared.store.checkpoints import committed_checkpoints, reasons_to_keep
 from components.shared.store.layout import checkpoint_folder, manifest_key, step_checkpoint_folder
 from components.shared.store.manifest import FileEntry, Manifest, file_entry

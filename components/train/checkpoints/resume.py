@@ -23,7 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from components.shared.documents.plan import Plan
 from components.shared.errors import ObjectDamaged, ObjectMissing, RunFailed
 from components.shared.pickled import refuse_foreign_pickles
-from components.shared.spec.run_spec import ResumeSpec
+from components.shared.spec.results import ResumeSpec
 from components.shared.step import Log
 from components.shared.store.checkpoints import (
     Checkpoint,

@@ -22,7 +22,7 @@ from tenacity import RetryCallState, Retrying, stop_after_delay, wait_random_exp
 from components.shared.errors import HaganeError, ObjectDamaged, StoreError, StoreUnreachable
 from components.shared.log import event_of
 from components.shared.processes import end_with_parent
-from components.shared.spec.run_spec import KeepSpec
+from components.shared.spec.results import KeepSpec
 from components.shared.step import Log, open_run
 from components.shared.store.storage import Store
 from components.train.checkpoints.commit import Part, prune, store_part

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from components.shared.documents.fields import FrozenModel
 from components.shared.log import set_up_log
 from components.shared.machine import computes_bf16, machine_flags
-from components.shared.spec.run_spec import FrozenModel
 from components.train.driver import find_driver
 
 LIBRARIES = (

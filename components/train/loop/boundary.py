@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from components.shared.documents.plan import Plan
 from components.shared.errors import Preempted, RunFailed
-from components.shared.spec.run_spec import CheckpointSpec
+from components.shared.spec.results import CheckpointSpec
 from components.shared.step import Log
 from components.train.agreement import Agreement
 from components.train.checkpoints.saving import CheckpointSaver

@@ -26,8 +26,8 @@ from components.launch_training.kubernetes_api import client as cluster_module
 from components.launch_training.kubernetes_api import watch as cluster_watch
 from components.launch_training.kubernetes_api.client import Cluster
 from components.shared.errors import ClusterError, HaganeError, RunFailed
+from components.shared.spec.cluster import ClusterSpec
 from components.shared.spec.file import spec_from_parameter
-from components.shared.spec.run_spec import ClusterSpec
 from components.shared.step import Log
 from components.shared.store.storage import LocalStore
 from tests.support.made_plan import make_plan

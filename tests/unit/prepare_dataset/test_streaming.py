@@ -31,8 +31,8 @@ from components.prepare_dataset.samples.tokens import Encoder
 from components.prepare_dataset.source import Records
 from components.shared.errors import DataError, RunFailed
 from components.shared.log import set_up_log
+from components.shared.spec.data import DataSpec
 from components.shared.spec.file import parse_spec
-from components.shared.spec.run_spec import DataSpec
 from components.shared.store.layout import DATASET
 from components.shared.store.manifest import Manifest
 from tests.unit.prepare_dataset.conftest import conversation, encoded_samples, kept

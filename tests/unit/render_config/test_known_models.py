@@ -14,7 +14,7 @@ from components.render_config.model.targets import lora_targets, num_lora_parame
 from components.render_config.planner import lora_plan
 from components.render_config.render.files import lora_json
 from components.shared.model.registry import ModelFamily, model_families
-from components.shared.spec.run_spec import LoraSpec
+from components.shared.spec.training import LoraSpec
 
 SMALL = {
     "hidden_size": 32,

@@ -17,7 +17,7 @@ from components.render_config.model.architectures import architecture_of
 from components.render_config.model.targets import lora_targets
 from components.render_config.planner import lora_plan
 from components.shared.documents.plan import LoraPlan
-from components.shared.spec.run_spec import LoraSpec
+from components.shared.spec.training import LoraSpec
 from tests.support.tiny_models import make_model
 
 # peft 0.21.2 asks transformers 5.23 by an old name

@@ -15,7 +15,7 @@ from components.export_adapter.weights.merge_decision import merge_decision
 from components.shared.documents.plan import LoraPlan, Plan
 from components.shared.errors import RunFailed
 from components.shared.spec.file import parse_spec
-from components.shared.spec.run_spec import ExportSpec
+from components.shared.spec.results import ExportSpec
 from tests.support.made_plan import TARGETS, make_plan
 from tests.support.tiny_models import make_model
 

@@ -22,8 +22,8 @@ from components.launch_training.kubernetes_api import watch as cluster_watch
 from components.launch_training.kubernetes_api.client import Cluster
 from components.shared.errors import ClusterError, Preempted, RunFailed
 from components.shared.job.training_job import KFP_RUN_ANNOTATION
+from components.shared.spec.cluster import ClusterSpec
 from components.shared.spec.file import spec_from_parameter
-from components.shared.spec.run_spec import ClusterSpec
 from components.shared.step import Log
 from components.shared.store.storage import LocalStore
 from tests.support.made_plan import make_plan

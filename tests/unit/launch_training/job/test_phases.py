@@ -13,8 +13,8 @@ from components.launch_training.job.phases import (
     sentence,
 )
 from components.shared.documents.plan import TimePlan
+from components.shared.spec.cluster import ClusterSpec
 from components.shared.spec.file import spec_from_parameter
-from components.shared.spec.run_spec import ClusterSpec
 from tests.support.made_plan import make_plan
 
 SCHEDULED = {"type": "PodScheduled", "status": "True"}

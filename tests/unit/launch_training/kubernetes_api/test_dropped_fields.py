@@ -6,7 +6,7 @@ import yaml
 
 from components.launch_training.job.kinds import PYTORCHJOB, TRAINJOB
 from components.launch_training.kubernetes_api.dropped_fields import dropped, dropped_problem
-from components.shared.spec.run_spec import ClusterSpec
+from components.shared.spec.cluster import ClusterSpec
 from tests.support.example_jobs import job_text
 from tests.support.example_trainjob import example_trainjob
 

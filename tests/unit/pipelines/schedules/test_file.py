@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import SpecError
-from components.shared.spec.run_spec import TrainingSpec
+from components.shared.spec.training import TrainingSpec
 from pipelines.schedules.file import load_schedules
 
 UI_SPEC = Path(__file__).parents[4] / "specs" / "from-the-ui.yaml"

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from components.prepare_dataset.packing.row_length import longest_row, row_length
-from components.shared.spec.run_spec import DataSpec
+from components.shared.spec.data import DataSpec
 
 CONFIG = {"max_position_embeddings": 8192}
 

@@ -5,7 +5,7 @@ import pytest
 
 from components.prepare_dataset.records.mixture import mixed, source_uses
 from components.prepare_dataset.records.records import RecordFile
-from components.shared.spec.run_spec import DataSpec
+from components.shared.spec.data import DataSpec
 from tests.unit.prepare_dataset.conftest import conversation, kept
 
 

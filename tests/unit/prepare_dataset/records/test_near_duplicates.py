@@ -3,7 +3,7 @@ from components.prepare_dataset.records.mixture import mixed
 from components.prepare_dataset.records.near_duplicates import near_duplicates
 from components.prepare_dataset.records.records import RecordFile
 from components.prepare_dataset.samples.tokens import Encoded, Encoder
-from components.shared.spec.run_spec import DataSpec
+from components.shared.spec.data import DataSpec
 from tests.unit.prepare_dataset.conftest import conversation, encoded_samples, kept
 
 ANSWER = " ".join(f"word{number} is 12 plus {number}" for number in range(60))

@@ -27,7 +27,8 @@ from components.prepare_dataset.samples.tokens import Encoder, encode
 from components.shared.errors import DataError, ModelError
 from components.shared.log import set_up_log
 from components.shared.spec.file import parse_spec
-from components.shared.spec.run_spec import EvaluationSpec, RunSpec
+from components.shared.spec.results import EvaluationSpec
+from components.shared.spec.run_spec import RunSpec
 from components.shared.store.layout import DATASET
 from components.shared.store.manifest import Manifest
 from tests.support.tiny_models import END, make_tokenizer, write_conversations

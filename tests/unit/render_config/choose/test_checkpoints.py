@@ -8,7 +8,7 @@ from components.render_config.choose.checkpoints import kept_epochs
 from components.render_config.planner import Machine, make_plan
 from components.render_config.render.files import lifecycle_json
 from components.shared.documents.prompts import probe_bytes
-from components.shared.spec.run_spec import KeepSpec
+from components.shared.spec.results import KeepSpec
 from components.shared.store.checkpoints import Checkpoint, reasons_to_keep
 from components.shared.store.manifest import FileEntry
 from components.shared.store.storage import LocalStore

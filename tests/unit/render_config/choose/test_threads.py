@@ -6,7 +6,7 @@ from components.launch_training.backends.local import worker_settings
 from components.render_config.planner import Machine, make_plan
 from components.render_config.render.pytorchjob import pytorchjob
 from components.shared.documents.plan import Plan
-from components.shared.spec.run_spec import CheckpointSpec
+from components.shared.spec.results import CheckpointSpec
 from tests.unit.render_config.test_planner import CONFIG, DATASET, spec_with
 
 

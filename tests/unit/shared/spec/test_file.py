@@ -4,7 +4,8 @@ import pytest
 
 from components.shared.errors import SpecError
 from components.shared.spec.file import SpecProblems, load_spec, parse_spec, spec_yaml
-from components.shared.spec.run_spec import RunSpec, TrainingSpec
+from components.shared.spec.run_spec import RunSpec
+from components.shared.spec.training import TrainingSpec
 from tests.support.field_docs import field_docs
 
 GOOD = """\

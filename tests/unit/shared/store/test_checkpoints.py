@@ -6,7 +6,7 @@ import pytest
 
 from components.shared.documents.plan import Plan, ZeroPlan
 from components.shared.spec.file import spec_from_parameter
-from components.shared.spec.run_spec import KeepSpec
+from components.shared.spec.results import KeepSpec
 from components.shared.store.checkpoints import (
     Checkpoint,
     committed_checkpoints,

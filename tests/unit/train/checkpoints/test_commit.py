@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import ObjectDamaged
-from components.shared.spec.run_spec import KeepSpec
+from components.shared.spec.results import KeepSpec
 from components.shared.store.checkpoints import committed_checkpoints, fetch_checkpoint
 from components.shared.store.manifest import read_manifest
 from components.shared.store.storage import LocalStore

@@ -1,0 +1,102 @@
+"""`checkpoints`, `resume`, `evaluation`, `export` and `publish` of the spec: what a run keeps."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from components.shared.documents.fields import FrozenModel, Number
+from components.shared.printable import shown
+from components.shared.spec.gate import MeasuredOnAnswers, checked_pattern
+from components.shared.spec.values import MOST_MINUTES, MOST_ROWS, NAME_PATTERN, auto_or_whole
+
+
+def _auto_or_bool(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError(f"got {shown(value)}, must be auto, true or false")
+
+
+def _last_best_or_epoch(value: object) -> object:
+    if value in ("last", "best") or (
+        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000
+    ):
+        return value
+    raise ValueError(f"got {shown(value)}, must be last, best or the number of an epoch")
+
+
+class KeepSpec(FrozenModel):
+    """Which epochs' checkpoints stay in the store; what any of these names stays. With none of them
+    set, all stay."""
+
+    last: int | None = Field(default=None, ge=1, le=1_000_000)
+    """The newest this many epochs. The newest of all always stays."""
+    best: int | None = Field(default=None, ge=1, le=1_000_000)
+    """This many epochs with the lowest held-out loss."""
+    every: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Each epoch whose number is a multiple of this."""
+
+
+class CheckpointSpec(FrozenModel):
+    every_minutes: Number | None = Field(default=None, gt=0, le=MOST_MINUTES)
+    """Also store a checkpoint between epochs when this many minutes went by since the last one. It
+    goes when a newer one is there."""
+    keep: KeepSpec = KeepSpec()
+    """Which checkpoints stay. An older one is removed only after a newer one is committed."""
+    grace_seconds: int = Field(default=30, ge=0, le=3600)
+    """Seconds between SIGTERM and SIGKILL when a machine is taken away. A checkpoint is stored
+    within them if the plan says it fits."""
+    upload_mb_s: Number = Field(default=100, ge=0.001, le=1e6)
+    """Megabytes a second that a node surely uploads to the store: what the plan counts on for
+    `grace_seconds` and for its estimate of time."""
+    on_failure: Literal["stop", "continue"] = "stop"
+    """What training does when a checkpoint cannot be written (disk full) or stored (store gone):
+    stop at once, or tell it and go on. The last epoch's must be stored either way."""
+
+
+class ResumeSpec(FrozenModel):
+    on_damage: Literal["fail", "previous"] = "fail"
+    """When the newest committed checkpoint is not what its manifest says: stop and name the file,
+    or set the checkpoint aside and take the one before."""
+
+
+class EvaluationSpec(FrozenModel):
+    questions: tuple[str, ...] = ()
+    """Questions put to the base and to the tuned model, answered greedily; shown side by side in
+    the report."""
+    answer_tokens: int = Field(default=64, ge=1, le=4096)
+    """Longest answer, in tokens."""
+    rows: Annotated[Literal["auto"] | int, BeforeValidator(auto_or_whole)] = "auto"
+    """Held-out rows on which base and tuned model are measured, or all when there are fewer.
+    `auto`: as many as the step's CPUs measure in about four hours. Training's own held-out loss is
+    of all rows."""
+    must_improve: bool = True
+    """Fail the run when a rule of `gate` is not met. `false` only reports it; such a run is never
+    published."""
+    metrics: tuple[MeasuredOnAnswers, ...] = ()
+    """Also measured, on answers that the models generate to held-out prompts: `exact_match` and
+    `rouge_l` compare them with the data's own last turn, `json` is the share that is valid JSON,
+    `pattern` the share in which `evaluation.pattern` is found."""
+    pattern: Annotated[str | None, BeforeValidator(checked_pattern)] = None
+    """A regular expression of Python."""
+    references: int = Field(default=64, ge=1, le=MOST_ROWS)
+    """Held-out conversations whose last turn is generated for `metrics`, or all when there are
+    fewer."""
+
+
+class ExportSpec(FrozenModel):
+    checkpoint: Annotated[Literal["last", "best"] | int, BeforeValidator(_last_best_or_epoch)] = (
+        "last"
+    )
+    """Which committed checkpoint is exported: the last epoch's, that with the lowest held-out loss
+    (which `checkpoints.keep` must keep), or an epoch's by its number."""
+    merge: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
+    """Also export the base with the adapter merged into it, as `merged/`, verified like the
+    adapter. `auto` does so where vLLM loads no adapter of the architecture. Takes the base's size
+    once more in the store. Experts' weights cannot be merged."""
+
+
+class PublishSpec(FrozenModel):
+    name: str | None = Field(default=None, pattern=NAME_PATTERN)
+    """Publish the verified export under this name in the store, as its next version, when every
+    rule of `gate` is met: `<store>/published/<name>/v0001`, and `latest.json` beside it then names
+    that version. Without it, nothing is published."""

@@ -1,0 +1,23 @@
+"""Names and limits that several sections of the spec share."""
+
+from components.shared.printable import shown
+
+NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$"
+OBJECT_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+"""Name of an object of Kubernetes: an RFC 1123 subdomain."""
+USER_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+MOST_ROWS = 1_048_576
+"""Of a batch, and of what is measured: more is a slip of the hand, and overflows what is counted
+from it."""
+MOST_MINUTES = 525_600
+"""A year."""
+PUBLISHED = "published"
+"""Folder beside the runs: no run has this name."""
+
+
+def auto_or_whole(value: object) -> object:
+    if value == "auto" or (
+        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ROWS
+    ):
+        return value
+    raise ValueError(f"got {shown(value)}, must be auto or a whole number from 1 to {MOST_ROWS}")
