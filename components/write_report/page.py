@@ -78,6 +78,8 @@ def render_page(found: RunFound) -> str:
         metric_rows=metric_rows(found.evaluation),
         timeline=timeline(found),
         environment=found.history.starts[-1].environment if found.history.starts else {},
+        training_parts=part_rows(found.history.part_seconds),
+        start_parts=part_rows(found.history.starts[-1].start_up_s if found.history.starts else {}),
         num_restarts=max(len(found.history.starts) - 1, 0),
         plan_rows=plan_rows(found.plan),
         against_plan=[reported(figure) for figure in against_plan(found)],
@@ -92,6 +94,28 @@ def render_page(found: RunFound) -> str:
         proof_bars=proof_bars(found.verification),
         spec=spec_yaml(found.spec),
     )
+
+
+PART_NAMES = {
+    "data": "reading rows",
+    "forward": "forward pass",
+    "backward": "backward pass",
+    "optimizer": "optimizer step",
+    "save": "waiting for checkpoints",
+    "held_out": "held-out loss",
+    "proof_of_rows": "proof that conversations of a row are apart",
+    "held_out_loss": "held-out loss before the first step",
+    "first_step": "first optimizer step",
+}
+
+
+def part_rows(seconds: dict[str, float]) -> list[tuple[str, str, str]]:
+    """Of each part its name, its time and its share of all parts."""
+    total = sum(seconds.values())
+    return [
+        (PART_NAMES.get(part, part), words.exact_duration(took), words.share(took, total))
+        for part, took in seconds.items()
+    ]
 
 
 def model_name(found: RunFound) -> str:

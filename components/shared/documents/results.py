@@ -46,8 +46,7 @@ class TrainingStart(FrozenModel):
     environment: dict[str, str] = Field(default_factory=dict)
     """What it ran on and with: processor or GPU, versions of libraries, hagane's commit."""
     start_up_s: dict[str, float] = Field(default_factory=dict)
-    """Seconds of process 0 from its start to the end of its first step, by part, in order. Empty in
-    a run of hagane 0.1.0 or before."""
+    """Seconds of process 0 from its start to the end of its first step, by part, in order."""
 
 
 class History(FrozenModel):
@@ -70,14 +69,12 @@ class History(FrozenModel):
     epochs: tuple[EpochLosses, ...]
     steps: tuple[StepLosses, ...]
     step_seconds: tuple[float | None, ...] = ()
-    """Of each of `steps`, from the end of the one before; None for the first after a start. Empty
-    in a run of hagane 0.1.0 or before."""
+    """Of each of `steps`, from the end of the one before; None for the first after a start."""
     part_seconds: dict[str, float] = Field(default_factory=dict)
     """Of the whole training in process 0, by part: data, forward, backward, optimizer; save is how
-    long checkpoints held it, held_out how long held-out loss took. Empty in a run of hagane 0.1.0
-    or before."""
+    long checkpoints held it, held_out how long held-out loss took."""
     starts: tuple[TrainingStart, ...] = ()
-    """Empty in a run of hagane 0.1.0 or before."""
+    """The first, and one after each restart."""
 
     @property
     def best_epoch(self) -> EpochLosses | None:
@@ -154,8 +151,7 @@ class Verification(Measured):
     base: Difference
     """The model before training, in `precision`: what an export without effect would show."""
     files: dict[str, str] = Field(default_factory=dict)
-    """sha256 of every file that was loaded, by its name in the export. Empty in a run of hagane
-    0.1.0 or before."""
+    """sha256 of every file that was loaded, by its name in the export."""
 
 
 class Score(FrozenModel):

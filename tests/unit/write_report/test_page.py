@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.write_report.gather import RunFound
-from components.write_report.page import plan_rows, proof_bars, render_page, verdict
+from components.write_report.page import part_rows, plan_rows, proof_bars, render_page, verdict
 from tests.regenerate_golden import GOLDEN
 from tests.unit.write_report.example_run import VERIFICATION, find_example_run
 
@@ -104,6 +104,21 @@ def test_a_reason_that_this_page_does_not_know_is_shown_all_the_same(found: RunF
     assert [(row.name, row.value) for row in plan_rows(plan) if row.reason] == [
         ("model.model_type", "llama")
     ]
+
+
+def test_the_time_of_each_part_stands_with_its_share(page: str):
+    assert "<td>backward pass</td>" in page
+    assert '<td class="number">4 min 1 s</td><td class="number">51 %</td>' in page
+    assert "<td>first optimizer step</td>" in page
+    assert '<td class="number">5.4 s</td><td class="number">33 %</td>' in page
+
+
+def test_a_part_without_time_is_shown_and_no_parts_are_no_table():
+    assert part_rows({"forward": 2.0, "data": 0.0}) == [
+        ("forward pass", "2 s", "100 %"),
+        ("reading rows", "0 s", "0 %"),
+    ]
+    assert part_rows({}) == []
 
 
 def test_bars_of_the_proof_grow_with_the_difference():
