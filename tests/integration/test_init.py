@@ -1,0 +1,59 @@
+"""From a model and records to a spec and its plan, by one command."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import Finished, hagane
+from tests.support.tiny_models import make_model
+
+QUESTIONS = [f"What is {number} + {number}?" for number in range(60)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_model(tmp_path / "model", architecture="llama")
+    pairs = [
+        {"instruction": question, "output": str(2 * number)}
+        for number, question in enumerate(QUESTIONS)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    return tmp_path
+
+
+def init(folder: Path, *options: str | Path) -> Finished:
+    return hagane("init", "--out", folder / "spec.yaml", *options, work=folder / "work")
+
+
+def test_sixty_pairs_become_a_spec_and_its_plan(folder: Path) -> None:
+    done = init(folder, "--model", folder / "model", "--data", folder / "pairs.json")
+    assert done.exit_code == 0, done.errors
+    text = (folder / "spec.yaml").read_text()
+    assert "# 60 conversations, alpaca" in text
+    assert text in done.output
+    assert "5 epochs" in done.output
+    assert f"hagane run {folder / 'spec.yaml'}" in done.output
+
+
+def test_a_spec_that_is_there_stays_as_it_is(folder: Path) -> None:
+    (folder / "spec.yaml").write_text("name: mine\n")
+    done = init(folder, "--model", folder / "model", "--data", folder / "pairs.json")
+    assert (done.exit_code, len(done.errors)) == (2, 1)
+    assert "is there already, and is not overwritten" in done.errors[0]
+    assert (folder / "spec.yaml").read_text() == "name: mine\n"
+
+
+def test_what_is_missing_is_named_where_nobody_can_be_asked(folder: Path) -> None:
+    done = init(folder, "--model", folder / "model")
+    assert done.exit_code == 2
+    assert done.errors == [
+        "error: --data: is missing; there is no terminal to ask in. Fix: add --data"
+    ]
+
+
+def test_data_that_is_not_there_leaves_no_spec_behind(folder: Path) -> None:
+    done = init(folder, "--model", folder / "model", "--data", folder / "none.json")
+    assert done.exit_code == 2
+    assert "none.json" in done.errors[0]
+    assert not (folder / "spec.yaml").exists()

@@ -1,0 +1,62 @@
+"""What `hagane init` proposes for records and a model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.shared.spec.run_spec import RunSpec
+from pipelines.programs.first_spec import Looked, first_spec, has_template
+
+
+def proposed(
+    num_conversations: int, *, model: str = "a/b", is_japanese: bool = False, full: bool = False
+) -> RunSpec:
+    looked = Looked("alpaca", num_conversations, is_japanese)
+    text = first_spec(looked, name="my-run", store="runs", model=model, data="d.json", full=full)
+    return RunSpec.model_validate(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    ("num_conversations", "global_batch"), [(60, 4), (80, 8), (198, 8), (20, 2), (3, 2)]
+)
+def test_few_conversations_get_more_steps(num_conversations: int, global_batch: int) -> None:
+    spec = proposed(num_conversations)
+    assert (spec.data.packing, spec.training.epochs) == (False, 5)
+    assert spec.training.global_batch == global_batch
+
+
+def test_many_conversations_are_packed_and_read_three_times() -> None:
+    spec = proposed(50_000, full=True)
+    assert (spec.data.packing, spec.training.epochs) == (True, 3)
+    assert (spec.data.row_tokens, spec.training.method) == ("auto", "full")
+
+
+@pytest.mark.parametrize(("is_japanese", "name"), [(True, "alpaca-ja"), (False, "alpaca")])
+def test_a_model_without_a_template_gets_one_in_the_datas_language(
+    tmp_path: Path, is_japanese: bool, name: str
+) -> None:
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    spec = proposed(60, model=str(tmp_path), is_japanese=is_japanese)
+    template = Path(spec.data.chat_template)
+    assert (template.name, template.is_file()) == (f"{name}.jinja", True)
+
+
+def test_a_template_is_seen_in_either_place_and_known_by_name(tmp_path: Path) -> None:
+    assert not has_template("cyberagent/open-calm-7b")
+    assert has_template("somebody/unknown")
+    assert not has_template(str(tmp_path))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "x"}))
+    assert has_template(str(tmp_path))
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "chat_template.jinja").write_text("x")
+    assert has_template(str(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["a: b", "#x", "データ/会話.json", "{run}", "'"])
+def test_a_path_is_itself_again_in_yaml(place: str) -> None:
+    looked = Looked("alpaca", 60, is_japanese=False)
+    text = first_spec(looked, name="my-run", store=place, model=place, data=place, full=False)
+    spec = RunSpec.model_validate(yaml.safe_load(text))
+    assert (spec.store, spec.model.source, spec.data.train) == (place, place, place)
