@@ -29,7 +29,7 @@ def test_few_conversations_get_more_steps(num_conversations: int, global_batch: 
 
 def test_many_conversations_are_packed_and_read_three_times() -> None:
     spec = proposed(50_000, full=True)
-    assert (spec.data.packing, spec.training.epochs) == (True, 3)
+    assert (spec.data.packing, spec.training.epochs) == ("auto", 3)
     assert (spec.data.row_tokens, spec.training.method) == ("auto", "full")
 
 
