@@ -109,7 +109,7 @@ def test_ci_runs_the_tutorials_check() -> None:
 
 def test_every_variable_of_the_document_is_one_that_is_read() -> None:
     text = (ROOT / "docs" / "kfp.md").read_text(encoding="utf-8")
-    program = (ROOT / "pipelines" / "kfp_connection.py").read_text(encoding="utf-8")
+    program = (ROOT / "pipelines" / "kfp_api" / "connection.py").read_text(encoding="utf-8")
     assert set(re.findall(r"HAGANE_KFP_[A-Z_]+", text)) == set(
         re.findall(r"HAGANE_KFP_[A-Z_]+", program)
     )

@@ -157,6 +157,15 @@ def test_server_that_cannot_start_is_reported_with_the_end_of_its_log(folder: Pa
     assert store.status(folder) is None
 
 
+def wait_until_stopped(pid: int) -> None:
+    """Every thread stands: one that runs on another core may answer once more."""
+    while any(
+        task.read_text().rpartition(")")[2].split()[0] != "T"
+        for task in Path(f"/proc/{pid}/task").glob("*/stat")
+    ):
+        time.sleep(0.01)
+
+
 def test_server_that_hangs_is_reported_and_can_still_be_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +173,7 @@ def test_server_that_hangs_is_reported_and_can_still_be_stopped(
     monkeypatch.setattr(store, "START_TIMEOUT_S", 1.0)
     monkeypatch.setattr(store, "STOP_TIMEOUT_S", 0.5)
     os.kill(running.pid, signal.SIGSTOP)
+    wait_until_stopped(running.pid)
     with pytest.raises(
         StoreUnreachable,
         match=f"pid {running.pid}.* gave no good answer .*; stop it, then start it again",

@@ -27,7 +27,7 @@ from components.train.model.output_layer import DIVISORS, FACTORS, SOFT_CAP, Out
 from tests.support.small_models import VOCABULARY, parts_of, small_config, small_model
 
 ROOT = Path(__file__).parents[2]
-DATA = ROOT / "components" / "shared" / "row_packing.yaml"
+DATA = ROOT / "components" / "shared" / "model" / "row_packing.yaml"
 DOCS = ROOT / "docs" / "packing.md"
 CPU = torch.device("cpu")
 SAME = 1e-4
