@@ -51,7 +51,7 @@ def reap_run(run: str, log: Log, *, kfp_run: str = "", only_own: bool = False) -
 
     With `kfp_run`, a job that another run of Kubeflow Pipelines began is left running; with
     `only_own`, one without an owner too. For the end of a pipeline, however it ended: where there
-    is no such run, no cluster, or another backend, nothing is done but reported.
+    is no such run, no cluster, or another backend, that is reported, and nothing is done.
 
     Raises:
         ClusterError: the cluster answers, and does not allow it.

@@ -167,9 +167,8 @@ def join_processes(plan: Plan) -> Agreement:
     kept_until_joined = meet(device_problem(plan))
     if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # pyright: ignore[reportAttributeAccessIssue]
-        os.environ["LOCAL_SIZE"] = os.environ[
-            "LOCAL_WORLD_SIZE"
-        ]  # DeepSpeed's name; else it starts numactl at each bucket of ZeRO-3
+        # DeepSpeed's name; without it, it starts numactl at each bucket of ZeRO-3.
+        os.environ["LOCAL_SIZE"] = os.environ["LOCAL_WORLD_SIZE"]
         deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     else:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -195,10 +194,8 @@ def prepare_job(run: str, log: Log) -> Job:
     store, spec = open_run(run)
     work = work_folder(run, "train")
     if int(os.environ["LOCAL_RANK"]) == 0:
-        for leftover in (
-            LOCAL_CHECKPOINTS,
-            RESUME,
-        ):  # an earlier try's files, where the folder outlives it; what counts is in the store
+        # An earlier try's files, where the folder outlives it; what counts is in the store.
+        for leftover in (LOCAL_CHECKPOINTS, RESUME):
             shutil.rmtree(work / leftover, ignore_errors=True)
         for folder in (DATASET, PLAN):
             fetch_folder(store, folder, work / folder)
@@ -210,9 +207,8 @@ def prepare_job(run: str, log: Log) -> Job:
         for name in ("train", "held_out"):
             unpack_rows(work / DATASET / f"{name}.parquet")
     dist.barrier()
-    read_prompts(
-        work / DATASET
-    )  # needed at the end, so refused before training where it is not there
+    # Needed at the end, so refused before training where they are not there.
+    read_prompts(work / DATASET)
     if dist.get_world_size() != plan.steps.num_processes:
         raise RunFailed(
             f"training: {dist.get_world_size()} processes were started, the plan is for "
@@ -352,9 +348,8 @@ def publish(job: Job, history: dict[str, Any], probe: dict[str, torch.Tensor]) -
             f"{CHECKPOINTS}: step {total_steps}, the last, is not in the store; the same command "
             "stores it again"
         )
-    prune(
-        job.store, job.spec.checkpoints.keep
-    )  # again, for an upload that was killed between commit and removal
+    # Again, for an upload that was killed between commit and removal.
+    prune(job.store, job.spec.checkpoints.keep)
     local = work_folder(job.run, "results")
     publish_results(
         job.store, local, history=history, probe=probe, training=job.plan.training_digest

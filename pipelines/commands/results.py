@@ -149,7 +149,7 @@ def publish(
     from components.shared.step import open_run, work_folder
     from components.shared.store.publishing import publish_run, store_of, version_of_run
     from pipelines.registries.base import published_version
-    from pipelines.registries.entries import entries_of, named_registries
+    from pipelines.registries.entries import check_all, entries_of, named_registries
 
     if name is not None:
         check_name(name, "--name")
@@ -162,8 +162,7 @@ def publish(
             "publish: found no name, neither --name nor publish.name in the run's spec. Fix: add "
             "--name NAME"
         )
-    for registry in registries:
-        registry.check(store_of(opened))
+    check_all(registries, store_of(opened))
     work = work_folder(uri, "publish")
     try:
         move = publish_run(opened, spec, name=place, work=work)

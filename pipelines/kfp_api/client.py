@@ -251,8 +251,8 @@ class KfpClient:
 
     @cached_property
     def namespace(self) -> str | None:
-        """The namespace to send along: None where the server has one user, which it refuses to be
-        reported of.
+        """The namespace to send along: None where the server has one user, as it then refuses a
+        namespace.
 
         Raises:
             KfpError: the server has many users, and no namespace is named.

@@ -109,7 +109,7 @@ def _run_container(
     *, client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any
 ) -> int:
     """In place of kfp 2.17's own, which has the engine remove a container as it ends, and takes one
-    that it then cannot find for one that ended well: a failed step became a finished one in two of
+    that it then cannot find for one that succeeded: a failed step became a finished one in two of
     two tries (docker_task_handler.py, last lines)."""
     from pipelines.local.containers import run_container
 

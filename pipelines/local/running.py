@@ -64,9 +64,8 @@ def run_locally(spec: RunSpec, console: Console, *, container_uid: int | None = 
         )
     if stopped_by:
         raise _stopped(stopped_by, outcome)
-    if (
-        exit_code or outcome.problems
-    ):  # KFP takes a container that was gone before it looked for one that ended well
+    # KFP takes a container that was gone before it looked for one that succeeded.
+    if exit_code or outcome.problems:
         error = RunFailed(
             *(
                 outcome.problems

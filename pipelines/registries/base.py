@@ -9,17 +9,28 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from components.shared.documents.lineage import Lineage
+from components.shared.documents.plan import Plan
 from components.shared.documents.results import Evaluation, History
-from components.shared.errors import ObjectMissing, RunFailed, SpecError
-from components.shared.printable import cut, printable
+from components.shared.errors import HaganeError, ObjectMissing, RunFailed, SpecError
+from components.shared.printable import cut, printable, shown
 from components.shared.spec.run_spec import RunSpec
-from components.shared.store.layout import CHECKPOINTS, version_folder
-from components.shared.store.manifest import Manifest, fetch_folder, require_manifest
+from components.shared.store.layout import CHECKPOINTS, PLAN, version_folder
+from components.shared.store.manifest import (
+    Manifest,
+    fetch_folder,
+    read_manifest,
+    require_manifest,
+)
 from components.shared.store.storage import Store
 
 
 class Registry(Protocol):
     """One registry that the command line named."""
+
+    @property
+    def place(self) -> str:
+        """Its address, as messages name it."""
+        ...
 
     def check(self, store: Store) -> None:
         """Whether an entry can be made, before anything is published.
@@ -31,14 +42,14 @@ class Registry(Protocol):
     def enter(self, version: "PublishedVersion", work: Path) -> str:
         """The version has its entry, once. Returns one line that says where.
 
-        `work`: a folder of this machine, for files. Raises RunFailed.
+        `work`: a folder of this machine, for files. Raises RunFailed, or what the store raises.
         """
         ...
 
 
 @dataclass(frozen=True)
 class PublishedVersion:
-    """A finished version of the store, with what is to be reported of it elsewhere."""
+    """A finished version of the store, with what registries are to say of it."""
 
     store: Store
     run: Store
@@ -82,6 +93,14 @@ class PublishedVersion:
         except ObjectMissing:
             return None
         return History.model_validate_json(content)
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """By which it was trained; None where the run's plan is gone, or is another one now."""
+        manifest = read_manifest(self.run, PLAN)
+        if manifest is None or manifest.digest != self.lineage.plan.manifest_sha256:
+            return None
+        return Plan.model_validate_json(self.run.read_bytes(f"{PLAN}/plan.json"))
 
     @property
     def description(self) -> str:
@@ -147,26 +166,45 @@ def library(module: str, *, package: str, option: str) -> ModuleType:
 
 def check_address(address: str, *, option: str) -> None:
     """Raises SpecError where it is no http address, or holds a password, which logs would keep."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SpecError(f"{option}: got {address!r}, must be an address such as https://host:port")
-    if parts.username is not None or parts.query:
+    # First of all, so that no message below shows a password.
+    if any(sign in address for sign in "@?#"):
         raise SpecError(
-            f"{option}: the address holds credentials. Fix: give it without them, and set the "
-            "variables of the client library"
+            f"{option}: the address holds credentials: a user before @, or a text after ? or #. "
+            "Fix: give it without them, and set the variables of the client library"
+        )
+    if not _is_http(address):
+        raise SpecError(
+            f"{option}: got {shown(address)}, must be an address such as https://host:port"
         )
 
 
-def incomplete(version: PublishedVersion, where: str, error: Exception | str) -> RunFailed:
+def _is_http(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:  # brackets without an IPv6 address in them, a port that is no number
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+AGAIN = "run the same command again when that is repaired; it makes the entry alone"
+
+
+def incomplete(
+    version: PublishedVersion, where: str, error: Exception | str, *, fix: str = AGAIN
+) -> RunFailed:
     """The version is in the store, its entry is not complete."""
     said = error if isinstance(error, str) else said_by(error)
     return RunFailed(
         f"{where}: no entry for {version.name} {version.label}, which is published: {said}. "
-        "Fix: run the same command again when that is repaired; it makes the entry alone"
+        f"Fix: {fix}"
     )
 
 
 def said_by(error: Exception) -> str:
-    """Kind and first line of a library's error; no line of its response's headers."""
+    """Kind and first line of a library's error; no line of its response's headers. The text of
+    hagane's own errors is for people as it is."""
+    if isinstance(error, HaganeError):
+        return "; ".join(error.problems)
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {cut(printable(first), 300)}"

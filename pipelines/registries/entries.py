@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from components.shared.errors import RunFailed
-from pipelines.registries.base import PublishedVersion, Registry
+from components.shared.errors import HaganeError, RunFailed, SpecError
+from components.shared.store.storage import Store
+from pipelines.registries.base import PublishedVersion, Registry, incomplete
 from pipelines.registries.hub import Hub
 from pipelines.registries.kubeflow_registry import KubeflowRegistry
 from pipelines.registries.mlflow_server import MlflowServer
@@ -23,6 +24,18 @@ def named_registries(
     return chosen
 
 
+def check_all(registries: Sequence[Registry], store: Store) -> None:
+    """Raises SpecError with a line for each registry in which no entry can be made."""
+    problems: list[str] = []
+    for registry in registries:
+        try:
+            registry.check(store)
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(*problems)
+
+
 def entries_of(
     version: PublishedVersion, registries: Sequence[Registry], work: Path
 ) -> Iterator[str]:
@@ -36,5 +49,7 @@ def entries_of(
             yield registry.enter(version, work)
         except RunFailed as error:
             problems += error.problems
+        except HaganeError as error:  # such as the store's, of the export's files
+            problems += incomplete(version, registry.place, error).problems
     if problems:
         raise RunFailed(*problems)

@@ -3,13 +3,16 @@
 The token is HF_TOKEN, or what `hf auth login` kept. A repository that is made is private.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.shared.documents.lineage import Lineage
 from components.shared.errors import HaganeError, SpecError
 from components.shared.model.source import status_of
+from components.shared.printable import shown, without_secrets
 from components.shared.store.storage import Store
 from pipelines.registries.base import PublishedVersion, incomplete, library
 
@@ -18,6 +21,7 @@ LEFT_OUT = ["serve/**", "manifest.json"]
 """serve/ names the store, which nobody on the hub reaches."""
 REPLACED = ["*.safetensors", "*.safetensors.index.json", "lineage.json"]
 """Files of an earlier version that go when this one has none of their name."""
+ELSEWHERE = "name another repository with --push-to-hub"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -25,6 +29,10 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 class Hub:
     repository: str
     option: str = "--push-to-hub"
+
+    @property
+    def place(self) -> str:
+        return without_secrets(f"{self._api().endpoint}/{self.repository}")
 
     def check(self, store: Store) -> None:
         if _REPOSITORY.fullmatch(self.repository) is None:
@@ -49,7 +57,7 @@ class Hub:
         except HaganeError:
             raise
         except Exception as error:
-            raise incomplete(version, self._address, kind_of(error)) from None
+            raise incomplete(version, self.place, kind_of(error)) from None
 
     def _enter(self, api: Any, version: PublishedVersion, work: Path) -> str:
         api.create_repo(self.repository, private=True, exist_ok=True)
@@ -57,9 +65,9 @@ class Hub:
         if any(tag.name == version.label for tag in tags):
             self._refuse_other(api, version, work)
             return self._line(version, "was there")
+        self._refuse_older(api, version, work)
         folder = version.fetch(work / "hub")
-        lineage = version.lineage.model_dump_json(indent=1) + "\n"
-        (folder / "lineage.json").write_text(lineage, encoding="utf-8")
+        (folder / "lineage.json").write_text(text_of(version.lineage), encoding="utf-8")
         commit = api.upload_folder(
             repo_id=self.repository,
             folder_path=folder,
@@ -72,23 +80,60 @@ class Hub:
 
     def _refuse_other(self, api: Any, version: PublishedVersion, work: Path) -> None:
         """Raises RunFailed where the tag is of another model, or not of hagane."""
-        path = api.hf_hub_download(
-            self.repository, "lineage.json", revision=version.label, local_dir=work / "tagged"
-        )
-        lineage = version.lineage.model_dump_json(indent=1) + "\n"
-        if Path(path).read_text(encoding="utf-8") != lineage:
-            problem = f"its tag {version.label} is of another model; name another repository"
-            raise incomplete(version, self._address, problem)
+        if self._lineage_at(api, version.label, work) != text_of(version.lineage):
+            problem = f"its tag {version.label} is of another model"
+            raise incomplete(version, self.place, problem, fix=ELSEWHERE)
 
-    @property
-    def _address(self) -> str:
-        return f"{self._api().endpoint}/{self.repository}"
+    def _refuse_older(self, api: Any, version: PublishedVersion, work: Path) -> None:
+        """Raises RunFailed where main has a later version, or a model of another name: its weights
+        would be replaced."""
+        there = self._lineage_at(api, "main", work)
+        if there is None or there == text_of(version.lineage):
+            return
+        name, number = named_in(there)
+        if name is None:
+            problem = "the lineage.json of its main is not of hagane"
+        elif name != version.name:
+            problem = f"its main has another model, {shown(name)}"
+        elif number == version.number:
+            problem = f"its main has another {version.label}"
+        elif number > version.number:
+            problem = f"its main has v{number}, which is later"
+        else:
+            return
+        raise incomplete(version, self.place, problem, fix=ELSEWHERE)
+
+    def _lineage_at(self, api: Any, revision: str, work: Path) -> str | None:
+        """lineage.json at a branch or tag; None where it has none."""
+        folder = work / "lineage" / revision
+        try:
+            path = api.hf_hub_download(
+                self.repository, "lineage.json", revision=revision, local_dir=folder
+            )
+        except Exception as error:
+            if status_of(error) != 404:
+                raise
+            return None
+        return Path(path).read_text(encoding="utf-8", errors="replace")
 
     def _line(self, version: PublishedVersion, how: str) -> str:
-        return f"hub       {self._address} at {version.label} ({how})"
+        return f"hub       {self.place} at {version.label} ({how})"
 
     def _api(self) -> Any:
         return library("huggingface_hub", package=PACKAGE, option=self.option).HfApi()
+
+
+def text_of(lineage: Lineage) -> str:
+    return lineage.model_dump_json(indent=1) + "\n"
+
+
+def named_in(lineage: str) -> tuple[str | None, int]:
+    """Name and number of the version in a lineage.json; None and 0 where it is not of hagane."""
+    try:
+        tree = json.loads(lineage)
+        return str(tree["name"]), int(tree["version"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None, 0
 
 
 def kind_of(error: Exception) -> str:

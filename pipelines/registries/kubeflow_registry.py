@@ -21,12 +21,18 @@ from pipelines.registries.base import (
 )
 
 PACKAGE = "model-registry"
+DIGEST = "hagane.manifest_sha256"
+"""Property by which a version is known as this one."""
 
 
 @dataclass(frozen=True)
 class KubeflowRegistry:
     address: str
     option: str = "--model-registry"
+
+    @property
+    def place(self) -> str:
+        return self.address
 
     def check(self, store: Store) -> None:
         library("model_registry", package=PACKAGE, option=self.option)
@@ -36,12 +42,18 @@ class KubeflowRegistry:
                 f"{self.option}: the store is the folder {store.uri}, which no cluster finds. "
                 "Fix: publish a run whose store is s3://bucket/prefix"
             )
-        self._client()
+        try:
+            self._client()
+        except Exception as error:
+            raise SpecError(
+                f"{self.option}: {self.address} does not answer as a Model Registry "
+                f"({said_by(error)}). Fix: check the address; the token is read from the file "
+                "that KF_PIPELINES_SA_TOKEN_PATH names, and https needs one"
+            ) from None
 
     def enter(self, version: PublishedVersion, work: Path) -> str:
-        client = self._client()
         try:
-            return self._enter(client, version)
+            return self._enter(self._client(), version)
         except HaganeError:
             raise
         except Exception as error:
@@ -50,43 +62,60 @@ class KubeflowRegistry:
     def _enter(self, client: Any, version: PublishedVersion) -> str:
         name, label = version.name, version.label
         known = client.get_registered_model(name)
-        if known is not None and client.get_model_version(name, label) is not None:
-            artifact = client.get_model_artifact(name, label)
-            if artifact is not None and artifact.uri == version.uri:
-                return self._line(version, "was there")
-            there = "nothing" if artifact is None else artifact.uri
-            raise incomplete(
-                version,
-                self.address,
-                f"it has a {label} of {name} with the artifact {there}; archive or rename that one",
+        there = None if known is None else client.get_model_version(name, label)
+        if there is None:
+            client.register_model(
+                name,
+                version.uri,
+                version=label,
+                author=author(),
+                version_description=version.description,
+                metadata={**version.facts, **version.metrics},
+                **model_format(version),
             )
-        client.register_model(
-            name,
-            version.uri,
-            version=label,
-            model_format_name="peft" if version.export == "adapter" else "transformers",
-            model_format_version="1",
-            author=author(),
-            version_description=version.description,
-            metadata={**version.facts, **version.metrics},
-        )
+            return self._line(version, "made")
+        artifact = client.get_model_artifact(name, label)
+        if artifact is not None and artifact.uri == version.uri:
+            return self._line(version, "was there")
+        self._refuse_other(version, there, artifact)
+        self._add_artifact(client, version, there.id)
         return self._line(version, "made")
+
+    def _refuse_other(self, version: PublishedVersion, there: Any, artifact: Any) -> None:
+        """Raises RunFailed unless the registry's version is this one, without its artifact."""
+        digest = (there.custom_properties or {}).get(DIGEST)
+        if artifact is None and digest == version.manifest.digest:
+            return
+        uri = "nothing" if artifact is None else artifact.uri
+        raise incomplete(
+            version,
+            self.address,
+            f"it has another {version.label} of {version.name}, with the artifact {uri}",
+            # The client looks a version up by its name, whatever its state, and renames none.
+            fix="publish under another --name; to archive that one does not free its name",
+        )
+
+    def _add_artifact(self, client: Any, version: PublishedVersion, version_id: str) -> None:
+        """What was left to do when an earlier try broke off after it had made the version:
+        `register_model` refuses a version that is there."""
+        types = library("model_registry.types", package=PACKAGE, option=self.option)
+        artifact = types.ModelArtifact(name=version.name, uri=version.uri, **model_format(version))
+        api = client._api
+        client.async_runner(api.upsert_model_version_artifact(artifact, version_id))
 
     def _line(self, version: PublishedVersion, how: str) -> str:
         return f"registry  {version.name} {version.label} ({how}) at {self.address}"
 
     def _client(self) -> Any:
-        """Its constructor asks the server for one model."""
+        """Its constructor asks the server for one model. Raises what the library raises."""
         module = library("model_registry", package=PACKAGE, option=self.option)
-        try:
-            with warnings.catch_warnings(action="ignore"):  # it warns where there is no token
-                return module.ModelRegistry(self.address, author=author())
-        except Exception as error:
-            raise SpecError(
-                f"{self.option}: {self.address} does not answer as a Model Registry "
-                f"({said_by(error)}). Fix: check the address; the token is read from the file "
-                "that KF_PIPELINES_SA_TOKEN_PATH names, and https needs one"
-            ) from None
+        with warnings.catch_warnings(action="ignore"):  # it warns where there is no token
+            return module.ModelRegistry(self.address, author=author())
+
+
+def model_format(version: PublishedVersion) -> dict[str, str]:
+    name = "peft" if version.export == "adapter" else "transformers"
+    return {"model_format_name": name, "model_format_version": "1"}
 
 
 def author() -> str:

@@ -13,7 +13,6 @@ from typing import Any
 from components.shared.documents.results import History
 from components.shared.errors import HaganeError, SpecError
 from components.shared.printable import cut
-from components.shared.spec.run_spec import RunSpec
 from components.shared.store.storage import Store
 from pipelines.registries.base import (
     PublishedVersion,
@@ -22,6 +21,7 @@ from pipelines.registries.base import (
     library,
     said_by,
 )
+from pipelines.registries.settings import settings
 
 PACKAGE = "mlflow-skinny"
 DIGEST = "hagane.manifest_sha256"
@@ -42,6 +42,10 @@ DEFAULTS = {
 class MlflowServer:
     uri: str
     option: str = "--mlflow"
+
+    @property
+    def place(self) -> str:
+        return self.uri
 
     def check(self, store: Store) -> None:
         library("mlflow", package=PACKAGE, option=self.option)
@@ -110,7 +114,7 @@ class MlflowServer:
         now = int(time.time() * 1000)
         params = [
             entities.Param(key, cut(value, MOST_LETTERS))
-            for key, value in settings(version.spec).items()
+            for key, value in settings(version.spec, version.plan).items()
         ]
         last = version.lineage.checkpoint.step
         points = [(name, value, last) for name, value in version.metrics.items()]
@@ -127,20 +131,6 @@ class MlflowServer:
             os.environ.setdefault(name, value)
         module = library("mlflow", package=PACKAGE, option=self.option)
         return module.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-
-
-def settings(spec: RunSpec) -> dict[str, str]:
-    """`training.lr_peak` and the like -> value, of what decides what is learned."""
-    found = {"model.source": spec.model.source, "data.train": spec.data.train_name}
-    if spec.model.revision is not None:
-        found["model.revision"] = spec.model.revision
-    sections = {"training": spec.training, "zero": spec.zero}
-    if spec.training.method == "lora":
-        sections["lora"] = spec.lora
-    for section, values in sections.items():
-        tree = values.model_dump(mode="json", exclude_none=True)
-        found |= {f"{section}.{key}": str(value) for key, value in tree.items()}
-    return found
 
 
 def curves(history: History) -> Iterator[tuple[str, float, int]]:

@@ -18,7 +18,7 @@ QUIET_SECONDS = 5.0
 
 @dataclass
 class Outcome:
-    """What the events reported of how it went."""
+    """What the events said of how it went."""
 
     problems: list[str] = field(default_factory=list)
     exit_code: int = 0

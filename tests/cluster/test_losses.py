@@ -18,7 +18,7 @@ from tests.support.tiny_models import write_conversations
 
 EPOCHS = 3
 CONVERSATIONS = 400
-"""This many that an epoch lasts some seconds, in which a pod can be killed."""
+"""Enough for an epoch to last some seconds, in which a pod can be killed."""
 JOB_PODS = "training.kubeflow.org/job-name"
 
 

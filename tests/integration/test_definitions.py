@@ -21,7 +21,7 @@ def server() -> Iterator[KfpServer]:
 
 
 class Folder:
-    """A folder of definitions, and hagane reported where the server is and of the images that were
+    """A folder of definitions, and the environment that names the server and the images that were
     compiled last."""
 
     def __init__(self, root: Path, server: KfpServer) -> None:
@@ -194,8 +194,7 @@ def test_a_server_that_fails_halfway_is_exit_code_1_and_the_next_apply_goes_on(
     assert (done.exit_code, done.output) == (1, "pipeline hagane-finetune  created\n")
     (line,) = done.errors
     assert line.startswith(
-        f"error: KFP at {server.endpoint}: cannot upload version {version}: reported to answer 500 "
-        "(500)"
+        f"error: KFP at {server.endpoint}: cannot upload version {version}: set to answer 500 (500)"
     )
     server.drop("POST /pipelines/upload_version", after=True)
     assert folder.run("apply").exit_code == 1

@@ -69,7 +69,7 @@ def place(tmp_path: Path, server: KfpServer, s3: S3Server) -> dict[str, str]:
 
 
 def run_all(commands: list[str], folder: Path, env: dict[str, str]) -> dict[str, str]:
-    """What each printed; every one ended well."""
+    """What each printed; every one succeeded."""
     printed: dict[str, str] = {}
     for command in commands:
         done = subprocess.run(

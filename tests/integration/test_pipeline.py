@@ -39,8 +39,8 @@ def tiny_spec(
     zero: Any = ZERO3,
     **training: Any,
 ) -> Path:
-    """A run of two processes on a tiny random model, 48 conversations, two epochs unless reported
-    otherwise."""
+    """A run of two processes on a tiny random model, 48 conversations, two epochs unless `training`
+    says otherwise."""
     return write_spec(
         folder / "spec.yaml",
         {

@@ -1,5 +1,5 @@
-"""What a user of an S3 store is reported when it is set up wrongly, and what a bad network does to
-the store's promises."""
+"""What a user of an S3 store reads when it is set up wrongly, and what a bad network does to the
+store's promises."""
 
 import socket
 from collections.abc import Callable, Iterator

@@ -58,8 +58,8 @@ def tree(inputs: Path, s3: S3Server) -> dict[str, Any]:
 
 @pytest.fixture
 def reported(server: KfpServer, s3: S3Server, tmp_path: Path) -> dict[str, str]:
-    """The environment of a person who has reported hagane where KFP and the store are; a home of
-    their own."""
+    """The environment of a person who has set where KFP and the store are; a home of their
+    own."""
     return {"HAGANE_KFP_ENDPOINT": server.endpoint, "HOME": str(tmp_path), **s3.env}
 
 

@@ -149,7 +149,7 @@ def plan(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Spoil:
 
 
 def flipped(path: Callable[[Spoiled], Path]) -> Spoil:
-    """A bit of the file's last byte, which no manifest is reported."""
+    """A bit of the file's last byte, for which no manifest is changed."""
 
     def spoil(found: Spoiled) -> None:
         content = bytearray(path(found).read_bytes())

@@ -1,7 +1,7 @@
 """A way to the S3 server on which answers get lost, bodies break off and bits flip.
 
-No real network can be reported to fail at a chosen request, so this HTTP proxy stands in for one;
-the server behind it is real.
+No real network can be made to fail at a chosen request, so this HTTP proxy stands in for one; the
+server behind it is real.
 """
 
 import http.client

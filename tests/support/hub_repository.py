@@ -197,6 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.send_header("X-Repo-Commit", repository.commit_id(len(repository.commits) - 1))
         self.send_header("ETag", f'"{_blob(content)}"')
+        if status == 404 and "/resolve/" in path:
+            self.send_header("X-Error-Code", "EntryNotFound")  # by which the client knows it
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)

@@ -1,4 +1,4 @@
-"""What a real server of Kubeflow Pipelines answered: tests/data/kfp_answers, reported about in its
+"""What a real server of Kubeflow Pipelines answered: tests/data/kfp_answers, described in its
 README.md."""
 
 import json

@@ -6,6 +6,7 @@ published OpenAPI document, and one with a field that the document does not have
 
 import importlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +27,17 @@ class ModelRegistryServer:
     models: list[Tree] = field(default_factory=list)
     versions: list[Tree] = field(default_factory=list)
     artifacts: list[Tree] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    """`METHOD /path` of every request."""
+    healthy_requests: int | None = None
+    """The first ones; each later one is answered with status 503. None: all are."""
+    refused: str | None = None
+    """Regular expression for `METHOD /path`s that are answered with status 503."""
 
     def answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
+        self.asked.append(f"{method} {path}")
+        if self._is_down():
+            return 503, {"code": "UNAVAILABLE", "message": "as the test wants it"}
         parts = path.removeprefix(f"{ROOT}/").split("/")
         if method == "GET":
             return self._get(parts, query)
@@ -42,6 +52,12 @@ class ModelRegistryServer:
             parent = {"parent": parts[1]}
             return self._add(self.artifacts, tree, "ModelArtifactCreate", **parent)
         return 404, {"code": "NOT_FOUND", "message": f"{method} {path}"}
+
+    def _is_down(self) -> bool:
+        healthy = self.healthy_requests
+        if healthy is not None and len(self.asked) > healthy:
+            return True
+        return self.refused is not None and re.search(self.refused, self.asked[-1]) is not None
 
     def _get(self, parts: list[str], query: dict[str, str]) -> tuple[int, Any]:
         name = query.get("name")

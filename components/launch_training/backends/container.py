@@ -16,7 +16,7 @@ POLL_S = 0.2
 
 
 def run_beside(job: TrainingJob, folder: Path, log: Log) -> None:
-    """The job ran and ended well; its events are passed on as this process's own. SIGTERM to this
+    """The job ran and succeeded; its events are passed on as this process's own. SIGTERM to this
     process ends the job too.
 
     Raises:

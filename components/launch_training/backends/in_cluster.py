@@ -46,7 +46,7 @@ def run_in_cluster(
     work: Path,
     log: Log,
 ) -> None:
-    """The job ran and ended well. One that is there already and not over is followed instead of a
+    """The job ran and succeeded. One that is there already and not over is followed instead of a
     new one.
 
     `kfp_run`: KFP's id of the run that follows it, empty outside KFP; see ownership.py.

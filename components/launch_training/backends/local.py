@@ -48,7 +48,7 @@ def worker_settings(plan: Plan, spec: CheckpointSpec) -> dict[str, str]:
 
 
 def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> None:
-    """The job ran and ended well; its events are passed on as this process's own.
+    """The job ran and succeeded; its events are passed on as this process's own.
 
     SIGTERM to this process is passed on to the job, whose end is then awaited.
 
@@ -81,7 +81,7 @@ def follow_to_end(
     *,
     stopped: Collection[signal.Signals] = frozenset(),
 ) -> None:
-    """All lines of the job were passed on, and it ended well. `exit_code_of` is asked after the
+    """All lines of the job were passed on, and it succeeded. `exit_code_of` is asked after the
     last line, `stopped` then names the signals that were passed on to the job.
 
     Raises:

@@ -57,7 +57,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Probed:
-    """How far the pod came, and what it reported; `unheard`: it ended well, but nothing that it
+    """How far the pod came, and what it reported; `unheard`: it succeeded, but nothing that it
     printed could be read."""
 
     stage: Literal["refused", "no pod", "no node", "no image", "not started", "unheard", "ran"]

@@ -326,8 +326,8 @@ def bucket_size(architecture: Architecture) -> int:
 
 
 def reduce_bucket(hidden_size: int) -> int:
-    """transformers' rule, h² (integrations/deepspeed.py), but at least this many that an exchange
-    takes longer than it takes to begin: of a model with a hidden size of 576 it would be 0.7 MB."""
+    """transformers' rule, h² (integrations/deepspeed.py), but never so few that an exchange takes
+    less time than its start: of a model with a hidden size of 576 it would be 0.7 MB."""
     return max(hidden_size**2, LEAST_BUCKET)
 
 

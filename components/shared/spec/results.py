@@ -29,9 +29,9 @@ class KeepSpec(FrozenModel):
     set, all stay."""
 
     last: int | None = Field(default=None, ge=1, le=1_000_000)
-    """The newest this many epochs. The newest of all always stays."""
+    """How many of the newest epochs stay. The newest of all always does."""
     best: int | None = Field(default=None, ge=1, le=1_000_000)
-    """This many epochs with the lowest held-out loss."""
+    """How many of the epochs with the lowest held-out loss stay."""
     every: int | None = Field(default=None, ge=1, le=1_000_000)
     """Each epoch whose number is a multiple of this."""
 

@@ -87,8 +87,94 @@ def test_a_tag_of_another_model_is_left_alone(
     hub.tags["v1"] = 1
     done = push(make_run(), hub, tmp_path)
     assert done.exit_code == 1
-    assert "its tag v1 is of another model; name another repository" in done.errors[-1]
+    assert done.errors[-1] == (
+        f"error: {hub.endpoint}/my-org/support: no entry for support v1, which is published: "
+        "its tag v1 is of another model. Fix: name another repository with --push-to-hub"
+    )
     assert len(hub.commits) == 2
+
+
+def test_a_tag_of_another_tool_is_left_alone(
+    make_run: MakeRun, hub: HubRepository, tmp_path: Path
+) -> None:
+    hub.private = True
+    hub.commits.append({"mine.txt": b"mine"})
+    hub.tags["v1"] = 1
+    done = push(make_run(), hub, tmp_path)
+    assert done.exit_code == 1
+    assert "its tag v1 is of another model. Fix: name another repository" in done.errors[-1]
+    assert len(hub.commits) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"version": 2}, "its main has v2, which is later"),
+        ({"name": "chat"}, "its main has another model, 'chat'"),
+        ({"run": "s3://others/run"}, "its main has another v1"),
+        (None, "the lineage.json of its main is not of hagane"),
+    ],
+)
+def test_main_keeps_a_later_version_and_another_model(
+    changed: dict[str, object] | None,
+    problem: str,
+    make_run: MakeRun,
+    hub: HubRepository,
+    tmp_path: Path,
+) -> None:
+    run = make_run()
+    done = hagane("publish", run, "--name", "support", work=tmp_path / "work")
+    assert done.exit_code == 0, done.errors
+    own = json.loads((Path(run).parent / "published/support/v0001/lineage.json").read_bytes())
+    there = ["a list"] if changed is None else {**own, **changed}
+    files = {"lineage.json": json.dumps(there).encode(), "adapter_model.safetensors": b"later"}
+    hub.private = True
+    hub.commits.append(files)
+    done = push(run, hub, tmp_path)
+    assert done.exit_code == 1
+    assert done.errors[-1] == (
+        f"error: {hub.endpoint}/my-org/support: no entry for support v1, which is published: "
+        f"{problem}. Fix: name another repository with --push-to-hub"
+    )
+    assert hub.commits[1:] == [files]
+    assert hub.tags == {}
+
+
+def test_an_earlier_version_on_main_is_replaced(
+    make_run: MakeRun, hub: HubRepository, tmp_path: Path
+) -> None:
+    hub.private = True
+    hub.commits.append({"lineage.json": b'{"name": "support", "version": 0}'})
+    done = push(make_run(), hub, tmp_path)
+    assert done.exit_code == 0, done.errors
+    assert json.loads(hub.commits[-1]["lineage.json"])["version"] == 1
+
+
+def test_a_file_that_is_missing_in_the_store_is_no_entry_of_a_published_version(
+    make_run: MakeRun, hub: HubRepository, tmp_path: Path
+) -> None:
+    run = make_run()
+    done = hagane("publish", run, "--name", "support", work=tmp_path / "work")
+    assert done.exit_code == 0, done.errors
+    (Path(run).parent / "published/support/v0001/adapter/adapter_model.safetensors").unlink()
+    done = push(run, hub, tmp_path)
+    assert done.exit_code == 1
+    assert "no entry for support v1, which is published: " in done.errors[-1]
+    assert "adapter_model.safetensors" in done.errors[-1]
+    assert len(hub.commits) == 1
+
+
+def test_every_registry_that_will_not_do_is_named_at_once(
+    make_run: MakeRun, hub: HubRepository, tmp_path: Path
+) -> None:
+    more = ("--mlflow", "http://user:s3cret@host:5000")
+    done = push(make_run(), hub, tmp_path, *more, HF_TOKEN="hf_wrong")
+    assert done.exit_code == 2
+    assert [line.partition(":")[2].split(":")[0] for line in done.errors] == [
+        " --mlflow",
+        " --push-to-hub",
+    ]
+    assert "s3cret" not in "".join(done.errors)
 
 
 def test_files_of_an_earlier_model_go_and_a_persons_own_stay(

@@ -98,6 +98,12 @@ def test_a_published_version_has_a_run_and_a_model_version_once(
     params = {each["key"]: each["value"] for each in run["data"]["params"]}
     assert (params["training.method"], params["training.epochs"]) == ("lora", "1")
     assert params["lora.rank"] == "4"
+    plan = json.loads(open_store(run_in_s3).read_bytes("plan/plan.json"))
+    assert params["training.lr_peak"] == str(plan["learning_rate"])
+    assert params["training.micro_batch"] == str(plan["steps"]["micro_batch"])
+    assert params["zero.stage"] == str(plan["zero"]["stage"])
+    assert params["lora.targets"] == ", ".join(plan["lora"]["target_modules"])
+    assert "auto" not in params.values()
     metrics = {each["key"]: each["value"] for each in run["data"]["metrics"]}
     evaluation = json.loads(open_store(run_in_s3).read_bytes("evaluation/evaluation.json"))
     assert metrics["base.loss"] == evaluation["base"]["loss"]

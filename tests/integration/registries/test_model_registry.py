@@ -15,6 +15,7 @@ import pytest
 from components.shared.store.storage import open_store
 from tests.integration.registries.conftest import MakeRun
 from tests.support.command_line import Finished, hagane
+from tests.support.hub_repository import hub_repository
 from tests.support.model_registry import ModelRegistryServer, model_registry_server
 
 pytestmark = pytest.mark.skipif(
@@ -71,9 +72,53 @@ def test_a_version_of_another_model_is_left_alone(
     registry.versions.append({"id": "1", "name": "v1", "registeredModelId": "1"})
     done = publish(run_in_s3, registry.address, tmp_path)
     assert done.exit_code == 1
-    problem = "it has a v1 of support with the artifact nothing; archive or rename that one"
-    assert problem in done.errors[-1]
+    assert done.errors[-1] == (
+        f"error: {registry.address}: no entry for support v1, which is published: it has another "
+        "v1 of support, with the artifact nothing. Fix: publish under another --name; to archive "
+        "that one does not free its name"
+    )
     assert registry.artifacts == []
+
+
+def test_a_push_that_broke_off_before_its_artifact_is_ended_by_the_same_command(
+    run_in_s3: str, registry: ModelRegistryServer, tmp_path: Path
+) -> None:
+    store = run_in_s3.rpartition("/")[0]
+    registry.refused = "POST .*/artifacts"
+    first = publish(run_in_s3, registry.address, tmp_path)
+    assert first.exit_code == 1
+    assert (len(registry.versions), registry.artifacts) == (1, [])
+    registry.refused = None
+    done = publish(run_in_s3, registry.address, tmp_path)
+    assert done.exit_code == 0, done.errors
+    assert done.output.splitlines()[1] == f"registry  support v1 (made) at {registry.address}"
+    (version,), (artifact,) = registry.versions, registry.artifacts
+    assert (artifact["parent"], artifact["name"]) == (version["id"], "support")
+    assert artifact["uri"] == f"{store}/published/support/v0001/adapter"
+    assert artifact["modelFormatName"] == "peft"
+    again = publish(run_in_s3, registry.address, tmp_path)
+    assert again.output.splitlines()[1] == f"registry  support v1 (was there) at {registry.address}"
+
+
+def test_a_registry_that_fails_after_its_check_does_not_stop_the_next(
+    run_in_s3: str, registry: ModelRegistryServer, tmp_path: Path
+) -> None:
+    registry.healthy_requests = 1
+    (tmp_path / "token").write_text(TOKEN)
+    with hub_repository("my-org/support", token="hf_notARealToken") as hub:
+        env = {**hub.env, "HF_HOME": str(tmp_path / "home")}
+        env["KF_PIPELINES_SA_TOKEN_PATH"] = str(tmp_path / "token")
+        arguments = ("publish", run_in_s3, "--name", "support", "--push-to-hub", "my-org/support")
+        more = ("--model-registry", registry.address)
+        done = hagane(*arguments, *more, work=tmp_path / "work", env=env)
+        assert done.exit_code == 1
+        assert done.output.splitlines()[1:] == [
+            f"hub       {hub.endpoint}/my-org/support at v1 (made)"
+        ]
+    assert done.errors[-1].startswith(
+        f"error: {registry.address}: no entry for support v1, which is published: "
+        "ServiceException: (503)"
+    )
 
 
 def test_what_cannot_be_entered_is_refused_before_anything_is_published(

@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(404, b"<h1>404 Not Found</h1>", "text/html")
             case "status":
                 asked.status = fault.status
-                code, reason = GRPC_CODE.get(fault.status, 13), f"reported to answer {fault.status}"
+                code, reason = GRPC_CODE.get(fault.status, 13), f"set to answer {fault.status}"
                 body = error_body(code, reason, doing="", upload="/upload" in asked.path)
                 self._send(fault.status, json.dumps(body).encode())
             case "drop after":

@@ -118,8 +118,8 @@ class KfpServer:
     ) -> None:
         """The run is in this state, and those of its steps (`prepare_dataset`) in these.
 
-        A run that ends has run its exit task, unless reported otherwise, and has left out what came
-        after a step that failed.
+        A run that ends has run its exit task, unless `steps` says otherwise, and has left out what
+        came after a step that failed.
         """
         with self.lock:
             run, moment = self.runs[run_id], now()

@@ -1,4 +1,4 @@
-"""Which committed checkpoint is exported, and which setting for one a spec may not have."""
+"""Which committed checkpoint is exported, and which value of the setting a spec may not have."""
 
 from pathlib import Path
 from typing import Any

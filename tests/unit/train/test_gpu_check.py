@@ -286,7 +286,7 @@ SMALL = SmallRun(Path("/none"), processes=2)
 def started(
     *losses: float, step: int = 4, committed: bool = True, resumed: int | None = None
 ) -> Ran:
-    """A start that ended well, with what it printed."""
+    """A start that succeeded, with what it printed."""
     events: list[dict[str, Any]] = [{"event": "held_out", "loss": loss} for loss in losses]
     events.append({"event": "checkpoint", "step": step, "committed": committed, "num_bytes": 10**6})
     if resumed is not None:

@@ -63,8 +63,8 @@ def spec(tmp_path: Path) -> RunSpec:
 def launch(
     keeper: JobKeeper, spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
-    """A launcher of a run of KFP that begins or finds the job and, once it follows it, is reported
-    SIGTERM or killed. What it said last.
+    """A launcher of a run of KFP that begins or finds the job and, once it follows it, gets
+    SIGTERM or is killed. What it said last.
 
     `meanwhile`: what happens while it follows, before it ends.
     """

@@ -84,7 +84,7 @@ def test_a_refusal_is_one_line_with_what_the_server_said_and_what_to_do(
     error = refused(client(server.endpoint))
     assert type(error) is kind
     assert str(error).startswith(
-        f"KFP at {server.endpoint}: cannot list runs: reported to answer {status} ({status})"
+        f"KFP at {server.endpoint}: cannot list runs: set to answer {status} ({status})"
     )
     assert advice in str(error)
 
@@ -249,7 +249,7 @@ def test_a_server_that_takes_the_pipeline_or_names_no_version_is_not_warned_of(
 
 def test_the_sentence_of_a_fault_is_shown_where_the_details_hold_none(server: KfpServer) -> None:
     server.fail("GET /runs", 500)
-    assert "reported to answer 500 (500)" in str(refused(client(server.endpoint)))
+    assert "set to answer 500 (500)" in str(refused(client(server.endpoint)))
 
 
 def test_an_upload_that_kfp_gives_no_reason_for_says_what_it_may_be(server: KfpServer) -> None:
