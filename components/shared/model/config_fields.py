@@ -149,7 +149,7 @@ def _heads(config: Config) -> Iterator[str]:
     if heads and keys and heads % keys:
         yield f"num_key_value_heads: got {keys}, must divide num_attention_heads, {heads}"
     sized = config.get("head_dim") is not None
-    derived = config.get("model_type") in HEADS_DIVIDE_HIDDEN and not sized
+    derived = str(config.get("model_type")) in HEADS_DIVIDE_HIDDEN and not sized
     if heads and hidden and derived and hidden % heads:
         yield (
             f"num_attention_heads: got {heads}, must divide the hidden size, {hidden}, where no "
@@ -174,7 +174,8 @@ def _activations(config: Config) -> Iterator[str]:
         return
     for name in ACTIVATIONS:
         value = config.get(name)
-        if value is not None and value not in fields_of_types().activations:
+        known = isinstance(value, str) and value in fields_of_types().activations
+        if value is not None and not known:
             yield f"{name}: got {shown(value)}, which is no activation that transformers has"
 
 
