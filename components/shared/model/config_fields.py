@@ -149,7 +149,7 @@ def _heads(config: Config) -> Iterator[str]:
     if heads and keys and heads % keys:
         yield f"num_key_value_heads: got {keys}, must divide num_attention_heads, {heads}"
     sized = config.get("head_dim") is not None
-    derived = str(config.get("model_type")) in HEADS_DIVIDE_HIDDEN and not sized
+    derived = config.get("model_type") in HEADS_DIVIDE_HIDDEN and not sized
     if heads and hidden and derived and hidden % heads:
         yield (
             f"num_attention_heads: got {heads}, must divide the hidden size, {hidden}, where no "
