@@ -10,6 +10,7 @@ import yaml
 from components.shared.documents.plan import Plan
 from components.shared.documents.prompts import Prompts
 from components.shared.documents.results import BaseModel, History, Verification
+from components.shared.figures import plural
 from components.shared.printable import markdown_code
 from components.shared.spec.run_spec import RunSpec
 from components.shared.store.manifest import Scalar
@@ -114,8 +115,8 @@ def _training(facts: CardFacts) -> str:
             f"- {plan.num_trainable:,} of {plan.model.num_parameters:,} parameters trained, "
             f"{plan.precision}"
         ),
-        f"- {training.epochs} epochs, {plan.steps.total_steps:,} steps of "
-        f"{plan.steps.global_batch} rows, AdamW, lr {plan.learning_rate:g} "
+        f"- {plural(training.epochs, 'epoch')}, {plural(plan.steps.total_steps, 'step')} of "
+        f"{plural(plan.steps.global_batch, 'row')}, AdamW, lr {plan.learning_rate:g} "
         f"({training.lr_schedule}, {plan.steps.warmup_steps} warm-up steps), seed {training.seed}",
     ]
     if facts.history.skipped_steps:

@@ -1,6 +1,7 @@
 """The history of a training -> a page with its losses, drawn and in numbers."""
 
 from components.shared.documents.results import History
+from components.shared.figures import plural
 from components.shared.html.loss_chart import loss_chart
 from components.shared.html.plain_page import plain_page
 
@@ -20,7 +21,7 @@ def losses_page(run: str, history: History) -> str:
     """The page's HTML."""
     table = _table(history)
     about = (
-        f"{run} · {history.epochs[-1].step:,} steps, {history.tokens:,} tokens in "
+        f"{run} · {plural(history.epochs[-1].step, 'step')}, {history.tokens:,} tokens in "
         f"{history.seconds:,.0f} s"
     )
     return plain_page(

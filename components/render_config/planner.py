@@ -32,11 +32,11 @@ from components.render_config.model.architectures import architecture_of
 from components.render_config.model.config_cautions import config_cautions
 from components.render_config.model.shapes import Architecture
 from components.render_config.model.targets import Targets, lora_targets
+from components.render_config.page.batch_advice import step_cautions
 from components.render_config.page.explanations import (
     model_cautions,
     reasons,
     rows_in_conversations,
-    step_cautions,
     verdict,
 )
 from components.render_config.render.file_reasons import file_reasons, rendered_files

@@ -7,7 +7,7 @@ escaped here as Python writes them.
 
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 MOST_LETTERS = 80
@@ -66,6 +66,19 @@ def is_secret_name(name: str) -> bool:
     `row_tokens`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return _SECRET_WORDS.search(words.lower()) is not None
+
+
+def public(value: Any) -> Any:
+    """The value without secrets: addresses in its texts, and values of keys with such a name."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, (list, tuple)):
+        return [public(each) for each in value]
+    if isinstance(value, Mapping):
+        return {
+            key: "***" if is_secret_name(str(key)) else public(each) for key, each in value.items()
+        }
+    return value
 
 
 def shown(value: object, *, name: str = "") -> str:

@@ -33,20 +33,21 @@ def import_file(
 ) -> None:
     """Turn another tool's configuration into a spec, and say of every key what became of it."""
     from components.shared.errors import SpecError
+    from pipelines.commands.new_file import must_be_new, write_new
     from pipelines.imports.foreign import read_foreign
     from pipelines.imports.screen import lines, spec_text
 
     imported = read_foreign(file)
     if imported is None:
         raise SpecError(f"{file}: is a spec of hagane already; run hagane plan {file}")
-    if out is not None and out.exists():
-        raise SpecError(f"--out: {out} is there already, and is not overwritten; name another file")
+    if out is not None:
+        must_be_new(out)
     text = spec_text(imported, str(file))
     _tell(lines(imported, str(file)))
     if out is None:
         sys.stdout.write(text)
     else:
-        out.write_text(text, encoding="utf-8")
+        write_new(out, text)
 
 
 def spec_of(file: Path, folder: Path, *, with_rows: bool) -> Path:

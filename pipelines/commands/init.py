@@ -38,16 +38,15 @@ def init(
     Looks at the data first: its form, and how much there is. In a terminal it asks for what no
     option names.
     """
-    from components.shared.errors import SpecError
+    from pipelines.commands.new_file import must_be_new, write_new
     from pipelines.commands.run import plan
     from pipelines.programs.first_spec import first_spec, look_at
 
-    if out.exists():
-        raise SpecError(f"--out: {out} is there already, and is not overwritten; name another file")
+    must_be_new(out)
     model = model or _asked("Model: hub id or folder", "--model")
     data = data or _asked("Data: file, folder or pattern of records", "--data")
     text = first_spec(look_at(data), name=name, store=store, model=model, data=data, full=full)
-    out.write_text(text, encoding="utf-8")
+    write_new(out, text)
     print(f"{out}:\n\n{text}")
     if with_plan:
         plan(out)

@@ -11,7 +11,10 @@ LAUNCH = "hagane starts its processes itself"
 
 
 def _precision(value: Any) -> str | None:
-    return {"bf16": "bf16", "no": "fp32", "fp16": "auto"}.get(str(value))
+    """YAML reads an unquoted `no` as false."""
+    if value is False:
+        return "fp32"
+    return to.one_of({"bf16": "bf16", "no": "fp32", "fp16": "auto"})(value)
 
 
 RULES: dict[str, Rule] = {
@@ -22,7 +25,7 @@ RULES: dict[str, Rule] = {
     "distributed_type": lost(
         "hagane divides by DeepSpeed ZeRO", "DEEPSPEED", "NO", "MULTI_GPU", "MULTI_CPU"
     ),
-    "use_cpu": derived("hardware: without a GPU there, training is on the CPU"),
+    "use_cpu": derived("hardware: without a GPU there, training is on the CPU", False),
     "downcast_bf16": lost("for TPUs, which hagane does not train on", "no"),
     "fsdp_config": lost("hagane divides by DeepSpeed ZeRO"),
     "megatron_lm_config": lost("hagane divides by DeepSpeed ZeRO"),

@@ -1,52 +1,14 @@
 """Keys of an Axolotl YAML (docs.axolotl.ai/docs/config-reference.html)."""
 
-from typing import Any
+from dataclasses import replace
 
 from pipelines.imports import converters as to
+from pipelines.imports.axolotl_sources import SOURCES
 from pipelines.imports.rules import Rule, derived, lost, no_effect, taken
-from pipelines.imports.training_args_keys import ADAM, HUB, LOGS, SAVES
+from pipelines.imports.training_args_keys import ADAM, EPOCHS, HUB, LOGS, SAVES
 from pipelines.imports.trl_keys import ATTENTION, QUANTIZED
 
-FORMS = {
-    "alpaca": "alpaca",
-    "chat_template": None,
-    "sharegpt": "sharegpt",
-    "completion": "text",
-    "input_output": None,
-}
-MORE = "data.train takes path, type and split of a source; set the rest as data.columns"
-
-
-def sources(value: Any) -> Any:
-    """`datasets:` of Axolotl as data.train; None where a source has no path."""
-    found: list[dict[str, Any]] = []
-    for each in value if isinstance(value, list) else []:
-        source = _source(each) if isinstance(each, dict) else None
-        if source is None:
-            return None
-        found.append(source)
-    return found or None
-
-
-def _source(each: dict[str, Any]) -> dict[str, Any] | None:
-    place = each.get("data_files") or each.get("path")
-    if isinstance(place, list):
-        place = place[0] if len(place) == 1 else None
-    if not place:
-        return None
-    source: dict[str, Any] = {"path": to.data_place(place)}
-    form = FORMS.get(str(each.get("type")).partition(".")[0])
-    if form is not None:
-        source["format"] = form
-    if each.get("split"):
-        source["split"] = str(each["split"])
-    return source
-
-
-def _method(value: Any) -> str | None:
-    return {"lora": "lora", "qlora": "lora"}.get(str(value))
-
-
+METHODS = {"lora": "lora", "qlora": "lora"}
 OPTIMIZER = "hagane trains with torch's fused AdamW"
 KERNELS = (
     "hagane computes attention and loss with torch's kernels: training.attention, "
@@ -66,7 +28,7 @@ RULES: dict[str, Rule] = {
     "load_in_4bit": lost(QUANTIZED),
     "bnb_config_kwargs": lost(QUANTIZED),
     "gptq": lost(QUANTIZED),
-    "adapter": taken("training.method", _method, "hagane has lora and full"),
+    "adapter": taken("training.method", to.one_of(METHODS), "hagane has lora and full"),
     "lora_model_dir": lost("a run starts from the base model; merge the adapter first"),
     "lora_r": taken("lora.rank", to.whole),
     "lora_alpha": taken("lora.alpha", to.above_zero),
@@ -81,9 +43,11 @@ RULES: dict[str, Rule] = {
     "peft_layers_to_transform": lost("hagane adapts every block"),
     "loraplus_lr_ratio": lost("hagane has no LoRA+"),
     "relora": lost("hagane has no ReLoRA"),
-    "datasets": taken("data.train", sources, MORE),
-    "test_datasets": taken("data.held_out", sources, MORE),
-    "pretraining_dataset": taken("data.train", sources, "continued pretraining: data.format: text"),
+    "datasets": SOURCES,
+    "test_datasets": replace(SOURCES, spec_field="data.held_out"),
+    "pretraining_dataset": replace(
+        SOURCES, hint="continued pretraining: where it is not yet, set data.format: text"
+    ),
     "dataset_prepared_path": no_effect("the dataset is a folder of the run"),
     "dataset_processes": no_effect("one process for each core"),
     "shuffle_merged_datasets": no_effect("rows are drawn at random by training.seed"),
@@ -105,7 +69,10 @@ RULES: dict[str, Rule] = {
         "only assistant turns are trained; data.format: text trains on all tokens"
     ),
     "group_by_length": lost("rows are packed"),
-    "chat_template": derived("data.chat_template: the model's own"),
+    "chat_template": lost(
+        "hagane takes the model's own; save this one as a file and name it in data.chat_template",
+        "tokenizer_default",
+    ),
     "chat_template_jinja": lost("save it as a file and name it in data.chat_template"),
     "default_system_message": lost("put the system turn into the data"),
     "special_tokens": lost("hagane adds no tokens, and takes the tokenizer's own"),
@@ -114,8 +81,8 @@ RULES: dict[str, Rule] = {
     "micro_batch_size": taken("training.micro_batch", to.whole),
     "batch_size": taken("training.global_batch", to.whole),
     "eval_batch_size": no_effect("the held-out set is measured after each epoch"),
-    "num_epochs": taken("training.epochs", to.rounded_up, "a part of an epoch counts as one"),
-    "max_steps": taken("training.max_steps", to.whole),
+    "num_epochs": EPOCHS,
+    "max_steps": taken("training.max_steps", to.whole, "", -1),
     "optimizer": lost(OPTIMIZER, "adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw"),
     "optim_args": lost(OPTIMIZER),
     "adam_beta1": lost(ADAM, 0.9),
@@ -126,7 +93,7 @@ RULES: dict[str, Rule] = {
     ),
     "lr_scheduler_kwargs": lost("use training.lr_min_share and training.lr_decay_share"),
     "cosine_min_lr_ratio": taken(
-        "training.lr_min_share", to.share, "with lr_schedule: cosine_with_min_lr"
+        "training.lr_min_share", to.share, hint="with lr_schedule: cosine_with_min_lr"
     ),
     "learning_rate": taken("training.lr_peak", to.above_zero),
     "warmup_steps": taken(
@@ -141,8 +108,8 @@ RULES: dict[str, Rule] = {
     "seed": taken("training.seed"),
     "bf16": taken("training.precision", to.bf16),
     "bfloat16": taken("training.precision", to.bf16),
-    "fp16": derived("training.precision: auto takes fp16 on GPUs without bf16"),
-    "float16": derived("training.precision: auto takes fp16 on GPUs without bf16"),
+    "fp16": derived("training.precision: auto takes fp16 on GPUs without bf16", False),
+    "float16": derived("training.precision: auto takes fp16 on GPUs without bf16", False),
     "tf32": lost("hagane leaves torch's default"),
     "gradient_checkpointing": taken("training.gradient_checkpointing", to.yes_or_no),
     "gradient_checkpointing_kwargs": no_effect("hagane sets it"),

@@ -1,20 +1,32 @@
 """Values of other tools' files -> values of the spec; None where the spec cannot say it."""
 
 import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 from components.shared.spec.training import TrainingSpec
 
 SCHEDULES = get_args(TrainingSpec.model_fields["lr_schedule"].annotation)
+HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
+FILE_ENDINGS = (
+    *(".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt"),
+    *(".gz", ".zst"),
+)
+"""Of what prepare_dataset reads."""
 TARGET_WORDS = {"all-linear": "all", "all": "all"}
 
 
 def number(value: Any) -> float | None:
-    """Also a number in exponent form without a dot, which YAML reads as text."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
+    """Also a number in exponent form without a dot, which YAML reads as text; no infinite one."""
+    if isinstance(value, bool):
         return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def above_zero(value: Any) -> float | None:
@@ -58,9 +70,19 @@ def targets(value: Any) -> Any:
 
 
 def bf16(value: Any) -> str | None:
-    return {True: "bf16", "true": "bf16", "full": "bf16"}.get(
-        value, "auto" if value is False else None
-    )
+    if isinstance(value, bool):
+        return "bf16" if value else "auto"
+    return "bf16" if value in ("true", "full") else None
+
+
+def unless(value: Any) -> bool | None:
+    """The opposite, for a key that switches off what the spec's field switches on."""
+    return not value if isinstance(value, bool) else None
+
+
+def one_of(words: Mapping[str, str]) -> Callable[[Any], str | None]:
+    """A converter for a key that has one of these words."""
+    return lambda value: words.get(value) if isinstance(value, str) else None
 
 
 def when_true(spec_value: Any) -> Any:
@@ -69,12 +91,8 @@ def when_true(spec_value: Any) -> Any:
 
 
 def data_place(value: Any) -> str | None:
-    """A file or folder stays as it is; `owner/name` without an ending is a data set of the hub."""
-    text = str(value)
-    if (
-        text.count("/") == 1
-        and "." not in text.rpartition("/")[2]
-        and not text.startswith((".", "/"))
-    ):
-        return f"hf://{text}"
-    return text
+    """A file or folder stays as it is; `owner/name` that is not here is a data set of the hub."""
+    if not isinstance(value, str):
+        return None
+    here = value.lower().endswith(FILE_ENDINGS) or Path(value).exists()
+    return f"hf://{value}" if HUB_ID.fullmatch(value) and not here else value

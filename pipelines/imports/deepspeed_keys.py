@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.imports.converters import above_zero, number, whole
+from pipelines.imports.converters import above_zero, number, one_of, whole, yes_or_no
 from pipelines.imports.rules import Rule, derived, lost, no_effect, taken
 
 SECTIONS = (
@@ -39,12 +39,13 @@ RULES: dict[str, Rule] = {
     "train_batch_size": taken("training.global_batch", whole),
     "train_micro_batch_size_per_gpu": taken("training.micro_batch", whole),
     "gradient_accumulation_steps": derived("follows from global_batch, micro_batch and processes"),
+    "dataloader_drop_last": taken("training.drop_last", yes_or_no),
     "gradient_clipping": taken(
         "training.clip_norm", above_zero, "0 means none; hagane always clips"
     ),
     "bf16.enabled": taken("training.precision", lambda value: "bf16" if value is True else "auto"),
     "bf16.*": no_effect("hagane's own settings of bf16"),
-    "fp16.enabled": derived("training.precision: auto takes fp16 on GPUs without bf16"),
+    "fp16.enabled": derived("training.precision: auto takes fp16 on GPUs without bf16", False),
     "fp16.*": no_effect(LOSS_SCALE),
     "optimizer.type": lost("hagane trains with torch's fused AdamW", "AdamW", "Adam"),
     "optimizer.params.lr": taken("training.lr_peak", above_zero),
@@ -58,7 +59,7 @@ RULES: dict[str, Rule] = {
         "taken",
         "the learning rate falls by training.lr_schedule",
         "training.lr_schedule",
-        SCHEDULES.get,
+        one_of(SCHEDULES),
     ),
     "scheduler.params.warmup_num_steps": lost(
         "hagane takes a share of all steps: training.warmup_share", 0
@@ -136,7 +137,6 @@ SECTIONS_WITHOUT_RULES = {
     "nebula": "hagane has its own checkpoints: checkpoints.*",
     "use_node_local_storage": "hagane has its own checkpoints: checkpoints.*",
     "load_universal_checkpoint": "hagane decides it when it resumes",
-    "dataloader_drop_last": "use training.drop_last",
 }
 LOST_SECTIONS = {
     "amp": "hagane trains in bf16, fp16 or fp32",

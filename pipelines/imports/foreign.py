@@ -1,9 +1,13 @@
-"""A file of another tool -> the spec that says the same, and what became of each of its keys."""
+"""A file of another tool -> a spec with what hagane has of it, and what became of each of its keys.
+
+What the file leaves open is hagane's default, not the other tool's; a remark names those that
+differ.
+"""
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,9 @@ from pipelines.imports import (
     training_args_keys,
     trl_keys,
 )
-from pipelines.imports.rules import Key, Rule, flat, resolve
+from pipelines.imports.rules import Key, Rule, flat, left_out, resolve
+from pipelines.imports.settling import Tree, differences, settle
 
-Tree = dict[str, Any]
 MOST_BYTES = 1_000_000
 
 
@@ -31,14 +35,31 @@ class Kind:
     name: str
     rules: Mapping[str, Rule]
     sections: tuple[str, ...] = ()
+    full_unless: str = ""
+    """The key without which the tool trains every parameter; empty where it does not decide."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Field of the spec -> what the tool takes where its file does not say it."""
 
 
 DEEPSPEED = Kind("DeepSpeed configuration", deepspeed_keys.RULES, deepspeed_keys.SECTIONS)
 ACCELERATE = Kind("Accelerate configuration", accelerate_keys.RULES, accelerate_keys.SECTIONS)
-AXOLOTL = Kind("Axolotl configuration", axolotl_keys.RULES)
-LLAMA_FACTORY = Kind("LLaMA-Factory configuration", llama_factory_keys.RULES)
-TRL = Kind("TRL configuration", trl_keys.RULES)
-TRAINING_ARGS = Kind("transformers TrainingArguments", training_args_keys.RULES)
+AXOLOTL = Kind("Axolotl configuration", axolotl_keys.RULES, full_unless="adapter: lora")
+LLAMA_FACTORY = Kind(
+    "LLaMA-Factory configuration",
+    llama_factory_keys.RULES,
+    defaults=llama_factory_keys.DEFAULTS,
+)
+TRL = Kind(
+    "TRL configuration",
+    trl_keys.RULES,
+    full_unless="use_peft: true",
+    defaults=trl_keys.DEFAULTS,
+)
+TRAINING_ARGS = Kind(
+    "transformers TrainingArguments",
+    training_args_keys.RULES,
+    defaults=training_args_keys.DEFAULTS,
+)
 MARKS: tuple[tuple[Kind, frozenset[str]], ...] = (
     (
         DEEPSPEED,
@@ -65,15 +86,17 @@ class Imported:
     keys: tuple[Key, ...]
     spec: Tree
     """Fields of the spec; without those that the file does not say."""
+    remarks: tuple[str, ...] = ()
+    """What hagane chose where the file leaves it open."""
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Fields that a spec must have and that the file does not say."""
         known = {"model.source": "model", "data.train": "data"}
         return tuple(
-            field
-            for field, section in known.items()
-            if field.partition(".")[2] not in self.spec.get(section, {})
+            name
+            for name, section in known.items()
+            if name.partition(".")[2] not in self.spec.get(section, {})
         )
 
 
@@ -100,10 +123,21 @@ def read_foreign(file: Path) -> Imported | None:
         raise SpecError(
             f"{file}: found the keys {keys}, must be a spec of hagane or a file of one of: {known}"
         )
-    keys = tuple(
-        resolve(name, value, kind.rules) for name, value in flat(tree, kind.sections).items()
-    )
-    return Imported(kind.name, keys, _spec(file, keys))
+    keys, sections, remarks = settle(_keys(tree, kind), full_unless=kind.full_unless)
+    spec: Tree = {"name": run_name(file), "store": "runs", **sections}
+    remarks += tuple(differences(keys, spec, defaults=kind.defaults, tool=kind.name))
+    return Imported(kind.name, keys, spec, remarks)
+
+
+def _keys(tree: Tree, kind: Kind) -> tuple[Key, ...]:
+    """Each key of the file, and each part of one that the spec cannot say."""
+    found: list[Key] = []
+    for name, value in flat(tree, kind.sections).items():
+        key = resolve(name, value, kind.rules)
+        found.append(key)
+        if key.fate == "taken":
+            found += left_out(name, value, kind.rules)
+    return tuple(found)
 
 
 def _tree(file: Path) -> Tree:
@@ -125,57 +159,7 @@ def _tree(file: Path) -> Tree:
     return {str(key): value for key, value in tree.items()}
 
 
-def _spec(file: Path, keys: tuple[Key, ...]) -> Tree:
-    """Later keys win; the batch of all processes follows from the others where the file has
-    none."""
-    spec: Tree = {"name": run_name(file), "store": "runs"}
-    for key in keys:
-        if key.fate == "taken":
-            _put(spec, key.spec_field, key.spec_value)
-    values = {key.name: key.value for key in keys}
-    _set_nodes(spec, values)
-    _set_batch(spec, values)
-    _set_method(spec, values)
-    return spec
-
-
 def run_name(file: Path) -> str:
     """The file's name as that of a run: small letters, digits, hyphens."""
     name = re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:50].strip("-")
     return name if name[:1].isalpha() else f"run-{name}"[:50].strip("-")
-
-
-def _put(spec: Tree, field: str, value: Any) -> None:
-    *sections, last = field.split(".")
-    branch = spec
-    for section in sections:
-        branch = branch.setdefault(section, {})
-    branch[last] = value
-
-
-def _set_nodes(spec: Tree, values: Tree) -> None:
-    processes, nodes = values.get("num_processes"), spec.get("hardware", {}).get("num_nodes", 1)
-    if isinstance(processes, int) and processes >= 1 and processes % nodes == 0:
-        _put(spec, "hardware.processes_per_node", processes // nodes)
-
-
-def _set_batch(spec: Tree, values: Tree) -> None:
-    training, hardware = spec.setdefault("training", {}), spec.get("hardware", {})
-    micro, accum = training.get("micro_batch"), values.get("gradient_accumulation_steps")
-    if micro is None or "global_batch" in training:
-        return
-    rounds = accum if isinstance(accum, int) and accum >= 1 else 1
-    processes = hardware.get("num_nodes", 1) * hardware.get("processes_per_node", 1)
-    training["global_batch"] = micro * rounds * processes
-
-
-def _set_method(spec: Tree, values: Tree) -> None:
-    """Full training where the file is one of a tool that trains so unless it names an adapter."""
-    training = spec["training"]
-    trains_full = "base_model" in values or "use_peft" in values
-    if trains_full and "method" not in training:
-        training["method"] = "full"
-    if training.get("method") == "full":
-        spec.pop("lora", None)
-    if not training:
-        del spec["training"]

@@ -3,16 +3,20 @@ TrainingArguments."""
 
 from pipelines.imports import converters as to
 from pipelines.imports.rules import Rule, derived, lost, no_effect, taken
+from pipelines.imports.training_args_keys import DEFAULTS as DEFAULTS_OF_TRAINING_ARGS
 from pipelines.imports.training_args_keys import RULES as TRAINING_ARGS
 from pipelines.imports.trl_keys import ATTENTION, MODEL, QUANTIZED
 
 METHODS = {"lora": "lora", "full": "full"}
+TEMPLATE = "hagane takes the model's own; where this is another, set data.chat_template"
 OTHER_LORA = "hagane starts LoRA as Hu et al. do"
+DEFAULTS = DEFAULTS_OF_TRAINING_ARGS | {"lora.rank": 8, "data.row_tokens": 2048}
+"""lora_rank and cutoff_len are LLaMA-Factory's own (its hparams)."""
 RULES: dict[str, Rule] = {
     **TRAINING_ARGS,
     **MODEL,
     "stage": lost("hagane trains on the next token: sft, or pt with data.format: text", "sft"),
-    "finetuning_type": taken("training.method", METHODS.get, "hagane has lora and full"),
+    "finetuning_type": taken("training.method", to.one_of(METHODS), "hagane has lora and full"),
     "lora_rank": taken("lora.rank", to.whole),
     "lora_target": taken("lora.targets", to.targets),
     "additional_target": lost("hagane trains no embeddings or output layer beside LoRA"),
@@ -44,23 +48,21 @@ RULES: dict[str, Rule] = {
     "enable_liger_kernel": lost("hagane computes the loss of trained tokens in chunks instead"),
     "use_unsloth": lost("hagane has its own kernels and torch's"),
     "use_unsloth_gc": lost("use training.gradient_checkpointing"),
-    "disable_gradient_checkpointing": Rule(
-        "taken", "", "training.gradient_checkpointing", lambda value: value is False or None
-    ),
+    "disable_gradient_checkpointing": taken("training.gradient_checkpointing", to.unless),
     "resize_vocab": lost("hagane adds no tokens"),
     "new_special_tokens": lost("hagane adds no tokens"),
     "use_fast_tokenizer": no_effect("hagane reads tokenizer.json"),
-    "dataset": taken("data.train", str, "a name of dataset_info.json: set data.train to its file"),
+    "dataset": taken("data.train", hint="a name of dataset_info.json: set data.train to its file"),
     "eval_dataset": taken(
-        "data.held_out", str, "a name of dataset_info.json: set data.held_out to its file"
+        "data.held_out", hint="a name of dataset_info.json: set data.held_out to its file"
     ),
     "dataset_dir": derived("paths of the spec count from where hagane runs"),
     "media_dir": no_effect("hagane trains text alone"),
-    "template": derived("data.chat_template: the model's own"),
+    "template": lost(TEMPLATE),
     "default_system": lost("put the system turn into the data, or use data.template_args"),
     "enable_thinking": lost("use data.template_args: {enable_thinking: …}"),
     "cutoff_len": taken(
-        "data.row_tokens", to.whole, "longer conversations are refused: data.too_long"
+        "data.row_tokens", to.whole, hint="longer conversations are refused: data.too_long"
     ),
     "max_samples": lost("name a smaller file in data.train"),
     "packing": taken("data.packing", to.yes_or_no),

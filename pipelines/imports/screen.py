@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import yaml
 
 from components.shared.figures import plural
-from components.shared.printable import cut, is_secret_name
+from components.shared.printable import cut, public, shown
 from pipelines.imports.foreign import Imported
 from pipelines.imports.rules import Fate, Key
 
@@ -37,6 +37,7 @@ def lines(imported: Imported, source: str, *, briefly: bool = False) -> Iterator
         if keys and not (briefly and fate not in ("unknown", "lost")):
             yield f"{heading}:"
             yield from (f"  {_line(key)}" for key in keys)
+    yield from imported.remarks
     for field in imported.missing:
         yield f"{field}: is not in the file; set it in the spec, or by --set {field}=VALUE"
 
@@ -46,9 +47,9 @@ def _of(imported: Imported, fate: Fate) -> list[Key]:
 
 
 def _line(key: Key) -> str:
-    value = "***" if is_secret_name(key.name) else cut(repr(key.value), 60)
+    value = cut(shown(public(key.value), name=key.name), 60)
     if key.fate != "taken":
         return f"{key.name} = {value}: {key.note}"
-    became = cut(repr(key.spec_value), 60)
+    became = cut(shown(public(key.spec_value), name=key.spec_field), 60)
     note = f" ({key.note})" if key.note else ""
     return f"{key.name} = {value} -> {key.spec_field}: {became}{note}"

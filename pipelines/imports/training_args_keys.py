@@ -8,13 +8,26 @@ LOGS = "hagane logs each step, and writes its own report"
 HELD_OUT = "the held-out set is measured after each epoch"
 LOADER = "rows are tokenised and packed before training"
 ADAM = "hagane keeps AdamW's (0.9, 0.999) and 1e-8"
+EPOCHS = Rule(
+    "taken",
+    spec_field="training.epochs",
+    convert=to.rounded_up,
+    hint_if_changed="a part of an epoch counts as one",
+)
 HUB = "publishing is a step of its own: publish.name"
+DEFAULTS = {
+    "training.lr_schedule": "linear",
+    "training.warmup_share": 0,
+    "training.lr_peak": 5e-5,
+    "training.seed": 42,
+}
+"""Of TrainingArguments, in the spec's words."""
 RULES: dict[str, Rule] = {
     "per_device_train_batch_size": taken("training.micro_batch", to.whole),
     "gradient_accumulation_steps": derived("follows from global_batch, micro_batch and processes"),
     "learning_rate": taken("training.lr_peak", to.above_zero),
-    "num_train_epochs": taken("training.epochs", to.rounded_up, "a part of an epoch counts as one"),
-    "max_steps": taken("training.max_steps", to.whole, "hagane trains all epochs"),
+    "num_train_epochs": EPOCHS,
+    "max_steps": taken("training.max_steps", to.whole, "hagane trains all epochs", -1),
     "lr_scheduler_type": taken(
         "training.lr_schedule", to.schedule, "no such schedule: see training.lr_schedule"
     ),
@@ -34,7 +47,7 @@ RULES: dict[str, Rule] = {
     "seed": taken("training.seed"),
     "data_seed": lost("training.seed is the seed of the order of rows too"),
     "bf16": taken("training.precision", to.bf16),
-    "fp16": derived("training.precision: auto takes fp16 on GPUs without bf16"),
+    "fp16": derived("training.precision: auto takes fp16 on GPUs without bf16", False),
     "tf32": lost("hagane leaves torch's default"),
     "gradient_checkpointing": taken("training.gradient_checkpointing", to.yes_or_no),
     "activation_checkpointing": taken("training.gradient_checkpointing", to.yes_or_no),
@@ -60,7 +73,7 @@ RULES: dict[str, Rule] = {
     "use_liger_kernel": lost("hagane computes the loss of trained tokens in chunks instead"),
     "fsdp": lost("hagane divides by DeepSpeed ZeRO"),
     "torch_compile": lost("hagane does not compile the model"),
-    "use_cpu": derived("hardware: without a GPU there, training is on the CPU"),
+    "use_cpu": derived("hardware: without a GPU there, training is on the CPU", False),
     "ignore_data_skip": lost("a resumed run goes on with the next rows"),
     "auto_find_batch_size": derived("training.micro_batch: auto is the most that fits"),
     "optim_args": lost("hagane trains with torch's fused AdamW"),

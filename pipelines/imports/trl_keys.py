@@ -1,8 +1,11 @@
 """Keys of a TRL configuration for supervised fine-tuning (SFTConfig, ModelConfig,
 ScriptArguments)."""
 
+from typing import Any
+
 from pipelines.imports import converters as to
 from pipelines.imports.rules import Rule, derived, lost, no_effect, taken
+from pipelines.imports.training_args_keys import DEFAULTS as DEFAULTS_OF_TRAINING_ARGS
 from pipelines.imports.training_args_keys import RULES as TRAINING_ARGS
 
 ATTENTION = "training.attention: auto computes each conversation of a row by itself"
@@ -27,12 +30,20 @@ MODEL: dict[str, Rule] = {
     "use_rslora": taken("lora.rslora", to.yes_or_no),
     "use_dora": lost("hagane has no DoRA"),
 }
+DEFAULTS = DEFAULTS_OF_TRAINING_ARGS | {"training.lr_peak": 2e-5}
+"""learning_rate is SFTConfig's own (TRL's documentation)."""
+
+
+def _method(value: Any) -> str | None:
+    if not isinstance(value, bool):
+        return None
+    return "lora" if value else "full"
+
+
 RULES: dict[str, Rule] = {
     **TRAINING_ARGS,
     **MODEL,
-    "use_peft": Rule(
-        "taken", "", "training.method", lambda value: "lora" if value is True else "full"
-    ),
+    "use_peft": taken("training.method", _method),
     "lora_task_type": no_effect("always a causal language model"),
     "dataset_name": taken("data.train", to.data_place),
     "dataset_config": lost("name the folder or file of that configuration in data.train"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from components.shared.figures import plural
 from components.shared.model.registry import known_model
 from pipelines.programs.component_program import output_of
 
@@ -86,7 +87,7 @@ def _steps(looked: Looked) -> list[str]:
     num_steps = _num_steps(looked, batch, epochs)
     return [
         f"  epochs: {epochs}  # few conversations are read more often; compare their held-out loss",
-        f"  global_batch: {batch}  # rows per optimizer step: about {num_steps} steps",
+        f"  global_batch: {batch}  # rows per optimizer step: about {plural(num_steps, 'step')}",
     ]
 
 

@@ -4,6 +4,7 @@ whether to go on without them."""
 from collections.abc import Iterable, Mapping
 
 from components.shared.errors import DataError
+from components.shared.figures import plural
 from components.shared.spec.data import DataSpec
 
 Problems = Mapping[str, list[str]]
@@ -28,7 +29,9 @@ def problem_lines(problems: Problems) -> list[str]:
     lines: list[str] = []
     for problem, places in problems.items():
         others = (
-            f" (the same in {len(places) - 1} others, next {places[1]})" if len(places) > 1 else ""
+            f" (the same in {plural(len(places) - 1, 'other')}, next {places[1]})"
+            if len(places) > 1
+            else ""
         )
         lines.append(f"{places[0]}: {problem}{others}")
     return lines

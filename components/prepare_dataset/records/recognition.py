@@ -144,5 +144,6 @@ def missing_columns(
     wanted = "; ".join(" or ".join(names) for names in keys.values())
     return (
         f"{wanted}: missing or empty, as {form.name} needs it; found keys "
-        f"{', '.join(map(str, record)) or 'none'}"
+        f"{', '.join(map(str, record)) or 'none'}. Fix: add it to the record, name its key in "
+        "data.columns, or leave such records out by data.on_bad_record: skip"
     )

@@ -39,8 +39,8 @@ def verdict(spec: RunSpec, decided: "Decided", steps: StepPlan, time: TimePlan |
     return (
         f"{what} of {name} ({decided.architecture.num_parameters / 1e9:.2f}B) fits {device} with "
         f"{choice.zero.name}, micro-batch {choice.micro_batch}: "
-        f"{', '.join(fill) or _host_alone(choice.memory.host_bytes)}; {steps.total_steps:,} "
-        f"steps{took}"
+        f"{', '.join(fill) or _host_alone(choice.memory.host_bytes)}; "
+        f"{plural(steps.total_steps, 'step')}{took}"
     )
 
 
@@ -54,10 +54,6 @@ def _hours(time: TimePlan) -> str:
 
 def price_words(time: TimePlan) -> str:
     return "" if time.price is None else f", for about {time.price_with_currency}"
-
-
-FEWEST_STEPS = 50
-"""Below it a training is warned of: with 3 % of warm-up, one or two steps of it."""
 
 
 def _many(count: int, what: str) -> str:
@@ -109,37 +105,13 @@ def model_cautions(spec: RunSpec, decided: "Decided") -> Iterator[str]:
         )
 
 
-def step_cautions(spec: RunSpec, steps: StepPlan, *, row_tokens: int) -> Iterator[str]:
-    """A batch that is larger than the data; few optimizer steps, unless `max_steps` asks for
-    them."""
-    if spec.training.global_batch > steps.num_rows:
-        yield (
-            f"training.global_batch: {spec.training.global_batch:,} is more than the "
-            f"{steps.num_rows:,} rows there are, so each epoch is one optimizer step; "
-            f"set training.global_batch to {max(1, steps.num_rows // 8)} or less"
-        )
-    if steps.total_steps >= FEWEST_STEPS or spec.training.max_steps is not None:
-        return
-    changes = [f"more training.epochs (now {spec.training.epochs})"]
-    if spec.training.global_batch > 1:
-        changes.append(f"a smaller training.global_batch (now {spec.training.global_batch})")
-    if steps.num_rows < FEWEST_STEPS:
-        changes.append(
-            f"shorter rows, as {row_tokens:,} tokens each make only {steps.num_rows} "
-            "(data.row_tokens)"
-        )
-    yield (
-        f"training: {steps.total_steps} optimizer steps, fewer than {FEWEST_STEPS}, may change the "
-        f"model little; more data gives more of them, or {', or '.join(changes)}"
-    )
-
-
 def reasons(
     spec: RunSpec, decided: "Decided", steps: StepPlan, lora: LoraPlan | None
 ) -> dict[str, str]:
     """Field of the plan, dotted -> why."""
     training, zero = spec.training, decided.choice.zero
     counted = "left out" if training.drop_last else "counted"
+    epoch_steps = plural(steps.steps_per_epoch, "step")
     rows = "packed rows" if decided.packing.packed else "rows of one conversation"
     found = {
         "precision": decided.why_precision,
@@ -154,11 +126,11 @@ def reasons(
             f"{steps.num_rows} {rows} in batches of {steps.global_batch}, a last short one "
             f"{counted}"
         ),
-        "steps.total_steps": f"{steps.steps_per_epoch} steps x {_epochs(training.epochs)}",
-        "steps.save_steps": (
-            f"a checkpoint at the end of each epoch: every {steps.steps_per_epoch} steps"
+        "steps.total_steps": f"{epoch_steps} x {_epochs(training.epochs)}",
+        "steps.save_steps": (f"a checkpoint at the end of each epoch: every {epoch_steps}"),
+        "steps.warmup_steps": (
+            f"{training.warmup_share:g} of {plural(steps.total_steps, 'step')}, rounded up"
         ),
-        "steps.warmup_steps": f"{training.warmup_share:g} of {steps.total_steps} steps, rounded up",
         "attention": decided.attention.reason,
         "loss_chunk_tokens": decided.output_layer.reason,
         "fp32_gradient_sums": _why_sums(decided, steps),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.shared.errors import SpecError
+from components.shared.printable import is_secret_name, public
 
 Tree = dict[str, Any]
 
@@ -177,7 +178,7 @@ def explained(imported: Imported, planned: Tree | None) -> list[str]:
             key.partition(".")[0], "not known here; DeepSpeed may not know it either"
         )
         lines.append(
-            f"{key} = {_json(value)}: "
+            f"{key} = {_public(key, value)}: "
             f"{meaning}{_change(key, value, ours, given=planned is not None)}"
         )
     if planned is not None:
@@ -201,6 +202,11 @@ def _change(key: str, value: Any, ours: Tree, *, given: bool) -> str:
     return (
         f"{resolved}; the plan: {_json(ours[key])}" if ours[key] != value else "; the plan keeps it"
     )
+
+
+def _public(key: str, value: Any) -> str:
+    """As JSON, without secrets: sections such as `comet` have keys to a service."""
+    return '"***"' if is_secret_name(key) else _json(public(value))
 
 
 def _json(value: Any) -> str:

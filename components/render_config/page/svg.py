@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from components.render_config.cost.hardware import GIB
 from components.shared.documents.plan import MemoryPlan, Plan, StepPlan, ZeroOption
+from components.shared.figures import plural
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,11 @@ def time_line(steps: StepPlan, sizes: Sizes = WIDE) -> str:
     scale = (right - left) / steps.total_steps
     every = -(-len(steps.save_steps) // sizes.most_marks)
     parts = [
-        _svg(sizes.width, 66, f"{steps.total_steps} steps, {len(steps.save_steps)} checkpoints")
+        _svg(
+            sizes.width,
+            66,
+            f"{plural(steps.total_steps, 'step')}, {plural(len(steps.save_steps), 'checkpoint')}",
+        )
     ]
     begin, saves = 0, list[str]()
     for number, step in enumerate(steps.save_steps, start=1):

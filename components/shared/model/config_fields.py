@@ -174,7 +174,8 @@ def _activations(config: Config) -> Iterator[str]:
         return
     for name in ACTIVATIONS:
         value = config.get(name)
-        if value is not None and value not in fields_of_types().activations:
+        known = isinstance(value, str) and value in fields_of_types().activations
+        if value is not None and not known:
             yield f"{name}: got {shown(value)}, which is no activation that transformers has"
 
 

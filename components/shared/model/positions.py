@@ -30,7 +30,15 @@ def _scaled(config: Mapping[str, Any], name: str, limit: int) -> tuple[str, int]
         rope = config.get(field)
         if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type")) not in _SCALED:
             continue
-        first, factor = rope.get("original_max_position_embeddings") or limit, rope.get("factor")
+        first, factor = _original(rope, limit), rope.get("factor")
         if isinstance(first, int) and isinstance(factor, int | float) and first * factor > limit:
             return f"{name} with {field}", int(first * factor)
     return name, limit
+
+
+def _original(rope: Mapping[str, Any], limit: int) -> Any:
+    """The positions before scaling. `linear` without them may stand beside the whole length already
+    (Gemma 3: 131,072 positions, factor 8), so nothing is multiplied there."""
+    given = rope.get("original_max_position_embeddings")
+    is_linear = rope.get("rope_type", rope.get("type")) == "linear"
+    return given or (None if is_linear else limit)

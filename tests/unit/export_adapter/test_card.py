@@ -98,6 +98,10 @@ def card_of(
     return model_card(facts)
 
 
+def test_one_epoch_is_written_as_one() -> None:
+    assert "\n- 1 epoch, " in card_of("lora")
+
+
 @pytest.mark.parametrize(
     ("method", "library", "relation"),
     [("lora", "peft", "adapter"), ("full", "transformers", "finetune")],

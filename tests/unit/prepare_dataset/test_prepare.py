@@ -369,7 +369,7 @@ def test_skipped_records_are_counted_and_shown_with_their_reasons(spec: RunSpec)
     assert reasons[0].startswith(
         f"skipped: {name}:41: messages: no assistant turn, so nothing to learn"
     )
-    assert reasons[0].endswith(f"(the same in 1 others, next {name}:42)")
+    assert reasons[0].endswith(f"(the same in 1 other, next {name}:42)")
     assert reasons[1].startswith(f"skipped: {name}:43: not JSON")
     assert "alternate" in reasons[2]
 

@@ -263,6 +263,35 @@ def test_a_batch_larger_than_the_data_is_warned_of() -> None:
     assert line.endswith("set training.global_batch to 2 or less")
 
 
+@pytest.mark.parametrize(
+    ("micro", "num_rows", "fix"),
+    [
+        ("auto", 200, "set training.global_batch to 24 or a smaller multiple of 8"),
+        ("auto", 10, "set training.global_batch to 8"),
+        (2, 20, "set training.global_batch to 16"),
+        (2, 10, "a smaller training.micro_batch, and global_batch with it"),
+    ],
+)
+def test_the_smaller_batch_that_is_named_is_one_that_the_spec_takes(
+    micro: int | str, num_rows: int, fix: str
+) -> None:
+    dataset = replace(DATASET, num_rows=num_rows)
+    training = {"global_batch": 256, "micro_batch": micro}
+    spec = spec_with(training=training, hardware={"processes_per_node": 8})
+    plan = make_plan(spec, dataset, CONFIG, machine=Machine())
+    (line,) = (line for line in plan.cautions if "rows there are" in line)
+    assert line.endswith(fix)
+
+
+def test_one_step_is_written_as_one() -> None:
+    spec = spec_with(training={"global_batch": 64, "epochs": 1})
+    plan = make_plan(spec, replace(DATASET, num_rows=20), CONFIG, machine=Machine())
+    assert "1 step" in plan.verdict
+    assert "1 steps" not in plan.verdict
+    assert any("training: 1 optimizer step, fewer" in line for line in plan.cautions)
+    assert plan.reasons["steps.total_steps"] == "1 step x 1 epoch"
+
+
 def test_packed_rows_are_explained_in_conversations() -> None:
     """198 conversations, batch 1, 5 epochs: what a reader expects of save_steps, beside what
     packing makes of it."""

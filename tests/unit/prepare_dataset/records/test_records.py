@@ -96,7 +96,10 @@ def test_digests_are_equal_only_for_conversations_that_say_the_same(tmp_path: Pa
         ("null", "found null"),
         ('{"messages": ', "not JSON (Expecting value at column 14)"),
         ("{}", "messages: missing or empty, as messages needs it; found keys none"),
-        ('{"text": "x"}', "messages: missing or empty, as messages needs it; found keys text"),
+        (
+            '{"text": "x"}',
+            "found keys text. Fix: add it to the record, name its key in data.columns, or leave",
+        ),
         ('{"messages": []}', "messages: missing or empty"),
         ('{"messages": "hello"}', "messages: found text"),
         (_turns(_user()), "messages: no assistant turn"),
@@ -188,7 +191,7 @@ def test_equal_problems_are_one_line_with_their_number(tmp_path: Path) -> None:
     (line,) = _problems(tmp_path, GOOD.encode() + b"\n{}" * 15_010)
     assert line.startswith("data.jsonl:2: messages: missing or empty")
     assert line.endswith("data.jsonl:3)")
-    assert "(the same in 15009 others, next " in line
+    assert "(the same in 15,009 others, next " in line
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])

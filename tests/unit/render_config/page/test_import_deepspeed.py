@@ -63,6 +63,13 @@ def test_each_setting_is_explained_and_set_beside_the_plan() -> None:
     assert lines[-1] == "the plan also sets gradient_clipping = 1.0"
 
 
+def test_keys_to_a_service_are_not_printed() -> None:
+    text = '{"comet": {"api_key": "SECRET1"}, "x": [{"token": "SECRET2"}]}'
+    lines = explained(read_deepspeed(text, "old.json"), None)
+    assert lines[0].startswith('comet.api_key = "***": ')
+    assert lines[1].startswith('x = [{"token": "***"}]: ')
+
+
 def test_what_commas_do_not_repair_is_refused_with_its_place() -> None:
     with pytest.raises(SpecError, match=r"old.json:1:2: not JSON: .*; repair it by hand"):
         read_deepspeed("{stage: 3}", "old.json")

@@ -45,6 +45,10 @@ LLAMA: dict[str, Any] = {
             {"tie_word_embeddings": "false"},
             "tie_word_embeddings: got 'false', must be true or false",
         ),
+        (
+            {"hidden_act": ["a"]},
+            "hidden_act: got ['a'], which is no activation that transformers has",
+        ),
         ({"attention_bias": 1}, "attention_bias: got 1, must be true or false"),
         (
             {"hidden_act": "silly"},
@@ -112,6 +116,8 @@ def test_published_config_files_have_neither_contradictions_nor_unread_fields() 
         ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}, 16384),
         ({"rope_type": "yarn", "factor": 4.0}, 16384),
         ({"rope_type": "dynamic", "factor": 2}, 8192),
+        ({"rope_type": "linear", "factor": 8.0}, 4096),
+        ({"type": "linear", "factor": 2, "original_max_position_embeddings": 4096}, 8192),
         ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}, 4096),
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096),
     ],
