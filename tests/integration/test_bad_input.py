@@ -240,7 +240,7 @@ def test_another_spec_under_the_name_of_a_begun_run_is_reported_field_by_field(
     done = hagane("run", write_spec(tmp_path / "spec.yaml", spec), work=tmp_path / "work")
     assert done.exit_code == 2
     assert (
-        done.errors[0]
+        done.problems[0]
         == "error: training.epochs: got 7, but run 'bad' was begun with 1; set another name"
     )
 

@@ -157,7 +157,7 @@ def test_any_committed_checkpoint_is_exported_and_verified_into_a_folder(finishe
         "export", spec, "--checkpoint", "7", "--out", finished / "none", work=finished / "work"
     )
     assert again.exit_code == 2
-    assert "export.checkpoint: got 7, epochs in" in again.errors[0]
+    assert "export.checkpoint: got 7, epochs in" in again.problems[0]
     assert not (finished / "none").exists()
 
 
@@ -236,7 +236,7 @@ def test_another_gate_evaluates_again_and_fails_the_step_that_it_is_judged_in(
     assert done.exit_code == 1
     assert (
         "gate: held-out loss must fall below the base model's by at least 100: found"
-        in done.errors[0]
+        in done.problems[0]
     )
     assert f"already done  folder={finished}/store/tiny/checkpoints" in done.output
     failure = read_json(LocalStore(finished / "store/tiny"), "failures/evaluate.json")

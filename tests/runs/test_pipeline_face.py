@@ -225,5 +225,5 @@ def test_a_spec_that_makes_the_model_worse_ends_as_failed_in_kfp_and_publishes_n
     assert not (ui.folder / "store/published").exists()
     here = hagane("run", spec, work=ui.folder / "work")
     assert here.exit_code == 1
-    assert "gate: held-out loss must fall below" in here.errors[0]
+    assert "gate: held-out loss must fall below" in here.problems[0]
     assert not (ui.folder / "store/published").exists()

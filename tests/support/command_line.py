@@ -19,6 +19,11 @@ class Finished:
     errors: list[str]
     """Lines of stderr."""
 
+    @property
+    def problems(self) -> list[str]:
+        """Those lines that say what is wrong; the others show progress, where it takes long."""
+        return [line for line in self.errors if line.startswith("error: ")]
+
 
 def hagane(
     *arguments: str | Path, work: Path, env: dict[str, str] | None = None, stdin: str = ""
