@@ -2,13 +2,12 @@
 several sizes, and the processor time of prepare_dataset beside that of the tokenizer alone on the
 same texts.
 
-    python -m benchmarks.data_memory                        20 and 200 MB, this checkout python -m
-    benchmarks.data_memory --before ../other      the same of another checkout, in the same run
+    python -m benchmarks.data_memory                        20 and 200 MB, this checkout
+    python -m benchmarks.data_memory --before ../other      also of another checkout, in turn
 
 Memory is the sum of the resident sizes of a program and its processes, sampled every 50 ms; of what
 training maps into memory, the anonymous part, since the kernel takes the rest back. Speed is by
-processor time, which others on the machine disturb least.
-"""
+processor time, which others on the machine disturb least."""
 
 import argparse
 import json

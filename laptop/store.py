@@ -1,11 +1,12 @@
 """A real S3 server for one machine: SeaweedFS (`weed mini`), kept in one folder, open to this
 machine only.
 
-FOLDER/  env (keys and endpoint, dotenv lines, mode 0600)  data/  weed.log  weed.pid The keys are
-made once; the ports too, and they are kept as long as nobody else takes them. Answers a second
-after the start, holds 110 MB of memory when idle and ten ports. Its S3 port asks for the keys; its
-inner ports (filer, volume) do not, and any user of this machine can reach them: use it where you
-trust those who log in.
+FOLDER/  env (keys and endpoint, dotenv lines, mode 0600)  data/  weed.log  weed.pid
+
+The keys are made once; the ports too, and they are kept as long as nobody else takes them. Answers
+a second after the start, holds 110 MB of memory when idle and ten ports. Its S3 port asks for the
+keys; its inner ports (filer, volume) do not, and any user of this machine can reach them: use it
+where you trust those who log in.
 """
 
 import argparse

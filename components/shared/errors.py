@@ -1,19 +1,25 @@
 """Every error a user can cause or meet, each printed as one line per problem.
 
-HaganeError                 exit 2: the user can fix it, nothing was begun ├── SpecError
-the spec, `--set`, a command line argument ├── DataError               a file of records, a record,
-a chat template ├── ModelError              model folder or hub id, its config, tokenizer, LoRA
-targets │   └── HubUnreachable      the hub did not answer, or broke off ├── SpaceError
-free disk below what the plan needs ├── ClusterError            the cluster answered, and the answer
-is no │   ├── NoCluster           there is neither a pod's account nor a kubeconfig │   └── KfpError
-so did the server of Kubeflow Pipelines │       ├── KfpMissing      it has no such thing │       ├──
-KfpExists       it has one of this name │       └── KfpUnreachable  no answer, or none of KFP ├──
-StoreError              the store answered, and the answer is no │   ├── StoreDenied
-credentials missing, wrong or not allowed │   ├── StoreMissing        the bucket or folder is not
-there │   ├── StoreUnreachable    no answer, throttled, or broken off after all retries │   ├──
-ObjectMissing       no object of this key │   ├── ObjectExists        a conditional write found one
-there │   └── ObjectDamaged       size or checksum differ from the manifest └── RunFailed
-exit 1: something that had begun failed; the same command goes on from there
+HaganeError                 exit 2: the user can fix it, nothing was begun
+├── SpecError               the spec, `--set`, a command line argument
+├── DataError               a file of records, a record, a chat template
+├── ModelError              model folder or hub id, its config, tokenizer, LoRA targets
+│   └── HubUnreachable      the hub did not answer, or broke off
+├── SpaceError              free disk below what the plan needs
+├── ClusterError            the cluster answered, and the answer is no
+│   ├── NoCluster           there is neither a pod's account nor a kubeconfig
+│   └── KfpError            so did the server of Kubeflow Pipelines
+│       ├── KfpMissing      it has no such thing
+│       ├── KfpExists       it has one of this name
+│       └── KfpUnreachable  no answer, or none of KFP
+├── StoreError              the store answered, and the answer is no
+│   ├── StoreDenied         credentials missing, wrong or not allowed
+│   ├── StoreMissing        the bucket or folder is not there
+│   ├── StoreUnreachable    no answer, throttled, or broken off after all retries
+│   ├── ObjectMissing       no object of this key
+│   ├── ObjectExists        a conditional write found one there
+│   └── ObjectDamaged       size or checksum differ from the manifest
+└── RunFailed               exit 1: what had begun failed; the same command goes on from there
     ├── Preempted           exit 143: SIGTERM was obeyed; whoever sent it may start the same again
     └── PeerLost            exit 129: another process of the job is gone; all may start again
 """

@@ -21,7 +21,8 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _SECRET_WORDS = re.compile(
-    r"(^|[^a-z])(secret|token|password|passwd|pwd|credentials?|signature|(api|access|private|secret)[._-]?keys?|apikey)([^a-z]|$)"
+    r"(^|[^a-z])(secret|token|password|passwd|pwd|credentials?|signature|"
+    r"(api|access|private|secret)[._-]?keys?|apikey)([^a-z]|$)"
 )
 _HUB_REVISION = r"(?<=\bhf:/)/(?:datasets/)?[\w.-]+/[\w.-]+@"
 _USER = re.compile(rf"(?<=:/)(?!{_HUB_REVISION})(/?)[^\s'\"]+@")

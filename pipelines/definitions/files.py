@@ -1,9 +1,8 @@
 """The compiled pipeline <-> files in Git: a Pipeline and a PipelineVersion
 (pipelines.kubeflow.org/v2beta1), one object a file.
 
-    DIR/pipelines/hagane-finetune.yaml                   first: the server refuses a version of a
-    pipeline that it does not have DIR/versions/hagane-finetune-<12 hex digits>.yaml    named after
-    its content, since a version can never be changed
+    DIR/pipelines/hagane-finetune.yaml                   first: a version needs its pipeline
+    DIR/versions/hagane-finetune-<12 hex digits>.yaml    named after its content
 
 In KFP's Kubernetes-native mode its REST API makes the object of a version `<pipeline>-<version>`,
 with the version's name in spec.versionName
@@ -12,8 +11,7 @@ files, that a version which Git and `hagane submit` both bring is one object.
 
 The same folder serves KFP in Kubernetes-native mode, where Argo CD, Flux or kubectl apply it, and
 its database mode, where `hagane apply` sends it. Files of older versions stay: schedules and past
-runs refer to their versions by name.
-"""
+runs refer to their versions by name."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -6,15 +6,13 @@ talk to it.
       lab:
         endpoint: https://kfp.example.com/pipeline
         namespace: team-a              # only where the server has many users
-        token_file: ~/.config/hagane/lab.token      # or token_env: LAB_TOKEN; a token itself never
-            stands here
+        token_file: ~/.config/hagane/lab.token      # or token_env: LAB_TOKEN; never the token
         ca_file: ~/lab-ca.pem          # only for a certificate that no public authority signed
         ui: https://kfp.example.com/pipeline        # only where the pages are not at the endpoint
 
 What a flag says wins over a variable, a variable over the file. The context that the flag --context
 names is named by a flag: it wins over variables too. Where HAGANE_KFP_ENDPOINT names another server
-than the flags do, no variable of that server counts.
-"""
+than the flags do, no variable of that server counts."""
 
 import os
 import stat

@@ -113,7 +113,8 @@ TRAINJOB = JobKind(
     succeeded="Complete",
     judges_exit_codes=False,
     pods=lambda name: (
-        f"jobset.sigs.k8s.io/jobset-name={name},jobset.sigs.k8s.io/replicatedjob-name={TRAINJOB_CONTAINER}"
+        f"jobset.sigs.k8s.io/jobset-name={name},"
+        f"jobset.sigs.k8s.io/replicatedjob-name={TRAINJOB_CONTAINER}"
     ),
     makers=lambda name: (
         name,

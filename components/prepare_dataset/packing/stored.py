@@ -235,7 +235,7 @@ def unpacked(content: bytes) -> Iterator[Conversation]:
     program packed."""
     stream = io.BytesIO(content)
     while stream.tell() < len(content):
-        where, said, digest, tools, num_empty_system, unread = pickle.load(stream)  # noqa: S301 - by `_packed`
+        where, said, digest, tools, num_empty_system, unread = pickle.load(stream)  # noqa: S301
         yield Conversation(
             where, tuple(Message(*each) for each in said), digest, tools, num_empty_system, unread
         )

@@ -8,8 +8,7 @@ in a folder that both sides see.
 
 So no container needs the engine's socket, which would make it master of the machine, and each image
 holds its own component only: what starts the workers in a cluster, the PyTorchJob's controller, is
-not in the launcher's image either.
-"""
+not in the launcher's image either."""
 
 import math
 import os

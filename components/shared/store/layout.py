@@ -1,7 +1,7 @@
 """The names of everything inside a run's folder; no other module spells one.
 
-<store>/<run name>/spec.yaml  dataset/  plan/  checkpoints/epoch-0001/ … step-000123/  adapter/ or
-model/  evaluation/  report/
+<store>/<run name>/spec.yaml  dataset/  plan/  checkpoints/epoch-0001/ … step-000123/
+                   adapter/ or model/  evaluation/  report/
                                          asked.json  progress.json  logs/  failures/  ends/
 <store>/.newest/<series>.json
 <store>/published/<name>/v0001/ …  latest.json  claims/v0001.json  moves/000001.json

@@ -1,18 +1,15 @@
 """Published models of a store: versions, each whole and unchanging, and which of them is the
 latest.
 
-    <store>/published/<name>/v0001/            an export, how to serve it, its evaluation,
-    lineage.json; manifest.json last <store>/published/<name>/claims/v0001.json which export the
-    number is for: written only if absent <store>/published/<name>/moves/000001.json which version
-    became the latest: written only if absent <store>/published/<name>/latest.json       the same as
-    the newest move, for programs that read one file
+    <store>/published/<name>/v0001/            export, how to serve it, lineage.json; manifest last
+    <store>/published/<name>/claims/v0001.json which export the number is for, if absent
+    <store>/published/<name>/moves/000001.json which version became the latest, if absent
+    <store>/published/<name>/latest.json       as the newest move, for programs that read it
 
 The newest move says which version is the latest. Of two publishers at once only one writes a move's
-number, and the other one looks
-again: that needs nothing of a store but a write that fails where an object is there, which folders
-and S3 have. A publisher that dies leaves files without a manifest, which nobody reads; the same
-one, started again, goes on with its own number.
-"""
+number, and the other one looks again: that needs nothing of a store but a write that fails where an
+object is there, which folders and S3 have. A publisher that dies leaves files without a manifest,
+which nobody reads; the same one, started again, goes on with its own number."""
 
 import re
 from dataclasses import dataclass, replace

@@ -1,8 +1,8 @@
 """Which run of a series finished last and what it was made from, so that a run that would be the
 same again can be left out.
 
-<store>/.newest/<series>.json   written when a run of the series has finished; no run can have that
-name <store>/<run>/asked.json        written when the run is claimed
+<store>/.newest/<series>.json   written when a run of the series has finished; no run has that name
+<store>/<run>/asked.json        written when the run is claimed
 """
 
 import hashlib

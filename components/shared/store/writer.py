@@ -1,8 +1,7 @@
 """One writer a run: who works on a run says so in its folder, and again every 20 s; a second start
 stops with the first one's name.
 
-    <store>/<run>/.writer-000001.json      who it is: host and process, or run of Kubeflow
-    Pipelines; removed at the end
+    <store>/<run>/.writer-000001.json      host and process, or run of KFP; removed at the end
 
 A lock of an S3 store and of a folder alike: its object is written only if absent, so of two starts
 at once one wins. Who was killed leaves its lock behind. It is taken over at once on the same
@@ -17,8 +16,7 @@ nothing back.
 A run of Kubeflow Pipelines is many pods, one after the other. Its first step writes the lock, each
 step shows signs of life while it runs, and its exit task removes the lock. Between two steps nobody
 does, so it is taken over after an hour without one. A second such run with the same spec works
-beside the first: their steps find each other's results. With another spec it is refused.
-"""
+beside the first: their steps find each other's results. With another spec it is refused."""
 
 import os
 import re

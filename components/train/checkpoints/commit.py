@@ -1,15 +1,13 @@
 """The checkpoint protocol: each process uploads its own files, then its part list; whoever is last
 writes the manifest.
 
-    checkpoints/epoch-0001/<attempt>/…             files of all processes, never overwritten: an
-    attempt is one start of the job checkpoints/epoch-0001/<attempt>/part-00000.json   process 0's
-    files are all there: their names, sizes, checksums checkpoints/epoch-0001/manifest.json
-    every process's part is there; only now the checkpoint exists for readers
+    checkpoints/epoch-0001/<attempt>/…             files of all processes, of one start of the job
+    checkpoints/epoch-0001/<attempt>/part-00000.json   process 0's files are there: names, checksums
+    checkpoints/epoch-0001/manifest.json           every part is there: now the checkpoint exists
 
 No process waits for another. Two that finish at once may both write the manifest: the write is
 conditional, and both write the same bytes. docs/checkpoints.md says what each crash leaves, and why
-it is safe.
-"""
+it is safe."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
