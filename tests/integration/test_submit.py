@@ -487,7 +487,7 @@ def test_a_plans_refusal_stops_before_anything_is_sent(
     tree["lora"]["targets"] = ["query_key_value"]
     done = submit(tree, tmp_path, reported)
     assert done.exit_code == 2
-    [error] = done.errors
+    [error] = done.problems
     assert error.startswith("error: lora.targets: 'query_key_value' is no layer")
     assert server.asked == []
 
@@ -533,7 +533,7 @@ def test_what_kfp_or_argo_would_not_take_as_it_is_is_refused_before_anything_is_
     tree["evaluation"] = {"questions": ["Who is {{user}}?"]}
     done = submit(tree, tmp_path, reported, "--no-plan")
     assert (done.exit_code, server.asked) == (2, [])
-    assert done.errors[0].startswith(
+    assert done.problems[0].startswith(
         "error: evaluation.questions.0: found 'Who is {{user}}?', allowed text without '{{'"
     )
 
@@ -545,7 +545,7 @@ def test_data_at_another_address_than_a_stores_is_refused(
     tree["data"]["train"] = address
     done = submit(tree, tmp_path, reported, "--no-plan")
     assert (done.exit_code, server.asked) == (2, [])
-    assert done.errors == [
+    assert done.problems == [
         (
             f"error: data.train: {address!r} is no object of an S3 store; put it into the store "
             "and name it s3://…"
