@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipelines.imports import converters as to
-from pipelines.imports.deepspeed_keys import _device, _stage
+from pipelines.imports.deepspeed_keys import offload_device, zero_stage
 from pipelines.imports.rules import Rule, derived, lost, no_effect, taken
 
 SECTIONS = ("deepspeed_config",)
@@ -33,9 +33,9 @@ RULES: dict[str, Rule] = {
     "fp8_config": lost("hagane has bf16, fp16 and fp32"),
     "dynamo_config": lost("hagane does not compile the model"),
     "ipex_config": no_effect("hagane has torch's own CPU kernels"),
-    "deepspeed_config.zero_stage": taken("zero.stage", _stage),
-    "deepspeed_config.offload_optimizer_device": taken("zero.offload_optimizer", _device),
-    "deepspeed_config.offload_param_device": taken("zero.offload_parameters", _device),
+    "deepspeed_config.zero_stage": taken("zero.stage", zero_stage),
+    "deepspeed_config.offload_optimizer_device": taken("zero.offload_optimizer", offload_device),
+    "deepspeed_config.offload_param_device": taken("zero.offload_parameters", offload_device),
     "deepspeed_config.gradient_accumulation_steps": derived("follows from the batch sizes"),
     "deepspeed_config.gradient_clipping": taken("training.clip_norm", to.above_zero),
     "deepspeed_config.zero3_init_flag": no_effect("under ZeRO-3 weights are divided as they load"),

@@ -18,11 +18,11 @@ SECTIONS = (
 )
 
 
-def _stage(value: Any) -> int | None:
+def zero_stage(value: Any) -> int | None:
     return value if value in (0, 1, 2, 3) and not isinstance(value, bool) else None
 
 
-def _device(value: Any) -> str | None:
+def offload_device(value: Any) -> str | None:
     return value if value in ("cpu", "none") else None
 
 
@@ -71,13 +71,13 @@ RULES: dict[str, Rule] = {
     "scheduler.params.warmup_type": lost("hagane's warm-up is linear", "linear"),
     "scheduler.params.total_num_steps": derived("epochs x steps per epoch"),
     "scheduler.*": lost("hagane's schedules: training.lr_schedule"),
-    "zero_optimization.stage": taken("zero.stage", _stage),
+    "zero_optimization.stage": taken("zero.stage", zero_stage),
     "zero_optimization.offload_optimizer.device": taken(
-        "zero.offload_optimizer", _device, "hagane offloads to host memory, not to NVMe"
+        "zero.offload_optimizer", offload_device, "hagane offloads to host memory, not to NVMe"
     ),
     "zero_optimization.offload_optimizer.pin_memory": no_effect("hagane always page-locks it"),
     "zero_optimization.offload_param.device": taken(
-        "zero.offload_parameters", _device, "hagane offloads to host memory, not to NVMe"
+        "zero.offload_parameters", offload_device, "hagane offloads to host memory, not to NVMe"
     ),
     "zero_optimization.offload_param.pin_memory": no_effect("hagane always page-locks it"),
     "zero_optimization.cpu_offload": lost("old name: use zero.offload_optimizer: cpu"),

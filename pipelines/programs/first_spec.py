@@ -9,6 +9,7 @@ import yaml
 
 from components.shared.figures import plural
 from components.shared.model.registry import known_model
+from components.shared.model.source import read_json_object
 from pipelines.programs.component_program import output_of
 
 TEMPLATES = Path(__file__).parents[2] / "specs" / "templates"
@@ -64,7 +65,7 @@ def first_spec(looked: Looked, *, name: str, store: str, model: str, data: str, 
 
 def has_template(model: str) -> bool:
     """Whether the tokenizer brings a chat template; of a hub id that is not known by name, yes: the
-    plan says it where it brings none."""
+    plan says it where it brings none. Raises ModelError as `read_json_object`."""
     known = known_model(model)
     if known is not None:
         return known[1].template == "own"
@@ -74,7 +75,7 @@ def has_template(model: str) -> bool:
     if (folder / "chat_template.jinja").is_file():
         return True
     settings = folder / "tokenizer_config.json"
-    return settings.is_file() and "chat_template" in json.loads(settings.read_bytes())
+    return settings.is_file() and bool(read_json_object(settings).get("chat_template"))
 
 
 def _steps(looked: Looked) -> list[str]:

@@ -6,17 +6,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from components.shared.documents.fields import FrozenModel, Number
 from components.shared.printable import cut, shown
-from components.shared.spec.results import _auto_or_bool
-from components.shared.spec.values import MOST_ROWS
-
-
-def _auto_or_row_tokens(value: object) -> object:
-    if value == "auto" or (
-        isinstance(value, int) and not isinstance(value, bool) and 16 <= value <= MOST_ROWS
-    ):
-        return value
-    raise ValueError(f"got {shown(value)}, must be auto or a whole number from 16 to {MOST_ROWS}")
-
+from components.shared.spec.values import auto_or_bool, auto_or_whole
 
 RecordForm = Literal[
     "auto",
@@ -144,13 +134,13 @@ class DataSpec(FrozenModel):
     max_bad_records: int = Field(default=100, ge=1, le=1_000_000_000)
     """Most records that `on_bad_record: skip` leaves out; with more the run stops before
     training."""
-    row_tokens: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_row_tokens)] = 1024
+    row_tokens: Annotated[Literal["auto"] | int, BeforeValidator(auto_or_whole(16))] = 1024
     """Most tokens in one row, or `auto`: the least that holds the longest conversation, or with
     `too_long: drop` 99 % of the tokens, as far as the model knows positions; a power of two from
     1,024 on where rows are packed. A row holds whole
     conversations: none is split, none sees another. Training measures that on the loaded model
     before its first step, and stops where it is not so."""
-    packing: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
+    packing: Annotated[Literal["auto"] | bool, BeforeValidator(auto_or_bool)] = "auto"
     """Whether conversations share a row. `auto`: wherever the model keeps them apart
     (docs/packing.md). Else, and with `false`, a row is one conversation, padded to the longest of
     its micro-batch; `training.global_batch` then counts conversations."""

@@ -7,13 +7,13 @@ from pydantic import BeforeValidator, Field
 from components.shared.documents.fields import FrozenModel, Number
 from components.shared.printable import shown
 from components.shared.spec.gate import MeasuredOnAnswers, checked_pattern
-from components.shared.spec.values import MOST_MINUTES, MOST_ROWS, NAME_PATTERN, auto_or_whole
-
-
-def _auto_or_bool(value: object) -> object:
-    if value == "auto" or isinstance(value, bool):
-        return value
-    raise ValueError(f"got {shown(value)}, must be auto, true or false")
+from components.shared.spec.values import (
+    MOST_MINUTES,
+    MOST_ROWS,
+    NAME_PATTERN,
+    auto_or_bool,
+    auto_or_whole,
+)
 
 
 def _last_best_or_epoch(value: object) -> object:
@@ -65,7 +65,7 @@ class EvaluationSpec(FrozenModel):
     the report."""
     answer_tokens: int = Field(default=64, ge=1, le=4096)
     """Longest answer, in tokens."""
-    rows: Annotated[Literal["auto"] | int, BeforeValidator(auto_or_whole)] = "auto"
+    rows: Annotated[Literal["auto"] | int, BeforeValidator(auto_or_whole(1))] = "auto"
     """Held-out rows on which base and tuned model are measured, or all when there are fewer.
     `auto`: as many as the step's CPUs measure in about four hours. Training's own held-out loss is
     of all rows."""
@@ -89,7 +89,7 @@ class ExportSpec(FrozenModel):
     )
     """Which committed checkpoint is exported: the last epoch's, that with the lowest held-out loss
     (which `checkpoints.keep` must keep), or an epoch's by its number."""
-    merge: Annotated[Literal["auto"] | bool, BeforeValidator(_auto_or_bool)] = "auto"
+    merge: Annotated[Literal["auto"] | bool, BeforeValidator(auto_or_bool)] = "auto"
     """Also export the base with the adapter merged into it, as `merged/`, verified like the
     adapter. `auto` does so where vLLM loads no adapter of the architecture. Takes the base's size
     once more in the store. Experts' weights cannot be merged."""

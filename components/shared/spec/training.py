@@ -41,7 +41,7 @@ class TrainingSpec(FrozenModel):
     global_batch: int = Field(default=8, ge=1, le=MOST_ROWS)
     """Rows per optimizer step, over all processes. Must be a multiple of `micro_batch` times the
     number of processes."""
-    micro_batch: Annotated[Literal["auto"] | int, BeforeValidator(auto_or_whole)] = "auto"
+    micro_batch: Annotated[Literal["auto"] | int, BeforeValidator(auto_or_whole(1))] = "auto"
     """Rows per process in one forward pass: the memory knob. `auto` is the most that fits the
     hardware. What is missing to `global_batch` is accumulated."""
     max_steps: int | None = Field(default=None, ge=1, le=1_000_000_000)

@@ -1,5 +1,7 @@
 """Names and limits that several sections of the spec share."""
 
+from collections.abc import Callable
+
 from components.shared.printable import shown
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$"
@@ -15,9 +17,21 @@ PUBLISHED = "published"
 """Folder beside the runs: no run has this name."""
 
 
-def auto_or_whole(value: object) -> object:
-    if value == "auto" or (
-        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_ROWS
-    ):
+def auto_or_whole(least: int) -> Callable[[object], object]:
+    """Checks a value: auto, or a whole number from `least` to MOST_ROWS."""
+
+    def checked(value: object) -> object:
+        if value == "auto":
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST_ROWS:
+            return value
+        allowed = f"auto or a whole number from {least} to {MOST_ROWS}"
+        raise ValueError(f"got {shown(value)}, must be {allowed}")
+
+    return checked
+
+
+def auto_or_bool(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
         return value
-    raise ValueError(f"got {shown(value)}, must be auto or a whole number from 1 to {MOST_ROWS}")
+    raise ValueError(f"got {shown(value)}, must be auto, true or false")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.shared.errors import ModelError
 from components.shared.spec.run_spec import RunSpec
 from pipelines.programs.first_spec import Looked, first_spec, has_template
 
@@ -60,3 +61,9 @@ def test_a_path_is_itself_again_in_yaml(place: str) -> None:
     text = first_spec(looked, name="my-run", store=place, model=place, data=place, full=False)
     spec = RunSpec.model_validate(yaml.safe_load(text))
     assert (spec.store, spec.model.source, spec.data.train) == (place, place, place)
+
+
+def test_settings_that_are_no_json_are_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json: cannot be read as JSON"):
+        has_template(str(tmp_path))
