@@ -45,8 +45,11 @@ def run(
     from components.shared.step import work_folder
     from components.shared.store.storage import open_store
     from pipelines.local.running import run_in_containers, run_locally
+    from pipelines.programs.component_program import require_training
     from pipelines.screens.run import open_console, print_end
 
+    if runner != "docker":
+        require_training()
     asked = checked(spec, overrides, here=True)
     console = open_console()
     if runner == "docker":

@@ -9,10 +9,11 @@ from pydantic_core import ErrorDetails
 
 from components.shared.documents.fields import FrozenModel
 from components.shared.errors import SpecError
+from components.shared.own_files import own_file
 from components.shared.printable import shown
 from components.shared.spec.yaml_text import read_yaml
 
-IN_THE_REPOSITORY = Path(__file__).parents[3] / "images" / "images.yaml"
+IN_THE_REPOSITORY = own_file("images/images.yaml")
 
 # The grammar of github.com/distribution/reference (regexp.go), without a tag in the repository's
 # name.
