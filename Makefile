@@ -11,9 +11,7 @@ help:  ## Show what there is to make
 
 ## Run
 demo: .venv/laptop  ## Tune a small model from start to end on this machine; about ten minutes
-	$(BIN)/python -m laptop.demo_model
-	$(BIN)/python -m laptop.store start $(STORE)
-	$(BIN)/hagane --env-file $(STORE)/env run specs/demo.yaml
+	$(BIN)/python -m laptop.demo
 store-stop:  ## Stop the demo's S3 server; what it holds stays in .hagane/store
 	$(BIN)/python -m laptop.store stop $(STORE)
 compile: .venv/laptop  ## Write the pipeline for a cluster to build/finetune.yaml

@@ -8,7 +8,13 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-PACKED = ("images/images.yaml", "specs/from-the-ui.yaml", "specs/templates/*.jinja")
+PACKED = (
+    "images/images.yaml",
+    "specs/from-the-ui.yaml",
+    "specs/templates/*.jinja",
+    "docs/how-to/*.md",
+    "k8s/**/*.yaml",
+)
 
 
 class BuildWithOwnFiles(build_py):

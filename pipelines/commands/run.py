@@ -51,12 +51,12 @@ def run(
     if runner != "docker":
         require_training()
     asked = checked(spec, overrides, here=True)
-    console = open_console()
+    console = open_console(progress=True)
     if runner == "docker":
         run_in_containers(asked, console, uid=user)
     else:
         run_locally(asked, console)
-    print_end(console, open_store(asked.run_uri), work_folder(asked.run_uri, "report"))
+    print_end(open_console(), open_store(asked.run_uri), work_folder(asked.run_uri, "report"))
 
 
 def plan(

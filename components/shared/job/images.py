@@ -100,6 +100,23 @@ class Images(FrozenModel):
         ]
 
 
+LOCAL_IMAGES = "HAGANE_LOCAL_IMAGES"
+"""Set where the nodes hold the images already, as in a cluster of one machine."""
+
+
+def refuse_local_images(images: Images) -> None:
+    """Raises SpecError where no node of a cluster could pull the images, unless $LOCAL_IMAGES is
+    set."""
+    host = images.repository.partition("/")[0].partition(":")[0]
+    if host in ("localhost", "127.0.0.1") and not os.environ.get(LOCAL_IMAGES):
+        raise SpecError(
+            f"images: {images.repository}/… are images of this machine, which no node of a cluster "
+            "can pull, must be in a registry. Fix: make push REGISTRY=registry.example.com/hagane, "
+            "or name a file of images by HAGANE_IMAGES; where the nodes hold the images already, "
+            f"set {LOCAL_IMAGES}=1"
+        )
+
+
 def images_file() -> Path:
     """The file that names the images: `$HAGANE_IMAGES`, for a site with names of its own, else the
     repository's."""
