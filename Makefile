@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-templates bench-train bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-truth test-images test-cluster test-wheel targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-templates bench-train bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -11,9 +11,7 @@ help:  ## Show what there is to make
 
 ## Run
 demo: .venv/laptop  ## Tune a small model from start to end on this machine; about ten minutes
-	$(BIN)/python -m laptop.demo_model
-	$(BIN)/python -m laptop.store start $(STORE)
-	$(BIN)/hagane --env-file $(STORE)/env run specs/demo.yaml
+	$(BIN)/python -m laptop.demo
 store-stop:  ## Stop the demo's S3 server; what it holds stays in .hagane/store
 	$(BIN)/python -m laptop.store stop $(STORE)
 compile: .venv/laptop  ## Write the pipeline for a cluster to build/finetune.yaml
@@ -56,6 +54,8 @@ test-cluster: .venv/dev  ## Train, kill, drain, cut off and cancel in the cluste
 	$(BIN)/pytest tests/cluster
 test-images: .venv/dev  ## Open each built image, and run the pipeline through them; five minutes
 	$(BIN)/pytest tests/images
+test-wheel: .venv/dev  ## Build the wheel, install it without torch far from here, plan with it; a minute, needs a package index
+	$(BIN)/pytest tests/package
 test-truth: .venv/dev  ## Compare plans with real training and every architecture; some minutes
 	$(BIN)/pytest tests/truth
 targets: .venv/dev  ## Write docs/targets.md: what LoRA targets each architecture gets; three minutes

@@ -46,7 +46,7 @@ def export(
 
     The run's own export stays as it is; export.checkpoint and export.merge in the spec change that.
     """
-    from pipelines.programs.component_program import output_of
+    from pipelines.programs.component_program import output_of, require_training
 
     uri = run_uri(run)
     name = uri.rstrip("/").rpartition("/")[2]
@@ -61,6 +61,7 @@ def export(
         checkpoint,
         *(["--merge", "true"] if merge else []),
     ]
+    require_training()
     output_of("components.export_adapter", *arguments)
     for part in sorted(folder.iterdir()):
         print(part)
@@ -231,7 +232,7 @@ def chat(
     Both are on this machine's GPU, or on its CPU, which is enough for small models. They remember
     what was said.
     """
-    from pipelines.programs.component_program import talk_to
+    from pipelines.programs.component_program import require_training, talk_to
 
     arguments = [
         "--run",
@@ -240,6 +241,7 @@ def chat(
         str(tokens),
         *(["--tuned-only"] if tuned_only else []),
     ]
+    require_training()
     raise typer.Exit(talk_to("components.evaluate.chat", *arguments))
 
 

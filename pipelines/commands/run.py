@@ -45,15 +45,18 @@ def run(
     from components.shared.step import work_folder
     from components.shared.store.storage import open_store
     from pipelines.local.running import run_in_containers, run_locally
+    from pipelines.programs.component_program import require_training
     from pipelines.screens.run import open_console, print_end
 
+    if runner != "docker":
+        require_training()
     asked = checked(spec, overrides, here=True)
-    console = open_console()
+    console = open_console(progress=True)
     if runner == "docker":
         run_in_containers(asked, console, uid=user)
     else:
         run_locally(asked, console)
-    print_end(console, open_store(asked.run_uri), work_folder(asked.run_uri, "report"))
+    print_end(open_console(), open_store(asked.run_uri), work_folder(asked.run_uri, "report"))
 
 
 def plan(

@@ -27,6 +27,20 @@ def require_installed(*modules: str) -> None:
         )
 
 
+TRAINING = ("torch", "transformers", "peft", "deepspeed")
+"""Packages of the extra `train`, without which the other commands work."""
+
+
+def require_training() -> None:
+    """Raises HaganeError where what trains, exports and evaluates is not installed."""
+    absent = [name for name in TRAINING if find_spec(name) is None]
+    if absent:
+        raise HaganeError(
+            f"this machine: {', '.join(absent)} not installed, which training, chat and export "
+            "need. Fix: pip install 'hagane[train]', or run in a cluster (backend: pytorchjob)"
+        )
+
+
 def talk_to(module: str, *arguments: str) -> int:
     """Runs `python -m module` with this program's stdin, stdout and stderr. Returns its exit code.
 

@@ -2,7 +2,7 @@
 tests/golden/plans.md."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from components.render_config.planner import (
@@ -22,6 +22,12 @@ SPECS = sorted((ROOT / "specs" / "plans").glob("*.yaml"))
 NUM_ROWS = 5_000
 
 
+def example_spec(file: Path, overrides: Iterable[str] = ()) -> RunSpec:
+    """The spec with its paths from the root of the repository, the same in every checkout."""
+    text = load_spec(file, overrides).model_dump_json()
+    return RunSpec.model_validate_json(text.replace(f"{ROOT}/", ""))
+
+
 def plan_example(spec: RunSpec) -> Plan:
     config = json.loads((ROOT / spec.model.source / "config.json").read_text())
     num_tokens = NUM_ROWS * row_tokens_of(spec, NO_DATASET, {})
@@ -32,7 +38,7 @@ def plan_example(spec: RunSpec) -> Plan:
 def planned_examples() -> Iterator[tuple[str, RunSpec, Plan]]:
     """Name, spec and plan of every example that fits its hardware."""
     for file in SPECS:
-        spec = load_spec(file)
+        spec = example_spec(file)
         try:
             plan = plan_example(spec)
         except SpecError:
@@ -51,7 +57,7 @@ def document() -> str:
     for file in SPECS:
         lines += ["", f"## {file.stem}", ""]
         try:
-            lines += _planned(plan_example(load_spec(file)))
+            lines += _planned(plan_example(example_spec(file)))
         except HaganeError as error:
             lines += [f"- refused: {problem}" for problem in error.problems]
     return "\n".join(lines) + "\n"

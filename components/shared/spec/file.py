@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from components.shared.errors import SpecError
 from components.shared.printable import MOST_LETTERS, cut, is_secret_name, printable, shown
+from components.shared.spec.places import FIELDS, paths_from, set_fields
 from components.shared.spec.run_spec import RunSpec
 from components.shared.spec.values import NAME_PATTERN, OBJECT_PATTERN, USER_PATTERN
 from components.shared.spec.yaml_text import MOST_DEPTH, YamlProblem, parse_yaml, read_yaml
@@ -23,16 +24,23 @@ Location = tuple[str | int, ...]
 
 
 def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
-    """Reads a spec file and applies `a.b=c` overrides, the last one winning.
+    """Reads a spec file and applies `a.b=c` overrides, the last one winning. Relative paths of the
+    file count from its folder, those of overrides from the current folder.
 
     Raises:
         SpecError: the file is missing or no YAML mapping, an override has no `=`, or fields are
             wrong; one line each.
     """
     tree, lines, problems = read_fields(path, example="specs/demo.yaml")
+    overrides = tuple(overrides)
+    replaced = set_fields(overrides)
+    of_file = [field for field in FIELDS if field not in replaced]
+    misplaced = paths_from(tree, path.parent.absolute(), of_file)
+    problems += [f"{_place_of_text(problem, lines, path)}{problem}" for problem in misplaced]
     problems += _override(
         tree, {f"--set {_shown_override(override)}": override for override in overrides}, lines
     )
+    paths_from(tree, Path.cwd(), replaced)
     try:
         spec = parse_spec(tree)
     except ValidationError as error:
@@ -258,6 +266,11 @@ def _doubles(node: yaml.Node | None, where: Location = ()) -> Iterable[tuple[Loc
             yield (*where, str(key.value)), first[key.value], line
         first.setdefault(key.value, line)
         yield from _doubles(value, (*where, str(key.value)))
+
+
+def _place_of_text(problem: str, lines: Mapping[Location, str], path: Path) -> str:
+    """`file:line: ` of the field that a sentence begins with."""
+    return place_of(tuple(problem.partition(":")[0].split(".")), lines, str(path))
 
 
 def _dotted(where: Location) -> str:

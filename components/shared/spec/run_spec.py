@@ -55,7 +55,8 @@ class RunSpec(FrozenModel):
     hyphens; at most 50."""
     store: str = Field(min_length=1)
     """Where everything of the run goes: a folder, or `s3://bucket/prefix`. Endpoint and keys of S3
-    come from the usual AWS_ variables."""
+    come from the usual AWS_ variables. A relative path counts from the folder of the spec, here and
+    in every other field; given by `--set`, it counts from the current folder."""
     backend: Literal["local", "pytorchjob", "trainjob"] = "local"
     """What starts the training processes: `local` on this machine, `pytorchjob` a Kubeflow
     PyTorchJob in a cluster, `trainjob` a TrainJob of Kubeflow Trainer 2."""

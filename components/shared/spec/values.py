@@ -1,6 +1,7 @@
 """Names and limits that several sections of the spec share."""
 
 from collections.abc import Callable
+from pathlib import PurePosixPath
 
 from components.shared.printable import shown
 
@@ -35,3 +36,9 @@ def auto_or_bool(value: object) -> object:
     if value == "auto" or isinstance(value, bool):
         return value
     raise ValueError(f"got {shown(value)}, must be auto, true or false")
+
+
+def name_elsewhere(place: str) -> str:
+    """A place for readers who do not have this machine: of one of its absolute paths the last part,
+    as what is before it says who trained where."""
+    return PurePosixPath(place).name if place.startswith("/") else place
