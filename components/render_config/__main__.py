@@ -22,11 +22,13 @@ from components.render_config.planner import (
     row_tokens_of,
     settle,
 )
+from components.render_config.probed import with_probe
 from components.render_config.render.file_reasons import rendered_files
 from components.render_config.render.files import lifecycle_json
 from components.render_config.render.pytorchjob import pytorchjob
 from components.render_config.render.trainjob import trainjob
 from components.shared.documents.plan import Plan
+from components.shared.documents.probe import MeasuredSteps
 from components.shared.errors import HaganeError, SpecError
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.machine import machine_flags
@@ -40,6 +42,8 @@ from components.shared.store.layout import DATASET, PLAN, job_file
 from components.shared.store.manifest import Manifest, Scalar, publish_folder, require_manifest
 from components.shared.store.storage import Store, open_store
 
+LIBRARY_FILES = ("deepspeed", "training_args", "lora")
+"""Files of a plan that the training libraries read, as its page shows them."""
 CONVERSION = 2.75
 """Bytes on the disk for each of a divided checkpoint, while DeepSpeed's ds_to_universal makes it
 fit another number of processes: the checkpoint, scratch, and what comes out of it; 2.73 measured
@@ -203,6 +207,21 @@ def _whole(fact: Scalar) -> int | None:
     return None if fact is None else int(fact)
 
 
+def take_measured(spec: RunSpec, measured: Path, folder: Path) -> None:
+    """The plan in the folder has the measured steps, and time and price by them; its page is made
+    anew. `measured`: a JSON file of MeasuredSteps."""
+    plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
+    steps = MeasuredSteps.model_validate_json(measured.read_bytes())
+    probed = with_probe(spec, plan, steps)
+    (folder / "plan.json").write_text(probed.model_dump_json(indent=1) + "\n")
+    files = {
+        name: json.loads((folder / f"{name}.json").read_bytes())
+        for name in LIBRARY_FILES
+        if (folder / f"{name}.json").is_file()
+    }
+    (folder / "page.html").write_text(render_page(probed, files), encoding="utf-8")
+
+
 def write_plan(
     folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int, with_page: bool = True
 ) -> None:
@@ -286,7 +305,7 @@ def main() -> None:
         "--out",
         metavar="FOLDER",
         type=Path,
-        help="with --rows: a folder that is made for the plan's files",
+        help="with --rows: a folder that is made for the plan's files; with --measured: theirs",
     )
     parser.add_argument(
         "--no-page",
@@ -300,6 +319,12 @@ def main() -> None:
         help="with --run or --rows: the spec that the job is written for, where it is another",
     )
     parser.add_argument(
+        "--measured",
+        metavar="FILE",
+        type=Path,
+        help="with --spec and --out: what the train component's step_probe measured of that plan",
+    )
+    parser.add_argument(
         "--import-deepspeed",
         metavar="FILE",
         type=Path,
@@ -309,6 +334,12 @@ def main() -> None:
     if arguments.import_deepspeed is not None:
         with step_log("render_config"):
             import_deepspeed(arguments.import_deepspeed, arguments.out)
+        return
+    if arguments.measured is not None:
+        if arguments.spec is None or arguments.out is None:
+            parser.error("give --measured FILE --spec FILE --out FOLDER")
+        with step_log("render_config"):
+            take_measured(load_spec(arguments.spec), arguments.measured, arguments.out)
         return
     chosen = [arguments.run is not None, arguments.check, arguments.rows is not None]
     if (
