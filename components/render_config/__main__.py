@@ -5,14 +5,15 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from components.render_config.cost.hardware import GIB, machine_memory
 from components.render_config.model.architectures import architecture_of
 from components.render_config.page.import_deepspeed import explained, read_deepspeed
-from components.render_config.page.page import render_page
 from components.render_config.planner import (
     NO_DATASET,
     DatasetFacts,
@@ -219,7 +220,14 @@ def take_measured(spec: RunSpec, measured: Path, folder: Path) -> None:
         for name in LIBRARY_FILES
         if (folder / f"{name}.json").is_file()
     }
-    (folder / "page.html").write_text(render_page(probed, files), encoding="utf-8")
+    write_page(folder, probed, files)
+
+
+def write_page(folder: Path, plan: Plan, files: Mapping[str, dict[str, Any]]) -> None:
+    """Imported here, since a plan without its page does without jinja2."""
+    from components.render_config.page.page import render_page
+
+    (folder / "page.html").write_text(render_page(plan, files), encoding="utf-8")
 
 
 def write_plan(
@@ -230,7 +238,7 @@ def write_plan(
     (folder / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
     files = rendered_files(spec, plan, hidden_size=hidden_size)
     if with_page:
-        (folder / "page.html").write_text(render_page(plan, files), encoding="utf-8")
+        write_page(folder, plan, files)
     lifecycle = lifecycle_json(spec)
     if lifecycle is not None:
         files["lifecycle"] = lifecycle
