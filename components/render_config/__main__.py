@@ -5,14 +5,15 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from components.render_config.cost.hardware import GIB, machine_memory
 from components.render_config.model.architectures import architecture_of
 from components.render_config.page.import_deepspeed import explained, read_deepspeed
-from components.render_config.page.page import render_page
 from components.render_config.planner import (
     NO_DATASET,
     DatasetFacts,
@@ -22,11 +23,13 @@ from components.render_config.planner import (
     row_tokens_of,
     settle,
 )
+from components.render_config.probed import with_probe
 from components.render_config.render.file_reasons import rendered_files
 from components.render_config.render.files import lifecycle_json
 from components.render_config.render.pytorchjob import pytorchjob
 from components.render_config.render.trainjob import trainjob
 from components.shared.documents.plan import Plan
+from components.shared.documents.probe import MeasuredSteps
 from components.shared.errors import HaganeError, SpecError
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
 from components.shared.machine import machine_flags
@@ -40,6 +43,8 @@ from components.shared.store.layout import DATASET, PLAN, job_file
 from components.shared.store.manifest import Manifest, Scalar, publish_folder, require_manifest
 from components.shared.store.storage import Store, open_store
 
+LIBRARY_FILES = ("deepspeed", "training_args", "lora")
+"""Files of a plan that the training libraries read, as its page shows them."""
 CONVERSION = 2.75
 """Bytes on the disk for each of a divided checkpoint, while DeepSpeed's ds_to_universal makes it
 fit another number of processes: the checkpoint, scratch, and what comes out of it; 2.73 measured
@@ -203,6 +208,28 @@ def _whole(fact: Scalar) -> int | None:
     return None if fact is None else int(fact)
 
 
+def take_measured(spec: RunSpec, measured: Path, folder: Path) -> None:
+    """The plan in the folder has the measured steps, and time and price by them; its page is made
+    anew. `measured`: a JSON file of MeasuredSteps."""
+    plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
+    steps = MeasuredSteps.model_validate_json(measured.read_bytes())
+    probed = with_probe(spec, plan, steps)
+    (folder / "plan.json").write_text(probed.model_dump_json(indent=1) + "\n")
+    files = {
+        name: json.loads((folder / f"{name}.json").read_bytes())
+        for name in LIBRARY_FILES
+        if (folder / f"{name}.json").is_file()
+    }
+    write_page(folder, probed, files)
+
+
+def write_page(folder: Path, plan: Plan, files: Mapping[str, dict[str, Any]]) -> None:
+    """Imported here, since a plan without its page does without jinja2."""
+    from components.render_config.page.page import render_page
+
+    (folder / "page.html").write_text(render_page(plan, files), encoding="utf-8")
+
+
 def write_plan(
     folder: Path, spec: RunSpec, plan: Plan, *, hidden_size: int, with_page: bool = True
 ) -> None:
@@ -211,7 +238,7 @@ def write_plan(
     (folder / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
     files = rendered_files(spec, plan, hidden_size=hidden_size)
     if with_page:
-        (folder / "page.html").write_text(render_page(plan, files), encoding="utf-8")
+        write_page(folder, plan, files)
     lifecycle = lifecycle_json(spec)
     if lifecycle is not None:
         files["lifecycle"] = lifecycle
@@ -286,7 +313,7 @@ def main() -> None:
         "--out",
         metavar="FOLDER",
         type=Path,
-        help="with --rows: a folder that is made for the plan's files",
+        help="with --rows: a folder that is made for the plan's files; with --measured: theirs",
     )
     parser.add_argument(
         "--no-page",
@@ -300,6 +327,12 @@ def main() -> None:
         help="with --run or --rows: the spec that the job is written for, where it is another",
     )
     parser.add_argument(
+        "--measured",
+        metavar="FILE",
+        type=Path,
+        help="with --spec and --out: what the train component's step_probe measured of that plan",
+    )
+    parser.add_argument(
         "--import-deepspeed",
         metavar="FILE",
         type=Path,
@@ -309,6 +342,12 @@ def main() -> None:
     if arguments.import_deepspeed is not None:
         with step_log("render_config"):
             import_deepspeed(arguments.import_deepspeed, arguments.out)
+        return
+    if arguments.measured is not None:
+        if arguments.spec is None or arguments.out is None:
+            parser.error("give --measured FILE --spec FILE --out FOLDER")
+        with step_log("render_config"):
+            take_measured(load_spec(arguments.spec), arguments.measured, arguments.out)
         return
     chosen = [arguments.run is not None, arguments.check, arguments.rows is not None]
     if (

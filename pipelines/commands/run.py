@@ -114,6 +114,16 @@ def plan(
             ),
         ),
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help=(
+                "Make three real steps on this machine, and plan time and price by them. Loads "
+                "the model; stores nothing."
+            ),
+        ),
+    ] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown, for a comment on a pull request.")
     ] = False,
@@ -122,8 +132,8 @@ def plan(
     """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with
     its reason.
 
-    Trains nothing and touches no store: the data is read, tokenised and packed in a folder that is
-    thrown away.
+    Trains nothing, but for the few steps of --probe, and touches no store: the data is read,
+    tokenised and packed in a folder that is thrown away.
     """
     from components.shared.spec.file import load_spec
     from pipelines.programs.planning import explain_deepspeed, plan_of
@@ -148,7 +158,8 @@ def plan(
         kept = out or (
             Path(folder) if html is not None or import_deepspeed is not None or explain else None
         )
-        made = plan_of(asked, open_console(stderr=True), keep=kept, num_rows=rows)
+        progress = open_console(stderr=True)
+        made = plan_of(asked, progress, keep=kept, num_rows=rows, probe=probe)
         if html is not None:
             html.write_bytes(((out or Path(folder)) / "page.html").read_bytes())
         if import_deepspeed is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from components.shared.errors import HaganeError
-from components.shared.log import event_of
+from components.shared.events import event_of
 from components.shared.machine import machine_flags
 from components.shared.spec.file import spec_yaml, stored_spec
 from components.shared.spec.run_spec import RunSpec

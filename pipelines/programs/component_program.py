@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 
 from components.shared.errors import HaganeError
-from components.shared.log import event_of
+from components.shared.events import event_of
 
 
 def require_installed(*modules: str) -> None:

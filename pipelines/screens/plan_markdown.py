@@ -4,6 +4,7 @@ values."""
 from collections.abc import Iterator
 
 from components.shared.documents.plan import MemoryPlan, Plan
+from components.shared.documents.probe import ProbePlan
 from components.shared.figures import size_of, time_range
 
 GIB = 2**30
@@ -20,6 +21,8 @@ def plan_markdown(plan: Plan) -> str:
     lines = [f"### Plan of {_cell(plan.run)}", "", _cell(plan.verdict), ""]
     lines += [f"> **Warning:** {_cell(caution)}\n>" for caution in plan.cautions]
     lines += ["", *_figures(plan)]
+    if plan.probe is not None:
+        lines += ["", *_probe(plan.probe)]
     if plan.memory is not None:
         lines += ["", *_options(plan.memory, plan.zero.name)]
     lines += ["", "<details><summary>Why</summary>", "", "| value | reason |", "|---|---|"]
@@ -51,6 +54,15 @@ def _figures(plan: Plan) -> Iterator[str]:
         yield f"| time | {hours} |"
         if time.price is not None:
             yield f"| price | about {time.price_with_currency} |"
+
+
+def _probe(probe: ProbePlan) -> Iterator[str]:
+    yield "| probe | planned | measured | difference |"
+    yield "|---|---|---|---|"
+    for row in probe.table:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+    yield _cell(probe.how)
 
 
 def _options(memory: MemoryPlan, chosen: str) -> Iterator[str]:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable
 
 from components.shared.documents.plan import Plan
 from components.shared.errors import PeerLost, Preempted, RunFailed
+from components.shared.events import Event, event_of
 from components.shared.job.training_job import patience_minutes, worker_environment
-from components.shared.log import Event, event_of
 from components.shared.processes import start_child, stop_passed_on
 from components.shared.spec.results import CheckpointSpec
 from components.shared.step import Log

@@ -99,7 +99,7 @@ def estimate(
 ) -> TimePlan:
     """Of the whole training: all steps, and the upload of the last checkpoint, beside which nothing
     is left to do."""
-    total = _whole_steps(work.steps)
+    total = whole_steps(work.steps)
     hours = (total * step.seconds + upload_seconds) / 3600
     return TimePlan(
         seconds_per_step=step.seconds,
@@ -118,7 +118,7 @@ def estimate(
     )
 
 
-def _whole_steps(steps: StepPlan) -> float:
+def whole_steps(steps: StepPlan) -> float:
     """All steps, counted in steps of a full global batch: the last of an epoch may have fewer
     rows."""
     rows_seen = steps.tokens_total * steps.num_rows / max(1, steps.tokens_per_epoch)

@@ -34,14 +34,18 @@ def verdict(spec: RunSpec, decided: "Decided", steps: StepPlan, time: TimePlan |
         )
     elif hardware.gpu_bytes is not None:
         fill.append(f"{gib(choice.memory.host_bytes)} of host memory per node")
-    took = "" if time is None else f", in about {_hours(time)}{price_words(time)}"
     name = spec.model.source.rstrip("/").rsplit("/", 1)[-1]
     return (
         f"{what} of {name} ({decided.architecture.num_parameters / 1e9:.2f}B) fits {device} with "
         f"{choice.zero.name}, micro-batch {choice.micro_batch}: "
         f"{', '.join(fill) or _host_alone(choice.memory.host_bytes)}; "
-        f"{plural(steps.total_steps, 'step')}{took}"
+        f"{plural(steps.total_steps, 'step')}{time_words(time)}"
     )
+
+
+def time_words(time: TimePlan | None) -> str:
+    """The end of a verdict; empty where nothing is known of the time."""
+    return "" if time is None else f", in about {_hours(time)}{price_words(time)}"
 
 
 def _host_alone(num_bytes: int) -> str:

@@ -167,7 +167,10 @@ def values(plan: Plan) -> list[tuple[str, str, str]]:
     value."""
     flat = _flat(
         plan.model_dump(
-            exclude={"memory", "time", "reasons", "verdict", "cautions", "schema_version"}
+            exclude={
+                *("memory", "time", "probe", "reasons"),
+                *("verdict", "cautions", "schema_version"),
+            }
         )
     )
     named = {key: value for key, value in flat.items() if value not in (None, (), "")}

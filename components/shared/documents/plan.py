@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from components.shared.documents.fields import FrozenModel
+from components.shared.documents.probe import ProbePlan
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -301,6 +302,8 @@ class Plan(FrozenModel):
     """None in a plan of hagane 0.1.0 or before."""
     after: AfterPlan | None = None
     """None in a plan of hagane 0.1.0 or before."""
+    probe: ProbePlan | None = None
+    """What three real steps took; None unless `hagane plan --probe` made this plan."""
     reasons: dict[str, str]
     """Field of the plan, dotted -> why it has this value, in one sentence."""
 

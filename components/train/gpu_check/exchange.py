@@ -19,8 +19,9 @@ import torch.distributed as dist
 
 from components.shared.documents.findings import Finding
 from components.shared.documents.gpu_check import CheckRequest
+from components.shared.events import Event
 from components.shared.figures import plain
-from components.shared.log import Event, set_up_log
+from components.shared.log import set_up_log
 from components.shared.processes import end_with_parent
 from components.shared.step import Log
 from components.train.gpu_check.device_checks import LEAST_SHARE
