@@ -145,7 +145,7 @@ def publish(
     """
     import shutil
 
-    from components.shared.errors import SpecError
+    from components.shared.errors import SpecError, after_a_change
     from components.shared.spec.file import check_name
     from components.shared.step import open_run, work_folder
     from components.shared.store.publishing import publish_run, store_of, version_of_run
@@ -170,11 +170,12 @@ def publish(
         before = f"{place}: this export was published before; nothing is changed"
         print(before if move is None else f"{place} v{move.version}  {move.uri}")
         if registries:
-            number = version_of_run(opened, spec, name=place)
-            store = store_of(opened)
-            version = published_version(store, opened, spec, name=place, number=number)
-            for line in entries_of(version, registries, work):
-                print(line)
+            with after_a_change():
+                number = version_of_run(opened, spec, name=place)
+                store = store_of(opened)
+                version = published_version(store, opened, spec, name=place, number=number)
+                for line in entries_of(version, registries, work):
+                    print(line)
     finally:
         shutil.rmtree(work)
 

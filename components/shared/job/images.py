@@ -29,6 +29,7 @@ ALLOWED = {
     "tag": "must be text of at most 128 letters, digits, '.', '_', '-'",
     "components": "must name an image for each component",
     "train_on_gpus": "must name an image",
+    "has_lm_eval": "must be true or false",
     "digests": "must be sha256: and 64 hex digits for each image, as `make push` writes them",
 }
 
@@ -41,6 +42,8 @@ class Images(FrozenModel):
     components: dict[str, str]
     train_on_gpus: str | None = None
     """Image of the workers where the plan has GPUs; None where nobody trains on any."""
+    has_lm_eval: bool = False
+    """Whether the image of evaluate holds the package lm_eval; the one made here does not."""
     digests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default_factory=dict)
 
     def name(self, image: str) -> str:

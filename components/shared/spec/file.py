@@ -17,7 +17,12 @@ from components.shared.errors import SpecError
 from components.shared.printable import MOST_LETTERS, cut, is_secret_name, printable, shown
 from components.shared.spec.places import FIELDS, paths_from, set_fields
 from components.shared.spec.run_spec import RunSpec
-from components.shared.spec.values import NAME_PATTERN, OBJECT_PATTERN, USER_PATTERN
+from components.shared.spec.values import (
+    NAME_PATTERN,
+    OBJECT_PATTERN,
+    TASK_PATTERN,
+    USER_PATTERN,
+)
 from components.shared.spec.yaml_text import MOST_DEPTH, YamlProblem, parse_yaml, read_yaml
 
 Location = tuple[str | int, ...]
@@ -383,6 +388,7 @@ _PATTERNS = {
         "1 to 63 letters, digits, dots, hyphens and underscores, the first and the last a letter "
         "or a digit"
     ),
+    TASK_PATTERN: "the name of one task: 1 to 200 letters without white space, '/' and '*'",
 }
 """Pattern of a field -> the same in words."""
 

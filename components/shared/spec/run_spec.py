@@ -95,11 +95,27 @@ class RunSpec(FrozenModel):
                 "gate and evaluation.metrics measure held-out conversations, but "
                 "data.held_out_share is 0; remove them, or hold out a share"
             )
+        if not self.data.holds_out and self.evaluation.lm_eval.tasks:
+            raise ValueError(
+                "evaluation.lm_eval.tasks are measured together with the held-out loss, but "
+                "data.held_out_share is 0; remove them, or hold out a share"
+            )
+        unnamed = self._tasks_not_named()
+        if unnamed:
+            raise ValueError(
+                f"a rule of gate is about the task {unnamed[0]!r}, which is not in "
+                "evaluation.lm_eval.tasks; add it there"
+            )
         if "pattern" in self.metrics_on_answers and self.evaluation.pattern is None:
             raise ValueError(
                 "the metric 'pattern' needs evaluation.pattern, a regular expression; set it"
             )
         return self
+
+    def _tasks_not_named(self) -> list[str]:
+        """Tasks of rules that `evaluation.lm_eval.tasks` does not name."""
+        of_rules = (rule.task for rule in self.gate_rules)
+        return [task for task in of_rules if task and task not in self.evaluation.lm_eval.tasks]
 
     @property
     def gate_rules(self) -> tuple[GateRule, ...]:

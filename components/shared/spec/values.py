@@ -8,6 +8,8 @@ from components.shared.printable import shown
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$"
 OBJECT_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 """Name of an object of Kubernetes: an RFC 1123 subdomain."""
+TASK_PATTERN = r"^[^\s/*]{1,200}$"
+"""Of a task of lm-evaluation-harness; a slash divides it from its metric."""
 USER_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 MOST_ROWS = 1_048_576
 """Of a batch, and of what is measured: more is a slip of the hand, and overflows what is counted
