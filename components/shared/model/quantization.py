@@ -9,7 +9,7 @@ section 3). Computed is with the weights turned back into the training's number 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from components.shared.documents.plan import Precision, Quantization
+from components.shared.documents.plan import Plan, Precision, Quantization
 
 DTYPE_NAMES: Final[dict[str, str]] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 BITSANDBYTES = "bitsandbytes"
@@ -55,6 +55,16 @@ def loading_arguments(
             "bnb_4bit_quant_storage": dtype,
         }
     }
+
+
+def dtype_words(plan: Plan) -> str:
+    """Arguments of from_pretrained, as Python source, that load a plan's base as it was trained
+    on."""
+    arguments = loading_arguments(plan.model.quantization, plan.precision, {})
+    if not arguments:
+        return 'dtype="auto"'
+    words = (f"{name}={value!r}" for name, value in arguments.items())
+    return ", ".join([f'dtype="{DTYPE_NAMES[plan.precision]}"', *words])
 
 
 def compute_in(model: Any, dtype: Any) -> None:
