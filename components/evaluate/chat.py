@@ -41,7 +41,7 @@ def sides_of(run: str, *, tokens: int, tuned_only: bool) -> list[Side]:
 
     from components.evaluate.evaluation import resolve_models
     from components.evaluate.measure.answers import load_tokenizer, reply
-    from components.evaluate.measure.looking import is_adapter, load
+    from components.evaluate.measure.looking import is_adapter, load, load_base
 
     store, spec = open_run(run)
     work = work_folder(run, "chat")
@@ -56,7 +56,7 @@ def sides_of(run: str, *, tokens: int, tuned_only: bool) -> list[Side]:
         reply, tokenizer=tokenizer, answer_tokens=tokens, template_args=spec.data.template_args
     )
     tuned: Any = load(export, models.dtype) if not is_adapter(export) else None
-    base: Any = None if tuned_only and tuned is not None else load(models.base, models.dtype)
+    base: Any = None if tuned_only and tuned is not None else load_base(models)
     if tuned is None:
         base = tuned = PeftModel.from_pretrained(base, export).eval()
 

@@ -10,6 +10,7 @@ from components.evaluate.gate import judge
 from components.evaluate.measure.answers import load_tokenizer
 from components.evaluate.measure.held_out import PackedRow, read_rows
 from components.evaluate.measure.looking import (
+    DTYPES,
     Look,
     Models,
     PublishedExport,
@@ -34,8 +35,6 @@ from components.shared.store.manifest import Manifest, fetch_folder
 from components.shared.store.published import Move
 from components.shared.store.publishing import export_of_version, store_of
 from components.shared.store.storage import Store
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,12 @@ def evenly_spaced(rows: list[PackedRow], count: int) -> list[PackedRow]:
 def resolve_models(plan: Plan, *, export: Path) -> Models:
     """The base model is on this machine. Raises ModelError."""
     dtype = measured_in(plan.precision, on_gpu=torch.cuda.is_available(), flags=machine_flags())
-    return Models(base=resolve_planned_model(plan).folder, export=export, dtype=dtype)
+    return Models(
+        base=resolve_planned_model(plan).folder,
+        export=export,
+        dtype=dtype,
+        quantized_from=plan.precision if plan.model.quantization == "nf4" else None,
+    )
 
 
 def measured_in(precision: Precision, *, on_gpu: bool, flags: frozenset[str]) -> torch.dtype:

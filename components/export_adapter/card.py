@@ -11,6 +11,7 @@ from components.shared.documents.plan import Plan
 from components.shared.documents.prompts import Prompts
 from components.shared.documents.results import BaseModel, History, Verification
 from components.shared.figures import plural
+from components.shared.model.quantization import dtype_words
 from components.shared.printable import markdown_code
 from components.shared.spec.data import SourceSpec
 from components.shared.spec.run_spec import RunSpec
@@ -76,6 +77,8 @@ def _headline(facts: CardFacts) -> str:
     if plan.lora is not None:
         adapter = f"A LoRA adapter (rank {plan.lora.rank})"
         what = f"{adapter} merged into its base model," if facts.merged else adapter
+    if plan.model.quantization == "nf4" and facts.is_adapter:
+        what += ", trained on 4-bit weights (NF4, bitsandbytes)"
     base, run = markdown_code(facts.base.label), markdown_code(facts.spec.run_uri)
     return f"# {plan.run}\n\n{what} of {base}, made by hagane from the run {run}.\n"
 
@@ -198,7 +201,10 @@ def _load(facts: CardFacts) -> list[str]:
     revision = f", revision={base.commit!r}" if base.commit is not None else ""
     return [
         f"base = {source}",
-        f'model = AutoModelForCausalLM.from_pretrained(base{revision}, dtype="auto")',
+        (
+            f"model = AutoModelForCausalLM.from_pretrained(base{revision}, "
+            f"{dtype_words(facts.plan)})"
+        ),
         "model = PeftModel.from_pretrained(model, here)",
     ]
 

@@ -23,6 +23,7 @@ from components.export_adapter.verification.probe import probe_problems
 from components.export_adapter.weights.adapter import write_adapter
 from components.export_adapter.weights.merge import merge
 from components.export_adapter.weights.merge_decision import merge_decision
+from components.export_adapter.weights.merge_quantized import merge_quantized
 from components.shared.documents.plan import Plan
 from components.shared.documents.prompts import PROBE, PROMPTS, Prompts, read_prompts
 from components.shared.documents.results import BaseModel, History, Verification
@@ -98,7 +99,10 @@ def build_merged(
     """merged/ is beside the adapter, verified like it. Raises RunFailed."""
     assert trained.plan.lora is not None
     local = _emptied(adapter.with_name(MERGED))
-    dtype = merge(trained.base, adapter, trained.plan.lora, local)
+    if trained.plan.model.quantization == "nf4":
+        dtype = merge_quantized(trained.base, adapter, trained.plan.precision, local)
+    else:
+        dtype = merge(trained.base, adapter, trained.plan.lora, local)
     for name in (BASE, *GENERATION_AND_TOKENIZER):
         if (adapter / name).is_file():
             shutil.copyfile(adapter / name, local / name)
@@ -198,6 +202,8 @@ def verify_in_fresh_process(
     Raises RunFailed."""
     arguments = [str(local), "--base", str(trained.base), "--probe", str(trained.probe)]
     arguments += ["--prompts", str(trained.prompts_file), "--precision", precision]
+    if trained.plan.model.quantization == "nf4":
+        arguments += ["--quantized-from", trained.plan.precision]
     command = [sys.executable, "-m", "components.export_adapter.verification.verify", *arguments]
     done = subprocess.run(
         command,

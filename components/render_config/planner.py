@@ -21,6 +21,11 @@ from components.render_config.choose.precision import (
     choose_precision,
     precision_of_model,
 )
+from components.render_config.choose.quantization import (
+    QuantizationChoice,
+    choose_quantization,
+    quantization_reasons,
+)
 from components.render_config.choose.steps import Batching, grad_accum_steps, plan_steps
 from components.render_config.choose.threads import threads_per_process, why_threads
 from components.render_config.choose.zero_options import Setting
@@ -111,6 +116,7 @@ class Decided:
     packing: RowPacking
     attention: AttentionChoice
     output_layer: OutputLayerChoice
+    quantization: QuantizationChoice
     known: tuple[ModelFamily, KnownModel] | None
     """What the registry tells of the model, by its source or by the name that its config.json was
     saved under."""
@@ -136,10 +142,16 @@ def decide(
     targets = (
         None if architecture is None else _collect(problems, lambda: _targets(spec, architecture))
     )
+    quantization = (
+        None
+        if architecture is None
+        else _collect(problems, lambda: choose_quantization(spec, config, architecture))
+    )
     _collect(problems, lambda: _check_row_tokens(spec, config))
     settings = _collect(problems, lambda: settle(spec, machine))
     if problems or architecture is None or targets is None or settings is None or packing is None:
         raise HaganeError(*problems)
+    assert quantization is not None  # or there is a problem
     hardware, precision, why = settings
     precision, why = precision_of_model(precision, why, architecture.model_type)
     if precision == "fp16" and spec.zero.stage == 0:
@@ -184,6 +196,8 @@ def decide(
         masked_attention=attention.masked,
         fp16=precision == "fp16",
         on_gpu=on_gpu,
+        num_quantized=quantization.num_quantized,
+        largest_quantized=quantization.largest_quantized,
     )
     known = known_model(spec.model.source) or known_model(str(config.get("_name_or_path")))
     asks_for_router_loss = bool(architecture.experts) and bool(
@@ -201,6 +215,7 @@ def decide(
         packing,
         attention,
         output_layer,
+        quantization,
         known,
     )
 
@@ -408,6 +423,8 @@ def make_plan(
             model_type=architecture.model_type,
             num_parameters=architecture.num_parameters,
             largest_layer_parameters=architecture.largest_layer_parameters,
+            quantization=decided.quantization.kind,
+            num_quantized=decided.quantization.num_quantized,
         ),
         threads_per_process=threads_per_process(spec, num_cores),
         zero=choice.zero,
@@ -438,6 +455,7 @@ def make_plan(
         hardware=hardware_plan(decided.hardware, decided.precision),
         after=after,
         reasons=reasons(spec, decided, steps, lora)
+        | quantization_reasons(decided.quantization)
         | {"threads_per_process": why_threads(spec, num_cores), "learning_rate": rate.reason}
         | _reader_reasons(spec, dataset, steps, batching)
         | checkpoint_reasons(spec, checkpoints, step)

@@ -6,7 +6,7 @@ from pipelines.imports import converters as to
 from pipelines.imports.axolotl_sources import SOURCES
 from pipelines.imports.rules import Rule, derived, lost, no_effect, taken
 from pipelines.imports.training_args_keys import ADAM, EPOCHS, HUB, LOGS, SAVES
-from pipelines.imports.trl_keys import ATTENTION, QUANTIZED
+from pipelines.imports.trl_keys import ATTENTION, FOUR_BITS, QUANTIZED
 
 METHODS = {"lora": "lora", "qlora": "lora"}
 OPTIMIZER = "hagane trains with torch's fused AdamW"
@@ -25,7 +25,7 @@ RULES: dict[str, Rule] = {
     "overrides_of_model_config": lost("set it in the model's config.json"),
     "rope_scaling": lost("set it in the model's config.json"),
     "load_in_8bit": lost(QUANTIZED),
-    "load_in_4bit": lost(QUANTIZED),
+    "load_in_4bit": FOUR_BITS,
     "bnb_config_kwargs": lost(QUANTIZED),
     "gptq": lost(QUANTIZED),
     "adapter": taken("training.method", to.one_of(METHODS), "hagane has lora and full"),

@@ -45,6 +45,11 @@ def rounded_up(value: Any) -> int | None:
     return None if found is None else math.ceil(found)
 
 
+def four_bits(value: Any) -> str | None:
+    """A number of bits, or whether there are four."""
+    return "nf4" if value is True or value == 4 else None
+
+
 def yes_or_no(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 

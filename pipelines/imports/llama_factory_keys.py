@@ -36,7 +36,7 @@ RULES: dict[str, Rule] = {
     "use_adam_mini": lost("hagane trains with AdamW"),
     "use_muon": lost("hagane trains with AdamW"),
     "use_llama_pro": lost("hagane has lora and full"),
-    "quantization_bit": lost(QUANTIZED),
+    "quantization_bit": taken("model.quantization", to.four_bits, QUANTIZED),
     "quantization_method": no_effect(QUANTIZED),
     "quantization_type": no_effect(QUANTIZED),
     "double_quantization": no_effect(QUANTIZED),

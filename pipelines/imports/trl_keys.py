@@ -9,12 +9,13 @@ from pipelines.imports.training_args_keys import DEFAULTS as DEFAULTS_OF_TRAININ
 from pipelines.imports.training_args_keys import RULES as TRAINING_ARGS
 
 ATTENTION = "training.attention: auto computes each conversation of a row by itself"
-QUANTIZED = "hagane trains in bf16, fp16 or fp32, from unquantized weights"
+QUANTIZED = "hagane holds a base in 4 bits (model.quantization: nf4), or does not quantize it"
+FOUR_BITS = taken("model.quantization", to.four_bits, QUANTIZED, False)
 MODEL: dict[str, Rule] = {
     "model_name_or_path": taken("model.source"),
     "model_revision": taken("model.revision"),
     "trust_remote_code": lost("hagane runs no code of a model's repository"),
-    "load_in_4bit": lost(QUANTIZED),
+    "load_in_4bit": FOUR_BITS,
     "load_in_8bit": lost(QUANTIZED),
     "bnb_4bit_quant_type": no_effect(QUANTIZED),
     "use_bnb_nested_quant": no_effect(QUANTIZED),

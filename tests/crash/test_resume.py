@@ -115,6 +115,32 @@ def test_another_number_of_processes_goes_on_with_the_same_losses(
         assert made["held_out_loss"] == pytest.approx(expected["held_out_loss"], abs=5e-6)
 
 
+@pytest.mark.parametrize(("stage", "num_processes"), [(0, 1), (2, 2), (3, 2)])
+def test_a_base_in_4_bits_goes_on_with_the_losses_of_an_undisturbed_training(
+    forks: Any, tmp_path: Path, stage: int, num_processes: int
+) -> None:
+    model = {"quantization": "nf4"}
+    zero = {"stage": stage, "offload_optimizer": "none", "offload_parameters": "none"}
+    folder = tmp_path / "run"
+    run = tiny_run(folder, method="lora", num_processes=num_processes, num_conversations=52)
+    whole = run.with_settings(model=model, zero=zero)
+    whole.plan()
+    assert set(whole.train(forks)) == {0}, log(whole)
+    again = whole.copy("resumed")
+    again.forget("epoch-0002", "manifest.json", "history.json", "probe.safetensors")
+    assert set(again.train(forks)) == {0}, log(again)
+    assert "resumed" in log(again)
+    assert losses(again) == losses(whole)
+
+
+def losses(run: TinyRun) -> list[list[Any]]:
+    history = run.history()
+    return [
+        [step["loss"] for step in history["steps"]],
+        [epoch["held_out_loss"] for epoch in history["epochs"]],
+    ]
+
+
 def test_another_zero_stage_is_refused_when_it_is_planned(forks: Any, tmp_path: Path) -> None:
     run = finished_run(tmp_path, forks, method="lora", num_processes=1, epochs=1)
     changed = run.with_settings(zero={"stage": 2, "offload_parameters": "none"})

@@ -18,11 +18,20 @@ from components.evaluate.measure.progress import Progress
 from components.evaluate.measure.references import Reference, answers_to
 from components.evaluate.measure.tasks import TaskValue, task_values
 from components.evaluate.measure.text_metrics import score_of
+from components.shared.documents.plan import Precision
 from components.shared.errors import RunFailed
 from components.shared.model.folder import OWN_CODE_ONLY
+from components.shared.model.quantization import cast_unquantized, compute_in, loading_arguments
+from components.shared.model.source import read_config
 from components.shared.spec.gate import MeasuredOnAnswers
 from components.shared.spec.run_spec import RunSpec
 from components.shared.store.layout import EVALUATION
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,9 @@ class Models:
     """An adapter for the base (adapter_config.json in it) or a whole model."""
     dtype: torch.dtype
     published: PublishedExport | None = None
+    quantized_from: Precision | None = None
+    """The base is held in 4 bits, as the adapter was trained on it, made from weights in this
+    number format."""
 
     def beside(self, published: PublishedExport) -> "Models":
         return replace(self, published=published)
@@ -109,7 +121,7 @@ class Look:
 
 def at_base_and_tuned(models: Models, look: Look) -> tuple[Found, Found]:
     """Never more than one model is in memory."""
-    model: Any = load(models.base, models.dtype)
+    model: Any = load_base(models)
     if not is_adapter(models.export):
         before = look.at(model)
         del model
@@ -134,7 +146,7 @@ def at_published(models: Models, look: Look) -> Found | None:
     if not is_adapter(published):
         return look.at(load(published, models.dtype), questions=False)
     return look.at(
-        PeftModel.from_pretrained(load(models.base, models.dtype), published).eval(),
+        PeftModel.from_pretrained(load_base(models), published).eval(),
         questions=False,
     )
 
@@ -161,6 +173,22 @@ def _refuse_other(published: PublishedExport, export: Path) -> None:
 
 def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").is_file()
+
+
+def load_base(models: Models) -> Any:
+    """As `load`; in 4 bits where the adapter was trained so."""
+    if models.quantized_from is None:
+        return load(models.base, models.dtype)
+    loaded = DTYPES[models.quantized_from]
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        models.base,
+        dtype=loaded,
+        **loading_arguments("nf4", models.quantized_from, read_config(models.base)),
+        **OWN_CODE_ONLY,
+    )
+    compute_in(model, models.dtype)
+    cast_unquantized(model, loaded=loaded, dtype=models.dtype)
+    return model.eval()
 
 
 def load(folder: Path, dtype: torch.dtype) -> Any:

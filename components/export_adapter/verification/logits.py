@@ -5,7 +5,9 @@ Holds one model at a time: 4 bytes a parameter in the fp32 pass. Shapes: K posit
 the vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,15 @@ from components.export_adapter.verification.comparison import (
 )
 from components.export_adapter.verification.probe import probe_problems, turn_ends
 from components.export_adapter.verification.text_checks import text_problems
+from components.shared.documents.plan import Precision as Trained
 from components.shared.documents.prompts import PROBE_POSITIONS, Prompts
 from components.shared.documents.results import Verification
 from components.shared.model.folder import OWN_CODE_ONLY
+from components.shared.model.quantization import cast_unquantized, compute_in, loading_arguments
+from components.shared.model.source import read_config
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+TRAINED: dict[Trained, torch.dtype] = {**DTYPES, "fp16": torch.float16}
 GENERATED = 4
 """Most tokens that are generated where a turn should end at once."""
 
@@ -41,10 +47,18 @@ class Answers:
 
 
 def verify_folder(
-    folder: Path, *, base: Path, probe: Path, prompts: Prompts, precision: Precision
+    folder: Path,
+    *,
+    base: Path,
+    probe: Path,
+    prompts: Prompts,
+    precision: Precision,
+    quantized_from: Trained | None = None,
 ) -> Verification:
     """The export's tokenizer, and its logits in `precision` and in fp32 and the base's, compared
     with the probe.
+
+    `quantized_from`: the base is held in 4 bits, made from weights in this number format.
 
     Raises:
         ValueError: the probe does not belong to the prompts.
@@ -54,15 +68,16 @@ def verify_folder(
     if unfit:
         raise ValueError(f"{probe.name}: {unfit[0]}")
     problems = text_problems(folder, prompts)
-    exported = answers_of(load_export(folder, base, DTYPES[precision]), prompts, folder)
+    on_base = partial(load_base, base, quantized_from=quantized_from)
+    exported = answers_of(load_export(folder, on_base, DTYPES[precision]), prompts, folder)
     exported_fp32_KV = exported.logits
     if precision != "fp32":
-        exported_fp32_KV = prompt_logits(load_export(folder, base, torch.float32), prompts)
+        exported_fp32_KV = prompt_logits(load_export(folder, on_base, torch.float32), prompts)
     found = verify_logits(
         kept["logits"],
         exported_TV=exported.logits,
         exported_fp32_TV=exported_fp32_KV,
-        base_TV=prompt_logits(load_model(base, DTYPES[precision]), prompts),
+        base_TV=prompt_logits(on_base(DTYPES[precision]), prompts),
         precision=precision,
     )
     ends = list(turn_ends(prompts))
@@ -94,12 +109,28 @@ def load_model(folder: Path, dtype: torch.dtype) -> Any:
     return model.to(device).eval()
 
 
-def load_export(folder: Path, base: Path, dtype: torch.dtype) -> Any:
+def load_base(folder: Path, dtype: torch.dtype, *, quantized_from: Trained | None) -> Any:
+    """As `load_model`; in 4 bits, the same numbers in each `dtype`."""
+    if quantized_from is None:
+        return load_model(folder, dtype)
+    loaded = TRAINED[quantized_from]
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=loaded,
+        **loading_arguments("nf4", quantized_from, read_config(folder)),
+        **OWN_CODE_ONLY,
+    )
+    compute_in(model, dtype)
+    cast_unquantized(model, loaded=loaded, dtype=dtype)
+    return model.eval()
+
+
+def load_export(folder: Path, base: Callable[[torch.dtype], Any], dtype: torch.dtype) -> Any:
     """A whole model, or the base with the adapter in `folder` on it; the adapter's matrices stay
     fp32."""
     if not (folder / "adapter_config.json").is_file():
         return load_model(folder, dtype)
-    return PeftModel.from_pretrained(load_model(base, dtype), folder).eval()
+    return PeftModel.from_pretrained(base(dtype), folder).eval()
 
 
 def answers_of(model: Any, prompts: Prompts, folder: Path) -> Answers:

@@ -24,6 +24,7 @@ def main() -> None:
         probe=arguments.probe,
         prompts=prompts,
         precision=arguments.precision,
+        quantized_from=arguments.quantized_from,
     )
     verification = verification.model_copy(update={"files": loaded_files(arguments.folder)})
     (arguments.folder / VERIFICATION).write_text(verification.model_dump_json(indent=1) + "\n")
@@ -75,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
         choices=("bf16", "fp32"),
         required=True,
         help="number format of the logits that are judged",
+    )
+    parser.add_argument(
+        "--quantized-from",
+        choices=("bf16", "fp16", "fp32"),
+        help="hold the base in 4 bits (NF4), made from weights in this number format",
     )
     return parser
 

@@ -50,6 +50,10 @@ class Setting:
     """See `Pass`."""
     fp16: bool = False
     on_gpu: bool = False
+    num_quantized: int = 0
+    """Parameters of the frozen base that are held in 4 bits."""
+    largest_quantized: int = 0
+    """Of the largest weight in 4 bits."""
 
     @property
     def lowest_stage(self) -> int:
@@ -103,6 +107,8 @@ def job(
         rank=setting.rank,
         loss_chunk_tokens=setting.loss_chunk_tokens,
         masked_attention=setting.masked_attention,
+        num_quantized=setting.num_quantized,
+        largest_quantized=setting.largest_quantized,
     )
 
 

@@ -11,6 +11,12 @@ from dataclasses import dataclass, replace
 from components.render_config.choose.output_layer import CHUNK_BYTES, WHOLE_BYTES
 from components.render_config.cost.activations import ROOTS, Pass, activations
 from components.render_config.cost.hardware import GIB
+from components.render_config.cost.quantized import (
+    base_bytes,
+    loading_whole,
+    weights_formula,
+    weights_turned_back,
+)
 from components.render_config.model.shapes import Architecture, Linear
 from components.shared.documents.plan import Memory, MemoryTerm, ZeroPlan
 from components.shared.job.training_job import shared_memory_bytes
@@ -55,6 +61,8 @@ KINDS = {
         "updated weights for the GPU",
         "gathering updated weights",
         "experts' weights with their update",
+        "weights turned back from 4 bits",
+        "loading the whole model in 4 bits",
     ),
     "gradients": (
         "gradients",
@@ -98,6 +106,10 @@ class Job:
     """Tokens whose logits are made at a time; None: of all tokens at once."""
     masked_attention: bool = True
     """See `Pass`."""
+    num_quantized: int = 0
+    """Parameters held in 4 bits."""
+    largest_quantized: int = 0
+    """Of the largest weight in 4 bits."""
 
     @property
     def gradient_bytes(self) -> int:
@@ -178,6 +190,10 @@ def _device(architecture: Architecture, job: Job) -> list[MemoryTerm]:
         *_buckets(architecture, job),
     ]
     terms += _activations(architecture, job)
+    terms.append(weights_turned_back(job.largest_quantized, job.weight_bytes))
+    if job.on_gpu and job.num_quantized and job.zero.stage == 3:
+        whole = base_bytes(architecture.num_parameters, job.num_quantized, job.weight_bytes)
+        terms.append(loading_whole(whole, sum(term.num_bytes for term in terms)))
     if job.on_gpu:
         comm = NCCL_BUFFERS if job.num_processes > 1 else 0
         terms.append(
@@ -206,8 +222,9 @@ def _weights(architecture: Architecture, job: Job) -> MemoryTerm:
     shared = job.num_processes if job.zero.stage == 3 else 1
     return _term(
         "weights",
-        w * total / shared,
-        f"{w} B x {total:,} parameters" + (f" / {shared} processes" if shared > 1 else ""),
+        base_bytes(total, job.num_quantized, w) / shared,
+        weights_formula(total, job.num_quantized, w)
+        + (f" / {shared} processes" if shared > 1 else ""),
         source,
     )
 
@@ -541,6 +558,12 @@ def _resuming(job: Job) -> MemoryTerm:
 def _loading(architecture: Architecture, job: Job) -> tuple[float, str]:
     """Bytes of a node that hold weights while they load."""
     w, total, n = job.weight_bytes, architecture.num_parameters, job.processes_per_node
+    if job.num_quantized:
+        each = weights_formula(total, job.num_quantized, w)
+        return (
+            n * base_bytes(total, job.num_quantized, w),
+            f"{n} processes x ({each}): each loads and quantizes the whole model",
+        )
     if job.zero.stage == 3:
         return (
             w * total,

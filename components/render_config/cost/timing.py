@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from components.render_config.choose.zero_options import Setting, traffic
 from components.render_config.cost.hardware import Hardware, core_tflops
+from components.render_config.cost.quantized import bytes_to_turn_back
 from components.render_config.model.shapes import Architecture
 from components.shared.documents.plan import StepPlan, TimePlan, ZeroPlan
 from components.shared.figures import plain
@@ -204,13 +205,9 @@ def _memory(work: Work) -> float:
     device, setting = work.hardware.device, work.setting
     if device is None:
         return 0.0
-    weights = (
-        _passes(setting)
-        // 2
-        * setting.weight_bytes
-        * work.architecture.num_parameters
-        * work.steps.grad_accum
-    )
+    passes = _passes(setting) // 2 * work.steps.grad_accum
+    weights = setting.weight_bytes * work.architecture.num_parameters * passes
+    weights += bytes_to_turn_back(setting.num_quantized, setting.weight_bytes) * passes
     share = setting.num_trainable(work.architecture) / (
         work.hardware.num_processes if work.zero.stage else 1
     )

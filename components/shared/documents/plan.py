@@ -11,6 +11,7 @@ from components.shared.documents.fields import FrozenModel
 from components.shared.documents.probe import ProbePlan
 
 Precision = Literal["bf16", "fp16", "fp32"]
+Quantization = Literal["none", "nf4"]
 
 
 class ModelPlan(FrozenModel):
@@ -22,6 +23,11 @@ class ModelPlan(FrozenModel):
     model_type: str
     num_parameters: int
     largest_layer_parameters: int
+    quantization: Quantization = "none"
+    """How linear layers of the frozen base are held: in the plan's precision, or in 4 bits
+    (components/shared/model/quantization.py)."""
+    num_quantized: int = 0
+    """Parameters that are held in 4 bits."""
 
 
 class StepPlan(FrozenModel):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from components.shared.model.config_fields import contradictions
+from components.shared.model.quantization import BITSANDBYTES, bitsandbytes_problem
 from components.shared.printable import cut, shown
 
 OWN_CODE_ONLY: Final[dict[str, Any]] = {"trust_remote_code": False, "use_safetensors": True}
@@ -64,8 +65,9 @@ ROPE_TYPES = (
 """transformers 5.23, modeling_rope_utils.py, and two older names that it takes."""
 MAY_BE_ZERO = ("num_experts", "num_local_experts", "num_experts_per_tok")
 DTYPES = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "auto")
-QUANTIZED = ("mxfp4",)
-"""Forms of quantized weights that transformers turns back into ordinary ones as it loads them."""
+QUANTIZED = ("mxfp4", BITSANDBYTES)
+"""Forms of quantized weights that can be trained on: those that transformers turns back into
+ordinary ones as it loads them, and those that LoRA is put beside."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack", "*.gguf")
 MOST_HEADER_BYTES = 100_000_000
 """As the safetensors library allows."""
@@ -110,7 +112,10 @@ def config_problems(config: Mapping[str, Any]) -> list[str]:
             )
     quantized = config.get("quantization_config")
     method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
-    if quantized is not None and method not in QUANTIZED:
+    if method == BITSANDBYTES:
+        problem = bitsandbytes_problem(config)
+        problems += [] if problem is None else [problem]
+    elif quantized is not None and method not in QUANTIZED:
         problems.append(
             f"quantization_config: got quant_method {shown(method)}, allowed: "
             f"{', '.join(QUANTIZED)}; name the model's ordinary weights"

@@ -17,6 +17,7 @@ import yaml
 
 from components.shared.documents.plan import Plan
 from components.shared.documents.results import BaseModel
+from components.shared.model.quantization import dtype_words
 from components.shared.model.registry import model_families
 
 TEMPLATE = "chat_template.jinja"
@@ -249,7 +250,10 @@ def _load_model(export: ServedExport) -> list[str]:
             f"help={json.dumps(base.label, ensure_ascii=False)})"
         ),
         "asked = parser.parse_args()",
-        f'model = AutoModelForCausalLM.from_pretrained(asked.base, {revision}dtype="auto")',
+        (
+            f"model = AutoModelForCausalLM.from_pretrained(asked.base, {revision}"
+            f"{dtype_words(export.plan)})"
+        ),
         "model = PeftModel.from_pretrained(model, here).eval()",
     ]
 
@@ -300,7 +304,14 @@ def _readme(export: ServedExport) -> str:
             "\nThere is no chat template: the model continues a text. Ask a server by "
             "`/v1/completions`.\n"
         )
+    quantized = (
+        "\nThe adapter was trained and checked on its base in 4 bits (NF4). vLLM, KServe and "
+        "llama.cpp load the base as it is, so that answers differ a little from those that were "
+        "checked; merged/, which `export.merge: true` makes, answers as checked.\n"
+        if export.is_adapter and export.plan.model.quantization == "nf4"
+        else ""
+    )
     return (
         f"# How to serve {export.name}\n\nFrom `{export.uri}`:\n\n| | "
-        f"|\n|---|---|\n{table}\n{merged}{template}"
+        f"|\n|---|---|\n{table}\n{merged}{template}{quantized}"
     )

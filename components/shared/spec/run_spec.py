@@ -34,6 +34,10 @@ class ModelSpec(FrozenModel):
     revision: str | None = None
     """Hub commit, tag or branch. Only for a hub id; the commit it stands for is written into the
     dataset's manifest."""
+    quantization: Literal["auto", "none", "nf4"] = "auto"
+    """How LoRA's frozen base is held: `nf4` is 4 bits for each number of its linear layers (QLoRA,
+    arXiv 2305.14314), for a quarter of the memory; `none` is as it is. `auto` is `nf4` for files
+    that bitsandbytes quantized, else `none`."""
 
 
 HOW_NOT_WHAT = (
@@ -89,6 +93,11 @@ class RunSpec(FrozenModel):
             raise ValueError(
                 "a rule of gate is against 'published', but publish.name is not set; set it to the "
                 "published model's name"
+            )
+        if self.model.quantization == "nf4" and self.training.method == "full":
+            raise ValueError(
+                "model.quantization: got 'nf4', but training.method is full, and weights of 4 bits "
+                "cannot be trained; set training.method: lora, or model.quantization: none"
             )
         if not self.data.holds_out and (self.gate_rules or self.evaluation.metrics):
             raise ValueError(

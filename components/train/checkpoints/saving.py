@@ -264,7 +264,20 @@ def _as_deepspeed_saves(engine: Any, *, exclude_frozen: bool) -> dict[str, Any]:
         )
     finally:
         engine.checkpoint_engine = usual
+    if exclude_frozen:
+        capturing.states = {
+            name: _without_scales(state) for name, state in capturing.states.items()
+        }
     return capturing.states
+
+
+def _without_scales(state: Any) -> Any:
+    """The state without the scales of a base in 4 bits, which DeepSpeed takes for no part of its
+    frozen weights: such as `….base_layer.weight.absmax`."""
+    if not isinstance(state.get("module"), dict):
+        return state
+    kept = {name: value for name, value in state["module"].items() if ".weight." not in name}
+    return {**state, "module": kept}
 
 
 class _Capturing(TorchCheckpointEngine):

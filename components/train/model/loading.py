@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from components.shared.documents.plan import Plan
 from components.shared.model.folder import OWN_CODE_ONLY
+from components.shared.model.quantization import compute_in, loading_arguments
+from components.shared.model.source import read_config
 from components.train.model.attention import NAME as CONVERSATIONS
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -25,10 +27,14 @@ def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: i
         folder,
         dtype=DTYPES[plan.precision],
         attn_implementation=None if plan.attention == CONVERSATIONS else plan.attention,
+        **loading_arguments(plan.model.quantization, plan.precision, read_config(folder)),
         **OWN_CODE_ONLY,
     )
+    compute_in(model, DTYPES[plan.precision])
     turn_cache_off(model.config)
-    assert plan.zero.stage < 3 or hasattr(next(model.parameters()), "ds_id"), (
+    # transformers loads a quantized model whole in each process; DeepSpeed divides it afterwards.
+    is_divided = plan.zero.stage == 3 and plan.model.quantization == "none"
+    assert not is_divided or hasattr(next(model.parameters()), "ds_id"), (
         "ZeRO-3 is not active: the model was loaded whole"
     )
     leave_out_router_loss(model)

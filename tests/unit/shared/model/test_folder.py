@@ -77,7 +77,7 @@ def problems_of(folder: Path) -> tuple[str, ...]:
         (
             "quantization_config",
             {"quant_method": "evil"},
-            "quantization_config: got quant_method 'evil', allowed: mxfp4",
+            "quantization_config: got quant_method 'evil', allowed: mxfp4, bitsandbytes",
         ),
     ],
 )
