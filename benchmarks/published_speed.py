@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from components.render_config.choose.steps import Batching, plan_steps
-from components.render_config.choose.zero_options import Setting, job
-from components.render_config.cost.hardware import hardware_of
+from components.render_config.cost.hardware import Machine, hardware_of
 from components.render_config.cost.memory import memory
-from components.render_config.cost.timing import StepTime, Work, step_time
+from components.render_config.cost.timing import StepTime, step_time
 from components.render_config.model.architectures import architecture_of
 from components.render_config.model.targets import lora_targets
-from components.shared.documents.plan import ZeroPlan
-from components.shared.spec.hardware import HardwareSpec, ZeroSpec
+from components.render_config.setting import Rows, Setting
+from components.shared.documents.plan import StepPlan, ZeroPlan
+from components.shared.spec.file import spec_from_parameter
 
 FILE = Path(__file__).parent / "published" / "step_seconds.csv"
 NOT_FITTED = FILE.with_name("not_fitted.csv")
@@ -97,50 +97,70 @@ class Comparison:
         return self.planned.low <= self.measured <= self.planned.high
 
 
-def planned_work(run: Mapping[str, str]) -> Work:
-    """The run as the plan sees it."""
-    architecture = architecture_of(config_of(run["model"]))
-    network = float(run["network_gbit_s"]) if run["network_gbit_s"] else None
-    asked = HardwareSpec(
-        gpu=run["gpu"],
-        num_nodes=int(run["num_nodes"]),
-        processes_per_node=int(run["gpus_per_node"]),
-        network_gbit_s=network,
-    )
-    hardware = hardware_of(asked, machine_bytes=None, has_gpu=False)
+@dataclass(frozen=True)
+class PlannedWork:
+    """A published run as the plan sees it."""
+
+    setting: Setting
+    zero: ZeroPlan
+    steps: StepPlan
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Of one GPU."""
+        return memory(self.setting, self.zero, self.steps.micro_batch).gpu_bytes
+
+
+def planned_work(run: Mapping[str, str]) -> PlannedWork:
+    setting = _setting(run)
+    micro_batch = int(run["micro_batch"])
     batching = Batching(
-        num_processes=hardware.num_processes,
-        micro_batch=int(run["micro_batch"]),
+        num_processes=setting.num_processes,
+        micro_batch=micro_batch,
         grad_accum=int(run["grad_accum"]),
         epochs=1,
-    )
-    setting = Setting(
-        zero=ZeroSpec(),
-        full=run["method"] == "full",
-        targets=lora_targets("auto", architecture),
-        rank=RANK,
-        weight_bytes=2,
-        row_tokens=int(run["row_tokens"]),
-        mean_row_tokens=float(run["row_tokens"]),
-        global_batch=batching.global_batch,
-        micro_batch=batching.micro_batch,
-        checkpointing=run["gradient_checkpointing"] == "true",
-        masked_attention=False,
     )
     steps = plan_steps(
         batching.global_batch,
         batching,
         warmup_share=0,
-        num_tokens=batching.global_batch * setting.row_tokens,
+        num_tokens=batching.global_batch * setting.rows.most_tokens,
     )
     zero = ZeroPlan(stage=int(run["zero_stage"]))  # pyright: ignore[reportArgumentType]
-    return Work(architecture, setting, hardware, zero, steps, num_cores=1, flags=frozenset())
+    return PlannedWork(setting, zero, steps)
 
 
-def planned_memory(work: Work) -> int:
-    """Bytes of one GPU."""
-    made = job(work.architecture, work.setting, work.hardware, work.zero, work.steps.micro_batch)
-    return memory(work.architecture, made).gpu_bytes
+def _setting(run: Mapping[str, str]) -> Setting:
+    """As a spec of the run would be planned: full rows, bf16."""
+    architecture, row_tokens = architecture_of(config_of(run["model"])), int(run["row_tokens"])
+    network = float(run["network_gbit_s"]) if run["network_gbit_s"] else None
+    spec = spec_from_parameter(
+        {
+            "name": "run",
+            "store": "s3://b/r",
+            "model": {"source": "m"},
+            "data": {"train": "s3://b/d", "row_tokens": row_tokens},
+            "training": {
+                "method": run["method"],
+                "gradient_checkpointing": run["gradient_checkpointing"] == "true",
+            },
+            "lora": {"rank": RANK},
+            "hardware": {
+                "gpu": run["gpu"],
+                "num_nodes": int(run["num_nodes"]),
+                "processes_per_node": int(run["gpus_per_node"]),
+                "network_gbit_s": network,
+            },
+        }
+    )
+    return Setting(
+        spec=spec,
+        architecture=architecture,
+        targets=lora_targets("auto", architecture),
+        hardware=hardware_of(spec.hardware, Machine()),
+        precision="bf16",
+        rows=Rows(True, row_tokens, row_tokens, float(row_tokens)),
+    )
 
 
 def comparisons(file: Path = FILE) -> Iterator[Comparison]:
@@ -151,12 +171,12 @@ def comparisons(file: Path = FILE) -> Iterator[Comparison]:
 
 def compared(run: Mapping[str, str]) -> Comparison:
     work = planned_work(run)
-    step, published = step_time(work), run["memory_gb"]
+    step, published = step_time(work.setting, work.zero, work.steps), run["memory_gb"]
     assert step is not None
     ratio = None
     if published:
-        gpus = work.hardware.num_processes
-        ratio = planned_memory(work) / (float(published) * 1e9 / gpus)
+        gpus = work.setting.num_processes
+        ratio = work.gpu_bytes / (float(published) * 1e9 / gpus)
     return Comparison(run, float(run["seconds_per_step"]), step, ratio)
 
 

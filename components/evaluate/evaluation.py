@@ -67,9 +67,7 @@ def measured(
         )
     check_tokens(models.base, work / DATASET)
     held_out = read_rows(work / DATASET / "held_out.parquet")
-    rows = evenly_spaced(
-        held_out, len(held_out) if plan.after is None else plan.after.held_out_rows
-    )
+    rows = evenly_spaced(held_out, plan.after.held_out_rows)
     evaluation = evaluate(models, HeldOut(rows, num_all=len(held_out)), spec, log)
     assert evaluation.gate is not None
     losses = {

@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +10,13 @@ from typing import Any
 
 import yaml
 
-from components.render_config.cost.hardware import GIB, machine_memory
+from components.render_config.choose.rows import row_tokens_of
+from components.render_config.choose_setting import choose_device
+from components.render_config.cost.hardware import GIB, this_machine
+from components.render_config.dataset_facts import NO_DATASET, DatasetFacts, dataset_facts
 from components.render_config.model.architectures import architecture_of
 from components.render_config.page.import_deepspeed import explained, read_deepspeed
-from components.render_config.planner import (
-    NO_DATASET,
-    DatasetFacts,
-    Machine,
-    check_spec,
-    make_plan,
-    row_tokens_of,
-    settle,
-)
+from components.render_config.planner import check_spec, make_plan
 from components.render_config.probed import with_probe
 from components.render_config.render.file_reasons import rendered_files
 from components.render_config.render.files import lifecycle_json
@@ -32,7 +26,6 @@ from components.shared.documents.plan import Plan
 from components.shared.documents.probe import MeasuredSteps
 from components.shared.errors import HaganeError, SpecError
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
-from components.shared.machine import machine_flags
 from components.shared.model.source import CONFIG_AND_TOKENIZER, planned_config, resolve_model
 from components.shared.printable import printable, without_secrets
 from components.shared.spec.file import load_spec
@@ -40,7 +33,7 @@ from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, finished, open_run, step_log, step_of_run, work_folder
 from components.shared.store.checkpoints import committed_checkpoints, resume_problem
 from components.shared.store.layout import DATASET, PLAN, job_file
-from components.shared.store.manifest import Manifest, Scalar, publish_folder, require_manifest
+from components.shared.store.manifest import Manifest, publish_folder, require_manifest
 from components.shared.store.storage import Store, open_store
 
 LIBRARY_FILES = ("deepspeed", "training_args", "lora")
@@ -103,7 +96,7 @@ def check(spec: RunSpec) -> None:
         config = planned_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER))
     except HaganeError as no_model:
         try:
-            settle(spec, this_machine())
+            choose_device(spec, this_machine())
         except HaganeError as error:
             raise type(no_model)(*no_model.problems, *error.problems) from None
         raise
@@ -182,32 +175,6 @@ def import_deepspeed(file: Path, plan: Path | None) -> None:
     )
 
 
-def this_machine() -> Machine:
-    return Machine(
-        flags=machine_flags(), memory_bytes=machine_memory(), num_cores=len(os.sched_getaffinity(0))
-    )
-
-
-def dataset_facts(dataset: Manifest) -> DatasetFacts:
-    facts = dataset.facts
-    revision = facts["model_revision"]
-    return DatasetFacts(
-        digest=dataset.digest,
-        num_rows=int(facts["num_rows"] or 0),
-        num_tokens=int(facts["num_tokens"] or 0),
-        num_held_out=int(facts["held_out_rows"] or 0),
-        row_tokens=_whole(facts.get("row_tokens")),
-        packed=bool(facts.get("packed", True)),
-        num_conversations=_whole(facts.get("num_conversations")),
-        longest_conversation=_whole(facts.get("longest_conversation")),
-        model_revision=None if revision is None else str(revision),
-    )
-
-
-def _whole(fact: Scalar) -> int | None:
-    return None if fact is None else int(fact)
-
-
 def take_measured(spec: RunSpec, measured: Path, folder: Path) -> None:
     """The plan in the folder has the measured steps, and time and price by them; its page is made
     anew. `measured`: a JSON file of MeasuredSteps."""
@@ -263,8 +230,6 @@ def kfp_step(
             manifest, run=run, manifest_path=manifest_path, pages={"page.html": page_path}
         )
     after = plan.after
-    if after is None:
-        return digest, "2", "8Gi", "8Gi"
     return digest, str(after.cpus), in_gib(after.export_bytes), in_gib(after.evaluate_bytes)
 
 
@@ -280,10 +245,8 @@ def numbers_of(plan: Plan) -> dict[str, float | None]:
         "planned_steps": plan.steps.total_steps,
         "planned_steps_per_epoch": plan.steps.steps_per_epoch,
         "trainable_parameters": plan.num_trainable,
-        "gpu_memory_gib": None
-        if memory is None or memory.gpu_limit is None
-        else round(memory.gpu_bytes / GIB, 2),
-        "host_memory_gib": None if memory is None else round(memory.host_bytes / GIB, 2),
+        "gpu_memory_gib": round(memory.gpu_bytes / GIB, 2) if plan.on_gpus else None,
+        "host_memory_gib": round(memory.host_bytes / GIB, 2),
         "planned_hours": None if plan.time is None else round(plan.time.hours, 2),
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from components.render_config.choose.checkpoints import SAVE_SECONDS, upload_seconds
 from components.render_config.choose.zero_options import gib
 from components.render_config.cost.timing import whole_steps
-from components.render_config.page.explanations import time_words
+from components.render_config.page.verdict import verdict
 from components.shared.documents.plan import Plan, TimePlan
 from components.shared.documents.probe import Compared, MeasuredSteps, ProbePlan
 from components.shared.figures import time_of
@@ -22,14 +22,9 @@ def with_probe(spec: RunSpec, plan: Plan, measured: MeasuredSteps) -> Plan:
     """Time and price follow from the measured steps; verdict and cautions say so."""
     time = measured_time(spec, plan, measured)
     probe = probe_of(plan, measured, time)
-    return plan.model_copy(
-        update={
-            "time": time,
-            "probe": probe,
-            "verdict": plan.verdict.removesuffix(time_words(plan.time)) + time_words(time),
-            "cautions": (*plan.cautions, *probe_cautions(spec, plan, probe)),
-        }
-    )
+    cautions = (*plan.cautions, *probe_cautions(spec, plan, probe))
+    probed = plan.model_copy(update={"time": time, "probe": probe, "cautions": cautions})
+    return probed.model_copy(update={"verdict": verdict(probed)})
 
 
 def whole_step_seconds(plan: Plan, measured: MeasuredSteps) -> tuple[float, ...]:

@@ -18,12 +18,10 @@ def plan_screen(plan: Plan) -> RenderableType:
         Text(plan.verdict, style="bold"),
         *(Text(f"! {caution}", style="yellow") for caution in plan.cautions),
     ]
-    if plan.memory is not None:
-        parts += [Text(), _memory_table(plan.memory), Text(), _options_table(plan)]
+    parts += [Text(), _memory_table(plan.memory), Text(), _options_table(plan)]
     if plan.time is not None:
         parts += [Text(), Text(_time_line(plan.time, plan.probe))]
-    if plan.after is not None:
-        parts.append(Text(_after_line(plan.after)))
+    parts.append(Text(_after_line(plan.after)))
     if plan.probe is not None:
         parts += [Text(), _probe_table(plan.probe), Text(plan.probe.how, style="dim")]
     return Group(*parts, Text(), _values_table(plan))
@@ -147,7 +145,6 @@ def _options_table(plan: Plan) -> Table:
     """Every stage and offload, a bar against the hardware's limit; the plan's own at its
     micro-batch, others at one row."""
     memory, chosen = plan.memory, plan.zero.name
-    assert memory is not None
     table = Table(box=None, padding=(0, 2, 0, 0))
     on_gpu = memory.gpu_limit is not None
     limit = memory.gpu_limit if on_gpu else memory.host_limit

@@ -23,8 +23,7 @@ def plan_markdown(plan: Plan) -> str:
     lines += ["", *_figures(plan)]
     if plan.probe is not None:
         lines += ["", *_probe(plan.probe)]
-    if plan.memory is not None:
-        lines += ["", *_options(plan.memory, plan.zero.name)]
+    lines += ["", *_options(plan.memory, plan.zero.name)]
     lines += ["", "<details><summary>Why</summary>", "", "| value | reason |", "|---|---|"]
     lines += [
         f"| `{name}` | {_cell(plan.reasons[name])} |" for name in VALUES if name in plan.reasons
@@ -36,14 +35,13 @@ def _figures(plan: Plan) -> Iterator[str]:
     yield "| | |"
     yield "|---|---|"
     memory, steps, time = plan.memory, plan.steps, plan.time
-    if memory is not None and memory.gpu_limit is not None:
+    if memory.gpu_limit is not None:
         yield (
             f"| GPU memory | {memory.gpu_bytes / GIB:.1f} of {memory.gpu_limit / GIB:.1f} GiB per "
             "GPU |"
         )
-    if memory is not None:
-        limit = "" if memory.host_limit is None else f" of {memory.host_limit / GIB:.1f}"
-        yield f"| host memory | {memory.host_bytes / GIB:.1f}{limit} GiB per node |"
+    limit = "" if memory.host_limit is None else f" of {memory.host_limit / GIB:.1f}"
+    yield f"| host memory | {memory.host_bytes / GIB:.1f}{limit} GiB per node |"
     yield (
         f"| optimizer steps | {steps.total_steps:,}, a checkpoint every {steps.steps_per_epoch:,} |"
     )

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from components.shared.errors import HaganeError, KfpExists, SpecError
 from components.shared.machine import user_path
-from components.shared.model.source import is_hub_id
+from components.shared.model.hub_id import is_hub_id
 from components.shared.spec.data import SourceSpec
 from components.shared.spec.file import SpecProblems, load_spec
 from components.shared.spec.run_spec import RunSpec

@@ -5,12 +5,12 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from components.render_config.choose.rows import row_tokens_of
 from components.render_config.planner import (
     NO_DATASET,
     DatasetFacts,
     Machine,
     make_plan,
-    row_tokens_of,
 )
 from components.shared.documents.plan import MemoryTerm, Plan
 from components.shared.errors import HaganeError, SpecError
@@ -64,7 +64,6 @@ def document() -> str:
 
 
 def _planned(plan: Plan) -> list[str]:
-    assert plan.memory is not None
     lines = [plan.verdict, "", *(f"- caution: {caution}" for caution in plan.cautions)]
     lines += [
         f"- {key}: {plan.reasons[key]}"
@@ -108,7 +107,6 @@ def _planned(plan: Plan) -> list[str]:
 
 
 def _terms(plan: Plan) -> list[tuple[str, MemoryTerm]]:
-    assert plan.memory is not None
     return [
         *(("GPU", term) for term in plan.memory.gpu),
         *(("node", term) for term in plan.memory.host),

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from components.render_config.cost.hardware import GIB, NETWORK_GBIT_S
-from components.render_config.cost.memory import KINDS
+from components.render_config.cost.terms import KINDS
 from components.render_config.page.svg import (
     PHONE,
     WIDE,
@@ -82,7 +82,6 @@ def render_page(plan: Plan, files: Mapping[str, dict[str, Any]]) -> str:
         "css_class": css_class,
         "time_of": time_of,
     }
-    assert plan.memory is not None
     shown_kinds = [kind for kind in KINDS if _is_drawn(kind, plan.memory)]
     return environment.get_template("page.html.jinja").render(
         plan=plan,
@@ -111,7 +110,6 @@ def _both(draw: Callable[[Sizes], str]) -> tuple[Markup, Markup]:
 
 def _charts(plan: Plan) -> dict[str, tuple[Markup, Markup]]:
     memory, chosen = plan.memory, plan.zero.name
-    assert memory is not None
     charts = {
         "host": _both(lambda sizes: options_chart(memory, host=True, chosen=chosen, sizes=sizes))
     }
@@ -126,8 +124,7 @@ def headline(plan: Plan) -> list[tuple[str, str, str]]:
     """Name, figure and what stands below it: whether it fits, memory of GPU and host, time and
     price."""
     memory, hardware, steps = plan.memory, plan.hardware, plan.steps
-    assert memory is not None
-    device = "CPU process" if hardware is None or hardware.gpu is None else hardware.gpu
+    device = hardware.gpu or "CPU process"
     found = [
         (
             "Fits",

@@ -4,7 +4,7 @@ as "auto"."""
 import math
 from typing import Any
 
-from components.render_config.cost.memory import MAX_LIVE, reduce_bucket
+from components.render_config.cost.device_memory import MAX_LIVE, reduce_bucket
 from components.shared.documents.plan import LoraPlan, Plan, ZeroPlan
 from components.shared.spec.run_spec import RunSpec
 from components.shared.trainer_settings import TRAINER_SETTINGS

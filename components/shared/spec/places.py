@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from components.shared.model.source import is_hub_id
+from components.shared.model.hub_id import is_hub_id
 from components.shared.printable import shown
 
 Field = tuple[str, ...]

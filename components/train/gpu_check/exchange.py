@@ -71,13 +71,7 @@ def _judged(request: CheckRequest, scope: str, event: Event, *, on_gpus: bool) -
         return Finding(
             check=check, state="failed", found=f"{seen}, but the sums are wrong", fix=fix
         )
-    planned = (
-        None
-        if hardware is None
-        else hardware.link_gb_s
-        if scope == ON_NODE
-        else hardware.network_gb_s
-    )
+    planned = hardware.link_gb_s if scope == ON_NODE else hardware.network_gb_s
     if planned is None or not on_gpus:
         return Finding(check=check, state="ok", found=seen)
     beside = f"{seen}; the plan assumes {plain(planned)}"

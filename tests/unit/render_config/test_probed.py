@@ -96,8 +96,8 @@ def test_terminal_markdown_and_page_show_planned_and_measured_side_by_side() -> 
 
 def test_a_plan_without_a_known_speed_has_a_time_once_it_was_probed() -> None:
     spec, plan = planned()
-    unknown = plan.model_copy(update={"time": None, "verdict": "It fits; 100 steps"})
+    unknown = plan.model_copy(update={"time": None})
     probed = with_probe(spec, unknown, measured(plan))
     assert probed.probe is not None
     assert probed.probe.table[0] == ("optimizer step", "not known", "3 s", "")
-    assert probed.verdict.startswith("It fits; 100 steps, in about ")
+    assert " steps, in about " in probed.verdict
