@@ -18,8 +18,7 @@ from components.render_config.model.architectures import architecture_of
 from components.render_config.page.import_deepspeed import explained, read_deepspeed
 from components.render_config.planner import check_spec, make_plan
 from components.render_config.probed import with_probe
-from components.render_config.render.file_reasons import rendered_files
-from components.render_config.render.files import lifecycle_json
+from components.render_config.render.files import lifecycle_json, rendered_files
 from components.render_config.render.pytorchjob import pytorchjob
 from components.render_config.render.trainjob import trainjob
 from components.shared.documents.plan import Plan

@@ -28,7 +28,7 @@ from components.render_config.decision import Decision, Section
 from components.render_config.model.config_cautions import config_cautions
 from components.render_config.model.registry_cautions import registry_cautions
 from components.render_config.page.verdict import verdict
-from components.render_config.render.file_reasons import file_reasons, rendered_files
+from components.render_config.render.files import file_reasons, file_values
 from components.render_config.render.job_checks import job_cautions
 from components.render_config.setting import Setting
 from components.shared.documents.plan import (
@@ -102,7 +102,7 @@ def make_plan(
     decisions = decide(spec, config, machine, dataset)
     plan = _plan(decisions, dataset, config)
     hidden_size = decisions.setting.value.architecture.hidden_size
-    files = rendered_files(spec, plan, hidden_size=hidden_size)
+    files = file_values(spec, plan, hidden_size=hidden_size)
     reasons = plan.reasons | file_reasons(files)
     return plan.model_copy(update={"verdict": verdict(plan), "reasons": reasons})
 

@@ -20,6 +20,7 @@ from components.shared.html.loss_chart import Scale, grid, line, thinned, ticks
 from components.shared.html.page import page_environment
 from components.shared.step import open_run, step_log
 from components.shared.store.layout import MERGED
+from components.shared.tree import leaves
 from components.write_report import words
 from components.write_report.gather import RunFound, gather
 from components.write_report.measured import NAMES, metric_value
@@ -48,7 +49,7 @@ def compared(runs: Sequence[RunFound]) -> list[Compared]:
     """In the order given. Raises SpecError for fewer than two runs, or more than MOST_RUNS."""
     if not 2 <= len(runs) <= MOST_RUNS:
         raise SpecError(f"compare: got {len(runs)} runs, must be 2 to {MOST_RUNS}")
-    flat = [_flat(run.spec.model_dump(mode="json", exclude=set(LEFT_OUT))) for run in runs]
+    flat = [dict(leaves(run.spec.model_dump(mode="json", exclude=set(LEFT_OUT)))) for run in runs]
     fields = [
         key
         for key in dict.fromkeys(key for each in flat for key in each)
@@ -113,13 +114,6 @@ def _interval(score: Score | None) -> list[float] | None:
         if score is None or score.low is None or score.high is None
         else [score.low, score.high]
     )
-
-
-def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
-    return flat
 
 
 def cautions(table: Sequence[Compared]) -> list[str]:

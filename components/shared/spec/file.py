@@ -24,6 +24,7 @@ from components.shared.spec.values import (
     USER_PATTERN,
 )
 from components.shared.spec.yaml_text import MOST_DEPTH, YamlProblem, parse_yaml, read_yaml
+from components.shared.tree import whole_numbers
 
 Location = tuple[str | int, ...]
 
@@ -125,7 +126,7 @@ def parse_spec(tree: Mapping[str, Any]) -> RunSpec:
         holds a NUL.
     """
     _refuse_unbounded(tree)
-    return RunSpec.model_validate_json(json.dumps(_whole_numbers(tree), default=str))
+    return RunSpec.model_validate_json(json.dumps(whole_numbers(tree), default=str))
 
 
 def spec_from_parameter(
@@ -191,17 +192,6 @@ def _refuse_unbounded(tree: object, where: Location = ()) -> None:
     elif isinstance(tree, (list, tuple)):
         for index, item in enumerate(tree):
             _refuse_unbounded(item, (*where, index))
-
-
-def _whole_numbers(value: Any) -> Any:
-    """KFP carries every number in a structure as a float (facts: 4 arrives as 4.0)."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _whole_numbers(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_whole_numbers(item) for item in value]
-    return value
 
 
 def _override(
@@ -346,7 +336,7 @@ def complaint(
                 "less_than_equal": "at most",
                 "less_than": "less than",
             }
-            return f"got {found}, must be {words[kind]} {_whole_numbers(limits[_bound(kind)])}"
+            return f"got {found}, must be {words[kind]} {whole_numbers(limits[_bound(kind)])}"
         case "literal_error":
             return f"got {found}, allowed: {limits['expected']}"
         case "value_error":

@@ -9,7 +9,7 @@ import pytest
 
 from components.render_config.page.page import headline, render_page
 from components.render_config.page.svg import divided
-from components.render_config.render.file_reasons import rendered_files
+from components.render_config.render.files import rendered_files
 from components.shared.documents.plan import Plan
 from components.shared.spec.file import load_spec
 from tests.support.example_plans import ROOT, plan_example
