@@ -54,8 +54,9 @@ def config_of(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "specs" / "models" / name / "config.json").read_text())
 
 
-def fewest(name: str, method: str, gpu: str) -> Choice | None:
-    """The fewest GPUs for which hagane plans; None where 16 are too few."""
+def fewest(name: str, method: str, gpu: str, *, offload: str) -> Choice | None:
+    """The fewest GPUs for which hagane plans; None where 16 are too few. `offload`: `auto`, or
+    `none` for GPU memory alone."""
     for count in COUNTS:
         spec = parse_spec(
             {
@@ -69,6 +70,7 @@ def fewest(name: str, method: str, gpu: str) -> Choice | None:
                     "global_batch": GLOBAL_BATCH,
                     "gradient_checkpointing": True,
                 },
+                "zero": {"offload_optimizer": offload, "offload_parameters": offload},
                 "hardware": {
                     "gpu": gpu,
                     "num_nodes": max(1, count // MOST_ON_A_NODE),
@@ -94,10 +96,12 @@ def _cell(choice: Choice | None) -> str:
     return f"{choice.count}: {choice.plan.zero.name}, {hours}"
 
 
-def _rows() -> Iterator[str]:
+def _table(offload: str) -> Iterator[str]:
+    yield f"| model | method | {' | '.join(GPUS)} |"
+    yield "|---|---|" + "---|" * len(GPUS)
     for size, name in MODELS:
         for method in ("lora", "full"):
-            cells = [_cell(fewest(name, method, gpu)) for gpu in GPUS]
+            cells = [_cell(fewest(name, method, gpu, offload=offload)) for gpu in GPUS]
             yield f"| {size} ({name}) | {method} | {' | '.join(cells)} |"
 
 
@@ -112,9 +116,13 @@ def guide() -> str:
         "chooses for them, and the planned time. hagane was never run on a GPU; how far such times "
         "were from 83 published runs: [planning](../planning.md).",
         "",
-        f"| model | method | {' | '.join(GPUS)} |",
-        "|---|---|" + "---|" * len(GPUS),
-        *_rows(),
+        "## In GPU memory alone",
+        "",
+        *_table("none"),
+        "",
+        "## With offload to host memory",
+        "",
+        *_table("auto"),
         "",
         "Fewer GPUs than these do not fit. More are faster. For your model and data: "
         "`hagane plan spec.yaml --rows 5000`.",
