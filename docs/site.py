@@ -1,10 +1,12 @@
-"""Hook of mkdocs.yml: links to files of the repository that are no pages become their paths."""
+"""Hook of mkdocs.yml: links to files of the repository that are no pages become their paths; the
+word `run` of code blocks, which tests go by, is left out."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s]+)(#[^)]*)?\)")
+RUN = re.compile(r"^( *```\w+) run$", re.MULTILINE)
 DOCS = Path(__file__).parent
 
 
@@ -18,4 +20,4 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         path = (folder / target).resolve().relative_to(DOCS.parent)
         return f"{text} (`{path}` in the repository)"
 
-    return LINK.sub(replaced, markdown)
+    return LINK.sub(replaced, RUN.sub(r"\1", markdown))

@@ -12,7 +12,7 @@ COLOURS = {
     "light": {"line": "#57606a", "box": "#f6f8fa", "text": "#1f2328", "accent": "#0b5cad"},
     "dark": {"line": "#8b949e", "box": "#161b22", "text": "#e6edf3", "accent": "#79c0ff"},
 }
-WIDTH, HEIGHT, BOX, GAP, TOP = 980, 196, 140, 22, 64
+WIDTH, HEIGHT, BOX, GAP, TOP = 980, 190, 146, 16, 60
 
 
 def picture(scheme: str) -> str:
@@ -23,7 +23,7 @@ def picture(scheme: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{title}" font-family="system-ui, sans-serif">',
         _text(10, 24, "spec.yaml", colours["accent"], 16, bold=True),
-        _text(98, 24, "model, data, method, hardware", colours["text"], 13),
+        _text(122, 24, "model, data, method, hardware", colours["text"], 13),
         f'<path d="M 80 34 V {TOP - 4}" stroke="{colours["line"]}" stroke-width="1.5"/>',
     ]
     for number, (step, folder, what) in enumerate(STEPS):
@@ -31,9 +31,9 @@ def picture(scheme: str) -> str:
         parts += [
             f'<rect x="{x}" y="{TOP}" width="{BOX}" height="72" rx="8" fill="{colours["box"]}" '
             f'stroke="{colours["line"]}"/>',
-            _text(x + 10, TOP + 22, step, colours["text"], 14, bold=True),
-            _text(x + 10, TOP + 43, folder, colours["accent"], 13),
-            _text(x + 10, TOP + 61, what, colours["text"], 11.5),
+            _text(x + 9, TOP + 22, step, colours["text"], 13, bold=True),
+            _text(x + 9, TOP + 43, folder, colours["accent"], 13),
+            _text(x + 9, TOP + 61, what, colours["text"], 11),
         ]
         if number < len(STEPS) - 1:
             parts.append(_arrow(x + BOX, colours["line"]))
@@ -53,6 +53,6 @@ def _text(x: float, y: float, text: str, colour: str, size: float, *, bold: bool
 def _arrow(x: int, colour: str) -> str:
     y = TOP + 36
     return (
-        f'<path d="M {x + 3} {y} H {x + GAP - 5} m -5 -4 l 5 4 l -5 4" fill="none" '
+        f'<path d="M {x + 2} {y} H {x + GAP - 3} m -4 -4 l 4 4 l -4 4" fill="none" '
         f'stroke="{colour}" stroke-width="1.5"/>'
     )
