@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-lm-eval test-truth test-images test-cluster test-wheel targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-templates bench-train bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-lm-eval test-truth test-images test-cluster test-wheel targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-templates bench-train bench-published lint golden docs lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -91,10 +91,17 @@ lint: .venv/dev  ## Style, types, and who may import whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/lint-imports
 golden: .venv/dev  ## Make generated files again and fail when one differs
 	$(BIN)/python -m tests.regenerate_golden && git diff --exit-code -- tests/golden README.md docs
+docs: build/docs-env/made  ## Build the site of docs/ into build/site, and fail on a broken link; no network once its environment is there
+	build/docs-env/bin/mkdocs build --strict --quiet
 fix: .venv/dev  ## Fix what ruff can fix
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 lock: .venv/dev  ## Resolve the lock files from pyproject.toml
 	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock.sh
+build/docs-env/made: requirements/docs.txt requirements/pip.txt
+	$(PYTHON) -m venv build/docs-env
+	build/docs-env/bin/pip install --quiet --no-deps --require-hashes -r requirements/pip.txt
+	build/docs-env/bin/pip install --quiet --no-deps --require-hashes -r requirements/docs.txt
+	@touch $@
 clean:  ## Remove the environment, all runs and what was built
 	rm -rf .venv .hagane build
 

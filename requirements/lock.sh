@@ -15,6 +15,7 @@ image() { # NAME GROUP... - with the versions that the tests ran with
 components=(prepare_dataset render_config launch_training train export_adapter evaluate write_report)
 lock dev.txt "${components[@]}" cli laptop dev
 lock laptop.txt "${components[@]}" cli laptop
+lock docs.txt docs
 image prepare prepare_dataset
 image render render_config write_report cli
 image launch launch_training

@@ -17,9 +17,12 @@ from components.write_report.page import render_page
 from pipelines.finetune.compiling import compile_pipeline
 from pipelines.schedules.file import Schedule, ScheduleFile
 from tests.support import config_fields, example_jobs
+from tests.support.command_pages import commands_page, events_page
 from tests.support.example_plans import document
 from tests.support.example_trainjob import trainjob_text
 from tests.support.field_docs import field_docs
+from tests.support.gpu_guide import guide
+from tests.support.pipeline_picture import COLOURS, picture
 from tests.support.plan_schema import schema_text
 from tests.unit.write_report.example_run import find_example_run
 
@@ -127,6 +130,18 @@ def main() -> None:
     example_jobs.write_all(GOLDEN / "pytorchjob")
     (GOLDEN / "trainjob.yaml").write_text(trainjob_text(), encoding="utf-8")
     (GOLDEN / "report.html").write_text(report_page(), encoding="utf-8")
+    write_site_pages()
+
+
+def write_site_pages() -> None:
+    """Pages and pictures of docs/ that are made from the code."""
+    reference, images = ROOT / "docs" / "reference", ROOT / "docs" / "images"
+    (reference / "commands.md").write_text(commands_page(), encoding="utf-8")
+    (reference / "events.md").write_text(events_page(), encoding="utf-8")
+    (reference / "gpu-guide.md").write_text(guide(), encoding="utf-8")
+    for scheme in COLOURS:
+        target = images / f"pipeline-{scheme}.svg"
+        target.write_text(picture(scheme), encoding="utf-8")
 
 
 if __name__ == "__main__":
