@@ -156,7 +156,7 @@ def _role(given: dict[str, Any]) -> Any:
 
 def known_role(role: Any) -> Any:
     """The role that a name stands for; what is no name of one is given back."""
-    if not isinstance(role, str):
+    if not isinstance(role, str) or role in ROLES:
         return role
     name = ALIASES.get(role.lower(), role.lower())
     return name if name in ROLES else role

@@ -196,8 +196,7 @@ class _RecordReader:
 
     def read(self, places: Iterator[Place]) -> Iterator[Conversation]:
         """The conversations of all records that are one; the problems of the others are noted."""
-        read = (replace(place, record=with_turns(place.record)) for place in places)
-        for place in self._recognised(read):
+        for place in self._recognised(map(_with_turns, places)):
             conversation = self._read_one(place)
             if conversation is not None:
                 yield conversation
@@ -257,6 +256,11 @@ class _RecordReader:
         if isinstance(said, Tokens):
             return tokens_conversation(where, said.ids, said.labels, said.mask)
         return read_conversation(where, said.turns, said.tools)
+
+
+def _with_turns(place: Place) -> Place:
+    record = with_turns(place.record)
+    return place if record is place.record else replace(place, record=record)
 
 
 def _no_form(record: dict[str, Any], columns: Mapping[str, str]) -> str:
