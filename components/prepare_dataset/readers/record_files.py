@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
+from components.prepare_dataset.readers.other_files import other_file
+
 _BOM = codecs.BOM_UTF8
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _PARQUET, _ARROW_FILE = b"PAR1", b"ARROW1"
@@ -32,7 +34,14 @@ _LIST_PART = 1 << 20
 _GUESSES = ("cp932", "euc_jp")
 """Encodings in which Japanese text still comes; Windows' Shift-JIS first."""
 _JAPANESE = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+_ISO_2022_JP = re.compile(rb"\x1b\$[@B]")
+"""Its escape to Japanese characters (RFC 1468). All its bytes are UTF-8 too, and mean nothing
+there."""
+_END_OF_FILE = b"\x1a"
+"""Ctrl-Z, by which some editors of Windows end a file."""
 _NOT_JSON = "not JSON"
+_EXTRA_DATA = "Extra data"
+"""What `json` says of text behind a whole value."""
 _LONGEST_INTEGER = 4300
 """Digits that Python reads as an integer (sys.int_info.default_max_str_digits)."""
 
@@ -69,6 +78,13 @@ def read_places(
         return _batches(_parquet_batches(path, read_keys))
     if start.startswith(_ARROW_FILE) or kind == ".arrow":
         return _batches(_arrow_batches(path, read_keys))
+    other = other_file(start, kind)
+    if other is not None:
+        return iter([Place(1, problem=other, ends_file=True)])
+    escape = _ISO_2022_JP.search(start)
+    if codecs.lookup(encoding).name == "utf-8" and escape is not None:
+        problem = _wrong_encoding(start, escape.start())
+        return iter([Place(1, problem=problem, ends_file=True)])
     if kind == ".txt":
         return iter([_whole_text(path, encoding)])
     if codecs.lookup(encoding).name == "utf-8" and start.startswith(_UTF16):
@@ -117,13 +133,18 @@ def _json_lines(path: Path, encoding: str) -> Iterator[Place]:
 
 def _whole_line(place: Place, *, ends: bool) -> Place:
     """The place; a last line that does not end and is no JSON is where the file was cut off."""
-    if ends or place.problem is None or not place.problem.startswith(_NOT_JSON):
+    if ends or place.problem is None or _is_whole(place.problem):
         return place
     return replace(
         place,
         problem=f"{place.problem}; the file may be cut off here, as the line has no end",
         ends_file=True,
     )
+
+
+def _is_whole(problem: str) -> bool:
+    """Whether the line of this problem does not break off."""
+    return not problem.startswith(_NOT_JSON) or _EXTRA_DATA in problem
 
 
 def _decoded_json_lines(path: Path, encoding: str) -> Iterator[Place]:
@@ -205,8 +226,7 @@ def _delimiter(start: bytes) -> str:
 
 
 def _table_rows(path: Path, delimiter: str, encoding: str) -> Iterator[Place]:
-    """Rows of CSV or TSV as records of text, numbered by the line on which they end; cells that are
-    JSON lists are lists."""
+    """Rows of CSV or TSV as records of text, numbered by the line on which they end."""
     csv.field_size_limit(_LONGEST_CELL)
     with path.open(
         encoding="utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding, newline=""
@@ -240,18 +260,7 @@ def _table_row(row: dict[Any, Any], line: int, *, num_fields: int) -> Place:
                 "delimiter"
             ),
         )
-    return Place(line, {key: _cell(value) for key, value in row.items()})
-
-
-def _cell(value: str) -> Any:
-    """A column of turns can stand in CSV only as JSON text."""
-    if not value.startswith("[{"):
-        return value
-    try:
-        found = loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return found if isinstance(found, list) else value
+    return Place(line, row)
 
 
 def _is_list(path: Path) -> bool:
@@ -272,7 +281,7 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             content = line.removeprefix(_BOM) if number == 1 else line
-            if content and not content.isspace():
+            if content.strip() not in (b"", _END_OF_FILE):
                 yield number, content
 
 
@@ -293,16 +302,20 @@ def _parsed_text(line: str, number: int) -> Place:
     try:
         return Place(number, loads(line))
     except json.JSONDecodeError as error:
-        return Place(
-            number,
-            problem=(
-                f"{_NOT_JSON} ({error.msg} at column {error.colno}); write one JSON object a line"
-            ),
-        )
+        how = _how_to_write(error)
+        return Place(number, problem=f"{_NOT_JSON} ({error.msg} at column {error.colno}); {how}")
     except DuplicateKeyError as error:
         return Place(number, problem=str(error))
     except RecursionError:
         return Place(number, problem="not a record: nested too deeply")
+
+
+def _how_to_write(error: json.JSONDecodeError) -> str:
+    if error.msg == _EXTRA_DATA and "\r" in error.doc:
+        return "its lines end by a carriage return alone: save it with line feeds"
+    if error.doc.strip() == "{":
+        return "write each record on one line, or all of them as a list: [{…}, {…}]"
+    return "write one JSON object a line"
 
 
 def _listed(path: Path, encoding: str) -> Iterator[Place]:
@@ -457,7 +470,7 @@ def _not_decoded(error: UnicodeError, encoding: str) -> str:
 
 def _wrong_encoding(content: bytes, offset: int) -> str:
     found = f"not UTF-8 (byte {content[offset]:#04x} at offset {offset})"
-    guess = _guessed_encoding(content)
+    guess = "iso2022_jp" if _ISO_2022_JP.match(content, offset) else _guessed_encoding(content)
     if guess is None:
         return f"{found}; save the file as UTF-8"
     return f"{found}, it reads as {guess}; save the file as UTF-8, or set data.encoding: {guess}"

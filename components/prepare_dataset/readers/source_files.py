@@ -8,6 +8,7 @@ file to seek in. pyarrow unpacks both and is here anyway.
 import fnmatch
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,9 @@ def _paths_of(source: str) -> list[str]:
     path = user_path(source)
     if path.is_file():
         return [source]
+    otherwise = _written_otherwise(path)
+    if otherwise is not None:
+        return _paths_of(str(otherwise))
     if _is_pattern(source):
         found = _matching(source, path)
     elif path.is_dir():
@@ -76,6 +80,16 @@ def _paths_of(source: str) -> list[str]:
             ".zst"
         )
     return sorted(map(str, found))
+
+
+def _written_otherwise(path: Path) -> Path | None:
+    """A path that is there and looks the same: macOS writes `が` in a name as two characters (NFD),
+    keyboards give one (NFC)."""
+    if path.name.isascii() or path.exists() or not path.parent.is_dir():
+        return None
+    name = unicodedata.normalize("NFC", path.name)
+    names = (each for each in path.parent.iterdir())
+    return next((each for each in names if unicodedata.normalize("NFC", each.name) == name), None)
 
 
 def _matching(source: str, pattern: Path) -> list[Path]:

@@ -12,8 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
-ALIASES = {"developer": "system", "function": "tool"}
-"""Other names that OpenAI's API uses, or used, for a role."""
+ALIASES = {
+    "developer": "system",
+    "function": "tool",
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "model": "assistant",
+    "ai": "assistant",
+    "observation": "tool",
+}
+"""Other names of a role, without regard to capitals: OpenAI's API uses, or used, the first two, and
+ShareGPT, OpenAssistant, Gemini and LangChain the others."""
 
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 """transformers 5.23, utils/chat_template_utils.py, _REASONING_FIELDS."""
@@ -138,8 +151,15 @@ def _given(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _role(given: dict[str, Any]) -> Any:
-    role = given.get("role")
-    return ALIASES.get(role, role) if isinstance(role, str) else role
+    return known_role(given.get("role"))
+
+
+def known_role(role: Any) -> Any:
+    """The role that a name stands for; what is no name of one is given back."""
+    if not isinstance(role, str) or role in ROLES:
+        return role
+    name = ALIASES.get(role.lower(), role.lower())
+    return name if name in ROLES else role
 
 
 def _text(content: Any) -> str:
@@ -156,7 +176,10 @@ def _turn_problems(turn: Any, index: int) -> Iterator[str]:
     given = _given(turn)
     role = _role(given)
     if role not in ROLES:
-        yield f".role: found {given.get('role')!r}, allowed: {', '.join(ROLES)}"
+        yield (
+            f".role: found {given.get('role')!r}, allowed: {', '.join(ROLES)}. Fix: write one of "
+            "them in the record"
+        )
     elif role == "system" and index > 0:
         yield ".role: a system turn is allowed only first"
     yield from _content_problems(given, role)
@@ -277,7 +300,10 @@ def _tools(tools: Any, problems: list[str]) -> list[dict[str, Any]] | None:
 
 
 def _nothing_to_learn(turns: list[Any]) -> Iterator[str]:
-    answers = [turn for turn in turns if isinstance(turn, dict) and turn.get("role") == "assistant"]
+    said = [turn for turn in turns if isinstance(turn, dict)]
+    answers = [turn for turn in said if _role(turn) == "assistant"]
+    if any(_role(turn) not in ROLES for turn in said):
+        return  # which of them is the assistant's is not known
     if not answers:
         yield "messages: no assistant turn, so nothing to learn; add one or remove the record"
     elif not any(_is_trained(_given(turn)) for turn in answers):

@@ -11,24 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.prepare_dataset.records.conversations import known_role
+
 Values = Mapping[str, Any]
 """Column of the form -> its value in a record; null, empty text and empty lists are left out."""
-
-_SPEAKERS = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "observation": "tool",
-    "prompter": "user",
-}
-"""Names of roles in ShareGPT's form and OpenAssistant's."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +126,7 @@ def _spoken(turn: Mapping[str, Any]) -> dict[str, Any]:
     speaker = turn["from"]
     if speaker == "function_call":
         return {**rest, "role": "assistant", "tool_calls": _written_calls(turn.get("value"))}
-    role = _SPEAKERS.get(speaker, speaker) if isinstance(speaker, str) else speaker
-    return {**rest, "role": role, "content": turn.get("value")}
+    return {**rest, "role": speaker, "content": turn.get("value")}
 
 
 def _written_calls(text: Any) -> Any:
@@ -187,7 +172,7 @@ def _context(prompt: Sequence[Any]) -> list[Any]:
     """The turns of a prompt: an assistant's turns in it are read and not trained on."""
     return [
         turn | {"train": False}
-        if isinstance(turn, dict) and turn.get("role") == "assistant"
+        if isinstance(turn, dict) and known_role(turn.get("role")) == "assistant"
         else turn
         for turn in prompt
     ]
@@ -198,13 +183,7 @@ def _oasst_tree(values: Values) -> Turns:
     turns: list[dict[str, Any]] = []
     node = values["prompt"]
     while isinstance(node, dict):
-        role = node.get("role")
-        turns.append(
-            {
-                "role": _SPEAKERS.get(role, role) if isinstance(role, str) else role,
-                "content": node.get("text"),
-            }
-        )
+        turns.append({"role": known_role(node.get("role")), "content": node.get("text")})
         replies = [
             reply
             for reply in node.get("replies") or ()

@@ -16,6 +16,13 @@ FIRST_RECORDS = 64
 _MESSAGES = (
     '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
 )
+_JAPANESE_KEYS = (
+    ("指示", "命令", "質問", "問い", "問題", "プロンプト"),
+    ("入力", "文脈", "補足"),
+    ("出力", "回答", "応答", "解答", "答え"),
+)
+"""Names of an instruction, of its input and of its output, as tables written by hand have them."""
+_KINDS = {str: "text", list: "a list", dict: "an object"}
 _ALSO_READ = ("documents", "label", "parent_id", "role")
 """Keys that no form reads, and that decide about a record."""
 
@@ -101,35 +108,73 @@ def _advice(record: Mapping[str, Any]) -> str:
             "pairs of a better and a worse text are not trained on; write records of the better "
             "ones as prompt and completion"
         )
-    turns = next(
-        (
-            key
-            for key, value in record.items()
-            if isinstance(value, list) and value and isinstance(value[0], dict)
-        ),
-        None,
-    )
-    if turns is not None:
-        return (
-            f"write, with the right key, data: {{format: messages, columns: {{messages: {turns}}}}}"
-        )
+    lists = [key for key, value in record.items() if _is_list_of_objects(value)]
+    if lists:
+        return _advice_on_list(lists[0], record[lists[0]][0])
     texts = [key for key, value in record.items() if isinstance(value, str)]
-    longest = sorted(texts, key=lambda key: -len(record[key]))[:2]
-    if len(longest) == 2:
-        prompt, completion = (key for key in texts if key in longest)
-        pair = (
-            f"data: {{format: prompt_completion, columns: {{prompt: {prompt}, completion: "
-            f"{completion}}}}}"
-        )
-        return f"write, with the right keys, {pair}" + (
-            "; or data: {format: text} to train on text alone" if "text" in texts else ""
-        )
-    if texts:
+    if len(texts) >= 2:
+        return _advice_on_texts(record, texts)
+    if texts and not any(isinstance(value, (list, dict)) for value in record.values()):
         return (
             "to train on all of it, write data: {format: text, columns: {text: "
-            f"{longest[0]}}}}}; or write records such as {_MESSAGES}"
+            f"{texts[0]}}}}}; or write records such as {_MESSAGES}"
         )
     return f"write records such as {_MESSAGES}"
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _advice_on_list(key: str, first: Mapping[str, Any]) -> str:
+    if not first.keys() & {"role", "from"}:
+        return f"if {key!r} holds the records, write that list alone, or one of them a line"
+    return f"write, with the right key, data: {{format: messages, columns: {{messages: {key}}}}}"
+
+
+def _advice_on_texts(record: Mapping[str, Any], texts: Sequence[str]) -> str:
+    asked, given, answered = (
+        next((key for key in texts if key in names), None) for names in _JAPANESE_KEYS
+    )
+    if asked and answered:
+        more = f", input: {given}" if given else ""
+        columns = f"{{instruction: {asked}{more}, output: {answered}}}"
+        return f"write data: {{format: alpaca, columns: {columns}}}"
+    longest = sorted(texts, key=lambda key: -len(record[key]))[:2]
+    prompt, completion = (key for key in texts if key in longest)
+    advice = (
+        f"write, with the right keys, data: {{format: prompt_completion, columns: {{prompt: "
+        f"{prompt}, completion: {completion}}}}}"
+    )
+    unread = [repr(key) for key in texts if key not in longest]
+    if unread:
+        advice += f" (which leaves {', '.join(unread[:8])} unread)"
+    if "text" in texts:
+        advice += "; or data: {format: text} to train on text alone"
+    return advice
+
+
+def wrong_kinds(form: Form, record: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
+    """Which values of a record are of another kind than the form reads, if some are."""
+    if form.name == "oasst_tree":  # every record of prompts has its key
+        return None
+    keys = {
+        name: (columns[name],) if name in columns else form.columns[name] for name in form.needed
+    }
+    kinds = {name: form.needed_kinds.get(name, (str,)) for name in form.needed}
+    wrong = [
+        f"{key}: found {kind_of(record[key])}, must be {_named(kinds[name])}"
+        for name, known in keys.items()
+        for key in known
+        if key in record and not isinstance(record[key], kinds[name])
+    ]
+    if not wrong:
+        return None
+    return f"{'; '.join(wrong)}, as {form.name} needs it. Fix: write it so in the record"
+
+
+def _named(kinds: Sequence[type]) -> str:
+    return " or ".join(_KINDS[kind] for kind in kinds)
 
 
 def missing_columns(

@@ -8,7 +8,7 @@ import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -42,8 +42,10 @@ from components.prepare_dataset.records.recognition import (
     read_keys,
     recognised,
     unknown_form,
+    wrong_kinds,
 )
 from components.prepare_dataset.records.texts import text_conversation, tokens_conversation
+from components.prepare_dataset.records.written_turns import with_turns
 from components.shared.errors import DataError
 from components.shared.machine import user_path
 
@@ -194,7 +196,7 @@ class _RecordReader:
 
     def read(self, places: Iterator[Place]) -> Iterator[Conversation]:
         """The conversations of all records that are one; the problems of the others are noted."""
-        for place in self._recognised(places):
+        for place in self._recognised(map(_with_turns, places)):
             conversation = self._read_one(place)
             if conversation is not None:
                 yield conversation
@@ -256,12 +258,19 @@ class _RecordReader:
         return read_conversation(where, said.turns, said.tools)
 
 
+def _with_turns(place: Place) -> Place:
+    record = with_turns(place.record)
+    return place if record is place.record else replace(place, record=record)
+
+
 def _no_form(record: dict[str, Any], columns: Mapping[str, str]) -> str:
     if "messages" in record:
         return f"messages: found {kind_of(record['messages'])}, must be a list of turns: {_FORM}"
     near = nearest(record, columns)
-    missing = near and missing_columns(near, record, columns)
-    return missing or unknown_form(record)
+    if near is None:
+        return unknown_form(record)
+    problem = missing_columns(near, record, columns) or wrong_kinds(near, record, columns)
+    return problem or unknown_form(record)
 
 
 def _known_columns(form: Form, columns: Mapping[str, str]) -> None:

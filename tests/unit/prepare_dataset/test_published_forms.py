@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,15 @@ def zipped(record: Any) -> bytes:
 
 def zstd(record: Any) -> bytes:
     return pa.compress(lines(record), codec="zstd", asbytes=True)
+
+
+def tarred(content: bytes) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        entry = tarfile.TarInfo("a.jsonl")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return sink.getvalue()
 
 
 def as_it_is(content: bytes) -> bytes:
@@ -317,6 +327,30 @@ ACCEPTED: list[Form] = [
     ("a text file", "a.txt", as_it_is, "港は青い。".encode(), "text"),
     ("TSV", "a.tsv", tabs, ALPACA, "alpaca"),
     ("zstd", "a.jsonl.zst", zstd, ALPACA, "alpaca"),
+    (
+        "turns as JSON text, as a database exports them",
+        "a.parquet",
+        parquet,
+        {"id": 1, "messages": json.dumps(CHAT)},
+        "messages",
+    ),
+    (
+        "turns as an object of lists, as older datasets write them",
+        "a.parquet",
+        parquet,
+        {"conversations": {"from": ["human", "gpt"], "value": ["q", "a"]}},
+        "sharegpt",
+    ),
+    ("an answer that is a JSON list", "a.csv", table, {**ALPACA, "output": '[{"a": 1}]'}, "alpaca"),
+    (
+        "roles with capitals",
+        "a.jsonl",
+        lines,
+        {"messages": [{"role": "User", "content": "q"}, {"role": "Assistant", "content": "a"}]},
+        "messages",
+    ),
+    ("a file that ends by Ctrl-Z", "a.jsonl", as_it_is, lines(ALPACA) + b"\x1a", "alpaca"),
+    ("semicolons of Excel", "a.csv", lambda record: table(record, ";"), ALPACA, "alpaca"),
 ]
 REFUSED: list[Form] = [
     (
@@ -392,7 +426,100 @@ REFUSED: list[Form] = [
         lines(ALPACA).decode().encode("utf-16"),
         "set data.encoding: utf-16",
     ),
-    ("a Word file", "a.jsonl", as_it_is, b"PK\x03\x04" + bytes(range(256)), "not JSON"),
+    ("a Word file", "a.docx", as_it_is, b"PK\x03\x04" + bytes(range(256)), "is a ZIP archive"),
+    (
+        "an old workbook",
+        "a.xls",
+        as_it_is,
+        b"\xd0\xcf\x11\xe0" + bytes(99),
+        "save its table as CSV",
+    ),
+    ("a tar archive", "a.tar.gz", as_it_is, gzip.compress(tarred(lines(ALPACA))), "a tar archive"),
+    ("xz", "a.jsonl.xz", as_it_is, b"\xfd7zXZ\x00" + bytes(99), "packed by xz"),
+    (
+        "a page in place of a file",
+        "a.jsonl",
+        as_it_is,
+        b"<!DOCTYPE html>\n<html><head></head></html>",
+        "is an HTML page",
+    ),
+    (
+        "a pointer of Git LFS",
+        "a.parquet",
+        as_it_is,
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "git lfs pull",
+    ),
+    (
+        "Shift-JIS table of Excel with a Japanese header",
+        "a.csv",
+        as_it_is,
+        table({"質問": "港は？", "回答": "青。"}).decode().encode("cp932"),
+        "set data.encoding: cp932",
+    ),
+    (
+        "ISO-2022-JP table",
+        "a.csv",
+        as_it_is,
+        table({"instruction": "港は？", "output": "青。"}).decode().encode("iso2022_jp"),
+        "set data.encoding: iso2022_jp",
+    ),
+    (
+        "a table with a Japanese header",
+        "a.csv",
+        table,
+        {"指示": "訳して", "入力": "港", "出力": "port"},
+        "{format: alpaca, columns: {instruction: 指示, input: 入力, output: 出力}}",
+    ),
+    (
+        "a table with more texts than two",
+        "a.csv",
+        table,
+        {"title": "t", "body": "long text", "summary": "short text"},
+        "(which leaves 'title' unread)",
+    ),
+    (
+        "an answer that is a number",
+        "a.jsonl",
+        lines,
+        {"question": "1 + 1?", "answer": 2},
+        "answer: found a number, must be text",
+    ),
+    (
+        "several answers to a prompt",
+        "a.jsonl",
+        lines,
+        {"prompt": "q", "responses": ["a", "b"]},
+        "write records such as",
+    ),
+    (
+        "roles in Japanese",
+        "a.jsonl",
+        lines,
+        {"messages": [{"role": "ユーザー", "content": "q"}, {"role": "回答者", "content": "a"}]},
+        "allowed: system, user, assistant, tool",
+    ),
+    (
+        "nothing but a system turn",
+        "a.jsonl",
+        lines,
+        {"messages": [{"role": "system", "content": "短く。"}]},
+        "no assistant turn, so nothing to learn",
+    ),
+    (
+        "records below a key",
+        "a.jsonl",
+        lines,
+        {"data": [ALPACA]},
+        "if 'data' holds the records, write that list alone",
+    ),
+    (
+        "lines that end by a carriage return alone",
+        "a.jsonl",
+        as_it_is,
+        (lines(ALPACA) * 2).replace(b"\n", b"\r"),
+        "save it with line feeds",
+    ),
 ]
 
 

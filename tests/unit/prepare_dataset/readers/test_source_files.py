@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,14 @@ def test_a_struct_of_parquet_has_only_the_keys_that_are_not_null(tmp_path: Path)
         f"{tmp_path}/a.parquet:1",
         f"{tmp_path}/a.parquet:2",
     ]
+
+
+def test_a_name_in_the_other_unicode_form_is_the_same_file(tmp_path: Path) -> None:
+    decomposed = tmp_path / unicodedata.normalize("NFD", "データ.jsonl")
+    decomposed.write_bytes(LINES)
+    composed = tmp_path / unicodedata.normalize("NFC", decomposed.name)
+    assert composed != decomposed
+    assert files_of(str(composed)) == [str(decomposed)]
 
 
 def test_turns_in_a_cell_are_json(tmp_path: Path) -> None:

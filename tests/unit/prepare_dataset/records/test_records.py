@@ -108,8 +108,8 @@ def test_digests_are_equal_only_for_conversations_that_say_the_same(tmp_path: Pa
             "messages[0]: found text, must be an object with role and content",
         ),
         (
-            _turns({"role": "human", "content": "q"}, _assistant()),
-            "messages[0].role: found 'human', allowed: system, user, assistant",
+            _turns({"role": "narrator", "content": "q"}, _assistant()),
+            "messages[0].role: found 'narrator', allowed: system, user, assistant",
         ),
         (_turns({"content": "q"}, _assistant()), "messages[0].role: found None"),
         (
@@ -169,12 +169,12 @@ def test_bytes_that_are_not_utf8_are_reported_with_their_place(tmp_path: Path) -
 
 
 def test_all_problems_of_a_record_and_of_all_files_come_at_once(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text(_turns(_user(""), {"role": "human", "content": 1}))
+    (tmp_path / "a.jsonl").write_text(_turns(_user(""), {"role": "narrator", "content": 1}))
     with pytest.raises(DataError) as raised:
         read_records(
             RecordSource(str(tmp_path / "a.jsonl")), RecordSource(str(tmp_path / "missing.jsonl"))
         )
-    assert len(raised.value.problems) == 5
+    assert len(raised.value.problems) == 4
     assert (
         raised.value.problems[-1]
         == f"{tmp_path}/missing.jsonl: no such file; there are: {tmp_path}/a.jsonl"
