@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING
-
 from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.errors import HaganeError
 from components.shared.model.folder import config_problems
@@ -68,7 +66,10 @@ def main() -> None:
 
 
 def defaults(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Model type -> what its configuration class begins with."""
+    """Model type -> what its configuration class begins with. Imported here: the published ones
+    need no transformers."""
+    from transformers import CONFIG_MAPPING
+
     for name in names or TYPES:
         known = name in CONFIG_MAPPING
         text = CONFIG_MAPPING[name]().to_json_string(use_diff=False) if known else "{}"
