@@ -1,16 +1,18 @@
-"""`python -m benchmarks.model_configs`: a plan or one line for configurations of this year's model
-types, as a Markdown table.
+"""`python -m benchmarks.model_configs`: a plan or one line for config.json of this year's models, a
+Markdown table.
 
-The configurations are the defaults of transformers' own classes, which for most types are the
-shapes of the first published model; some are smaller. Types that are counted take no time; any
-other is built on the meta device, 5 to 20 s of CPU each.
+benchmarks/published/model_configs.json holds the shapes of published models, written from their
+public config.json (fields that decide nothing here are left out), and how many parameters their
+page states; the table has both counts. `--defaults` takes the defaults of transformers' own classes
+instead, some of which are no model at all. Types that are counted take no time; any other is built
+on the meta device, 5 to 20 s of CPU each.
 """
 
+import argparse
 import json
-import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
-
-from transformers import CONFIG_MAPPING
 
 from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.errors import HaganeError
@@ -35,27 +37,57 @@ SPEC: dict[str, Any] = {
 ROWS = 5000
 
 
+FILE = Path(__file__).parent / "published" / "model_configs.json"
+
+
 def main() -> None:
-    print("| model type | plan, or why there is none | lines |\n|---|---|---|")
-    for name in sys.argv[1:] or TYPES:
-        lines = outcome(name)
-        print(f"| {name} | {lines[0]} | {len(lines)} |", flush=True)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.model_configs", description=__doc__)
+    parser.add_argument("names", metavar="NAME", nargs="*", help="only these models or types")
+    parser.add_argument("--defaults", action="store_true", help="of transformers' classes instead")
+    arguments = parser.parse_args()
+    published: dict[str, Any] = json.loads(FILE.read_text())
+    rows = defaults(arguments.names) if arguments.defaults else iter(published.items())
+    print("| model | type | parameters, B | counted, B | plan, or why there is none | lines |")
+    print("|---|---|---|---|---|---|")
+    planned = one_line = 0
+    for name, model in rows:
+        if arguments.names and not arguments.defaults and name not in arguments.names:
+            continue
+        counted, lines = outcome(name, model["config"])
+        planned += counted is not None
+        one_line += counted is None and len(lines) == 1
+        size = "" if counted is None else f"{counted / 1e9:.2f}"
+        kind = model["config"]["model_type"]
+        print(
+            f"| {name} | {kind} | {model['billions']} | {size} | {lines[0]} | {len(lines)} |",
+            flush=True,
+        )
+    print(f"{planned} planned, {one_line} refused in one line")
 
 
-def outcome(name: str) -> list[str]:
-    """The verdict, or the lines of the refusal."""
-    if name not in CONFIG_MAPPING:
-        return [f"transformers has no type {name}"]
-    config = json.loads(CONFIG_MAPPING[name]().to_json_string(use_diff=False))
+def defaults(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Model type -> what its configuration class begins with. Imported here: the published ones
+    need no transformers."""
+    from transformers import CONFIG_MAPPING
+
+    for name in names or TYPES:
+        known = name in CONFIG_MAPPING
+        text = CONFIG_MAPPING[name]().to_json_string(use_diff=False) if known else "{}"
+        yield name, {"billions": "", "config": {"model_type": name} | json.loads(text)}
+
+
+def outcome(name: str, config: dict[str, Any]) -> tuple[int | None, list[str]]:
+    """Parameters and verdict, or None and the lines of the refusal."""
     problems = config_problems(config)
     if problems:
-        return problems
+        return None, problems
     spec = spec_from_parameter(SPEC | {"model": {"source": name}})
     facts = DatasetFacts(digest="", num_rows=ROWS, num_tokens=ROWS * 2048, model_revision=None)
     try:
-        return [make_plan(spec, facts, config, machine=Machine()).verdict]
+        plan = make_plan(spec, facts, config, machine=Machine())
     except HaganeError as error:
-        return list(error.problems)
+        return None, list(error.problems)
+    return plan.model.num_parameters, [plan.verdict]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ and torch, some seconds to import, which this component's image lacks.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,11 @@ from typing import Any
 from components.render_config.model.families import FAMILIES, canonical
 from components.render_config.model.shapes import Architecture, from_json
 from components.shared.errors import ModelError
+from components.shared.printable import cut
 
 WALK = "components.train.model.walk"
+SIZE_NAMES = r"^(n_|num_)|_(size|dim|rank|heads|layers|experts|topk)$|^moe_"
+MOST_NAMES = 6
 WALK_SECONDS = 600
 """The largest models that are known take less than one minute."""
 
@@ -97,5 +101,20 @@ def _walked(config: Mapping[str, Any]) -> Architecture:
         )
     raise ModelError(
         f"model.source: config.json has model_type {model_type!r}, which transformers cannot build "
-        f"as a causal language model ({last_line}); without building are planned: {counted}"
+        f"as a causal language model ({why_not_built(last_line, config)}); without building are "
+        f"planned: {counted}"
     )
+
+
+def why_not_built(last_line: str, config: Mapping[str, Any]) -> str:
+    """The last line of transformers' error, or what it comes from: a library that is not installed,
+    sizes that config.json leaves empty."""
+    missing = re.search(r"`pip install ([\w.-]+)`", last_line)
+    if missing is not None:
+        return f"it needs the library {missing[1]}, which is not installed here"
+    empty = sorted(
+        name for name, value in config.items() if value is None and re.search(SIZE_NAMES, name)
+    )
+    if empty and re.match(r"(TypeError|AttributeError|ValueError)", last_line):
+        return f"config.json has null in {', '.join(empty[:MOST_NAMES])}; {cut(last_line, 120)}"
+    return last_line

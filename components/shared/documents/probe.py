@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from components.shared.documents.fields import FrozenModel
-from components.shared.figures import plain, time_of
+from components.shared.figures import plain, plural, time_of
 
 
 class MeasuredSteps(FrozenModel):
@@ -81,7 +81,7 @@ class ProbePlan(FrozenModel):
         rows = "of the dataset" if steps.rows == "dataset" else "of random tokens"
         seconds = ", ".join(plain(each) for each in steps.step_seconds)
         return (
-            f"{len(steps.step_seconds)} steps of {steps.grad_accum} micro-steps each on "
+            f"{len(steps.step_seconds)} steps of {plural(steps.grad_accum, 'micro-step')} each on "
             f"{steps.num_processes} x {steps.device}, rows {rows}: {seconds} s; one step before "
             "them to warm up"
         )

@@ -6,7 +6,7 @@ written by `make packing`, which also writes docs/packing.md. Training measures 
 again before its first step (components/train/model/apart.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -163,6 +163,14 @@ def _unknown(known: KnownTypes, config: Mapping[str, Any], model_type: str) -> s
             f"({PAGE})"
         )
     every = known.packed | known.one_conversation | known.not_measured
+    same = type_of_class(config, every)
+    if same is not None:
+        name, own_type = same
+        return (
+            f"{found}, a name that transformers {known.transformers} does not know; its class "
+            f"{name} is that of the type {own_type!r}. Fix: name another base model, or, if the "
+            f"weights are of that type, set model_type: {own_type} in a copy of its config.json"
+        )
     near = get_close_matches(model_type, sorted(every), n=1, cutoff=0.8)
     hint = f"; did you mean {near[0]!r}? Allowed" if near else "; allowed"
     own = (
@@ -174,6 +182,25 @@ def _unknown(known: KnownTypes, config: Mapping[str, Any], model_type: str) -> s
         f"{found}{own}, which transformers {known.transformers} cannot load as a causal language "
         f"model{hint} are the types of {PAGE}. Fix: name another base model"
     )
+
+
+def type_of_class(config: Mapping[str, Any], types: Iterable[str]) -> tuple[str, str] | None:
+    """A class that config.json names (`architectures`, `auto_map`) and the type among these that
+    transformers has such a class for; None where there is none.
+
+    Kimi-K2 calls itself kimi_k2, and is a DeepseekV3ForCausalLM.
+    """
+    by_class = {model_type.replace("_", ""): model_type for model_type in types}
+    classes, own = config.get("architectures"), config.get("auto_map")
+    named = list(classes) if isinstance(classes, list) else []
+    if isinstance(own, Mapping):
+        named += own.values()
+    for each in named:
+        name = str(each).rpartition(".")[2]
+        short = name.removesuffix("ForCausalLM")
+        if short != name and short.lower() in by_class:
+            return name, by_class[short.lower()]
+    return None
 
 
 def _is_remote(model_type: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from components.render_config.model.architectures import architecture_of
+from components.render_config.model.architectures import architecture_of, why_not_built
 from components.render_config.model.families import FAMILIES, SPELLINGS
 from components.render_config.model.shapes import from_json
 from components.shared.errors import ModelError
@@ -169,3 +169,26 @@ def test_a_missing_field_and_a_missing_type_are_reported() -> None:
         ModelError, match="has model_type None, must be the name of an architecture"
     ):
         architecture_of({})
+
+
+@pytest.mark.parametrize(
+    ("last_line", "config", "why"),
+    [
+        (
+            "ImportError: Gemma3nX requires timm. `pip install timm`. Please note that",
+            {},
+            "it needs the library timm, which is not installed here",
+        ),
+        (
+            "TypeError: empty() takes 1 positional argument but 3 were given",
+            {"n_routed_experts": None, "hidden_size": 8, "pad_token_id": None},
+            "config.json has null in n_routed_experts; TypeError: empty() takes 1 positional "
+            "argument but 3 were given",
+        ),
+        ("KeyError: 'x'", {"n_routed_experts": None}, "KeyError: 'x'"),
+    ],
+)
+def test_a_type_that_cannot_be_built_says_which_library_or_size_is_missing(
+    last_line: str, config: dict[str, Any], why: str
+) -> None:
+    assert why_not_built(last_line, config) == why

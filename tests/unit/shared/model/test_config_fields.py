@@ -152,6 +152,17 @@ def test_a_wrapper_has_the_positions_of_its_text_part() -> None:
             {"model_type": "evil", "auto_map": {"AutoModel": "evil.M"}},
             "auto_map names code of its own",
         ),
+        (
+            {
+                "model_type": "kimi_k2",
+                "auto_map": {"AutoModelForCausalLM": "modeling_deepseek.DeepseekV3ForCausalLM"},
+            },
+            "its class DeepseekV3ForCausalLM is that of the type 'deepseek_v3'",
+        ),
+        (
+            {"model_type": "llama_of_ours", "architectures": ["LlamaForCausalLM"]},
+            "set model_type: llama in a copy of its config.json",
+        ),
     ],
 )
 def test_a_model_that_is_not_trained_is_one_line_with_the_reason(
