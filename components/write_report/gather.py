@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.shared.documents.plan import Plan
 from components.shared.documents.results import Evaluation, History, Verification
+from components.shared.errors import StoreError
 from components.shared.spec.run_spec import RunSpec
 from components.shared.store.checkpoints import Checkpoint, committed_checkpoints
 from components.shared.store.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN, export_folder
@@ -39,8 +40,8 @@ class RunFound:
 
 
 def gather(store: Store, spec: RunSpec, *, uri: str, work: Path) -> RunFound:
-    """Everything the report tells. Raises StoreError when a folder is not finished, ObjectDamaged
-    when a file is not what it was."""
+    """Everything the report tells. Raises StoreError when a folder is not finished or was made
+    without the file that is read, ObjectDamaged when a file is not what it was."""
     export = export_folder(spec.training.method)
     names = {
         DATASET: "quality.json",
@@ -53,6 +54,14 @@ def gather(store: Store, spec: RunSpec, *, uri: str, work: Path) -> RunFound:
         folder: fetch_folder(store, folder, work / folder, names=(name,))
         for folder, name in names.items()
     }
+    absent = [
+        f"{store.uri}/{folder}: its manifest names no {name}. Fix: start the run again under "
+        "another name"
+        for folder, name in names.items()
+        if not (work / folder / name).is_file()
+    ]
+    if absent:
+        raise StoreError(*absent)
     content = {folder: (work / folder / name).read_bytes() for folder, name in names.items()}
     return RunFound(
         uri=uri,

@@ -32,8 +32,13 @@ RunPlace = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, for programs.")]
 
 
-def run_uri(place: str) -> str:
-    """URI of the run that RunPlace names."""
+def run_uri(place: str, overrides: list[str] | None = None) -> str:
+    """URI of the run that RunPlace names, a spec with `overrides`. Raises SpecError."""
+    from components.shared.errors import SpecError
     from components.shared.spec.file import load_spec
 
-    return load_spec(Path(place)).run_uri if Path(place).is_file() else place
+    if Path(place).is_file():
+        return load_spec(Path(place), overrides or ()).run_uri
+    if overrides:
+        raise SpecError(f"--set: sets fields of a spec, but {place} is no file; leave it out")
+    return place

@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from components.shared.printable import printable
-from pipelines.commands.options import AsJson, Overrides, RunPlace, SpecPath, run_uri
+from pipelines.commands.options import AsJson, Overrides, RunPlace, run_uri
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
     from components.shared.spec.run_spec import RunSpec
     from components.shared.store.storage import Store
 
 
-def status(spec: SpecPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show which steps of a run are finished, and its committed checkpoints."""
-    from components.shared.spec.file import load_spec
+def status(run: RunPlace, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show which steps of a run are finished, and its committed checkpoints.
+
+    `--set` is for a spec, such as `--set name=other`.
+    """
     from components.shared.step import open_run
     from pipelines.commands.as_json import print_json, status_json
     from pipelines.screens.run import open_console, status_screen
 
-    store, claimed = open_run(load_spec(spec, overrides or ()).run_uri)
+    store, claimed = open_run(run_uri(run, overrides))
     if as_json:
         print_json(status_json(store, claimed))
     else:

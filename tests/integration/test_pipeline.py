@@ -179,6 +179,7 @@ def test_a_finished_run_is_published_listed_read_and_asked(finished: Path) -> No
     )
     status = json.loads(hagane("status", finished / "spec.yaml", "--json", work=work).output)
     assert [folder["finished"] for folder in status["folders"]] == [True] * 6
+    assert json.loads(hagane("status", run, "--json", work=work).output) == status
     assert [checkpoint["epoch"] for checkpoint in status["checkpoints"]] == [1, 2]
     log = hagane("logs", run, "export_adapter", work=work).output.splitlines()
     assert any(line.startswith("event=verified component=export_adapter") for line in log)

@@ -15,6 +15,7 @@ from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoin
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from components.export_adapter.weights.shards import in_shards
 from components.shared.errors import ModelError, RunFailed
 from components.shared.pickled import open_listed_classes_only, refuse_foreign_pickles
 from components.shared.store.checkpoints import Checkpoint, fetch_checkpoint
@@ -71,6 +72,8 @@ def trained_weights(
         module = torch.load(whole, map_location="cpu", mmap=True, weights_only=True)["module"]
         return _in_format(module, dtype)
     with redirect_stdout(io.StringIO()):  # it prints its findings
+        if zero_stage < 3:
+            return _in_format(in_shards(checkpoint / (checkpoint / "latest").read_text()), dtype)
         lazy: Any = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), lazy_mode=True)
     return _in_format(lazy, dtype)
 

@@ -19,6 +19,7 @@ from components.export_adapter.step import export_run
 from components.shared.documents.results import Evaluation
 from components.shared.errors import RunFailed
 from components.shared.spec.file import parse_spec, spec_yaml
+from tests.support.tiny_models import write_conversations
 from tests.support.trained_run import make_trained_run
 
 # peft 0.21.2 asks transformers 5.23 by an old name; lm_eval 0.4.13 and its libraries warn of theirs
@@ -34,30 +35,39 @@ QUIZ = {
     "doc_to_target": "{{answer}}",
     "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
 }
-SUMS = {
-    **{key: QUIZ[key] for key in ("dataset_path", "test_split", "doc_to_text")},
-    "task": "sums",
-    "output_type": "generate_until",
-    "doc_to_target": "{{choices[answer]}}",
-    "generation_kwargs": {"max_gen_toks": 4, "until": ["\n"]},
-    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+TEXTS = {
+    "task": "texts",
+    "dataset_path": "json",
+    "output_type": "loglikelihood_rolling",
+    "test_split": "test",
+    "doc_to_text": "",
+    "doc_to_target": "{{text}}",
+    "metric_list": [
+        {
+            "metric": "word_perplexity",
+            "aggregation": "weighted_perplexity",
+            "higher_is_better": False,
+        }
+    ],
 }
 NUM_DOCUMENTS = 8
 
 
 def write_tasks(folder: Path) -> Path:
-    """Two tasks, whose documents are the tiny conversations' own kind of question."""
+    """A task of questions, and one of texts as those that the tiny model is trained on."""
     folder.mkdir()
+    conversations = write_conversations(folder / "conversations.jsonl", NUM_DOCUMENTS, seed=7)
     documents = folder / "documents.jsonl"
     with documents.open("w", encoding="utf-8") as file:
-        for number in range(NUM_DOCUMENTS):
+        for number, line in enumerate(conversations.read_text(encoding="utf-8").splitlines()):
             document = {
                 "question": f"What is {number} plus 7?",
                 "choices": [f"{number} plus 7 is {number + 7}.", f"港の色は{number}です。"],
-                "answer": 0,
+                "answer": number % 2,
+                "text": "\n".join(turn["content"] for turn in json.loads(line)["messages"]),
             }
             file.write(json.dumps(document) + "\n")
-    for task in (QUIZ, SUMS):
+    for task in (QUIZ, TEXTS):
         files = {"dataset_kwargs": {"data_files": {"test": str(documents)}}}
         (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump({**task, **files}))
     return folder
@@ -67,13 +77,13 @@ def write_tasks(folder: Path) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run trained and exported, not evaluated."""
     folder = tmp_path_factory.mktemp("lm_eval")
-    asked = {"tasks": ["quiz", "sums"], "folder": str(write_tasks(folder / "tasks")), "limit": 6}
+    asked = {"tasks": ["quiz", "texts"], "folder": str(write_tasks(folder / "tasks")), "limit": 6}
     run = make_trained_run(
         folder,
         architecture="llama",
         method="lora",
         evaluation={"answer_tokens": 4, "lm_eval": asked},
-        gate=[{"metric": "loss"}, {"metric": "quiz/acc", "at_least": 0}],
+        gate=[{"metric": "loss"}, {"metric": "texts/word_perplexity", "improve_by": 1}],
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HAGANE_WORK", str(folder / "work"))
@@ -94,18 +104,19 @@ def test_benchmarks_are_scores_of_base_and_tuned_model_and_rules_of_the_gate(run
     found = Evaluation.model_validate_json((run / "evaluation/evaluation.json").read_bytes())
     assert found.both is not None
     assert found.gate is not None
-    for measure in found.both:
-        assert set(measure.scores) >= {"loss", "quiz/acc", "sums/exact_match"}
-        correct = 6 * measure.scores["quiz/acc"].value
-        assert correct == pytest.approx(round(correct))
-    assert {each.metric for each in found.comparisons} >= {"quiz/acc", "sums/exact_match"}
-    assert found.gate.rules[1].rule == "quiz/acc must be at least 0"
-    print(found.model_dump_json(indent=1))
+    base, tuned = (measure.scores for measure in found.both)
+    assert tuned["texts/word_perplexity"].value < 0.9 * base["texts/word_perplexity"].value
+    assert tuned["quiz/acc"].high is not None
+    assert 6 * tuned["quiz/acc"].value == pytest.approx(round(6 * tuned["quiz/acc"].value))
+    rule = found.gate.rules[1]
+    assert rule.met
+    assert rule.rule == "texts/word_perplexity must fall below the base model's by at least 1"
+    print(*(each for each in found.comparisons if "/" in each.metric), rule, sep="\n")
 
 
 def test_a_rule_about_a_metric_that_a_task_has_not_names_those_it_has(run: Path) -> None:
     asked = with_gate(run, {"metric": "quiz/accuracy"})
-    with pytest.raises(RunFailed, match=r"gate: quiz/accuracy is not measured .* quiz/acc, sums/"):
+    with pytest.raises(RunFailed, match=r"gate: quiz/accuracy is not measured .* quiz/acc, texts/"):
         evaluate_run(asked, structlog.get_logger())
 
 
