@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import components.train.model.early_imports  # noqa: F401  # isort: skip - before peft's importers
 import deepspeed
 import torch
 import torch.distributed as dist
