@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-truth test-images test-cluster targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-templates bench-train bench-published lint golden lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-lm-eval test-truth test-images test-cluster test-wheel targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-templates bench-train bench-published lint golden lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -11,9 +11,7 @@ help:  ## Show what there is to make
 
 ## Run
 demo: .venv/laptop  ## Tune a small model from start to end on this machine; about ten minutes
-	$(BIN)/python -m laptop.demo_model
-	$(BIN)/python -m laptop.store start $(STORE)
-	$(BIN)/hagane --env-file $(STORE)/env run specs/demo.yaml
+	$(BIN)/python -m laptop.demo
 store-stop:  ## Stop the demo's S3 server; what it holds stays in .hagane/store
 	$(BIN)/python -m laptop.store stop $(STORE)
 compile: .venv/laptop  ## Write the pipeline for a cluster to build/finetune.yaml
@@ -52,10 +50,16 @@ test-hostile: .venv/dev  ## Read 10,000 damaged specs, and what else comes from 
 test-registries: .venv/dev  ## Publish to MLflow's server, to a Model Registry's schema and to a stand-in for the hub; some minutes
 	$(BIN)/pip install --quiet --upgrade --target build/registries mlflow==3.17.2 model-registry==0.3.18
 	PYTHONPATH=$(CURDIR)/build/registries $(BIN)/pytest tests/integration/registries
+test-lm-eval: .venv/dev  ## Measure a tiny model by tasks of the real lm-evaluation-harness; two minutes
+	mkdir -p build && $(BIN)/pip list --format=freeze | grep -v ^hagane > build/held.txt
+	$(BIN)/pip install --quiet --upgrade --target build/lm_eval -c build/held.txt lm_eval==0.4.13
+	PYTHONPATH=$(CURDIR)/build/lm_eval $(BIN)/pytest tests/integration/lm_eval
 test-cluster: .venv/dev  ## Train, kill, drain, cut off and cancel in the cluster of KUBECONFIG, one made for tests that has the images
 	$(BIN)/pytest tests/cluster
 test-images: .venv/dev  ## Open each built image, and run the pipeline through them; five minutes
 	$(BIN)/pytest tests/images
+test-wheel: .venv/dev  ## Build the wheel, install it without torch far from here, plan with it; a minute, needs a package index
+	$(BIN)/pytest tests/package
 test-truth: .venv/dev  ## Compare plans with real training and every architecture; some minutes
 	$(BIN)/pytest tests/truth
 targets: .venv/dev  ## Write docs/targets.md: what LoRA targets each architecture gets; three minutes

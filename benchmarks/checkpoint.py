@@ -28,7 +28,7 @@ from rich.table import Table
 
 from components.launch_training.backends.local import torchrun_command, worker_settings
 from components.shared.documents.plan import Plan
-from components.shared.log import event_of
+from components.shared.events import event_of
 from components.shared.spec.file import parse_spec, spec_yaml
 from components.shared.spec.run_spec import RunSpec
 from components.shared.store.checkpoints import committed_checkpoints, fetch_checkpoint

@@ -107,7 +107,6 @@ def deepspeed_estimate(plan: Plan, case: Case) -> int:
 
 def row(name: str, plan: Plan, measured: int, rival: int) -> str:
     """One line of the table; host memory of the node, all processes together."""
-    assert plan.memory is not None
     predicted = plan.memory.host_bytes
     figures = (f"{each / 2**30:.2f} GiB" for each in (predicted, measured))
     return (

@@ -23,7 +23,7 @@ print(json.dumps({{"seconds": time.perf_counter() - start, "mib": used / 1024, "
 HAGANE = (
     "from pathlib import Path\n"
     "from components.render_config.planner import DatasetFacts, Machine, make_plan\n"
-    "from components.render_config.render.file_reasons import rendered_files\n"
+    "from components.render_config.render.files import rendered_files\n"
     "from components.render_config.page.page import render_page\n"
     "from components.shared.model.source import read_config\n"
     "from components.shared.spec.file import load_spec",

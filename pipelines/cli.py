@@ -1,6 +1,8 @@
 """`hagane`: the command line. The one place where errors are caught and reported."""
 
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +17,11 @@ from pipelines.commands import schedules as schedule_commands
 from pipelines.commands import stored
 from pipelines.commands.compile import compile as compile_pipeline
 from pipelines.commands.data import data
+from pipelines.commands.global_options import QUIET, VERBOSE, globals_first, use_demo_environment
 from pipelines.commands.imports import import_file
 from pipelines.commands.init import init
 from pipelines.commands.models import models
+from pipelines.commands.topics import show_help
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +36,10 @@ from the newest committed checkpoint.
 
 Exit codes: 0 success; 2 an error in what was given, one line per problem, before anything was
 started; 1 something that had started failed; 130 and 143 stopped by Ctrl-C or SIGTERM, and the same
-command resumes.""",
+command resumes.
+
+`-v`, `-q` and `--env-file` may stand before or after the command. `hagane help` lists how-to
+pages.""",
 )
 
 
@@ -69,12 +76,26 @@ def before_any_command(
             ),
         ),
     ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Print the traceback of an error too, for a report."),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Print results and errors only, no progress or notes."),
+    ] = False,
 ) -> None:
-    if env_file is not None:
-        from dotenv import load_dotenv
+    if quiet:
+        os.environ[QUIET] = "1"
+    if verbose:
+        os.environ[VERBOSE] = "1"
+    if env_file is None:
+        use_demo_environment(sys.argv[1:])
+        return
+    from dotenv import load_dotenv
 
-        if not load_dotenv(env_file):
-            raise HaganeError(f"--env-file: {env_file} is not there or sets nothing")
+    if not load_dotenv(env_file):
+        raise HaganeError(f"--env-file: {env_file} is not there or sets nothing")
 
 
 app.command()(init)
@@ -87,6 +108,7 @@ app.command()(stored.gc)
 app.command()(models)
 app.command("compile")(compile_pipeline)
 app.command("import")(import_file)
+app.command("help")(show_help)
 result_commands.add_to(app)
 app.command()(cluster_commands.doctor)
 app.command()(cluster_commands.reap)
@@ -98,8 +120,10 @@ def main() -> None:
     """Runs the command line; a HaganeError becomes one line a problem on stderr, and its exit
     code."""
     try:
-        app()
+        app(args=globals_first(sys.argv[1:]))
     except HaganeError as error:
+        if VERBOSE in os.environ:
+            traceback.print_exception(error)
         for problem in error.lines:
             print(f"error: {problem}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -3,13 +3,14 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 compile() { uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-annotate --no-header "$@"; }
-lock() { # FILE EXTRA...
+lock() { # FILE GROUP...
   local file=$1; shift
-  compile ../pyproject.toml --excludes not-locked.txt --output-file "$file" "${@/#/--extra=}"
+  compile --group ../pyproject.toml:base --excludes not-locked.txt --output-file "$file" "${@/#/--group=../pyproject.toml:}"
 }
-image() { # NAME EXTRA... - with the versions that the tests ran with
+image() { # NAME GROUP... - with the versions that the tests ran with
   local name=$1; shift
-  compile ../pyproject.toml --excludes not-locked.txt --constraint dev.txt --output-file "$name.txt" "${@/#/--extra=}"
+  compile --group ../pyproject.toml:base --excludes not-locked.txt --constraint dev.txt --output-file "$name.txt" \
+    "${@/#/--group=../pyproject.toml:}"
 }
 components=(prepare_dataset render_config launch_training train export_adapter evaluate write_report)
 lock dev.txt "${components[@]}" cli laptop dev

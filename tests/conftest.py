@@ -15,6 +15,7 @@ for name in [name for name in os.environ if name.startswith("AWS_")]:
     del os.environ[name]
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
+    "HAGANE_LOCAL_IMAGES": "1",  # no registry is here; test_images.py is about what is said then
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

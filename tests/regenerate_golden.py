@@ -20,6 +20,7 @@ from tests.support import config_fields, example_jobs
 from tests.support.example_plans import document
 from tests.support.example_trainjob import trainjob_text
 from tests.support.field_docs import field_docs
+from tests.support.plan_schema import schema_text
 from tests.unit.write_report.example_run import find_example_run
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +122,7 @@ def main() -> None:
     compile_pipeline(GOLDEN / "finetune.yaml")
     fields = ROOT / "components" / "shared" / "model" / "config_fields.json"
     fields.write_text(config_fields.document(), encoding="utf-8")
+    (ROOT / "docs" / "plan.schema.json").write_text(schema_text(), encoding="utf-8")
     (GOLDEN / "plans.md").write_text(document(), encoding="utf-8")
     example_jobs.write_all(GOLDEN / "pytorchjob")
     (GOLDEN / "trainjob.yaml").write_text(trainjob_text(), encoding="utf-8")

@@ -20,6 +20,7 @@ from components.evaluate.measure.looking import (
 from components.evaluate.measure.measures import Found, comparison, measure_of
 from components.evaluate.measure.progress import Progress
 from components.evaluate.measure.references import references_of
+from components.evaluate.measure.tasks import check_tasks
 from components.evaluate.same_tokens import check_tokens
 from components.shared.documents.plan import Plan, Precision
 from components.shared.documents.results import Answer, Comparison, Evaluation, GateResult
@@ -50,6 +51,7 @@ def measured(
 ) -> Evaluation:
     """What the models showed; their files are below `work`. Raises as `run_step`, but for the
     gate."""
+    check_tasks(spec.evaluation.lm_eval)
     for folder, names in (
         (DATASET, ("held_out.parquet", TOKENIZER_SAMPLE)),
         (PLAN, ("plan.json",)),
@@ -65,9 +67,7 @@ def measured(
         )
     check_tokens(models.base, work / DATASET)
     held_out = read_rows(work / DATASET / "held_out.parquet")
-    rows = evenly_spaced(
-        held_out, len(held_out) if plan.after is None else plan.after.held_out_rows
-    )
+    rows = evenly_spaced(held_out, plan.after.held_out_rows)
     evaluation = evaluate(models, HeldOut(rows, num_all=len(held_out)), spec, log)
     assert evaluation.gate is not None
     losses = {
@@ -136,7 +136,8 @@ def evaluate(models: Models, held_out: HeldOut, spec: RunSpec, log: Log) -> Eval
             f"{metrics[0]} cannot be measured"
         )
     num_models = 2 if models.published is None else 3
-    total = num_models * (len(held_out.rows) + len(references)) + 2 * len(spec.evaluation.questions)
+    per_model = len(held_out.rows) + len(references) + len(spec.evaluation.lm_eval.tasks)
+    total = num_models * per_model + 2 * len(spec.evaluation.questions)
     look = Look(held_out.rows, references, tokenizer, spec, Progress(total=total, log=log))
     if not held_out.rows and not spec.evaluation.questions:
         return _of_nothing(held_out)

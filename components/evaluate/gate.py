@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from components.evaluate.measure.measures import Found, comparison, score
 from components.shared.documents.results import Comparison, GateResult, RuleResult, Score
-from components.shared.spec.gate import LOWER_IS_BETTER, GateRule
+from components.shared.spec.gate import GateRule
 
 _NAMES = {
     "loss": "held-out loss",
@@ -14,6 +14,7 @@ _NAMES = {
     "json": "share of valid JSON",
     "pattern": "share with evaluation.pattern",
 }
+_NO_NOISE = "its noise is not known, so improve_by must be a number"
 
 
 def judge(
@@ -28,25 +29,28 @@ def judge(
 
 
 def _judged(rule: GateRule, tuned: Found, other: Found | None) -> RuleResult:
+    words = _words(rule, lower_is_better=tuned.is_lower_better(rule.metric))
     if rule.is_bound:
-        return _within(rule, score(tuned, rule.metric).value)
+        value = score(tuned, rule.metric).value
+        return RuleResult(rule=words, met=_is_within(rule, value), found=f"{value:.4g}")
     if other is None:
-        return RuleResult(
-            rule=_words(rule), met=True, found="nothing published yet to compare with"
-        )
+        return RuleResult(rule=words, met=True, found="nothing published yet to compare with")
     compared = comparison(tuned, other, rule.metric, against=rule.against)
     if rule.improve_by != "noise":
         found = _numbers(compared, compared.improvement)
         return RuleResult(
-            rule=_words(rule), met=compared.improvement.value >= rule.improve_by, found=found
+            rule=words, met=compared.improvement.value >= rule.improve_by, found=found
         )
+    if rule.task is not None and compared.improvement.low is None:
+        found = f"{_numbers(compared, compared.improvement)}; {_NO_NOISE}"
+        return RuleResult(rule=words, met=False, found=found)
     with_interval = (
         comparison(tuned, other, "loss", against=rule.against)
         if rule.metric == "perplexity"
         else compared
     )
     noise = with_interval.improvement
-    return RuleResult(rule=_words(rule), met=beyond_noise(noise), found=_numbers(compared, noise))
+    return RuleResult(rule=words, met=beyond_noise(noise), found=_numbers(compared, noise))
 
 
 def beyond_noise(improvement: Score) -> bool:
@@ -54,14 +58,13 @@ def beyond_noise(improvement: Score) -> bool:
     return (improvement.value if improvement.low is None else improvement.low) > 0
 
 
-def _within(rule: GateRule, value: float) -> RuleResult:
-    met = (rule.at_least is None or value >= rule.at_least) and (
+def _is_within(rule: GateRule, value: float) -> bool:
+    return (rule.at_least is None or value >= rule.at_least) and (
         rule.at_most is None or value <= rule.at_most
     )
-    return RuleResult(rule=_words(rule), met=met, found=f"{value:.4g}")
 
 
-def _words(rule: GateRule) -> str:
+def _words(rule: GateRule, *, lower_is_better: bool) -> str:
     """Such as `held-out loss must fall below the base model's by more than noise`."""
     name = _NAMES.get(rule.metric, rule.metric)
     if rule.is_bound:
@@ -70,7 +73,7 @@ def _words(rule: GateRule) -> str:
             f"{name} must be "
             f"{' and '.join(f'{word} {bound:g}' for word, bound in bounds if bound is not None)}"
         )
-    moves = "fall below" if rule.metric in LOWER_IS_BETTER else "rise above"
+    moves = "fall below" if lower_is_better else "rise above"
     other = "the base model's" if rule.against == "base" else "that of the published version"
     least = "more than noise" if rule.improve_by == "noise" else f"at least {rule.improve_by:g}"
     return f"{name} must {moves} {other} by {least}"

@@ -13,7 +13,9 @@ from components.shared.documents.results import BaseModel, History, Verification
 from components.shared.figures import plural
 from components.shared.model.quantization import dtype_words
 from components.shared.printable import markdown_code
+from components.shared.spec.data import SourceSpec
 from components.shared.spec.run_spec import RunSpec
+from components.shared.spec.values import name_elsewhere
 from components.shared.store.manifest import Scalar
 
 
@@ -83,9 +85,9 @@ def _headline(facts: CardFacts) -> str:
 
 def _data(facts: CardFacts) -> str:
     found = facts.dataset
-    held_out = facts.spec.data.held_out_name
-    train = markdown_code(facts.spec.data.train_name)
-    source = markdown_code(held_out) if held_out is not None else f"set aside from {train}"
+    held_out = _names(facts.spec.data.held_out_sources)
+    train = markdown_code(_names(facts.spec.data.train_sources))
+    source = markdown_code(held_out) if held_out else f"set aside from {train}"
     measured = (
         "nothing was held out: no loss was measured on conversations that it was not trained on"
     )
@@ -97,7 +99,7 @@ def _data(facts: CardFacts) -> str:
     template = (
         "the chat template that the base model brings"
         if chosen == "model"
-        else f"the chat template {markdown_code(chosen)}"
+        else f"the chat template {markdown_code(name_elsewhere(chosen))}"
     )
     trained = "assistant turns, on which alone the loss was taken"
     if not facts.prompts.chat_template:
@@ -109,6 +111,10 @@ def _data(facts: CardFacts) -> str:
         f"{found['num_trained_tokens']:,} of them {trained}\n- written by {template}\n- "
         f"{measured}\n"
     )
+
+
+def _names(sources: tuple[SourceSpec, ...]) -> str:
+    return ", ".join(name_elsewhere(source.path) for source in sources)
 
 
 def _training(facts: CardFacts) -> str:

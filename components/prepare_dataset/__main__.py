@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 
 from components.prepare_dataset.assemble import LoggedProgress, Progress, assemble, no_progress
-from components.prepare_dataset.attempts import attempt
 from components.prepare_dataset.checking import check_conversations
 from components.prepare_dataset.records.records import RecordSource, read_records
 from components.prepare_dataset.report.look import DataLook, FileLook, look_at_data, look_at_file
 from components.prepare_dataset.report.look_lines import json_of, lines_of
 from components.prepare_dataset.samples.prompts import write_prompts
 from components.prepare_dataset.source import Source, load_source
+from components.shared.attempts import attempt
 from components.shared.errors import DataError, HaganeError
 from components.shared.spec.file import load_spec
 from components.shared.spec.run_spec import RunSpec

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from components.prepare_dataset.attempts import all_of, attempt
 from components.prepare_dataset.inputs import digest_of
 from components.prepare_dataset.source import load_source
+from components.shared.attempts import all_of, attempt
 from components.shared.errors import ClusterError, HaganeError
 from components.shared.job.permissions import (
     JOBS,

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.prepare_dataset.attempts import all_of, attempt
 from components.prepare_dataset.packing.row_length import text_row
 from components.prepare_dataset.packing.shared_rows import ROW_ORDER_VERSION
 from components.prepare_dataset.packing.stored import Chosen, stored
@@ -21,6 +20,7 @@ from components.prepare_dataset.records.records import RecordFile, RecordSource,
 from components.prepare_dataset.records.texts import TEXT
 from components.prepare_dataset.samples.tokens import Encoder, load_encoder
 from components.prepare_dataset.templates.chat_template import read_template
+from components.shared.attempts import all_of, attempt
 from components.shared.errors import DataError, HaganeError
 from components.shared.model.row_packing import RowPacking, row_packing
 from components.shared.model.source import (

@@ -3,33 +3,28 @@
 import argparse
 import json
 import math
-import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from components.render_config.cost.hardware import GIB, machine_memory
+from components.render_config.choose.rows import row_tokens_of
+from components.render_config.choose_setting import choose_device
+from components.render_config.cost.hardware import GIB, this_machine
+from components.render_config.dataset_facts import NO_DATASET, DatasetFacts, dataset_facts
 from components.render_config.model.architectures import architecture_of
 from components.render_config.page.import_deepspeed import explained, read_deepspeed
-from components.render_config.page.page import render_page
-from components.render_config.planner import (
-    NO_DATASET,
-    DatasetFacts,
-    Machine,
-    check_spec,
-    make_plan,
-    row_tokens_of,
-    settle,
-)
-from components.render_config.render.file_reasons import rendered_files
-from components.render_config.render.files import lifecycle_json
+from components.render_config.planner import check_spec, make_plan
+from components.render_config.probed import with_probe
+from components.render_config.render.files import lifecycle_json, rendered_files
 from components.render_config.render.pytorchjob import pytorchjob
 from components.render_config.render.trainjob import trainjob
 from components.shared.documents.plan import Plan
+from components.shared.documents.probe import MeasuredSteps
 from components.shared.errors import HaganeError, SpecError
 from components.shared.kfp_face import Metrics, hand_over, tell_numbers
-from components.shared.machine import machine_flags
 from components.shared.model.source import CONFIG_AND_TOKENIZER, planned_config, resolve_model
 from components.shared.printable import printable, without_secrets
 from components.shared.spec.file import load_spec
@@ -37,9 +32,11 @@ from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, finished, open_run, step_log, step_of_run, work_folder
 from components.shared.store.checkpoints import committed_checkpoints, resume_problem
 from components.shared.store.layout import DATASET, PLAN, job_file
-from components.shared.store.manifest import Manifest, Scalar, publish_folder, require_manifest
+from components.shared.store.manifest import Manifest, publish_folder, require_manifest
 from components.shared.store.storage import Store, open_store
 
+LIBRARY_FILES = ("deepspeed", "training_args", "lora")
+"""Files of a plan that the training libraries read, as its page shows them."""
 CONVERSION = 2.75
 """Bytes on the disk for each of a divided checkpoint, while DeepSpeed's ds_to_universal makes it
 fit another number of processes: the checkpoint, scratch, and what comes out of it; 2.73 measured
@@ -98,7 +95,7 @@ def check(spec: RunSpec) -> None:
         config = planned_config(resolve_model(spec.model, patterns=CONFIG_AND_TOKENIZER))
     except HaganeError as no_model:
         try:
-            settle(spec, this_machine())
+            choose_device(spec, this_machine())
         except HaganeError as error:
             raise type(no_model)(*no_model.problems, *error.problems) from None
         raise
@@ -177,30 +174,26 @@ def import_deepspeed(file: Path, plan: Path | None) -> None:
     )
 
 
-def this_machine() -> Machine:
-    return Machine(
-        flags=machine_flags(), memory_bytes=machine_memory(), num_cores=len(os.sched_getaffinity(0))
-    )
+def take_measured(spec: RunSpec, measured: Path, folder: Path) -> None:
+    """The plan in the folder has the measured steps, and time and price by them; its page is made
+    anew. `measured`: a JSON file of MeasuredSteps."""
+    plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
+    steps = MeasuredSteps.model_validate_json(measured.read_bytes())
+    probed = with_probe(spec, plan, steps)
+    (folder / "plan.json").write_text(probed.model_dump_json(indent=1) + "\n")
+    files = {
+        name: json.loads((folder / f"{name}.json").read_bytes())
+        for name in LIBRARY_FILES
+        if (folder / f"{name}.json").is_file()
+    }
+    write_page(folder, probed, files)
 
 
-def dataset_facts(dataset: Manifest) -> DatasetFacts:
-    facts = dataset.facts
-    revision = facts["model_revision"]
-    return DatasetFacts(
-        digest=dataset.digest,
-        num_rows=int(facts["num_rows"] or 0),
-        num_tokens=int(facts["num_tokens"] or 0),
-        num_held_out=int(facts["held_out_rows"] or 0),
-        row_tokens=_whole(facts.get("row_tokens")),
-        packed=bool(facts.get("packed", True)),
-        num_conversations=_whole(facts.get("num_conversations")),
-        longest_conversation=_whole(facts.get("longest_conversation")),
-        model_revision=None if revision is None else str(revision),
-    )
+def write_page(folder: Path, plan: Plan, files: Mapping[str, dict[str, Any]]) -> None:
+    """Imported here, since a plan without its page does without jinja2."""
+    from components.render_config.page.page import render_page
 
-
-def _whole(fact: Scalar) -> int | None:
-    return None if fact is None else int(fact)
+    (folder / "page.html").write_text(render_page(plan, files), encoding="utf-8")
 
 
 def write_plan(
@@ -211,7 +204,7 @@ def write_plan(
     (folder / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
     files = rendered_files(spec, plan, hidden_size=hidden_size)
     if with_page:
-        (folder / "page.html").write_text(render_page(plan, files), encoding="utf-8")
+        write_page(folder, plan, files)
     lifecycle = lifecycle_json(spec)
     if lifecycle is not None:
         files["lifecycle"] = lifecycle
@@ -236,8 +229,6 @@ def kfp_step(
             manifest, run=run, manifest_path=manifest_path, pages={"page.html": page_path}
         )
     after = plan.after
-    if after is None:
-        return digest, "2", "8Gi", "8Gi"
     return digest, str(after.cpus), in_gib(after.export_bytes), in_gib(after.evaluate_bytes)
 
 
@@ -253,10 +244,8 @@ def numbers_of(plan: Plan) -> dict[str, float | None]:
         "planned_steps": plan.steps.total_steps,
         "planned_steps_per_epoch": plan.steps.steps_per_epoch,
         "trainable_parameters": plan.num_trainable,
-        "gpu_memory_gib": None
-        if memory is None or memory.gpu_limit is None
-        else round(memory.gpu_bytes / GIB, 2),
-        "host_memory_gib": None if memory is None else round(memory.host_bytes / GIB, 2),
+        "gpu_memory_gib": round(memory.gpu_bytes / GIB, 2) if plan.on_gpus else None,
+        "host_memory_gib": round(memory.host_bytes / GIB, 2),
         "planned_hours": None if plan.time is None else round(plan.time.hours, 2),
     }
 
@@ -286,7 +275,7 @@ def main() -> None:
         "--out",
         metavar="FOLDER",
         type=Path,
-        help="with --rows: a folder that is made for the plan's files",
+        help="with --rows: a folder that is made for the plan's files; with --measured: theirs",
     )
     parser.add_argument(
         "--no-page",
@@ -300,6 +289,12 @@ def main() -> None:
         help="with --run or --rows: the spec that the job is written for, where it is another",
     )
     parser.add_argument(
+        "--measured",
+        metavar="FILE",
+        type=Path,
+        help="with --spec and --out: what the train component's step_probe measured of that plan",
+    )
+    parser.add_argument(
         "--import-deepspeed",
         metavar="FILE",
         type=Path,
@@ -309,6 +304,12 @@ def main() -> None:
     if arguments.import_deepspeed is not None:
         with step_log("render_config"):
             import_deepspeed(arguments.import_deepspeed, arguments.out)
+        return
+    if arguments.measured is not None:
+        if arguments.spec is None or arguments.out is None:
+            parser.error("give --measured FILE --spec FILE --out FOLDER")
+        with step_log("render_config"):
+            take_measured(load_spec(arguments.spec), arguments.measured, arguments.out)
         return
     chosen = [arguments.run is not None, arguments.check, arguments.rows is not None]
     if (

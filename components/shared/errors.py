@@ -24,6 +24,9 @@ HaganeError                 exit 2: the user can fix it, nothing was begun
     └── PeerLost            exit 129: another process of the job is gone; all may start again
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from components.shared.printable import cut, first_problems, printable, without_secrets
 
 MOST_LINE_LETTERS = 2000
@@ -139,3 +142,15 @@ class Preempted(RunFailed):
     exit_code = (
         128 + 15
     )  # as a shell tells SIGTERM; the PyTorchJob policy ExitCode restarts on codes from 128 on
+
+
+@contextmanager
+def after_a_change() -> Iterator[None]:
+    """For what follows a change: an error inside that means exit code 2, "nothing was begun", ends
+    with 1."""
+    try:
+        yield
+    except HaganeError as error:
+        if error.exit_code == HaganeError.exit_code:
+            error.exit_code = RunFailed.exit_code
+        raise

@@ -1,7 +1,6 @@
 """One event a line on stdout: `key=value` for people, JSON for the process that started this one
 (HAGANE_LOG=json)."""
 
-import json
 import logging
 import os
 import sys
@@ -10,8 +9,6 @@ from typing import Any
 
 import structlog
 
-JSON_MARK = '{"event":'
-Event = dict[str, Any]
 _RECENT: deque[str] = deque(maxlen=40)
 _FOR_PEOPLE: Any = structlog.processors.LogfmtRenderer(
     key_order=["event", "component"], bool_as_flag=False
@@ -38,18 +35,6 @@ def set_up_log(component: str) -> structlog.typing.FilteringBoundLogger:
 def recent_lines() -> tuple[str, ...]:
     """The last lines of this process's log, oldest first, as people read them."""
     return tuple(_RECENT)
-
-
-def event_of(line: str) -> Event | None:
-    """The event in a line, which another program may have indented; None for everything else that
-    programs print."""
-    start = line.find(JSON_MARK)
-    if start < 0:
-        return None
-    try:
-        return json.loads(line[start:])
-    except ValueError:
-        return None
 
 
 def _event_first(_: Any, __: str, event: Any) -> Any:

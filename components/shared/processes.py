@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,6 +23,24 @@ def end_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, how)
+
+
+def start_child(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """The command runs in a session of its own, where a Ctrl-C of the terminal does not reach it,
+    and ends with this process. Its two outputs come as one stream of text.
+
+    For a process of one thread: what runs between fork and exec is one prctl call.
+    """
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        preexec_fn=end_with_parent,  # noqa: PLW1509
+    )
 
 
 @contextmanager

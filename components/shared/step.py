@@ -45,6 +45,7 @@ from components.shared.store.writer import (
     kfp_writer,
     owner_of,
 )
+from components.shared.tree import leaves
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -221,7 +222,7 @@ def claim_run(spec: RunSpec) -> Store:
 def spec_differences(old: RunSpec, new: RunSpec) -> list[str]:
     """One line for each field of what is asked that differs between the spec a run was begun with
     and the one at hand."""
-    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    before, after = dict(leaves(old.model_dump())), dict(leaves(new.model_dump()))
     return [
         f"{key}: got {after.get(key)!r}, but run {old.name!r} was begun with {before.get(key)!r}"
         for key in before | after
@@ -263,10 +264,3 @@ def work_folder(run_uri: str, step: str) -> Path:
     folder = root / f"{name}-{hashlib.sha256(run_uri.encode()).hexdigest()[:8]}" / step
     folder.mkdir(parents=True, exist_ok=True)
     return folder.absolute()
-
-
-def _flat(tree: dict[str, object], where: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
-    return flat

@@ -103,9 +103,9 @@ def gpu_problem(plan: Plan, index: int) -> str | None:
 def memory_counted_on(plan: Plan) -> tuple[float, int]:
     """Bytes of a GPU that the plan may fill, and those that it took the GPU to have; 0 where it
     states none."""
-    if plan.memory is None or plan.memory.gpu_limit is None:
-        return 0.0, 0
     limit = plan.memory.gpu_limit
+    if limit is None:
+        return 0.0, 0
     return limit * (1 - max(KEPT_BY_DRIVER, plan.memory.margin)), limit
 
 

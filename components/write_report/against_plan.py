@@ -34,17 +34,15 @@ def _figures(found: RunFound) -> Iterator[tuple[str, dict[str, Any]]]:
             "all steps, with held-out loss and saves",
             _figure(hours[0], history.seconds, "seconds", hours[1:]),
         )
-    if plan.memory is not None:
-        yield "memory of a node", _figure(plan.memory.host_bytes, history.peak_node_bytes, "bytes")
-        if plan.memory.gpu:
-            yield "memory of a GPU", _figure(_of_torch(plan), history.peak_gpu_bytes, "bytes")
+    yield "memory of a node", _figure(plan.memory.host_bytes, history.peak_node_bytes, "bytes")
+    if plan.memory.gpu:
+        yield "memory of a GPU", _figure(_of_torch(plan), history.peak_gpu_bytes, "bytes")
     stored = max((checkpoint.num_bytes for checkpoint in found.checkpoints), default=None)
     yield "a checkpoint", _figure(plan.checkpoints.bytes_each, stored, "bytes")
 
 
 def _of_torch(plan: Plan) -> int:
     """What the plan counts of a GPU but for CUDA's and NCCL's own, which torch does not see."""
-    assert plan.memory is not None
     return sum(term.num_bytes for term in plan.memory.gpu if term.name != "CUDA context and NCCL")
 
 

@@ -20,12 +20,16 @@ from components.shared.html.loss_chart import Scale, grid, line, thinned, ticks
 from components.shared.html.page import page_environment
 from components.shared.step import open_run, step_log
 from components.shared.store.layout import MERGED
+from components.shared.tree import leaves
 from components.write_report import words
 from components.write_report.gather import RunFound, gather
+from components.write_report.measured import NAMES, metric_value
 
 MOST_RUNS = 8
 """As many colours as the page can tell apart."""
 LEFT_OUT = ("name", "store", "publish")
+OF_THEIR_OWN = ("loss", "perplexity", "token_accuracy")
+"""Metrics that the table has a row or a field for; all others are `scores`."""
 WIDE, NARROW = (760, 300), (380, 260)
 
 
@@ -45,7 +49,7 @@ def compared(runs: Sequence[RunFound]) -> list[Compared]:
     """In the order given. Raises SpecError for fewer than two runs, or more than MOST_RUNS."""
     if not 2 <= len(runs) <= MOST_RUNS:
         raise SpecError(f"compare: got {len(runs)} runs, must be 2 to {MOST_RUNS}")
-    flat = [_flat(run.spec.model_dump(mode="json", exclude=set(LEFT_OUT))) for run in runs]
+    flat = [dict(leaves(run.spec.model_dump(mode="json", exclude=set(LEFT_OUT)))) for run in runs]
     fields = [
         key
         for key in dict.fromkeys(key for each in flat for key in each)
@@ -78,6 +82,7 @@ def _facts(run: RunFound) -> dict[str, Any]:
         "tuned_loss": None if tuned is None else tuned.loss,
         "tuned_loss_interval": _interval(scores.get("loss")),
         "token_accuracy": scores["token_accuracy"].value if "token_accuracy" in scores else None,
+        "scores": {name: each.value for name, each in scores.items() if name not in OF_THEIR_OWN},
         "best_epoch": None if best is None else best.epoch,
         "best_held_out_loss": None if best is None else best.held_out_loss,
         "gate_met": None if evaluation.gate is None else evaluation.gate.met,
@@ -109,13 +114,6 @@ def _interval(score: Score | None) -> list[float] | None:
         if score is None or score.low is None or score.high is None
         else [score.low, score.high]
     )
-
-
-def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
-    return flat
 
 
 def cautions(table: Sequence[Compared]) -> list[str]:
@@ -175,6 +173,8 @@ def compare_page(runs: Sequence[RunFound], table: Sequence[Compared]) -> str:
         "duration": words.duration,
         "size": words.size,
         "parameters": words.parameters,
+        "metric_name": lambda metric: NAMES.get(metric, metric),
+        "metric_value": metric_value,
     }
     losses = [each.facts["tuned_loss"] for each in table]
     measured = [loss for loss in losses if loss is not None]
@@ -182,6 +182,7 @@ def compare_page(runs: Sequence[RunFound], table: Sequence[Compared]) -> str:
     return environment.get_template("compare.html.jinja").render(
         table=table,
         best=best,
+        metrics=list(dict.fromkeys(metric for each in table for metric in each.facts["scores"])),
         cautions=cautions(table),
         fields=list(table[0].asked),
         chart=Markup(overlay(runs, width=WIDE[0], height=WIDE[1])),  # noqa: S704 - numbers only

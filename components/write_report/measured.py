@@ -55,9 +55,9 @@ def _figure(metric: str, score: Score) -> Figure:
     half = (
         ""
         if score.high is None or metric == "perplexity"
-        else f"± {_number(metric, score.high - score.value)}"
+        else f"± {metric_value(score.high - score.value, metric)}"
     )
-    return Figure(_number(metric, score.value), half)
+    return Figure(metric_value(score.value, metric), half)
 
 
 def _improvement(metric: str, compared: Comparison) -> str:
@@ -65,12 +65,13 @@ def _improvement(metric: str, compared: Comparison) -> str:
     between = (
         ""
         if found.low is None or found.high is None
-        else f" ({_number(metric, found.low)} to {_number(metric, found.high)})"
+        else f" ({metric_value(found.low, metric)} to {metric_value(found.high, metric)})"
     )
-    return f"{_number(metric, found.value)}{between}"
+    return f"{metric_value(found.value, metric)}{between}"
 
 
-def _number(metric: str, value: float) -> str:
+def metric_value(value: float, metric: str) -> str:
+    """A metric's value, such as `79.4 %`."""
     if metric in _SHARES:
         return f"{100 * value:.1f} %"
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"

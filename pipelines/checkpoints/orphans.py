@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from components.shared.errors import ObjectDamaged
+from components.shared.errors import ObjectDamaged, after_a_change
 from components.shared.store.checkpoints import Checkpoint
 from components.shared.store.layout import CHECKPOINTS, MANIFEST, manifest_key
 from components.shared.store.manifest import read_manifest
@@ -56,7 +56,19 @@ def kept_prefixes(store: Store, folder: str) -> set[str]:
 
 
 def remove_orphans(store: Store, orphans: Orphans) -> Iterator[str]:
-    """They are gone; yields each key when it is. What was committed since they were found stays."""
+    """They are gone; yields each key when it is. What was committed since they were found stays.
+
+    Raises StoreError, with exit code 1 where something was removed before.
+    """
+    removing = _removed(store, orphans)
+    for key in removing:
+        yield key
+        break
+    with after_a_change():
+        yield from removing
+
+
+def _removed(store: Store, orphans: Orphans) -> Iterator[str]:
     kept: dict[str, set[str]] = {}
     for found in orphans.objects:
         folder = "/".join(found.key.split("/")[:2])

@@ -44,6 +44,13 @@ def doctor(
     endpoint: Endpoint = None,
     token_file: TokenFile = None,
     context: Context = None,
+    print_fixes: Annotated[
+        bool,
+        typer.Option(
+            "--print-fixes",
+            help="Print missing objects as YAML for `kubectl apply -f -`; the table is on stderr.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find what in the cluster would stop a run, and say how to fix it.
@@ -56,6 +63,7 @@ def doctor(
     from pipelines.commands.as_json import findings_json, print_json
     from pipelines.kfp_api.connection import Asked
     from pipelines.programs.doctor import diagnose, diagnose_here, findings_table
+    from pipelines.programs.missing_objects import Place, as_yaml, missing_objects, namespace_of
     from pipelines.screens.run import open_console
 
     asked = None if spec is None else load_spec(spec, overrides or ())
@@ -84,6 +92,11 @@ def doctor(
             gpu_nodes=nodes,
         )
         findings = list(found)
+    if print_fixes:
+        place = Place(namespace or namespace_of(asked), launcher, asked)
+        open_console(stderr=True).print(findings_table(findings))
+        print(as_yaml(missing_objects(findings, place)), end="")
+        return
     if as_json:
         print_json(findings_json(findings))
     else:

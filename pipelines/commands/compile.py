@@ -53,10 +53,11 @@ def compile(
     Prints the file and its version, which changes with anything in it. `$HAGANE_IMAGES` names
     another file of images.
     """
-    from components.shared.job.images import read_images
+    from components.shared.job.images import read_images, refuse_local_images
     from pipelines.definitions.files import check_fresh, write_definitions
     from pipelines.finetune.compiling import compile_pipeline, compiled_pipeline
 
+    refuse_local_images(read_images())
     moving = read_images().moving() if pinned else []
     if moving:
         raise HaganeError(*moving)

@@ -33,6 +33,7 @@ def import_file(
 ) -> None:
     """Turn another tool's configuration into a spec, and say of every key what became of it."""
     from components.shared.errors import SpecError
+    from components.shared.spec.places import moved
     from pipelines.commands.new_file import must_be_new, write_new
     from pipelines.imports.foreign import read_foreign
     from pipelines.imports.screen import lines, spec_text
@@ -42,6 +43,7 @@ def import_file(
         raise SpecError(f"{file}: is a spec of hagane already; run hagane plan {file}")
     if out is not None:
         must_be_new(out)
+        moved(imported.spec, out.parent)
     text = spec_text(imported, str(file))
     _tell(lines(imported, str(file)))
     if out is None:
@@ -57,6 +59,7 @@ def spec_of(file: Path, folder: Path, *, with_rows: bool) -> Path:
     What is no file of a known tool is left to whoever reads it as a spec.
     """
     from components.shared.errors import SpecError
+    from components.shared.spec.places import paths_from
     from pipelines.imports.foreign import read_foreign
     from pipelines.imports.screen import lines, spec_text
 
@@ -67,6 +70,7 @@ def spec_of(file: Path, folder: Path, *, with_rows: bool) -> Path:
     if imported is None:
         return file
     _tell(lines(imported, str(file), briefly=True))
+    paths_from(imported.spec, Path.cwd())
     if with_rows and "data.train" in imported.missing:
         imported.spec.setdefault("data", {})["train"] = UNREAD_DATA
     made = folder / f"{file.stem}.yaml"

@@ -38,15 +38,30 @@ def init(
     Looks at the data first: its form, and how much there is. In a terminal it asks for what no
     option names.
     """
+    from components.shared.spec.places import DATA, MODEL, STORE, written_for
     from pipelines.commands.new_file import must_be_new, write_new
     from pipelines.commands.run import plan
-    from pipelines.programs.first_spec import first_spec, look_at
+    from pipelines.programs.first_spec import first_spec, look_at, template_for
 
     must_be_new(out)
     model = model or _asked("Model: hub id or folder", "--model")
     data = data or _asked("Data: file, folder or pattern of records", "--data")
-    text = first_spec(look_at(data), name=name, store=store, model=model, data=data, full=full)
+    looked = look_at(data)
+    template = template_for(looked, model)
+    if template is not None:
+        must_be_new(out.parent / template.name)
+    text = first_spec(
+        looked,
+        name=name,
+        store=written_for(STORE, store, out.parent),
+        model=written_for(MODEL, model, out.parent),
+        data=written_for(DATA[0], data, out.parent),
+        template=None if template is None else template.name,
+        full=full,
+    )
     write_new(out, text)
+    if template is not None:
+        write_new(out.parent / template.name, template.read_text(encoding="utf-8"))
     print(f"{out}:\n\n{text}")
     if with_plan:
         plan(out)

@@ -117,12 +117,14 @@ def submit(
     Checks and plans first; uploads the pipeline as a new version only where its content is new;
     prints the run's link. Refused while a run of the same folder is active.
     """
+    from components.shared.job.images import read_images, refuse_local_images
     from pipelines.finetune.compiling import compiled_pipeline
     from pipelines.screens.run import open_console
     from pipelines.submit.following import follow_run, print_finish, step_names
     from pipelines.submit.submitting import check_for_cluster
     from pipelines.submit.submitting import submit as submit_run
 
+    refuse_local_images(read_images())
     kfp = connect(endpoint, namespace, token_file, context)
     reported = open_console(stderr=True)
     checked = check_for_cluster(spec, overrides or [], reported, with_plan=not no_plan)

@@ -46,7 +46,7 @@ def export(
 
     The run's own export stays as it is; export.checkpoint and export.merge in the spec change that.
     """
-    from pipelines.programs.component_program import output_of
+    from pipelines.programs.component_program import output_of, require_training
 
     uri = run_uri(run)
     name = uri.rstrip("/").rpartition("/")[2]
@@ -61,6 +61,7 @@ def export(
         checkpoint,
         *(["--merge", "true"] if merge else []),
     ]
+    require_training()
     output_of("components.export_adapter", *arguments)
     for part in sorted(folder.iterdir()):
         print(part)
@@ -144,7 +145,7 @@ def publish(
     """
     import shutil
 
-    from components.shared.errors import SpecError
+    from components.shared.errors import SpecError, after_a_change
     from components.shared.spec.file import check_name
     from components.shared.step import open_run, work_folder
     from components.shared.store.publishing import publish_run, store_of, version_of_run
@@ -169,11 +170,12 @@ def publish(
         before = f"{place}: this export was published before; nothing is changed"
         print(before if move is None else f"{place} v{move.version}  {move.uri}")
         if registries:
-            number = version_of_run(opened, spec, name=place)
-            store = store_of(opened)
-            version = published_version(store, opened, spec, name=place, number=number)
-            for line in entries_of(version, registries, work):
-                print(line)
+            with after_a_change():
+                number = version_of_run(opened, spec, name=place)
+                store = store_of(opened)
+                version = published_version(store, opened, spec, name=place, number=number)
+                for line in entries_of(version, registries, work):
+                    print(line)
     finally:
         shutil.rmtree(work)
 
@@ -231,7 +233,7 @@ def chat(
     Both are on this machine's GPU, or on its CPU, which is enough for small models. They remember
     what was said.
     """
-    from pipelines.programs.component_program import talk_to
+    from pipelines.programs.component_program import require_training, talk_to
 
     arguments = [
         "--run",
@@ -240,6 +242,7 @@ def chat(
         str(tokens),
         *(["--tuned-only"] if tuned_only else []),
     ]
+    require_training()
     raise typer.Exit(talk_to("components.evaluate.chat", *arguments))
 
 

@@ -37,23 +37,34 @@ def run(
             ),
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline on this machine.
 
-    Checks everything that can be known first. What is finished already is not done again.
+    Checks everything that can be known first. What is finished already is not done again. With
+    --json the run's report.json is printed at the end, and progress goes to stderr.
     """
+    from components.shared.errors import after_a_change
     from components.shared.step import work_folder
     from components.shared.store.storage import open_store
+    from pipelines.commands.as_json import print_json
     from pipelines.local.running import run_in_containers, run_locally
-    from pipelines.screens.run import open_console, print_end
+    from pipelines.programs.component_program import require_training
+    from pipelines.screens.run import open_console, print_end, report_of
 
-    asked = checked(spec, overrides, here=True)
-    console = open_console()
+    if runner != "docker":
+        require_training()
+    asked = checked(spec, overrides, here=True, in_images=runner == "docker")
+    console = open_console(stderr=as_json, progress=True)
     if runner == "docker":
         run_in_containers(asked, console, uid=user)
     else:
         run_locally(asked, console)
-    print_end(console, open_store(asked.run_uri), work_folder(asked.run_uri, "report"))
+    with after_a_change():
+        store, folder = open_store(asked.run_uri), work_folder(asked.run_uri, "report")
+        print_end(open_console(stderr=as_json), store, folder)
+        if as_json:
+            print_json(report_of(store))
 
 
 def plan(
@@ -111,6 +122,16 @@ def plan(
             ),
         ),
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help=(
+                "Make three real steps on this machine, and plan time and price by them. Loads "
+                "the model; stores nothing."
+            ),
+        ),
+    ] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown, for a comment on a pull request.")
     ] = False,
@@ -119,8 +140,8 @@ def plan(
     """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with
     its reason.
 
-    Trains nothing and touches no store: the data is read, tokenised and packed in a folder that is
-    thrown away.
+    Trains nothing, but for the few steps of --probe, and touches no store: the data is read,
+    tokenised and packed in a folder that is thrown away.
     """
     from components.shared.spec.file import load_spec
     from pipelines.programs.planning import explain_deepspeed, plan_of
@@ -145,7 +166,8 @@ def plan(
         kept = out or (
             Path(folder) if html is not None or import_deepspeed is not None or explain else None
         )
-        made = plan_of(asked, open_console(stderr=True), keep=kept, num_rows=rows)
+        progress = open_console(stderr=True)
+        made = plan_of(asked, progress, keep=kept, num_rows=rows, probe=probe)
         if html is not None:
             html.write_bytes(((out or Path(folder)) / "page.html").read_bytes())
         if import_deepspeed is not None:
@@ -162,9 +184,11 @@ def plan(
             open_console().print(explain_screen(made, kept))
 
 
-def checked(path: Path, overrides: list[str] | None, *, here: bool) -> "RunSpec":
+def checked(
+    path: Path, overrides: list[str] | None, *, here: bool, in_images: bool = False
+) -> "RunSpec":
     """The spec, with nothing known against it; one whose run is to go on `here` is not checked
-    again when it has its report.
+    again when it has its report. `in_images`: as for problems_of.
 
     Raises HaganeError with all problems, the file's and the world's.
     """
@@ -173,14 +197,19 @@ def checked(path: Path, overrides: list[str] | None, *, here: bool) -> "RunSpec"
     from pipelines.screens.run import open_console
 
     console = open_console(stderr=True)
+
+    def problems_with(spec: "RunSpec") -> list[str]:
+        in_cluster = not here and spec.backend != "local"
+        return problems_of(spec, here=here, in_images=in_images or in_cluster, console=console)
+
     try:
         spec = load_spec(path, overrides or ())
     except SpecProblems as error:
-        rest = [] if error.rest is None else problems_of(error.rest, here=here, console=console)
+        rest = [] if error.rest is None else problems_with(error.rest)
         raise HaganeError(*error.problems, *rest) from None
     if here and has_report(spec):
         return spec
-    problems = problems_of(spec, here=here, console=console)
+    problems = problems_with(spec)
     if problems:
         raise HaganeError(*problems)
     return spec

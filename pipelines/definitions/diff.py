@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from components.shared.errors import ClusterError
+from components.shared.tree import whole_numbers
 from pipelines.definitions.files import API_VERSION, LABELS, Definition, from_manifest
 from pipelines.kfp_api.client import KfpClient
 from pipelines.kfp_api.versions import find_pipeline, list_versions
@@ -182,15 +183,7 @@ def _unified(old: Definition, new: Definition) -> tuple[str, ...]:
 
 
 def _yaml(definition: Definition) -> list[str]:
-    content: Any = _numbers_alike(list(definition.documents))
+    content: Any = whole_numbers(list(definition.documents))
     if definition.kind == "Pipeline":
         content = [{"displayName": definition.display_name, "description": definition.description}]
     return yaml.safe_dump_all(content, sort_keys=True, width=120, allow_unicode=True).splitlines()
-
-
-def _numbers_alike(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _numbers_alike(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_numbers_alike(value) for value in tree]
-    return int(tree) if isinstance(tree, float) and tree.is_integer() else tree

@@ -12,8 +12,6 @@ parameter stands for, and each of the rest finds its own work done within second
 # KFP hands a component its output artifacts itself and makes a task of a call; the type checker
 # takes them for missing arguments, and a task for what the function returns.
 
-from pathlib import Path
-
 import yaml
 from kfp import dsl, kubernetes
 
@@ -25,10 +23,11 @@ from components.render_config.component import render_config
 from components.shared.documents.plan import EVALUATE_POD_HOURS
 from components.shared.job.images import read_images
 from components.shared.kfp_face import image, image_on_gpus
+from components.shared.own_files import own_file
 from components.write_report.component import write_report
 from pipelines.finetune.pods import Pod, settle
 
-DEFAULT_SPEC = Path(__file__).parents[2] / "specs" / "from-the-ui.yaml"
+DEFAULT_SPEC = own_file("specs/from-the-ui.yaml")
 """What the run form is filled with."""
 
 ABOUT = """\

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from components.shared.errors import HaganeError, Preempted, RunFailed, SpecError
 from components.shared.job.images import read_images
-from components.shared.processes import end_with_parent, stop_passed_on
+from components.shared.processes import start_child, stop_passed_on
 from components.shared.spec.run_spec import RunSpec
 from components.shared.step import work_folder
 from components.shared.store.storage import open_store
@@ -126,23 +125,11 @@ def _run_pipeline(
 ) -> tuple[Outcome, int, set[signal.Signals]]:
     """What the events reported, the exit code, and the signals that came: the first asks all steps
     to end, a third Ctrl-C kills them."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "pipelines.local.program",
-            str(spec_file),
-            *([] if container_uid is None else [str(container_uid)]),
-        ],
-        env={**os.environ, "HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        # one prctl call, and this process has no other threads
-        preexec_fn=end_with_parent,  # noqa: PLW1509
-    )
+    command = [sys.executable, "-m", "pipelines.local.program", str(spec_file)]
+    if container_uid is not None:
+        command.append(str(container_uid))
+    its_own = {"HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1", **environment}
+    process = start_child(command, {**os.environ, **its_own})
     assert process.stdout is not None
 
     def ask_to_end() -> None:

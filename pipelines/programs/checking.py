@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from components.shared.errors import HaganeError
-from components.shared.log import event_of
+from components.shared.events import event_of
+from components.shared.job.images import read_images
 from components.shared.machine import machine_flags
 from components.shared.spec.file import spec_yaml, stored_spec
 from components.shared.spec.run_spec import RunSpec
@@ -20,13 +22,31 @@ from components.shared.store.storage import open_store
 from pipelines.programs.component_program import require_installed
 from pipelines.screens.progress import Screen
 
-CHECKING = ("prepare_dataset", "render_config")
+CHECKS = {
+    "prepare_dataset": ("components.prepare_dataset", "--check"),
+    "render_config": ("components.render_config", "--check"),
+}
+"""Component -> its program, which gets `--spec FILE` too."""
+TASKS_CHECK = {"evaluate": ("components.evaluate.known_tasks",)}
+NO_LM_EVAL = (
+    "evaluation.lm_eval.tasks: needs the Python package lm_eval, which the image of evaluate does "
+    "not hold. Fix: make an image that does, and say has_lm_eval: true in images/images.yaml "
+    "(docs/result.md, Benchmarks)"
+)
 
 
-def problems_of(spec: RunSpec, *, here: bool = True, console: Console | None = None) -> list[str]:
-    """One line a problem of the data, the model, its LoRA targets, the batch sizes; where it is to
-    run `here`, of the store and this machine too. Nothing is kept anywhere. How far the check of
-    the data is, is shown on the console.
+def problems_of(
+    spec: RunSpec,
+    *,
+    here: bool = True,
+    in_images: bool = False,
+    console: Console | None = None,
+) -> list[str]:
+    """One line a problem of the data, the model, its LoRA targets, the batch sizes, the tasks of
+    lm-evaluation-harness; where it is to run `here`, of the store and this machine too. Nothing is
+    kept anywhere. How far the check of the data is, is shown on the console.
+
+    `in_images`: each step runs in its image, which may hold other packages than this environment.
 
     Components are asked as programs, at the same time, since each brings libraries of its own.
 
@@ -34,15 +54,23 @@ def problems_of(spec: RunSpec, *, here: bool = True, console: Console | None = N
         HaganeError: a component is not installed here, as in an image that holds the command line
             only.
     """
-    require_installed(*(f"components.{component}.__main__" for component in CHECKING))
+    require_installed(*(f"{program}.__main__" for program, *_ in CHECKS.values()))
+    checks = dict(CHECKS)
     problems = [*store_problems(spec), *machine_problems(spec)] if here else []
+    if in_images:
+        problems += image_problems(spec)
+    elif spec.evaluation.lm_eval.tasks:
+        require_installed(TASKS_CHECK["evaluate"][0])
+        checks |= TASKS_CHECK
     with (
         tempfile.TemporaryDirectory() as folder,
         Screen(console or Console(quiet=True), (), title="checking every record") as screen,
     ):
         file = Path(folder) / "spec.yaml"
         file.write_text(spec_yaml(spec))
-        programs = {component: _started(component, file) for component in CHECKING}
+        programs = {
+            component: _started(component, command, file) for component, command in checks.items()
+        }
         for component, program in programs.items():
             reported = _problems_reported(
                 component, program, screen, errors=file.with_name(component)
@@ -63,12 +91,12 @@ def has_report(spec: RunSpec) -> bool:
         return False
 
 
-def _started(component: str, spec: Path) -> "subprocess.Popen[str]":
+def _started(component: str, command: Sequence[str], spec: Path) -> "subprocess.Popen[str]":
     """The component's check, whose errors are in a file beside the spec: nobody reads them while it
     runs."""
     with spec.with_name(component).open("w") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", f"components.{component}", "--spec", str(spec), "--check"],
+            [sys.executable, "-m", *command, "--spec", str(spec)],
             env={**os.environ, "HAGANE_LOG": "json"},
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -90,7 +118,7 @@ def _problems_reported(
                 problems += event["problems"]
     if program.returncode and not problems:
         raise RuntimeError(
-            f"components.{component} --check ended with exit code "
+            f"the check of components.{component} ended with exit code "
             f"{program.returncode}:\n{errors.read_text()}"
         )
     return problems
@@ -101,6 +129,13 @@ def store_problems(spec: RunSpec) -> list[str]:
         open_store(spec.store).check()
     except HaganeError as error:
         return list(error.problems)
+    return []
+
+
+def image_problems(spec: RunSpec) -> list[str]:
+    """Whether the steps' images hold what the spec asks for."""
+    if spec.evaluation.lm_eval.tasks and not read_images().has_lm_eval:
+        return [NO_LM_EVAL]
     return []
 
 

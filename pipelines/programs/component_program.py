@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 
 from components.shared.errors import HaganeError
-from components.shared.log import event_of
+from components.shared.events import event_of
 
 
 def require_installed(*modules: str) -> None:
@@ -24,6 +24,20 @@ def require_installed(*modules: str) -> None:
                 f"{name}: is not installed here; run this command where all components are"
                 for name in names
             )
+        )
+
+
+TRAINING = ("torch", "transformers", "peft", "deepspeed")
+"""Packages of the extra `train`, without which the other commands work."""
+
+
+def require_training() -> None:
+    """Raises HaganeError where what trains, exports and evaluates is not installed."""
+    absent = [name for name in TRAINING if find_spec(name) is None]
+    if absent:
+        raise HaganeError(
+            f"this machine: {', '.join(absent)} not installed, which training, chat and export "
+            "need. Fix: pip install 'hagane[train]', or run in a cluster (backend: pytorchjob)"
         )
 
 

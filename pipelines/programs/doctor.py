@@ -16,8 +16,8 @@ from rich.text import Text
 
 from components.shared.documents.findings import Finding, finding_of
 from components.shared.errors import HaganeError, Preempted
+from components.shared.events import event_of
 from components.shared.job.images import read_images
-from components.shared.log import event_of
 from components.shared.processes import end_with_parent, stop_passed_on
 from components.shared.spec.file import spec_yaml
 from components.shared.spec.run_spec import RunSpec

@@ -10,9 +10,10 @@ import yaml
 from components.shared.figures import plural
 from components.shared.model.registry import known_model
 from components.shared.model.source import read_json_object
+from components.shared.own_files import own_file
 from pipelines.programs.component_program import output_of
 
-TEMPLATES = Path(__file__).parents[2] / "specs" / "templates"
+TEMPLATES = own_file("specs/templates")
 FEW = 1000
 """Conversations. Fewer are trained one to a row, in more epochs: packed rows would make too few
 optimizer steps."""
@@ -42,8 +43,26 @@ def look_at(data: str) -> Looked:
     )
 
 
-def first_spec(looked: Looked, *, name: str, store: str, model: str, data: str, full: bool) -> str:
-    """YAML of at most a dozen fields, with comments."""
+def template_for(looked: Looked, model: str) -> Path | None:
+    """The chat template for a model that brings none, in the language of the data; None where the
+    model has its own."""
+    if has_template(model):
+        return None
+    return TEMPLATES / ("alpaca-ja.jinja" if looked.is_japanese else "alpaca.jinja")
+
+
+def first_spec(
+    looked: Looked,
+    *,
+    name: str,
+    store: str,
+    model: str,
+    data: str,
+    template: str | None,
+    full: bool,
+) -> str:
+    """YAML of at most a dozen fields, with comments. Paths are written as they are given:
+    relative ones must count from the folder of the spec."""
     lines = [
         "# Every field that is not here has a default: docs/spec.md",
         f"name: {_scalar(name)}",
@@ -54,9 +73,8 @@ def first_spec(looked: Looked, *, name: str, store: str, model: str, data: str, 
         f"  train: {_scalar(data)}  # {looked.num_conversations:,} conversations, {looked.form}",
     ]
     lines.append("  row_tokens: auto  # from the longest conversation and what the model allows")
-    if not has_template(model):
-        template = TEMPLATES / ("alpaca-ja.jinja" if looked.is_japanese else "alpaca.jinja")
-        lines.append(f"  chat_template: {_scalar(str(template))}  # the model brings none")
+    if template is not None:
+        lines.append(f"  chat_template: {_scalar(template)}  # the model brings none")
     if looked.num_conversations < FEW:
         lines.append("  packing: false  # few conversations: one a row makes more optimizer steps")
     lines += ["training:", f"  method: {'full' if full else 'lora'}", *_steps(looked)]

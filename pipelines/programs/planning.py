@@ -12,26 +12,32 @@ from rich.console import Console
 
 from components.shared.documents.plan import Plan
 from components.shared.errors import HaganeError
+from components.shared.processes import end_with_parent
 from components.shared.spec.file import spec_yaml
 from components.shared.spec.run_spec import RunSpec
 from components.shared.store.layout import DATASET, PLAN
-from pipelines.programs.component_program import output_of
+from pipelines.programs.component_program import output_of, require_installed
 from pipelines.screens.progress import Screen, follow
 
 PLANNING = ("prepare_dataset", "render_config")
 
 
 def plan_of(
-    spec: RunSpec, console: Console, *, keep: Path | None = None, num_rows: int | None = None
+    spec: RunSpec,
+    console: Console,
+    *,
+    keep: Path | None = None,
+    num_rows: int | None = None,
+    probe: bool = False,
 ) -> Plan:
     """The plan that a run of this spec would have. Its files are copied to `keep` when given, with
     the job that the run would send.
 
     With `num_rows`, for this many full rows: no data, no tokenizer, only the model's config is
-    read.
+    read. With `probe`, three steps are made on this machine, and time and price are theirs.
 
     Raises:
-        HaganeError: what either step refused.
+        HaganeError: what either step refused, or the machine that probes.
     """
     with tempfile.TemporaryDirectory(prefix="hagane-plan-") as folder:
         scratch = spec.model_copy(update={"store": folder})
@@ -53,6 +59,9 @@ def plan_of(
                     Path(folder),
                     screen,
                 )
+            if probe:
+                rows_file = Path(scratch.run_uri) / DATASET / "train.parquet"
+                _probe(file, made, rows_file if num_rows is None else None, Path(folder), screen)
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             for path in made.iterdir():
@@ -78,6 +87,31 @@ def _plan_dataset(
         _run_program(["components.evaluate.same_tokens", "--run", run], folder, screen)
 
 
+def _probe(file: Path, plan: Path, rows: Path | None, folder: Path, screen: Screen) -> None:
+    """The plan in its folder has what three steps on this machine took."""
+    require_installed("components.train.step_probe.__main__", "torch.distributed.run")
+    measured = folder / "measured.json"
+    from_dataset = [] if rows is None else ["--rows", str(rows)]
+    _run_program(
+        [
+            *("components.train.step_probe", "--plan", str(plan), *from_dataset),
+            *("--out", str(measured)),
+        ],
+        folder,
+        screen,
+    )
+    _run_program(
+        [
+            *("components.render_config", "--spec", str(file)),
+            *("--measured", str(measured), "--out", str(plan)),
+        ],
+        folder,
+        screen,
+    )
+    # It holds the sums of the plan as it was before.
+    (plan / "manifest.json").unlink(missing_ok=True)
+
+
 def _run_program(module: list[str], folder: Path, screen: Screen) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", *module],
@@ -85,6 +119,8 @@ def _run_program(module: list[str], folder: Path, screen: Screen) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # one prctl call, and this process has no other threads
+        preexec_fn=end_with_parent,  # noqa: PLW1509
     )
     assert process.stdout is not None
     outcome = follow(process.stdout, folder / "log", screen)
@@ -94,7 +130,9 @@ def _run_program(module: list[str], folder: Path, screen: Screen) -> None:
                 f"{module[0]} ended with exit code "
                 f"{process.returncode}:\n{(folder / 'log').read_text()}"
             )
-        raise HaganeError(*outcome.problems)
+        error = HaganeError(*outcome.problems)
+        error.exit_code = outcome.exit_code
+        raise error
 
 
 def explain_deepspeed(file: Path, plan: Path | None) -> str:

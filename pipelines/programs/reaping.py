@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from components.shared.log import event_of
+from components.shared.events import event_of
 from pipelines.programs.component_program import output_of
 
 WORDS = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from components.shared.tree import leaves, whole_numbers
 from pipelines.kfp_api.client import KfpClient
 from pipelines.schedules.cron import last_moment
 from pipelines.schedules.file import Wanted, WantedSchedules
@@ -196,7 +197,7 @@ def _differences(old: Owned, wanted: Wanted, version: str) -> Iterable[str]:
         if wanted.service_account
         else "",  # the server may have filled in its own
         "version": old.version,
-        **_flat(given),
+        **dict(leaves(whole_numbers(given))),
     }
     after = {
         "cron": wanted.cron,
@@ -204,7 +205,7 @@ def _differences(old: Owned, wanted: Wanted, version: str) -> Iterable[str]:
         "catch_up": wanted.catch_up,
         "service_account": wanted.service_account,
         "version": version,
-        **_flat(wanted.parameters),
+        **dict(leaves(whole_numbers(wanted.parameters))),
     }
     lines = [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
@@ -212,15 +213,3 @@ def _differences(old: Owned, wanted: Wanted, version: str) -> Iterable[str]:
         if before.get(key) != after.get(key)
     ]
     return lines or ["experiment, or what an older hagane wrote down differently"]
-
-
-def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{where}{key}.")
-        else:  # KFP carries whole numbers in a structure as floats
-            flat[where + key] = (
-                int(value) if isinstance(value, float) and value.is_integer() else value
-            )
-    return flat

@@ -1,5 +1,6 @@
 """The console that commands print to, which shows text as it is."""
 
+import os
 from collections.abc import Iterable
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -23,7 +24,10 @@ class PlainConsole(Console):
             )
 
 
-def open_console(*, stderr: bool = False) -> Console:
+def open_console(*, stderr: bool = False, progress: bool = False) -> Console:
     """A console that prints text as it is: a model name or an error may hold brackets, which rich
-    would take for markup."""
-    return PlainConsole(stderr=stderr, markup=False, highlight=False)
+    would take for markup. Colours are left out under NO_COLOR and where no terminal is.
+
+    Progress and notes, on stderr or of `progress`, are left out under `hagane --quiet`."""
+    quiet = "HAGANE_QUIET" in os.environ and (stderr or progress)
+    return PlainConsole(stderr=stderr, quiet=quiet, markup=False, highlight=False)

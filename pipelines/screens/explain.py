@@ -2,7 +2,6 @@
 hagane leaves out."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from components.shared.documents.plan import Plan
+from components.shared.tree import leaves
 from pipelines.imports.training_args_keys import RULES
 
 FILES = {
@@ -26,7 +26,7 @@ def explain_screen(plan: Plan, folder: Path) -> RenderableType:
     for name, title in FILES.items():
         file = folder / f"{name}.json"
         if file.is_file():
-            values = _leaves(json.loads(file.read_bytes()))
+            values = leaves(json.loads(file.read_bytes()))
             rows = [
                 (field, _value(value), plan.file_reason(name, field)) for field, value in values
             ]
@@ -51,14 +51,6 @@ def _table(title: str, rows: list[tuple[str, str, str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _leaves(tree: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{where}{key}.")
-        else:
-            yield where + key, value
 
 
 def _value(value: Any) -> str:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from components.shared.documents.plan import AfterPlan, MemoryPlan, Plan, TimePlan
+from components.shared.documents.probe import ProbePlan
 from components.shared.figures import size_of, time_of, time_range
 
 
@@ -17,13 +18,23 @@ def plan_screen(plan: Plan) -> RenderableType:
         Text(plan.verdict, style="bold"),
         *(Text(f"! {caution}", style="yellow") for caution in plan.cautions),
     ]
-    if plan.memory is not None:
-        parts += [Text(), _memory_table(plan.memory), Text(), _options_table(plan)]
+    parts += [Text(), _memory_table(plan.memory), Text(), _options_table(plan)]
     if plan.time is not None:
-        parts += [Text(), Text(_time_line(plan.time))]
-    if plan.after is not None:
-        parts.append(Text(_after_line(plan.after)))
+        parts += [Text(), Text(_time_line(plan.time, plan.probe))]
+    parts.append(Text(_after_line(plan.after)))
+    if plan.probe is not None:
+        parts += [Text(), _probe_table(plan.probe), Text(plan.probe.how, style="dim")]
     return Group(*parts, Text(), _values_table(plan))
+
+
+def _probe_table(probe: ProbePlan) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("probe", no_wrap=True)
+    for heading in ("planned", "measured", "difference"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in probe.table:
+        table.add_row(*row)
+    return table
 
 
 def _values_table(plan: Plan) -> Table:
@@ -79,11 +90,12 @@ def _checkpoint_values(plan: Plan) -> Iterator[tuple[str, str, str]]:
     yield "checkpoint on SIGTERM", saves, "checkpoints.saves_on_sigterm"
 
 
-def _time_line(time: TimePlan) -> str:
+def _time_line(time: TimePlan, probe: ProbePlan | None) -> str:
     price = "" if time.price is None else f"; price about {time.price_with_currency}"
     in_all = time_range(time.hours * 3600, time.hours_low * 3600, time.hours_high * 3600)
+    kind = "estimate" if probe is None else "measured"
     return (
-        f"estimate  {time_range(time.seconds_per_step, time.low, time.high)} per step, {in_all} in "
+        f"{kind}  {time_range(time.seconds_per_step, time.low, time.high)} per step, {in_all} in "
         f"all, {time_of(time.checkpoint_seconds)} to upload a checkpoint{price}"
     )
 
@@ -133,7 +145,6 @@ def _options_table(plan: Plan) -> Table:
     """Every stage and offload, a bar against the hardware's limit; the plan's own at its
     micro-batch, others at one row."""
     memory, chosen = plan.memory, plan.zero.name
-    assert memory is not None
     table = Table(box=None, padding=(0, 2, 0, 0))
     on_gpu = memory.gpu_limit is not None
     limit = memory.gpu_limit if on_gpu else memory.host_limit

@@ -4,6 +4,7 @@ values."""
 from collections.abc import Iterator
 
 from components.shared.documents.plan import MemoryPlan, Plan
+from components.shared.documents.probe import ProbePlan
 from components.shared.figures import size_of, time_range
 
 GIB = 2**30
@@ -20,8 +21,9 @@ def plan_markdown(plan: Plan) -> str:
     lines = [f"### Plan of {_cell(plan.run)}", "", _cell(plan.verdict), ""]
     lines += [f"> **Warning:** {_cell(caution)}\n>" for caution in plan.cautions]
     lines += ["", *_figures(plan)]
-    if plan.memory is not None:
-        lines += ["", *_options(plan.memory, plan.zero.name)]
+    if plan.probe is not None:
+        lines += ["", *_probe(plan.probe)]
+    lines += ["", *_options(plan.memory, plan.zero.name)]
     lines += ["", "<details><summary>Why</summary>", "", "| value | reason |", "|---|---|"]
     lines += [
         f"| `{name}` | {_cell(plan.reasons[name])} |" for name in VALUES if name in plan.reasons
@@ -33,14 +35,13 @@ def _figures(plan: Plan) -> Iterator[str]:
     yield "| | |"
     yield "|---|---|"
     memory, steps, time = plan.memory, plan.steps, plan.time
-    if memory is not None and memory.gpu_limit is not None:
+    if memory.gpu_limit is not None:
         yield (
             f"| GPU memory | {memory.gpu_bytes / GIB:.1f} of {memory.gpu_limit / GIB:.1f} GiB per "
             "GPU |"
         )
-    if memory is not None:
-        limit = "" if memory.host_limit is None else f" of {memory.host_limit / GIB:.1f}"
-        yield f"| host memory | {memory.host_bytes / GIB:.1f}{limit} GiB per node |"
+    limit = "" if memory.host_limit is None else f" of {memory.host_limit / GIB:.1f}"
+    yield f"| host memory | {memory.host_bytes / GIB:.1f}{limit} GiB per node |"
     yield (
         f"| optimizer steps | {steps.total_steps:,}, a checkpoint every {steps.steps_per_epoch:,} |"
     )
@@ -51,6 +52,15 @@ def _figures(plan: Plan) -> Iterator[str]:
         yield f"| time | {hours} |"
         if time.price is not None:
             yield f"| price | about {time.price_with_currency} |"
+
+
+def _probe(probe: ProbePlan) -> Iterator[str]:
+    yield "| probe | planned | measured | difference |"
+    yield "|---|---|---|---|"
+    for row in probe.table:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+    yield _cell(probe.how)
 
 
 def _options(memory: MemoryPlan, chosen: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from components.shared.log import Event, event_of
+from components.shared.events import Event, event_of
 
 # Between two progress lines where there is no terminal to draw a bar on.
 QUIET_SECONDS = 5.0

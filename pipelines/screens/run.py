@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def compare_screen(found: dict[str, Any]) -> RenderableType:
         "token accuracy": lambda run: (
             "" if run["token_accuracy"] is None else f"{run['token_accuracy']:.1%}"
         ),
+        **{metric: partial(_score, metric) for metric in _metrics(runs)},
         "best epoch": lambda run: str(run["best_epoch"] or ""),
         "gate": lambda run: {True: "met", False: "not met", None: ""}[run["gate_met"]],
         "steps": lambda run: f"{run['steps']:,}",
@@ -78,6 +80,16 @@ def compare_screen(found: dict[str, Any]) -> RenderableType:
             *(Text(json.dumps(run["asked"][field], ensure_ascii=False)) for run in runs),
         )
     return Group(table, *(Text(f"! {caution}", style="yellow") for caution in found["cautions"]))
+
+
+def _metrics(runs: list[dict[str, Any]]) -> list[str]:
+    """What any of the runs was measured by, beside loss and token accuracy."""
+    return list(dict.fromkeys(metric for run in runs for metric in run["scores"]))
+
+
+def _score(metric: str, run: dict[str, Any]) -> str:
+    value = run["scores"].get(metric)
+    return "" if value is None else f"{value:.3f}"
 
 
 def _loss(value: Any) -> str:
@@ -215,9 +227,14 @@ def _outcome(held_out: dict[str, float] | None, seconds: float) -> str:
     )
 
 
+def report_of(store: Store) -> dict[str, Any]:
+    """report.json of a finished run."""
+    return json.loads(store.read_bytes(f"{REPORT}/report.json"))
+
+
 def print_end(console: Console, store: Store, local: Path) -> None:
     """The end screen is on the console, the report's page in the local folder."""
-    report = json.loads(store.read_bytes(f"{REPORT}/report.json"))
+    report = report_of(store)
     page = local / "report.html"
     page.write_bytes(store.read_bytes(f"{REPORT}/report.html"))
     console.print(end_screen(report, page))

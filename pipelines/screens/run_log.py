@@ -8,7 +8,7 @@ import structlog
 
 from components.shared.documents.failures import read_failures
 from components.shared.errors import SpecError
-from components.shared.log import Event, event_of
+from components.shared.events import Event, event_of
 from components.shared.step import work_folder
 from components.shared.store.layout import LOGS
 from components.shared.store.storage import Store

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from components.shared.errors import HaganeError, KfpExists, SpecError
 from components.shared.machine import user_path
-from components.shared.model.source import is_hub_id
+from components.shared.model.hub_id import is_hub_id
 from components.shared.spec.data import SourceSpec
 from components.shared.spec.file import SpecProblems, load_spec
 from components.shared.spec.run_spec import RunSpec
@@ -26,7 +26,7 @@ from pipelines.kfp_api.limits import account_problems, name_problems
 from pipelines.kfp_api.requests import run_of
 from pipelines.kfp_api.run_view import RUN_STATES
 from pipelines.kfp_api.versions import UploadedVersion, ensure_version
-from pipelines.programs.checking import problems_of, store_problems
+from pipelines.programs.checking import image_problems, problems_of, store_problems
 from pipelines.programs.planning import plan_of
 
 ROWS_UNKNOWN = 1000
@@ -88,7 +88,7 @@ def check_for_cluster(
 def cluster_problems(spec: RunSpec) -> list[str]:
     """One line for each field that names what a cluster does not see (this machine's folders, files
     and processes), or that holds text which Argo Workflows would replace."""
-    problems = parameter_problems(spec_parameter(spec))
+    problems = [*parameter_problems(spec_parameter(spec)), *image_problems(spec)]
     if spec.backend == "local":
         problems.append(
             "backend: got 'local', but the steps' images hold no trainer; must be pytorchjob or "
@@ -225,7 +225,7 @@ def _plan(checked: Checked, console: Console) -> None:
         return
     try:
         if all(user_path(value).exists() for value in _files(spec).values()):
-            problems = problems_of(spec, here=False, console=console)
+            problems = problems_of(spec, here=False, in_images=True, console=console)
             if problems:
                 raise HaganeError(*problems)
             checked.verdict = plan_of(spec, console).verdict

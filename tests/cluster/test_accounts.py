@@ -18,6 +18,7 @@ from kubernetes import client
 
 from components.prepare_dataset.claim import check_account
 from components.shared.errors import ClusterError
+from components.shared.events import event_of
 from components.shared.job import pod_account
 from components.shared.job.permissions import (
     BIND,
@@ -25,7 +26,7 @@ from components.shared.job.permissions import (
     Permission,
     launcher_permissions,
 )
-from components.shared.log import event_of, set_up_log
+from components.shared.log import set_up_log
 from components.shared.spec.file import parse_spec
 from tests.cluster.conftest import TestNamespace, kubectl
 from tests.cluster.kfp_accounts import CRD, CallingPod, by_kfp, kfps_own, may, overlay_in

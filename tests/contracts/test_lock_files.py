@@ -10,7 +10,8 @@ from packaging.utils import canonicalize_name
 
 from tests.support.example_plans import ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, GROUPS = PYPROJECT["project"], PYPROJECT["dependency-groups"]
 LOCK_SCRIPT = (ROOT / "requirements" / "lock.sh").read_text()
 # `lock dev.txt prepare_dataset …` and `image prepare prepare_dataset …` of the script.
 CALLS = re.findall(r"^(?:lock|image) (\S+) (.+)$", LOCK_SCRIPT, re.MULTILINE)
@@ -25,16 +26,15 @@ def locked_versions(name: str) -> dict[str, str]:
     }
 
 
-def asked_of(extras: str) -> list[Requirement]:
-    names = extras.replace('"${components[@]}"', COMPONENTS).split()
-    lines = [line for extra in names for line in PROJECT["optional-dependencies"][extra]]
-    return [Requirement(line) for line in [*PROJECT["dependencies"], *lines]]
+def asked_of(groups: str) -> list[Requirement]:
+    names = groups.replace('"${components[@]}"', COMPONENTS).split()
+    return [Requirement(line) for group in ["base", *names] for line in GROUPS[group]]
 
 
-@pytest.mark.parametrize(("lock", "extras"), CALLS)
-def test_a_lock_file_pins_what_its_extras_ask_for(lock: str, extras: str) -> None:
+@pytest.mark.parametrize(("lock", "groups"), CALLS)
+def test_a_lock_file_pins_what_its_groups_ask_for(lock: str, groups: str) -> None:
     pinned = locked_versions(lock)
-    for requirement in asked_of(extras):
+    for requirement in asked_of(groups):
         version = pinned.get(canonicalize_name(requirement.name))
         assert version is not None, (
             f"requirements/{lock}: {requirement} is not locked; run make lock"
@@ -44,13 +44,34 @@ def test_a_lock_file_pins_what_its_extras_ask_for(lock: str, extras: str) -> Non
         )
 
 
-def test_every_extra_is_locked_somewhere() -> None:
+def test_every_group_is_locked_somewhere() -> None:
     locked = {
-        extra
-        for _, extras in CALLS
-        for extra in extras.replace('"${components[@]}"', COMPONENTS).split()
+        group
+        for _, groups in CALLS
+        for group in groups.replace('"${components[@]}"', COMPONENTS).split()
     }
-    assert locked == set(PROJECT["optional-dependencies"])
+    assert locked == set(GROUPS) - {"base"}
+
+
+WITHOUT_TORCH = ("prepare_dataset", "render_config", "launch_training", "write_report", "cli")
+WITH_TORCH = ("train", "export_adapter", "evaluate")
+FOR_TORCH = {"networkx", "sympy"}
+"""In the locks, as those leave torch out; pip installs them with torch."""
+
+
+def test_the_package_installs_what_its_commands_need_without_torch() -> None:
+    wanted = {line for group in ("base", *WITHOUT_TORCH) for line in GROUPS[group]}
+    assert set(PROJECT["dependencies"]) == wanted
+
+
+def test_the_extra_for_training_adds_what_training_needs() -> None:
+    wanted = {line for group in WITH_TORCH for line in GROUPS[group]} - set(PROJECT["dependencies"])
+    names = {Requirement(line).name for line in wanted} - FOR_TORCH
+    extra = [Requirement(line) for line in PROJECT["optional-dependencies"]["train"]]
+    torch = re.search(r"^torch==[^ +]*", (ROOT / "requirements" / "torch.txt").read_text(), re.M)
+    assert torch is not None
+    assert {each.name for each in extra} == {*names, "torch"}
+    assert torch[0] in map(str, extra)
 
 
 WITHOUT_HASHES = {"not-locked.txt"}

@@ -17,6 +17,7 @@ from components.shared.store.layout import SPEC
 from components.shared.store.manifest import file_entry
 from components.shared.store.storage import Store, open_store
 from components.train.checkpoints.commit import Part
+from tests.support.example_part import example_part
 from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.support.s3_server import S3Server
 
@@ -56,21 +57,7 @@ def upload(s3_env: S3Server, tmp_path: Path) -> Iterator[Upload]:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/shards.pt").write_bytes(bytes(range(256)) * (NUM_BYTES // 256))
     (tmp_path / "root/latest").write_bytes(b"global_step2")
-    part = Part(
-        epoch=1,
-        step=2,
-        attempt="a1",
-        process_rank=0,
-        num_processes=1,
-        zero_stage=3,
-        training="t",
-        loss=1.0,
-        held_out_loss=2.0,
-        steps_per_epoch=2,
-        micro_batch=1,
-        root=str(tmp_path / "root"),
-        names=("shards.pt", "latest"),
-    )
+    part = example_part(tmp_path / "root", ("shards.pt", "latest"), step=2, steps_per_epoch=2)
     with faulty_proxy(s3_env.endpoint) as proxy:
         environment = {**s3_env.env, "AWS_ENDPOINT_URL_S3": proxy.endpoint, "PATH": "/usr/bin"}
         yield Upload(proxy, uri, environment, part)

@@ -20,6 +20,7 @@ from components.train.checkpoints.commit import Part
 from pipelines.checkpoints.orphans import find_orphans, remove_orphans
 from tests.crash.conftest import KILLED
 from tests.crash.killing import NOWHERE, Child, Point, count_points, server, start
+from tests.support.example_part import example_part
 from tests.support.s3_server import S3Server
 
 pytestmark = pytest.mark.slow
@@ -92,20 +93,15 @@ class Scene:
         for name in names:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).hardlink_to(kept / name)
-        return Part(
+        return example_part(
+            root,
+            names,
             epoch=epoch,
             step=10 * epoch,
             attempt=attempt,
             process_rank=process_rank,
             num_processes=2,
-            zero_stage=3,
-            training="t",
-            loss=1.0,
-            held_out_loss=2.0,
             steps_per_epoch=10,
-            micro_batch=1,
-            root=str(root),
-            names=names,
         )
 
     def store_now(self, part: Part) -> None:

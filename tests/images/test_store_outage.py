@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from components.shared.documents.failures import read_failures
+from components.shared.events import event_of
 from components.shared.job.images import Images
-from components.shared.log import event_of
 from components.shared.store.manifest import read_manifest
 from components.shared.store.storage import open_store
 from laptop import store as laptop_store

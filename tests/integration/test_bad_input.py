@@ -149,6 +149,16 @@ def test_a_gpu_that_this_machine_does_not_have_is_reported_before_the_data_is_pr
     assert line.startswith("hardware: names a GPU, but this machine has none")
 
 
+def test_benchmarks_without_their_package_are_reported_before_the_data_is_prepared(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    spec["evaluation"] = {"lm_eval": {"tasks": ["arc_easy"]}}
+    (problem,) = run_refused(spec, tmp_path)
+    assert problem.startswith(
+        "evaluation.lm_eval.tasks: needs the Python package lm_eval, which is not installed"
+    )
+
+
 def test_a_bucket_that_does_not_exist_is_reported(
     spec: dict[str, Any], tmp_path: Path, s3: S3Server
 ) -> None:

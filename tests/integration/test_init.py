@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.spec.file import load_spec
 from tests.support.command_line import Finished, hagane
 from tests.support.tiny_models import make_model
 
@@ -57,3 +58,27 @@ def test_data_that_is_not_there_leaves_no_spec_behind(folder: Path) -> None:
     assert done.exit_code == 2
     assert "none.json" in done.errors[0]
     assert not (folder / "spec.yaml").exists()
+
+
+def test_a_spec_in_another_folder_names_the_same_files(folder: Path) -> None:
+    """What is typed counts from the current folder, what is in the spec from the spec."""
+    (folder / "specs").mkdir()
+    arguments = ("--model", "model", "--data", "pairs.json", "--out", "specs/spec.yaml")
+    done = hagane("init", *arguments, "--name", "sixty", work=folder / "work", cwd=folder)
+    assert done.exit_code == 0, done.errors
+    spec = load_spec(folder / "specs" / "spec.yaml")
+    assert spec.data.train == str(folder / "pairs.json")
+    assert spec.model.source == str(folder / "model")
+    assert spec.store == str(folder / "runs")
+    again = hagane("plan", "spec.yaml", "--json", work=folder / "work", cwd=folder / "specs")
+    assert again.exit_code == 0, again.errors
+
+
+def test_a_template_is_copied_beside_the_spec(folder: Path) -> None:
+    (folder / "model" / "chat_template.jinja").unlink(missing_ok=True)
+    settings = folder / "model" / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"chat_template": None}))
+    done = init(folder, "--model", folder / "model", "--data", folder / "pairs.json")
+    assert done.exit_code == 0, done.errors
+    assert "  chat_template: alpaca.jinja  # the model brings none" in done.output
+    assert (folder / "alpaca.jinja").is_file()

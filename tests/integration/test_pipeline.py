@@ -197,7 +197,7 @@ def test_a_finished_run_is_published_listed_read_and_asked(finished: Path) -> No
 def assert_run_verified(spec: Path, folder: Path) -> None:
     """`hagane run` of a spec with its store in `folder` ends with what was planned, and with a
     model that is better than the base."""
-    done = hagane("run", spec, work=folder / "work")
+    done = hagane("run", spec, "--json", work=folder / "work")
     assert done.exit_code == 0, done.errors
     store = LocalStore(folder / "store/tiny")
     plan, history = read_json(store, "plan/plan.json"), read_json(store, "checkpoints/history.json")
@@ -225,7 +225,8 @@ def assert_run_verified(spec: Path, folder: Path) -> None:
     assert happened["optimizer steps"]["happened"] == plan["steps"]["total_steps"]
     memory = happened["memory of a node"]
     assert 0.7 < memory["happened"] / memory["planned"] < 1.3
-    assert "is finished" in done.output
+    assert json.loads(done.output) == report
+    assert any("is finished" in line for line in done.errors)
 
 
 def test_another_gate_evaluates_again_and_fails_the_step_that_it_is_judged_in(

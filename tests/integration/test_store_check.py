@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import StoreDenied, StoreMissing
-from components.shared.log import event_of
+from components.shared.events import event_of
 from components.shared.store.storage import LocalStore, open_store
 from components.train.store_check import refuses_second_writer, use_store
 from tests.support.s3_server import S3Server

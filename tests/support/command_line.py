@@ -26,11 +26,16 @@ class Finished:
 
 
 def hagane(
-    *arguments: str | Path, work: Path, env: dict[str, str] | None = None, stdin: str = ""
+    *arguments: str | Path,
+    work: Path,
+    env: dict[str, str] | None = None,
+    stdin: str = "",
+    cwd: Path | None = None,
 ) -> Finished:
     """Runs the command line to its end, with scratch files below `work`."""
     done = subprocess.run(
         [*HAGANE, *map(str, arguments)],
+        cwd=cwd,
         env=environment(work) | (env or {}),
         input=stdin,
         capture_output=True,

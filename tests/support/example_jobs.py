@@ -8,8 +8,7 @@ from typing import Any
 import yaml
 
 from components.render_config.render.pytorchjob import pytorchjob
-from components.shared.spec.file import load_spec
-from tests.support.example_plans import ROOT, plan_example
+from tests.support.example_plans import ROOT, example_spec, plan_example
 
 GOLDEN = ROOT / "tests" / "golden" / "pytorchjob"
 SPOT = {
@@ -79,7 +78,7 @@ def job_text(name: str) -> str:
     """The YAML of one golden file."""
     base, fields = JOBS[name]
     overrides = {"backend": "pytorchjob", "store": "s3://bucket/runs", **fields}
-    spec = load_spec(
+    spec = example_spec(
         ROOT / "specs" / "plans" / f"{base}.yaml",
         [f"{key}={json.dumps(value)}" for key, value in overrides.items()],
     )

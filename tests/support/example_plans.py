@@ -2,15 +2,15 @@
 tests/golden/plans.md."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from components.render_config.choose.rows import row_tokens_of
 from components.render_config.planner import (
     NO_DATASET,
     DatasetFacts,
     Machine,
     make_plan,
-    row_tokens_of,
 )
 from components.shared.documents.plan import MemoryTerm, Plan
 from components.shared.errors import HaganeError, SpecError
@@ -20,6 +20,12 @@ from components.shared.spec.run_spec import RunSpec
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs" / "plans").glob("*.yaml"))
 NUM_ROWS = 5_000
+
+
+def example_spec(file: Path, overrides: Iterable[str] = ()) -> RunSpec:
+    """The spec with its paths from the root of the repository, the same in every checkout."""
+    text = load_spec(file, overrides).model_dump_json()
+    return RunSpec.model_validate_json(text.replace(f"{ROOT}/", ""))
 
 
 def plan_example(spec: RunSpec) -> Plan:
@@ -32,7 +38,7 @@ def plan_example(spec: RunSpec) -> Plan:
 def planned_examples() -> Iterator[tuple[str, RunSpec, Plan]]:
     """Name, spec and plan of every example that fits its hardware."""
     for file in SPECS:
-        spec = load_spec(file)
+        spec = example_spec(file)
         try:
             plan = plan_example(spec)
         except SpecError:
@@ -51,14 +57,13 @@ def document() -> str:
     for file in SPECS:
         lines += ["", f"## {file.stem}", ""]
         try:
-            lines += _planned(plan_example(load_spec(file)))
+            lines += _planned(plan_example(example_spec(file)))
         except HaganeError as error:
             lines += [f"- refused: {problem}" for problem in error.problems]
     return "\n".join(lines) + "\n"
 
 
 def _planned(plan: Plan) -> list[str]:
-    assert plan.memory is not None
     lines = [plan.verdict, "", *(f"- caution: {caution}" for caution in plan.cautions)]
     lines += [
         f"- {key}: {plan.reasons[key]}"
@@ -102,7 +107,6 @@ def _planned(plan: Plan) -> list[str]:
 
 
 def _terms(plan: Plan) -> list[tuple[str, MemoryTerm]]:
-    assert plan.memory is not None
     return [
         *(("GPU", term) for term in plan.memory.gpu),
         *(("node", term) for term in plan.memory.host),

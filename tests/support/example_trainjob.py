@@ -7,9 +7,8 @@ from typing import Any
 import yaml
 
 from components.render_config.render.trainjob import trainjob
-from components.shared.spec.file import load_spec
 from tests.support.example_jobs import JOBS
-from tests.support.example_plans import ROOT, plan_example
+from tests.support.example_plans import ROOT, example_spec, plan_example
 
 GOLDEN = ROOT / "tests" / "golden" / "trainjob.yaml"
 NO_PLACE = ("cluster.gang", "cluster.priority_class", "cluster.patch", "cluster.pod_patch")
@@ -21,7 +20,7 @@ def example_trainjob(name: str, **fields: Any) -> dict[str, Any]:
     base, given = JOBS[name]
     kept = {key: value for key, value in given.items() if key not in NO_PLACE}
     overrides = {"backend": "trainjob", "store": "s3://bucket/runs", **kept, **fields}
-    spec = load_spec(
+    spec = example_spec(
         ROOT / "specs" / "plans" / f"{base}.yaml",
         [f"{key}={json.dumps(value)}" for key, value in overrides.items()],
     )

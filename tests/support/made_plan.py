@@ -3,8 +3,12 @@
 from typing import Literal
 
 from components.shared.documents.plan import (
+    AfterPlan,
     CheckpointPlan,
+    HardwarePlan,
     LoraPlan,
+    MemoryPlan,
+    MemoryTerm,
     ModelPlan,
     Plan,
     StepPlan,
@@ -16,6 +20,16 @@ TARGETS = {
     "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
     "gpt_neox": ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
 }
+
+MEMORY = MemoryPlan(
+    gpu=(),
+    host=(MemoryTerm(name="weights", num_bytes=2**31, formula="given", source="given"),),
+    gpu_limit=None,
+    host_limit=None,
+    margin=0.1,
+    options=(),
+)
+"""2 GiB on a CPU."""
 
 
 def make_plan(
@@ -77,6 +91,19 @@ def make_plan(
             node_bytes=bytes_each,
             work_bytes=2 * bytes_each,
             saves_on_sigterm=True,
+        ),
+        memory=MEMORY,
+        time=None,
+        hardware=HardwarePlan(
+            num_nodes=1,
+            processes_per_node=1,
+            gpu=None,
+            tflops=None,
+            link_gb_s=None,
+            network_gb_s=12.5,
+        ),
+        after=AfterPlan(
+            held_out_rows=1000, hours=0.1, cpus=2, export_bytes=2**30, evaluate_bytes=2**30
         ),
         reasons=reasons or {},
     )

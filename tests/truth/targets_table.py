@@ -18,9 +18,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from components.render_config.choose.lora import lora_plan
 from components.render_config.model.shapes import Architecture, from_json
 from components.render_config.model.targets import lora_targets, num_lora_parameters
-from components.render_config.planner import lora_plan
 from components.render_config.render.files import lora_json
 from components.shared.spec.training import LoraSpec
 from components.train.model.walk import build, is_linear, is_router, walk

@@ -1,6 +1,7 @@
 """What autograd really keeps of real models' blocks, counted by saved-tensor hooks, against the
 formulas of activations.py."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,14 +9,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from components.render_config.cost.activations import Pass, activations
+from components.render_config.choose.lora import lora_plan
+from components.render_config.cost.activations import Activations, activations
 from components.render_config.model.architectures import architecture_of
 from components.render_config.model.targets import lora_targets
-from components.render_config.planner import lora_plan
 from components.render_config.render.files import lora_json
+from components.shared.documents.plan import ZeroPlan
 from components.shared.spec.training import LoraSpec
 from components.train.model.attention import ConversationAttention
 from components.train.model.own_layers import OwnLayers
+from tests.support.settings import setting_of
 
 pytestmark = pytest.mark.slow
 ROWS, TOKENS, RANK = 2, 64, 8
@@ -115,20 +118,20 @@ def planned_of_a_block(
     tokens: int = TOKENS,
     by_itself: bool = False,
 ) -> float:
-    targets = lora_targets("auto", architecture_of(two))
-    work = Pass(
-        micro_batch=ROWS,
-        row_tokens=tokens,
-        weight_bytes=dtype.itemsize,
-        full=full,
-        adapted=targets.linears,
-        experts_adapted=not full and bool(targets.experts),
-        rank=RANK,
-        checkpointing=False,
-        fp32_adapters=False,
-        masked_attention=not by_itself,
-    )
-    of_two, of_four = (activations(architecture_of(config), work) for config in (two, four))
+    def kept(config: dict[str, Any]) -> Activations:
+        setting = setting_of(
+            config,
+            row_tokens=tokens,
+            training={
+                "method": "full" if full else "lora",
+                "precision": "bf16" if dtype == torch.bfloat16 else "fp32",
+            },
+            lora={"rank": RANK},
+        )
+        masked = replace(setting, masked_attention=not by_itself)
+        return activations(masked, ZeroPlan(stage=0), ROWS)
+
+    of_two, of_four = kept(two), kept(four)
     return (
         of_four.blocks
         + of_four.expert_weights

@@ -12,20 +12,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
 from components.render_config.cost.after_training import PROCESS_BYTES, plan_after
-from components.render_config.cost.hardware import Hardware
-from components.render_config.model.architectures import architecture_of
 from components.shared.documents.plan import AfterPlan
-from components.shared.spec.file import spec_from_parameter
+from tests.support.settings import setting_of
 
-CPU = Hardware(
-    gpu=None,
-    device=None,
-    gpu_bytes=None,
-    host_bytes=None,
-    num_nodes=1,
-    processes_per_node=1,
-    margin=0.1,
-)
 ROW_TOKENS = 1024
 MEASURED = """
 import re, sys, threading, time
@@ -80,20 +69,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def planned(folder: Path) -> AfterPlan:
-    tree = {
-        "name": "t", "store": "s3://b/r", "backend": "pytorchjob", "model": {"source": "m"},
-        "data": {"train": "s3://b/d", "row_tokens": ROW_TOKENS},
-    }  # fmt: skip
-    architecture = architecture_of(AutoConfig.from_pretrained(folder / "base").to_dict())
-    return plan_after(
-        spec_from_parameter(tree),
-        architecture,
-        CPU,
-        num_held_out=10,
-        row_tokens=ROW_TOKENS,
-        mean_row_tokens=ROW_TOKENS,
-        num_cores=2,
-    )
+    config = AutoConfig.from_pretrained(folder / "base").to_dict()
+    setting = setting_of(config, row_tokens=ROW_TOKENS, backend="pytorchjob", hardware={})
+    return plan_after(setting, num_held_out=10).value
 
 
 def measured(code: str, folder: Path) -> int:

@@ -16,6 +16,7 @@ from components.evaluate.measure.held_out import PackedRow, count
 from components.evaluate.measure.measures import Found
 from components.evaluate.measure.progress import Progress
 from components.evaluate.measure.references import Reference, answers_to
+from components.evaluate.measure.tasks import TaskValue, task_values
 from components.evaluate.measure.text_metrics import score_of
 from components.shared.documents.plan import Precision
 from components.shared.errors import RunFailed
@@ -70,7 +71,23 @@ class Look:
     def at(self, model: Any, *, questions: bool = True) -> Found:
         counted = count(model, self.rows, on_row=self.progress.advance)
         on_answers = self._on_answers(model)
-        return Found(counted, self._answers(model) if questions else (), on_answers)
+        answers = self._answers(model) if questions else ()
+        return Found(counted, answers, on_answers, self._tasks(model))
+
+    def _tasks(self, model: Any) -> dict[str, TaskValue]:
+        """Raises RunFailed where a rule of the gate is about a metric that its task has not."""
+        asked = self.spec.evaluation.lm_eval
+        values = task_values(model, self.tokenizer, asked)
+        rules = [rule.metric for rule in self.spec.gate_rules if rule.task is not None]
+        unknown = [metric for metric in rules if metric not in values]
+        if unknown:
+            there = ", ".join(sorted(values)) or "none"
+            raise RunFailed(
+                f"{EVALUATION}: gate: {unknown[0]} is not measured by its task; measured are "
+                f"{there}. Fix: change gate in the spec and run it again: the training stays"
+            )
+        self.progress.advance(len(asked.tasks))
+        return values
 
     def _on_answers(self, model: Any) -> dict[MeasuredOnAnswers, list[float]]:
         evaluation, metrics = self.spec.evaluation, self.spec.metrics_on_answers

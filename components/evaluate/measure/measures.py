@@ -3,12 +3,13 @@ another."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from components.evaluate.measure.held_out import Counted, perplexity
 from components.evaluate.measure.interval import mean_score
+from components.evaluate.measure.tasks import TaskValue
 from components.shared.documents.results import Comparison, Measure, Score
-from components.shared.spec.gate import LOWER_IS_BETTER, MeasuredOnAnswers, Metric
+from components.shared.spec.gate import LOWER_IS_BETTER, MeasuredOnAnswers, Metric, is_on_answers
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,17 @@ class Found:
     """To the spec's questions."""
     on_answers: Mapping[MeasuredOnAnswers, list[float]] | None = None
     """Of each held-out conversation that was answered."""
+    tasks: Mapping[str, TaskValue] = field(default_factory=dict)
+    """TASK/METRIC of lm-evaluation-harness -> value."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        return ("loss", "perplexity", "token_accuracy", *(self.on_answers or {}))
+        return ("loss", "perplexity", "token_accuracy", *(self.on_answers or {}), *self.tasks)
+
+    def is_lower_better(self, metric: Metric) -> bool:
+        if metric in self.tasks:
+            return not self.tasks[metric].higher_is_better
+        return metric in LOWER_IS_BETTER
 
 
 def measure_of(found: Found) -> Measure:
@@ -54,6 +62,8 @@ def score(found: Found, metric: Metric) -> Score:
         loss = score(found, "loss")
         ends = [None if end is None else perplexity(end) for end in (loss.low, loss.high)]
         return Score(value=perplexity(loss.value), low=ends[0], high=ends[1])
+    if _has_no_sums(found, metric):
+        return Score(value=found.tasks[metric].value)
     return mean_score(*_sums(found, metric))
 
 
@@ -79,7 +89,9 @@ def _improvement(tuned: Found, other: Found, metric: Metric) -> Score:
     """
     if metric == "perplexity":
         return Score(value=score(other, metric).value - score(tuned, metric).value)
-    sign = -1 if metric in LOWER_IS_BETTER else 1
+    sign = -1 if tuned.is_lower_better(metric) else 1
+    if _has_no_sums(tuned, metric) or _has_no_sums(other, metric):
+        return Score(value=sign * (score(tuned, metric).value - score(other, metric).value))
     sums, weights = _sums(tuned, metric)
     other_sums, _ = _sums(other, metric)
     return mean_score(
@@ -87,9 +99,17 @@ def _improvement(tuned: Found, other: Found, metric: Metric) -> Score:
     )
 
 
+def _has_no_sums(found: Found, metric: Metric) -> bool:
+    """A task's value that is no mean over documents, as that of a group."""
+    return metric in found.tasks and not found.tasks[metric].by_document
+
+
 def _sums(found: Found, metric: Metric) -> tuple[Sequence[float], Sequence[float]]:
     """(sum, weight) of each conversation: tokens of it for loss and token accuracy, one for its
-    answer."""
+    answer; for a task, of each document."""
+    if metric in found.tasks:
+        values = found.tasks[metric].by_document
+        return values, [1] * len(values)
     if metric == "loss":
         return [each.loss_sum for each in found.counted], [
             each.num_tokens for each in found.counted
@@ -98,6 +118,6 @@ def _sums(found: Found, metric: Metric) -> tuple[Sequence[float], Sequence[float
         return [each.num_right for each in found.counted], [
             each.num_tokens for each in found.counted
         ]
-    assert metric != "perplexity"
+    assert is_on_answers(metric)
     values = (found.on_answers or {})[metric]
     return values, [1] * len(values)

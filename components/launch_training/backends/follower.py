@@ -47,8 +47,8 @@ from components.launch_training.kubernetes_api.client import Cluster
 from components.launch_training.kubernetes_api.watch import Seen
 from components.shared.documents.plan import Plan
 from components.shared.errors import ClusterError, PeerLost, RunFailed, StoreError
+from components.shared.events import event_of
 from components.shared.job.training_job import LEASE_ANNOTATION
-from components.shared.log import event_of
 from components.shared.spec.cluster import ClusterSpec
 from components.shared.step import Log
 from components.shared.store.layout import LOGS, PROGRESS

@@ -4,16 +4,15 @@ line to their end."""
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 
 from components.shared.documents.plan import Plan
 from components.shared.errors import PeerLost, Preempted, RunFailed
+from components.shared.events import Event, event_of
 from components.shared.job.training_job import patience_minutes, worker_environment
-from components.shared.log import Event, event_of
-from components.shared.processes import end_with_parent, stop_passed_on
+from components.shared.processes import start_child, stop_passed_on
 from components.shared.spec.results import CheckpointSpec
 from components.shared.step import Log
 
@@ -56,19 +55,9 @@ def run_to_end(command: list[str], environment: dict[str, str], log: Log) -> Non
         RunFailed: the job failed; says which process ended how, or what the process itself said.
         Preempted: it ended because SIGTERM came to this process or to one of the job's.
     """
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        # torchrun must get SIGTERM once, from here: at the second it gives up waiting for its
-        # processes
-        start_new_session=True,
-        # one prctl call, and this process has no other threads
-        preexec_fn=end_with_parent,  # noqa: PLW1509
-    )
+    # Of its own session: torchrun must get SIGTERM once, from here; at the second it stops waiting
+    # for its processes.
+    process = start_child(command, environment)
     assert process.stdout is not None
     with stop_passed_on(process, process.terminate, signal.SIGTERM) as stopped:
         follow_to_end(process.stdout, process.wait, log, stopped=stopped)

@@ -12,8 +12,8 @@ from typing import Any
 from components.launch_training.job.kinds import JobKind
 from components.shared.documents.findings import Finding, State, finding_of
 from components.shared.documents.gpu_check import CheckRequest
+from components.shared.events import event_of
 from components.shared.job.training_job import AFTER_GRACE_S
-from components.shared.log import event_of
 
 Fields = dict[str, Any]
 CHECK = "GPU check"

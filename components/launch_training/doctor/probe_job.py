@@ -13,8 +13,8 @@ from typing import Any, Literal
 from components.launch_training.job.kinds import JobKind
 from components.launch_training.job.phases import NO_IMAGE
 from components.launch_training.job.worker_pod import worker_template
+from components.shared.events import event_of
 from components.shared.job.training_job import SOURCE
-from components.shared.log import event_of
 
 Fields = dict[str, Any]
 SMALL = {

@@ -226,15 +226,11 @@ def ended_badly(kind: JobKind, pods: list[Fields]) -> list[Ended]:
 def sentence(ended: Ended, plan: Plan, lines: list[str]) -> str:
     """What became of a pod, and what to do. `lines`: the last that it printed."""
     if ended.out_of_memory:
-        planned = (
-            ""
-            if plan.memory is None
-            else f"; the plan counted {plan.memory.host_bytes / GIB:.1f} GiB for a node"
-        )
+        planned = f"{plan.memory.host_bytes / GIB:.1f} GiB for a node"
         return (
             f"training: {ended.pod} was killed for want of host memory (exit code "
-            f"{ended.exit_code}): its limit is {ended.memory_limit}{planned}; raise "
-            "hardware.memory_margin, or shorten data.row_tokens"
+            f"{ended.exit_code}): its limit is {ended.memory_limit}; the plan counted {planned}; "
+            "raise hardware.memory_margin, or shorten data.row_tokens"
         )
     known = ending_in(lines)
     if known is not None:

@@ -13,7 +13,7 @@ from components.prepare_dataset.report.look import (
     shortened,
 )
 from components.prepare_dataset.report.shown_samples import ShownSample, ShownToken
-from components.shared.log import JSON_MARK
+from components.shared.events import JSON_MARK
 
 _NOT_FOR_TERMINALS = re.compile("[\x7f-\x9f\u2028\u2029]")
 """Control characters that JSON allows unescaped."""

@@ -1,27 +1,24 @@
-"""Model, spec and hardware -> ZeRO stage, offload and micro-batch: the least slowing that fits."""
+"""Setting -> ZeRO stage, offload and micro-batch: the least slowing that fits."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from components.render_config.choose.suggestions import refusal
 from components.render_config.choose.zero_options import (
     ORDER,
-    Setting,
-    cost_of,
     first_fit,
-    fits,
     gib,
-    job,
+    it_fits,
     option,
     sensible,
     shown,
 )
-from components.render_config.cost.hardware import Hardware
-from components.render_config.cost.memory import MANY_MICRO_BATCHES, memory, sums_in_fp32
-from components.render_config.model.shapes import Architecture
-from components.shared.documents.plan import Memory, ZeroOption, ZeroPlan
+from components.render_config.cost.memory import memory
+from components.render_config.cost.traffic import cost_of
+from components.render_config.decision import Decision, Section
+from components.render_config.setting import Setting
+from components.shared.documents.plan import Memory, MemoryPlan, ZeroPlan
 from components.shared.errors import SpecError
-from components.shared.spec.hardware import ZeroSpec
 
 SUMS_IN_FP32 = ZeroPlan(stage=2)
 
@@ -30,14 +27,11 @@ SUMS_IN_FP32 = ZeroPlan(stage=2)
 class Choice:
     zero: ZeroPlan
     micro_batch: int
-    memory: Memory
-    options: tuple[ZeroOption, ...]
-    cautions: tuple[str, ...]
-    why_zero: str
-    why_micro_batch: str
+    memory: MemoryPlan
+    """Of this way, beside what the others would take."""
 
 
-def choose(architecture: Architecture, setting: Setting, hardware: Hardware) -> Choice:
+def choose(setting: Setting) -> Section[Choice]:
     """The first of ORDER that the spec allows and the hardware holds, then the largest micro-batch
     that fits.
 
@@ -45,158 +39,128 @@ def choose(architecture: Architecture, setting: Setting, hardware: Hardware) -> 
         SpecError: nothing fits; a line for what is missing, and one for each of the three cheapest
             changes.
     """
-    smallest = setting.micro_batch or 1
-    zero = first_fit(architecture, setting, hardware, smallest)
-    if zero is None:
-        raise SpecError(*refusal(architecture, setting, hardware))
-    micro_batch = setting.micro_batch or _largest_fit(architecture, setting, hardware, zero)
-    why_zero = _why_zero(architecture, setting, hardware, zero, smallest)
-    if _gains_by_fp32_sums(architecture, setting, hardware, zero, micro_batch):
-        zero = SUMS_IN_FP32
-        micro_batch = setting.micro_batch or _largest_fit(architecture, setting, hardware, zero)
-        why_zero = (
-            f"{zero.name} sums gradients of many micro-batches in fp32, which no ZeRO and ZeRO-1 "
-            "do not, and costs no more here"
+    zero = _choose_stage(setting)
+    micro_batch = _choose_micro_batch(setting, zero.value)
+    if _gains_by_fp32_sums(setting, zero.value, micro_batch.value):
+        zero = Decision(
+            SUMS_IN_FP32,
+            f"{SUMS_IN_FP32.name} sums gradients of many micro-batches in fp32, which no ZeRO and "
+            "ZeRO-1 do not, and costs no more here",
         )
-    found = memory(architecture, job(architecture, setting, hardware, zero, micro_batch))
-    return Choice(
-        zero=zero,
-        micro_batch=micro_batch,
-        memory=found,
-        options=tuple(_options(architecture, setting, hardware, zero, micro_batch)),
-        cautions=(
-            *_cautions(architecture, setting, hardware, zero, found),
-            *_sum_cautions(setting, hardware, zero, micro_batch),
+        micro_batch = _choose_micro_batch(setting, zero.value)
+    needed = memory(setting, zero.value, micro_batch.value)
+    cautions = (
+        *_cautions(setting, zero.value, needed),
+        *_sum_cautions(setting, zero.value, micro_batch.value),
+    )
+    return Section(
+        Choice(
+            zero.value,
+            micro_batch.value,
+            _memory_plan(setting, zero.value, micro_batch.value, needed),
         ),
-        why_zero=why_zero,
-        why_micro_batch=_why_micro_batch(setting, hardware, micro_batch),
+        {"zero": zero.reason, "steps.micro_batch": micro_batch.reason},
+        cautions,
     )
 
 
-def _options(
-    architecture: Architecture,
-    setting: Setting,
-    hardware: Hardware,
-    chosen: ZeroPlan,
-    micro_batch: int,
-) -> Iterator[ZeroOption]:
+def _choose_stage(setting: Setting) -> Decision[ZeroPlan]:
+    zero = first_fit(setting)
+    if zero is None:
+        raise SpecError(*refusal(setting))
+    if not setting.zero_is_open:
+        return Decision(zero, f"as the spec asks: {zero.name}")
+    faster = [each for each in sensible(setting) if _slows_less(each, zero)]
+    if not faster:
+        return Decision(zero, f"{zero.name} fits, and nothing is faster")
+    next_faster = faster[-1]
+    needed = memory(setting, next_faster, setting.least_micro_batch)
+    needs = gib(needed.gpu_bytes if setting.on_gpu else needed.host_bytes)
+    return Decision(
+        zero,
+        f"the first in the order of slowing that fits; {next_faster.name} would need {needs}; "
+        f"{cost_of(setting, zero)}",
+    )
+
+
+def _slows_less(one: ZeroPlan, other: ZeroPlan) -> bool:
+    return ORDER.index(one) < ORDER.index(other)
+
+
+def _choose_micro_batch(setting: Setting, zero: ZeroPlan) -> Decision[int]:
+    """The largest divisor of a process's rows of the global batch that fits; 1 does."""
+    if setting.micro_batch is not None:
+        return Decision(setting.micro_batch, "as the spec asks")
+    rows = setting.rows_of_process
+    micro_batch = 1
+    for size in range(rows, 0, -1):
+        if rows % size == 0 and it_fits(setting, zero, size):
+            micro_batch = size
+            break
+    of_rows = f"of the {rows} rows that a process has of the global batch"
+    if micro_batch == rows:
+        return Decision(micro_batch, f"{of_rows}; all of it fits")
+    spare = f"{setting.hardware.margin:.0%} to spare"
+    return Decision(micro_batch, f"{of_rows}; the next larger divisor does not fit with {spare}")
+
+
+def _memory_plan(setting: Setting, zero: ZeroPlan, micro_batch: int, needed: Memory) -> MemoryPlan:
     """Each option with its smallest micro-batch, but the chosen one as it is planned."""
-    for zero in shown(setting, hardware):
-        size = micro_batch if zero == chosen else setting.micro_batch or 1
-        yield option(architecture, setting, hardware, zero, size)
+    hardware = setting.hardware
+    options = [
+        option(setting, each, micro_batch if each == zero else setting.least_micro_batch)
+        for each in shown(setting)
+    ]
+    return MemoryPlan(
+        gpu=needed.gpu,
+        host=needed.host,
+        transient=needed.transient,
+        gpu_limit=hardware.gpu_bytes,
+        host_limit=hardware.host_bytes,
+        margin=hardware.margin,
+        options=tuple(options),
+    )
 
 
-def _sums_badly(setting: Setting, hardware: Hardware, zero: ZeroPlan, micro_batch: int) -> bool:
+def _sums_badly(setting: Setting, zero: ZeroPlan, micro_batch: int) -> bool:
     """Many micro-batches' gradients are summed in 16 bits."""
-    grad_accum = setting.global_batch // (micro_batch * hardware.num_processes)
-    many = setting.weight_bytes == 2 and grad_accum >= MANY_MICRO_BATCHES
-    return many and not sums_in_fp32(zero, weight_bytes=setting.weight_bytes, grad_accum=grad_accum)
+    return setting.sums_many(micro_batch) and not setting.sums_in_fp32(zero, micro_batch)
 
 
-def _gains_by_fp32_sums(
-    architecture: Architecture,
-    setting: Setting,
-    hardware: Hardware,
-    zero: ZeroPlan,
-    micro_batch: int,
-) -> bool:
+def _gains_by_fp32_sums(setting: Setting, zero: ZeroPlan, micro_batch: int) -> bool:
     """The spec leaves ZeRO open, and ZeRO-2 fits at no cost worth counting: it reduces gradients in
     each micro-batch, which is nothing in one process and little for LoRA."""
-    if setting.zero != ZeroSpec() or not _sums_badly(setting, hardware, zero, micro_batch):
+    if not setting.zero_is_open or not _sums_badly(setting, zero, micro_batch):
         return False
-    cheap = hardware.num_processes == 1 or not setting.full
-    return cheap and fits(
-        memory(architecture, job(architecture, setting, hardware, SUMS_IN_FP32, micro_batch)),
-        hardware,
-    )
+    is_cheap = setting.num_processes == 1 or not setting.full
+    return is_cheap and it_fits(setting, SUMS_IN_FP32, micro_batch)
 
 
-def _sum_cautions(
-    setting: Setting, hardware: Hardware, zero: ZeroPlan, micro_batch: int
-) -> Iterator[str]:
-    if _sums_badly(setting, hardware, zero, micro_batch):
-        grad_accum = setting.global_batch // (micro_batch * hardware.num_processes)
+def _sum_cautions(setting: Setting, zero: ZeroPlan, micro_batch: int) -> Iterator[str]:
+    if _sums_badly(setting, zero, micro_batch):
         yield (
-            f"zero: with {zero.name}, gradients of {grad_accum} micro-batches are summed in 16 "
-            "bits, with an error near 1 %; zero.stage: 2 or 3 sums them in fp32"
+            f"zero: with {zero.name}, gradients of {setting.grad_accum(micro_batch)} micro-batches "
+            "are summed in 16 bits, with an error near 1 %; zero.stage: 2 or 3 sums them in fp32"
         )
 
 
-def _largest_fit(
-    architecture: Architecture, setting: Setting, hardware: Hardware, zero: ZeroPlan
-) -> int:
-    """The largest divisor of a process's share of the global batch that fits; 1 does."""
-    share = max(1, setting.global_batch // hardware.num_processes)
-    sizes = [size for size in range(share, 0, -1) if share % size == 0]
-    return next(
-        (
-            size
-            for size in sizes
-            if fits(
-                memory(architecture, job(architecture, setting, hardware, zero, size)), hardware
-            )
-        ),
-        1,
-    )
-
-
-def _why_zero(
-    architecture: Architecture,
-    setting: Setting,
-    hardware: Hardware,
-    zero: ZeroPlan,
-    micro_batch: int,
-) -> str:
-    if setting.zero != ZeroSpec():
-        return f"as the spec asks: {zero.name}"
-    before = [each for each in sensible(setting, hardware) if ORDER.index(each) < ORDER.index(zero)]
-    if not before:
-        return f"{zero.name} fits, and nothing is faster"
-    last = memory(architecture, job(architecture, setting, hardware, before[-1], micro_batch))
-    needs = gib(last.gpu_bytes if hardware.gpu_bytes is not None else last.host_bytes)
-    return (
-        f"the first in the order of slowing that fits; {before[-1].name} would need {needs}; "
-        f"{cost_of(architecture, setting, hardware, zero)}"
-    )
-
-
-def _why_micro_batch(setting: Setting, hardware: Hardware, micro_batch: int) -> str:
-    if setting.micro_batch is not None:
-        return "as the spec asks"
-    share = max(1, setting.global_batch // hardware.num_processes)
-    whole = (
-        "all of it fits"
-        if micro_batch == share
-        else f"the next larger divisor does not fit with {hardware.margin:.0%} to spare"
-    )
-    return f"of the {share} rows that a process has of the global batch; {whole}"
-
-
-def _cautions(
-    architecture: Architecture, setting: Setting, hardware: Hardware, zero: ZeroPlan, found: Memory
-) -> Iterator[str]:
-    free = replace(setting, zero=ZeroSpec())
-    better = first_fit(architecture, free, hardware, setting.micro_batch or 1)
-    if (
-        setting.zero != ZeroSpec()
-        and better is not None
-        and better in ORDER
-        and zero in ORDER
-        and ORDER.index(better) < ORDER.index(zero)
-    ):
-        slow = cost_of(architecture, setting, hardware, zero)
+def _cautions(setting: Setting, zero: ZeroPlan, needed: Memory) -> Iterator[str]:
+    better = None if setting.zero_is_open else first_fit(setting.with_open_zero())
+    if better is not None and zero in ORDER and _slows_less(better, zero):
+        slow = cost_of(setting, zero)
         yield (
             f"zero: {zero.name} is what the spec asks for, but {better.name} fits too and is "
             f"faster ({slow}). Fix: set zero: auto"
         )
     if zero.offload_optimizer and not setting.full:
-        saved = 16 * setting.num_trainable(architecture) / hardware.num_processes
+        saved = 16 * setting.num_trainable / setting.num_processes
         yield (
             f"zero.offload_optimizer: LoRA's optimizer state is {gib(saved)} per GPU: offloading "
             "it saves only that, and slows each step"
         )
-    if zero.offload_optimizer and hardware.gpu_bytes is not None and hardware.host_bytes is None:
+    hardware = setting.hardware
+    if zero.offload_optimizer and setting.on_gpu and hardware.host_bytes is None:
         yield (
-            f"hardware.host_memory_gib: not stated; offload needs {gib(found.host_bytes)} on each "
+            f"hardware.host_memory_gib: not stated; offload needs {gib(needed.host_bytes)} on each "
             "node"
         )

@@ -3,8 +3,7 @@
 The rates are those of published recipes for models of 7 billion parameters or more.
 """
 
-from dataclasses import dataclass
-
+from components.render_config.decision import Decision
 from components.shared.figures import plain
 from components.shared.spec.run_spec import RunSpec
 
@@ -20,29 +19,25 @@ SMALLEST = 1e9
 """Parameters below which no rate is warned of: the recipes are of larger models."""
 
 
-@dataclass(frozen=True)
-class LearningRate:
-    peak: float
-    reason: str
-    cautions: tuple[str, ...] = ()
+AS_ASKED = "as the spec asks (training.lr_peak)"
 
 
-def choose_learning_rate(spec: RunSpec, num_parameters: int) -> LearningRate:
+def choose_learning_rate(spec: RunSpec, num_parameters: int) -> Decision[float]:
     """The spec's rate, or the usual one of the method; a warning where the two are far apart."""
     asked, full = spec.training.lr_peak, spec.training.method == "full"
     usual, source = _usual(num_parameters, full=full)
     how = "full training" if full else "LoRA"
     size = f"{plain(num_parameters / 1e9)}B parameters"
     if asked == "auto":
-        return LearningRate(usual, f"training.lr_peak is auto: for {how} of {size}, as in {source}")
+        return Decision(usual, f"training.lr_peak is auto: for {how} of {size}, as in {source}")
     far = max(asked / usual, usual / asked) >= FAR * (1 - 1e-9)
     if not far or num_parameters < SMALLEST:
-        return LearningRate(asked, "as the spec asks (training.lr_peak)")
+        return Decision(asked, AS_ASKED)
     caution = (
         f"training.lr_peak: {asked:g} is far from {usual:g}, which is usual for {how} of {size}, "
         f"as in {source}. Fix: set training.lr_peak: auto, which takes that"
     )
-    return LearningRate(asked, "as the spec asks (training.lr_peak)", (caution,))
+    return Decision(asked, AS_ASKED, (caution,))
 
 
 def _usual(num_parameters: int, *, full: bool) -> tuple[float, str]:

@@ -8,8 +8,10 @@ Attention is torch's scaled_dot_product_attention unless stated.
 
 from dataclasses import dataclass
 
-from components.render_config.choose.output_layer import CHUNK_BYTES, WHOLE_BYTES
-from components.render_config.model.shapes import Architecture, Linear
+from components.render_config.cost.loss import at_the_loss
+from components.render_config.model.shapes import Architecture
+from components.render_config.setting import Setting
+from components.shared.documents.plan import ZeroPlan
 
 # Types whose attention transformers 5.23 can only compute with the whole matrix of scores
 # (soft-capping, sinks, fp32 scores), and the bytes they keep of each score in bf16 and in fp32.
@@ -33,33 +35,6 @@ ROOTS = (
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One forward and backward pass of one process."""
-
-    micro_batch: int
-    row_tokens: int
-    weight_bytes: int
-    full: bool
-    """Every parameter is trained; otherwise LoRA beside `adapted`."""
-    adapted: tuple[Linear, ...]
-    experts_adapted: bool
-    rank: int
-    checkpointing: bool
-    fp32_adapters: bool
-    """LoRA matrices are fp32 beside bf16 weights, so each casts its input anew (ZeRO-3 leaves them
-    as PEFT made them)."""
-    loss_chunk_tokens: int | None = None
-    """Tokens whose logits are made at a time; None: of all tokens at once."""
-    masked_attention: bool = True
-    """Attention reads a mask of the whole row, and keys and values that are repeated for each
-    head."""
-
-    @property
-    def tokens(self) -> int:
-        return self.micro_batch * self.row_tokens
-
-
-@dataclass(frozen=True)
 class Activations:
     """Bytes on one process."""
 
@@ -79,72 +54,62 @@ class Activations:
     """Experts' weights with their update added, which PEFT makes anew in each pass."""
 
 
-def activations(architecture: Architecture, work: Pass) -> Activations:
-    tokens, w = work.tokens, work.weight_bytes
-    block = tokens * per_token(architecture, work) + work.micro_batch * scores(architecture, work)
-    boundary = tokens * architecture.hidden_size * w
-    inner = inner_size(architecture)
-    banks = sum(
-        w * each.num_experts * each.num_inputs * each.num_outputs * each.count
-        for each in architecture.experts
-    )
-    expert_weights = banks if work.experts_adapted else 0
+def activations(setting: Setting, zero: ZeroPlan, micro_batch: int) -> Activations:
+    """Of one forward and backward pass of one process."""
+    architecture, w = setting.architecture, setting.weight_bytes
+    h, num_blocks = architecture.hidden_size, architecture.num_blocks
+    tokens = micro_batch * setting.rows.longest_tokens
+    block = tokens * per_token(setting, zero) + micro_batch * scores(setting)
+    kept, again, expert_weights = block, 0, _expert_weights(setting)
+    if setting.checkpointing:
+        kept, again, expert_weights = tokens * h * w, block, expert_weights // num_blocks
+    num_products = 3 if architecture.gated else 2
     return Activations(
-        blocks=architecture.num_blocks * (boundary if work.checkpointing else block),
-        block_again=block if work.checkpointing else 0,
-        backward=tokens
-        * w
-        * (2 * architecture.hidden_size + (3 if architecture.gated else 2) * inner),
-        masks=masks(architecture, work),
-        logits=at_the_loss(architecture, work),
-        expert_weights=expert_weights // architecture.num_blocks
-        if work.checkpointing
-        else expert_weights,
+        blocks=num_blocks * kept,
+        block_again=again,
+        backward=tokens * w * (2 * h + num_products * inner_size(architecture)),
+        masks=masks(setting, micro_batch),
+        logits=at_the_loss(setting, micro_batch),
+        expert_weights=expert_weights,
     )
 
 
-def at_the_loss(architecture: Architecture, work: Pass) -> int:
-    """Bytes of logits and all that is made of them; in chunks also the output layer's input at
-    trained tokens with its gradient, and the gradient of a trained output layer in fp32 with its
-    copy."""
-    words, h, w = architecture.vocabulary, architecture.hidden_size, work.weight_bytes
-    if work.loss_chunk_tokens is None:
-        return WHOLE_BYTES[w] * work.tokens * words
-    chunk = CHUNK_BYTES[w] * min(work.loss_chunk_tokens, work.tokens) * words
-    trained = (4 + w) * words * h if work.full else 0
-    return chunk + 2 * w * work.tokens * h + trained
+def _expert_weights(setting: Setting) -> int:
+    """Bytes of all experts' weights, where LoRA trains them."""
+    if not setting.experts_adapted:
+        return 0
+    return sum(
+        setting.weight_bytes * each.num_experts * each.num_inputs * each.num_outputs * each.count
+        for each in setting.architecture.experts
+    )
 
 
-def per_token(architecture: Architecture, work: Pass) -> int:
+def per_token(setting: Setting, zero: ZeroPlan) -> int:
     """Bytes that one block keeps for one token."""
-    return (
-        _norms(architecture, work)
-        + _attention(architecture, work)
-        + _mlp(architecture, work)
-        + _lora(architecture, work)
-    )
+    return _norms(setting) + _attention(setting) + _mlp(setting) + _lora(setting, zero)
 
 
-def scores(architecture: Architecture, work: Pass) -> int:
+def scores(setting: Setting) -> int:
     """Bytes that one block keeps of one row's attention matrix: nothing but its log-sum-exp, unless
     attention is eager."""
+    architecture = setting.architecture
     in_bf16, in_fp32 = EAGER.get(architecture.model_type, (0, 0))
-    return (
-        architecture.attention.num_heads
-        * work.row_tokens**2
-        * (in_bf16 if work.weight_bytes == 2 else in_fp32)
-    )
+    of_score = in_bf16 if setting.weight_bytes == 2 else in_fp32
+    return architecture.attention.num_heads * setting.rows.longest_tokens**2 * of_score
 
 
-def masks(architecture: Architecture, work: Pass) -> int:
+def masks(setting: Setting, micro_batch: int) -> int:
     """Bytes of all masks of a pass; a block that has no attention has none."""
-    if not work.masked_attention:
+    if not setting.masked_attention:
         return 0
-    blocks = max(
-        (each.count for each in architecture.linears if each.role == "attention"), default=0
-    )
-    held = min(blocks, 1) if work.checkpointing or architecture.model_type in EAGER else blocks
-    return work.micro_batch * work.row_tokens**2 * (min(blocks, 1) + held * work.weight_bytes)
+    architecture = setting.architecture
+    counts = [each.count for each in architecture.linears if each.role == "attention"]
+    blocks = max(counts, default=0)
+    one = min(blocks, 1)
+    made_once = setting.checkpointing or architecture.model_type in EAGER
+    held = one if made_once else blocks
+    row = setting.rows.longest_tokens**2 * (one + held * setting.weight_bytes)
+    return micro_batch * row
 
 
 def inner_size(architecture: Architecture) -> int:
@@ -165,61 +130,69 @@ def inner_size(architecture: Architecture) -> int:
     return dense + architecture.num_active_experts * expert
 
 
-def _norms(architecture: Architecture, work: Pass) -> int:
+def _norms(setting: Setting) -> int:
     """The norms of a block: each keeps its input, and its output where something trained reads it.
     RMS norms as transformers writes them work in fp32 and, when their weight is trained, keep the
     normalised input too."""
-    h, w = architecture.hidden_size, work.weight_bytes
+    architecture = setting.architecture
+    h, w = architecture.hidden_size, setting.weight_bytes
     if not architecture.gated:
         return 2 * (w * h + w * h)
     num_norms = 4 if architecture.model_type in FOUR_NORMS else 2
     outputs = 2 * w * h  # those that linear layers read
-    return num_norms * _rms_norm(architecture, work, h) + outputs
+    return num_norms * _rms_norm(setting, h) + outputs
 
 
-def _rms_norm(architecture: Architecture, work: Pass, size: int) -> int:
+def _rms_norm(setting: Setting, size: int) -> int:
     """What an RMS norm over `size` numbers keeps beside its output."""
-    w = work.weight_bytes
-    trained = 0 if not work.full else 4 * size if architecture.model_type in GEMMA else w * size
-    return 4 * size + trained
+    if not setting.full:
+        return 4 * size
+    of_input = 4 if setting.architecture.model_type in GEMMA else setting.weight_bytes
+    return 4 * size + of_input * size
 
 
-def _attention(architecture: Architecture, work: Pass) -> int:
+def _attention(setting: Setting) -> int:
     """Queries, keys and values after rotation, keys and values repeated for each head where a mask
     asks for it; the output, and its contiguous copy that the output projection reads; a log-sum-exp
     a head. Norms of heads; where one layer gives queries, keys and values, a view of the values
     holds the whole of it."""
-    shape, w = architecture.attention, work.weight_bytes
+    architecture, w = setting.architecture, setting.weight_bytes
+    shape = architecture.attention
     a, k = shape.num_heads * shape.head_size, shape.num_key_heads * shape.head_size
-    fused = any(
-        "query_key_value" in each.path or "qkv" in each.path for each in architecture.linears
-    )
-    held = w * (a + k) if fused and a == k else 0
-    heads = _rms_norm(architecture, work, a + k) if architecture.model_type in NORMED_HEADS else 0
-    keys_and_values = 2 * a if work.masked_attention else 2 * k
-    return w * (3 * a + keys_and_values) + 4 * shape.num_heads + held + heads
+    keys_and_values = 2 * a if setting.masked_attention else 2 * k
+    kept = w * (3 * a + keys_and_values) + 4 * shape.num_heads
+    if _is_fused(architecture) and a == k:
+        kept += w * (a + k)
+    if architecture.model_type in NORMED_HEADS:
+        kept += _rms_norm(setting, a + k)
+    return kept
 
 
-def _mlp(architecture: Architecture, work: Pass) -> int:
+def _is_fused(architecture: Architecture) -> bool:
+    """One layer gives queries, keys and values."""
+    paths = [each.path for each in architecture.linears]
+    return any("query_key_value" in path or "qkv" in path for path in paths)
+
+
+def _mlp(setting: Setting) -> int:
     """Gated: gate, its activation, up, their product. Otherwise: the activation's input and
     output."""
-    m, w = inner_size(architecture), work.weight_bytes
+    architecture, w = setting.architecture, setting.weight_bytes
+    m = inner_size(architecture)
     routed = architecture.num_active_experts * 2 * architecture.hidden_size * w
     usual = 4 if architecture.gated else 2
     in_bf16, in_fp32 = KEPT_INSIDE.get(architecture.model_type, (usual, usual))
     return w * (in_bf16 if w == 2 else in_fp32) * m + routed
 
 
-def _lora(architecture: Architecture, work: Pass) -> int:
-    """The narrow output of each A; with fp32 matrices beside bf16 weights also an fp32 copy of each
-    layer's input."""
-    if work.full:
+def _lora(setting: Setting, zero: ZeroPlan) -> int:
+    """The narrow output of each A. ZeRO-3 leaves the matrices in fp32, as PEFT made them: beside
+    bf16 weights each then casts its input anew, which keeps an fp32 copy of it."""
+    if setting.full:
         return 0
-    per_block = [each for each in work.adapted if each.count >= architecture.num_blocks / 2]
-    size = 4 if work.fp32_adapters else work.weight_bytes
-    cast = (
-        sum(4 * each.num_inputs for each in per_block)
-        if work.fp32_adapters and work.weight_bytes == 2
-        else 0
-    )
-    return len(per_block) * work.rank * size + cast
+    fewest = setting.architecture.num_blocks / 2
+    per_block = [each for each in setting.adapted if each.count >= fewest]
+    size, cast = setting.weight_bytes, 0
+    if zero.stage == 3 and setting.weight_bytes == 2:
+        size, cast = 4, sum(4 * each.num_inputs for each in per_block)
+    return len(per_block) * setting.spec.lora.rank * size + cast

@@ -8,9 +8,11 @@ compute in fp32.
 import math
 from collections.abc import Iterator
 
-from components.render_config.cost.hardware import CORE_FP32, GIB, Hardware
+from components.render_config.cost.hardware import CORE_FP32, GIB
 from components.render_config.cost.timing import CPU_SHARE, HOST_GB_S, SLOWER, forward_flops
+from components.render_config.decision import Section
 from components.render_config.model.shapes import Architecture
+from components.render_config.setting import Setting
 from components.shared.documents.plan import EVALUATE_POD_HOURS, AfterPlan
 from components.shared.figures import plain
 from components.shared.held_out import NOTHING_HELD_OUT
@@ -27,69 +29,70 @@ LOGITS_COPIES = 3
 tests/truth/test_after.py."""
 
 
-def plan_after(
-    spec: RunSpec,
-    architecture: Architecture,
-    hardware: Hardware,
-    *,
-    num_held_out: int,
-    row_tokens: int,
-    mean_row_tokens: float,
-    num_cores: int,
-) -> AfterPlan:
-    """`num_cores`: of this machine, which counts when training is on it too."""
-    cpus = num_cores if spec.backend == "local" else _pod_cpus(architecture)
-    rate = _tflops(spec, hardware, cpus)
-    row_seconds = (
-        None if rate is None else 2 * forward_flops(architecture, mean_row_tokens) / (rate * 1e12)
-    )
-    affordable = (
-        num_held_out
-        if row_seconds is None
-        else max(LEAST_ROWS, int(AUTO_HOURS * 3600 / row_seconds))
-    )
-    rows = min(num_held_out, affordable if spec.evaluation.rows == "auto" else spec.evaluation.rows)
+def plan_after(setting: Setting, *, num_held_out: int) -> Section[AfterPlan]:
+    """Rows, hours, cores and memory of export and evaluation."""
+    spec, architecture = setting.spec, setting.architecture
+    # On this machine training's cores are those of the later steps too.
+    is_local = spec.backend == "local"
+    cpus = setting.hardware.num_cores if is_local else _pod_cpus(architecture)
+    row_seconds = _row_seconds(setting, cpus)
+    rows = _measured_rows(setting, num_held_out, row_seconds)
+    hours = None
+    if row_seconds is not None:
+        hours = (rows * row_seconds + _answer_seconds(setting)) / 3600
     weights = 4 * architecture.num_parameters
-    logits = LOGITS_COPIES * 4 * row_tokens * architecture.vocabulary
-    return AfterPlan(
+    logits = LOGITS_COPIES * 4 * setting.rows.most_tokens * architecture.vocabulary
+    after = AfterPlan(
         held_out_rows=rows,
-        hours=None
-        if row_seconds is None
-        else (rows * row_seconds + _answer_seconds(spec, architecture)) / 3600,
+        hours=hours,
         cpus=cpus,
         export_bytes=2 * PROCESS_BYTES + weights,
         evaluate_bytes=PROCESS_BYTES + weights + logits,
     )
+    reasons = _reasons(spec, after, num_held_out=num_held_out)
+    return Section(after, reasons, tuple(_cautions(spec, after)))
+
+
+def _row_seconds(setting: Setting, cpus: int) -> float | None:
+    """Of both models on one row; None on a GPU whose speed is not known."""
+    rate = _tflops(setting, cpus)
+    if rate is None:
+        return None
+    return 2 * forward_flops(setting.architecture, setting.rows.mean_tokens) / (rate * 1e12)
+
+
+def _measured_rows(setting: Setting, num_held_out: int, row_seconds: float | None) -> int:
+    """As many as the spec asks for; by itself those that are measured in AUTO_HOURS."""
+    asked = setting.spec.evaluation.rows
+    if asked != "auto":
+        return min(num_held_out, asked)
+    if row_seconds is None:
+        return num_held_out
+    return min(num_held_out, max(LEAST_ROWS, int(AUTO_HOURS * 3600 / row_seconds)))
 
 
 def _pod_cpus(architecture: Architecture) -> int:
-    return min(
-        MOST_CPUS, max(LEAST_CPUS, math.ceil(architecture.num_parameters / PARAMETERS_A_CORE))
-    )
+    needed = math.ceil(architecture.num_parameters / PARAMETERS_A_CORE)
+    return min(MOST_CPUS, max(LEAST_CPUS, needed))
 
 
-def _tflops(spec: RunSpec, hardware: Hardware, cpus: int) -> float | None:
+def _tflops(setting: Setting, cpus: int) -> float | None:
     """What evaluation reaches; None on a GPU whose speed is not known."""
-    if spec.backend != "local" or hardware.gpu is None:
+    hardware = setting.hardware
+    if setting.spec.backend != "local" or hardware.gpu is None:
         return cpus * CORE_FP32 * CPU_SHARE
     device = hardware.device
     return None if device is None else device.half_tflops * device.share * SLOWER
 
 
-def _answer_seconds(spec: RunSpec, architecture: Architecture) -> float:
+def _answer_seconds(setting: Setting) -> float:
     """Each token of an answer reads all weights that it meets, in both models."""
-    asked = spec.evaluation
-    return (
-        2
-        * len(asked.questions)
-        * asked.answer_tokens
-        * 4
-        * architecture.active_parameters
-        / (HOST_GB_S * 1e9)
-    )
+    asked = setting.spec.evaluation
+    num_tokens = 2 * len(asked.questions) * asked.answer_tokens
+    return num_tokens * 4 * setting.architecture.active_parameters / (HOST_GB_S * 1e9)
 
 
-def after_cautions(spec: RunSpec, after: AfterPlan) -> Iterator[str]:
+def _cautions(spec: RunSpec, after: AfterPlan) -> Iterator[str]:
     if not spec.data.holds_out:
         yield NOTHING_HELD_OUT
     if spec.backend != "local" and after.hours is not None and after.hours > EVALUATE_POD_HOURS:
@@ -100,32 +103,27 @@ def after_cautions(spec: RunSpec, after: AfterPlan) -> Iterator[str]:
         )
 
 
-def after_reasons(spec: RunSpec, after: AfterPlan, *, num_held_out: int) -> dict[str, str]:
+def _reasons(spec: RunSpec, after: AfterPlan, *, num_held_out: int) -> dict[str, str]:
     asked = spec.evaluation.rows
-    limit = (
-        f"what is measured in about {AUTO_HOURS:g} hours"
-        if asked == "auto"
-        else f"evaluation.rows {asked:,}"
+    limit = f"what is measured in about {AUTO_HOURS:g} hours"
+    if asked != "auto":
+        limit = f"evaluation.rows {asked:,}"
+    held_out = "nothing is held out"
+    if num_held_out:
+        held_out = f"the fewer of {num_held_out:,} held out and {limit}"
+    cpus = "this machine's"
+    if spec.backend != "local":
+        each = f"{PARAMETERS_A_CORE / 1e9:g}B parameters"
+        cpus = f"one for each {each}, from {LEAST_CPUS} to {MOST_CPUS}"
+    reasons = {"after.held_out_rows": held_out}
+    if after.hours is not None:
+        reasons["after.hours"] = "both models on each row, and their answers"
+    reasons["after.cpus"] = cpus
+    reasons["after.export_bytes"] = (
+        "two processes, and 4 bytes a parameter: the export is loaded in fp32 to be verified"
     )
-    of_pods = (
-        f"one for each {PARAMETERS_A_CORE / 1e9:g}B parameters, from {LEAST_CPUS} to {MOST_CPUS}"
+    reasons["after.evaluate_bytes"] = (
+        f"a process, 4 bytes a parameter, {LOGITS_COPIES} x 4 bytes x row_tokens x vocabulary for "
+        "logits"
     )
-    found = {
-        "after.held_out_rows": f"the fewer of {num_held_out:,} held out and {limit}"
-        if num_held_out
-        else "nothing is held out",
-        "after.hours": "both models on each row, and their answers",
-        "after.cpus": "this machine's" if spec.backend == "local" else of_pods,
-        "after.export_bytes": (
-            "two processes, and 4 bytes a parameter: the export is loaded in fp32 to be verified"
-        ),
-        "after.evaluate_bytes": (
-            f"a process, 4 bytes a parameter, {LOGITS_COPIES} x 4 bytes x row_tokens x vocabulary "
-            "for logits"
-        ),
-    }
-    return (
-        found
-        if after.hours is not None
-        else {name: why for name, why in found.items() if name != "after.hours"}
-    )
+    return reasons

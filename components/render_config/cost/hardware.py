@@ -2,13 +2,16 @@
 a device, memory of a node."""
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.render_config.cost.gpus import GPUS, OTHER_MAKERS, TOO_OLD, Device, other_device
+from components.shared.documents.plan import Precision
 from components.shared.errors import SpecError
-from components.shared.machine import computes_bf16
+from components.shared.machine import computes_bf16, machine_flags
 from components.shared.spec.hardware import HardwareSpec
+from components.shared.spec.run_spec import RunSpec
 
 GIB = 2**30
 NETWORK_GBIT_S = 100
@@ -32,6 +35,30 @@ def core_tflops(flags: frozenset[str], weight_bytes: int) -> float:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What planning knows of a machine: the one it runs on, or that trains."""
+
+    flags: frozenset[str] = frozenset()
+    """What its processor can do, and `cuda` where it has a GPU (shared/machine.py)."""
+    memory_bytes: int | None = None
+    num_cores: int = 1
+
+
+def this_machine() -> Machine:
+    return Machine(
+        flags=machine_flags(), memory_bytes=machine_memory(), num_cores=len(os.sched_getaffinity(0))
+    )
+
+
+def machine_that_trains(spec: RunSpec, planner: Machine) -> Machine:
+    """The one that plans, or of a cluster's nodes what the spec says: a plan of the same run is the
+    same wherever it is made."""
+    if spec.backend == "local":
+        return planner
+    return Machine(num_cores=max(1, int(spec.cluster.cpus or spec.hardware.processes_per_node)))
+
+
+@dataclass(frozen=True)
 class Hardware:
     gpu: str | None
     """Name of the GPU, `gpu` for one known only by its memory, None on a CPU."""
@@ -44,48 +71,55 @@ class Hardware:
     margin: float
     network_gb_s: float = NETWORK_GBIT_S / 8
     """What a node sends to others at once, in GB/s."""
+    num_cores: int = 1
+    """Of a node, with what its processor can do; both count where it has no GPU."""
+    flags: frozenset[str] = frozenset()
 
     @property
     def num_processes(self) -> int:
         return self.num_nodes * self.processes_per_node
+
+    def gpu_tflops(self, precision: Precision) -> float | None:
+        """Dense matrix products of one GPU; None on a CPU and where that is not known."""
+        if self.device is None:
+            return None
+        return self.device.fp32_tflops if precision == "fp32" else self.device.half_tflops
 
     def usable(self, limit: int) -> int:
         """Of this many bytes, those that the plan may fill."""
         return int(limit * (1 - self.margin))
 
 
-def hardware_of(spec: HardwareSpec, *, machine_bytes: int | None, has_gpu: bool) -> Hardware:
-    """`machine_bytes` is this machine's memory, which counts where it trains and no GPU and no host
-    memory are stated.
+def hardware_of(spec: HardwareSpec, machine: Machine) -> Hardware:
+    """`machine` is the one that trains. Its memory counts where no GPU and no host memory are
+    stated.
 
     Raises:
         SpecError: a GPU of a name that is not known or of less memory than stated; a speed without
-            its memory; this machine has a GPU and the spec says nothing of it.
+            its memory; the machine has a GPU and the spec says nothing of it.
     """
     device = _device(spec)
     gib = spec.gpu_memory_gib or (device.memory_gib if device else None)
-    on_cpu = gib is None and not has_gpu
-    if gib is None and has_gpu:
+    if gib is None and "cuda" in machine.flags:
         raise SpecError(
             "hardware.gpu: this machine has a GPU; say which, or set hardware.gpu_memory_gib, so "
             "that the plan can tell what fits"
         )
-    host = (
-        int(spec.host_memory_gib * GIB)
-        if spec.host_memory_gib
-        else machine_bytes
-        if on_cpu
-        else None
-    )
+    on_cpu = gib is None
+    host_bytes = machine.memory_bytes if on_cpu else None
+    if spec.host_memory_gib:
+        host_bytes = int(spec.host_memory_gib * GIB)
     return Hardware(
         gpu=None if on_cpu else (spec.gpu or UNNAMED_GPU).lower(),
         device=device,
         gpu_bytes=None if gib is None else int(gib * GIB),
-        host_bytes=host,
+        host_bytes=host_bytes,
         num_nodes=spec.num_nodes,
         processes_per_node=spec.processes_per_node,
         margin=spec.memory_margin,
         network_gb_s=(spec.network_gbit_s or NETWORK_GBIT_S) / 8,
+        num_cores=machine.num_cores,
+        flags=machine.flags,
     )
 
 

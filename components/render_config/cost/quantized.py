@@ -5,6 +5,8 @@ of 64 a scale of 8 bits; of each 256 scales one of 32 bits. bitsandbytes turns o
 time, right before each product with it.
 """
 
+from components.render_config.cost.terms import term
+from components.render_config.setting import Setting
 from components.shared.documents.plan import MemoryTerm
 
 BLOCK, SCALES = 64, 256
@@ -18,6 +20,12 @@ def base_bytes(num_parameters: int, num_quantized: int, weight_bytes: int) -> fl
     return weight_bytes * (num_parameters - num_quantized) + NF4_BYTES * num_quantized
 
 
+def frozen_bytes(setting: Setting) -> float:
+    """Of the base's weights, undivided."""
+    total, quantized = setting.architecture.num_parameters, setting.quantized.num_parameters
+    return base_bytes(total, quantized, setting.weight_bytes)
+
+
 def weights_formula(num_parameters: int, num_quantized: int, weight_bytes: int) -> str:
     if not num_quantized:
         return f"{weight_bytes} B x {num_parameters:,} parameters"
@@ -29,22 +37,22 @@ def weights_formula(num_parameters: int, num_quantized: int, weight_bytes: int) 
 
 def weights_turned_back(largest_quantized: int, weight_bytes: int) -> MemoryTerm:
     """Of the largest weight, while it is multiplied with."""
-    return MemoryTerm(
-        name="weights turned back from 4 bits",
-        num_bytes=weight_bytes * largest_quantized,
-        formula=f"{weight_bytes} B x {largest_quantized:,}, the largest weight in 4 bits",
-        source="bitsandbytes 0.50 autograd/_functions.py, MatMul4Bit",
+    return term(
+        "weights turned back from 4 bits",
+        weight_bytes * largest_quantized,
+        f"{weight_bytes} B x {largest_quantized:,}, the largest weight in 4 bits",
+        "bitsandbytes 0.50 autograd/_functions.py, MatMul4Bit",
     )
 
 
 def loading_whole(whole_bytes: float, steady_bytes: int) -> MemoryTerm:
     """What loading takes beyond the steady sum: transformers puts a quantized model on each GPU
     whole, and ZeRO-3 divides it afterwards."""
-    return MemoryTerm(
-        name="loading the whole model in 4 bits",
-        num_bytes=max(0, round(whole_bytes) - steady_bytes),
-        formula=f"{whole_bytes:,.0f} B, as far as it is more than all of the above",
-        source="transformers 5.23 modeling_utils.py: no zero.Init for a quantized model",
+    return term(
+        "loading the whole model in 4 bits",
+        max(0, whole_bytes - steady_bytes),
+        f"{whole_bytes:,.0f} B, as far as it is more than all of the above",
+        "transformers 5.23 modeling_utils.py: no zero.Init for a quantized model",
     )
 
 

@@ -3,10 +3,11 @@ beside what happens."""
 
 from dataclasses import dataclass
 
-from components.render_config.choose.zero_options import Setting, traffic
-from components.render_config.cost.hardware import Hardware, core_tflops
+from components.render_config.cost.hardware import core_tflops
 from components.render_config.cost.quantized import bytes_to_turn_back
+from components.render_config.cost.traffic import traffic
 from components.render_config.model.shapes import Architecture
+from components.render_config.setting import Setting
 from components.shared.documents.plan import StepPlan, TimePlan, ZeroPlan
 from components.shared.figures import plain
 
@@ -29,6 +30,8 @@ CPU_STEP_S, CPU_PEERS_S, CPU_BLOCK_S = 0.08, 0.12, (0.0, 0.009, 0.009, 0.026)
 # Adam reads and writes 28 B a parameter: on the host at 20 GB/s a process, else at the GPU's memory
 # speed.
 HOST_GB_S, ADAM_BYTES = 20.0, 28
+GPU_MULTIPLE = 64
+"""Tokens; components/train/loop/rows.py has the same."""
 FLOPS_SOURCE = "Kaplan et al. 2020 (arXiv 2001.08361) 2.1 for FLOPs"
 SOURCE = (
     f"{FLOPS_SOURCE}; makers' data sheets and the share of them that published runs reach "
@@ -42,21 +45,6 @@ CPU_SOURCE = (
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a step is made of."""
-
-    architecture: Architecture
-    setting: Setting
-    hardware: Hardware
-    zero: ZeroPlan
-    steps: StepPlan
-    num_cores: int
-    """Of the machine that trains, with what its processor can do; both count where it has no
-    GPU."""
-    flags: frozenset[str]
-
-
-@dataclass(frozen=True)
 class StepTime:
     """Seconds of one optimizer step."""
 
@@ -67,16 +55,17 @@ class StepTime:
     formula: str
 
 
-def step_time(work: Work) -> StepTime | None:
+def step_time(setting: Setting, zero: ZeroPlan, steps: StepPlan) -> StepTime | None:
     """None where nothing is known of the device's speed."""
-    rate = _tflops(work)
+    rate = _tflops(setting)
     if rate is None:
         return None
-    mid, low, high = _shares(work)
-    flops = flops_per_step(work) / work.hardware.num_processes
+    mid, low, high = _shares(setting)
+    flops = flops_per_step(setting, steps) / setting.num_processes
     compute = flops / (rate * 1e12)
-    memory, (network, host) = _memory(work), _wires(work)
-    fixed = _fixed(work, compute / mid + memory)
+    memory = _memory(setting, zero, steps)
+    network, host = _wires(setting, zero, steps)
+    fixed = _fixed(setting, zero, steps, compute / mid + memory)
     # Half of the communication hides behind compute, where that lasts so long; in the best case all
     # of it does and memory too, in the worst nothing does. What is fixed is half as long or twice.
     seen = max(network / 2, network - compute / mid)
@@ -95,13 +84,16 @@ def step_time(work: Work) -> StepTime | None:
     )
 
 
-def estimate(
-    step: StepTime, work: Work, *, upload_seconds: float, price_per_gpu_hour: float | None
+def training_time(
+    step: StepTime, setting: Setting, steps: StepPlan, *, upload_seconds: float
 ) -> TimePlan:
     """Of the whole training: all steps, and the upload of the last checkpoint, beside which nothing
     is left to do."""
-    total = _whole_steps(work.steps)
+    total, asked = whole_steps(steps), setting.spec.hardware
     hours = (total * step.seconds + upload_seconds) / 3600
+    price = None
+    if asked.price_per_gpu_hour is not None:
+        price = hours * asked.price_per_gpu_hour * setting.num_processes
     return TimePlan(
         seconds_per_step=step.seconds,
         low=step.low,
@@ -109,36 +101,45 @@ def estimate(
         parts=step.parts,
         hours=hours,
         hours_low=total * step.low / 3600,
-        hours_high=(total * step.high + len(work.steps.save_steps) * upload_seconds) / 3600,
+        hours_high=(total * step.high + len(steps.save_steps) * upload_seconds) / 3600,
         checkpoint_seconds=upload_seconds,
-        price=None
-        if price_per_gpu_hour is None
-        else hours * price_per_gpu_hour * work.hardware.num_processes,
+        price=price,
+        currency=asked.currency,
         formula=step.formula,
-        source=CPU_SOURCE if work.hardware.gpu is None else SOURCE,
+        source=CPU_SOURCE if setting.hardware.gpu is None else SOURCE,
     )
 
 
-def _whole_steps(steps: StepPlan) -> float:
+def whole_steps(steps: StepPlan) -> float:
     """All steps, counted in steps of a full global batch: the last of an epoch may have fewer
     rows."""
     rows_seen = steps.tokens_total * steps.num_rows / max(1, steps.tokens_per_epoch)
     return min(steps.total_steps, rows_seen / steps.global_batch)
 
 
-def flops_per_step(work: Work) -> float:
+def flops_per_step(setting: Setting, steps: StepPlan) -> float:
     """Of all processes: 2 a parameter and token forward, as many for the gradients of activations,
     as many for those of weights in full training, and 2 again under gradient checkpointing;
     attention's scores and sums beside."""
-    setting, passes = work.setting, _passes(work.setting)
-    tokens = setting.padded_tokens(work.steps.micro_batch)
+    passes = _passes(setting)
     row = _row_flops(
-        work.architecture,
-        tokens,
+        setting.architecture,
+        padded_tokens(setting, steps.micro_batch),
         passes=passes,
         score_passes=passes if setting.full else passes + 2,
     )
-    return work.steps.global_batch * row
+    return steps.global_batch * row
+
+
+def padded_tokens(setting: Setting, micro_batch: int) -> float:
+    """Tokens of a row with its padding to the longest of its micro-batch; several are taken to hold
+    the longest of all. A GPU's row is padded to a multiple of GPU_MULTIPLE, on average by half of
+    it, and never beyond the longest."""
+    rows = setting.rows
+    if micro_batch > 1:
+        return rows.longest_tokens
+    padding = GPU_MULTIPLE / 2 if setting.on_gpu else 0
+    return min(rows.mean_tokens + padding, rows.longest_tokens)
 
 
 def forward_flops(architecture: Architecture, row_tokens: float) -> float:
@@ -149,12 +150,10 @@ def forward_flops(architecture: Architecture, row_tokens: float) -> float:
 def _row_flops(
     architecture: Architecture, row_tokens: float, *, passes: int, score_passes: int
 ) -> float:
-    lookup = (
-        architecture.vocabulary * architecture.hidden_size
-        if architecture.outside_parameters
-        > 1.5 * architecture.vocabulary * architecture.hidden_size
-        else 0
-    )
+    table = architecture.vocabulary * architecture.hidden_size
+    # Embeddings that are not the head's weights too are looked up, and multiply nothing.
+    has_own_head = architecture.outside_parameters > 1.5 * table
+    lookup = table if has_own_head else 0
     width = architecture.attention.num_heads * architecture.attention.head_size
     scores = 2 * architecture.num_blocks * row_tokens * width * score_passes
     return row_tokens * (passes * (architecture.active_parameters - lookup) + scores)
@@ -162,81 +161,68 @@ def _row_flops(
 
 def _passes(setting: Setting) -> int:
     """FLOPs a parameter and token, two for each product with it."""
-    return 2 + 2 + (2 if setting.full else 0) + (2 if setting.checkpointing else 0)
+    of_weights = 2 if setting.full else 0
+    again = 2 if setting.checkpointing else 0
+    return 2 + 2 + of_weights + again
 
 
-def _tflops(work: Work) -> float | None:
+def _tflops(setting: Setting) -> float | None:
     """Of one process."""
-    if work.hardware.gpu is None:
-        return core_tflops(work.flags, work.setting.weight_bytes) * max(
-            1, work.num_cores / work.hardware.processes_per_node
-        )
-    device = work.hardware.device
-    if device is None:
-        return None
-    return device.fp32_tflops if work.setting.weight_bytes == 4 else device.half_tflops
+    hardware = setting.hardware
+    if hardware.gpu is None:
+        cores = max(1, hardware.num_cores / hardware.processes_per_node)
+        return core_tflops(hardware.flags, setting.weight_bytes) * cores
+    return hardware.gpu_tflops(setting.precision)
 
 
-def _shares(work: Work) -> tuple[float, float, float]:
+def _shares(setting: Setting) -> tuple[float, float, float]:
     """Of the device's TFLOP/s, what training reaches: the middle, the worst and the best case."""
-    device = work.hardware.device
+    device = setting.hardware.device
     if device is None:
-        return CPU_SHARES[work.setting.weight_bytes]
-    reached = device.share * FULL_GAIN if work.setting.full else device.share
+        return CPU_SHARES[setting.weight_bytes]
+    reached = device.share * FULL_GAIN if setting.full else device.share
     return reached, reached * SLOWER, reached * FASTER
 
 
-def _fixed(work: Work, computed: float) -> float:
+def _fixed(setting: Setting, zero: ZeroPlan, steps: StepPlan, computed: float) -> float:
     """Seconds of a step that hang on no FLOP: on GPUs what launching kernels takes longer than
     `computed`."""
-    passes = work.architecture.num_blocks * work.steps.grad_accum
-    if work.hardware.gpu is not None:
-        return max(0.0, GPU_BLOCK_S[work.zero.stage] * passes - computed)
-    return (
-        CPU_STEP_S
-        + (CPU_PEERS_S if work.hardware.num_processes > 1 else 0.0)
-        + CPU_BLOCK_S[work.zero.stage] * passes
-    )
+    passes = setting.architecture.num_blocks * steps.grad_accum
+    if setting.hardware.gpu is not None:
+        return max(0.0, GPU_BLOCK_S[zero.stage] * passes - computed)
+    peers = CPU_PEERS_S if setting.num_processes > 1 else 0.0
+    return CPU_STEP_S + peers + CPU_BLOCK_S[zero.stage] * passes
 
 
-def _memory(work: Work) -> float:
+def _memory(setting: Setting, zero: ZeroPlan, steps: StepPlan) -> float:
     """Seconds of a step in which a GPU reads the weights, once for each product with them, and Adam
     its state."""
-    device, setting = work.hardware.device, work.setting
+    device = setting.hardware.device
     if device is None:
         return 0.0
-    passes = _passes(setting) // 2 * work.steps.grad_accum
-    weights = setting.weight_bytes * work.architecture.num_parameters * passes
-    weights += bytes_to_turn_back(setting.num_quantized, setting.weight_bytes) * passes
-    share = setting.num_trainable(work.architecture) / (
-        work.hardware.num_processes if work.zero.stage else 1
-    )
-    return (weights + (0 if work.zero.offload_optimizer else ADAM_BYTES * share)) / (
-        device.memory_gb_s * 1e9
-    )
+    products = _passes(setting) // 2 * steps.grad_accum
+    of_weights = setting.weight_bytes * setting.architecture.num_parameters
+    turned_back = bytes_to_turn_back(setting.quantized.num_parameters, setting.weight_bytes)
+    num_bytes = products * (of_weights + turned_back)
+    if not zero.offload_optimizer:
+        shared = setting.num_processes if zero.stage else 1
+        num_bytes += ADAM_BYTES * (setting.num_trainable / shared)
+    return num_bytes / (device.memory_gb_s * 1e9)
 
 
-def _wires(work: Work) -> tuple[float, float]:
+def _wires(setting: Setting, zero: ZeroPlan, steps: StepPlan) -> tuple[float, float]:
     """Seconds of a step between processes, and for offload between GPU and host, Adam there
     included."""
-    hardware = work.hardware
-    sent = traffic(work.architecture, work.setting, hardware, work.zero, work.steps.grad_accum)
+    hardware, sent = setting.hardware, traffic(setting, zero, steps.grad_accum)
     if hardware.device is None:
         return 0.0, 0.0
     # A ring between nodes passes each network card once, whatever the number of GPUs in a node: its
     # speed is that of all cards of a node together (NCCL's bus bandwidth, nccl-tests
     # doc/PERFORMANCE.md).
-    speed = (
-        min(hardware.network_gb_s, hardware.device.link_gb_s)
-        if hardware.num_nodes > 1
-        else hardware.device.link_gb_s
-    )
-    adam = (
-        ADAM_BYTES
-        * work.setting.num_trainable(work.architecture)
-        / hardware.num_processes
-        / (HOST_GB_S * 1e9)
-        if work.zero.offload_optimizer
-        else 0.0
-    )
+    speed = hardware.device.link_gb_s
+    if hardware.num_nodes > 1:
+        speed = min(hardware.network_gb_s, speed)
+    adam = 0.0
+    if zero.offload_optimizer:
+        adam = ADAM_BYTES * setting.num_trainable / setting.num_processes / (HOST_GB_S * 1e9)
     return sent.network / (speed * 1e9), sent.pcie / (hardware.device.pcie_gb_s * 1e9) + adam

@@ -7,12 +7,12 @@ repaired, and read on.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from components.shared.errors import SpecError
 from components.shared.printable import is_secret_name, public
+from components.shared.tree import leaves
 
 Tree = dict[str, Any]
 
@@ -135,7 +135,7 @@ def read_deepspeed(text: str, name: str) -> Imported:
         else:
             if not isinstance(tree, dict):
                 raise SpecError(f"{name}: found {type(tree).__name__}, must be a JSON object")
-            return Imported(tuple(problems), dict(_flat(tree)))
+            return Imported(tuple(problems), dict(leaves(tree, empty_too=True)))
     raise SpecError(*problems, f"{name}: more is wrong; write it anew")
 
 
@@ -157,21 +157,13 @@ def _repaired(text: str, error: json.JSONDecodeError) -> tuple[str, str] | None:
     return None
 
 
-def _flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{where}{key}.")
-        else:
-            yield where + key, value
-
-
 def explained(imported: Imported, planned: Tree | None) -> list[str]:
     """A line for each setting: what it is, what it means, and what the plan writes for it; then
     what only the plan writes.
 
     `planned` is the plan's deepspeed.json, or None where no spec is given.
     """
-    ours = dict(_flat(planned)) if planned is not None else {}
+    ours = dict(leaves(planned, empty_too=True)) if planned is not None else {}
     lines: list[str] = []
     for key, value in imported.settings.items():
         meaning = MEANINGS.get(key) or MEANINGS.get(

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from components.render_config.cost.hardware import GIB, NETWORK_GBIT_S
-from components.render_config.cost.memory import KINDS
+from components.render_config.cost.terms import KINDS
 from components.render_config.page.svg import (
     PHONE,
     WIDE,
@@ -19,10 +19,10 @@ from components.render_config.page.svg import (
     short_name,
     time_line,
 )
-from components.render_config.render.file_reasons import leaves
 from components.shared.documents.plan import MemoryPlan, Plan
 from components.shared.figures import time_of
 from components.shared.html.page import page_environment
+from components.shared.tree import leaves
 
 WHAT_IT_IS = {
     "run": "as the spec names it",
@@ -70,6 +70,8 @@ WHAT_IT_IS = {
     ),
 }
 """Why a field is as it is, where that is the same in every plan."""
+MOST_ITEMS = 40
+"""Of a list that the page shows."""
 
 
 def render_page(plan: Plan, files: Mapping[str, dict[str, Any]]) -> str:
@@ -82,7 +84,6 @@ def render_page(plan: Plan, files: Mapping[str, dict[str, Any]]) -> str:
         "css_class": css_class,
         "time_of": time_of,
     }
-    assert plan.memory is not None
     shown_kinds = [kind for kind in KINDS if _is_drawn(kind, plan.memory)]
     return environment.get_template("page.html.jinja").render(
         plan=plan,
@@ -111,7 +112,6 @@ def _both(draw: Callable[[Sizes], str]) -> tuple[Markup, Markup]:
 
 def _charts(plan: Plan) -> dict[str, tuple[Markup, Markup]]:
     memory, chosen = plan.memory, plan.zero.name
-    assert memory is not None
     charts = {
         "host": _both(lambda sizes: options_chart(memory, host=True, chosen=chosen, sizes=sizes))
     }
@@ -126,8 +126,7 @@ def headline(plan: Plan) -> list[tuple[str, str, str]]:
     """Name, figure and what stands below it: whether it fits, memory of GPU and host, time and
     price."""
     memory, hardware, steps = plan.memory, plan.hardware, plan.steps
-    assert memory is not None
-    device = "CPU process" if hardware is None or hardware.gpu is None else hardware.gpu
+    device = hardware.gpu or "CPU process"
     found = [
         (
             "Fits",
@@ -165,12 +164,9 @@ def headline(plan: Plan) -> list[tuple[str, str, str]]:
 def values(plan: Plan) -> list[tuple[str, str, str]]:
     """Field of the plan, its value, why: in the plan's order, then reasons of what has no single
     value."""
-    flat = _flat(
-        plan.model_dump(
-            exclude={"memory", "time", "reasons", "verdict", "cautions", "schema_version"}
-        )
-    )
-    named = {key: value for key, value in flat.items() if value not in (None, (), "")}
+    not_shown = {"memory", "time", "reasons", "verdict", "cautions", "schema_version", "probe"}
+    shown = leaves(plan.model_dump(exclude=not_shown))
+    named = {key: value for key, value in shown if value not in (None, (), "")}
     why = {**WHAT_IT_IS, "zero.stage": plan.reasons["zero"], **plan.reasons}
     rest = [
         (key, "", why)
@@ -193,16 +189,11 @@ def file_values(
     }
 
 
-def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
-    return flat
-
-
-def _said(value: Any) -> str:
+def _said(value: object) -> str:
     if isinstance(value, tuple | list):
-        return ", ".join(_said(item) for item in value[:40]) + (
-            f" and {len(value) - 40} more" if len(value) > 40 else ""
-        )
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        items = ", ".join(_said(item) for item in value[:MOST_ITEMS])
+        more = len(value) - MOST_ITEMS
+        return f"{items} and {more} more" if more > 0 else items
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)

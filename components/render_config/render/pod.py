@@ -253,7 +253,6 @@ def node_memory(spec: RunSpec, plan: Plan) -> int:
     """Bytes of host memory for the pod of one node: what the plan counts of the training processes,
     and what runs beside them, for which a pod has no other place. torchrun takes 219 MiB once it
     has its libraries, an uploader 52 MiB and the parts on their way."""
-    assert plan.memory is not None
     beside = 256 * 2**20 + 192 * 2**20 * spec.hardware.processes_per_node
     return math.ceil((plan.memory.host_bytes + beside) * (1 + plan.memory.margin))
 

@@ -4,7 +4,7 @@ finding."""
 from typing import Literal
 
 from components.shared.documents.fields import FrozenModel
-from components.shared.log import Event
+from components.shared.events import Event
 
 State = Literal["ok", "warning", "failed", "skipped"]
 

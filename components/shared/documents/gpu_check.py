@@ -25,8 +25,7 @@ class CheckRequest(FrozenModel):
 
     @property
     def processes_per_node(self) -> int:
-        hardware = self.plan.hardware
-        return self.plan.steps.num_processes if hardware is None else hardware.processes_per_node
+        return self.plan.hardware.processes_per_node
 
     @property
     def num_nodes(self) -> int:
@@ -41,15 +40,8 @@ def request_of(folder: Path) -> CheckRequest:
         OSError: a file of the plan is missing.
     """
     plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
-    less: dict[str, Any] = {
-        "reasons": {},
-        "cautions": (),
-        "verdict": "",
-        "after": None,
-        "time": None,
-    }
-    if plan.memory is not None:
-        less["memory"] = plan.memory.model_copy(update={"options": (), "gpu": (), "host": ()})
+    less: dict[str, Any] = {"reasons": {}, "cautions": (), "verdict": "", "time": None}
+    less["memory"] = plan.memory.model_copy(update={"options": (), "gpu": (), "host": ()})
     return CheckRequest(
         plan=plan.model_copy(update=less),
         deepspeed=json.loads((folder / "deepspeed.json").read_bytes()),
@@ -61,8 +53,7 @@ def for_one_node(request: CheckRequest) -> CheckRequest:
     """The same for one of the plan's nodes."""
     processes = request.processes_per_node
     steps = request.plan.steps.model_copy(update={"num_processes": processes})
-    hardware = request.plan.hardware
-    one = None if hardware is None else hardware.model_copy(update={"num_nodes": 1})
+    one = request.plan.hardware.model_copy(update={"num_nodes": 1})
     return request.model_copy(
         update={"plan": request.plan.model_copy(update={"steps": steps, "hardware": one})}
     )
@@ -72,6 +63,7 @@ def on_cpus(request: CheckRequest) -> CheckRequest:
     """The same for CPUs, which train nothing in fp16."""
     plan = request.plan
     precision = "fp32" if plan.precision == "fp16" else plan.precision
+    memory = plan.memory.model_copy(update={"gpu_limit": None})
     return request.model_copy(
-        update={"plan": plan.model_copy(update={"precision": precision, "memory": None})}
+        update={"plan": plan.model_copy(update={"precision": precision, "memory": memory})}
     )

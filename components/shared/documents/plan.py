@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from components.shared.documents.fields import FrozenModel
+from components.shared.documents.probe import ProbePlan
 
 Precision = Literal["bf16", "fp16", "fp32"]
 Quantization = Literal["none", "nf4"]
@@ -279,8 +280,7 @@ class Plan(FrozenModel):
     """Trained tokens whose logits are made at a time; None where the logits of all tokens of a
     micro-batch are made at once."""
     packed: bool = True
-    """Whether conversations share a row; else each row is one. Plans of hagane 0.1.0 are all
-    packed."""
+    """Whether conversations share a row; else each row is one."""
     num_trainable: int
     """Parameters that receive gradients."""
     learning_rate: float
@@ -301,12 +301,13 @@ class Plan(FrozenModel):
     """What the plan comes to, in one sentence."""
     cautions: tuple[str, ...] = ()
     """What is allowed, and wasteful or risky."""
-    memory: MemoryPlan | None = None
-    time: TimePlan | None = None
-    hardware: HardwarePlan | None = None
-    """None in a plan of hagane 0.1.0 or before."""
-    after: AfterPlan | None = None
-    """None in a plan of hagane 0.1.0 or before."""
+    memory: MemoryPlan
+    time: TimePlan | None
+    """None where nothing is known of the GPU's speed."""
+    hardware: HardwarePlan
+    after: AfterPlan
+    probe: ProbePlan | None = None
+    """What three real steps took; None unless `hagane plan --probe` made this plan."""
     reasons: dict[str, str]
     """Field of the plan, dotted -> why it has this value, in one sentence."""
 
@@ -321,4 +322,4 @@ class Plan(FrozenModel):
     @property
     def on_gpus(self) -> bool:
         """Whether its training processes have a GPU each."""
-        return self.memory is not None and self.memory.gpu_limit is not None
+        return self.memory.gpu_limit is not None

@@ -9,10 +9,11 @@ from pydantic_core import ErrorDetails
 
 from components.shared.documents.fields import FrozenModel
 from components.shared.errors import SpecError
+from components.shared.own_files import own_file
 from components.shared.printable import shown
 from components.shared.spec.yaml_text import read_yaml
 
-IN_THE_REPOSITORY = Path(__file__).parents[3] / "images" / "images.yaml"
+IN_THE_REPOSITORY = own_file("images/images.yaml")
 
 # The grammar of github.com/distribution/reference (regexp.go), without a tag in the repository's
 # name.
@@ -28,6 +29,7 @@ ALLOWED = {
     "tag": "must be text of at most 128 letters, digits, '.', '_', '-'",
     "components": "must name an image for each component",
     "train_on_gpus": "must name an image",
+    "has_lm_eval": "must be true or false",
     "digests": "must be sha256: and 64 hex digits for each image, as `make push` writes them",
 }
 
@@ -40,6 +42,8 @@ class Images(FrozenModel):
     components: dict[str, str]
     train_on_gpus: str | None = None
     """Image of the workers where the plan has GPUs; None where nobody trains on any."""
+    has_lm_eval: bool = False
+    """Whether the image of evaluate holds the package lm_eval; the one made here does not."""
     digests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default_factory=dict)
 
     def name(self, image: str) -> str:
@@ -97,6 +101,23 @@ class Images(FrozenModel):
             for image in self.all()
             if image not in self.digests
         ]
+
+
+LOCAL_IMAGES = "HAGANE_LOCAL_IMAGES"
+"""Set where the nodes hold the images already, as in a cluster of one machine."""
+
+
+def refuse_local_images(images: Images) -> None:
+    """Raises SpecError where no node of a cluster could pull the images, unless $LOCAL_IMAGES is
+    set."""
+    host = images.repository.partition("/")[0].partition(":")[0]
+    if host in ("localhost", "127.0.0.1") and not os.environ.get(LOCAL_IMAGES):
+        raise SpecError(
+            f"images: {images.repository}/… are images of this machine, which no node of a cluster "
+            "can pull, must be in a registry. Fix: make push REGISTRY=registry.example.com/hagane, "
+            "or name a file of images by HAGANE_IMAGES; where the nodes hold the images already, "
+            f"set {LOCAL_IMAGES}=1"
+        )
 
 
 def images_file() -> Path:

@@ -2,7 +2,6 @@
 from there."""
 
 import json
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from components.shared.documents.plan import Plan
 from components.shared.errors import HubUnreachable, ModelError
 from components.shared.machine import user_path
 from components.shared.model.folder import config_problems, weight_problems
+from components.shared.model.hub_id import is_hub_id
 from components.shared.printable import cut
 from components.shared.spec.run_spec import ModelSpec
 from components.shared.store.patience import patiently
@@ -29,21 +29,12 @@ BUSY = (429, 500, 502, 503, 504)
 MOST_JSON_BYTES = 32 * 1024 * 1024
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
-# huggingface_hub/utils/_validators.py, REPO_ID_REGEX: `name` or `org/name` of letters, digits, `-`,
-# `_`, `.`
-_HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
-
 
 @dataclass(frozen=True)
 class ResolvedModel:
     folder: Path
     revision: str | None
     """The hub commit the files are of; None for a folder that the user named."""
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether it is spelled as a model of the hub is; a folder may be too, which then wins."""
-    return _HUB_ID.fullmatch(source) is not None
 
 
 def resolve_model(spec: ModelSpec, *, patterns: tuple[str, ...]) -> ResolvedModel:

@@ -15,24 +15,38 @@ from pydantic_core import ErrorDetails
 
 from components.shared.errors import SpecError
 from components.shared.printable import MOST_LETTERS, cut, is_secret_name, printable, shown
+from components.shared.spec.places import FIELDS, paths_from, set_fields
 from components.shared.spec.run_spec import RunSpec
-from components.shared.spec.values import NAME_PATTERN, OBJECT_PATTERN, USER_PATTERN
+from components.shared.spec.values import (
+    NAME_PATTERN,
+    OBJECT_PATTERN,
+    TASK_PATTERN,
+    USER_PATTERN,
+)
 from components.shared.spec.yaml_text import MOST_DEPTH, YamlProblem, parse_yaml, read_yaml
+from components.shared.tree import whole_numbers
 
 Location = tuple[str | int, ...]
 
 
 def load_spec(path: Path, overrides: Iterable[str] = ()) -> RunSpec:
-    """Reads a spec file and applies `a.b=c` overrides, the last one winning.
+    """Reads a spec file and applies `a.b=c` overrides, the last one winning. Relative paths of the
+    file count from its folder, those of overrides from the current folder.
 
     Raises:
         SpecError: the file is missing or no YAML mapping, an override has no `=`, or fields are
             wrong; one line each.
     """
     tree, lines, problems = read_fields(path, example="specs/demo.yaml")
+    overrides = tuple(overrides)
+    replaced = set_fields(overrides)
+    of_file = [field for field in FIELDS if field not in replaced]
+    misplaced = paths_from(tree, path.parent.absolute(), of_file)
+    problems += [f"{_place_of_text(problem, lines, path)}{problem}" for problem in misplaced]
     problems += _override(
         tree, {f"--set {_shown_override(override)}": override for override in overrides}, lines
     )
+    paths_from(tree, Path.cwd(), replaced)
     try:
         spec = parse_spec(tree)
     except ValidationError as error:
@@ -112,7 +126,7 @@ def parse_spec(tree: Mapping[str, Any]) -> RunSpec:
         holds a NUL.
     """
     _refuse_unbounded(tree)
-    return RunSpec.model_validate_json(json.dumps(_whole_numbers(tree), default=str))
+    return RunSpec.model_validate_json(json.dumps(whole_numbers(tree), default=str))
 
 
 def spec_from_parameter(
@@ -178,17 +192,6 @@ def _refuse_unbounded(tree: object, where: Location = ()) -> None:
     elif isinstance(tree, (list, tuple)):
         for index, item in enumerate(tree):
             _refuse_unbounded(item, (*where, index))
-
-
-def _whole_numbers(value: Any) -> Any:
-    """KFP carries every number in a structure as a float (facts: 4 arrives as 4.0)."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _whole_numbers(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_whole_numbers(item) for item in value]
-    return value
 
 
 def _override(
@@ -260,6 +263,11 @@ def _doubles(node: yaml.Node | None, where: Location = ()) -> Iterable[tuple[Loc
         yield from _doubles(value, (*where, str(key.value)))
 
 
+def _place_of_text(problem: str, lines: Mapping[Location, str], path: Path) -> str:
+    """`file:line: ` of the field that a sentence begins with."""
+    return place_of(tuple(problem.partition(":")[0].split(".")), lines, str(path))
+
+
 def _dotted(where: Location) -> str:
     return printable(".".join(cut(str(part)) for part in where))
 
@@ -328,7 +336,7 @@ def complaint(
                 "less_than_equal": "at most",
                 "less_than": "less than",
             }
-            return f"got {found}, must be {words[kind]} {_whole_numbers(limits[_bound(kind)])}"
+            return f"got {found}, must be {words[kind]} {whole_numbers(limits[_bound(kind)])}"
         case "literal_error":
             return f"got {found}, allowed: {limits['expected']}"
         case "value_error":
@@ -370,6 +378,7 @@ _PATTERNS = {
         "1 to 63 letters, digits, dots, hyphens and underscores, the first and the last a letter "
         "or a digit"
     ),
+    TASK_PATTERN: "the name of one task: 1 to 200 letters without white space, '/' and '*'",
 }
 """Pattern of a field -> the same in words."""
 

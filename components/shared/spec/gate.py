@@ -10,11 +10,12 @@ from components.shared.printable import shown
 
 MeasuredOnAnswers = Literal["exact_match", "rouge_l", "json", "pattern"]
 """Shares from 0 to 1 of the answers that a model generates."""
-Metric = Literal[
-    "loss", "perplexity", "token_accuracy", "exact_match", "rouge_l", "json", "pattern"
-]
+Metric = str
+"""One of METRICS, or TASK/METRIC of a task in `evaluation.lm_eval.tasks`."""
+METRICS = ("loss", "perplexity", "token_accuracy", "exact_match", "rouge_l", "json", "pattern")
 ON_ANSWERS: tuple[MeasuredOnAnswers, ...] = ("exact_match", "rouge_l", "json", "pattern")
 LOWER_IS_BETTER = ("loss", "perplexity")
+_OF_TASK = re.compile(r"[^\s/*]+(/[^\s/*]+){1,2}")
 _EXAMPLE = "{metric: loss, against: base, improve_by: 0.1}"
 
 
@@ -26,10 +27,19 @@ def _noise_or_number(value: object) -> object:
     raise ValueError(f"got {shown(value)}, must be noise or a number that is not negative")
 
 
+def _known_metric(value: object) -> object:
+    if isinstance(value, str) and (value in METRICS or _OF_TASK.fullmatch(value)):
+        return value
+    raise ValueError(
+        f"got {shown(value)}, must be {', '.join(METRICS)}, or TASK/METRIC of a task in "
+        "evaluation.lm_eval.tasks, such as arc_easy/acc"
+    )
+
+
 class GateRule(FrozenModel):
     """Either an improvement over another model, or bounds of the tuned model's own value."""
 
-    metric: Metric
+    metric: Annotated[Metric, BeforeValidator(_known_metric)]
     against: Literal["base", "published"] = "base"
     """The model before training, or the version that is published now; where nothing is published
     yet, the rule is met."""
@@ -38,6 +48,12 @@ class GateRule(FrozenModel):
     confidence interval of the improvement, over conversations, lies above 0."""
     at_least: Number | None = Field(default=None, ge=-1e9, le=1e9)
     at_most: Number | None = Field(default=None, ge=-1e9, le=1e9)
+
+    @property
+    def task(self) -> str | None:
+        """Task of lm-evaluation-harness whose metric it is; None for hagane's own metrics."""
+        task, slash, _ = self.metric.partition("/")
+        return task if slash else None
 
     @property
     def is_bound(self) -> bool:

@@ -11,6 +11,7 @@ from components.shared.spec.values import (
     MOST_MINUTES,
     MOST_ROWS,
     NAME_PATTERN,
+    TASK_PATTERN,
     auto_or_bool,
     auto_or_whole,
 )
@@ -59,6 +60,24 @@ class ResumeSpec(FrozenModel):
     or set the checkpoint aside and take the one before."""
 
 
+class LmEvalSpec(FrozenModel):
+    """Benchmarks of lm-evaluation-harness, for the base and the tuned model."""
+
+    tasks: tuple[Annotated[str, Field(pattern=TASK_PATTERN)], ...] = ()
+    """Tasks or groups of lm-evaluation-harness, such as `arc_easy`: base and tuned model are
+    measured by them, and rules of `gate` may name their metrics (`arc_easy/acc`). The Python
+    package `lm_eval` must be where the step evaluate runs (docs/result.md)."""
+    folder: str | None = Field(default=None, min_length=1)
+    """A folder with the YAML files of more tasks, as `--include_path` of lm_eval. Python that these
+    files name is run."""
+    limit: int | None = Field(default=None, ge=1, le=MOST_ROWS)
+    """Only the first documents of each task. All of them take hours on CPUs, and no plan estimates
+    them."""
+    chat_template: bool = False
+    """Put each prompt through the base model's chat template, as `--apply_chat_template` of
+    lm_eval."""
+
+
 class EvaluationSpec(FrozenModel):
     questions: tuple[str, ...] = ()
     """Questions put to the base and to the tuned model, answered greedily; shown side by side in
@@ -81,6 +100,8 @@ class EvaluationSpec(FrozenModel):
     references: int = Field(default=64, ge=1, le=MOST_ROWS)
     """Held-out conversations whose last turn is generated for `metrics`, or all when there are
     fewer."""
+    lm_eval: LmEvalSpec = LmEvalSpec()
+    """Benchmarks of lm-evaluation-harness."""
 
 
 class ExportSpec(FrozenModel):

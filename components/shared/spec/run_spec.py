@@ -59,7 +59,8 @@ class RunSpec(FrozenModel):
     hyphens; at most 50."""
     store: str = Field(min_length=1)
     """Where everything of the run goes: a folder, or `s3://bucket/prefix`. Endpoint and keys of S3
-    come from the usual AWS_ variables."""
+    come from the usual AWS_ variables. A relative path counts from the folder of the spec, here and
+    in every other field; given by `--set`, it counts from the current folder."""
     backend: Literal["local", "pytorchjob", "trainjob"] = "local"
     """What starts the training processes: `local` on this machine, `pytorchjob` a Kubeflow
     PyTorchJob in a cluster, `trainjob` a TrainJob of Kubeflow Trainer 2."""
@@ -103,11 +104,27 @@ class RunSpec(FrozenModel):
                 "gate and evaluation.metrics measure held-out conversations, but "
                 "data.held_out_share is 0; remove them, or hold out a share"
             )
+        if not self.data.holds_out and self.evaluation.lm_eval.tasks:
+            raise ValueError(
+                "evaluation.lm_eval.tasks are measured together with the held-out loss, but "
+                "data.held_out_share is 0; remove them, or hold out a share"
+            )
+        unnamed = self._tasks_not_named()
+        if unnamed:
+            raise ValueError(
+                f"a rule of gate is about the task {unnamed[0]!r}, which is not in "
+                "evaluation.lm_eval.tasks; add it there"
+            )
         if "pattern" in self.metrics_on_answers and self.evaluation.pattern is None:
             raise ValueError(
                 "the metric 'pattern' needs evaluation.pattern, a regular expression; set it"
             )
         return self
+
+    def _tasks_not_named(self) -> list[str]:
+        """Tasks of rules that `evaluation.lm_eval.tasks` does not name."""
+        of_rules = (rule.task for rule in self.gate_rules)
+        return [task for task in of_rules if task and task not in self.evaluation.lm_eval.tasks]
 
     @property
     def gate_rules(self) -> tuple[GateRule, ...]:

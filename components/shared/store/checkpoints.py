@@ -13,6 +13,7 @@ from pathlib import Path
 from components.shared.documents.plan import Plan
 from components.shared.errors import ObjectDamaged
 from components.shared.spec.results import KeepSpec
+from components.shared.store.keeping import why_epochs_stay
 from components.shared.store.layout import (
     CHECKPOINTS,
     MANIFEST,
@@ -135,31 +136,13 @@ def reasons_to_keep(checkpoints: list[Checkpoint], keep: KeepSpec) -> dict[str, 
     `checkpoints` is as `committed_checkpoints` gives it. One between epochs stays only while it is
     the newest.
     """
-    epochs = [
-        (checkpoint.epoch, checkpoint) for checkpoint in checkpoints if checkpoint.epoch is not None
-    ]
-    why: dict[str, list[str]] = {}
-    if keep == KeepSpec():
-        why = {checkpoint.folder: ["all are kept"] for _, checkpoint in epochs}
-    for _, checkpoint in epochs[-keep.last :] if keep.last else []:
-        why.setdefault(checkpoint.folder, []).append(f"last {keep.last}")
-    by_loss = sorted(
-        (checkpoint for _, checkpoint in epochs if checkpoint.held_out_loss is not None),
-        key=_held_out_loss,
-    )
-    for checkpoint in by_loss[: keep.best or 0]:
-        why.setdefault(checkpoint.folder, []).append(f"best {keep.best}")
-    for epoch, checkpoint in epochs:
-        if keep.every and epoch % keep.every == 0:
-            why.setdefault(checkpoint.folder, []).append(f"every {keep.every}")
-    for checkpoint in checkpoints[-1:]:
-        why.setdefault(checkpoint.folder, []).append("newest")
-    return {folder: ", ".join(reasons) for folder, reasons in why.items()}
-
-
-def _held_out_loss(checkpoint: Checkpoint) -> float:
-    assert checkpoint.held_out_loss is not None
-    return checkpoint.held_out_loss
+    of_epochs = {each.epoch: each for each in checkpoints if each.epoch is not None}
+    losses = {epoch: each.held_out_loss for epoch, each in of_epochs.items()}
+    why = why_epochs_stay(losses, keep)
+    reasons = {of_epochs[epoch].folder: each for epoch, each in why.items()}
+    for newest in checkpoints[-1:]:
+        reasons.setdefault(newest.folder, []).append("newest")
+    return {folder: ", ".join(each) for folder, each in reasons.items()}
 
 
 def resume_problem(checkpoint: Checkpoint, plan: Plan) -> str | None:

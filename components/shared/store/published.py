@@ -16,7 +16,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from components.shared.documents.fields import FrozenModel
-from components.shared.errors import ObjectExists, ObjectMissing, RunFailed, SpecError, StoreError
+from components.shared.errors import (
+    ObjectExists,
+    ObjectMissing,
+    RunFailed,
+    SpecError,
+    StoreError,
+    after_a_change,
+)
 from components.shared.printable import shown
 from components.shared.store.layout import published_folder, version_folder
 from components.shared.store.manifest import Manifest, read_manifest
@@ -158,7 +165,8 @@ def make_latest(store: Store, name: str, version: int, *, why: str, instead_of: 
             )
         except ObjectExists:
             continue
-        write_latest(store, name)
+        with after_a_change():
+            write_latest(store, name)
         return move
     raise StoreError(
         f"{store.uri}/{published_folder(name)}: too many publishers at once; run the same command "

@@ -13,7 +13,7 @@ from pathlib import Path
 from components.shared.documents.lineage import lineage_of
 from components.shared.documents.plan import Plan
 from components.shared.documents.results import BaseModel, Evaluation, Verification
-from components.shared.errors import RunFailed
+from components.shared.errors import RunFailed, after_a_change
 from components.shared.model.serving import ServedExport, write_serving_files
 from components.shared.spec.run_spec import RunSpec
 from components.shared.store.layout import (
@@ -59,7 +59,8 @@ def publish_run(run: Store, spec: RunSpec, *, name: str, work: Path) -> Move | N
     Raises:
         RunFailed: it is not verified, does not meet the gate, or was measured against a version
             that is no longer the latest, or against one of another name.
-        StoreError: a folder of the run is not finished, or damaged.
+        StoreError: a folder of the run is not finished, or damaged; with exit code 1 where the
+            store failed after the version's number was claimed.
     """
     run = at_its_full_path(run)
     export = require_manifest(run, export_folder(spec.training.method))
@@ -79,16 +80,17 @@ def publish_run(run: Store, spec: RunSpec, *, name: str, work: Path) -> Move | N
         raise RunFailed(*(f"{run.uri}: not published: {problem}" for problem in problems))
     store = store_of(run)
     version = claim_version(store, name, Claim(run=run.uri, export=export.digest))
-    if was_latest(store, name, version):
-        write_latest(store, name)
-        return None
-    seen = evaluated.facts.get("published_move")
-    instead_of = seen if isinstance(seen, int) else None
-    refuse_moved(store, name, instead_of)
-    written = read_manifest(store, version_folder(name, version))
-    if written is None or written.inputs["evaluation"] != evaluated.digest:
-        _write_version(store, run, spec, export, merged, name=name, version=version, work=work)
-    return make_latest(store, name, version, why="published", instead_of=instead_of)
+    with after_a_change():
+        if was_latest(store, name, version):
+            write_latest(store, name)
+            return None
+        seen = evaluated.facts.get("published_move")
+        instead_of = seen if isinstance(seen, int) else None
+        refuse_moved(store, name, instead_of)
+        written = read_manifest(store, version_folder(name, version))
+        if written is None or written.inputs["evaluation"] != evaluated.digest:
+            _write_version(store, run, spec, export, merged, name=name, version=version, work=work)
+        return make_latest(store, name, version, why="published", instead_of=instead_of)
 
 
 def version_of_run(run: Store, spec: RunSpec, *, name: str) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 from tenacity import RetryCallState, Retrying, stop_after_delay, wait_random_exponential
 
 from components.shared.errors import HaganeError, ObjectDamaged, StoreError, StoreUnreachable
-from components.shared.log import event_of
+from components.shared.events import event_of
 from components.shared.processes import end_with_parent
 from components.shared.spec.results import KeepSpec
 from components.shared.step import Log, open_run

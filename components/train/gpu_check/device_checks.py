@@ -91,7 +91,7 @@ def gpus_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
 
 def memory_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     check, memory = "GPU memory", request.plan.memory
-    if not request.plan.on_gpus or memory is None or memory.gpu_limit is None:
+    if memory.gpu_limit is None:
         return _left_out(check, CPU_PLAN)
     if not facts.gpus:
         return _left_out(check, NO_GPU)
@@ -258,7 +258,7 @@ def matrices_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             check=check, state="failed", found=f"none could be made in {precision}", fix=fix
         )
     seen = f"{plain(facts.tflops)} TFLOP/s in {precision}"
-    planned = None if hardware is None or not request.plan.on_gpus else hardware.tflops
+    planned = hardware.tflops if request.plan.on_gpus else None
     if planned is None:
         return Finding(check=check, state="ok", found=seen)
     beside = f"{seen}; the plan's data sheet says {plain(planned)}"

@@ -19,8 +19,9 @@ import torch.distributed as dist
 
 from components.shared.documents.findings import Finding
 from components.shared.documents.gpu_check import CheckRequest
+from components.shared.events import Event
 from components.shared.figures import plain
-from components.shared.log import Event, set_up_log
+from components.shared.log import set_up_log
 from components.shared.processes import end_with_parent
 from components.shared.step import Log
 from components.train.gpu_check.device_checks import LEAST_SHARE
@@ -70,13 +71,7 @@ def _judged(request: CheckRequest, scope: str, event: Event, *, on_gpus: bool) -
         return Finding(
             check=check, state="failed", found=f"{seen}, but the sums are wrong", fix=fix
         )
-    planned = (
-        None
-        if hardware is None
-        else hardware.link_gb_s
-        if scope == ON_NODE
-        else hardware.network_gb_s
-    )
+    planned = hardware.link_gb_s if scope == ON_NODE else hardware.network_gb_s
     if planned is None or not on_gpus:
         return Finding(check=check, state="ok", found=seen)
     beside = f"{seen}; the plan assumes {plain(planned)}"

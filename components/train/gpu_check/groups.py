@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from components.shared.log import Event, event_of
+from components.shared.events import Event, event_of
 from components.shared.processes import end_with_parent
 
 OF_A_JOB = r"PET_|TORCHELASTIC_|MASTER_(ADDR|PORT)$|(LOCAL_|GROUP_)?(RANK|WORLD_SIZE)$"

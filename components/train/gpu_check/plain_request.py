@@ -11,6 +11,7 @@ import torch
 
 from components.shared.documents.gpu_check import CheckRequest
 from components.shared.documents.plan import (
+    AfterPlan,
     CheckpointPlan,
     HardwarePlan,
     LoraPlan,
@@ -95,6 +96,8 @@ def plain_request(*, processes: int, stage: int, offload: str, method: str) -> C
             link_gb_s=None,
             network_gb_s=0,
         ),
+        time=None,
+        after=AfterPlan(held_out_rows=0, hours=None, cpus=1, export_bytes=0, evaluate_bytes=0),
         reasons={},
     )
     return CheckRequest(plan=plan, deepspeed=_deepspeed(zero), training_args=_training_args())

@@ -79,6 +79,18 @@ def test_a_push_that_broke_off_is_ended_by_the_same_command(
     assert len(hub.commits) == 2
 
 
+def test_a_version_that_cannot_be_read_after_it_was_published_is_no_bad_input(
+    make_run: MakeRun, hub: HubRepository, tmp_path: Path
+) -> None:
+    run = make_run()
+    assert push(run, hub, tmp_path).exit_code == 0
+    Path(run).with_name("published").joinpath("support/v0001/manifest.json").unlink()
+    done = push(run, hub, tmp_path)
+    assert done.exit_code == 1
+    assert "published/support/v0001" in done.errors[-1]
+    assert "not finished" in done.errors[-1]
+
+
 def test_a_tag_of_another_model_is_left_alone(
     make_run: MakeRun, hub: HubRepository, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Rules of a gate, each met and missed, with numbers made by hand."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from components.evaluate.gate import judge
 from components.evaluate.measure.held_out import Counted
 from components.evaluate.measure.measures import Found, comparison, measure_of
+from components.evaluate.measure.tasks import TaskValue
 from components.shared.spec.gate import GateRule
 
 
@@ -127,3 +129,44 @@ def test_measures_name_every_metric_with_its_interval() -> None:
     assert comparison(
         BETTER, BASE, "token_accuracy", against="base"
     ).improvement.value == pytest.approx(0.275)
+
+
+def with_task(value: float, *by_document: float, higher: bool = True) -> Found:
+    task = TaskValue(value, by_document, higher_is_better=higher)
+    return replace(found(4.0, 4.4), tasks={"quiz/acc": task})
+
+
+def test_a_benchmark_is_compared_document_by_document() -> None:
+    base, tuned = with_task(0.5, 1, 0, 1, 0), with_task(1.0, 1, 1, 1, 1)
+    met, reported = line({"metric": "quiz/acc"}, tuned, base=base)
+    assert not met  # two of four documents: within noise
+    assert reported.startswith(
+        "quiz/acc must rise above the base model's by more than noise: 0.5000 -> 1.0000; better "
+        "by 0.5 (95 % interval "
+    )
+    base, tuned = with_task(0.0, 0, 0, 0, 0), with_task(1.0, 1, 1, 1, 1)
+    assert line({"metric": "quiz/acc"}, tuned, base=base)[0]
+
+
+def test_a_benchmark_in_which_less_is_better_must_fall() -> None:
+    base, tuned = with_task(12.0, higher=False), with_task(10.0, higher=False)
+    met, reported = line({"metric": "quiz/acc", "improve_by": 1}, tuned, base=base)
+    assert met
+    assert "must fall below" in reported
+    assert not line({"metric": "quiz/acc", "improve_by": 1}, base, base=tuned)[0]
+
+
+def test_a_benchmark_without_an_interval_is_never_better_than_noise() -> None:
+    met, reported = line({"metric": "quiz/acc"}, with_task(0.9), base=with_task(0.1))
+    assert not met
+    assert reported.endswith("its noise is not known, so improve_by must be a number")
+
+
+def test_bounds_of_a_benchmark_are_of_the_tuned_model() -> None:
+    assert line({"metric": "quiz/acc", "at_least": 0.8}, with_task(0.9), base=with_task(0.1))[0]
+
+
+def test_a_benchmark_is_among_the_scores() -> None:
+    score = measure_of(with_task(0.75, 1, 1, 0, 1)).scores["quiz/acc"]
+    assert score.value == 0.75
+    assert score.low is not None

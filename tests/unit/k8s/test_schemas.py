@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,10 +36,14 @@ OVERLAYS = sorted(
 
 
 def rendered(overlay: str) -> list[dict[str, Any]]:
+    return rendered_folder(ROOT / "k8s" / "overlays" / overlay)
+
+
+def rendered_folder(folder: Path) -> list[dict[str, Any]]:
     if shutil.which("kubectl") is None:
         pytest.skip("needs kubectl, which renders k8s/ without a cluster")
     done = subprocess.run(
-        ["kubectl", "kustomize", str(ROOT / "k8s" / "overlays" / overlay)],
+        ["kubectl", "kustomize", str(folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -120,7 +125,7 @@ def test_kubectl_1_21_can_read_all_that_it_is_to_apply() -> None:
         for patch in [
             each
             for found in kustomization
-            if found["kind"] == "Kustomization"
+            if isinstance(found, dict) and found["kind"] == "Kustomization"
             for each in found.get("patches", [])
         ]:
             assert len(list(yaml.safe_load_all((file.parent / patch["path"]).read_text()))) == 1, (
@@ -301,3 +306,34 @@ def test_the_runtime_of_the_overlay_keeps_what_the_plan_counts_on() -> None:
         == [exit_codes["containerName"]]
         == [TRAINJOB_CONTAINER]
     )
+
+
+SITE = ROOT / "k8s" / "overlays" / "site"
+
+
+def test_a_site_says_namespace_store_keys_registry_and_queue_in_one_folder(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    mine = tmp_path / "k8s" / "overlays" / "mine"
+    shutil.copytree(SITE, mine)
+    file = mine / "kustomization.yaml"
+    text = file.read_text().replace("namespace: hagane", "namespace: ml")
+    text = text.replace("# components:\n#   -", "components:\n  -").replace(
+        "  - ../../base\n", "  - ../trainjob\n"
+    )
+    file.write_text(text)
+    (mine / "values.env").write_text("AWS_ENDPOINT_URL_S3=https://store.lab\n")
+    objects = rendered_folder(mine)
+    found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
+    settings = {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": "https://store.lab"}
+    assert found["ConfigMap", "hagane"]["data"] == settings
+    assert set(found["Secret", "hagane-s3"]["data"]) == {
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"),
+    }
+    for account in ("hagane-launcher", "hagane-worker"):
+        pulls = found["ServiceAccount", account]["imagePullSecrets"]
+        assert pulls == [{"name": "hagane-registry"}]
+    assert ("LocalQueue", "hagane") in found
+    assert ("TrainingRuntime", "hagane") in found
+    namespaces = {each["metadata"].get("namespace") for each in objects}
+    assert namespaces <= {"ml", None}
+    assert found["Namespace", "ml"]["metadata"]["name"] == "ml"

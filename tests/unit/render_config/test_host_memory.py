@@ -3,7 +3,7 @@ the other."""
 
 import pytest
 
-from components.render_config.cost.memory import PINNED_BUFFER
+from components.render_config.cost.host_memory import PINNED_BUFFER
 from components.render_config.render.pod import node_memory
 from components.shared.documents.plan import Plan
 from components.shared.spec.file import load_spec
@@ -20,7 +20,6 @@ def planned(name: str, *overrides: str) -> tuple[RunSpec, Plan]:
 
 
 def transient(plan: Plan) -> dict[str, int]:
-    assert plan.memory is not None
     return {term.name: term.num_bytes for term in plan.memory.transient}
 
 
@@ -36,7 +35,6 @@ def test_a_save_of_zero_3_counts_the_largest_tensor_of_each_process() -> None:
     assert found["saving a checkpoint"] == pytest.approx(4 * (share + 2 * PINNED_BUFFER), abs=4)
     assert found["loading the weights"] == 2 * plan.model.num_parameters
     assert found["resuming"] == 0
-    assert plan.memory is not None
     (counted,) = [term for term in plan.memory.host if term.name in found]
     assert counted.name == "saving a checkpoint"
     assert node_memory(spec, plan) > plan.memory.host_bytes
@@ -54,7 +52,6 @@ def test_process_0_has_the_flat_weights_of_stages_1_and_2_in_a_tensors_place() -
 def test_every_example_has_room_for_the_largest_of_the_three() -> None:
     num_plans = 0
     for example, spec, plan in planned_examples():
-        assert plan.memory is not None
         steady = sum(
             term.num_bytes for term in plan.memory.host if term.name not in transient(plan)
         )

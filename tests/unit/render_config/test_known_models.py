@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
+from components.render_config.choose.lora import lora_plan
 from components.render_config.model.architectures import architecture_of
 from components.render_config.model.targets import lora_targets, num_lora_parameters
-from components.render_config.planner import lora_plan
 from components.render_config.render.files import lora_json
 from components.shared.model.registry import ModelFamily, model_families
 from components.shared.spec.training import LoraSpec

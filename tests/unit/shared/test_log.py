@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from components.shared.log import event_of
+from components.shared.events import event_of
 
 NUM_PROCESSES, NUM_EVENTS = 2, 2000
 PROGRAM = f"""

@@ -36,8 +36,6 @@ def gpu_request(
         processes=processes, stage=stage, offload="optimizer" if offload else "none", method="full"
     )
     plan = made.plan
-    assert plan.hardware is not None
-    assert plan.memory is not None
     hardware = {
         "gpu": "a100-80gb",
         "tflops": 312.0,

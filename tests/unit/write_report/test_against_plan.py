@@ -31,9 +31,10 @@ def test_each_estimate_stands_beside_what_happened(found: RunFound) -> None:
 
 
 def test_what_one_side_does_not_know_is_left_out(found: RunFound) -> None:
-    plan = found.plan.model_copy(update={"time": None, "memory": None})
+    plan = found.plan.model_copy(update={"time": None})
     assert [figure["what"] for figure in against_plan(replace(found, plan=plan))] == [
         "optimizer steps",
+        "memory of a node",
         "a checkpoint",
     ]
     history = found.history.model_copy(update={"peak_node_bytes": None, "seconds_per_step": None})

@@ -1,10 +1,14 @@
 """Runs beside each other: the facts are the runs' own, and only what differs in their specs is
 shown."""
 
+import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from components.shared.documents.results import Score
 from components.shared.errors import SpecError
 from components.shared.spec.run_spec import RunSpec
 from components.write_report.compare import (
@@ -15,6 +19,7 @@ from components.write_report.compare import (
     write_page,
 )
 from components.write_report.gather import RunFound
+from pipelines.screens.run import compare_screen
 from tests.unit.write_report.example_run import find_example_run
 
 
@@ -59,6 +64,23 @@ def test_the_page_names_the_best_run_and_needs_nothing_beside_it(first: RunFound
     assert "src=" not in page
     assert "href=" not in page
     assert "training.lr_peak" in page
+
+
+def test_every_other_metric_has_a_row_where_any_run_has_it(first: RunFound) -> None:
+    assert first.evaluation.tuned is not None
+    scores = {**first.evaluation.tuned.scores, "json": Score(value=0.5), "quiz/acc": Score(value=1)}
+    tuned = first.evaluation.tuned.model_copy(update={"scores": scores})
+    measured = first.evaluation.model_copy(update={"tuned": tuned})
+    runs = [first, RunFound(**{**vars(first), "evaluation": measured})]
+    table = compared(runs)
+    assert [each.facts["scores"] for each in table] == [{}, {"json": 0.5, "quiz/acc": 1}]
+    page = compare_page(runs, table)
+    assert '<th scope="row">quiz/acc</th><td></td><td>1.000</td>' in page
+    assert '<th scope="row">valid JSON</th><td></td><td>50.0 %</td>' in page
+    shown = {"runs": [{"run": each.label, "asked": {}, **each.facts} for each in table]}
+    console = Console(width=100, record=True, file=StringIO())
+    console.print(compare_screen({**shown, "cautions": []}))
+    assert re.search(r"^quiz/acc +1\.000 *$", console.export_text(), re.MULTILINE)
 
 
 def test_what_a_model_writes_stays_text(first: RunFound) -> None:

@@ -13,9 +13,9 @@ from components.export_adapter.weights.adapter import (
     config_problems,
     expected_shapes,
 )
+from components.render_config.choose.lora import lora_plan
 from components.render_config.model.architectures import architecture_of
 from components.render_config.model.targets import lora_targets
-from components.render_config.planner import lora_plan
 from components.shared.documents.plan import LoraPlan
 from components.shared.spec.training import LoraSpec
 from tests.support.tiny_models import make_model

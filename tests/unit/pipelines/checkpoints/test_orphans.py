@@ -1,6 +1,9 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
+from components.shared.errors import StoreUnreachable
 from components.shared.store.checkpoints import committed_checkpoints
 from components.shared.store.storage import LocalStore
 from components.train.checkpoints.commit import store_part
@@ -102,3 +105,30 @@ def test_verifying_names_each_file_that_is_not_what_it_was(tmp_path: Path) -> No
     found = dict(damages(store, committed_checkpoints(store)))
     assert found["checkpoints/epoch-0001/a1/rng_state_0.pth"] is None
     assert "damaged: found 5 bytes" in (found["checkpoints/epoch-0001/a1/rng_state_1.pth"] or "")
+
+
+class FailingStore(LocalStore):
+    """Refuses to delete, after the first few objects."""
+
+    def __init__(self, root: Path, *, num_deleted: int) -> None:
+        super().__init__(root)
+        self.left = num_deleted
+
+    def delete(self, key: str) -> None:
+        if self.left == 0:
+            raise StoreUnreachable(f"{self.uri}/{key}: no answer")
+        self.left -= 1
+        super().delete(key)
+
+
+@pytest.mark.parametrize(("num_deleted", "exit_code"), [(0, 2), (1, 1), (2, 1)])
+def test_a_store_that_goes_away_while_files_are_removed_is_no_bad_input(
+    num_deleted: int, exit_code: int, tmp_path: Path
+) -> None:
+    whole = store_with_leftovers(tmp_path)
+    store = FailingStore(whole.root, num_deleted=num_deleted)
+    orphans = find_orphans(store, older_than=timedelta(0), now=in_an_hour())
+    removed: list[str] = []
+    with pytest.raises(StoreUnreachable) as error:
+        removed.extend(remove_orphans(store, orphans))
+    assert error.value.exit_code == exit_code

@@ -8,14 +8,20 @@ import yaml
 
 from components.shared.errors import ModelError
 from components.shared.spec.run_spec import RunSpec
-from pipelines.programs.first_spec import Looked, first_spec, has_template
+from pipelines.programs.first_spec import Looked, first_spec, has_template, template_for
 
 
-def proposed(
-    num_conversations: int, *, model: str = "a/b", is_japanese: bool = False, full: bool = False
-) -> RunSpec:
-    looked = Looked("alpaca", num_conversations, is_japanese)
-    text = first_spec(looked, name="my-run", store="runs", model=model, data="d.json", full=full)
+def proposed(num_conversations: int, *, template: str | None = None, full: bool = False) -> RunSpec:
+    looked = Looked("alpaca", num_conversations, is_japanese=False)
+    text = first_spec(
+        looked,
+        name="my-run",
+        store="runs",
+        model="a/b",
+        data="d.json",
+        template=template,
+        full=full,
+    )
     return RunSpec.model_validate(yaml.safe_load(text))
 
 
@@ -39,9 +45,10 @@ def test_a_model_without_a_template_gets_one_in_the_datas_language(
     tmp_path: Path, is_japanese: bool, name: str
 ) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{}")
-    spec = proposed(60, model=str(tmp_path), is_japanese=is_japanese)
-    template = Path(spec.data.chat_template)
+    template = template_for(Looked("alpaca", 60, is_japanese), str(tmp_path))
+    assert template is not None
     assert (template.name, template.is_file()) == (f"{name}.jinja", True)
+    assert proposed(60, template=template.name).data.chat_template == template.name
 
 
 def test_a_template_is_seen_in_either_place_and_known_by_name(tmp_path: Path) -> None:
@@ -58,7 +65,9 @@ def test_a_template_is_seen_in_either_place_and_known_by_name(tmp_path: Path) ->
 @pytest.mark.parametrize("place", ["a: b", "#x", "データ/会話.json", "{run}", "'"])
 def test_a_path_is_itself_again_in_yaml(place: str) -> None:
     looked = Looked("alpaca", 60, is_japanese=False)
-    text = first_spec(looked, name="my-run", store=place, model=place, data=place, full=False)
+    text = first_spec(
+        looked, name="my-run", store=place, model=place, data=place, template=place, full=False
+    )
     spec = RunSpec.model_validate(yaml.safe_load(text))
     assert (spec.store, spec.model.source, spec.data.train) == (place, place, place)
 

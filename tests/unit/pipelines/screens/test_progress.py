@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from components.shared.log import event_of
+from components.shared.events import event_of
 from pipelines.screens.progress import Outcome, Screen, duration, follow
 from pipelines.screens.run import open_console
 

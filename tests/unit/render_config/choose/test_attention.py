@@ -1,13 +1,16 @@
 """Which attention the plan takes for packed rows, and what that does to the planned memory."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from components.render_config.choose.attention import AttentionChoice, choose_attention
-from components.render_config.cost.activations import Pass, activations
-from components.render_config.model.architectures import architecture_of
+from components.render_config.cost.activations import activations
+from components.render_config.decision import Decision
+from components.shared.documents.plan import ZeroPlan
 from components.shared.errors import ModelError
+from tests.support.settings import A100, setting_of
 
 LLAMA_8B = {
     "model_type": "llama",
@@ -24,26 +27,45 @@ def choice(
     asked: Any = "auto",
     model_type: str = "llama",
     fields: dict[str, Any] | None = None,
-    **given: Any,
+    *,
+    packed: bool = True,
+    hardware: dict[str, Any] | None = None,
+    precision: str = "bf16",
 ) -> AttentionChoice:
-    usual: dict[str, Any] = {
-        "packed": True,
-        "on_gpu": True,
-        "row_tokens": 4096,
-        "precision": "bf16",
-    }
-    return choose_attention(asked, {"model_type": model_type, **(fields or {})}, **(usual | given))
+    return decision(
+        asked, model_type, fields, packed=packed, hardware=hardware, precision=precision
+    ).value
+
+
+def decision(
+    asked: Any = "auto",
+    model_type: str = "llama",
+    fields: dict[str, Any] | None = None,
+    *,
+    packed: bool = True,
+    hardware: dict[str, Any] | None = None,
+    precision: str = "bf16",
+) -> Decision[AttentionChoice]:
+    """By default on an A100."""
+    setting = setting_of(
+        LLAMA_8B,
+        packed=packed,
+        hardware=A100 if hardware is None else hardware,
+        training={"attention": asked, "precision": precision},
+    )
+    return choose_attention(setting, {"model_type": model_type, **(fields or {})})
 
 
 def test_packed_rows_attend_by_conversation_where_that_is_known_to_be_right() -> None:
     assert (choice().implementation, choice().masked) == ("conversations", False)
     own = choice(model_type="codegen")
     assert (own.implementation, own.masked) == (None, True)
-    assert "codegen" in own.reason
+    assert "codegen" in decision(model_type="codegen").reason
 
 
 def test_a_row_of_one_conversation_needs_no_mask() -> None:
-    assert choice(packed=False) == AttentionChoice(None, False, "a row is one conversation")
+    apart = Decision(AttentionChoice(None, False), "a row is one conversation")
+    assert decision(packed=False) == apart
 
 
 @pytest.mark.parametrize(
@@ -73,8 +95,8 @@ def test_soft_caps_and_sinks_need_all_scores() -> None:
             {"model_type": "codegen"},
             "is not known to be right for a codegen model",
         ),
-        ("flash_attention_2", {"on_gpu": False}, "trains on GPUs alone"),
-        ("flex_attention", {"on_gpu": False}, "trains on GPUs alone"),
+        ("flash_attention_2", {"hardware": {}}, "trains on GPUs alone"),
+        ("flex_attention", {"hardware": {}}, "trains on GPUs alone"),
         ("flash_attention_2", {"precision": "fp32"}, "this plan's precision is fp32"),
     ],
 )
@@ -92,29 +114,18 @@ def test_what_does_not_go_together_is_one_line_with_what_does(
 
 
 def test_what_the_spec_says_is_done() -> None:
-    assert choice("sdpa") == AttentionChoice("sdpa", True, "training.attention is sdpa")
+    asked = Decision(AttentionChoice("sdpa", True), "training.attention is sdpa")
+    assert decision("sdpa") == asked
     assert choice("flash_attention_2").masked is False
-
-
-def work(*, masked: bool) -> Pass:
-    return Pass(
-        micro_batch=1,
-        row_tokens=4096,
-        weight_bytes=2,
-        full=False,
-        adapted=(),
-        experts_adapted=False,
-        rank=16,
-        checkpointing=False,
-        fp32_adapters=False,
-        masked_attention=masked,
-    )
 
 
 def test_llama_3_8b_saves_a_gib_of_masks_and_repeated_keys() -> None:
     """32 blocks x 4,096² x 2 B = 1 GiB of masks and 16 MiB of truth values; of each token 2 x (32 -
     8) x 128 x 2 B a block."""
-    architecture = architecture_of(LLAMA_8B)
-    masked, plain = (activations(architecture, work(masked=each)) for each in (True, False))
+    setting = setting_of(LLAMA_8B)
+    masked, plain = (
+        activations(replace(setting, masked_attention=each), ZeroPlan(stage=0), 1)
+        for each in (True, False)
+    )
     assert masked.masks - plain.masks == 2**30 + 4096**2
     assert masked.blocks - plain.blocks == 32 * 4096 * 2 * 24 * 128 * 2

@@ -4,12 +4,12 @@ from typing import Any
 import pytest
 
 from components.render_config import __main__ as program
-from components.render_config.choose.checkpoints import kept_epochs
 from components.render_config.planner import Machine, make_plan
 from components.render_config.render.files import lifecycle_json
 from components.shared.documents.prompts import probe_bytes
 from components.shared.spec.results import KeepSpec
 from components.shared.store.checkpoints import Checkpoint, reasons_to_keep
+from components.shared.store.keeping import num_epochs_kept
 from components.shared.store.manifest import FileEntry
 from components.shared.store.storage import LocalStore
 from tests.unit.render_config.test_planner import CONFIG, DATASET, spec_with
@@ -26,14 +26,14 @@ def test_the_plan_counts_the_checkpoints_that_will_be_there_at_the_end(
     at_the_end = reasons_to_keep(
         [checkpoint(epoch, epoch, 1.0) for epoch in range(1, epochs + 1)], KeepSpec(**keep)
     )
-    assert kept_epochs(KeepSpec(**keep), epochs) == len(at_the_end)
+    assert num_epochs_kept(KeepSpec(**keep), epochs) == len(at_the_end)
 
 
 def test_with_the_best_ones_the_plan_counts_no_fewer_than_there_will_be() -> None:
     losses = (1.0, 2.0, 3.0, 4.0, 5.0)  # the best are none of the last
     checkpoints = [checkpoint(epoch, epoch, loss) for epoch, loss in enumerate(losses, start=1)]
     keep = KeepSpec(last=2, best=2)
-    assert kept_epochs(keep, 5) == len(reasons_to_keep(checkpoints, keep)) == 4
+    assert num_epochs_kept(keep, 5) == len(reasons_to_keep(checkpoints, keep)) == 4
 
 
 def plan_with(**fields: Any) -> Any:

@@ -1,9 +1,9 @@
 import pytest
 
 from components.render_config.choose.choose_zero import choose
-from components.render_config.choose.zero_options import ORDER, fits, job
-from components.render_config.cost.memory import memory
-from components.render_config.planner import NO_DATASET, Machine, decide
+from components.render_config.choose.zero_options import ORDER, it_fits
+from components.render_config.choose_setting import choose_setting
+from components.render_config.planner import NO_DATASET, Machine
 from components.shared.documents.plan import Plan, ZeroPlan
 from components.shared.errors import HaganeError, SpecError
 from components.shared.spec.file import load_spec
@@ -23,12 +23,11 @@ def test_the_largest_micro_batch_that_fits_is_taken_and_the_next_would_not_fit()
         "num_hidden_layers": 32,
         "num_attention_heads": 32,
     }
-    decided = decide(spec, {**config, "vocab_size": 32000}, Machine(), NO_DATASET)
-    parts = (decided.architecture, decided.setting, decided.hardware)
-    chosen = choose(*parts)
+    setting = choose_setting(spec, {**config, "vocab_size": 32000}, Machine(), NO_DATASET).value
+    chosen = choose(setting).value
     assert (chosen.zero, chosen.micro_batch) == (ZeroPlan(stage=0), 4)
-    assert fits(memory(decided.architecture, job(*parts, chosen.zero, 4)), decided.hardware)
-    assert not fits(memory(decided.architecture, job(*parts, chosen.zero, 8)), decided.hardware)
+    assert it_fits(setting, chosen.zero, 4)
+    assert not it_fits(setting, chosen.zero, 8)
 
 
 def test_less_memory_steps_down_in_the_order_of_slowing() -> None:
@@ -133,7 +132,6 @@ def test_what_is_taken_of_a_gpu_without_a_name_is_said() -> None:
 )
 def test_the_picture_has_every_stage_and_what_each_bar_is_made_of(name: str) -> None:
     plan = planned(name)
-    assert plan.memory is not None
     shown = [option.zero for option in plan.memory.options]
     assert {zero.stage for zero in shown} == {0, 1, 2, 3}
     assert plan.zero in shown
@@ -147,6 +145,5 @@ def test_the_picture_has_every_stage_and_what_each_bar_is_made_of(name: str) -> 
 )
 def test_the_bar_of_the_chosen_option_is_as_long_as_the_verdict_says(name: str) -> None:
     plan = planned(name)
-    assert plan.memory is not None
     (chosen,) = [each for each in plan.memory.options if each.zero == plan.zero]
     assert (chosen.gpu_bytes, chosen.host_bytes) == (plan.memory.gpu_bytes, plan.memory.host_bytes)

@@ -36,13 +36,13 @@ def test_auto_takes_the_rate_of_a_published_recipe(
     method: str, num_parameters: float, peak: float, source: str
 ) -> None:
     found = choose_learning_rate(spec_with(method=method), int(num_parameters))
-    assert (found.peak, found.cautions) == (peak, ())
+    assert (found.value, found.cautions) == (peak, ())
     assert source in found.reason
 
 
 def test_a_rate_of_loras_in_full_training_is_warned_of_and_kept() -> None:
     found = choose_learning_rate(spec_with(method="full", lr_peak=2e-4), 7_000_000_000)
-    assert found.peak == 2e-4
+    assert found.value == 2e-4
     (line,) = found.cautions
     assert line.startswith(
         "training.lr_peak: 0.0002 is far from 2e-05, which is usual for full training of 7B "

@@ -56,11 +56,11 @@ def term(plan: Plan, name: str) -> int:
 
 def test_all_linear_layers_of_the_blocks_are_in_4_bits_and_nothing_else() -> None:
     architecture = architecture_of(LLAMA_8B)
-    choice = choose_quantization(spec_with("nf4"), LLAMA_8B, architecture)
+    choice = choose_quantization(spec_with("nf4"), LLAMA_8B, architecture).value
     norms = 2 * 32 * 4096 + 4096
     embeddings_and_head = 2 * 128256 * 4096
-    assert choice.num_quantized == architecture.num_parameters - embeddings_and_head - norms
-    assert choice.largest_quantized == 4096 * 14336
+    assert choice.num_parameters == architecture.num_parameters - embeddings_and_head - norms
+    assert choice.largest == 4096 * 14336
 
 
 def test_a_base_in_4_bits_takes_about_a_quarter_of_the_gpu_memory_of_its_layers() -> None:

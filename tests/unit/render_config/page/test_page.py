@@ -9,7 +9,7 @@ import pytest
 
 from components.render_config.page.page import headline, render_page
 from components.render_config.page.svg import divided
-from components.render_config.render.file_reasons import rendered_files
+from components.render_config.render.files import rendered_files
 from components.shared.documents.plan import Plan
 from components.shared.spec.file import load_spec
 from tests.support.example_plans import ROOT, plan_example
@@ -28,7 +28,6 @@ def page_of(name: str) -> tuple[Plan, str]:
 def test_the_figures_on_top_are_those_of_the_framed_bar_and_of_the_verdict(name: str) -> None:
     plan, page = page_of(name)
     memory = plan.memory
-    assert memory is not None
     framed = next(each for each in memory.options if each.zero.name == plan.zero.name)
     assert (framed.gpu_bytes, framed.host_bytes) == (memory.gpu_bytes, memory.host_bytes)
     figures = {name: figure for name, figure, _ in headline(plan)}
@@ -41,7 +40,6 @@ def test_the_figures_on_top_are_those_of_the_framed_bar_and_of_the_verdict(name:
 
 def test_a_plan_for_cpus_has_no_word_about_gpus_in_its_options() -> None:
     plan, _ = page_of("gpt2-medium-full-cpu")
-    assert plan.memory is not None
     assert "GPU memory" not in {name for name, _, _ in headline(plan)}
     assert not any("GPU" in each.cost or "PCIe" in each.cost for each in plan.memory.options)
 

@@ -14,17 +14,17 @@ from transformers.optimization import get_scheduler
 
 from components.render_config.page.page import render_page, values
 from components.render_config.planner import DatasetFacts, Machine, make_plan
-from components.render_config.render.file_reasons import (
-    DEEPSPEED,
+from components.render_config.render.files import (
     LORA,
-    TRAINING_ARGS,
-    leaves,
+    deepspeed_json,
+    lora_json,
     rendered_files,
+    training_args_json,
 )
-from components.render_config.render.files import deepspeed_json, lora_json, training_args_json
 from components.shared.documents.plan import Plan
 from components.shared.spec.file import spec_from_parameter
 from components.shared.spec.run_spec import RunSpec
+from components.shared.tree import leaves
 
 CONFIG = {
     "model_type": "llama",
@@ -205,12 +205,15 @@ def test_every_value_of_every_file_has_its_reason_in_the_plan(
     assert [name for name, _, why in values(plan) if not why] == []
 
 
+def _file_reasons(plan: Plan) -> list[str]:
+    return [why for key, why in plan.reasons.items() if key.startswith("files.")]
+
+
 def test_a_reason_that_is_a_name_names_a_field_of_spec_or_plan() -> None:
-    spec, plan = planned(zero={"stage": 3})
+    spec, plan = planned(zero={"stage": 3}, training={"lr_schedule": "warmup_stable_decay"})
     known = {**dict(leaves(plan.model_dump())), **dict(leaves(spec.model_dump())), "zero": None}
     named = {
-        why.partition(":")[0].partition(";")[0]
-        for why in (*DEEPSPEED.values(), *TRAINING_ARGS.values(), *LORA.values())
+        why.partition(":")[0].partition(";")[0] for why in (*LORA.values(), *_file_reasons(plan))
     }
     assert {
         name for name in named if re.fullmatch(r"[a-z_]+\.[a-z_]+|zero|precision", name)

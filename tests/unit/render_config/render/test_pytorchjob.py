@@ -46,7 +46,6 @@ def test_nodes_become_a_master_and_workers_with_memory_asked_for_and_limited_to_
         "ExitCode"
     }
     resources = container(job)["resources"]
-    assert plan.memory is not None
     assert resources["requests"]["memory"] == resources["limits"]["memory"]
     assert (
         int(resources["limits"]["memory"].removesuffix("Mi")) * 2**20

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import SpecError
-from components.shared.job.images import read_images
+from components.shared.job.images import LOCAL_IMAGES, read_images, refuse_local_images
 
 DIGEST = "sha256:" + "a" * 64
 GOOD = f"""
@@ -80,3 +80,17 @@ def test_the_environment_may_name_another_file(
 def test_a_component_without_an_image_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"components\.evaluate: missing"):
         read_images(written(tmp_path, GOOD)).of("evaluate")
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:5000", "127.0.0.1:5000"])
+def test_images_that_no_cluster_can_pull_are_refused_with_the_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    text = GOOD.replace("registry.example.com:5000", host)
+    images = read_images(written(tmp_path, text))
+    monkeypatch.delenv(LOCAL_IMAGES)
+    with pytest.raises(SpecError, match=f"{host}/team/hagane/….*Fix: make push REGISTRY="):
+        refuse_local_images(images)
+    refuse_local_images(read_images(written(tmp_path, GOOD)))
+    monkeypatch.setenv(LOCAL_IMAGES, "1")
+    refuse_local_images(images)

@@ -53,6 +53,18 @@ def test_metrics_of_rules_are_measured_too_and_each_once() -> None:
     )
 
 
+def test_rules_may_be_about_metrics_of_benchmarks() -> None:
+    rules = [
+        {"metric": "arc_easy/acc", "improve_by": 0.02},
+        {"metric": "gsm8k/exact_match/strict-match", "at_least": 0.4},
+    ]
+    tasks = {"tasks": ["arc_easy", "gsm8k"], "limit": 100}
+    before = spec(gate=rules, evaluation={"lm_eval": tasks})
+    assert [rule.task for rule in before.gate_rules] == ["arc_easy", "gsm8k"]
+    assert before.metrics_on_answers == ()
+    assert stored_spec(spec_yaml(before).encode(), "spec.yaml") == before
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
@@ -62,7 +74,9 @@ def test_metrics_of_rules_are_measured_too_and_each_once() -> None:
         ),
         (
             {"gate": [{"metric": "los"}]},
-            "gate: rule 1: metric: got 'los': Input should be 'loss', 'perplexity'",
+            "gate: rule 1: metric: got 'los', must be loss, perplexity, token_accuracy, "
+            "exact_match, rouge_l, json, pattern, or TASK/METRIC of a task in "
+            "evaluation.lm_eval.tasks, such as arc_easy/acc; a rule is such as",
         ),
         ({"gate": [{}]}, "gate: rule 1: metric: got {}: Field required"),
         (
@@ -84,6 +98,27 @@ def test_metrics_of_rules_are_measured_too_and_each_once() -> None:
         (
             {"gate": [{"metric": "loss", "against": "published"}]},
             "a rule of gate is against 'published', but publish.name is not set",
+        ),
+        (
+            {"gate": [{"metric": "arc_easy/acc"}]},
+            "a rule of gate is about the task 'arc_easy', which is not in evaluation.lm_eval.tasks",
+        ),
+        (
+            {"gate": [{"metric": "arc_easy/"}]},
+            "gate: rule 1: metric: got 'arc_easy/', must be loss,",
+        ),
+        (
+            {
+                "evaluation": {"lm_eval": {"tasks": ["arc_easy"]}},
+                "data": {"train": "t.jsonl", "held_out_share": 0},
+                "gate": [],
+            },
+            "evaluation.lm_eval.tasks are measured together with the held-out loss, but "
+            "data.held_out_share is 0",
+        ),
+        (
+            {"evaluation": {"lm_eval": {"tasks": ["arc_*"]}}},
+            "got 'arc_*', must be the name of one task",
         ),
         (
             {"gate": [{"metric": "pattern"}]},

@@ -219,3 +219,23 @@ def test_damaged_move_is_reported_and_not_passed_over(tmp_path: Path) -> None:
     store.write_bytes("published/support/moves/000001.json", b"{")
     with pytest.raises(StoreError, match=r"moves/000001.json: is damaged"):
         latest(store, NAME)
+
+
+def test_a_store_that_fails_after_the_move_is_no_bad_input(tmp_path: Path) -> None:
+    """The version is the latest, only latest.json is not written: exit code 1, and the same again
+    writes it."""
+    store = LocalStore(tmp_path / "store")
+    publish(store, tmp_path / "files", "run-1")
+    publish(store, tmp_path / "files", "run-2")
+    file = tmp_path / f"store/published/{NAME}/latest.json"
+    file.unlink()
+    (file / "in-the-way").mkdir(parents=True)
+    with pytest.raises(StoreError) as error:
+        roll_back(store, NAME, None)
+    assert error.value.exit_code == 1
+    move = latest(store, NAME)
+    assert move is not None
+    assert move.version == 1
+    with pytest.raises(SpecError) as refused:
+        roll_back(store, NAME, 7)
+    assert refused.value.exit_code == 2

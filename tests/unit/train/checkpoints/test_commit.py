@@ -10,6 +10,7 @@ from components.shared.store.checkpoints import committed_checkpoints, fetch_che
 from components.shared.store.manifest import read_manifest
 from components.shared.store.storage import LocalStore
 from components.train.checkpoints.commit import Part, owner, prune, store_part
+from tests.support.example_part import example_part
 
 
 def part(
@@ -18,20 +19,15 @@ def part(
     name = f"rng_state_{process_rank}.pth"
     root.mkdir(exist_ok=True)
     (root / name).write_text(f"state of {process_rank} in {attempt}")
-    return Part(
+    return example_part(
+        root,
+        (name,),
         epoch=epoch,
         step=10 * epoch,
         attempt=attempt,
         process_rank=process_rank,
         num_processes=num_processes,
-        zero_stage=3,
-        training="t",
-        loss=1.0,
-        held_out_loss=2.0,
         steps_per_epoch=10,
-        micro_batch=1,
-        root=str(root),
-        names=(name,),
     )
 
 

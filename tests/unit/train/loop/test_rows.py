@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from components.render_config.choose import zero_options as fit
+from components.render_config.cost import timing
 from components.train.loop.rows import (
     GPU_MULTIPLE,
     NOT_TRAINED,
@@ -87,7 +87,7 @@ def test_a_gpus_rows_are_padded_to_few_lengths_and_never_beyond_the_longest(
     assert batch["labels"][0, :5].tolist() == [NOT_TRAINED, 6, 7, NOT_TRAINED, 9]
     assert set(batch["labels"][0, 5:].tolist()) == {NOT_TRAINED}
     assert collate_numbered(list(enumerate(ROWS)))["input_ids"].shape == (2, 5)
-    assert GPU_MULTIPLE == fit.GPU_MULTIPLE
+    assert GPU_MULTIPLE == timing.GPU_MULTIPLE
 
 
 def test_rows_of_one_conversation_need_no_positions() -> None:

@@ -12,6 +12,7 @@ from components.render_config.model.families import FAMILIES
 from components.shared.errors import ModelError
 from components.shared.log import set_up_log
 from components.shared.model.row_packing import known_types
+from components.shared.spec.file import spec_from_parameter
 from components.train.loop.rows import PackedRows
 from components.train.model.apart import (
     MOVE_ALLOWED,
@@ -24,8 +25,8 @@ from components.train.model.apart import (
 )
 from tests.support.made_plan import make_plan
 from tests.support.small_models import VOCABULARY, small_model
-from tests.unit.render_config.cost.test_after_training import spec_with
 
+SPEC = {"name": "t", "store": "s3://b/r", "model": {"source": "m"}, "data": {"train": "s3://b/d"}}
 FIRST, SECOND = list(range(3, 45)), list(range(20, VOCABULARY))
 RIGHT = Looked(future=0.0, others=0.0, own_loss=2.0, next_token_loss=2.0)
 
@@ -136,7 +137,7 @@ class Alone:
 
 def prove(measure: Callable[[], Looked]) -> None:
     agreement: Any = Alone()
-    proof = ProveRows(measure, make_plan(spec_with()), agreement, set_up_log("train"))
+    proof = ProveRows(measure, make_plan(spec_from_parameter(SPEC)), agreement, set_up_log("train"))
     state: Any = SimpleNamespace(is_world_process_zero=True)
     nothing: Any = None
     proof.on_train_begin(nothing, state, nothing)

@@ -71,7 +71,7 @@ def test_as_many_parameters_are_in_4_bits_as_the_plan_says(
         {},
         architecture_of(json.loads((folder / "config.json").read_bytes())),
     )
-    assert choice.largest_quantized == max(found)
+    assert choice.value.largest == max(found)
 
 
 @pytest.mark.parametrize(("precision", "weight_bytes"), [("fp32", 4), ("bf16", 2)])

@@ -1,0 +1,47 @@
+"""A plan -> what fits where and how long it takes, in one sentence."""
+
+from components.render_config.choose.zero_options import gib
+from components.shared.documents.plan import HardwarePlan, MemoryPlan, Plan, TimePlan
+from components.shared.figures import plural, time_range
+
+
+def verdict(plan: Plan) -> str:
+    what = "LoRA" if plan.method == "lora" else "Full training"
+    name = plan.model.source.rstrip("/").rsplit("/", 1)[-1]
+    size = f"{plan.model.num_parameters / 1e9:.2f}B"
+    return (
+        f"{what} of {name} ({size}) fits {_devices(plan.hardware)} with {plan.zero.name}, "
+        f"micro-batch {plan.steps.micro_batch}: {_fill(plan.memory)}; "
+        f"{plural(plan.steps.total_steps, 'step')}{_time(plan.time)}"
+    )
+
+
+def _time(time: TimePlan | None) -> str:
+    """Empty where nothing is known of the time."""
+    return "" if time is None else f", in about {_hours(time)}{_price(time)}"
+
+
+def _devices(hardware: HardwarePlan) -> str:
+    count = hardware.num_nodes * hardware.processes_per_node
+    if hardware.gpu is not None:
+        return f"{count} x {hardware.gpu}"
+    return f"{count} CPU process" + ("es" if count != 1 else "")
+
+
+def _fill(memory: MemoryPlan) -> str:
+    """What is used of GPU and host, and of how much where that is known."""
+    of_host = gib(memory.host_bytes)
+    if memory.host_limit is not None:
+        of_host += f" of {gib(memory.host_limit)}"
+    fill = f"{of_host} of host memory per node"
+    if memory.gpu_limit is not None:
+        fill = f"{gib(memory.gpu_bytes)} of {gib(memory.gpu_limit)} per GPU, {fill}"
+    return fill
+
+
+def _hours(time: TimePlan) -> str:
+    return time_range(time.hours * 3600, time.hours_low * 3600, time.hours_high * 3600)
+
+
+def _price(time: TimePlan) -> str:
+    return "" if time.price is None else f", for about {time.price_with_currency}"

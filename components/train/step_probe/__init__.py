@@ -1,0 +1,1 @@
+"""Four optimizer steps of a plan's own model, three of them timed: `hagane plan --probe`."""

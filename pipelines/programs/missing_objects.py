@@ -1,0 +1,144 @@
+"""`hagane doctor --print-fixes`: findings -> the missing objects of Kubernetes, as YAML for
+`kubectl apply`. What a person must fill in is `REPLACE_ME`."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from components.shared.documents.findings import Finding
+from components.shared.own_files import own_file
+from components.shared.spec.run_spec import RunSpec
+
+Fields = dict[str, Any]
+TO_FILL_IN = "REPLACE_ME"
+OWN_NAMESPACE = "hagane"
+"""Of k8s/base."""
+NOTHING = "# hagane doctor found no object that is missing\n"
+
+
+@dataclass(frozen=True)
+class Place:
+    """For whom objects are made."""
+
+    namespace: str
+    launcher: str
+    """The account that runs pipelines."""
+    spec: RunSpec | None
+
+
+def namespace_of(spec: RunSpec | None) -> str:
+    """The namespace of a spec's jobs, else that of the kubeconfig's context, else `hagane`."""
+    if spec is not None and spec.cluster.namespace is not None:
+        return spec.cluster.namespace
+    command = ["kubectl", "config", "view", "--minify", "-o", "jsonpath={..namespace}"]
+    if shutil.which("kubectl") is None:
+        return OWN_NAMESPACE
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or OWN_NAMESPACE
+
+
+def missing_objects(findings: Iterable[Finding], place: Place) -> list[tuple[Finding, Fields]]:
+    """Each object with the finding that it answers; a failure that no object cures has none."""
+    found: list[tuple[Finding, Fields]] = []
+    for finding in findings:
+        if finding.state not in ("failed", "warning"):
+            continue
+        found += [(finding, each) for each in _objects_for(finding, place)]
+    return found
+
+
+def as_yaml(objects: Iterable[tuple[Finding, Fields]]) -> str:
+    """One document each, below a comment that says which check asked for it."""
+    parts = [
+        f"# {finding.check}: {' '.join(finding.found.split())}\n"
+        f"{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}"
+        for finding, fields in objects
+    ]
+    return "---\n".join(parts) or NOTHING
+
+
+def _objects_for(finding: Finding, place: Place) -> list[Fields]:
+    kind, _, name = finding.check.partition(" ")
+    if kind in ("ConfigMap", "Secret") and name:
+        return [_environment(kind, name, place)]
+    make = _BY_CHECK.get(finding.check)
+    return [] if make is None else [_in(place, each) for each in make(finding, place)]
+
+
+def _in(place: Place, fields: Fields) -> Fields:
+    metadata = {**fields["metadata"], "namespace": place.namespace}
+    return {**fields, "metadata": metadata}
+
+
+def _shipped(path: str) -> list[Fields]:
+    return [each for each in yaml.safe_load_all(own_file(path).read_text()) if each]
+
+
+def _account(name: str) -> Fields:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+
+
+def _launchers_account(finding: Finding, place: Place) -> list[Fields]:
+    return [_account(place.launcher)] if "no ServiceAccount" in finding.found else []
+
+
+def _role(path: str) -> Callable[[Finding, Place], list[Fields]]:
+    """The Role of a file of k8s/base, bound to the account that runs pipelines."""
+
+    def made(finding: Finding, place: Place) -> list[Fields]:
+        role, binding = _shipped(path)
+        subject = {
+            "kind": "ServiceAccount",
+            "name": place.launcher,
+            "namespace": place.namespace,
+        }
+        return [role, {**binding, "subjects": [subject]}]
+
+    return made
+
+
+def _workers_account(finding: Finding, place: Place) -> list[Fields]:
+    if place.spec is None or "not found" not in finding.found:
+        return []
+    name = place.spec.cluster.service_account
+    if f'serviceaccount "{name}"' not in finding.found:
+        return []
+    return [{**_account(name), "automountServiceAccountToken": False}]
+
+
+def _queue(finding: Finding, place: Place) -> list[Fields]:
+    if place.spec is None or "no LocalQueue" not in finding.found:
+        return []
+    shipped = _shipped("k8s/examples/kueue.yaml")
+    queue = next(each for each in shipped if each["kind"] == "LocalQueue")
+    return [{**queue, "metadata": {"name": place.spec.cluster.queue}}]
+
+
+def _runtime(finding: Finding, place: Place) -> list[Fields]:
+    is_missing = finding.found.startswith("no TrainingRuntime ")
+    return _shipped("k8s/overlays/trainjob/runtime.yaml") if is_missing else []
+
+
+_BY_CHECK: dict[str, Callable[[Finding, Place], list[Fields]]] = {
+    "launcher's account": _launchers_account,
+    "permissions": _role("k8s/base/launcher-role.yaml"),
+    "permissions of KFP": _role("k8s/base/kfp-pod-role.yaml"),
+    "worker pod": _workers_account,
+    "Kueue queue": _queue,
+    "runtime": _runtime,
+}
+"""Check of `hagane doctor` -> what to make where it fails."""
+
+
+def _environment(kind: str, name: str, place: Place) -> Fields:
+    """A ConfigMap or Secret with the variables that the workers read, to be filled in."""
+    metadata = {"name": name, "namespace": place.namespace}
+    if kind == "Secret":
+        keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), TO_FILL_IN)
+        return {"apiVersion": "v1", "kind": kind, "metadata": metadata, "stringData": keys}
+    values = {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": TO_FILL_IN}
+    return {"apiVersion": "v1", "kind": kind, "metadata": metadata, "data": values}
