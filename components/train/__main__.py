@@ -248,7 +248,8 @@ def train(job: Job, agreement: Agreement, start_up: StartUp, log: Log) -> None:
     start_up.end_of("weights")
     rows = PackedRows(job.work / DATASET / "train.parquet")
     own = own_layers(model, plan, label_smoothing=spec.training.label_smoothing)
-    trainer = HaganeTrainer(model, arguments, rows, own=own)
+    plus_ratio = 1.0 if plan.lora is None else plan.lora.plus_ratio
+    trainer = HaganeTrainer(model, arguments, rows, own=own, plus_ratio=plus_ratio)
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(
         plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement
