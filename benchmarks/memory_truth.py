@@ -41,6 +41,9 @@ CASES = (
     Case("llama-350M", "lora", 3, offload=True, processes=2),
     Case("gpt_neox-350M", "full", 2, offload=False, processes=1),
     Case("llama-350M", "full", 3, offload=True, processes=1),
+    Case("llama-135M", "lora", 0, offload=False, processes=1, quantization="nf4"),
+    Case("llama-350M", "lora", 0, offload=False, processes=1, quantization="nf4"),
+    Case("llama-350M", "lora", 3, offload=False, processes=2, quantization="nf4"),
 )
 
 

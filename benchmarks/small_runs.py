@@ -83,6 +83,7 @@ class Case:
     row_tokens: int = 256
     checkpointing: bool = False
     precision: str = "fp32"
+    quantization: str = "none"
 
     @property
     def name(self) -> str:
@@ -90,6 +91,7 @@ class Case:
         more = [
             *(["checkpointing"] if self.checkpointing else []),
             *([] if self.precision == "fp32" else [self.precision]),
+            *([] if self.quantization == "none" else [self.quantization]),
         ]
         return " ".join(
             [
@@ -134,7 +136,7 @@ def spec_of(folder: Path, base: Path, case: Case) -> RunSpec:
         {
             "name": "truth",
             "store": str(folder / "store"),
-            "model": {"source": str(base)},
+            "model": {"source": str(base), "quantization": case.quantization},
             "data": {"train": "none.jsonl", "row_tokens": case.row_tokens},
             "training": {
                 "method": case.method,

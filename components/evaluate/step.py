@@ -23,6 +23,7 @@ from components.shared.store.publishing import (
     publish_run,
 )
 from components.shared.store.storage import Store
+from components.shared.uncompiled import import_uncompiled
 
 
 def evaluate_run(run: str, log: Log) -> Manifest:
@@ -37,6 +38,9 @@ def evaluate_run(run: str, log: Log) -> Manifest:
     work = work_folder(run, "evaluate")
     manifest = finished(store, EVALUATION, inputs, log)
     if manifest is None:
+        import torch
+
+        import_uncompiled("bitsandbytes", torch)  # before peft imports it
         from components.evaluate.evaluation import measured
 
         evaluation = measured(store, spec, export, published, work, log)

@@ -21,6 +21,7 @@ from components.shared.store.manifest import (
     require_manifest,
 )
 from components.shared.store.storage import Store
+from components.shared.uncompiled import import_uncompiled
 
 
 def export_run(run: str, log: Log) -> Manifest:
@@ -35,6 +36,9 @@ def export_run(run: str, log: Log) -> Manifest:
     done = finished(store, export_folder(spec.training.method), inputs, log)
     if done is not None:
         return done
+    import torch
+
+    import_uncompiled("bitsandbytes", torch)  # before peft imports it
     from components.export_adapter.export import build, gather
 
     trained = gather(store, spec, plan, checkpoint, work, training=training, place=store.uri)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import components.train.model.early_imports  # noqa: F401  # isort: skip - before peft's importers
 import deepspeed
 import torch
 import torch.distributed as dist
@@ -247,7 +248,8 @@ def train(job: Job, agreement: Agreement, start_up: StartUp, log: Log) -> None:
     start_up.end_of("weights")
     rows = PackedRows(job.work / DATASET / "train.parquet")
     own = own_layers(model, plan, label_smoothing=spec.training.label_smoothing)
-    trainer = HaganeTrainer(model, arguments, rows, own=own)
+    plus_ratio = 1.0 if plan.lora is None else plan.lora.plus_ratio
+    trainer = HaganeTrainer(model, arguments, rows, own=own, plus_ratio=plus_ratio)
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(
         plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement

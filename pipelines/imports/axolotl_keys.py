@@ -41,7 +41,7 @@ RULES: dict[str, Rule] = {
     "peft_use_rslora": taken("lora.rslora", to.yes_or_no),
     "peft_use_dora": lost("hagane has no DoRA"),
     "peft_layers_to_transform": lost("hagane adapts every block"),
-    "loraplus_lr_ratio": lost("hagane has no LoRA+"),
+    "loraplus_lr_ratio": taken("lora.plus_ratio", to.above_zero),
     "relora": lost("hagane has no ReLoRA"),
     "datasets": SOURCES,
     "test_datasets": replace(SOURCES, spec_field="data.held_out"),

@@ -133,6 +133,20 @@ def test_a_base_in_4_bits_goes_on_with_the_losses_of_an_undisturbed_training(
     assert losses(again) == losses(whole)
 
 
+def test_lora_plus_goes_on_with_both_learning_rates_on_another_number_of_processes(
+    forks: Any, tmp_path: Path
+) -> None:
+    """DeepSpeed's loader gives all groups of parameters the first one's settings."""
+    settings = {**SAME_ON_ANY_NUMBER, "lora": {"dropout": 0.0, "plus_ratio": 8}}
+    whole = finished_run(tmp_path, forks, method="lora", num_processes=2, epochs=2, **settings)
+    run = whole.copy("other").with_settings(hardware={"processes_per_node": 1})
+    run.forget("epoch-0002", "manifest.json", "history.json", "probe.safetensors")
+    run.plan()
+    assert set(run.train(forks)) == {0}, log(run)
+    for made, expected in zip(losses(run), losses(whole), strict=True):
+        assert made == pytest.approx(expected, abs=5e-6)
+
+
 def losses(run: TinyRun) -> list[list[Any]]:
     history = run.history()
     return [

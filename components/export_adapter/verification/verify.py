@@ -6,6 +6,7 @@ from pathlib import Path
 
 from components.shared.documents.prompts import Prompts
 from components.shared.store.manifest import file_entry
+from components.shared.uncompiled import import_uncompiled
 
 VERIFICATION = "verification.json"
 
@@ -14,9 +15,10 @@ def main() -> None:
     arguments = parser().parse_args()
     prompts = Prompts.model_validate_json(arguments.prompts.read_bytes())
 
-    from components.export_adapter.verification.logits import (
-        verify_folder,
-    )  # torch costs 5 s that --help need not pay
+    import torch  # 5 s that --help need not pay
+
+    import_uncompiled("bitsandbytes", torch)  # before peft imports it
+    from components.export_adapter.verification.logits import verify_folder
 
     verification = verify_folder(
         arguments.folder,

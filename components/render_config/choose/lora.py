@@ -53,6 +53,11 @@ def choose_lora(setting: Setting) -> Section[LoraPlan | None]:
             f"{architecture.num_blocks} blocks"
         ),
     }
+    if lora.plus_ratio != 1:
+        reasons["lora.plus_ratio"] = (
+            f"as the spec asks: A matrices learn at the plan's learning rate, B matrices at "
+            f"{lora.plus_ratio:g} times as much"
+        )
     if lora.target_parameters:
         experts = architecture.experts[0].num_experts
         reasons["lora.target_parameters"] = (
@@ -72,6 +77,7 @@ def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:
         rank=asked.rank,
         alpha=asked.alpha,
         rslora=asked.rslora,
+        plus_ratio=asked.plus_ratio,
         dropout=asked.dropout,
         target_modules=targets.modules,
         target_parameters=targets.parameters,

@@ -58,6 +58,8 @@ class LoraPlan(FrozenModel):
     alpha: float
     rslora: bool = False
     """The update is scaled by alpha / sqrt(rank)."""
+    plus_ratio: float = 1.0
+    """Learning rate of the B matrices, as a multiple of `learning_rate`."""
     dropout: float
     target_modules: tuple[str, ...]
     """Names of linear layers, as PEFT matches them: the last parts of their paths."""

@@ -103,6 +103,9 @@ class LoraSpec(FrozenModel):
     rslora: bool = False
     """Scale it by alpha / sqrt(rank) instead, so that larger ranks learn as fast (rsLoRA, arXiv
     2312.03732)."""
+    plus_ratio: Number = Field(default=1.0, ge=1, le=1000)
+    """Learning rate of the B matrices, which start at zero, as a multiple of that of the A matrices
+    (LoRA+, arXiv 2402.12354, which takes 16 with a smaller `lr_peak`). 1 is plain LoRA."""
     dropout: Number = Field(default=0.0, ge=0, lt=1)
     """Share of a LoRA layer's inputs set to zero during training."""
     targets: Annotated[

@@ -170,11 +170,12 @@ def separate_steps(optimizer: torch.optim.Optimizer) -> None:
             state["step"] = step.clone().to(parameter.device)
 
 
-def restore_weight_decay(optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Each group of parameters has its own weight decay again.
+def restore_group_settings(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Each group of parameters has its own weight decay and learning rate again.
 
     DeepSpeed 0.19's stage-3 loader of universal checkpoints (stage3.py, load_hp_checkpoint_state_…)
-    gives all groups the first one's hyperparameters, so that norms and biases would decay.
+    gives all groups the first one's hyperparameters, so that norms and biases would decay, and B
+    matrices would learn as A matrices in the first step.
     """
     shards = folder / (folder / "latest_universal").read_text()
     saved = torch.load(shards / "zero" / "optimizer_state.pt", weights_only=True)[
@@ -182,6 +183,7 @@ def restore_weight_decay(optimizer: torch.optim.Optimizer, folder: Path) -> None
     ]["param_groups"]
     for group, as_saved in zip(optimizer.param_groups, saved, strict=True):
         group["weight_decay"] = as_saved["weight_decay"]
+        group["lr"] = as_saved["lr"]
 
 
 def map_files(when: bool) -> None:
@@ -225,7 +227,7 @@ class AfterResume(TrainerCallback):
         if self._resume.universal:
             separate_steps(optimizer)
         if self._resume.universal and self._zero_stage == 3:
-            restore_weight_decay(optimizer, self._resume.folder)
+            restore_group_settings(optimizer, self._resume.folder)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -32,7 +32,11 @@ from components.train.loop.rows import (
     inputs_of,
     padded_length,
 )
-from components.train.model.optimizer import decayed_parameters, warm_up_from_the_first_step
+from components.train.model.optimizer import (
+    decayed_parameters,
+    raise_rate_of_b,
+    warm_up_from_the_first_step,
+)
 from components.train.model.output_layer import mean_loss
 from components.train.model.own_layers import NO_OWN_LAYERS, OwnLayers
 
@@ -78,7 +82,9 @@ class HaganeTrainer(Trainer):
         rows: PackedRows,
         *,
         own: OwnLayers = NO_OWN_LAYERS,
+        plus_ratio: float = 1.0,
     ) -> None:
+        """`plus_ratio`: see `raise_rate_of_b`."""
         collator: Any = partial(
             collate_numbered, longest=rows.longest if torch.cuda.is_available() else None
         )
@@ -90,6 +96,7 @@ class HaganeTrainer(Trainer):
             compute_loss_func=None if own.output_layer is None else mean_loss,
         )
         self.own = own
+        self._plus_ratio = plus_ratio
         self.remove_callback(PrinterCallback)
         self.record = StepRecord()
         """Of the optimizer step in progress; until the next begins, of the last one."""
@@ -106,6 +113,13 @@ class HaganeTrainer(Trainer):
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         return decayed_parameters(model)
+
+    def create_optimizer(self, *arguments: Any, **how: Any) -> torch.optim.Optimizer:
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(*arguments, **how)
+        if is_new and self._plus_ratio != 1:
+            raise_rate_of_b(optimizer, self.model, self._plus_ratio)
+        return optimizer
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None

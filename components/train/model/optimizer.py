@@ -45,6 +45,18 @@ def _decays(model: torch.nn.Module, name: str, shape: torch.Size) -> bool:
     return sum(size > 1 for size in shape) >= 2 and not re.search(r"(^|[._])norm([._]|$)", name)
 
 
+def raise_rate_of_b(optimizer: torch.optim.Optimizer, model: torch.nn.Module, ratio: float) -> None:
+    """B matrices of LoRA are in groups of their own, with `ratio` times the learning rate (LoRA+,
+    arXiv 2402.12354). Before the optimizer's first step and its schedule."""
+    b_matrices = {id(each) for name, each in model.named_parameters() if "lora_B" in name}
+    for group in list(optimizer.param_groups):
+        raised = [each for each in group["params"] if id(each) in b_matrices]
+        if not raised:
+            continue
+        group["params"] = [each for each in group["params"] if id(each) not in b_matrices]
+        optimizer.add_param_group({**group, "params": raised, "lr": ratio * group["lr"]})
+
+
 def _shape(parameter: Any) -> torch.Size:
     """Of the whole parameter; ZeRO-3 leaves an empty tensor and its true shape in `ds_shape`."""
     return getattr(parameter, "ds_shape", parameter.shape)

@@ -6,7 +6,7 @@ import torch
 from components.train.checkpoints.resume import (
     map_files,
     move_out_of_files,
-    restore_weight_decay,
+    restore_group_settings,
     separate_steps,
 )
 from tests.crash.host_tensors import HostTensor
@@ -29,20 +29,20 @@ def test_after_a_resume_each_step_is_where_its_parameter_is_and_its_own() -> Non
     assert optimizer.state[on_host]["step"] is not shared_step
 
 
-def test_groups_have_their_own_weight_decay_again(tmp_path: Path) -> None:
+def test_groups_have_their_own_weight_decay_and_learning_rate_again(tmp_path: Path) -> None:
     (tmp_path / "latest_universal").write_text("global_step2_universal")
     zero = tmp_path / "global_step2_universal" / "zero"
     zero.mkdir(parents=True)
-    saved = {
-        "optimizer_state_dict": {"param_groups": [{"weight_decay": 0.1}, {"weight_decay": 0.0}]}
-    }
+    saved = [{"weight_decay": 0.1, "lr": 0.01}, {"weight_decay": 0.0, "lr": 0.16}]
+    saved = {"optimizer_state_dict": {"param_groups": saved}}
     torch.save(saved, zero / "optimizer_state.pt")
     groups = [
         {"params": [torch.nn.Parameter(torch.zeros(1))], "weight_decay": 0.1} for _ in range(2)
     ]
     optimizer = torch.optim.AdamW(groups)
-    restore_weight_decay(optimizer, tmp_path)
+    restore_group_settings(optimizer, tmp_path)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.16]
 
 
 def test_the_crash_suites_device_refuses_a_step_on_the_host() -> None:

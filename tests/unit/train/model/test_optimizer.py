@@ -4,10 +4,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoConfig, AutoModelForCausalLM, get_scheduler
 
-from components.train.model.optimizer import decayed_parameters, warm_up_from_the_first_step
+from components.train.model.optimizer import (
+    decayed_parameters,
+    raise_rate_of_b,
+    warm_up_from_the_first_step,
+)
 
 SMALL = {
     "vocab_size": 64,
@@ -51,6 +57,43 @@ def tiny(model_type: str) -> torch.nn.Module:
         return AutoModelForCausalLM.from_config(
             AutoConfig.for_model(model_type, **CONFIGS[model_type])
         )
+
+
+def rates(optimizer: torch.optim.Optimizer) -> dict[int, float]:
+    """Learning rate of each parameter, by its identity."""
+    return {id(each): group["lr"] for group in optimizer.param_groups for each in group["params"]}
+
+
+def test_lora_plus_gives_each_matrix_the_learning_rate_that_peft_gives_it() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = get_peft_model(tiny("llama"), LoraConfig(target_modules=["q_proj", "up_proj"]))
+    theirs = create_loraplus_optimizer(model, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16)
+    trained = [each for each in model.parameters() if each.requires_grad]
+    ours = torch.optim.AdamW(
+        [{"params": trained, "weight_decay": 0.1}, {"params": [], "weight_decay": 0.0}], lr=1e-3
+    )
+    raise_rate_of_b(ours, model, 16)
+    assert rates(ours) == rates(theirs)
+    assert set(rates(ours).values()) == {1e-3, 16e-3}
+    assert {group["weight_decay"] for group in ours.param_groups if group["params"]} == {0.1}
+
+
+def test_both_rates_follow_the_schedule() -> None:
+    a, b = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    model = torch.nn.ParameterDict({"lora_A": a, "lora_B": b})
+    optimizer = torch.optim.AdamW([a, b], lr=1e-3)
+    raise_rate_of_b(optimizer, model, 4)
+    plain = get_scheduler("cosine", optimizer, num_warmup_steps=2, num_training_steps=8)
+    scheduler = warm_up_from_the_first_step(plain, 2)  # pyright: ignore[reportArgumentType]
+    seen: list[float] = []
+    for _ in range(8):
+        of_a, of_b = scheduler.get_last_lr()
+        assert of_b == pytest.approx(4 * of_a)
+        seen.append(of_a)
+        optimizer.step()
+        scheduler.step()
+    assert seen[:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
