@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from components.shared.documents.findings import Finding
+from components.shared.errors import HaganeError
 from components.shared.own_files import own_file
 from components.shared.spec.run_spec import RunSpec
 
@@ -75,7 +76,12 @@ def _in(place: Place, fields: Fields) -> Fields:
 
 
 def _shipped(path: str) -> list[Fields]:
-    return [each for each in yaml.safe_load_all(own_file(path).read_text()) if each]
+    file = own_file(path)
+    if not file.is_file():
+        raise HaganeError(
+            f"--print-fixes: {path} is not in this image. Fix: run it where hagane is installed"
+        )
+    return [each for each in yaml.safe_load_all(file.read_text(encoding="utf-8")) if each]
 
 
 def _account(name: str) -> Fields:

@@ -17,6 +17,7 @@ from components.shared.machine import user_path
 from components.shared.model.hub_id import is_hub_id
 from components.shared.spec.data import SourceSpec
 from components.shared.spec.file import SpecProblems, load_spec
+from components.shared.spec.places import nearest_name
 from components.shared.spec.run_spec import RunSpec
 from pipelines.finetune.compiled import CompiledPipeline
 from pipelines.finetune.parameters import parameter_problems
@@ -96,8 +97,8 @@ def cluster_problems(spec: RunSpec) -> list[str]:
         )
     if not spec.store.startswith("s3://"):
         problems.append(
-            f"store: got folder {spec.store!r}, but pods of a cluster share no folder; must be "
-            "s3://bucket/prefix"
+            f"store: got folder {nearest_name(spec.store)!r}, but pods of a "
+            "cluster share no folder; must be s3://bucket/prefix"
         )
     for name, value in _files(spec).items():
         if "://" in value and not value.startswith(("s3://", "hf://")):
@@ -107,14 +108,14 @@ def cluster_problems(spec: RunSpec) -> list[str]:
             )
         elif "://" not in value and claim_of(spec, value) is None:
             problems.append(
-                f"{name}: {value!r} is a file of this machine, which no pod sees; put it into the "
-                "store and name it s3://…"
+                f"{name}: {nearest_name(value)!r} is a file of this machine, which no "
+                "pod sees; put it into the store and name it s3://…"
             )
     source = spec.model.source
     if claim_of(spec, source) is None and (not is_hub_id(source) or user_path(source).is_dir()):
         problems.append(
-            f"model.source: {source!r} is a folder of this machine, which no pod sees; name a hub "
-            "id such as org/name, or a folder of a claim in cluster.claims"
+            f"model.source: {nearest_name(source)!r} is a folder of this machine, which no pod "
+            "sees; name a hub id such as org/name, or a folder of a claim in cluster.claims"
         )
     return problems
 

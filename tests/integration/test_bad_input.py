@@ -75,7 +75,8 @@ def test_rank_0_is_refused(spec: dict[str, Any], tmp_path: Path) -> None:
 def test_missing_data_is_reported(spec: dict[str, Any], tmp_path: Path) -> None:
     spec["data"]["train"] = "nowhere/train.jsonl"
     (line,) = run_refused(spec, tmp_path)
-    assert line == "nowhere/train.jsonl: no such file; name a file of records that is there"
+    where = f"{tmp_path}/nowhere/train.jsonl"
+    assert line == f"{where}: no such file; name a file of records that is there"
 
 
 def test_empty_data_is_reported(spec: dict[str, Any], tmp_path: Path) -> None:

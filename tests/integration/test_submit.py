@@ -496,7 +496,7 @@ def test_what_a_cluster_does_not_see_is_refused_field_by_field(
     server: KfpServer, tree: dict[str, Any], reported: dict[str, str], inputs: Path, tmp_path: Path
 ) -> None:
     tree |= {"backend": "local", "store": "runs", "cluster": {}}
-    tree["data"]["chat_template"] = "specs/templates/chatml.jinja"
+    tree["data"]["chat_template"] = str(Path("specs/templates/chatml.jinja").absolute())
     done = submit(tree, tmp_path, reported)
     assert done.exit_code == 2
     assert [line.removeprefix("error: ").partition(":")[0] for line in done.errors] == [

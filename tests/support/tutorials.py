@@ -46,7 +46,7 @@ def run_commands(
         capture_output=True,
         text=True,
         check=False,
-        timeout=500,
+        timeout=1500,
     )
     blocks = re.findall(r"\n>>> (.*?)\n(.*?)\n<<< (\d+)\n", done.stdout, re.DOTALL)
     assert len(blocks) == len(commands), done.stdout + done.stderr

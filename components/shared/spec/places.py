@@ -38,6 +38,12 @@ def set_fields(overrides: Iterable[str]) -> list[Field]:
     return [field for field in FIELDS if any(field[: len(key)] == key for key in keys)]
 
 
+def nearest_name(path: str) -> str:
+    """A path of this machine for a message: from the current folder where it lies below it."""
+    here = Path.cwd()
+    return os.path.relpath(path, here) if Path(path).is_relative_to(here) else path
+
+
 def written_for(field: Field, value: str, folder: Path) -> str:
     """A path that counts from the current folder, as a spec in `folder` must write it."""
     here = Path.cwd()
