@@ -12,7 +12,6 @@ from rich.console import Console
 
 from components.shared.documents.plan import Plan
 from components.shared.errors import HaganeError
-from components.shared.processes import end_with_parent
 from components.shared.spec.file import spec_yaml
 from components.shared.spec.run_spec import RunSpec
 from components.shared.store.layout import DATASET, PLAN
@@ -119,8 +118,6 @@ def _run_program(module: list[str], folder: Path, screen: Screen) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # one prctl call, and this process has no other threads
-        preexec_fn=end_with_parent,  # noqa: PLW1509
     )
     assert process.stdout is not None
     outcome = follow(process.stdout, folder / "log", screen)

@@ -16,6 +16,7 @@ from components.shared.documents.probe import MeasuredSteps
 from components.shared.errors import HaganeError, RunFailed, SpecError
 from components.shared.job.training_job import worker_environment
 from components.shared.machine import machine_flags
+from components.shared.processes import end_with_parent
 from components.shared.step import step_log
 from components.train.gpu_check.groups import Ran, run_on_node
 from components.train.step_probe.probe_files import write_probe_files
@@ -51,6 +52,7 @@ def main() -> None:
         "--seconds", type=float, default=LONGEST_S, help=f"longest time for all ({LONGEST_S})"
     )
     arguments = parser.parse_args()
+    end_with_parent()
     with step_log("train") as log:
         plan = Plan.model_validate_json((arguments.plan / "plan.json").read_bytes())
         check_machine(plan)
