@@ -1,5 +1,5 @@
-"""`python -m benchmarks.export_full [FOLDER]`: export of a fully trained model of 1.1 B parameters,
-beside DeepSpeed's zero_to_fp32.
+"""`python -m benchmarks.export_full [--small] [FOLDER]`: export of a fully trained model of 1.1 B
+parameters, beside DeepSpeed's zero_to_fp32; with `--small` of 125 M, on any laptop.
 
 The checkpoint is made, not trained: two ZeRO-2 shards as DeepSpeed writes them, with fp32 master
 weights and without the moments, which neither program reads. Each program runs in a process of its
@@ -8,6 +8,7 @@ too. hagane fetches the shards from a store, checks them, and writes a model tha
 zero_to_fp32 writes fp32 weights.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -33,6 +34,14 @@ SHAPE = {
     "tie_word_embeddings": False,
 }
 """TinyLlama's: 1,100,048,384 parameters."""
+SMALL = {
+    **SHAPE,
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
+"""124,668,672 parameters."""
 PROCESSES, STEP = 2, "global_step10"
 MEASURE = """
 import json, re, sys, threading, time
@@ -73,9 +82,13 @@ DEEPSPEED = (
 
 
 def main() -> None:
-    with TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.export_full", description=__doc__)
+    parser.add_argument("--small", action="store_true", help="125 M parameters.")
+    parser.add_argument("folder", nargs="?", help="Where temporary files go.")
+    asked = parser.parse_args()
+    with TemporaryDirectory(dir=asked.folder) as folder:
         work = Path(folder)
-        num_parameters = make_base(work / "base")
+        num_parameters = make_base(work / "base", SMALL if asked.small else SHAPE)
         make_checkpoint(work)
         print(
             f"{num_parameters:,} parameters in bf16; plan: "
@@ -90,14 +103,14 @@ def main() -> None:
             )
 
 
-def make_base(folder: Path) -> int:
+def make_base(folder: Path, shape: dict[str, Any]) -> int:
     """A random model in bf16. Returns its number of parameters."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model("llama", **SHAPE), dtype=torch.bfloat16
+        AutoConfig.for_model("llama", **shape), dtype=torch.bfloat16
     )
     model.save_pretrained(folder)
     return model.num_parameters()

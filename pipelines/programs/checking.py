@@ -22,12 +22,12 @@ from components.shared.store.storage import open_store
 from pipelines.programs.component_program import require_installed
 from pipelines.screens.progress import Screen
 
-CHECKS = {
+CHECKS: dict[str, tuple[str, ...]] = {
     "prepare_dataset": ("components.prepare_dataset", "--check"),
     "render_config": ("components.render_config", "--check"),
 }
 """Component -> its program, which gets `--spec FILE` too."""
-TASKS_CHECK = {"evaluate": ("components.evaluate.known_tasks",)}
+TASKS_CHECK: dict[str, tuple[str, ...]] = {"evaluate": ("components.evaluate.known_tasks",)}
 NO_LM_EVAL = (
     "evaluation.lm_eval.tasks: needs the Python package lm_eval, which the image of evaluate does "
     "not hold. Fix: make an image that does, and say has_lm_eval: true in images/images.yaml "
