@@ -13,8 +13,8 @@ SPEC = "{name: demo, store: runs, model: {source: m}, data: {train: t.jsonl}}"
 def test_a_run_is_named_by_its_spec_or_by_its_uri(tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text(SPEC)
-    assert run_uri(str(file)) == "runs/demo"
-    assert run_uri(str(file), ["name=other"]) == "runs/other"
+    assert run_uri(str(file)) == f"{tmp_path}/runs/demo"
+    assert run_uri(str(file), ["name=other"]) == f"{tmp_path}/runs/other"
     assert run_uri("s3://bucket/runs/demo") == "s3://bucket/runs/demo"
 
 
