@@ -59,6 +59,7 @@ def test_the_whole_training_by_part_holds_every_start_with_its_saves_and_held_ou
 def test_building_an_engine_does_not_import_the_inductor() -> None:
     program = """
 import sys, json
+import components.train.model.early_imports
 from deepspeed.runtime import compiler
 from components.train.loop.engine import leave_muon_uncompiled
 made = compiler.compile
