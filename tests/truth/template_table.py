@@ -61,7 +61,8 @@ once it is history, so the text is no prefix of what it renders."""
 REFUSES = "the template refuses"
 REFUSED = "refused by hagane"
 WRONG = "WRONG"
-_NOW = datetime(2026, 11, 30)
+_NOW = datetime.now()
+"""As transformers has it: some templates write the day."""
 
 
 @dataclass(frozen=True)
