@@ -63,7 +63,7 @@ def doctor(
     from pipelines.commands.as_json import findings_json, print_json
     from pipelines.kfp_api.connection import Asked
     from pipelines.programs.doctor import diagnose, diagnose_here, findings_table
-    from pipelines.programs.missing_objects import Place, as_yaml, missing_objects, namespace_of
+    from pipelines.programs.missing_objects import Place, fixes_text, namespace_of
     from pipelines.screens.run import open_console
 
     asked = None if spec is None else load_spec(spec, overrides or ())
@@ -95,7 +95,7 @@ def doctor(
     if print_fixes:
         place = Place(namespace or namespace_of(asked), launcher, asked)
         open_console(stderr=True).print(findings_table(findings))
-        print(as_yaml(missing_objects(findings, place)), end="")
+        print(fixes_text(findings, place), end="")
         return
     if as_json:
         print_json(findings_json(findings))

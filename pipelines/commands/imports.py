@@ -70,9 +70,9 @@ def spec_of(file: Path, folder: Path, *, with_rows: bool) -> Path:
     if imported is None:
         return file
     _tell(lines(imported, str(file), briefly=True))
-    paths_from(imported.spec, Path.cwd())
     if with_rows and "data.train" in imported.missing:
         imported.spec.setdefault("data", {})["train"] = UNREAD_DATA
+    paths_from(imported.spec, Path.cwd())
     made = folder / f"{file.stem}.yaml"
     made.write_text(spec_text(imported, str(file)), encoding="utf-8")
     return made

@@ -18,7 +18,7 @@ Fields = dict[str, Any]
 TO_FILL_IN = "REPLACE_ME"
 OWN_NAMESPACE = "hagane"
 """Of k8s/base."""
-NOTHING = "# hagane doctor found no object that is missing\n"
+NOTHING = "# hagane doctor knows of no object that is missing\n"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,16 @@ def missing_objects(findings: Iterable[Finding], place: Place) -> list[tuple[Fin
             continue
         found += [(finding, each) for each in _objects_for(finding, place)]
     return found
+
+
+def fixes_text(findings: Iterable[Finding], place: Place) -> str:
+    """The objects as YAML; above them, as comments, each failure that no object fixes."""
+    findings = list(findings)
+    objects = missing_objects(findings, place)
+    fixed = {finding.check for finding, _ in objects}
+    left = [each for each in findings if each.state == "failed" and each.check not in fixed]
+    comments = [f"# not fixed by an object: {' '.join(each.line.split())}\n" for each in left]
+    return "".join(comments) + as_yaml(objects)
 
 
 def as_yaml(objects: Iterable[tuple[Finding, Fields]]) -> str:

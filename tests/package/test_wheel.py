@@ -3,6 +3,7 @@ repository, without torch. `make test-wheel`; it needs a package index."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_a_7b_model_is_planned(place: Path) -> None:
 
 def test_a_first_spec_is_written_and_data_is_looked_at(place: Path) -> None:
     said = hagane("data", "pairs.json", place=place)
-    assert "60 conversations" in said
+    assert re.search(r"^conversations +60$", said, re.MULTILINE)
     arguments = ("--model", "elyza-7b", "--data", "pairs.json", "--out", "new.yaml", "--no-plan")
     hagane("init", *arguments, place=place)
     assert "alpaca" in (place / "new.yaml").read_text()
@@ -112,7 +113,7 @@ def test_a_first_spec_is_written_and_data_is_looked_at(place: Path) -> None:
 
 def test_the_pipeline_is_compiled(place: Path) -> None:
     hagane("compile", "finetune.yaml", place=place)
-    assert (place / "finetune.yaml").read_text().startswith("# PIPELINE DEFINITION")
+    assert "name: hagane-finetune" in (place / "finetune.yaml").read_text()
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["doctor", "--help"], ["models", "elyza"]])

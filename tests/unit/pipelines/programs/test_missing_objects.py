@@ -15,7 +15,7 @@ from components.launch_training.doctor.runtime_policy import runtime_finding
 from components.shared.documents.findings import Finding
 from components.shared.job.permissions import KFP_POD_PERMISSIONS, launcher_permissions
 from components.shared.spec.file import parse_spec
-from pipelines.programs.missing_objects import NOTHING, Place, as_yaml, missing_objects
+from pipelines.programs.missing_objects import NOTHING, Place, as_yaml, fixes_text, missing_objects
 from tests.support.schemas import schema_problems
 
 SPEC = parse_spec(
@@ -86,3 +86,10 @@ def test_what_is_there_and_what_no_object_cures_print_nothing() -> None:
     there = account_finding("launcher's account", "pipelines", "ml", there=True)
     away = Finding(check="store", state="failed", found="cannot be reached")
     assert as_yaml(missing_objects([there, away], PLACE)) == NOTHING
+
+
+def test_a_failure_that_no_object_fixes_is_a_comment() -> None:
+    away = Finding(check="store", state="failed", found="cannot be reached")
+    text = fixes_text([away, NO_KEYS], PLACE)
+    assert text.startswith("# not fixed by an object: store: cannot be reached\n# Secret hagane-s3")
+    assert [each["kind"] for each in yaml.safe_load_all(text)] == ["Secret"]
