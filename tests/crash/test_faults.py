@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from components.shared.documents.checkpoint import CheckpointFacts
 from components.shared.spec.file import parse_spec, spec_yaml
 from components.shared.store.checkpoints import committed_checkpoints, fetch_checkpoint
 from components.shared.store.layout import SPEC
@@ -57,17 +58,19 @@ def upload(s3_env: S3Server, tmp_path: Path) -> Iterator[Upload]:
     (tmp_path / "root/shards.pt").write_bytes(bytes(range(256)) * (NUM_BYTES // 256))
     (tmp_path / "root/latest").write_bytes(b"global_step2")
     part = Part(
-        epoch=1,
-        step=2,
+        facts=CheckpointFacts(
+            epoch=1,
+            step=2,
+            num_processes=1,
+            zero_stage=3,
+            loss=1.0,
+            held_out_loss=2.0,
+            steps_per_epoch=2,
+            micro_batch=1,
+        ),
         attempt="a1",
         process_rank=0,
-        num_processes=1,
-        zero_stage=3,
         training="t",
-        loss=1.0,
-        held_out_loss=2.0,
-        steps_per_epoch=2,
-        micro_batch=1,
         root=str(tmp_path / "root"),
         names=("shards.pt", "latest"),
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from components.shared.documents.checkpoint import CheckpointFacts
 from components.shared.spec.file import parse_spec, spec_yaml
 from components.shared.spec.results import KeepSpec
 from components.shared.store.checkpoints import committed_checkpoints, fetch_checkpoint
@@ -93,17 +94,19 @@ class Scene:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).hardlink_to(kept / name)
         return Part(
-            epoch=epoch,
-            step=10 * epoch,
+            facts=CheckpointFacts(
+                epoch=epoch,
+                step=10 * epoch,
+                num_processes=2,
+                zero_stage=3,
+                loss=1.0,
+                held_out_loss=2.0,
+                steps_per_epoch=10,
+                micro_batch=1,
+            ),
             attempt=attempt,
             process_rank=process_rank,
-            num_processes=2,
-            zero_stage=3,
             training="t",
-            loss=1.0,
-            held_out_loss=2.0,
-            steps_per_epoch=10,
-            micro_batch=1,
             root=str(root),
             names=names,
         )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.documents.checkpoint import CheckpointFacts
 from components.shared.errors import ObjectDamaged
 from components.shared.spec.results import KeepSpec
 from components.shared.store.checkpoints import committed_checkpoints, fetch_checkpoint
@@ -19,17 +20,19 @@ def part(
     root.mkdir(exist_ok=True)
     (root / name).write_text(f"state of {process_rank} in {attempt}")
     return Part(
-        epoch=epoch,
-        step=10 * epoch,
+        facts=CheckpointFacts(
+            epoch=epoch,
+            step=10 * epoch,
+            num_processes=num_processes,
+            zero_stage=3,
+            loss=1.0,
+            held_out_loss=2.0,
+            steps_per_epoch=10,
+            micro_batch=1,
+        ),
         attempt=attempt,
         process_rank=process_rank,
-        num_processes=num_processes,
-        zero_stage=3,
         training="t",
-        loss=1.0,
-        held_out_loss=2.0,
-        steps_per_epoch=10,
-        micro_batch=1,
         root=str(root),
         names=(name,),
     )
@@ -118,9 +121,9 @@ def test_a_damaged_file_is_named_and_not_left_behind(tmp_path: Path) -> None:
 
 def test_a_part_of_a_training_whose_loss_is_no_number_is_stored(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
-    reported = part(tmp_path / "w", 0, num_processes=1).model_copy(
-        update={"loss": math.nan, "held_out_loss": math.inf}
-    )
+    whole = part(tmp_path / "w", 0, num_processes=1)
+    no_numbers = {"loss": math.nan, "held_out_loss": math.inf}
+    reported = whole.model_copy(update={"facts": whole.facts.model_copy(update=no_numbers)})
     assert store_part(store, Part.model_validate_json(reported.model_dump_json())).committed
     (checkpoint,) = committed_checkpoints(store)
     assert checkpoint.held_out_loss is None
