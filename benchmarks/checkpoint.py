@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.launch_training.backends.local import torchrun_command, worker_settings
+from components.shared.documents.checkpoint import CheckpointFacts
 from components.shared.documents.plan import Plan
 from components.shared.events import event_of
 from components.shared.spec.file import parse_spec, spec_yaml
@@ -298,17 +299,19 @@ def _seconds(work: Callable[[], object]) -> float:
 def _part(files: Path) -> Part:
     names = tuple(sorted(path.name for path in files.iterdir()))
     return Part(
-        epoch=1,
-        step=1,
+        facts=CheckpointFacts(
+            epoch=1,
+            step=1,
+            num_processes=1,
+            zero_stage=3,
+            loss=1.0,
+            held_out_loss=1.0,
+            steps_per_epoch=1,
+            micro_batch=1,
+        ),
         attempt="a",
         process_rank=0,
-        num_processes=1,
-        zero_stage=3,
         training="t",
-        loss=1.0,
-        held_out_loss=1.0,
-        steps_per_epoch=1,
-        micro_batch=1,
         root=str(files),
         names=names,
     )

@@ -157,6 +157,8 @@ def make_checkpoint(work: Path) -> None:
         "zero_stage": 2,
         "loss": 1.0,
         "held_out_loss": 1.0,
+        "steps_per_epoch": 10,
+        "micro_batch": 1,
     }
     publish_folder(
         LocalStore(work / "store"),

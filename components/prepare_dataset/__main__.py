@@ -13,8 +13,7 @@ from components.prepare_dataset.report.look import DataLook, FileLook, look_at_d
 from components.prepare_dataset.report.look_lines import json_of, lines_of
 from components.prepare_dataset.samples.prompts import write_prompts
 from components.prepare_dataset.source import Source, load_source
-from components.shared.attempts import attempt
-from components.shared.errors import DataError, HaganeError
+from components.shared.errors import DataError, HaganeError, attempt
 from components.shared.spec.file import load_spec
 from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, claim_run, failure_kept, finished, step_log, work_folder

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 from components.prepare_dataset.inputs import digest_of
 from components.prepare_dataset.source import load_source
-from components.shared.attempts import all_of, attempt
-from components.shared.errors import ClusterError, HaganeError
+from components.shared.errors import ClusterError, HaganeError, all_of, attempt
 from components.shared.job.permissions import (
     JOBS,
     KFP_POD_PERMISSIONS,

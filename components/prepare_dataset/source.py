@@ -20,8 +20,7 @@ from components.prepare_dataset.records.records import RecordFile, RecordSource,
 from components.prepare_dataset.records.texts import TEXT
 from components.prepare_dataset.samples.tokens import Encoder, load_encoder
 from components.prepare_dataset.templates.chat_template import read_template
-from components.shared.attempts import all_of, attempt
-from components.shared.errors import DataError, HaganeError
+from components.shared.errors import DataError, HaganeError, all_of, attempt
 from components.shared.model.row_packing import RowPacking, row_packing
 from components.shared.model.source import (
     CONFIG_AND_TOKENIZER,

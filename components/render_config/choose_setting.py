@@ -25,9 +25,8 @@ from components.render_config.model.shapes import Architecture
 from components.render_config.model.targets import Targets
 from components.render_config.render.job_checks import check_job
 from components.render_config.setting import Quantized, Setting
-from components.shared.attempts import all_of, attempt
 from components.shared.documents.plan import Precision
-from components.shared.errors import HaganeError, SpecError
+from components.shared.errors import HaganeError, SpecError, all_of, attempt
 from components.shared.model.row_packing import untrainable
 from components.shared.spec.run_spec import RunSpec
 

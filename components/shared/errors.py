@@ -24,10 +24,13 @@ HaganeError                 exit 2: the user can fix it, nothing was begun
     └── PeerLost            exit 129: another process of the job is gone; all may start again
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from components.shared.printable import cut, first_problems, printable, without_secrets
+
+Result = TypeVar("Result")
 
 MOST_LINE_LETTERS = 2000
 """Of one problem, whatever a library or a server said in it."""
@@ -154,3 +157,19 @@ def after_a_change() -> Iterator[None]:
         if error.exit_code == HaganeError.exit_code:
             error.exit_code = RunFailed.exit_code
         raise
+
+
+def attempt(errors: list[HaganeError], call: Callable[[], Result]) -> Result | None:
+    """What `call` returns; when it raises a HaganeError, that is added to `errors` and None
+    returned."""
+    try:
+        return call()
+    except HaganeError as error:
+        errors.append(error)
+        return None
+
+
+def all_of(errors: list[HaganeError]) -> HaganeError:
+    """One error of the first one's kind, with the problems of all, each once."""
+    problems = (problem for error in errors for problem in error.problems)
+    return type(errors[0])(*dict.fromkeys(problems))

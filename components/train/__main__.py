@@ -21,6 +21,7 @@ from transformers import TrainingArguments
 
 from components.shared.documents.plan import Plan
 from components.shared.documents.prompts import read_prompts
+from components.shared.documents.results import History
 from components.shared.errors import PeerLost, Preempted, RunFailed, SpaceError
 from components.shared.job.endings import ANY_OTHER, ending_of
 from components.shared.model.source import resolve_planned_model
@@ -51,7 +52,7 @@ from components.train.loop.finite import step_fault
 from components.train.loop.parts import TimeParts
 from components.train.loop.results import (
     EpochProbe,
-    history_json,
+    history_of,
     peak_memory,
     probe_logits,
     publish_results,
@@ -304,7 +305,7 @@ def train(job: Job, agreement: Agreement, start_up: StartUp, log: Log) -> None:
     boundary.finish(trainer.state)
     peak = peak_memory()
     if dist.get_rank() == 0:
-        history = history_json(
+        history = history_of(
             trainer.state.log_history, plan, peak, num_skipped=engine().skipped_steps
         )
         publish(job, history, last_probe)
@@ -341,7 +342,7 @@ def training_arguments(job: Job) -> TrainingArguments:
     )
 
 
-def publish(job: Job, history: dict[str, Any], probe: dict[str, torch.Tensor]) -> None:
+def publish(job: Job, history: History, probe: dict[str, torch.Tensor]) -> None:
     """checkpoints/ is finished. Raises RunFailed when the last epoch's checkpoint is not
     committed."""
     total_steps = job.plan.steps.total_steps

@@ -1,34 +1,44 @@
-"""What a run comes to -> report.json, for programs and for the screen at the end of `hagane
-run`."""
+"""What a run comes to -> report.json."""
 
-from typing import Any
-
+from components.shared.documents.report import (
+    ExportFolder,
+    HeldOutLosses,
+    Report,
+    ReportedEpoch,
+)
 from components.write_report.against_plan import against_plan
 from components.write_report.gather import RunFound
 
 
-def report_numbers(found: RunFound) -> dict[str, Any]:
-    """Losses in nats per trained token, None where nothing was held out; folders relative to `uri`,
-    None for a checkpoint that was not kept; seconds of training alone."""
-    evaluation = found.evaluation
+def report_of(found: RunFound) -> Report:
+    return Report(
+        run=found.spec.name,
+        uri=found.uri,
+        method=found.plan.method,
+        epochs=_epochs(found),
+        held_out_loss=_held_out_losses(found),
+        answers=found.evaluation.answers,
+        export=ExportFolder(
+            folder=found.export.folder,
+            uri=f"{found.uri}/{found.export.folder}",
+            num_bytes=sum(entry.num_bytes for entry in found.export.files),
+        ),
+        seconds=found.history.seconds,
+        against_plan=tuple(against_plan(found)),
+    )
+
+
+def _epochs(found: RunFound) -> tuple[ReportedEpoch, ...]:
     stored = {checkpoint.epoch: checkpoint.folder for checkpoint in found.checkpoints}
-    return {
-        "run": found.spec.name,
-        "uri": found.uri,
-        "method": found.plan.method,
-        "epochs": [
-            {**epoch.model_dump(), "checkpoint": stored.get(epoch.epoch)}
-            for epoch in found.history.epochs
-        ],
-        "held_out_loss": None
-        if evaluation.both is None
-        else {"base": evaluation.both[0].loss, "tuned": evaluation.both[1].loss},
-        "answers": [answer.model_dump() for answer in evaluation.answers],
-        "export": {
-            "folder": found.export.folder,
-            "uri": f"{found.uri}/{found.export.folder}",
-            "num_bytes": sum(entry.num_bytes for entry in found.export.files),
-        },
-        "seconds": found.history.seconds,
-        "against_plan": against_plan(found),
-    }
+    return tuple(
+        ReportedEpoch(**dict(epoch), checkpoint=stored.get(epoch.epoch))
+        for epoch in found.history.epochs
+    )
+
+
+def _held_out_losses(found: RunFound) -> HeldOutLosses | None:
+    both = found.evaluation.both
+    if both is None:
+        return None
+    base, tuned = both
+    return HeldOutLosses(base=base.loss, tuned=tuned.loss)

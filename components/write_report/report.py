@@ -1,13 +1,12 @@
 """Fetches what the report tells, writes its two files, publishes them."""
 
-import json
 import shutil
 
 from components.shared.step import Log, finished, open_run, work_folder
 from components.shared.store.layout import EVALUATION, REPORT
 from components.shared.store.manifest import Manifest, publish_folder, require_manifest
 from components.write_report.gather import gather
-from components.write_report.numbers import report_numbers
+from components.write_report.numbers import report_of
 from components.write_report.page import render_page
 
 
@@ -21,14 +20,12 @@ def report_run(run: str, log: Log) -> Manifest:
         return done
     work = work_folder(run, "write_report")
     found = gather(store, spec, uri=run.rstrip("/"), work=work)
-    numbers = report_numbers(found)
+    report = report_of(found)
     local = work / REPORT
     shutil.rmtree(local, ignore_errors=True)
     local.mkdir()
     (local / "report.html").write_text(render_page(found), encoding="utf-8")
-    (local / "report.json").write_text(
-        json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    (local / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
     log.info("reported", page=f"{run}/{REPORT}/report.html")
     base, tuned = found.evaluation.base, found.evaluation.tuned
     losses = {

@@ -68,9 +68,8 @@ def checkpoint_table(store: Store, keep: KeepSpec) -> Table:
     committed = committed_checkpoints(store)
     why = reasons_to_keep(committed, keep)
     for found in committed:
-        facts = found.manifest.facts
         reason = why.get(found.folder, "nothing: it goes when the next one is committed")
-        losses = (_loss(facts["loss"]), _loss(facts["held_out_loss"]))
+        losses = (_loss(found.facts.loss), _loss(found.facts.held_out_loss))
         table.add_row(
             found.folder.split("/")[1],
             str(found.step),
@@ -102,5 +101,5 @@ def damages(store: Store, checkpoints: list[Checkpoint]) -> Iterator[tuple[str, 
                     yield key, None
 
 
-def _loss(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else ""
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from components.shared.documents.findings import Finding
+from components.shared.documents.progress import TrainingProgress
 from components.shared.errors import ObjectMissing
 from components.shared.model.registry import ModelFamily
 from components.shared.spec.results import KeepSpec
@@ -52,11 +53,12 @@ def status_json(store: Store, spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def _progress(store: Store) -> Any:
+def _progress(store: Store) -> dict[str, Any] | None:
     try:
-        return json.loads(store.read_bytes(PROGRESS))
+        progress = TrainingProgress.model_validate_json(store.read_bytes(PROGRESS))
     except ObjectMissing:
         return None
+    return progress.model_dump(mode="json", exclude_none=True)
 
 
 def checkpoints_json(store: Store, keep: KeepSpec) -> list[dict[str, Any]]:
@@ -68,7 +70,7 @@ def checkpoints_json(store: Store, keep: KeepSpec) -> list[dict[str, Any]]:
             "epoch": each.epoch,
             "step": each.step,
             "num_bytes": each.num_bytes,
-            "loss": each.manifest.facts["loss"],
+            "loss": each.facts.loss,
             "held_out_loss": each.held_out_loss,
             "committed": True,
             "kept_because": why.get(each.folder),

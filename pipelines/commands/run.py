@@ -50,7 +50,7 @@ def run(
     from pipelines.commands.as_json import print_json
     from pipelines.local.running import run_in_containers, run_locally
     from pipelines.programs.component_program import require_training
-    from pipelines.screens.run import open_console, print_end, report_of
+    from pipelines.screens.run import open_console, print_end, read_report
 
     if runner != "docker":
         require_training()
@@ -64,7 +64,7 @@ def run(
         store, folder = open_store(asked.run_uri), work_folder(asked.run_uri, "report")
         print_end(open_console(stderr=as_json), store, folder)
         if as_json:
-            print_json(report_of(store))
+            print_json(read_report(store))
 
 
 def plan(

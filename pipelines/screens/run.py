@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from components.shared.documents.progress import TrainingProgress
+from components.shared.documents.report import HeldOutLosses, Report
 from components.shared.errors import ObjectDamaged, ObjectMissing
 from components.shared.model.registry import ModelFamily
 from components.shared.spec.run_spec import RunSpec
@@ -153,28 +155,27 @@ def status_screen(store: Store, spec: RunSpec) -> RenderableType:
 def _progress(store: Store) -> list[Text]:
     """How far a training in a cluster is, as its launcher last reported; nothing for others."""
     try:
-        state = json.loads(store.read_bytes(PROGRESS))
+        state = TrainingProgress.model_validate_json(store.read_bytes(PROGRESS))
     except ObjectMissing:
         return []
-    line = f"training: {state['phase']}" + (f": {state['detail']}" if state["detail"] else "")
-    if state.get("done"):
+    line = f"training: {state.phase}"
+    if state.detail:
+        line += f": {state.detail}"
+    if state.done and state.left_s is not None:
         line += (
-            f"; step {state['done']} of {state['total']}, loss {state['loss']}, "
-            f"{state['tokens_s']} tokens/s, {state['left_s']:.0f} s left"
+            f"; step {state.done} of {state.total}, loss {state.loss}, {state.tokens_s} tokens/s, "
+            f"{state.left_s:.0f} s left"
         )
-    again = f"; started anew {state['restarts']} times" if state["restarts"] else ""
-    return [
-        Text(
-            f"{line}{again} (job {state['job']} in namespace {state['namespace']}, reported "
-            f"{state['at']})"
-        )
-    ]
+    if state.restarts:
+        line += f"; started anew {state.restarts} times"
+    where = f"job {state.job} in namespace {state.namespace}, reported {state.at}"
+    return [Text(f"{line} ({where})")]
 
 
-def end_screen(report: dict[str, Any], report_page: Path) -> RenderableType:
+def end_screen(report: Report, report_page: Path) -> RenderableType:
     """What a finished run comes to, on less than a page."""
     epochs = Table(box=None, padding=(0, 2, 0, 0))
-    held_out = report["held_out_loss"]
+    held_out = report.held_out_loss
     for heading in (
         "epoch",
         "step",
@@ -183,58 +184,54 @@ def end_screen(report: dict[str, Any], report_page: Path) -> RenderableType:
         "checkpoint",
     ):
         epochs.add_column(heading)
-    for epoch in report["epochs"]:
-        losses = [epoch["loss"], *([epoch["held_out_loss"]] if held_out else [])]
-        shown = (f"{loss:.3f}" for loss in losses)
-        epochs.add_row(
-            str(epoch["epoch"]), str(epoch["step"]), *shown, epoch["checkpoint"] or "not kept"
-        )
+    for epoch in report.epochs:
+        cells = [str(epoch.epoch), str(epoch.step), f"{epoch.loss:.3f}"]
+        if held_out is not None:
+            loss = epoch.held_out_loss
+            cells.append("" if loss is None else f"{loss:.3f}")
+        epochs.add_row(*cells, epoch.checkpoint or "not kept")
     where = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    where.add_row("run", report["uri"])
-    where.add_row(
-        report["export"]["folder"],
-        (
-            f"{report['export']['uri']}  ({report['export']['num_bytes'] / 1e6:.1f} MB, proved to "
-            "load)"
-        ),
-    )
+    where.add_row("run", report.uri)
+    export = report.export
+    size = f"{export.num_bytes / 1e6:.1f} MB"
+    where.add_row(export.folder, f"{export.uri}  ({size}, proved to load)")
     where.add_row("report", str(report_page))
     parts: list[RenderableType] = [
         where,
         Text(),
         epochs,
         Text(),
-        Text(_outcome(held_out, report["seconds"])),
+        Text(_outcome(held_out, report.seconds)),
     ]
-    for answer in report["answers"][:1]:
+    for answer in report.answers[:1]:
         asked = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        asked.add_row("question", Text(answer["question"]))
-        asked.add_row("base", Text(answer["base"], style="dim"))
-        asked.add_row("tuned", Text(answer["tuned"], style="bold"))
+        asked.add_row("question", Text(answer.question))
+        asked.add_row("base", Text(answer.base, style="dim"))
+        asked.add_row("tuned", Text(answer.tuned, style="bold"))
         parts += [Text(), asked]
-    return Panel(Group(*parts), title=f"{report['run']} is finished", title_align="left")
+    return Panel(Group(*parts), title=f"{report.run} is finished", title_align="left")
 
 
-def _outcome(held_out: dict[str, float] | None, seconds: float) -> str:
+def _outcome(held_out: HeldOutLosses | None, seconds: float) -> str:
     if held_out is None:
         return (
             "nothing was held out, so no loss says whether it helped; trained for "
             f"{duration(seconds)}"
         )
     return (
-        f"held-out loss  {held_out['base']:.3f} before -> {held_out['tuned']:.3f} after, trained "
+        f"held-out loss  {held_out.base:.3f} before -> {held_out.tuned:.3f} after, trained "
         f"for {duration(seconds)}"
     )
 
 
-def report_of(store: Store) -> dict[str, Any]:
+def read_report(store: Store) -> Report:
     """report.json of a finished run."""
-    return json.loads(store.read_bytes(f"{REPORT}/report.json"))
+    return Report.model_validate_json(store.read_bytes(f"{REPORT}/report.json"))
 
 
 def print_end(console: Console, store: Store, local: Path) -> None:
     """The end screen is on the console, the report's page in the local folder."""
-    report = report_of(store)
+    report = read_report(store)
     page = local / "report.html"
     page.write_bytes(store.read_bytes(f"{REPORT}/report.html"))
     console.print(end_screen(report, page))

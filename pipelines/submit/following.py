@@ -5,7 +5,6 @@ store, and the checkpoints are there. Where the store cannot be read from here, 
 and KFP's part is shown alone.
 """
 
-import json
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from components.shared.documents.progress import TrainingProgress
 from components.shared.errors import (
     HaganeError,
     KfpError,
@@ -210,14 +210,15 @@ class _Follower:
         self._screen.enter(step.name)
         try:
             self._show_checkpoints(self._store)
-            progress = json.loads(self._store.read_bytes(PROGRESS))
+            progress = TrainingProgress.model_validate_json(self._store.read_bytes(PROGRESS))
             if not is_of_an_earlier_try(progress, step):
                 self._show_progress(progress)
         except ObjectMissing:
             return
         except (StoreError, ValueError) as error:
             self._store = None
-            why = error.problems[0] if isinstance(error, HaganeError) else str(error)
+            problems = error.problems if isinstance(error, HaganeError) else str(error).splitlines()
+            why = problems[0]
             self._screen.say(f"{UNREADABLE}: {why}")
 
     def _show_checkpoints(self, store: Store) -> None:
@@ -233,28 +234,24 @@ class _Follower:
                 self._screen.say(f"checkpoint of {checkpoint.title} is in the store")
                 self.had_news = True
 
-    def _show_progress(self, state: dict[str, Any]) -> None:
+    def _show_progress(self, state: TrainingProgress) -> None:
         """What is new since the last look: a restart, another phase, more steps. The launcher
         writes it every few seconds."""
-        restarts = int(state.get("restarts") or 0)
+        restarts = state.restarts
         if restarts > self._restarts:
             self._say(
                 f"training: the job's pods were started anew ({restarts} "
                 f"{'time' if restarts == 1 else 'times'} so far)"
             )
         self._restarts = max(self._restarts, restarts)
-        phase = (str(state["phase"]), str(state["detail"]))
-        done = state.get("done")
+        phase, done = (state.phase, state.detail), state.done
         if phase != self._phase and not (done and phase[0] == "running"):
             self._say(f"training: {': '.join(filter(None, phase))}")
         self._phase = phase
         if done and done != self._done:
             self._done, self.had_news = done, True
-            reported = {
-                key: state[key]
-                for key in ("done", "total", "loss", "tokens_s", "left_s")
-                if state.get(key) is not None
-            }
+            shown = {"done", "total", "loss", "tokens_s", "left_s"}
+            reported = state.model_dump(include=shown, exclude_none=True)
             self._screen.show(
                 {"event": "progress", "component": "train", "unit": "steps", **reported}
             )
@@ -284,12 +281,7 @@ def _left_by_signals(kfp: KfpClient, run_id: str) -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def is_of_an_earlier_try(progress: dict[str, Any], step: StepView) -> bool:
+def is_of_an_earlier_try(progress: TrainingProgress, step: StepView) -> bool:
     """Whether the progress was written before this try of the step began: a run that is started
     again still has it."""
-    written = progress.get("at")
-    return (
-        step.started is not None
-        and isinstance(written, str)
-        and datetime.fromisoformat(written) < step.started
-    )
+    return step.started is not None and datetime.fromisoformat(progress.at) < step.started

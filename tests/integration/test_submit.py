@@ -183,8 +183,15 @@ def test_waiting_shows_steps_in_order_progress_once_and_every_restart(
     tmp_path: Path,
 ) -> None:
     store = open_store(f"{tree['store']}/tiny")
-    starting = {"phase": "starting", "detail": "all pods run; the processes meet", "restarts": 0}
+    job = {"job": "tiny", "namespace": "team"}
+    starting = {
+        **job,
+        "phase": "starting",
+        "detail": "all pods run; the processes meet",
+        "restarts": 0,
+    }
     training = {
+        **job,
         "phase": "running",
         "detail": "",
         "restarts": 1,

@@ -192,13 +192,18 @@ def write_checkpoints(store: LocalStore, local: Path, names: list[str], plan: Pl
         (local / name).rename(epoch / ATTEMPT / name)
     step = plan.steps.total_steps
     losses = {"epoch": 1, "step": step, "loss": 5.5, "held_out_loss": 5.0}
+    made = {"num_processes": 1, "zero_stage": plan.zero.stage}
+    of_steps = {
+        "steps_per_epoch": plan.steps.steps_per_epoch,
+        "micro_batch": plan.steps.micro_batch,
+    }
     publish_folder(
         store,
         checkpoint_folder(1),
         epoch,
         made_by="train",
         inputs={},
-        facts=losses | {"num_processes": 1, "zero_stage": plan.zero.stage},
+        facts=losses | made | of_steps,
     )
     results.mkdir()
     (local / "probe.safetensors").rename(results / "probe.safetensors")

@@ -43,9 +43,7 @@ def write_model(
     with torch.device("meta"):
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-    weights = trained_weights(
-        scratch, dtype, zero_stage=int(checkpoint.manifest.facts["zero_stage"] or 0)
-    )
+    weights = trained_weights(scratch, dtype, zero_stage=checkpoint.facts.zero_stage)
     problems = weight_problems(weights, model.state_dict())
     if problems:
         raise RunFailed(*(f"{checkpoint.folder}: {problem}" for problem in problems))

@@ -1,7 +1,6 @@
 """One job in a cluster, followed to its end by watching: phases, what its pods print, restarts,
 deadlines, and who still looks after it."""
 
-import json
 import math
 import queue
 import time
@@ -46,6 +45,7 @@ from components.launch_training.job.workload import QueueWatch, phase_in_queue, 
 from components.launch_training.kubernetes_api.client import Cluster
 from components.launch_training.kubernetes_api.watch import Seen
 from components.shared.documents.plan import Plan
+from components.shared.documents.progress import TrainingProgress
 from components.shared.errors import ClusterError, PeerLost, RunFailed, StoreError
 from components.shared.events import event_of
 from components.shared.job.training_job import LEASE_ANNOTATION
@@ -353,15 +353,20 @@ class Follower:
             self._last_progress = 0.0
         if time.monotonic() - self._last_progress >= PROGRESS_S:
             self._last_progress = time.monotonic()
-            state = {
-                "job": self._name,
-                "namespace": self._cluster.namespace,
-                "phase": phase.name,
-                "detail": phase.detail,
-            }
-            state |= {"restarts": self._rounds, "at": stamp_of_now(), **self._progress}
-            with suppress(StoreError):  # it is for people alone
-                self._store.write_bytes(PROGRESS, json.dumps(state).encode())
+            with suppress(StoreError, ValueError):  # it is for people alone
+                self._store.write_bytes(PROGRESS, self._progress_of(phase).to_bytes())
+
+    def _progress_of(self, phase: Phase) -> TrainingProgress:
+        """Raises ValueError where a pod's line of progress is none of ours."""
+        return TrainingProgress(
+            job=self._name,
+            namespace=self._cluster.namespace,
+            phase=phase.name,
+            detail=phase.detail,
+            restarts=self._rounds,
+            at=stamp_of_now(),
+            **self._progress,
+        )
 
     @property
     def restarts(self) -> Restarts:

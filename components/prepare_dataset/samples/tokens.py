@@ -32,8 +32,7 @@ from components.prepare_dataset.samples.samples import Sample
 from components.prepare_dataset.samples.token_places import PlacedTokenizer, Tokens
 from components.prepare_dataset.templates.chat_template import read_template
 from components.prepare_dataset.templates.process import BoundedTemplate
-from components.shared.attempts import all_of, attempt
-from components.shared.errors import DataError, HaganeError, ModelError
+from components.shared.errors import DataError, HaganeError, ModelError, all_of, attempt
 from components.shared.model.source import read_config, read_json_object
 
 # Notes beside those of samples.py.

@@ -9,27 +9,32 @@ from pydantic import ConfigDict, Field
 from components.shared.documents.fields import FrozenModel
 
 
-class StepLosses(FrozenModel):
+class Measured(FrozenModel):
+    """May hold NaN, written as such: a training that failed has losses that are no numbers, and a
+    broken export such differences."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+
+class StepLosses(Measured):
     step: int
     """Optimizer step, counted from 1."""
     loss: float
     """Mean over the step's rows, nats per trained token."""
     lr: float
     grad_norm: float | None
-    """Before clipping. None for a step that fp16 skipped, and in fp32 without ZeRO in a run of
-    hagane 0.1."""
+    """Before clipping. None for a step that fp16 skipped."""
     trained_tokens: int | None = None
     """Tokens with a label in the step, over all processes; None where the model's own loss does not
     count them."""
 
 
-class EpochLosses(FrozenModel):
+class EpochLosses(Measured):
     epoch: int
     step: int
     """The epoch's last step."""
     loss: float
-    """Mean per trained token over the epoch's steps, each measured before its update. Runs of
-    hagane 0.1: mean of the steps' losses."""
+    """Mean per trained token over the epoch's steps, each measured before its update."""
     held_out_loss: float | None = None
     """None where nothing is held out."""
 
@@ -49,7 +54,7 @@ class TrainingStart(FrozenModel):
     """Seconds of process 0 from its start to the end of its first step, by part, in order."""
 
 
-class History(FrozenModel):
+class History(Measured):
     """checkpoints/history.json, written at the end of training."""
 
     start_held_out_loss: float | None = None
@@ -105,12 +110,6 @@ class BaseModel(FrozenModel):
         if self.hub_id is not None:
             return f"{self.hub_id} at commit {self.commit}"
         return f"the folder {self.folder} with sha256 {self.sha256}"
-
-
-class Measured(FrozenModel):
-    """May hold NaN, written as such: a broken export's differences are no numbers."""
-
-    model_config = ConfigDict(ser_json_inf_nan="constants")
 
 
 class Difference(Measured):

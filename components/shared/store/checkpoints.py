@@ -8,10 +8,15 @@ A checkpoint is of the end of an epoch (`checkpoints/epoch-0001`) or of a step b
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from components.shared.documents.checkpoint import CheckpointFacts
 from components.shared.documents.plan import Plan
 from components.shared.errors import ObjectDamaged
+from components.shared.printable import shown
 from components.shared.spec.results import KeepSpec
 from components.shared.store.keeping import why_epochs_stay
 from components.shared.store.layout import (
@@ -24,9 +29,6 @@ from components.shared.store.layout import (
 from components.shared.store.manifest import Manifest, fetch_file, read_manifest
 from components.shared.store.storage import Store
 
-FACTS = ("epoch", "step", "num_processes", "zero_stage", "loss", "held_out_loss")
-"""What the manifest of every checkpoint tells."""
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -35,19 +37,22 @@ class Checkpoint:
     folder: str
     manifest: Manifest
 
+    @cached_property
+    def facts(self) -> CheckpointFacts:
+        return CheckpointFacts.model_validate(self.manifest.facts)
+
     @property
     def epoch(self) -> int | None:
         """The epoch, counted from 1, that it is the end of; None between epochs."""
-        epoch = self.manifest.facts["epoch"]
-        return None if epoch is None else int(epoch)
+        return self.facts.epoch
 
     @property
     def step(self) -> int:
-        return int(self.manifest.facts["step"] or 0)
+        return self.facts.step
 
     @property
     def num_processes(self) -> int:
-        return int(self.manifest.facts["num_processes"] or 0)
+        return self.facts.num_processes
 
     @property
     def sharded(self) -> bool:
@@ -57,8 +62,8 @@ class Checkpoint:
     @property
     def held_out_loss(self) -> float | None:
         """None between epochs, and where it is no number: such a checkpoint is never the best."""
-        loss = self.manifest.facts["held_out_loss"]
-        return None if loss is None or math.isnan(float(loss)) else float(loss)
+        loss = self.facts.held_out_loss
+        return None if loss is None or math.isnan(loss) else loss
 
     @property
     def attempts(self) -> set[str]:
@@ -116,17 +121,27 @@ def _manifests(store: Store) -> Iterator[tuple[str, Manifest | ObjectDamaged]]:
 
 def manifest_damage(folder: str, manifest: Manifest) -> str | None:
     """What keeps a manifest in this folder from being a checkpoint's."""
-    facts = manifest.facts
-    missing = [name for name in FACTS if name not in facts]
+    missing = [name for name in CheckpointFacts.model_fields if name not in manifest.facts]
     if missing:
         return f"is no checkpoint's manifest: it does not tell {', '.join(missing)}"
-    step, epoch = facts["step"], facts["epoch"]
-    own = None
-    if isinstance(step, int) and isinstance(epoch, int | None):
-        own = step_checkpoint_folder(step) if epoch is None else checkpoint_folder(epoch)
-    if folder == own and isinstance(facts["num_processes"], int):
+    try:
+        facts = CheckpointFacts.model_validate(manifest.facts)
+    except ValidationError as error:
+        wrong = {f"{detail['loc'][0]}: found {shown(detail['input'])}" for detail in error.errors()}
+        return f"is no checkpoint's manifest: {', '.join(sorted(wrong))}"
+    if folder == folder_of(facts):
         return None
-    return f"is not this folder's: it tells of {manifest.folder}, epoch {epoch}, step {step}"
+    return (
+        f"is not this folder's: it tells of {manifest.folder}, epoch {facts.epoch}, step "
+        f"{facts.step}"
+    )
+
+
+def folder_of(facts: CheckpointFacts) -> str:
+    """Relative to the run."""
+    if facts.epoch is None:
+        return step_checkpoint_folder(facts.step)
+    return checkpoint_folder(facts.epoch)
 
 
 def reasons_to_keep(checkpoints: list[Checkpoint], keep: KeepSpec) -> dict[str, str]:
@@ -148,8 +163,8 @@ def reasons_to_keep(checkpoints: list[Checkpoint], keep: KeepSpec) -> dict[str, 
 def resume_problem(checkpoint: Checkpoint, plan: Plan) -> str | None:
     """Why training by this plan cannot go on from the checkpoint; None when it can, at any number
     of processes."""
-    facts, steps = checkpoint.manifest.facts, plan.steps
-    made_from, stage = checkpoint.manifest.inputs.get("training", "unknown"), facts["zero_stage"]
+    facts, steps = checkpoint.facts, plan.steps
+    made_from, stage = checkpoint.manifest.inputs.get("training", "unknown"), facts.zero_stage
     if made_from != plan.training_digest:
         return (
             f"{checkpoint.folder}: is of another training ({made_from[:12]}, this is "
@@ -161,12 +176,12 @@ def resume_problem(checkpoint: Checkpoint, plan: Plan) -> str | None:
             f"zero.stage: got {plan.zero.stage}, but {checkpoint.folder} is of stage {stage}; set "
             f"zero.stage: {stage}, or another name"
         )
-    if facts.get("steps_per_epoch") != steps.steps_per_epoch:
+    if facts.steps_per_epoch != steps.steps_per_epoch:
         return (
             f"training.drop_last: an epoch is {steps.steps_per_epoch} steps with micro_batch "
             f"{steps.micro_batch} on {steps.num_processes} processes, but {checkpoint.folder} is "
-            f"of a training with {facts.get('steps_per_epoch')} steps an epoch, with micro_batch "
-            f"{facts.get('micro_batch')} on {checkpoint.num_processes}: other rows are left out; "
+            f"of a training with {facts.steps_per_epoch} steps an epoch, with micro_batch "
+            f"{facts.micro_batch} on {checkpoint.num_processes}: other rows are left out; "
             "set those again, or another name"
         )
     return None

@@ -16,35 +16,26 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
+from components.shared.documents.checkpoint import CheckpointFacts
 from components.shared.documents.fields import FrozenModel
 from components.shared.errors import ObjectDamaged, ObjectExists
 from components.shared.spec.results import KeepSpec
-from components.shared.store.checkpoints import committed_checkpoints, reasons_to_keep
-from components.shared.store.layout import checkpoint_folder, manifest_key, step_checkpoint_folder
+from components.shared.store.checkpoints import committed_checkpoints, folder_of, reasons_to_keep
+from components.shared.store.layout import manifest_key
 from components.shared.store.manifest import FileEntry, Manifest, file_entry
 from components.shared.store.storage import Store
 
 
 class Part(FrozenModel):
-    """One process's share of one checkpoint, and what it takes to commit the whole. A loss may be
-    no number, and is stored all the same."""
+    """One process's share of one checkpoint, and what it takes to commit the whole."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
-    epoch: int | None
-    """The epoch, counted from 1, that it is the end of; None between epochs."""
-    step: int
+    facts: CheckpointFacts
     attempt: str
     process_rank: int
-    num_processes: int
-    zero_stage: int
     training: str
     """The plan's training_digest."""
-    loss: float
-    """Mean of the epoch's step losses so far."""
-    held_out_loss: float | None
-    steps_per_epoch: int
-    micro_batch: int
     root: str
     """Local folder of the files."""
     names: tuple[str, ...]
@@ -52,11 +43,7 @@ class Part(FrozenModel):
 
     @property
     def folder(self) -> str:
-        return (
-            step_checkpoint_folder(self.step)
-            if self.epoch is None
-            else checkpoint_folder(self.epoch)
-        )
+        return folder_of(self.facts)
 
     def remove_files(self) -> None:
         """The local files are gone."""
@@ -103,7 +90,7 @@ def _part_key(part: Part, process_rank: int) -> str:
 
 def _commit(store: Store, part: Part) -> bool:
     sizes = {found.key: found.num_bytes for found in store.list(f"{part.folder}/{part.attempt}/")}
-    keys = [_part_key(part, process_rank) for process_rank in range(part.num_processes)]
+    keys = [_part_key(part, process_rank) for process_rank in range(part.facts.num_processes)]
     if not sizes.keys() >= set(keys):
         return False
     lists = [PartList.model_validate_json(store.read_bytes(key)) for key in keys]
@@ -129,16 +116,7 @@ def _manifest(part: Part, files: tuple[FileEntry, ...]) -> Manifest:
         folder=part.folder,
         made_by="train",
         inputs={"training": part.training},
-        facts={
-            "epoch": part.epoch,
-            "step": part.step,
-            "num_processes": part.num_processes,
-            "zero_stage": part.zero_stage,
-            "loss": part.loss,
-            "held_out_loss": part.held_out_loss,
-            "steps_per_epoch": part.steps_per_epoch,
-            "micro_batch": part.micro_batch,
-        },
+        facts=part.facts.model_dump(),
         files=files,
     )
 

@@ -23,6 +23,7 @@ from deepspeed.checkpoint.constants import LOSS_SCALER
 from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 from safetensors.torch import save_file
 
+from components.shared.documents.checkpoint import CheckpointFacts
 from components.shared.documents.plan import Plan
 from components.shared.documents.prompts import PROBE
 from components.shared.step import Log
@@ -152,18 +153,21 @@ class CheckpointSaver:
         state, steps = trainer.state, self._plan.steps
         epoch = -(-state.global_step // steps.steps_per_epoch)
         ends_epoch = state.global_step in steps.save_steps
-        return Part(
+        facts = CheckpointFacts(
             epoch=epoch if ends_epoch else None,
             step=state.global_step,
-            attempt=self._attempt,
-            process_rank=trainer.args.process_index,
             num_processes=trainer.args.world_size,
             zero_stage=self._plan.zero.stage,
-            training=self._plan.training_digest,
             loss=epoch_loss(state.log_history, steps_per_epoch=steps.steps_per_epoch, epoch=epoch),
             held_out_loss=held_out_loss_of(state.log_history, epoch) if ends_epoch else None,
             steps_per_epoch=steps.steps_per_epoch,
             micro_batch=steps.micro_batch,
+        )
+        return Part(
+            facts=facts,
+            attempt=self._attempt,
+            process_rank=trainer.args.process_index,
+            training=self._plan.training_digest,
             root=str(root),
             names=names,
         )

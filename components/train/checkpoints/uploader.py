@@ -120,7 +120,7 @@ class BackgroundUploads:
         self._process.stdout.close()
         with self._changed:
             if self._process.wait() or self._unfinished:
-                steps = ", ".join(str(part.step) for part in self._unfinished)
+                steps = ", ".join(str(part.facts.step) for part in self._unfinished)
                 unknown = f"; the checkpoint of step {steps} may not be stored" if steps else ""
                 ended = (
                     "checkpoint: the uploading process ended with exit code "
@@ -168,14 +168,15 @@ def store_all(store: Store, keep: KeepSpec) -> None:
             answer(
                 event="checkpoint",
                 problem=(
-                    f"checkpoint of step {part.step} is not stored: {str(error).splitlines()[0]}"
+                    f"checkpoint of step {part.facts.step} is not stored: "
+                    f"{str(error).splitlines()[0]}"
                 ),
             )
         else:
             answer(
                 event="checkpoint",
-                epoch=part.epoch,
-                step=part.step,
+                epoch=part.facts.epoch,
+                step=part.facts.step,
                 process_rank=part.process_rank,
                 num_bytes=stored.num_bytes,
                 committed=stored.committed,
@@ -205,7 +206,7 @@ def patiently(store: Store, part: Part) -> Any:
         found = str(state.outcome.exception()).splitlines()[0]
         answer(
             event="upload_retry",
-            step=part.step,
+            step=part.facts.step,
             found=found,
             pause_s=round(state.next_action.sleep, 1),
         )

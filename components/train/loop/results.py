@@ -1,10 +1,9 @@
 """The end of training -> checkpoints/: the history of losses, a probe of the trained model, and the
 folder's manifest."""
 
-import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from components.shared.documents.plan import Plan
 from components.shared.documents.prompts import PROBE, PROBE_POSITIONS, Prompts
+from components.shared.documents.results import EpochLosses, History, StepLosses, TrainingStart
 from components.shared.store.layout import CHECKPOINTS
-from components.shared.store.manifest import Manifest, publish_folder
+from components.shared.store.manifest import Manifest, Scalar, publish_folder
 from components.shared.store.storage import Store
 from components.train.loop.parts import part_seconds
 from components.train.loop.trainer import (
@@ -127,44 +127,45 @@ def mapped_of_libraries(smaps: str) -> int:
     return total
 
 
-def history_json(
-    history: LogHistory, plan: Plan, peak: PeakMemory, *, num_skipped: int
-) -> dict[str, Any]:
+def history_of(log: LogHistory, plan: Plan, peak: PeakMemory, *, num_skipped: int) -> History:
     """Losses by step and by epoch, in the order of training; what it took. `num_skipped` steps
     changed no weight."""
-    steps_per_epoch = plan.steps.steps_per_epoch
-    return {
-        "start_held_out_loss": held_out_loss_of(history, 0),
-        "seconds": round(seconds_trained(history), 1),
-        "seconds_per_step": seconds_per_step(history),
-        "peak_node_bytes": peak.node,
-        "peak_gpu_bytes": peak.gpu,
-        "tokens": plan.steps.tokens_total,
-        "skipped_steps": num_skipped,
-        "starts": [entry["start"] for entry in history if "start" in entry],
-        "step_seconds": step_seconds(history),
-        "part_seconds": part_seconds(history),
-        "epochs": [
-            {
-                "epoch": epoch,
-                "step": step,
-                "loss": epoch_loss(history, steps_per_epoch=steps_per_epoch, epoch=epoch),
-                "held_out_loss": held_out_loss_of(history, epoch),
-            }
-            for epoch, step in enumerate(plan.steps.save_steps, start=1)
-        ],
-        "steps": [
-            {
-                "step": entry["step"],
-                "loss": entry["loss"],
-                "lr": entry["learning_rate"],
-                "grad_norm": _finite(entry.get("grad_norm")),
-                "trained_tokens": entry.get("trained_tokens"),
-            }
-            for entry in history
-            if "loss" in entry
-        ],
-    }
+    starts = [entry["start"] for entry in log if "start" in entry]
+    return History(
+        start_held_out_loss=held_out_loss_of(log, 0),
+        seconds=round(seconds_trained(log), 1),
+        tokens=plan.steps.tokens_total,
+        seconds_per_step=seconds_per_step(log),
+        peak_node_bytes=peak.node,
+        peak_gpu_bytes=peak.gpu,
+        skipped_steps=num_skipped,
+        epochs=tuple(_epochs(log, plan)),
+        steps=tuple(_step(entry) for entry in log if "loss" in entry),
+        step_seconds=tuple(step_seconds(log)),
+        part_seconds=part_seconds(log),
+        starts=tuple(TrainingStart.model_validate(start) for start in starts),
+    )
+
+
+def _epochs(log: LogHistory, plan: Plan) -> Iterator[EpochLosses]:
+    steps = plan.steps
+    for epoch, step in enumerate(steps.save_steps, start=1):
+        yield EpochLosses(
+            epoch=epoch,
+            step=step,
+            loss=epoch_loss(log, steps_per_epoch=steps.steps_per_epoch, epoch=epoch),
+            held_out_loss=held_out_loss_of(log, epoch),
+        )
+
+
+def _step(entry: dict[str, Any]) -> StepLosses:
+    return StepLosses(
+        step=entry["step"],
+        loss=entry["loss"],
+        lr=entry["learning_rate"],
+        grad_norm=_finite(entry.get("grad_norm")),
+        trained_tokens=entry.get("trained_tokens"),
+    )
 
 
 def _finite(norm: float | None) -> float | None:
@@ -176,21 +177,21 @@ def publish_results(
     store: Store,
     local: Path,
     *,
-    history: dict[str, Any],
+    history: History,
     probe: dict[str, torch.Tensor],
     training: str,
 ) -> Manifest:
     """checkpoints/ is finished: its manifest says that the training is whole. `local` is an empty
     folder, `training` the plan's digest."""
-    (local / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+    (local / "history.json").write_text(history.model_dump_json(indent=1) + "\n")
     save_file(probe, local / PROBE)
-    last = history["epochs"][-1]
-    facts = {
-        "num_epochs": last["epoch"],
-        "num_steps": last["step"],
-        "loss": last["loss"],
-        "held_out_loss": last["held_out_loss"],
-        "seconds": history["seconds"],
+    last = history.epochs[-1]
+    facts: dict[str, Scalar] = {
+        "num_epochs": last.epoch,
+        "num_steps": last.step,
+        "loss": last.loss,
+        "held_out_loss": last.held_out_loss,
+        "seconds": history.seconds,
     }
     return publish_folder(
         store, CHECKPOINTS, local, made_by="train", inputs={"training": training}, facts=facts

@@ -29,6 +29,8 @@ def finished_training(
             "zero_stage": 0,
             "loss": 1.0,
             "held_out_loss": losses[epoch],
+            "steps_per_epoch": 10,
+            "micro_batch": 1,
         }
         publish_folder(
             store, f"checkpoints/epoch-{epoch:04d}", local, made_by="train", inputs={}, facts=facts

@@ -3,8 +3,9 @@ import math
 import pytest
 
 from components.shared.documents.plan import Plan
+from components.shared.documents.results import History
 from components.shared.spec.file import spec_from_parameter
-from components.train.loop.results import PeakMemory, history_json
+from components.train.loop.results import PeakMemory, history_of
 from components.train.loop.trainer import LogHistory, epoch_loss
 from tests.support.made_plan import make_plan
 
@@ -48,7 +49,15 @@ def plan_of_one_epoch() -> Plan:
 
 
 def test_a_step_that_fp16_skipped_has_no_norm_and_is_counted() -> None:
-    made = history_json(HISTORY[:4], plan_of_one_epoch(), PeakMemory(None, None), num_skipped=1)
-    assert [each["grad_norm"] for each in made["steps"]] == [2.0, None]
-    assert [each["trained_tokens"] for each in made["steps"]] == [300, 100]
-    assert made["skipped_steps"] == 1
+    made = history_of(HISTORY[:4], plan_of_one_epoch(), PeakMemory(None, None), num_skipped=1)
+    assert [each.grad_norm for each in made.steps] == [2.0, None]
+    assert [each.trained_tokens for each in made.steps] == [300, 100]
+    assert made.skipped_steps == 1
+
+
+def test_a_training_that_diverged_is_written_and_read_with_its_losses() -> None:
+    log = [HISTORY[0], {**HISTORY[1], "loss": math.nan}, *HISTORY[2:4]]
+    made = history_of(log, plan_of_one_epoch(), PeakMemory(None, None), num_skipped=0)
+    read = History.model_validate_json(made.model_dump_json(indent=1))
+    assert [math.isnan(each.loss) for each in read.steps].count(True) == 1
+    assert math.isnan(read.epochs[0].loss)

@@ -218,7 +218,7 @@ def write_example_run(folder: Path) -> LocalStore:
             checkpoint_folder(epoch.epoch),
             {},
             files,
-            {**epoch.model_dump(), "num_processes": 1, "zero_stage": 3},
+            {**epoch.model_dump(), "num_processes": 1, "zero_stage": 3} | STEPS,
         )
     _write(
         store,
@@ -262,6 +262,10 @@ def _plan(spec: RunSpec) -> Plan:
         reasons=REASONS,
     )
     return plan.model_copy(update={"time": TIME, "memory": MEMORY})
+
+
+STEPS: dict[str, Scalar] = {"steps_per_epoch": 30, "micro_batch": 1}
+"""Of every checkpoint's manifest."""
 
 
 def _cosine(step: int, *, of: int) -> float:

@@ -15,7 +15,7 @@ def found(tmp_path: Path) -> RunFound:
 
 
 def test_each_estimate_stands_beside_what_happened(found: RunFound) -> None:
-    figures = {figure["what"]: reported(figure) for figure in against_plan(found)}
+    figures = {figure.what: reported(figure) for figure in against_plan(found)}
     assert figures["a step"] == {
         "what": "a step",
         "planned": "6.1 s (3.8 s to 15 s)",
@@ -32,13 +32,13 @@ def test_each_estimate_stands_beside_what_happened(found: RunFound) -> None:
 
 def test_what_one_side_does_not_know_is_left_out(found: RunFound) -> None:
     plan = found.plan.model_copy(update={"time": None})
-    assert [figure["what"] for figure in against_plan(replace(found, plan=plan))] == [
+    assert [figure.what for figure in against_plan(replace(found, plan=plan))] == [
         "optimizer steps",
         "memory of a node",
         "a checkpoint",
     ]
     history = found.history.model_copy(update={"peak_node_bytes": None, "seconds_per_step": None})
-    whats = [figure["what"] for figure in against_plan(replace(found, history=history))]
+    whats = [figure.what for figure in against_plan(replace(found, history=history))]
     assert whats == ["optimizer steps", "all steps, with held-out loss and saves", "a checkpoint"]
 
 
@@ -53,10 +53,9 @@ def test_of_a_gpu_only_what_torch_sees_is_compared(found: RunFound) -> None:
         found.history.model_copy(update={"peak_gpu_bytes": 9}),
     )
     figures = {
-        figure["what"]: figure
-        for figure in against_plan(replace(found, plan=plan, history=history))
+        figure.what: figure for figure in against_plan(replace(found, plan=plan, history=history))
     }
     assert (
-        figures["memory of a GPU"]["planned"],
+        figures["memory of a GPU"].planned,
         reported(figures["memory of a GPU"])["difference"],
     ) == (6, "+50%")

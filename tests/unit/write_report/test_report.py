@@ -15,7 +15,7 @@ from components.shared.store.manifest import Manifest
 from components.shared.store.series import Asked, newest_run, note_asked
 from components.shared.store.storage import LocalStore
 from components.write_report.__main__ import kfp_step
-from components.write_report.numbers import report_numbers
+from components.write_report.numbers import report_of
 from components.write_report.page import render_page
 from components.write_report.report import report_run
 from pipelines.screens.run import end_screen
@@ -57,10 +57,10 @@ def test_a_run_that_was_trained_on_everything_has_no_held_out_figures(tmp_path: 
     page = render_page(found)
     assert "nothing was held out, so no loss says whether it helped." in page
     assert "held out, each epoch" not in page
-    numbers = report_numbers(found)
-    assert numbers["held_out_loss"] is None
+    reported = report_of(found)
+    assert reported.held_out_loss is None
     screen = Console(width=200, record=True, file=io.StringIO())
-    screen.print(end_screen(numbers, Path("report.html")))
+    screen.print(end_screen(reported, Path("report.html")))
     assert (
         "nothing was held out, so no loss says whether it helped; trained for"
         in screen.export_text()

@@ -130,13 +130,17 @@ def test_a_manifest_that_cannot_be_read_is_no_checkpoint_and_is_reported(tmp_pat
     [
         (b'"schema_version": 1', b'"schema_version": 2', "is no manifest of schema version 1"),
         (b'"step": 20', b'"stop": 20', "is no checkpoint's manifest: it does not tell step"),
-        (b'"step": 20', b'"step": "20"', "is not this folder's"),
+        (b'"step": 20', b'"step": "20"', "is no checkpoint's manifest: step: found '20'"),
         (
             b'"epoch": 2',
             b'"epoch": 3',
             "is not this folder's: it tells of checkpoints/epoch-0002, epoch 3, step 20",
         ),
-        (b'"num_processes": 1', b'"num_processes": null', "is not this folder's"),
+        (
+            b'"num_processes": 1',
+            b'"num_processes": null',
+            "is no checkpoint's manifest: num_processes: found None",
+        ),
     ],
 )
 def test_a_manifest_in_which_a_byte_changed_is_no_checkpoint_and_is_reported(

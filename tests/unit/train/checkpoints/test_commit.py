@@ -114,9 +114,9 @@ def test_a_damaged_file_is_named_and_not_left_behind(tmp_path: Path) -> None:
 
 def test_a_part_of_a_training_whose_loss_is_no_number_is_stored(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
-    reported = part(tmp_path / "w", 0, num_processes=1).model_copy(
-        update={"loss": math.nan, "held_out_loss": math.inf}
-    )
+    whole = part(tmp_path / "w", 0, num_processes=1)
+    no_numbers = {"loss": math.nan, "held_out_loss": math.inf}
+    reported = whole.model_copy(update={"facts": whole.facts.model_copy(update=no_numbers)})
     assert store_part(store, Part.model_validate_json(reported.model_dump_json())).committed
     (checkpoint,) = committed_checkpoints(store)
     assert checkpoint.held_out_loss is None
