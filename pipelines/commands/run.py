@@ -64,7 +64,7 @@ def run(
         store, folder = open_store(asked.run_uri), work_folder(asked.run_uri, "report")
         print_end(open_console(stderr=as_json), store, folder)
         if as_json:
-            print_json(read_report(store))
+            print_json(read_report(store).model_dump(mode="json"))
 
 
 def plan(
