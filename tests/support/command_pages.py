@@ -77,8 +77,9 @@ def _event_of(node: ast.AST) -> str | None:
     first = node.args[0]
     if node.func.attr not in ("info", "warning", "error") or not isinstance(first, ast.Constant):
         return None
-    is_event = isinstance(first.value, str) and first.value.isidentifier()
-    return first.value if is_event else None
+    if isinstance(first.value, str) and first.value.isidentifier():
+        return first.value
+    return None
 
 
 def events_page() -> str:

@@ -58,6 +58,8 @@ def choose_lora(setting: Setting) -> Section[LoraPlan | None]:
             f"as the spec asks: A matrices learn at the plan's learning rate, B matrices at "
             f"{lora.plus_ratio:g} times as much"
         )
+    else:
+        reasons["lora.plus_ratio"] = "hagane's default: A and B matrices learn at one rate"
     if lora.target_parameters:
         experts = architecture.experts[0].num_experts
         reasons["lora.target_parameters"] = (

@@ -118,6 +118,7 @@ class HaganeTrainer(Trainer):
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(*arguments, **how)
         if is_new and self._plus_ratio != 1:
+            assert self.model is not None
             raise_rate_of_b(optimizer, self.model, self._plus_ratio)
         return optimizer
 

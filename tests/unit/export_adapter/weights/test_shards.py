@@ -56,6 +56,7 @@ def test_each_weight_is_what_deepspeeds_own_tool_gives(tmp_path: Path, num_ranks
     step = write_checkpoint(tmp_path, num_ranks=num_ranks)
     expected = get_fp32_state_dict_from_zero_checkpoint(str(tmp_path))
     found = in_shards(step)
+    assert expected is not None
     assert set(found) == set(expected) == {"a", "b", "c", "d", "e", "head", "rotary"}
     for name, tensor in expected.items():
         assert torch.equal(found[name].contiguous(), tensor), name

@@ -33,7 +33,7 @@ def test_benchmarks_are_refused_where_the_image_of_evaluate_does_not_hold_the_pa
 def test_benchmarks_are_taken_where_the_images_are_said_to_hold_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = shutil.copy(IN_THE_REPOSITORY, tmp_path / "images.yaml")
+    file = Path(shutil.copy(IN_THE_REPOSITORY, tmp_path / "images.yaml"))
     with file.open("a") as images:
         images.write("has_lm_eval: true\n")
     monkeypatch.setenv("HAGANE_IMAGES", str(file))

@@ -90,7 +90,7 @@ def test_both_rates_follow_the_schedule() -> None:
     for _ in range(8):
         of_a, of_b = scheduler.get_last_lr()
         assert of_b == pytest.approx(4 * of_a)
-        seen.append(of_a)
+        seen.append(float(of_a))
         optimizer.step()
         scheduler.step()
     assert seen[:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
