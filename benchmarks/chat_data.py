@@ -86,13 +86,19 @@ def _chats(seed: int) -> Iterator[list[dict[str, str]]]:
         cumulative.append(cumulative[-1] + weight)
     while True:
         is_japanese = rng.random() < 1 / 3
-        vocabulary, space = (japanese, "") if is_japanese else (english, " ")
+        if is_japanese:
+            vocabulary, space = (japanese, "")
+        else:
+            vocabulary, space = (english, " ")
 
         def said(
             least: int, most: int, vocabulary: list[str] = vocabulary, space: str = space
         ) -> str:
             chosen = rng.choices(vocabulary, cum_weights=cumulative, k=rng.randint(least, most))
-            comma, stop = ("、", "。") if not space else (",", ".")
+            if space:
+                comma, stop = (",", ".")
+            else:
+                comma, stop = ("、", "。")
             clauses = (space.join(chosen[start : start + 9]) for start in range(0, len(chosen), 9))
             return f"{comma}{space}".join(clauses) + stop
 

@@ -141,11 +141,10 @@ def main() -> None:
     agreement = join_processes(planned(sys.argv[1]))
     job = prepare_job(sys.argv[1], log)
     arguments = training_arguments(job)
-    lora = (
-        None
-        if job.plan.lora is None
-        else json.loads((job.work / "plan" / "lora.json").read_bytes())
-    )
+    if job.plan.lora is None:
+        lora = None
+    else:
+        lora = json.loads((job.work / "plan" / "lora.json").read_bytes())
     model = load_model(
         resolve_planned_model(job.plan).folder, job.plan, lora=lora, seed=job.spec.training.seed
     )

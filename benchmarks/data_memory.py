@@ -80,7 +80,10 @@ def main() -> None:
 
 def _line(name: str, tree: Path, processes: int | None, folder: Path, data: Path) -> str:
     store = folder / "store" / str(time.time_ns())
-    how = [] if processes is None else ["--processes", str(processes)]
+    if processes is None:
+        how = []
+    else:
+        how = ["--processes", str(processes)]
     spec = {"name": "b", "store": str(store), "model": {"source": str(folder / "model")}}
     spec["data"] = {"train": str(data), "row_tokens": ROW_TOKENS, "too_long": "drop"}
     store.mkdir(parents=True)
@@ -93,7 +96,10 @@ def _line(name: str, tree: Path, processes: int | None, folder: Path, data: Path
     quality = json.loads((dataset / "quality.json").read_bytes())
     num_tokens = facts["num_tokens"] + quality["held_out"]["tokens"]
     raw_s = _raw_cpu_seconds(folder / "model", data)
-    shown = f"{name}, {processes} processes" if processes else name
+    if processes:
+        shown = f"{name}, {processes} processes"
+    else:
+        shown = name
     started = _start_mb(tree, dataset / "train.parquet")
     return (
         f"{shown:<28} check {checked.seconds:6.1f} s {checked.peak_mb:5.0f} MB   prepare "

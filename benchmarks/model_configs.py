@@ -46,7 +46,10 @@ def main() -> None:
     parser.add_argument("--defaults", action="store_true", help="of transformers' classes instead")
     arguments = parser.parse_args()
     published: dict[str, Any] = json.loads(FILE.read_text())
-    rows = defaults(arguments.names) if arguments.defaults else iter(published.items())
+    if arguments.defaults:
+        rows = defaults(arguments.names)
+    else:
+        rows = iter(published.items())
     print("| model | type | parameters, B | counted, B | plan, or why there is none | lines |")
     print("|---|---|---|---|---|---|")
     planned = one_line = 0
@@ -56,7 +59,10 @@ def main() -> None:
         counted, lines = outcome(name, model["config"])
         planned += counted is not None
         one_line += counted is None and len(lines) == 1
-        size = "" if counted is None else f"{counted / 1e9:.2f}"
+        if counted is None:
+            size = ""
+        else:
+            size = f"{counted / 1e9:.2f}"
         kind = model["config"]["model_type"]
         print(
             f"| {name} | {kind} | {model['billions']} | {size} | {lines[0]} | {len(lines)} |",
@@ -72,7 +78,10 @@ def defaults(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 
     for name in names or TYPES:
         known = name in CONFIG_MAPPING
-        text = CONFIG_MAPPING[name]().to_json_string(use_diff=False) if known else "{}"
+        if known:
+            text = CONFIG_MAPPING[name]().to_json_string(use_diff=False)
+        else:
+            text = "{}"
         yield name, {"billions": "", "config": {"model_type": name} | json.loads(text)}
 
 

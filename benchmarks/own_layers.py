@@ -81,7 +81,10 @@ def step_of(case: Case) -> Callable[[str], float]:
     if case.method == "lora":
         model = get_peft_model(model, LoraConfig(r=16, target_modules=LINEAR))
     batch = batch_of(case.row_tokens)
-    chunk_tokens = CPU_TOKENS if case.method == "lora" else 4 * CPU_TOKENS
+    if case.method == "lora":
+        chunk_tokens = CPU_TOKENS
+    else:
+        chunk_tokens = 4 * CPU_TOKENS
     layer, attention = OutputLayer(model, chunk_tokens=chunk_tokens), ConversationAttention(model)
 
     def one_pass(own: OwnLayers) -> Any:

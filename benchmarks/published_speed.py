@@ -133,7 +133,10 @@ def planned_work(run: Mapping[str, str]) -> PlannedWork:
 def _setting(run: Mapping[str, str]) -> Setting:
     """As a spec of the run would be planned: full rows, bf16."""
     architecture, row_tokens = architecture_of(config_of(run["model"])), int(run["row_tokens"])
-    network = float(run["network_gbit_s"]) if run["network_gbit_s"] else None
+    if run["network_gbit_s"]:
+        network = float(run["network_gbit_s"])
+    else:
+        network = None
     spec = spec_from_parameter(
         {
             "name": "run",
@@ -200,8 +203,14 @@ def _line(each: Comparison) -> str:
     run, step = each.run, each.planned
     gpus = f"{int(run['num_nodes']) * int(run['gpus_per_node'])} {run['gpu']}"
     bounds = f"{step.low:.2f} to {step.high:.2f}"
-    memory_ratio = "" if each.memory_ratio is None else f"{each.memory_ratio:.2f}"
-    note = "" if each.is_in_range else "  outside the range"
+    if each.memory_ratio is None:
+        memory_ratio = ""
+    else:
+        memory_ratio = f"{each.memory_ratio:.2f}"
+    if each.is_in_range:
+        note = ""
+    else:
+        note = "  outside the range"
     return (
         f"{run['model']:9} {run['method']:6} {gpus:14} {run['row_tokens']:>6} "
         f"{each.measured:9.2f} {step.seconds:9.2f} {bounds:>16}  {each.ratio:5.2f}  "
@@ -239,7 +248,10 @@ def groups(found: list[Comparison]) -> dict[str, list[Comparison]]:
     made: dict[str, list[Comparison]] = {}
     for each in found:
         run = each.run
-        rows = "short rows" if int(run["row_tokens"]) <= SHORT else "long rows"
+        if int(run["row_tokens"]) <= SHORT:
+            rows = "short rows"
+        else:
+            rows = "long rows"
         family = run["model"].partition("-")[0]
         made.setdefault(f"{family} {run['method']}, {run['gpu']}, {rows}", []).append(each)
     return made

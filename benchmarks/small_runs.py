@@ -87,7 +87,10 @@ class Case:
 
     @property
     def name(self) -> str:
-        offload = "+offload" if self.offload else ""
+        if self.offload:
+            offload = "+offload"
+        else:
+            offload = ""
         more = [
             *(["checkpointing"] if self.checkpointing else []),
             *([] if self.precision == "fp32" else [self.precision]),
@@ -131,7 +134,10 @@ def make_model(folder: Path, model: str) -> None:
 def spec_of(folder: Path, base: Path, case: Case) -> RunSpec:
     """An optimizer step is of two rows a process."""
     zero = {"stage": case.stage, "offload_optimizer": "cpu" if case.offload else "none"}
-    zero["offload_parameters"] = "cpu" if case.offload and case.stage == 3 else "none"
+    if case.offload and case.stage == 3:
+        zero["offload_parameters"] = "cpu"
+    else:
+        zero["offload_parameters"] = "none"
     return parse_spec(
         {
             "name": "truth",

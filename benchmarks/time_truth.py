@@ -66,7 +66,10 @@ def row(case: Case, plan: Plan, measured: float) -> str:
     time = plan.time
     assert time is not None
     planned = f"{time.seconds_per_step:.2f} s | {time.low:.2f} to {time.high:.2f} s"
-    is_within = "yes" if time.low <= measured <= time.high else "no"
+    if time.low <= measured <= time.high:
+        is_within = "yes"
+    else:
+        is_within = "no"
     return (
         f"| {case.name} | {planned} | {measured:.2f} s | "
         f"{measured / time.seconds_per_step - 1:+.0%} | {is_within} |"

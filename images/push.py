@@ -74,7 +74,10 @@ def push(engine: Engine, name: str, target: str) -> str:
     flags = shlex.split(os.environ.get("HAGANE_PUSH_FLAGS", ""))
     with tempfile.TemporaryDirectory() as folder:
         reported = Path(folder, "digest")
-        words = ["--digestfile", str(reported)] if engine.program == "podman" else []
+        if engine.program == "podman":
+            words = ["--digestfile", str(reported)]
+        else:
+            words = []
         done = subprocess.run(
             [engine.program, "push", *words, *flags, target],
             capture_output=True,

@@ -54,7 +54,9 @@ def most(key: str, bound: Sizes) -> int:
     """What a part, in kB, or the number of packages may come to."""
     if key == "code":
         return CODE_KB
-    return bound[key] if key == "packages" else round(bound[key] * TOLERANCE)
+    if key == "packages":
+        return bound[key]
+    return round(bound[key] * TOLERANCE)
 
 
 def table(rows: list[tuple[Target, Contents]]) -> Table:
@@ -92,7 +94,10 @@ def main() -> None:
     except HaganeError as error:
         sys.exit("\n".join(f"error: {problem}" for problem in error.problems))
     Console(width=120).print(table(rows))
-    bounds = json.loads(BOUNDS.read_text()) if BOUNDS.exists() else {}
+    if BOUNDS.exists():
+        bounds = json.loads(BOUNDS.read_text())
+    else:
+        bounds = {}
     if accept:
         bounds |= {
             target.name: {key: value for key, value in sizes(found).items() if key != "code"}

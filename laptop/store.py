@@ -94,7 +94,9 @@ def status(folder: Path) -> RunningStore | None:
     if not (folder / PID).exists():
         return None
     with only_one(folder / LOCK):
-        return _running_store(folder) if _is_alive(folder) else None
+        if _is_alive(folder):
+            return _running_store(folder)
+        return None
 
 
 def _running_store(folder: Path) -> RunningStore:
@@ -106,7 +108,10 @@ def _running_store(folder: Path) -> RunningStore:
 
 
 def _read_env(path: Path) -> dict[str, str]:
-    text = path.read_text() if path.exists() else ""
+    if path.exists():
+        text = path.read_text()
+    else:
+        text = ""
     env = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     if missing := [key for key in KEYS if not env.get(key)]:
         raise StoreError(
@@ -295,7 +300,10 @@ def main() -> None:
                 f"{arguments.folder}: {'stopped' if stop(arguments.folder) else 'was not running'}"
             )
             return
-        store = start(arguments.folder) if arguments.action == "start" else status(arguments.folder)
+        if arguments.action == "start":
+            store = start(arguments.folder)
+        else:
+            store = status(arguments.folder)
     if store is None:
         sys.exit(f"{arguments.folder}: not running")
     print(

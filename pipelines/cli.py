@@ -49,7 +49,10 @@ def print_version(asked: bool) -> None:
     from components.shared.code_version import code_version
 
     code = code_version()
-    commit = f" ({code.commit})" if code.commit else ""
+    if code.commit:
+        commit = f" ({code.commit})"
+    else:
+        commit = ""
     print(f"hagane {code.version or 'that is not installed'}{commit}")
     raise typer.Exit
 

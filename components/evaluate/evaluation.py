@@ -86,9 +86,9 @@ def measured(
 def evenly_spaced(rows: list[PackedRow], count: int) -> list[PackedRow]:
     """`count` of the rows, in their order, as far apart as can be; all of them where there are no
     more."""
-    return (
-        rows if count >= len(rows) else [rows[index * len(rows) // count] for index in range(count)]
-    )
+    if count >= len(rows):
+        return rows
+    return [rows[index * len(rows) // count] for index in range(count)]
 
 
 def resolve_models(plan: Plan, *, export: Path) -> Models:
@@ -105,11 +105,9 @@ def resolve_models(plan: Plan, *, export: Path) -> Models:
 def measured_in(precision: Precision, *, on_gpu: bool, flags: frozenset[str]) -> torch.dtype:
     """The number format of training, or fp32 on a CPU that computes this one a number at a time
     (shared/machine.py)."""
-    return (
-        DTYPES[precision]
-        if on_gpu or (precision == "bf16" and computes_bf16(flags))
-        else torch.float32
-    )
+    if on_gpu or (precision == "bf16" and computes_bf16(flags)):
+        return DTYPES[precision]
+    return torch.float32
 
 
 def evaluate(models: Models, held_out: HeldOut, spec: RunSpec, log: Log) -> Evaluation:
@@ -127,15 +125,19 @@ def evaluate(models: Models, held_out: HeldOut, spec: RunSpec, log: Log) -> Eval
         )
     tokenizer = load_tokenizer(models.base, spec.data.chat_template)
     metrics = spec.metrics_on_answers
-    references = (
-        references_of(held_out.rows, tokenizer, count=spec.evaluation.references) if metrics else []
-    )
+    if metrics:
+        references = references_of(held_out.rows, tokenizer, count=spec.evaluation.references)
+    else:
+        references = []
     if metrics and not references:
         raise RunFailed(
             f"{EVALUATION}: no held-out conversation has a turn before its last one, so "
             f"{metrics[0]} cannot be measured"
         )
-    num_models = 2 if models.published is None else 3
+    if models.published is None:
+        num_models = 2
+    else:
+        num_models = 3
     per_model = len(held_out.rows) + len(references) + len(spec.evaluation.lm_eval.tasks)
     total = num_models * per_model + 2 * len(spec.evaluation.questions)
     look = Look(held_out.rows, references, tokenizer, spec, Progress(total=total, log=log))

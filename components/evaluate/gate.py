@@ -44,11 +44,10 @@ def _judged(rule: GateRule, tuned: Found, other: Found | None) -> RuleResult:
     if rule.task is not None and compared.improvement.low is None:
         found = f"{_numbers(compared, compared.improvement)}; {_NO_NOISE}"
         return RuleResult(rule=words, met=False, found=found)
-    with_interval = (
-        comparison(tuned, other, "loss", against=rule.against)
-        if rule.metric == "perplexity"
-        else compared
-    )
+    if rule.metric == "perplexity":
+        with_interval = comparison(tuned, other, "loss", against=rule.against)
+    else:
+        with_interval = compared
     noise = with_interval.improvement
     return RuleResult(rule=words, met=beyond_noise(noise), found=_numbers(compared, noise))
 
@@ -73,9 +72,18 @@ def _words(rule: GateRule, *, lower_is_better: bool) -> str:
             f"{name} must be "
             f"{' and '.join(f'{word} {bound:g}' for word, bound in bounds if bound is not None)}"
         )
-    moves = "fall below" if lower_is_better else "rise above"
-    other = "the base model's" if rule.against == "base" else "that of the published version"
-    least = "more than noise" if rule.improve_by == "noise" else f"at least {rule.improve_by:g}"
+    if lower_is_better:
+        moves = "fall below"
+    else:
+        moves = "rise above"
+    if rule.against == "base":
+        other = "the base model's"
+    else:
+        other = "that of the published version"
+    if rule.improve_by == "noise":
+        least = "more than noise"
+    else:
+        least = f"at least {rule.improve_by:g}"
     return f"{name} must {moves} {other} by {least}"
 
 
@@ -88,5 +96,8 @@ def _numbers(compared: Comparison, interval: Score) -> str:
     )
     if interval.low is None or interval.high is None:
         return about
-    of_loss = "" if interval is compared.improvement else " of the loss's improvement"
+    if interval is compared.improvement:
+        of_loss = ""
+    else:
+        of_loss = " of the loss's improvement"
     return f"{about} (95 % interval{of_loss} {interval.low:.4g} to {interval.high:.4g})"

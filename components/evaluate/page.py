@@ -15,13 +15,12 @@ def answers_page(run: str, evaluation: Evaluation) -> str:
         )
         for each in evaluation.answers
     ]
-    gate = (
-        ""
-        if evaluation.gate is None
-        else " · gate met"
-        if evaluation.gate.met
-        else f" · {'; '.join(evaluation.gate.not_met)}"
-    )
+    if evaluation.gate is None:
+        gate = ""
+    elif evaluation.gate.met:
+        gate = " · gate met"
+    else:
+        gate = f" · {'; '.join(evaluation.gate.not_met)}"
     about = f"{run} · {_losses(evaluation)}{gate}"
     return plain_page(
         "Asked before and after",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from components.shared.documents.results import Evaluation
 from components.shared.errors import RunFailed
+from components.shared.model.uncompiled import import_uncompiled
 from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log, finished, open_run, work_folder
 from components.shared.store.layout import EVALUATION, export_folder
@@ -23,7 +24,6 @@ from components.shared.store.publishing import (
     publish_run,
 )
 from components.shared.store.storage import Store
-from components.shared.uncompiled import import_uncompiled
 
 
 def evaluate_run(run: str, log: Log) -> Manifest:

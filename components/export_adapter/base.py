@@ -22,7 +22,9 @@ def base_model(planned: ModelPlan, folder: Path) -> BaseModel:
 def adapters_base(planned: ModelPlan, folder: Path) -> str:
     """What adapter_config.json names: the hub id, or the folder by its whole path on this
     machine."""
-    return planned.source if planned.revision is not None else str(folder.absolute())
+    if planned.revision is not None:
+        return planned.source
+    return str(folder.absolute())
 
 
 def folder_digest(folder: Path) -> str:

@@ -57,12 +57,14 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     front: dict[str, Any] = {}
     if facts.base.hub_id is not None:
         front = {"base_model": facts.base.hub_id, "base_model_revision": facts.base.commit}
-    library, tag = (
-        ("peft", "lora")
-        if facts.is_adapter
-        else ("transformers", "merged-lora" if facts.merged else "full-parameter")
-    )
-    relation = "adapter" if facts.is_adapter else "finetune"
+    if facts.is_adapter:
+        library, tag = ("peft", "lora")
+    else:
+        library, tag = ("transformers", "merged-lora" if facts.merged else "full-parameter")
+    if facts.is_adapter:
+        relation = "adapter"
+    else:
+        relation = "finetune"
     return front | {
         "base_model_relation": relation,
         "library_name": library,
@@ -76,7 +78,10 @@ def _headline(facts: CardFacts) -> str:
     what = "A fully fine-tuned model"
     if plan.lora is not None:
         adapter = f"A LoRA adapter (rank {plan.lora.rank})"
-        what = f"{adapter} merged into its base model," if facts.merged else adapter
+        if facts.merged:
+            what = f"{adapter} merged into its base model,"
+        else:
+            what = adapter
     if plan.model.quantization == "nf4" and facts.is_adapter:
         what += ", trained on 4-bit weights (NF4, bitsandbytes)"
     base, run = markdown_code(facts.base.label), markdown_code(facts.spec.run_uri)
@@ -87,7 +92,10 @@ def _data(facts: CardFacts) -> str:
     found = facts.dataset
     held_out = _names(facts.spec.data.held_out_sources)
     train = markdown_code(_names(facts.spec.data.train_sources))
-    source = markdown_code(held_out) if held_out else f"set aside from {train}"
+    if held_out:
+        source = markdown_code(held_out)
+    else:
+        source = f"set aside from {train}"
     measured = (
         "nothing was held out: no loss was measured on conversations that it was not trained on"
     )
@@ -96,11 +104,10 @@ def _data(facts: CardFacts) -> str:
             f"measured on {found['held_out_conversations']:,} held-out conversations ({source})"
         )
     chosen = facts.spec.data.chat_template
-    template = (
-        "the chat template that the base model brings"
-        if chosen == "model"
-        else f"the chat template {markdown_code(name_elsewhere(chosen))}"
-    )
+    if chosen == "model":
+        template = "the chat template that the base model brings"
+    else:
+        template = f"the chat template {markdown_code(name_elsewhere(chosen))}"
     trained = "assistant turns, on which alone the loss was taken"
     if not facts.prompts.chat_template:
         trained = "trained on"
@@ -166,7 +173,10 @@ def _loss_table(history: History) -> list[str]:
 
 def _proof(facts: CardFacts) -> str:
     found = facts.verification
-    libraries = "transformers and peft" if facts.is_adapter else "transformers"
+    if facts.is_adapter:
+        libraries = "transformers and peft"
+    else:
+        libraries = "transformers"
     return (
         f"## Checked before it was published\n\nLoaded by plain {libraries} in a fresh process "
         f"({found.precision}):\n\n- its tokenizer and chat template give the token ids of training "
@@ -184,13 +194,18 @@ def _loading(facts: CardFacts) -> str:
     question = next((each["content"] for each in turns if each["role"] == "user"), "Hello")
     asked = _generate(json.dumps(question, ensure_ascii=False), facts.prompts)
     code = "\n".join([*_imports(facts), "", 'here = "path/to/this/folder"', *_load(facts), *asked])
-    note = f"The base model is {markdown_code(facts.base.label)}.\n\n" if facts.is_adapter else ""
+    if facts.is_adapter:
+        note = f"The base model is {markdown_code(facts.base.label)}.\n\n"
+    else:
+        note = ""
     return f"## Use\n\n{note}```python\n{code}\n```\n"
 
 
 def _imports(facts: CardFacts) -> list[str]:
     transformers = "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig"
-    return ["from peft import PeftModel", transformers] if facts.is_adapter else [transformers]
+    if facts.is_adapter:
+        return ["from peft import PeftModel", transformers]
+    return [transformers]
 
 
 def _load(facts: CardFacts) -> list[str]:
@@ -198,7 +213,10 @@ def _load(facts: CardFacts) -> list[str]:
         return ['model = AutoModelForCausalLM.from_pretrained(here, dtype="auto")']
     base = facts.base
     source = json.dumps(base.hub_id or f"path/to/{base.folder}", ensure_ascii=False)
-    revision = f", revision={base.commit!r}" if base.commit is not None else ""
+    if base.commit is not None:
+        revision = f", revision={base.commit!r}"
+    else:
+        revision = ""
     return [
         f"base = {source}",
         (
@@ -214,7 +232,10 @@ def _prompt(question: str, prompts: Prompts) -> list[str]:
     training data."""
     if not prompts.chat_template:
         return [f'prompt = tokenizer({question}, return_tensors="pt")']
-    arguments = [f"    **{dict(prompts.template_args)!r},"] if prompts.template_args else []
+    if prompts.template_args:
+        arguments = [f"    **{dict(prompts.template_args)!r},"]
+    else:
+        arguments = []
     return [
         f'messages = [{{"role": "user", "content": {question}}}]',
         "prompt = tokenizer.apply_chat_template(",

@@ -106,7 +106,10 @@ def build_merged(
     for name in (BASE, *GENERATION_AND_TOKENIZER):
         if (adapter / name).is_file():
             shutil.copyfile(adapter / name, local / name)
-    precision = "fp32" if trained.plan.precision == "fp32" and dtype == torch.float32 else "bf16"
+    if trained.plan.precision == "fp32" and dtype == torch.float32:
+        precision = "fp32"
+    else:
+        precision = "bf16"
     verification = verify_in_fresh_process(local, trained, precision, log)
     card = model_card(replace(facts, verification=verification, merged=True))
     (local / "README.md").write_text(card, encoding="utf-8")
@@ -180,7 +183,9 @@ def write_export(trained: Trained, work: Path, local: Path) -> str:
     dtype = write_model(
         trained.store, trained.checkpoint, base=trained.base, scratch=checkpoint, local=local
     )
-    return "fp32" if trained.plan.precision == "fp32" and dtype == torch.float32 else "bf16"
+    if trained.plan.precision == "fp32" and dtype == torch.float32:
+        return "fp32"
+    return "bf16"
 
 
 def write_beside_weights(trained: Trained, local: Path) -> BaseModel:

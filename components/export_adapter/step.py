@@ -10,6 +10,7 @@ from components.export_adapter.chosen import chosen_checkpoint
 from components.export_adapter.weights.merge_decision import MergeDecision, merge_decision
 from components.shared.documents.plan import Plan
 from components.shared.documents.results import Verification
+from components.shared.model.uncompiled import import_uncompiled
 from components.shared.step import Log, finished, open_run, work_folder
 from components.shared.store.checkpoints import Checkpoint
 from components.shared.store.layout import CHECKPOINTS, MERGED, PLAN, export_folder
@@ -21,7 +22,6 @@ from components.shared.store.manifest import (
     require_manifest,
 )
 from components.shared.store.storage import Store
-from components.shared.uncompiled import import_uncompiled
 
 
 def export_run(run: str, log: Log) -> Manifest:

@@ -64,7 +64,10 @@ def write_generation_config(base: Path, prompts: Prompts, local: Path) -> None:
     """
     settings = _generation_settings(base)
     ends = sorted({*end_tokens(GenerationConfig.from_dict(settings)), *prompts.end_token_ids})
-    settings["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+    if len(ends) > 1:
+        settings["eos_token_id"] = ends
+    else:
+        settings["eos_token_id"] = ends[0]
     text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False)
     (local / GENERATION).write_text(f"{text}\n", encoding="utf-8")
 
@@ -82,4 +85,6 @@ def end_tokens(generation: GenerationConfig) -> list[int]:
     ends = generation.eos_token_id
     if ends is None:
         return []
-    return list(ends) if isinstance(ends, list) else [ends]
+    if isinstance(ends, list):
+        return list(ends)
+    return [ends]

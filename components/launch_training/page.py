@@ -32,18 +32,26 @@ def losses_page(run: str, history: History) -> str:
 
 
 def _key(history: History) -> str:
-    return KEY_WITHOUT_HELD_OUT if history.start_held_out_loss is None else KEY
+    if history.start_held_out_loss is None:
+        return KEY_WITHOUT_HELD_OUT
+    return KEY
 
 
 def _table(history: History) -> str:
     """Losses by epoch; those of held-out data only where some is held out."""
     held_out = history.start_held_out_loss is not None
-    rows = [("before", "0", "", _loss(history.start_held_out_loss))] if held_out else []
+    if held_out:
+        rows = [("before", "0", "", _loss(history.start_held_out_loss))]
+    else:
+        rows = []
     rows += [
         (str(each.epoch), f"{each.step:,}", _loss(each.loss), _loss(each.held_out_loss))
         for each in history.epochs
     ]
-    shown = 4 if held_out else 3
+    if held_out:
+        shown = 4
+    else:
+        shown = 3
     heads = "".join(f"<th>{name}</th>" for name in ("epoch", "step", "loss", "held out")[:shown])
     body = "\n".join(
         "<tr>" + "".join(f"<td>{cell}</td>" for cell in row[:shown]) + "</tr>" for row in rows
@@ -52,7 +60,9 @@ def _table(history: History) -> str:
 
 
 def _loss(loss: float | None) -> str:
-    return "" if loss is None else f"{loss:.4f}"
+    if loss is None:
+        return ""
+    return f"{loss:.4f}"
 
 
 def numbers_of(history: History) -> dict[str, float | None]:

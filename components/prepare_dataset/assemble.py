@@ -211,7 +211,10 @@ def refuse_no_held_out(data: DataSpec) -> None:
 
 def _kept_set(samples: Chosen[Encoded], row_tokens: int, *, packed: bool) -> PackedSet:
     kept, dropped = split_by_length(samples, row_tokens)
-    rows = pack(lengths_of(kept), row_tokens) if packed else one_a_row(len(kept))
+    if packed:
+        rows = pack(lengths_of(kept), row_tokens)
+    else:
+        rows = one_a_row(len(kept))
     return PackedSet(kept, rows, dropped)
 
 

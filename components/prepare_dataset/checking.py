@@ -51,7 +51,10 @@ def check_conversations(
     samples = Samples(conversations)
     for index, sample in chunk:
         samples.append(some[index], sample)
-    most = longest_row(source.model.config) if data.row_tokens == "auto" else data.row_tokens
+    if data.row_tokens == "auto":
+        most = longest_row(source.model.config)
+    else:
+        most = data.row_tokens
     if not _any_fits(encoder, records.held_out, most):
         refuse_no_held_out(data)
     if data.too_long == "refuse":

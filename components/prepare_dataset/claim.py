@@ -93,11 +93,10 @@ def _claim(
             "not_skipped",
             why=f"model.source: {spec.model.source!r} is a folder, whose weights may have changed",
         )
-    newest = (
-        newest_run(open_store(spec.store), series)
-        if skip_if_unchanged and revision is not None
-        else None
-    )
+    if skip_if_unchanged and revision is not None:
+        newest = newest_run(open_store(spec.store), series)
+    else:
+        newest = None
     if newest is not None and newest.fingerprint == fingerprint:
         log.info(
             "unchanged",
@@ -166,9 +165,10 @@ def _asked(
 
 def _seen(store: Store, spec: RunSpec, *, inputs: Mapping[str, str], kfp_run: str) -> Claimed:
     dataset, plan = read_manifest(store, DATASET), read_manifest(store, PLAN)
-    dataset_seen = (
-        dataset.digest if dataset is not None and dataset.inputs == dict(inputs) else kfp_run
-    )
+    if dataset is not None and dataset.inputs == dict(inputs):
+        dataset_seen = dataset.digest
+    else:
+        dataset_seen = kfp_run
     planned = plan is not None and plan.inputs == {"dataset": dataset_seen, "spec": spec.digest}
     return Claimed(
         spec.run_uri,

@@ -82,4 +82,6 @@ def _made_from(inputs: str, run: str, log: Log) -> Manifest:
 
 
 def _number(fact: Scalar) -> float | None:
-    return None if fact is None or isinstance(fact, str) else float(fact)
+    if fact is None or isinstance(fact, str):
+        return None
+    return float(fact)

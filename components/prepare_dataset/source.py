@@ -134,7 +134,10 @@ def _all_of(files: Sequence[RecordFile]) -> Chosen[Conversation]:
 
 def _record_source(data: DataSpec, source: SourceSpec) -> RecordSource:
     """Of a source's own settings, or those of all."""
-    columns = data.columns if source.columns is None else source.columns
+    if source.columns is None:
+        columns = data.columns
+    else:
+        columns = source.columns
     return RecordSource(
         source.path,
         source.format or data.format,
@@ -145,7 +148,9 @@ def _record_source(data: DataSpec, source: SourceSpec) -> RecordSource:
 
 
 def _of_all(digests: list[str]) -> str:
-    return digests[0] if len(digests) == 1 else _sha256(" ".join(digests).encode())
+    if len(digests) == 1:
+        return digests[0]
+    return _sha256(" ".join(digests).encode())
 
 
 def _load_model(spec: RunSpec, *, now: datetime, needs_template: bool) -> Model:
@@ -166,13 +171,12 @@ def _load_model(spec: RunSpec, *, now: datetime, needs_template: bool) -> Model:
         ),
     )
     config = attempt(errors, lambda: planned_config(resolved))
-    packing = (
-        None
-        if config is None
-        else attempt(
+    if config is None:
+        packing = None
+    else:
+        packing = attempt(
             errors, lambda: row_packing(spec.data.packing, config, spec.training.attention)
         )
-    )
     if encoder is None or config is None or packing is None:
         raise all_of(errors)
     return Model(

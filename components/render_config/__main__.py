@@ -165,7 +165,10 @@ def import_deepspeed(file: Path, plan: Path | None) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{file}: cannot be read: {error}") from None
     imported = read_deepspeed(text, str(file))
-    planned = None if plan is None else json.loads((plan / "deepspeed.json").read_text())
+    if plan is None:
+        planned = None
+    else:
+        planned = json.loads((plan / "deepspeed.json").read_text())
     print(
         "\n".join(
             printable(without_secrets(line))

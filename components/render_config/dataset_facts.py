@@ -46,4 +46,6 @@ def dataset_facts(dataset: Manifest) -> DatasetFacts:
 
 
 def _whole(fact: Scalar) -> int | None:
-    return None if fact is None else int(fact)
+    if fact is None:
+        return None
+    return int(fact)

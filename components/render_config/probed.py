@@ -97,7 +97,10 @@ def probe_of(plan: Plan, measured: MeasuredSteps, time: TimePlan) -> ProbePlan:
 def probe_cautions(spec: RunSpec, plan: Plan, probe: ProbePlan) -> Iterator[str]:
     """What a person should know before the run: memory beyond the plan's, a step outside of its
     range or too long to be saved after SIGTERM."""
-    margin = 0.0 if plan.memory is None else plan.memory.margin
+    if plan.memory is None:
+        margin = 0.0
+    else:
+        margin = plan.memory.margin
     for where, figure in (("node", probe.host_bytes), ("GPU", probe.gpu_bytes)):
         over = figure.difference
         if over is not None and over > margin and figure.measured and figure.planned:

@@ -90,13 +90,18 @@ class Setting:
     @property
     def num_parameters(self) -> int:
         """Of the model, with LoRA's matrices on top."""
-        added = 0 if self.full else self.num_trainable
+        if self.full:
+            added = 0
+        else:
+            added = self.num_trainable
         return self.architecture.num_parameters + added
 
     @property
     def adapted(self) -> tuple[Linear, ...]:
         """Linear layers that LoRA is put beside."""
-        return () if self.full else self.targets.linears
+        if self.full:
+            return ()
+        return self.targets.linears
 
     @property
     def experts_adapted(self) -> bool:
@@ -106,7 +111,9 @@ class Setting:
     def micro_batch(self) -> int | None:
         """Rows of a process in one pass, as the spec asks; None: the most that fits."""
         asked = self.spec.training.micro_batch
-        return None if asked == "auto" else asked
+        if asked == "auto":
+            return None
+        return asked
 
     @property
     def least_micro_batch(self) -> int:

@@ -6,7 +6,9 @@ def plain(number: float) -> str:
     if abs(number) >= 10:
         return f"{number:,.0f}"
     text = f"{number:.2g}"
-    return f"{number:.6f}".rstrip("0").rstrip(".") if "e" in text else text
+    if "e" in text:
+        return f"{number:.6f}".rstrip("0").rstrip(".")
+    return text
 
 
 def plural(number: int, noun: str) -> str:
@@ -38,4 +40,6 @@ def size_of(num_bytes: float) -> str:
 def _time_unit(seconds: float) -> tuple[str, float]:
     if seconds < 120:
         return "s", 1.0
-    return ("min", 60.0) if seconds < 2 * 3600 else ("h", 3600.0)
+    if seconds < 2 * 3600:
+        return ("min", 60.0)
+    return ("h", 3600.0)

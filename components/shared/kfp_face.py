@@ -34,7 +34,9 @@ def image_on_gpus() -> str:
     from components.shared.job.images import read_images
 
     images = read_images()
-    return images.training(on_gpus=True) if images.for_gpus else ""
+    if images.for_gpus:
+        return images.training(on_gpus=True)
+    return ""
 
 
 def hand_over(

@@ -13,7 +13,10 @@ def machine_flags() -> frozenset[str]:
     """What this machine's processor can do, and `cuda` where an NVIDIA device is; empty where Linux
     does not tell."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+    else:
+        lines = []
     listed = next(
         (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), ""
     )

@@ -84,7 +84,10 @@ def _refuse_foreign(path: Path, load: Callable[..., Any]) -> None:
             )  # where it can, tensors stay on the disk
         except pickle.UnpicklingError as error:
             named = _NAMED.search(str(error))
-            what = "is no checkpoint file" if named is None else f"asks for {named[1] or named[2]}"
+            if named is None:
+                what = "is no checkpoint file"
+            else:
+                what = f"asks for {named[1] or named[2]}"
             raise RunFailed(
                 f"{path.parent.name}/{path.name}: {what}, which is not opened; {_CHANGED}"
             ) from None

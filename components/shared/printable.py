@@ -50,7 +50,10 @@ def markdown_code(text: str) -> str:
     around it than any row inside has."""
     text = printable(text)
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
-    space = " " if "`" in text else ""
+    if "`" in text:
+        space = " "
+    else:
+        space = ""
     return f"{fence}{space}{text}{space}{fence}"
 
 
@@ -96,7 +99,9 @@ def shown(value: object, *, name: str = "") -> str:
 
 def cut(text: str, most: int = MOST_LETTERS) -> str:
     """The text, or its beginning and an ellipsis, `most` letters in all."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    if len(text) <= most:
+        return text
+    return f"{text[: most - 1]}…"
 
 
 def first_problems(problems: Iterable[str]) -> list[str]:
@@ -111,7 +116,9 @@ def first_problems(problems: Iterable[str]) -> list[str]:
             kept.append(problem)
         else:
             num_more += 1
-    return [*kept, f"and {num_more} more problems"] if num_more else kept
+    if num_more:
+        return [*kept, f"and {num_more} more problems"]
+    return kept
 
 
 class _Short(reprlib.Repr):

@@ -94,7 +94,10 @@ def _started_for(run_uri: str, spec_digest: str, log: Log) -> Iterator[bool]:
     store, spec = open_run(run_uri)
     if spec.digest != spec_digest:
         owner = owner_of(store)
-        by = f", stored by {owner}" if owner else ""
+        if owner:
+            by = f", stored by {owner}"
+        else:
+            by = ""
         raise SpecError(
             f"{store.uri}/{SPEC}: found a spec of digest {spec.digest[:12]}{by}, but this run was "
             f"started for {spec_digest[:12]}; nothing was done. Fix: start it again under another "
@@ -132,7 +135,10 @@ def failure_kept(
     ended: RunEnd | None = None
     try:
         store = open_store(run_uri)
-        ended = None if of_another else end_taken_back(store, step, kfp_run or _owner(store))
+        if of_another:
+            ended = None
+        else:
+            ended = end_taken_back(store, step, kfp_run or _owner(store))
         if ended is not None:
             log.warning(
                 "goes_on",
@@ -176,7 +182,9 @@ def _keep_failure(
 def _owner(store: Store) -> str:
     """KFP's id of the run that claimed this one last; empty where none did."""
     asked = asked_of(store)
-    return "" if asked is None else asked.kfp_run
+    if asked is None:
+        return ""
+    return asked.kfp_run
 
 
 def _is_claimed(store: Store) -> bool:

@@ -237,19 +237,28 @@ def check_space(work: Path, plan: Plan) -> None:
 def train(job: Job, agreement: Agreement, start_up: StartUp, log: Log) -> None:
     """checkpoints/ is finished: the last epoch is committed, the results are published."""
     spec, plan = job.spec, job.plan
-    sigterm = Sigterm(spec.checkpoints.grace_seconds) if plan.checkpoints.saves_on_sigterm else None
+    if plan.checkpoints.saves_on_sigterm:
+        sigterm = Sigterm(spec.checkpoints.grace_seconds)
+    else:
+        sigterm = None
     arguments = training_arguments(job)
     base = resolve_planned_model(plan)
     check_tokens(base.folder, job.work / DATASET)
     prompts = read_prompts(job.work / DATASET)
     check_template(base.folder, prompts)
     start_up.end_of("tokenizer")
-    lora = None if plan.lora is None else json.loads((job.work / PLAN / "lora.json").read_bytes())
+    if plan.lora is None:
+        lora = None
+    else:
+        lora = json.loads((job.work / PLAN / "lora.json").read_bytes())
     model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
     start_up.end_of("weights")
     rows = PackedRows(job.work / DATASET / "train.parquet")
     own = own_layers(model, plan, label_smoothing=spec.training.label_smoothing)
-    plus_ratio = 1.0 if plan.lora is None else plan.lora.plus_ratio
+    if plan.lora is None:
+        plus_ratio = 1.0
+    else:
+        plus_ratio = plan.lora.plus_ratio
     trainer = HaganeTrainer(model, arguments, rows, own=own, plus_ratio=plus_ratio)
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(
@@ -325,7 +334,9 @@ def own_layers(model: Any, plan: Plan, *, label_smoothing: float) -> OwnLayers:
 def last_committed(store: Store) -> str | None:
     """The newest committed checkpoint, as people call it; None when there is none."""
     committed = committed_checkpoints(store)
-    return committed[-1].title if committed else None
+    if committed:
+        return committed[-1].title
+    return None
 
 
 def training_arguments(job: Job) -> TrainingArguments:

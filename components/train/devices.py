@@ -48,7 +48,10 @@ def device_problem(plan: Plan) -> str | None:
     wanted = int(os.environ["LOCAL_WORLD_SIZE"])
     found = torch.cuda.device_count()
     if found < wanted:
-        promised = f", the pod was promised {num_promised}" if num_promised else ""
+        if num_promised:
+            promised = f", the pod was promised {num_promised}"
+        else:
+            promised = ""
         return (
             f"found {found} GPUs for {wanted} processes of this node{promised}. Fix: see the pod's "
             "limits (cluster.gpu_resource), or set hardware.processes_per_node to what a node has"

@@ -22,7 +22,10 @@ class Driver:
 
 
 def find_driver(kernel_module: Path = KERNEL_MODULE) -> Driver:
-    text = kernel_module.read_text() if kernel_module.exists() else ""
+    if kernel_module.exists():
+        text = kernel_module.read_text()
+    else:
+        text = ""
     found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
     return Driver(version=None if found is None else found[1], cuda=_library_cuda())
 
@@ -57,6 +60,9 @@ def driver_problem(driver: Driver, torch_cuda: str) -> tuple[str, str] | None:
     # The library decides: NVIDIA's package cuda-compat brings a newer one to an older kernel
     # module.
     if driver.cuda is None or int(driver.cuda.partition(".")[0]) < major:
-        serves = "" if driver.cuda is None else f" that serves CUDA {driver.cuda}"
+        if driver.cuda is None:
+            serves = ""
+        else:
+            serves = f" that serves CUDA {driver.cuda}"
         return f"found driver {driver.version or 'of unknown version'}{serves}; {needs}", update
     return None

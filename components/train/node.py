@@ -39,7 +39,9 @@ def run_node(arguments: list[str]) -> int:
         run(parse_args(["-m", "components.train", *arguments]))
     except ChildFailedError as error:
         code = own_error(error)
-        return 128 - code if code < 0 else code
+        if code < 0:
+            return 128 - code
+        return code
     except SignalException as error:
         return 128 + error.sigval
     except DistError as error:  # the processes did not find each other in time

@@ -66,7 +66,10 @@ def reported(figure: PlannedFigure) -> dict[str, str]:
     if figure.range:
         expected += f" ({' to '.join(write(each) for each in figure.range)})"
     more = figure.happened / planned - 1
-    difference = "as planned" if round(100 * more) == 0 else f"{more:+.0%}"
+    if round(100 * more) == 0:
+        difference = "as planned"
+    else:
+        difference = f"{more:+.0%}"
     return {
         "what": figure.what,
         "planned": expected,

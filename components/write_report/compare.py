@@ -63,13 +63,18 @@ def compared(runs: Sequence[RunFound]) -> list[Compared]:
 
 def _label(run: RunFound, runs: Sequence[RunFound]) -> str:
     same = sum(other.spec.name == run.spec.name for other in runs)
-    return run.spec.name if same == 1 else run.uri
+    if same == 1:
+        return run.spec.name
+    return run.uri
 
 
 def _facts(run: RunFound) -> dict[str, Any]:
     history, evaluation = run.history, run.evaluation
     base, tuned = evaluation.both or (None, None)
-    scores = {} if tuned is None else tuned.scores
+    if tuned is None:
+        scores = {}
+    else:
+        scores = tuned.scores
     best = history.best_epoch
     took = [each for each in history.step_seconds if each is not None]
     per_step = run.plan.steps.tokens_per_epoch / run.plan.steps.steps_per_epoch
@@ -103,17 +108,18 @@ def _held_out_data(run: RunFound) -> str:
     """Digest of what says which conversations are held out: their files, or the share of the
     training data and how it is chosen."""
     inputs, data = run.dataset.inputs, run.spec.data
-    chosen_by = None if data.held_out is not None else [inputs.get("train"), data.held_out_by]
+    if data.held_out is not None:
+        chosen_by = None
+    else:
+        chosen_by = [inputs.get("train"), data.held_out_by]
     parts = [inputs.get("held_out"), chosen_by, run.dataset.facts.get("held_out_conversations")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _interval(score: Score | None) -> list[float] | None:
-    return (
-        None
-        if score is None or score.low is None or score.high is None
-        else [score.low, score.high]
-    )
+    if score is None or score.low is None or score.high is None:
+        return None
+    return [score.low, score.high]
 
 
 def cautions(table: Sequence[Compared]) -> list[str]:
@@ -178,7 +184,10 @@ def compare_page(runs: Sequence[RunFound], table: Sequence[Compared]) -> str:
     }
     losses = [each.facts["tuned_loss"] for each in table]
     measured = [loss for loss in losses if loss is not None]
-    best = losses.index(min(measured)) if measured else None
+    if measured:
+        best = losses.index(min(measured))
+    else:
+        best = None
     return environment.get_template("compare.html.jinja").render(
         table=table,
         best=best,

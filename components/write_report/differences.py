@@ -36,4 +36,6 @@ def marked(base: str, tuned: str) -> Marked:
 
 def _part(pieces: list[str], *, is_same: bool) -> Markup:
     text = escape("".join(pieces))
-    return text if is_same or not text.strip() else Markup("<mark>{}</mark>").format(text)
+    if is_same or not text.strip():
+        return text
+    return Markup("<mark>{}</mark>").format(text)

@@ -52,21 +52,19 @@ def metric_rows(evaluation: Evaluation) -> list[MetricRow]:
 
 def _figure(metric: str, score: Score) -> Figure:
     """Perplexity's interval is not the same on both sides, and the loss has one."""
-    half = (
-        ""
-        if score.high is None or metric == "perplexity"
-        else f"± {metric_value(score.high - score.value, metric)}"
-    )
+    if score.high is None or metric == "perplexity":
+        half = ""
+    else:
+        half = f"± {metric_value(score.high - score.value, metric)}"
     return Figure(metric_value(score.value, metric), half)
 
 
 def _improvement(metric: str, compared: Comparison) -> str:
     found = compared.improvement
-    between = (
-        ""
-        if found.low is None or found.high is None
-        else f" ({metric_value(found.low, metric)} to {metric_value(found.high, metric)})"
-    )
+    if found.low is None or found.high is None:
+        between = ""
+    else:
+        between = f" ({metric_value(found.low, metric)} to {metric_value(found.high, metric)})"
     return f"{metric_value(found.value, metric)}{between}"
 
 
@@ -74,4 +72,6 @@ def metric_value(value: float, metric: str) -> str:
     """A metric's value, such as `79.4 %`."""
     if metric in _SHARES:
         return f"{100 * value:.1f} %"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
+    if abs(value) >= 100:
+        return f"{value:.1f}"
+    return f"{value:.3f}"

@@ -126,7 +126,10 @@ def model_name(found: RunFound) -> str:
 def verdict(found: RunFound) -> str:
     """What was tuned on what, how long it took, what came of it: one sentence, behind which the two
     losses stand."""
-    what = "LoRA" if found.plan.lora is not None else "full training"
+    if found.plan.lora is not None:
+        what = "LoRA"
+    else:
+        what = "full training"
     conversations = plural(int(found.dataset.facts["num_conversations"] or 0), "conversation")
     return (
         f"{model_name(found)} learned from {conversations} by {what}, "
@@ -138,7 +141,10 @@ def verdict(found: RunFound) -> str:
 def _outcome(evaluation: Evaluation) -> str:
     if evaluation.improved is None:
         return "nothing was held out, so no loss says whether it helped."
-    moved = "fell" if evaluation.improved else "did not fall"
+    if evaluation.improved:
+        moved = "fell"
+    else:
+        moved = "did not fall"
     return f"its loss on held-out conversations {moved}:"
 
 
@@ -198,11 +204,16 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
 def _value(tree: dict[str, Any], dotted: str) -> str:
     value: Any = tree
     for part in dotted.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, dict):
+            value = value.get(part)
+        else:
+            value = None
     if value is None or isinstance(value, dict):
         return ""
     if dotted.startswith("checkpoints.bytes"):
         return words.size(value)
     if isinstance(value, tuple):
         return ", ".join(f"{item:,}" if isinstance(item, int) else str(item) for item in value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)

@@ -51,12 +51,14 @@ def _epochs(history: History, stored: dict[int | None, int]) -> list[Happening]:
     lines: list[Happening] = []
     for epoch in history.epochs:
         took = [seconds for seconds in history.step_seconds[: epoch.step] if seconds is not None]
-        when = f"{words.duration(sum(took))} of steps" if took else ""
-        kept = (
-            f"checkpoint of {words.size(stored[epoch.epoch])}"
-            if epoch.epoch in stored
-            else "checkpoint not kept"
-        )
+        if took:
+            when = f"{words.duration(sum(took))} of steps"
+        else:
+            when = ""
+        if epoch.epoch in stored:
+            kept = f"checkpoint of {words.size(stored[epoch.epoch])}"
+        else:
+            kept = "checkpoint not kept"
         lines.append(
             Happening(epoch.step, when, f"epoch {epoch.epoch}: {_held_out(epoch)}{kept}", "epoch")
         )
@@ -64,7 +66,9 @@ def _epochs(history: History, stored: dict[int | None, int]) -> list[Happening]:
 
 
 def _held_out(epoch: EpochLosses) -> str:
-    return "" if epoch.held_out_loss is None else f"held-out loss {epoch.held_out_loss:.4f}, "
+    if epoch.held_out_loss is None:
+        return ""
+    return f"held-out loss {epoch.held_out_loss:.4f}, "
 
 
 def _warnings(found: RunFound) -> list[Happening]:

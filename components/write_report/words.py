@@ -13,7 +13,9 @@ def duration(seconds: float) -> str:
 
 def exact_duration(seconds: float) -> str:
     """As `duration`, with the digits that tell short ones apart: `0.043 s`, `8.2 s`."""
-    return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    return duration(seconds)
 
 
 def count(number: float) -> str:
@@ -31,7 +33,9 @@ def size(num_bytes: int) -> str:
 def share(part: float, whole: float) -> str:
     """Percent with as many digits as tell it from zero: `1.8 %`, `0.004 %`, `100 %`."""
     percent = 100 * part / whole
-    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
+    if percent >= 10:
+        return f"{percent:.0f} %"
+    return f"{percent:.2g} %"
 
 
 def parameters(number: int) -> str:

@@ -46,7 +46,9 @@ def not_committed(store: Store, committed: list[Checkpoint]) -> list[NotCommitte
 def _found(files: Collection[str]) -> str:
     if MANIFEST in files:
         return "its manifest cannot be read"
-    return "damaged, set aside by a resume" if SET_ASIDE in files else f"{len(files)} files so far"
+    if SET_ASIDE in files:
+        return "damaged, set aside by a resume"
+    return f"{len(files)} files so far"
 
 
 def checkpoint_table(store: Store, keep: KeepSpec) -> Table:
@@ -102,4 +104,6 @@ def damages(store: Store, checkpoints: list[Checkpoint]) -> Iterator[tuple[str, 
 
 
 def _loss(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    if value is None:
+        return ""
+    return f"{value:.4f}"

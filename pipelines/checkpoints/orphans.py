@@ -51,7 +51,10 @@ def kept_prefixes(store: Store, folder: str) -> set[str]:
         manifest = read_manifest(store, folder)
     except ObjectDamaged:
         return {f"{folder}/"}
-    attempts = set() if manifest is None else Checkpoint(folder, manifest).attempts
+    if manifest is None:
+        attempts = set()
+    else:
+        attempts = Checkpoint(folder, manifest).attempts
     return {manifest_key(folder), *(f"{folder}/{attempt}/" for attempt in attempts)}
 
 

@@ -60,18 +60,24 @@ def doctor(
     tried on the nodes, or on this machine where the backend is local.
     """
     from components.shared.spec.file import load_spec
-    from pipelines.commands.as_json import findings_json, print_json
     from pipelines.kfp_api.connection import Asked
     from pipelines.programs.doctor import diagnose, diagnose_here, findings_table
     from pipelines.programs.missing_objects import Place, fixes_text, namespace_of
+    from pipelines.screens.as_json import findings_json, print_json
     from pipelines.screens.run import open_console
 
-    asked = None if spec is None else load_spec(spec, overrides or ())
+    if spec is None:
+        asked = None
+    else:
+        asked = load_spec(spec, overrides or ())
     if gpu and asked is None:
         raise HaganeError(
             "doctor: --gpu needs a spec, which says how many nodes and GPUs to check. Fix: name one"
         )
-    here = asked if asked is not None and asked.backend == "local" else None
+    if asked is not None and asked.backend == "local":
+        here = asked
+    else:
+        here = None
     if here is not None and not gpu:
         raise HaganeError(
             "backend: got 'local', which needs no cluster; set backend: pytorchjob, or --set "
@@ -81,7 +87,10 @@ def doctor(
     if here is not None:
         findings = list(diagnose_here(here, progress))
     else:
-        nodes = gpu_nodes if gpu else None
+        if gpu:
+            nodes = gpu_nodes
+        else:
+            nodes = None
         found = diagnose(
             asked,
             progress,
@@ -145,11 +154,10 @@ def reap(
             "reap: --dry-run and --namespace look for jobs that nobody follows; leave them out, or "
             "RUN"
         )
-    which = (
-        ["--run", run_uri(run)]
-        if run is not None
-        else ["--older-than", str(older_than), "--backend", backend]
-    )
+    if run is not None:
+        which = ["--run", run_uri(run)]
+    else:
+        which = ["--older-than", str(older_than), "--backend", backend]
     which += [
         *(["--dry-run"] if dry_run else []),
         *(["--namespace", namespace] if namespace else []),

@@ -58,7 +58,10 @@ def compile(
     from pipelines.finetune.compiling import compile_pipeline, compiled_pipeline
 
     refuse_local_images(read_images())
-    moving = read_images().moving() if pinned else []
+    if pinned:
+        moving = read_images().moving()
+    else:
+        moving = []
     if moving:
         raise HaganeError(*moving)
     if manifests is None and (check or prune or namespace is not None):

@@ -31,5 +31,8 @@ def data(
     from pipelines.programs.component_program import output_of
 
     settings = [part for override in overrides or () for part in ("--set", override)]
-    how = ["--json"] if as_json else []
+    if as_json:
+        how = ["--json"]
+    else:
+        how = []
     print(output_of("components.prepare_dataset", "--look", place, *settings, *how), end="")

@@ -71,7 +71,9 @@ def _store_of(spec: Path) -> str:
         found = STORE_LINE.search(spec.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
-    return found[1] if found else ""
+    if found:
+        return found[1]
+    return ""
 
 
 def _above(folder: Path) -> Path | None:

@@ -199,7 +199,7 @@ def runs(
 
     How far a training is, and what is finished in the store, `hagane status SPEC` shows.
     """
-    from pipelines.commands.as_json import print_json
+    from pipelines.screens.as_json import print_json
     from pipelines.screens.run import open_console
     from pipelines.submit.runs_screen import run_json, run_screen, runs_json, runs_screen
 
@@ -269,7 +269,10 @@ def _cancel(kfp: "KfpClient", run_id: str) -> None:
     from pipelines.submit.runs_screen import look_at_run
 
     folder = folder_of(look_at_run(kfp, run_id)[0])
-    run_uri = None if folder == NO_FOLDER else folder
+    if folder == NO_FOLDER:
+        run_uri = None
+    else:
+        run_uri = folder
     cancel_run(
         kfp,
         lambda: look_at_run(kfp, run_id)[1],
@@ -351,11 +354,10 @@ def diff(
     from pipelines.definitions.files import read_definitions
 
     wanted = read_definitions(folder)
-    there = (
-        in_kubernetes(wanted, namespace)
-        if kubernetes
-        else in_kfp(connect_to_read(endpoint, namespace, token_file, context), wanted)
-    )
+    if kubernetes:
+        there = in_kubernetes(wanted, namespace)
+    else:
+        there = in_kfp(connect_to_read(endpoint, namespace, token_file, context), wanted)
     found = list(differences(wanted, there))
     for each in found:
         print(each.title)

@@ -19,7 +19,7 @@ def models(
     """List open models for Japanese known by name: architecture, LoRA targets, tokenizer, chat
     template, licence, serving."""
     from components.shared.model.registry import matching_families
-    from pipelines.commands.as_json import models_json, print_json
+    from pipelines.screens.as_json import models_json, print_json
     from pipelines.screens.run import models_screen, open_console
 
     found = matching_families(words or ())

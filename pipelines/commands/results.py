@@ -50,7 +50,10 @@ def export(
 
     uri = run_uri(run)
     name = uri.rstrip("/").rpartition("/")[2]
-    of_checkpoint = f"epoch-{checkpoint}" if checkpoint.isdigit() else checkpoint
+    if checkpoint.isdigit():
+        of_checkpoint = f"epoch-{checkpoint}"
+    else:
+        of_checkpoint = checkpoint
     folder = out or Path(f"{name}-{of_checkpoint}")
     arguments = [
         "--run",
@@ -103,7 +106,7 @@ def published(
     """List published models: versions, which is the latest, the run and the losses of each."""
     from components.shared.spec.file import check_name
     from components.shared.store.published import versions
-    from pipelines.commands.as_json import print_json, versions_json
+    from pipelines.screens.as_json import print_json, versions_json
     from pipelines.screens.run import open_console, published_screen
 
     if name is not None:

@@ -47,9 +47,9 @@ def run(
     from components.shared.errors import after_a_change
     from components.shared.step import work_folder
     from components.shared.store.storage import open_store
-    from pipelines.commands.as_json import print_json
     from pipelines.local.running import run_in_containers, run_locally
     from pipelines.programs.component_program import require_training
+    from pipelines.screens.as_json import print_json
     from pipelines.screens.run import open_console, print_end, read_report
 
     if runner != "docker":
@@ -158,11 +158,10 @@ def plan(
 
     with TemporaryDirectory() as folder:
         spec = spec_of(spec, Path(folder), with_rows=rows is not None)
-        asked = (
-            checked(spec, overrides, here=False)
-            if rows is None
-            else load_spec(spec, overrides or ())
-        )
+        if rows is None:
+            asked = checked(spec, overrides, here=False)
+        else:
+            asked = load_spec(spec, overrides or ())
         kept = out or (
             Path(folder) if html is not None or import_deepspeed is not None or explain else None
         )
@@ -205,7 +204,10 @@ def checked(
     try:
         spec = load_spec(path, overrides or ())
     except SpecProblems as error:
-        rest = [] if error.rest is None else problems_with(error.rest)
+        if error.rest is None:
+            rest = []
+        else:
+            rest = problems_with(error.rest)
         raise HaganeError(*error.problems, *rest) from None
     if here and has_report(spec):
         return spec

@@ -55,9 +55,9 @@ def plan(
 ) -> None:
     """Print what `apply` would change, and change nothing."""
     from components.shared.figures import plural
-    from pipelines.commands.as_json import print_json
     from pipelines.schedules.changes import changes, owned_schedules, to_do
     from pipelines.schedules.file import load_schedules
+    from pipelines.screens.as_json import print_json
 
     wanted = load_schedules(file)
     pipeline = _pinned_pipeline()
@@ -79,11 +79,10 @@ def plan(
         for line in change.lines:
             print(f"{'':13}   {line}")
     num_changes = len(to_do(needed))
-    would = (
-        f"apply would make {plural(num_changes, 'change')}"
-        if num_changes
-        else "apply would change nothing"
-    )
+    if num_changes:
+        would = f"apply would make {plural(num_changes, 'change')}"
+    else:
+        would = "apply would change nothing"
     print(f"{plural(len(wanted.schedules), 'schedule')} in {file}; {would}")
 
 
@@ -133,7 +132,10 @@ def apply(
     )
     reconciler.apply(needed, wait_s=wait_minutes * 60)
     num_changes = len(to_do(needed))
-    made = f"{plural(num_changes, 'change')} made" if num_changes else "nothing to change"
+    if num_changes:
+        made = f"{plural(num_changes, 'change')} made"
+    else:
+        made = "nothing to change"
     print(f"{plural(len(wanted.schedules), 'schedule')}; {made}")
 
 
@@ -150,9 +152,9 @@ def list_them(
 ) -> None:
     """List an owner's schedules in KFP: when, on or off, which version of the pipeline, the newest
     run of each."""
-    from pipelines.commands.as_json import print_json
     from pipelines.schedules.changes import owned_schedules
     from pipelines.schedules.screen import schedules_json, schedules_screen
+    from pipelines.screens.as_json import print_json
     from pipelines.screens.run import open_console
 
     kfp = connect_to_read(endpoint, namespace, token_file, context)

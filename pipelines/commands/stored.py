@@ -19,7 +19,7 @@ def status(run: RunPlace, overrides: Overrides = None, as_json: AsJson = False) 
     `--set` is for a spec, such as `--set name=other`.
     """
     from components.shared.step import open_run
-    from pipelines.commands.as_json import print_json, status_json
+    from pipelines.screens.as_json import print_json, status_json
     from pipelines.screens.run import open_console, status_screen
 
     store, claimed = open_run(run_uri(run, overrides))
@@ -38,7 +38,7 @@ def checkpoints(
 ) -> None:
     """List a run's checkpoints: step, bytes, losses, committed or not, and why each stays."""
     from pipelines.checkpoints.listing import checkpoint_table
-    from pipelines.commands.as_json import checkpoints_json, print_json
+    from pipelines.screens.as_json import checkpoints_json, print_json
     from pipelines.screens.run import open_console, verify_checkpoints
 
     store, spec = _opened(run)

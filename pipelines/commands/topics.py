@@ -27,7 +27,10 @@ def show_help(
         return
     if topic not in pages:
         near = difflib.get_close_matches(topic, pages, n=1, cutoff=0.4)
-        meant = f"did you mean {near[0]!r}? " if near else ""
+        if near:
+            meant = f"did you mean {near[0]!r}? "
+        else:
+            meant = ""
         raise SpecError(f"help: got {shown(topic)}; {meant}allowed: {', '.join(pages)}")
     print(pages[topic].read_text(encoding="utf-8"), end="")
 

@@ -64,8 +64,13 @@ def newest_version(kfp: KfpClient, pipeline: str) -> str | None:
     """The version of a pipeline that the UI's button offers, by its name; None where there is
     none."""
     found = find_pipeline(kfp, pipeline)
-    newest = None if found is None else next(iter(list_versions(kfp, found, order="desc")), None)
-    return None if newest is None else newest.name
+    if found is None:
+        newest = None
+    else:
+        newest = next(iter(list_versions(kfp, found, order="desc")), None)
+    if newest is None:
+        return None
+    return newest.name
 
 
 def prune_versions(kfp: KfpClient, wanted: list[Definition]) -> Iterator[tuple[str, str]]:
@@ -78,7 +83,8 @@ def prune_versions(kfp: KfpClient, wanted: list[Definition]) -> Iterator[tuple[s
         for version in [] if kept is None else list(list_versions(kfp, kept)):
             if version.name in names or not is_ours(version.name, pipeline.name):
                 continue
-            used = _users(kfp) if used is None else used
+            if used is None:
+                used = _users(kfp)
             if version.pipeline_version_id in used:
                 yield (
                     f"version {version.name}",
@@ -108,11 +114,9 @@ def _users(kfp: KfpClient) -> dict[str, str]:
 
 
 def _version_of(started: Any) -> str:
-    return (
-        started.pipeline_version_reference.pipeline_version_id
-        if started.pipeline_version_reference
-        else ""
-    )
+    if started.pipeline_version_reference:
+        return started.pipeline_version_reference.pipeline_version_id
+    return ""
 
 
 def _check_namespace(kfp: KfpClient, wanted: list[Definition]) -> None:

@@ -58,7 +58,10 @@ def differences(wanted: Iterable[Definition], there: Iterable[Definition]) -> It
                 for version in found
                 if version.kind == each.kind and version.pipeline == each.pipeline
             ][-1:]
-            lines = _unified(newest[0], each) if newest and each.kind == "PipelineVersion" else ()
+            if newest and each.kind == "PipelineVersion":
+                lines = _unified(newest[0], each)
+            else:
+                lines = ()
             yield Difference("only in Git", _what(each), lines)
         elif _compared(other) != _compared(each):
             yield Difference("differs", _what(each), _unified(other, each))
@@ -107,7 +110,10 @@ def in_kubernetes(wanted: list[Definition], namespace: str | None) -> list[Defin
             f"{plural}.{API_VERSION.partition('/')[0]}"
             for plural in ("pipelines", "pipelineversions")
         )
-        where = [] if each is None else ["--namespace", each]
+        if each is None:
+            where = []
+        else:
+            where = ["--namespace", each]
         listed = _kubectl(
             "get",
             kinds,
@@ -148,11 +154,12 @@ def _kubectl(*arguments: str) -> str:
 
 def _from_kfp(version: Any, pipeline: Definition) -> Definition:
     spec = version.pipeline_spec
-    documents = (
-        (spec,)
-        if "pipeline_spec" not in spec
-        else tuple(each for each in (spec["pipeline_spec"], spec.get("platform_spec")) if each)
-    )
+    if "pipeline_spec" not in spec:
+        documents = (spec,)
+    else:
+        documents = tuple(
+            each for each in (spec["pipeline_spec"], spec.get("platform_spec")) if each
+        )
     return Definition(
         "PipelineVersion",
         version.name,

@@ -57,7 +57,9 @@ class Definition:
     @property
     def object_name(self) -> str:
         """What Kubernetes calls it."""
-        return self.name if self.kind == "Pipeline" else f"{self.pipeline}-{self.name}"
+        if self.kind == "Pipeline":
+            return self.name
+        return f"{self.pipeline}-{self.name}"
 
     @property
     def path(self) -> str:
@@ -210,10 +212,16 @@ def from_manifest(tree: dict[str, Any]) -> Definition:
     kind, metadata, spec = tree["kind"], tree["metadata"], tree.get("spec") or {}
     if tree["apiVersion"] != API_VERSION or kind not in FOLDERS:
         raise KeyError(kind)
-    documents = (spec["pipelineSpec"],) if kind == "PipelineVersion" else ()
+    if kind == "PipelineVersion":
+        documents = (spec["pipelineSpec"],)
+    else:
+        documents = ()
     if spec.get("platformSpec"):
         documents += (spec["platformSpec"],)
-    pipeline = spec["pipelineName"] if kind == "PipelineVersion" else metadata["name"]
+    if kind == "PipelineVersion":
+        pipeline = spec["pipelineName"]
+    else:
+        pipeline = metadata["name"]
     return Definition(
         kind,
         _logical_name(metadata["name"], spec, pipeline)
@@ -231,16 +239,16 @@ def _logical_name(object_name: str, spec: dict[str, Any], pipeline: str) -> str:
     """A version's name as KFP has it, also where a server keeps no versionName."""
     if spec.get("versionName"):
         return spec["versionName"]
-    return (
-        object_name.removeprefix(f"{pipeline}-")
-        if object_name.startswith(f"{pipeline}-{pipeline}-")
-        else object_name
-    )
+    if object_name.startswith(f"{pipeline}-{pipeline}-"):
+        return object_name.removeprefix(f"{pipeline}-")
+    return object_name
 
 
 def _namespace_of(folder: Path, pipeline: str) -> str | None:
     file = folder / FOLDERS["Pipeline"] / f"{pipeline}.yaml"
-    return _read(file).namespace if file.is_file() else None
+    if file.is_file():
+        return _read(file).namespace
+    return None
 
 
 def _read(file: Path) -> Definition:

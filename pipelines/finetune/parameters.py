@@ -26,7 +26,10 @@ def texts_of(tree: object, where: str = "") -> Iterator[tuple[str, str]]:
         yield where, tree
     elif isinstance(tree, Mapping):
         for key, value in tree.items():
-            path = f"{where}.{key}" if where else str(key)
+            if where:
+                path = f"{where}.{key}"
+            else:
+                path = str(key)
             yield path, str(key)
             yield from texts_of(value, path)
     elif isinstance(tree, list | tuple):

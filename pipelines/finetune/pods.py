@@ -82,7 +82,10 @@ def settle(task: dsl.PipelineTask, pod: Pod, *, cached: bool = False) -> None:
     if pod.hours is not None:
         kubernetes.set_timeout(task, pod.hours * 3600)
     kubernetes.set_security_context(task, run_as_non_root=True)
-    keys = (*STORE_KEYS, *HUB_KEYS) if pod.reads_hub else STORE_KEYS
+    if pod.reads_hub:
+        keys = (*STORE_KEYS, *HUB_KEYS)
+    else:
+        keys = STORE_KEYS
     kubernetes.use_secret_as_env(
         task, secret_name=SECRET, secret_key_to_env={key: key for key in keys}, optional=True
     )

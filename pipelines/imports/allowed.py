@@ -27,7 +27,10 @@ def _type_of(spec_field: str) -> TypeAdapter[Any]:
     for section in sections:
         model = _section(model, section)
     field = model.model_fields[last]
-    config = None if _is_model(field.annotation) else model.model_config
+    if _is_model(field.annotation):
+        config = None
+    else:
+        config = model.model_config
     limited: Any = Annotated[field.annotation, field]  # pyright: ignore[reportInvalidTypeForm]
     return TypeAdapter(limited, config=config)
 

@@ -56,7 +56,9 @@ class _Reading:
 def sources(value: Any) -> list[Source] | None:
     """As data.train; None where a source has no path, or several files."""
     found = [reading.source for reading in _readings(value)]
-    return found if found and all(source.get("path") for source in found) else None
+    if found and all(source.get("path") for source in found):
+        return found
+    return None
 
 
 def left_out(value: Any) -> Iterator[LeftOut]:
@@ -74,7 +76,10 @@ SOURCES = Rule("taken", MORE, "data.train", sources, left_out=left_out)
 
 
 def _readings(value: Any) -> list[_Reading]:
-    listed = value if isinstance(value, list) else [value]
+    if isinstance(value, list):
+        listed = value
+    else:
+        listed = [value]
     return [_read(each) for each in listed]
 
 
@@ -95,17 +100,27 @@ def _place(reading: _Reading) -> str | None:
     """The files, or the data set of the hub with its revision."""
     path, files = reading.take("path"), reading.take("data_files")
     if isinstance(files, list):
-        files = files[0] if len(files) == 1 else ""
+        if len(files) == 1:
+            files = files[0]
+        else:
+            files = ""
     if files is not None and path in (None, *BUILDERS):
         return to.data_place(files)
     place = to.data_place(path)
     if place is None or not place.startswith("hf://"):
-        return place if files is None else None
+        if files is None:
+            return place
+        return None
     revision = reading.take("revision")
-    versioned = f"{place}@{revision}" if revision else place
+    if revision:
+        versioned = f"{place}@{revision}"
+    else:
+        versioned = place
     if files is None:
         return versioned
-    return f"{versioned}/{files}" if files else None
+    if files:
+        return f"{versioned}/{files}"
+    return None
 
 
 def _form(reading: _Reading) -> None:
@@ -116,7 +131,10 @@ def _form(reading: _Reading) -> None:
         named = {key: kind[key] for key in kind if key in COLUMNS["alpaca"]}
         reading.rest |= named
         reading.rest |= {f"type.{key}": kind[key] for key in kind if key not in named}
-        form = "alpaca" if named else None
+        if named:
+            form = "alpaca"
+        else:
+            form = None
     else:
         first = str(kind).partition(".")[0]
         form = FORMS.get(first)

@@ -26,44 +26,60 @@ def number(value: Any) -> float | None:
         found = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    if math.isfinite(found):
+        return found
+    return None
 
 
 def above_zero(value: Any) -> float | None:
     found = number(value)
-    return found if found is not None and found > 0 else None
+    if found is not None and found > 0:
+        return found
+    return None
 
 
 def whole(value: Any) -> int | None:
     found = number(value)
-    return int(found) if found is not None and found >= 1 and found == int(found) else None
+    if found is not None and found >= 1 and found == int(found):
+        return int(found)
+    return None
 
 
 def rounded_up(value: Any) -> int | None:
     """Epochs: a part of one counts as a whole one."""
     found = above_zero(value)
-    return None if found is None else math.ceil(found)
+    if found is None:
+        return None
+    return math.ceil(found)
 
 
 def four_bits(value: Any) -> str | None:
     """A number of bits, or whether there are four."""
-    return "nf4" if value is True or value == 4 else None
+    if value is True or value == 4:
+        return "nf4"
+    return None
 
 
 def yes_or_no(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
+    if isinstance(value, bool):
+        return value
+    return None
 
 
 def schedule(value: Any) -> str | None:
     named = {"constant": "constant_with_warmup", "WarmupDecayLR": "linear"}
     found = named.get(str(value), str(value))
-    return found if found in SCHEDULES else None
+    if found in SCHEDULES:
+        return found
+    return None
 
 
 def share(value: Any) -> float | None:
     """A share below one; a count of steps is none."""
     found = number(value)
-    return found if found is not None and 0 <= found < 1 else None
+    if found is not None and 0 <= found < 1:
+        return found
+    return None
 
 
 def targets(value: Any) -> Any:
@@ -71,18 +87,26 @@ def targets(value: Any) -> Any:
     if isinstance(value, str):
         names = [name.strip() for name in value.split(",") if name.strip()]
         return TARGET_WORDS.get(value, names)
-    return list(value) if isinstance(value, list) else None
+    if isinstance(value, list):
+        return list(value)
+    return None
 
 
 def bf16(value: Any) -> str | None:
     if isinstance(value, bool):
-        return "bf16" if value else "auto"
-    return "bf16" if value in ("true", "full") else None
+        if value:
+            return "bf16"
+        return "auto"
+    if value in ("true", "full"):
+        return "bf16"
+    return None
 
 
 def unless(value: Any) -> bool | None:
     """The opposite, for a key that switches off what the spec's field switches on."""
-    return not value if isinstance(value, bool) else None
+    if isinstance(value, bool):
+        return not value
+    return None
 
 
 def one_of(words: Mapping[str, str]) -> Callable[[Any], str | None]:
@@ -100,4 +124,6 @@ def data_place(value: Any) -> str | None:
     if not isinstance(value, str):
         return None
     here = value.lower().endswith(FILE_ENDINGS) or Path(value).exists()
-    return f"hf://{value}" if HUB_ID.fullmatch(value) and not here else value
+    if HUB_ID.fullmatch(value) and not here:
+        return f"hf://{value}"
+    return value

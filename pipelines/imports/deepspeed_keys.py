@@ -19,11 +19,15 @@ SECTIONS = (
 
 
 def zero_stage(value: Any) -> int | None:
-    return value if value in (0, 1, 2, 3) and not isinstance(value, bool) else None
+    if value in (0, 1, 2, 3) and not isinstance(value, bool):
+        return value
+    return None
 
 
 def offload_device(value: Any) -> str | None:
-    return value if value in ("cpu", "none") else None
+    if value in ("cpu", "none"):
+        return value
+    return None
 
 
 SCHEDULES = {

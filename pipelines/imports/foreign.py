@@ -147,7 +147,10 @@ def _tree(file: Path) -> Tree:
             raise SpecError(
                 f"{file}: has more than {MOST_BYTES:,} bytes, which no configuration has"
             )
-        tree = json.loads(text) if file.suffix == ".json" else parse_yaml(text).tree
+        if file.suffix == ".json":
+            tree = json.loads(text)
+        else:
+            tree = parse_yaml(text).tree
     except FileNotFoundError:
         raise SpecError(f"{file}: no such file; name a spec, or a file of another tool") from None
     except YamlProblem as error:
@@ -162,4 +165,6 @@ def _tree(file: Path) -> Tree:
 def run_name(file: Path) -> str:
     """The file's name as that of a run: small letters, digits, hyphens."""
     name = re.sub(r"[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:50].strip("-")
-    return name if name[:1].isalpha() else f"run-{name}"[:50].strip("-")
+    if name[:1].isalpha():
+        return name
+    return f"run-{name}"[:50].strip("-")

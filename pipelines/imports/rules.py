@@ -107,7 +107,10 @@ def _is_off(value: Any, rule: Rule) -> bool:
 def _taken(name: str, value: Any, rule: Rule) -> Key:
     if value in rule.same:
         return Key(name, value, "without effect", "not set")
-    spec_value = rule.convert(value) if rule.convert is not None else value
+    if rule.convert is not None:
+        spec_value = rule.convert(value)
+    else:
+        spec_value = value
     if spec_value is None and value is False:
         return Key(name, value, "without effect", "not set")
     if spec_value is None:
@@ -116,7 +119,10 @@ def _taken(name: str, value: Any, rule: Rule) -> Key:
     refused = refusal(rule.spec_field, spec_value)
     if refused is not None:
         return Key(name, value, "lost", refused, rule.spec_field)
-    changed = rule.hint_if_changed if spec_value != number(value) else ""
+    if spec_value != number(value):
+        changed = rule.hint_if_changed
+    else:
+        changed = ""
     return Key(name, value, "taken", rule.hint or changed, rule.spec_field, spec_value)
 
 

@@ -51,5 +51,8 @@ def _line(key: Key) -> str:
     if key.fate != "taken":
         return f"{key.name} = {value}: {key.note}"
     became = cut(shown(public(key.spec_value), name=key.spec_field), 60)
-    note = f" ({key.note})" if key.note else ""
+    if key.note:
+        note = f" ({key.note})"
+    else:
+        note = ""
     return f"{key.name} = {value} -> {key.spec_field}: {became}{note}"

@@ -38,7 +38,9 @@ DEFAULTS = DEFAULTS_OF_TRAINING_ARGS | {"training.lr_peak": 2e-5}
 def _method(value: Any) -> str | None:
     if not isinstance(value, bool):
         return None
-    return "lora" if value else "full"
+    if value:
+        return "lora"
+    return "full"
 
 
 RULES: dict[str, Rule] = {

@@ -70,7 +70,9 @@ class Health:
     def version(self) -> tuple[int, int] | None:
         """Its first two numbers; None where `tag_name` is none."""
         found = re.match(r"v?(\d+)\.(\d+)", self.tag_name)
-        return None if found is None else (int(found[1]), int(found[2]))
+        if found is None:
+            return None
+        return (int(found[1]), int(found[2]))
 
     @property
     def is_old(self) -> bool:
@@ -212,7 +214,9 @@ class KfpClient:
 
         self.ask(f"{READ_LOG} of {node}", read_node_get_log)
         content: str | bytes = self._api.last_response.data
-        return content.decode(errors="replace") if isinstance(content, bytes) else content
+        if isinstance(content, bytes):
+            return content.decode(errors="replace")
+        return content
 
     @cached_property
     def health(self) -> Health:
@@ -283,11 +287,15 @@ class KfpClient:
                 self.experiments.experiment_service_create_experiment,
                 asked,
             )
-        return None if found is None else found.experiment_id
+        if found is None:
+            return None
+        return found.experiment_id
 
     def scope(self) -> dict[str, str]:
         """The argument `namespace` for list functions, where the server wants one."""
-        return {} if self.namespace is None else {"namespace": self.namespace}
+        if self.namespace is None:
+            return {}
+        return {"namespace": self.namespace}
 
     def run_link(self, run_id: str) -> str:
         """The run's page in the UI."""
@@ -305,22 +313,21 @@ class KfpClient:
 
     def _refusal(self, doing: str, error: kfp_server_api.ApiException) -> KfpError:
         said = _said(error)
-        where = (
-            f"{self._where(doing)}: {said} ({error.status})"
-            if said
-            else f"{self._where(doing)}: {error.status} {error.reason}"
-        )
+        if said:
+            where = f"{self._where(doing)}: {said} ({error.status})"
+        else:
+            where = f"{self._where(doing)}: {error.status} {error.reason}"
         if error.status == 401:
-            whose = (
-                "the token is not known there or has run out"
-                if self.connection.token
-                else "it wants a token"
-            )
+            if self.connection.token:
+                whose = "the token is not known there or has run out"
+            else:
+                whose = "it wants a token"
             return KfpError(f"{where}; {whose}: set HAGANE_KFP_TOKEN or --token-file")
         if error.status == 403:
-            within = (
-                f" in namespace {self.connection.namespace!r}" if self.connection.namespace else ""
-            )
+            if self.connection.namespace:
+                within = f" in namespace {self.connection.namespace!r}"
+            else:
+                within = ""
             return KfpError(
                 f"{where}; you may not{within}: set --namespace to one of yours, or ask its admin "
                 "for the role kubeflow-edit"

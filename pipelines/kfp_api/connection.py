@@ -130,7 +130,9 @@ def _setting(
     """What the context and a variable say of a field of the context; of both, the one that wins."""
     by_context: str | None = None if context is None else getattr(context, name)
     by_variable = environment.get(f"HAGANE_KFP_{name.upper()}")
-    return by_context or by_variable or None if is_named else by_variable or by_context or None
+    if is_named:
+        return by_context or by_variable or None
+    return by_variable or by_context or None
 
 
 def _without_another_server(environment: Mapping[str, str], endpoint: str) -> Mapping[str, str]:
@@ -195,9 +197,9 @@ def _token(
             raise SpecError(f"KFP: token_env: variable {context.token_env} is not set")
         return environment[context.token_env].strip(), None
     in_pod = Path(environment.get("KF_PIPELINES_SA_TOKEN_PATH") or POD_TOKEN)
-    return (
-        (in_pod.read_text(encoding="utf-8").strip(), in_pod) if in_pod.is_file() else (None, None)
-    )
+    if in_pod.is_file():
+        return (in_pod.read_text(encoding="utf-8").strip(), in_pod)
+    return (None, None)
 
 
 def _read_token(path: Path) -> tuple[str, Path]:

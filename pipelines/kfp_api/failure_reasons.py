@@ -18,7 +18,10 @@ def reasons(kfp: KfpClient, view: RunView, run_uri: str | None) -> list[str]:
     folder, if it is known."""
     kept, unread = _read_kept(view, run_uri)
     cancelled = f"run {view.name!r} was cancelled at {local_time(view.cancelled_at)}"
-    lines = [cancelled] if view.state == "cancelled" else []
+    if view.state == "cancelled":
+        lines = [cancelled]
+    else:
+        lines = []
     for step in view.failed_steps:
         failure = kept.get(step.name)
         lines += failure.text.splitlines() if failure else _from_log(kfp, view, step, unread)
@@ -51,7 +54,10 @@ def _from_log(kfp: KfpClient, view: RunView, step: StepView, unread: str) -> lis
         log = read_step_log(kfp, view.id, step)
     except KfpError:
         log = None
-    found = problems_in(log) if log else []
+    if log:
+        found = problems_in(log)
+    else:
+        found = []
     # As every error of hagane: without keys in addresses.
     return _lines(step.name, list(HaganeError(*found).problems)) or [
         f"{step.name}: failed, and KFP has no log of it{unread}"

@@ -131,7 +131,9 @@ def moment_of(value: Any) -> datetime | None:
 
 def local_time(moment: datetime | None) -> str:
     """To the minute, in the time zone of whoever reads it; `-` for none."""
-    return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+    if moment is None:
+        return "-"
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _cancelled_at(history: list[tuple[str, datetime | None]], state: RunState) -> datetime | None:
@@ -139,8 +141,14 @@ def _cancelled_at(history: list[tuple[str, datetime | None]], state: RunState) -
     if state not in ("failed", "cancelled", "being cancelled"):
         return None
     words = [word for word, _ in history]
-    before = words.index("CANCELING") if "CANCELING" in words else None
-    last = history[-1:] if words[-1:] == ["CANCELING"] else history[-2:-1]
+    if "CANCELING" in words:
+        before = words.index("CANCELING")
+    else:
+        before = None
+    if words[-1:] == ["CANCELING"]:
+        last = history[-1:]
+    else:
+        last = history[-2:-1]
     if before is None or not last or last[0][0] != "CANCELING":
         return None
     return last[0][1]
@@ -150,7 +158,9 @@ def _retried_at(history: list[tuple[str, datetime | None]]) -> datetime | None:
     after = [
         moment for (before, _), (_, moment) in pairwise(history) if before in ("FAILED", "CANCELED")
     ]
-    return after[-1] if after else None
+    if after:
+        return after[-1]
+    return None
 
 
 def _steps(
@@ -168,11 +178,10 @@ def _steps(
     views = []
     for step in STEPS:
         node, driver = nodes.get(step), drivers.get(step)
-        view = (
-            _of_driver(step, driver, is_over=is_over)
-            if node is None
-            else _of_node(step, node, executors, is_over=is_over)
-        )
+        if node is None:
+            view = _of_driver(step, driver, is_over=is_over)
+        else:
+            view = _of_node(step, node, executors, is_over=is_over)
         views.append(_if_cancelled(view, cancelled_at))
     return tuple(views)
 

@@ -87,7 +87,10 @@ def _problems_of(line: str) -> list[str]:
     found = event and _PROBLEMS.search(event[1])
     if not found:
         return []
-    text = found[2] if found[1] is None else re.sub(r"\\(.)", r"\1", found[1])
+    if found[1] is None:
+        text = found[2]
+    else:
+        text = re.sub(r"\\(.)", r"\1", found[1])
     try:
         return [str(each) for each in ast.literal_eval(text)]
     except (ValueError, SyntaxError):

@@ -113,9 +113,10 @@ def container_settings(spec: RunSpec, *, uid: int) -> ContainerSettings:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     # A store of this machine alone, such as the demo's, can be reached only in this machine's own
     # network.
-    network = (
-        "host" if urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1") else "bridge"
-    )
+    if urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
+        network = "host"
+    else:
+        network = "bridge"
     paths = tuple(dict.fromkeys(Path(path) for path in [*_files_of(spec), *files.values()]))
     stop_s = spec.checkpoints.grace_seconds + STOP_S
     return ContainerSettings(
@@ -164,11 +165,9 @@ def pull_problem(name: str, engine: Engine) -> str | None:
     done = subprocess.run(
         [engine.program, "pull", name], capture_output=True, text=True, check=False
     )
-    return (
-        None
-        if done.returncode == 0
-        else f"cannot be pulled: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
-    )
+    if done.returncode == 0:
+        return None
+    return f"cannot be pulled: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
 
 
 def unreadable(path: Path, uid: int) -> Path | None:
@@ -176,8 +175,16 @@ def unreadable(path: Path, uid: int) -> Path | None:
     there is none."""
     for found in (path, *sorted(path.rglob("*"))):
         status = found.stat()
-        shift = 6 if status.st_uid == uid else 3 if status.st_gid == GROUP else 0
-        wanted = 0o5 if found.is_dir() else 0o4
+        if status.st_uid == uid:
+            shift = 6
+        elif status.st_gid == GROUP:
+            shift = 3
+        else:
+            shift = 0
+        if found.is_dir():
+            wanted = 0o5
+        else:
+            wanted = 0o4
         if (status.st_mode >> shift) & wanted != wanted:
             return found
     return None
@@ -236,7 +243,9 @@ def _files_of(spec: RunSpec) -> list[str]:
 
 def _inside(path: Path) -> Path:
     """Where a step in a container looks for it; `~` is another folder there."""
-    return Path(WORK, *path.parts[1:]) if path.parts[:1] == ("~",) else path.absolute()
+    if path.parts[:1] == ("~",):
+        return Path(WORK, *path.parts[1:])
+    return path.absolute()
 
 
 def _outside(path: Path) -> Path:

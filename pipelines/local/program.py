@@ -46,11 +46,10 @@ def main() -> None:
     ):
         artifacts = Path(folder, "artifacts")
         artifacts.mkdir()
-        steps = (
-            _containers(tree, int(sys.argv[2]), artifacts)
-            if in_containers
-            else nullcontext(local.SubprocessRunner(use_venv=False))
-        )
+        if in_containers:
+            steps = _containers(tree, int(sys.argv[2]), artifacts)
+        else:
+            steps = nullcontext(local.SubprocessRunner(use_venv=False))
         with steps as runner:
             local.init(runner=runner, pipeline_root=str(artifacts))
             _try_once(finetune.pipeline_spec)  # pyright: ignore[reportFunctionMemberAccess] - @dsl.pipeline makes it a component

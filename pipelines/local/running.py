@@ -106,7 +106,8 @@ def run_in_containers(spec: RunSpec, console: Console, *, uid: int | None) -> No
     from pipelines.local.containers import container_problems, default_uid
     from pipelines.local.engine import docker_api, find_engine
 
-    uid = default_uid() if uid is None else uid
+    if uid is None:
+        uid = default_uid()
     engine = find_engine()
     problems = container_problems(spec, read_images(), engine, uid=uid)
     if problems:

@@ -56,7 +56,10 @@ def problems_of(
     """
     require_installed(*(f"{program}.__main__" for program, *_ in CHECKS.values()))
     checks = dict(CHECKS)
-    problems = [*store_problems(spec), *machine_problems(spec)] if here else []
+    if here:
+        problems = [*store_problems(spec), *machine_problems(spec)]
+    else:
+        problems = []
     if in_images:
         problems += image_problems(spec)
     elif spec.evaluation.lm_eval.tasks:

@@ -60,7 +60,10 @@ def diagnose(
                 read_images().training(on_gpus=spec.hardware.names_gpu),
             ]
             try:
-                backend = "pytorchjob" if spec.backend == "local" else spec.backend
+                if spec.backend == "local":
+                    backend = "pytorchjob"
+                else:
+                    backend = spec.backend
                 plan_of(
                     spec.model_copy(update={"backend": backend}),
                     Console(quiet=True),
@@ -157,8 +160,14 @@ def kfp_finding(asked: Asked) -> Finding:
         if found == NO_SERVER:
             return Finding(check="KFP", state="skipped", found="no server is named")
         return Finding(check="KFP", state="failed", found=found, fix=fix)
-    users = "multi-user" if health.multi_user else "single-user"
-    store = f", pipelines kept in {health.pipeline_store}" if health.pipeline_store else ""
+    if health.multi_user:
+        users = "multi-user"
+    else:
+        users = "single-user"
+    if health.pipeline_store:
+        store = f", pipelines kept in {health.pipeline_store}"
+    else:
+        store = ""
     return Finding(check="KFP", state="ok", found=f"{connection.endpoint} answers, {users}{store}")
 
 

@@ -102,7 +102,10 @@ def _steps(looked: Looked) -> list[str]:
         return ["  epochs: 3"]
     epochs = 5
     batches = [each for each in GLOBAL_BATCHES if _num_steps(looked, each, epochs) >= FEWEST_STEPS]
-    batch = batches[0] if batches else GLOBAL_BATCHES[-1]
+    if batches:
+        batch = batches[0]
+    else:
+        batch = GLOBAL_BATCHES[-1]
     num_steps = _num_steps(looked, batch, epochs)
     return [
         f"  epochs: {epochs}  # few conversations are read more often; compare their held-out loss",

@@ -77,7 +77,9 @@ def _objects_for(finding: Finding, place: Place) -> list[Fields]:
     if kind in ("ConfigMap", "Secret") and name:
         return [_environment(kind, name, place)]
     make = _BY_CHECK.get(finding.check)
-    return [] if make is None else [_in(place, each) for each in make(finding, place)]
+    if make is None:
+        return []
+    return [_in(place, each) for each in make(finding, place)]
 
 
 def _in(place: Place, fields: Fields) -> Fields:
@@ -99,7 +101,9 @@ def _account(name: str) -> Fields:
 
 
 def _launchers_account(finding: Finding, place: Place) -> list[Fields]:
-    return [_account(place.launcher)] if "no ServiceAccount" in finding.found else []
+    if "no ServiceAccount" in finding.found:
+        return [_account(place.launcher)]
+    return []
 
 
 def _role(path: str) -> Callable[[Finding, Place], list[Fields]]:
@@ -136,7 +140,9 @@ def _queue(finding: Finding, place: Place) -> list[Fields]:
 
 def _runtime(finding: Finding, place: Place) -> list[Fields]:
     is_missing = finding.found.startswith("no TrainingRuntime ")
-    return _shipped("k8s/overlays/trainjob/runtime.yaml") if is_missing else []
+    if is_missing:
+        return _shipped("k8s/overlays/trainjob/runtime.yaml")
+    return []
 
 
 _BY_CHECK: dict[str, Callable[[Finding, Place], list[Fields]]] = {

@@ -52,7 +52,10 @@ def plan_of(
                 _plan_dataset(file, scratch.run_uri, job_of, Path(folder), screen)
             else:
                 rows = ["--rows", str(num_rows), "--out", str(made), *job_of]
-                page = [] if keep is not None else ["--no-page"]
+                if keep is not None:
+                    page = []
+                else:
+                    page = ["--no-page"]
                 _run_program(
                     ["components.render_config", "--spec", str(file), *rows, *page],
                     Path(folder),
@@ -90,7 +93,10 @@ def _probe(file: Path, plan: Path, rows: Path | None, folder: Path, screen: Scre
     """The plan in its folder has what three steps on this machine took."""
     require_installed("components.train.step_probe.__main__", "torch.distributed.run")
     measured = folder / "measured.json"
-    from_dataset = [] if rows is None else ["--rows", str(rows)]
+    if rows is None:
+        from_dataset = []
+    else:
+        from_dataset = ["--rows", str(rows)]
     _run_program(
         [
             *("components.train.step_probe", "--plan", str(plan), *from_dataset),
@@ -139,5 +145,8 @@ def explain_deepspeed(file: Path, plan: Path | None) -> str:
     Raises:
         HaganeError: it cannot be read.
     """
-    beside = ["--out", str(plan)] if plan is not None else []
+    if plan is not None:
+        beside = ["--out", str(plan)]
+    else:
+        beside = []
     return output_of("components.render_config", "--import-deepspeed", str(file), *beside)

@@ -104,7 +104,10 @@ class PublishedVersion:
 
     @property
     def description(self) -> str:
-        kind = "LoRA adapter" if self.export == "adapter" else "model"
+        if self.export == "adapter":
+            kind = "LoRA adapter"
+        else:
+            kind = "model"
         return (
             f"{kind} on {self.lineage.base.label}, published by hagane as {self.name} {self.label}"
         )
@@ -194,7 +197,10 @@ def incomplete(
     version: PublishedVersion, where: str, error: Exception | str, *, fix: str = AGAIN
 ) -> RunFailed:
     """The version is in the store, its entry is not complete."""
-    said = error if isinstance(error, str) else said_by(error)
+    if isinstance(error, str):
+        said = error
+    else:
+        said = said_by(error)
     return RunFailed(
         f"{where}: no entry for {version.name} {version.label}, which is published: {said}. "
         f"Fix: {fix}"

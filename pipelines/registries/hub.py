@@ -140,4 +140,6 @@ def kind_of(error: Exception) -> str:
     """Without its text, which may hold a signed address."""
     status = status_of(error)
     kind = type(error.__cause__ or error).__name__
-    return kind if status is None else f"{kind}, HTTP status {status}"
+    if status is None:
+        return kind
+    return f"{kind}, HTTP status {status}"

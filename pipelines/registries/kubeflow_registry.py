@@ -62,7 +62,10 @@ class KubeflowRegistry:
     def _enter(self, client: Any, version: PublishedVersion) -> str:
         name, label = version.name, version.label
         known = client.get_registered_model(name)
-        there = None if known is None else client.get_model_version(name, label)
+        if known is None:
+            there = None
+        else:
+            there = client.get_model_version(name, label)
         if there is None:
             client.register_model(
                 name,
@@ -86,7 +89,10 @@ class KubeflowRegistry:
         digest = (there.custom_properties or {}).get(DIGEST)
         if artifact is None and digest == version.manifest.digest:
             return
-        uri = "nothing" if artifact is None else artifact.uri
+        if artifact is None:
+            uri = "nothing"
+        else:
+            uri = artifact.uri
         raise incomplete(
             version,
             self.address,
@@ -114,7 +120,10 @@ class KubeflowRegistry:
 
 
 def model_format(version: PublishedVersion) -> dict[str, str]:
-    name = "peft" if version.export == "adapter" else "transformers"
+    if version.export == "adapter":
+        name = "peft"
+    else:
+        name = "transformers"
     return {"model_format_name": name, "model_format_version": "1"}
 
 

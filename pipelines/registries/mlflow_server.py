@@ -98,7 +98,10 @@ class MlflowServer:
         """Id of the MLflow run that has the training's numbers. One that broke off is made anew."""
         there = client.get_experiment_by_name(version.name)
         new = there is None
-        experiment_id = client.create_experiment(version.name) if new else there.experiment_id
+        if new:
+            experiment_id = client.create_experiment(version.name)
+        else:
+            experiment_id = there.experiment_id
         for run in client.search_runs([experiment_id], mine):
             if run.info.status == "FINISHED":
                 return run.info.run_id

@@ -51,4 +51,6 @@ def chosen(plan: Plan) -> dict[str, Any]:
 
 
 def _device(*, in_host_memory: bool) -> str:
-    return "cpu" if in_host_memory else "none"
+    if in_host_memory:
+        return "cpu"
+    return "none"

@@ -74,11 +74,10 @@ def owned_schedules(kfp: KfpClient, owner: str) -> list[Owned]:
     for each in listed:
         mark = MARK.search(each.description or "")
         if mark is not None and mark[1] == owner:
-            enabled = (
-                each.mode == "ENABLE"
-                if each.mode in ("ENABLE", "DISABLE")
-                else each.status == "ENABLED"
-            )
+            if each.mode in ("ENABLE", "DISABLE"):
+                enabled = each.mode == "ENABLE"
+            else:
+                enabled = each.status == "ENABLED"
             found.append(Owned(each.recurring_run_id, mark[2], mark[3], mark[4], enabled, each))
     return found
 
@@ -163,9 +162,10 @@ def _of_missed(change: Change, zone: str, now: datetime, *, no_catch_up: bool) -
         return change
     found = change.kept.found
     since = found.updated_at or found.created_at
-    missed = (
-        last_moment(change.wanted.cron, zone, after=since, until=now) if since is not None else None
-    )
+    if since is not None:
+        missed = last_moment(change.wanted.cron, zone, after=since, until=now)
+    else:
+        missed = None
     if missed is None:
         return change
     when = missed.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -186,7 +186,10 @@ def _of_missed(change: Change, zone: str, now: datetime, *, no_catch_up: bool) -
 def _differences(old: Owned, wanted: Wanted, version: str) -> Iterable[str]:
     """A line for each field that differs from what KFP has."""
     found = old.found
-    given = {} if found.runtime_config is None else found.runtime_config.parameters or {}
+    if found.runtime_config is None:
+        given = {}
+    else:
+        given = found.runtime_config.parameters or {}
     before = {
         "cron": found.trigger.cron_schedule.cron
         if found.trigger and found.trigger.cron_schedule

@@ -37,11 +37,10 @@ class Field:
                 raise ValueError(
                     f"{self.name}: got {shown(text)}, must be such as *, 5, 1-5, */15 or 1,3"
                 )
-            start, end = (
-                (self.low, self.high)
-                if match[1] in "*?"
-                else (self._number(match[1]), self._number(match[2] or match[1]))
-            )
+            if match[1] in "*?":
+                start, end = (self.low, self.high)
+            else:
+                start, end = (self._number(match[1]), self._number(match[2] or match[1]))
             if match[3] and not match[2]:
                 end = self.high
             step = int(match[3] or 1)
@@ -92,7 +91,8 @@ def six_fields(cron: str) -> list[str]:
             f"got {shown(cron)}, must be 5 fields (minute hour day month weekday) or 6 (seconds "
             "first)"
         )
-    fields = ["0", *fields] if len(fields) == 5 else fields
+    if len(fields) == 5:
+        fields = ["0", *fields]
     for field, text in zip(FIELDS, fields, strict=True):
         field.values(text)
     return fields
@@ -115,7 +115,10 @@ def last_moment(cron: str, zone_name: str, *, after: datetime, until: datetime) 
     day = end.date()
     while day >= begin.date():
         by_day, by_weekday = day.day in days, day.isoweekday() % 7 in weekdays
-        is_named = (by_day and by_weekday) if is_any else (by_day or by_weekday)
+        if is_any:
+            is_named = by_day and by_weekday
+        else:
+            is_named = by_day or by_weekday
         if is_named and day.month in months:
             clock = sorted(product(hours, minutes, seconds), reverse=True)
             moments = (
@@ -182,8 +185,6 @@ def _shifted(fields: list[str], minutes: int, server_zone: str) -> list[str]:
 
 
 def _said(values: set[int], field: Field) -> str:
-    return (
-        "*"
-        if values == set(range(field.low, field.high + 1))
-        else ",".join(map(str, sorted(values)))
-    )
+    if values == set(range(field.low, field.high + 1)):
+        return "*"
+    return ",".join(map(str, sorted(values)))

@@ -75,11 +75,10 @@ class Reconciler:
     def _done_or_blocked(
         self, needed: list[Change], *, again: bool = False
     ) -> list[tuple[Change, str]]:
-        active = (
-            self._active_runs()
-            if any(change.kind in ("replace", "remove", "extra") for change in needed)
-            else {}
-        )
+        if any(change.kind in ("replace", "remove", "extra") for change in needed):
+            active = self._active_runs()
+        else:
+            active = {}
         blocked: list[tuple[Change, str]] = []
         for change in needed:
             run = self._do(change, active)
@@ -144,11 +143,10 @@ class Reconciler:
         """The old ones, which are turned off, are gone; the new one is there where there is one to
         be, and turned on if it is to be."""
         self._warn_of_logs(change)
-        made = (
-            self._make(change.wanted, enabled=False)
-            if change.kind == "replace" and change.wanted is not None
-            else None
-        )
+        if change.kind == "replace" and change.wanted is not None:
+            made = self._make(change.wanted, enabled=False)
+        else:
+            made = None
         for each in change.old:
             self._kfp.ask(
                 f"delete recurring run of {each.name}",
@@ -185,7 +183,10 @@ class Reconciler:
                 continue
         if is_on or change.wanted is None or not change.wanted.enabled:
             return error
-        is_off = "may be" if isinstance(error, KfpUnreachable) else "is"
+        if isinstance(error, KfpUnreachable):
+            is_off = "may be"
+        else:
+            is_off = "is"
         left = (
             f"{change.name}: {is_off} turned off now and starts no runs until `hagane schedules "
             "apply` succeeds"
@@ -230,11 +231,10 @@ class Reconciler:
 
     def _turn(self, recurring_run_id: str, name: str, *, on: bool) -> None:
         service = self._kfp.recurring_runs
-        call = (
-            service.recurring_run_service_enable_recurring_run
-            if on
-            else service.recurring_run_service_disable_recurring_run
-        )
+        if on:
+            call = service.recurring_run_service_enable_recurring_run
+        else:
+            call = service.recurring_run_service_disable_recurring_run
         self._kfp.ask(
             f"turn {'on' if on else 'off'} recurring run {name!r}", call, recurring_run_id
         )

@@ -33,12 +33,14 @@ def schedules_screen(kfp: KfpClient, owned: Iterable[Owned], owner: str) -> Rend
         table.add_column(heading, overflow="fold")
     for each in owned:
         run = newest.get(each.id)
-        cron = (
-            each.found.trigger.cron_schedule.cron
-            if each.found.trigger and each.found.trigger.cron_schedule
-            else "-"
-        )
-        begun = f"{run.created_at:%Y-%m-%d %H:%M}" if run is not None and run.created_at else "-"
+        if each.found.trigger and each.found.trigger.cron_schedule:
+            cron = each.found.trigger.cron_schedule.cron
+        else:
+            cron = "-"
+        if run is not None and run.created_at:
+            begun = f"{run.created_at:%Y-%m-%d %H:%M}"
+        else:
+            begun = "-"
         table.add_row(
             each.name,
             cron,

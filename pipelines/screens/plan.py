@@ -86,14 +86,23 @@ def _checkpoint_values(plan: Plan) -> Iterator[tuple[str, str, str]]:
     yield "size of a checkpoint", size_of(checkpoints.bytes_each), "checkpoints.bytes_each"
     kept = f"{checkpoints.num_kept} ({size_of(checkpoints.bytes_total)})"
     yield "checkpoints kept", kept, "checkpoints.num_kept"
-    saves = "yes" if checkpoints.saves_on_sigterm else "no"
+    if checkpoints.saves_on_sigterm:
+        saves = "yes"
+    else:
+        saves = "no"
     yield "checkpoint on SIGTERM", saves, "checkpoints.saves_on_sigterm"
 
 
 def _time_line(time: TimePlan, probe: ProbePlan | None) -> str:
-    price = "" if time.price is None else f"; price about {time.price_with_currency}"
+    if time.price is None:
+        price = ""
+    else:
+        price = f"; price about {time.price_with_currency}"
     in_all = time_range(time.hours * 3600, time.hours_low * 3600, time.hours_high * 3600)
-    kind = "estimate" if probe is None else "measured"
+    if probe is None:
+        kind = "estimate"
+    else:
+        kind = "measured"
     return (
         f"{kind}  {time_range(time.seconds_per_step, time.low, time.high)} per step, {in_all} in "
         f"all, {time_of(time.checkpoint_seconds)} to upload a checkpoint{price}"
@@ -101,7 +110,10 @@ def _time_line(time: TimePlan, probe: ProbePlan | None) -> str:
 
 
 def _after_line(after: AfterPlan) -> str:
-    took = "" if after.hours is None else f"about {time_of(after.hours * 3600)}, "
+    if after.hours is None:
+        took = ""
+    else:
+        took = f"about {time_of(after.hours * 3600)}, "
     measured = ""
     if after.held_out_rows:
         measured = (
@@ -132,11 +144,10 @@ def _memory_table(memory: MemoryPlan) -> Table:
                 Text(term.formula, style="dim"),
             )
         if terms:
-            of = (
-                ""
-                if limit is None
-                else f"of {limit / 2**30:.1f} GiB, {memory.margin:.0%} kept free"
-            )
+            if limit is None:
+                of = ""
+            else:
+                of = f"of {limit / 2**30:.1f} GiB, {memory.margin:.0%} kept free"
             table.add_row(Text(f"{where}: sum", style="bold"), f"{num_bytes / 2**30:.2f}", of)
     return table
 
@@ -147,7 +158,10 @@ def _options_table(plan: Plan) -> Table:
     memory, chosen = plan.memory, plan.zero.name
     table = Table(box=None, padding=(0, 2, 0, 0))
     on_gpu = memory.gpu_limit is not None
-    limit = memory.gpu_limit if on_gpu else memory.host_limit
+    if on_gpu:
+        limit = memory.gpu_limit
+    else:
+        limit = memory.host_limit
     sizes = [each.gpu_bytes if on_gpu else each.host_bytes for each in memory.options]
     most = max([*sizes, limit or 0])
     for heading in ("option", "GPU GiB" if on_gpu else "host GiB", "", "cost"):

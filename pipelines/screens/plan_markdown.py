@@ -40,7 +40,10 @@ def _figures(plan: Plan) -> Iterator[str]:
             f"| GPU memory | {memory.gpu_bytes / GIB:.1f} of {memory.gpu_limit / GIB:.1f} GiB per "
             "GPU |"
         )
-    limit = "" if memory.host_limit is None else f" of {memory.host_limit / GIB:.1f}"
+    if memory.host_limit is None:
+        limit = ""
+    else:
+        limit = f" of {memory.host_limit / GIB:.1f}"
     yield f"| host memory | {memory.host_bytes / GIB:.1f}{limit} GiB per node |"
     yield (
         f"| optimizer steps | {steps.total_steps:,}, a checkpoint every {steps.steps_per_epoch:,} |"
@@ -67,9 +70,18 @@ def _options(memory: MemoryPlan, chosen: str) -> Iterator[str]:
     yield "| option | GPU | host | fits |"
     yield "|---|---|---|---|"
     for each in memory.options:
-        name = f"**{each.zero.name}**" if each.zero.name == chosen else each.zero.name
-        gpu = f"{each.gpu_bytes / GIB:.1f} GiB" if memory.gpu_limit is not None else ""
-        fits = "yes" if each.fits else "no"
+        if each.zero.name == chosen:
+            name = f"**{each.zero.name}**"
+        else:
+            name = each.zero.name
+        if memory.gpu_limit is not None:
+            gpu = f"{each.gpu_bytes / GIB:.1f} GiB"
+        else:
+            gpu = ""
+        if each.fits:
+            fits = "yes"
+        else:
+            fits = "no"
         yield f"| {name} | {gpu} | {each.host_bytes / GIB:.1f} GiB | {fits} |"
 
 

@@ -80,11 +80,10 @@ class Screen:
             self._show_progress(event)
         elif name == "checkpoint":
             if event["committed"]:
-                of = (
-                    f"epoch {event['epoch']} (step {event['step']})"
-                    if event["epoch"]
-                    else f"step {event['step']}"
-                )
+                if event["epoch"]:
+                    of = f"epoch {event['epoch']} (step {event['step']})"
+                else:
+                    of = f"step {event['step']}"
                 self.say(f"checkpoint of {of} is in the store")
             for folder in event["removed"]:
                 self.say(f"{folder} is removed, as checkpoints.keep says")
@@ -93,7 +92,10 @@ class Screen:
             # last lines
             pass
         elif name == "held_out":
-            at = f"epoch {event['epoch']}" if event["epoch"] else "before training"
+            if event["epoch"]:
+                at = f"epoch {event['epoch']}"
+            else:
+                at = "before training"
             self._console.print(f"      held-out loss {event['loss']:.4f} {at}")
         else:
             fields = "  ".join(f"{key}={value}" for key, value in event.items())
@@ -104,7 +106,10 @@ class Screen:
 
     def enter(self, component: str) -> None:
         """The component's step has its heading, once."""
-        step = "launch_training" if component == "train" else component
+        if component == "train":
+            step = "launch_training"
+        else:
+            step = component
         if step == self._step or step not in self._steps:
             return
         self._step = step
@@ -130,14 +135,20 @@ class Screen:
             is_last or now - self._last_progress >= QUIET_SECONDS
         ):
             self._last_progress = now
-            before = "" if self._step in self._steps else f"{self._step}: "
+            if self._step in self._steps:
+                before = ""
+            else:
+                before = f"{self._step}: "
             self._console.print(
                 f"      {before}{event['done']}/{event['total']} {event['unit']}  {note}"
             )
 
 
 def _note(event: Event) -> str:
-    parts = [f"loss {event['loss']:.3f}"] if "loss" in event else []
+    if "loss" in event:
+        parts = [f"loss {event['loss']:.3f}"]
+    else:
+        parts = []
     if "tokens_s" in event:
         parts.append(f"{event['tokens_s']} tokens/s")
     if event.get("left_s") is not None:
@@ -148,4 +159,6 @@ def _note(event: Event) -> str:
 def duration(seconds: float) -> str:
     """`75 s` or `3 min 20 s`: what a person reads at a glance."""
     whole = round(seconds)
-    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 120:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60:02d} s"

@@ -32,13 +32,22 @@ def models_screen(families: Iterable[ModelFamily]) -> RenderableType:
     parts: list[RenderableType] = []
     for family in families:
         targets = ", ".join((*family.targets, *family.parameters))
-        serving = "  merge the adapter to serve it by vLLM" if family.merge else ""
-        remote = "  code on the hub: not run by hagane" if family.remote else ""
+        if family.merge:
+            serving = "  merge the adapter to serve it by vLLM"
+        else:
+            serving = ""
+        if family.remote:
+            remote = "  code on the hub: not run by hagane"
+        else:
+            remote = ""
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
         for no_wrap in (True, True, False):
             table.add_column(no_wrap=no_wrap)
         for model in family.models:
-            template = "own template" if model.template == "own" else "no template"
+            if model.template == "own":
+                template = "own template"
+            else:
+                template = "no template"
             about = filter(None, (template, model.licence, model.tokenizer, model.note))
             table.add_row(model.name, f"{model.billions:g}B", "; ".join(about))
         parts += [
@@ -91,11 +100,15 @@ def _metrics(runs: list[dict[str, Any]]) -> list[str]:
 
 def _score(metric: str, run: dict[str, Any]) -> str:
     value = run["scores"].get(metric)
-    return "" if value is None else f"{value:.3f}"
+    if value is None:
+        return ""
+    return f"{value:.3f}"
 
 
 def _loss(value: Any) -> str:
-    return "not measured" if value is None else f"{value:.4f}"
+    if value is None:
+        return "not measured"
+    return f"{value:.4f}"
 
 
 def published_screen(versions: list[Version], store_uri: str) -> RenderableType:
@@ -111,7 +124,12 @@ def published_screen(versions: list[Version], store_uri: str) -> RenderableType:
     for each in versions:
         facts = each.manifest.facts
         losses = f"{_loss(facts.get('base_loss'))} -> {_loss(facts.get('tuned_loss'))}"
-        latest = "yes" if each.is_latest else "" if each.was_latest else "never was"
+        if each.is_latest:
+            latest = "yes"
+        elif each.was_latest:
+            latest = ""
+        else:
+            latest = "never was"
         table.add_row(
             each.name,
             each.label,
@@ -130,18 +148,20 @@ def status_screen(store: Store, spec: RunSpec) -> RenderableType:
         table.add_column(heading)
     for folder in finished_folders(spec.training.method):
         manifest = read_manifest(store, folder)
-        facts = (
-            ""
-            if manifest is None
-            else "  ".join(
+        if manifest is None:
+            facts = ""
+        else:
+            facts = "  ".join(
                 f"{key}={_short(value)}"
                 for key, value in manifest.facts.items()
                 if value is not None
             )
-        )
         table.add_row(folder, "no" if manifest is None else "yes", facts)
     checkpoints = checkpoint_table(store, spec.checkpoints.keep)
-    reported = [] if read_manifest(store, CHECKPOINTS) is not None else _progress(store)
+    if read_manifest(store, CHECKPOINTS) is not None:
+        reported = []
+    else:
+        reported = _progress(store)
     return Group(
         Text(f"run {spec.name} at {store.uri}", style="bold"),
         *reported,
@@ -264,4 +284,6 @@ def verify_checkpoints(store: Store, console: Console) -> None:
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

@@ -48,14 +48,17 @@ def _of_this_machine(file: Path, step: str | None) -> list[str]:
     current = ""
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         event = event_of(line)
-        current = current if event is None else _step_of(event)
+        if event is not None:
+            current = _step_of(event)
         if step is None or current == step:
             lines.append(line if event is None else str(_FOR_PEOPLE(None, "", dict(event))))
     return lines
 
 
 def _step_of(event: Event) -> str:
-    return TRAINING if event["component"] == "train" else str(event["component"])
+    if event["component"] == "train":
+        return TRAINING
+    return str(event["component"])
 
 
 def _of_pods(store: Store, step: str | None) -> list[str]:

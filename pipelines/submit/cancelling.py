@@ -69,7 +69,10 @@ def _job_is_gone(kfp: KfpClient, view: RunView, run_uri: str | None) -> str:
         return "no training job of it is left"
     if view.step(TRAINING).started is None:
         return "it had begun no training"
-    why = reasons(kfp, view, run_uri) if view.step(EXIT).state == "failed" else []
+    if view.step(EXIT).state == "failed":
+        why = reasons(kfp, view, run_uri)
+    else:
+        why = []
     raise RunFailed(*why, f"{view.name}: {LEFT_A_JOB}; see `hagane reap`")
 
 
@@ -88,7 +91,10 @@ def _job_is_gone_without_exit_task(
     if began_training and training.state == "succeeded":
         return "its training had finished"
     failure = kept_failures(view, run_uri).get(TRAINING)
-    says = failure.text.splitlines() if failure is not None and failure.at >= retried_at else []
+    if failure is not None and failure.at >= retried_at:
+        says = failure.text.splitlines()
+    else:
+        says = []
     if began_training and any(IS_DELETED in line for line in says):
         return "its launcher deleted the training job"
     raise RunFailed(

@@ -86,9 +86,15 @@ def follow_run(
         follower = _Follower(kfp, run_id, screen, names, store_uri)
         wait_s = FIRST_POLL_S
         while not (view := follower.look()).is_over:
-            wait_s = FIRST_POLL_S if follower.had_news else min(wait_s * SLOWER, SLOWEST_POLL_S)
+            if follower.had_news:
+                wait_s = FIRST_POLL_S
+            else:
+                wait_s = min(wait_s * SLOWER, SLOWEST_POLL_S)
             time.sleep(wait_s)
-    problems = [] if view.state == "succeeded" else reasons(kfp, view, store_uri)
+    if view.state == "succeeded":
+        problems = []
+    else:
+        problems = reasons(kfp, view, store_uri)
     problems += exit_problems(kfp, view, store_uri)
     if problems:
         raise RunFailed(*problems, f"see {kfp.run_link(run_id)}")
@@ -100,9 +106,10 @@ def exit_problems(kfp: KfpClient, view: RunView, run_uri: str | None) -> list[st
     end_run = view.step(EXIT)
     if not view.is_over or end_run.state != "failed":
         return []
-    why = (
-        reasons(kfp, replace(view, steps=(end_run,)), run_uri) if view.state == "succeeded" else []
-    )
+    if view.state == "succeeded":
+        why = reasons(kfp, replace(view, steps=(end_run,)), run_uri)
+    else:
+        why = []
     return [*why, f"{LEFT_A_JOB}; see `hagane reap`"]
 
 
@@ -195,11 +202,10 @@ class _Follower:
         self.had_news = True
         self._screen.enter(step.name)
         if step.state in ENDED:
-            took = (
-                ""
-                if step.seconds is None or step.state == "done before"
-                else f" after {duration(step.seconds)}"
-            )
+            if step.seconds is None or step.state == "done before":
+                took = ""
+            else:
+                took = f" after {duration(step.seconds)}"
             self._screen.say(f"{ENDED[step.state]}{took}")
 
     def _show_training(self, step: StepView) -> None:
@@ -217,7 +223,10 @@ class _Follower:
             return
         except (StoreError, ValueError) as error:
             self._store = None
-            problems = error.problems if isinstance(error, HaganeError) else str(error).splitlines()
+            if isinstance(error, HaganeError):
+                problems = error.problems
+            else:
+                problems = str(error).splitlines()
             why = problems[0]
             self._screen.say(f"{UNREADABLE}: {why}")
 

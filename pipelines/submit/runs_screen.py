@@ -63,11 +63,10 @@ def run_json(kfp: KfpClient, run_id: str) -> dict[str, Any]:
     """As `run_screen`, for programs. Raises KfpMissing where no run has this id."""
     run, view = look_at_run(kfp, run_id)
     folder = folder_of(run)
-    problems = (
-        reasons(kfp, view, None if folder == NO_FOLDER else folder)
-        if view.state in ("failed", "cancelled")
-        else []
-    )
+    if view.state in ("failed", "cancelled"):
+        problems = reasons(kfp, view, None if folder == NO_FOLDER else folder)
+    else:
+        problems = []
     steps = [
         {
             "step": step.name,
@@ -117,11 +116,9 @@ def runs_screen(kfp: KfpClient, experiment: str | None, limit: int) -> Renderabl
             folder_of(run),
             view.id,
         )
-    return (
-        table
-        if table.row_count
-        else Text(f"no runs of {compiled_pipeline().name} yet; hagane submit SPEC starts one")
-    )
+    if table.row_count:
+        return table
+    return Text(f"no runs of {compiled_pipeline().name} yet; hagane submit SPEC starts one")
 
 
 def run_screen(kfp: KfpClient, run_id: str) -> RenderableType:
@@ -140,12 +137,18 @@ def run_screen(kfp: KfpClient, run_id: str) -> RenderableType:
         (f"run {view.name}", "bold"), f"  {_state(view)}  {folder}\n{kfp.run_link(run_id)}"
     )
     notes = []
-    run_uri = None if folder == NO_FOLDER else folder
+    if folder == NO_FOLDER:
+        run_uri = None
+    else:
+        run_uri = folder
     if view.retried_at is not None:
         notes.append(
             Text(RETRIED.format(time=local_time(view.retried_at)) + _said_since(run_uri, view.id))
         )
-    problems = reasons(kfp, view, run_uri) if view.state in ("failed", "cancelled") else []
+    if view.state in ("failed", "cancelled"):
+        problems = reasons(kfp, view, run_uri)
+    else:
+        problems = []
     problems += exit_problems(kfp, view, run_uri)
     red = [Text(line, style="red") for line in problems]
     return Group(head, *notes, *red, Text(), table)
@@ -178,10 +181,15 @@ def _said_since(run_uri: str | None, run_id: str) -> str:
     """What the steps that ran again wrote of the run's end, where the store can be read from
     here."""
     try:
-        end = None if run_uri is None else read_end(open_store(run_uri), run_id)
+        if run_uri is None:
+            end = None
+        else:
+            end = read_end(open_store(run_uri), run_id)
     except StoreError:
         return ""
-    return "" if end is None else f" {end.title}."
+    if end is None:
+        return ""
+    return f" {end.title}."
 
 
 def _of_pipeline(kfp: KfpClient, pipeline_id: str, within: dict[str, Any]) -> Any:
@@ -198,12 +206,12 @@ def _of_pipeline(kfp: KfpClient, pipeline_id: str, within: dict[str, Any]) -> An
 
 def _state(view: RunView) -> str:
     """The run's state; KFP calls a run whose exit task failed a success."""
-    return (
-        f"{view.state}, {LEFT_A_JOB}"
-        if view.is_over and view.step(EXIT).state == "failed"
-        else view.state
-    )
+    if view.is_over and view.step(EXIT).state == "failed":
+        return f"{view.state}, {LEFT_A_JOB}"
+    return view.state
 
 
 def _took(step: StepView) -> str:
-    return NEVER if step.seconds is None else duration(step.seconds)
+    if step.seconds is None:
+        return NEVER
+    return duration(step.seconds)

@@ -66,7 +66,10 @@ def check_for_cluster(
     try:
         spec = load_spec(path, overrides)
     except SpecProblems as error:
-        rest = [] if error.rest is None else cluster_problems(error.rest)
+        if error.rest is None:
+            rest = []
+        else:
+            rest = cluster_problems(error.rest)
         raise HaganeError(*error.problems, *rest) from None
     problems = cluster_problems(spec)
     if problems:

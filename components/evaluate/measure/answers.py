@@ -107,5 +107,8 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Ids that end an answer: the tokenizer's, and those in the model's generation_config (a chat
     model may have several)."""
     own = model.generation_config.eos_token_id
-    ids = own if isinstance(own, list) else [own]
+    if isinstance(own, list):
+        ids = own
+    else:
+        ids = [own]
     return sorted({int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None})

@@ -80,4 +80,6 @@ def count_row(model: Any, row: PackedRow) -> list[Counted]:
 
 def perplexity(loss: float) -> float:
     """e to the loss; infinite where that is beyond a float."""
-    return math.exp(loss) if loss < 700 else math.inf
+    if loss < 700:
+        return math.exp(loss)
+    return math.inf

@@ -71,7 +71,10 @@ class Look:
     def at(self, model: Any, *, questions: bool = True) -> Found:
         counted = count(model, self.rows, on_row=self.progress.advance)
         on_answers = self._on_answers(model)
-        answers = self._answers(model) if questions else ()
+        if questions:
+            answers = self._answers(model)
+        else:
+            answers = ()
         return Found(counted, answers, on_answers, self._tasks(model))
 
     def _tasks(self, model: Any) -> dict[str, TaskValue]:
@@ -193,6 +196,9 @@ def load_base(models: Models) -> Any:
 
 def load(folder: Path, dtype: torch.dtype) -> Any:
     """The model, ready to be asked, on the first GPU where there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        device = "cuda"
+    else:
+        device = "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **OWN_CODE_ONLY)
     return model.to(device).eval()

@@ -89,7 +89,10 @@ def _improvement(tuned: Found, other: Found, metric: Metric) -> Score:
     """
     if metric == "perplexity":
         return Score(value=score(other, metric).value - score(tuned, metric).value)
-    sign = -1 if tuned.is_lower_better(metric) else 1
+    if tuned.is_lower_better(metric):
+        sign = -1
+    else:
+        sign = 1
     if _has_no_sums(tuned, metric) or _has_no_sums(other, metric):
         return Score(value=sign * (score(tuned, metric).value - score(other, metric).value))
     sums, weights = _sums(tuned, metric)

@@ -32,11 +32,10 @@ def references_of(rows: Sequence[PackedRow], tokenizer: Any, *, count: int) -> l
     has no prompt, and is left out; so is a text, of which only the first token is not trained
     on."""
     found = [pair for row in rows for pair in _last_turns(row)]
-    chosen = (
-        found
-        if count >= len(found)
-        else [found[index * len(found) // count] for index in range(count)]
-    )
+    if count >= len(found):
+        chosen = found
+    else:
+        chosen = [found[index * len(found) // count] for index in range(count)]
     return [
         Reference(prompt, tokenizer.decode(turn, skip_special_tokens=True).strip())
         for prompt, turn in chosen
@@ -82,7 +81,10 @@ def _answer_batch(
 ) -> list[str]:
     """Shorter prompts are padded on the left, so that all answers begin at the same place."""
     ends = end_tokens(model, tokenizer)
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
+    if tokenizer.pad_token_id is not None:
+        padding = tokenizer.pad_token_id
+    else:
+        padding = ends[0]
     longest = max(len(prompt) for prompt in prompts)
     ids_BT = torch.tensor([[padding] * (longest - len(prompt)) + prompt for prompt in prompts])
     mask_BT = torch.tensor(

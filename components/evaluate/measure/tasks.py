@@ -57,7 +57,10 @@ def check_tasks(asked: LmEvalSpec) -> None:
 
 def _unknown(task: str, known: list[str]) -> str:
     near = ", ".join(get_close_matches(task, known, n=3))
-    similar = f"; similar names: {near}" if near else ""
+    if near:
+        similar = f"; similar names: {near}"
+    else:
+        similar = ""
     return (
         f"evaluation.lm_eval.tasks: {PACKAGE} has no task {task!r} among {len(known):,}{similar}. "
         "Fix: name one of `lm_eval ls tasks`, or set evaluation.lm_eval.folder"
@@ -65,7 +68,10 @@ def _unknown(task: str, known: list[str]) -> str:
 
 
 def _manager(asked: LmEvalSpec) -> Any:
-    folder = None if asked.folder is None else user_path(asked.folder)
+    if asked.folder is None:
+        folder = None
+    else:
+        folder = user_path(asked.folder)
     if folder is not None and not folder.is_dir():
         raise SpecError(
             f"evaluation.lm_eval.folder: {asked.folder!r} is not a folder where the step evaluate "
@@ -112,7 +118,10 @@ def values_of(found: Mapping[str, Any]) -> dict[str, TaskValue]:
             metric, comma, kind = key.partition(",")
             if not comma or metric.endswith("_stderr") or not _is_number(value):
                 continue
-            name = f"{task}/{metric}" if kind == "none" else f"{task}/{metric}/{kind}"
+            if kind == "none":
+                name = f"{task}/{metric}"
+            else:
+                name = f"{task}/{metric}/{kind}"
             of_kind = [each for each in documents if each["filter"] == kind]
             values[name] = TaskValue(
                 float(value),
@@ -129,7 +138,9 @@ def _by_document(metric: str, documents: Iterable[Any], *, mean: float) -> tuple
     if not values or not all(map(_is_number, values)):
         return ()
     numbers = tuple(map(float, values))
-    return numbers if math.isclose(fmean(numbers), mean, abs_tol=1e-9) else ()
+    if math.isclose(fmean(numbers), mean, abs_tol=1e-9):
+        return numbers
+    return ()
 
 
 def _is_number(value: object) -> bool:

@@ -43,7 +43,9 @@ def rouge_l(answer: str, reference: str) -> float:
     """F1 of the longest common subsequence of words (Lin 2004, ROUGE, section 3; beta 1)."""
     words, expected = words_of(answer), words_of(reference)
     common = longest_common(words, expected)
-    return 2 * common / (len(words) + len(expected)) if common else 0.0
+    if common:
+        return 2 * common / (len(words) + len(expected))
+    return 0.0
 
 
 def words_of(text: str) -> list[str]:
@@ -61,7 +63,10 @@ def longest_common(first: Sequence[str], second: Sequence[str]) -> int:
         before = 0
         for place, other in enumerate(second, start=1):
             above = lengths[place]
-            lengths[place] = before + 1 if word == other else max(above, lengths[place - 1])
+            if word == other:
+                lengths[place] = before + 1
+            else:
+                lengths[place] = max(above, lengths[place - 1])
             before = above
     return lengths[-1]
 

@@ -104,7 +104,10 @@ def with_prompts(
 
 def load_model(folder: Path, dtype: torch.dtype) -> Any:
     """On the first GPU where there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        device = "cuda"
+    else:
+        device = "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **OWN_CODE_ONLY)
     return model.to(device).eval()
 
@@ -160,7 +163,10 @@ def greedy(generation: GenerationConfig) -> GenerationConfig:
     ends = generation.eos_token_id
     padding = generation.pad_token_id
     if padding is None:
-        padding = ends[0] if isinstance(ends, list) else ends
+        if isinstance(ends, list):
+            padding = ends[0]
+        else:
+            padding = ends
     return GenerationConfig(
         do_sample=False, max_new_tokens=GENERATED, eos_token_id=ends, pad_token_id=padding
     )

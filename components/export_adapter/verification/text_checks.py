@@ -61,9 +61,9 @@ def template_problems(tokenizer: Any, prompts: Prompts) -> list[str]:
     if (tokenizer.chat_template or "") != unix_lines(prompts.chat_template):
         return ["its chat template is not the one that wrote the training data"]
     wrong, num_rendered = rendered_otherwise(tokenizer, prompts)
-    return (
-        [f"its chat template writes {wrong} of {num_rendered} prompts differently"] if wrong else []
-    )
+    if wrong:
+        return [f"its chat template writes {wrong} of {num_rendered} prompts differently"]
+    return []
 
 
 def end_problems(generation: GenerationConfig, prompts: Prompts) -> list[str]:
@@ -77,11 +77,9 @@ def end_problems(generation: GenerationConfig, prompts: Prompts) -> list[str]:
         ]
     ends = end_tokens(generation)
     absent = [token for token in prompts.end_token_ids if token not in ends]
-    return (
-        [f"its generation_config.json stops at {ends}, trained turns end with {absent}"]
-        if absent
-        else []
-    )
+    if absent:
+        return [f"its generation_config.json stops at {ends}, trained turns end with {absent}"]
+    return []
 
 
 def _first_difference(ids: list[int], prompt: Prompt) -> str:

@@ -5,8 +5,8 @@ import argparse
 from pathlib import Path
 
 from components.shared.documents.prompts import Prompts
+from components.shared.model.uncompiled import import_uncompiled
 from components.shared.store.manifest import file_entry
-from components.shared.uncompiled import import_uncompiled
 
 VERIFICATION = "verification.json"
 

@@ -136,8 +136,6 @@ def adapter_problems(
 
 
 def _reported(names: list[str], what: str) -> str:
-    return (
-        f"{len(names)} matrices are {what}: {names[0]}{', …' if len(names) > 1 else ''}"
-        if names
-        else ""
-    )
+    if names:
+        return f"{len(names)} matrices are {what}: {names[0]}{', …' if len(names) > 1 else ''}"
+    return ""

@@ -50,11 +50,10 @@ def merge(
     index: dict[str, str] = {}
     dtypes: set[torch.dtype] = set()
     for number, group in enumerate(groups, 1):
-        name = (
-            f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-            if len(groups) > 1
-            else "model.safetensors"
-        )
+        if len(groups) > 1:
+            name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        else:
+            name = "model.safetensors"
         weights = {each.name: merged_weight(each, updates.get(each.name), lora) for each in group}
         dtypes |= {weights[weight].dtype for weight in weights if weight in updates}
         save_file(weights, local / name, metadata={"format": "pt"})
@@ -121,7 +120,9 @@ def weight_name(layer: str, names: list[str]) -> str | None:
     if wanted in names:
         return wanted
     shorter = [name for name in names if wanted.endswith(f".{name}")]
-    return shorter[0] if len(shorter) == 1 else None
+    if len(shorter) == 1:
+        return shorter[0]
+    return None
 
 
 def merged_weight(
@@ -134,5 +135,8 @@ def merged_weight(
         return weight
     a_RI, b_OR = (matrix.float() for matrix in update)
     delta_OI = lora.scale * (b_OR @ a_RI)
-    delta = delta_OI.T if lora.fan_in_fan_out else delta_OI
+    if lora.fan_in_fan_out:
+        delta = delta_OI.T
+    else:
+        delta = delta_OI
     return (weight.float() + delta).to(weight.dtype).contiguous()

@@ -206,7 +206,10 @@ class Follower:
         pass_on(event, self._log)
 
     def _look_at_api(self, seen: Seen, started: float) -> None:
-        silent_since = started if not seen.asked else seen.unheard_since
+        if seen.asked:
+            silent_since = seen.unheard_since
+        else:
+            silent_since = started
         if silent_since is not None and time.monotonic() - silent_since > API_PATIENCE_S:
             self._end_logs()
             raise RunFailed(
@@ -445,18 +448,20 @@ class Follower:
             for each in last
             for line in (self._logs[each.uid].problems if each.uid in self._logs else [])
         ]
-        more = (
-            [
+        if otherwise:
+            more = [
                 otherwise
                 if otherwise.startswith("training: ")
                 else f"training: job {self._name} failed: {otherwise}"
             ]
-            if otherwise
-            else []
-        )
+        else:
+            more = []
         if said:
             return [*dict.fromkeys(said), *more]
         if not causes:
             return more or [f"training: job {self._name} failed"]
-        lines = self._logs[causes[0].uid].lines if causes[0].uid in self._logs else ()
+        if causes[0].uid in self._logs:
+            lines = self._logs[causes[0].uid].lines
+        else:
+            lines = ()
         return [sentence(causes[0], self._plan, list(lines)), *more]

@@ -210,7 +210,9 @@ def _taken_over(cluster: Cluster, job: Fields, owner: Owner) -> str:
     if why_not and not owner.takes_over_at_once(job) and not is_left(job, now=datetime.now(UTC)):
         return f"{why_not}; it is followed here too, and never deleted from here"
     cluster.annotate(job["metadata"]["name"], {**owner.marks, LEASE_ANNOTATION: stamp_of_now()})
-    return f"{why_not}, or did; it is this run's now" if why_not else "an earlier try began it"
+    if why_not:
+        return f"{why_not}, or did; it is this run's now"
+    return "an earlier try began it"
 
 
 def gone_after_s(spec: RunSpec) -> int:

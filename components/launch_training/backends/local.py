@@ -122,14 +122,12 @@ def _how_it_ended(exit_code: int, lines: list[str]) -> str:
         (each for each in reversed(failures) if int(each[1]) != PeerLost.exit_code), failures[-1]
     )
     number = int(code)
-    how = (
-        f"was killed by {signal.Signals(-number).name}"
-        if number < 0
-        else f"ended with exit code {number}"
-    )
-    hint = (
-        "; a SIGKILL that nobody sent is the kernel's, for want of memory"
-        if number == -signal.SIGKILL
-        else ""
-    )
+    if number < 0:
+        how = f"was killed by {signal.Signals(-number).name}"
+    else:
+        how = f"ended with exit code {number}"
+    if number == -signal.SIGKILL:
+        hint = "; a SIGKILL that nobody sent is the kernel's, for want of memory"
+    else:
+        hint = ""
     return f"training: process {rank} {how}{hint}"

@@ -16,7 +16,10 @@ def kind_finding(
         return Finding(check=check, state="ok", found=f"{place} is there")
     group, _, version = place.partition("/")
     others = [each for each in versions if each != version]
-    beside = f"; the cluster has {group} as {', '.join(others)} only" if others else ""
+    if others:
+        beside = f"; the cluster has {group} as {', '.join(others)} only"
+    else:
+        beside = ""
     return Finding(
         check=check,
         state="failed",
@@ -65,7 +68,10 @@ def retries_finding(defaults: dict[str, object] | None) -> Finding:
             check=check, state="skipped", found="no workflow-controller-configmap of Argo here"
         )
     strategy = defaults.get("retryStrategy")
-    policy = strategy.get("retryPolicy", "OnFailure") if isinstance(strategy, dict) else "OnFailure"
+    if isinstance(strategy, dict):
+        policy = strategy.get("retryPolicy", "OnFailure")
+    else:
+        policy = "OnFailure"
     if policy in ("OnError", "OnTransientError"):
         found = (
             f"retryPolicy {policy}: a pod that is lost is started again, a step that failed is "
@@ -183,11 +189,10 @@ def pod_finding(probed: Probed, account: str, kind: str = "PyTorchJob") -> Findi
         )
     if probed.stage in ("ran", "no image"):
         state: State = "ok" if probed.stage == "ran" else "warning"
-        found = (
-            f"a small pod ran as {account}, made as the workers' are"
-            if state == "ok"
-            else "was made, but has no image to run"
-        )
+        if state == "ok":
+            found = f"a small pod ran as {account}, made as the workers' are"
+        else:
+            found = "was made, but has no image to run"
         return Finding(
             check="worker pod", state=state, found=found, fix="" if state == "ok" else "see image"
         )
@@ -218,11 +223,10 @@ def source_findings(sources: Sources, probed: Probed, namespace: str) -> list[Fi
         return []
     findings: list[Finding] = []
     for prefix, entry in sources.by_prefix().items():
-        kind, name = (
-            ("Secret", entry["secretRef"]["name"])
-            if "secretRef" in entry
-            else ("ConfigMap", entry["configMapRef"]["name"])
-        )
+        if "secretRef" in entry:
+            kind, name = ("Secret", entry["secretRef"]["name"])
+        else:
+            kind, name = ("ConfigMap", entry["configMapRef"]["name"])
         names = probed.environment.get(prefix, ())
         if names:
             findings.append(
@@ -234,8 +238,14 @@ def source_findings(sources: Sources, probed: Probed, namespace: str) -> list[Fi
             f"kubectl -n {namespace} create {kind.lower()} "
             f"{'generic ' if kind == 'Secret' else ''}{name} --from-literal=…"
         )
-        reached = "; the store was reached without it" if probed.store is not None else ""
-        listed = "cluster.secrets" if kind == "Secret" else "cluster.config_maps"
+        if probed.store is not None:
+            reached = "; the store was reached without it"
+        else:
+            reached = ""
+        if kind == "Secret":
+            listed = "cluster.secrets"
+        else:
+            listed = "cluster.config_maps"
         findings.append(
             Finding(
                 check=f"{kind} {name}",
@@ -260,11 +270,10 @@ def store_findings(store: str, sources: Sources, probed: Probed, namespace: str)
                 *(f"Secret {name}" for name in sources.secrets),
             ]
         )
-        where = (
-            f"; the workers' environment comes from {origin} in namespace {namespace}"
-            if "AWS_" in fix
-            else ""
-        )
+        if "AWS_" in fix:
+            where = f"; the workers' environment comes from {origin} in namespace {namespace}"
+        else:
+            where = ""
         return [Finding(check="store", state="failed", found=found, fix=fix + where)]
     if probed.store is None:
         return []

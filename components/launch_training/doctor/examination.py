@@ -124,7 +124,10 @@ class Examination:
 
     def kinds(self) -> Iterable[Finding]:
         kind, there = self.kind, cluster_facts.served(**self.kind.where)
-        versions = [] if there else cluster_facts.versions_of(kind.group)
+        if there:
+            versions = []
+        else:
+            versions = cluster_facts.versions_of(kind.group)
         install = f"install {kind.installed_by}, or set another backend"
         yield kind_finding(
             kind.name,
@@ -142,7 +145,10 @@ class Examination:
         ):
             return
         name = self.spec.cluster.runtime
-        kind = "TrainingRuntime" if name == OWN_RUNTIME else "ClusterTrainingRuntime"
+        if name == OWN_RUNTIME:
+            kind = "TrainingRuntime"
+        else:
+            kind = "ClusterTrainingRuntime"
         yield runtime_finding(self.spec, kind, cluster_facts.runtime(kind, name, self.namespace))
 
     def permissions(self) -> Iterable[Finding]:
@@ -194,7 +200,10 @@ class Examination:
             yield account_finding("launcher's account", self.account, self.namespace, there=there)
 
     def queue(self) -> Iterable[Finding]:
-        name = None if self.spec is None else self.spec.cluster.queue
+        if self.spec is None:
+            name = None
+        else:
+            name = self.spec.cluster.queue
         version = cluster_facts.kueue()
         if version is None:
             if name is not None:
@@ -211,7 +220,10 @@ class Examination:
             if queue is not None:
                 yield default_queue_finding(self.namespace)
             return
-        conditions = [] if queue is None else queue.get("status", {}).get("conditions", [])
+        if queue is None:
+            conditions = []
+        else:
+            conditions = queue.get("status", {}).get("conditions", [])
         yield queue_finding(name, self.namespace, queue, conditions)
 
     def quota(self) -> Iterable[Finding]:
@@ -265,7 +277,10 @@ class Examination:
     def probe_job(self, *, as_pod: bool = False) -> Fields:
         """A small job like the plan's, or its pod alone."""
         manifest, spec = self.planned()
-        make = probe_pod if as_pod else probe_job
+        if as_pod:
+            make = probe_pod
+        else:
+            make = probe_job
         return make(
             manifest,
             self.kind,
@@ -338,7 +353,9 @@ def sources_of(spec: RunSpec) -> Sources:
 
 def store_of(spec: RunSpec) -> str | None:
     """The run's folder in a store that pods reach; None where it is none."""
-    return spec.run_uri if spec.store.startswith("s3://") else None
+    if spec.store.startswith("s3://"):
+        return spec.run_uri
+    return None
 
 
 def in_a_pod() -> bool:
@@ -397,10 +414,19 @@ def main() -> None:
     )
     asked = parser.parse_args()
     with step_log("launch_training") as log:
-        spec = None if asked.spec is None else load_spec(asked.spec)
-        manifest = None if asked.manifest is None else yaml.safe_load(asked.manifest.read_bytes())
+        if asked.spec is None:
+            spec = None
+        else:
+            spec = load_spec(asked.spec)
+        if asked.manifest is None:
+            manifest = None
+        else:
+            manifest = yaml.safe_load(asked.manifest.read_bytes())
         try:
-            kind = KINDS.get(spec.backend, PYTORCHJOB) if spec is not None else PYTORCHJOB
+            if spec is not None:
+                kind = KINDS.get(spec.backend, PYTORCHJOB)
+            else:
+                kind = PYTORCHJOB
             cluster = Cluster(
                 asked.namespace or (spec.cluster.namespace if spec is not None else None), kind
             )
@@ -414,7 +440,10 @@ def main() -> None:
             return
         found = f"Kubernetes {version}, namespace {cluster.namespace}"
         log.info("check", **Finding(check="cluster", state="ok", found=found).model_dump())
-        request = None if asked.gpu_nodes is None or asked.plan is None else request_of(asked.plan)
+        if asked.gpu_nodes is None or asked.plan is None:
+            request = None
+        else:
+            request = request_of(asked.plan)
         if request is not None and asked.gpu_nodes == "one":
             request = for_one_node(request)
         examination = Examination(

@@ -85,7 +85,10 @@ def said_by(lines: Sequence[str]) -> list[Finding]:
         problem for event in events if event["event"] == "failed" for problem in event["problems"]
     ]
     last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-    found = problems[0] if problems else f"it reported no check; its last line: {last[:200]}"
+    if problems:
+        found = problems[0]
+    else:
+        found = f"it reported no check; its last line: {last[:200]}"
     return [
         Finding(
             check=CHECK,
@@ -112,5 +115,8 @@ def _worst(check: str, by_node: Mapping[str, Sequence[Finding]]) -> Finding:
     first = found[nodes[0]]
     if len(by_node) == 1:
         return first
-    where = f"all {len(nodes)} nodes" if len(nodes) == len(by_node) else ", ".join(nodes)
+    if len(nodes) == len(by_node):
+        where = f"all {len(nodes)} nodes"
+    else:
+        where = ", ".join(nodes)
     return first.model_copy(update={"found": f"{first.found} ({where})"})

@@ -146,7 +146,10 @@ def _probe_template(
     pod["containers"] = [each for each in pod["containers"] if each["name"] == kind.container]
     (container,) = pod["containers"]
     container.setdefault("image", image)
-    prefixes = sources.by_prefix() if kind.name != "TrainJob" else {}
+    if kind.name != "TrainJob":
+        prefixes = sources.by_prefix()
+    else:
+        prefixes = {}
     container["command"], container["args"] = CHECK, _arguments(list(prefixes), store)
     if prefixes:
         container["envFrom"] = [*container.get("envFrom", []), *prefixes.values()]
@@ -156,7 +159,9 @@ def _probe_template(
 
 def _arguments(prefixes: list[str], store: str | None) -> list[str]:
     words = [word for prefix in prefixes for word in ("--prefix", prefix)]
-    return words if store is None else [*words, "--store", store]
+    if store is None:
+        return words
+    return [*words, "--store", store]
 
 
 def queued_probe(job: Fields, kind: JobKind, queue: str) -> Fields:
@@ -164,7 +169,10 @@ def queued_probe(job: Fields, kind: JobKind, queue: str) -> Fields:
     job."""
     queued = json.loads(json.dumps(job))
     queued["metadata"]["labels"][f"{QUEUE_LABELS}queue-name"] = queue
-    policy = queued["spec"] if kind.name == "TrainJob" else queued["spec"]["runPolicy"]
+    if kind.name == "TrainJob":
+        policy = queued["spec"]
+    else:
+        policy = queued["spec"]["runPolicy"]
     policy["suspend"] = True
     return queued
 

@@ -85,7 +85,10 @@ def probe_queue(cluster: Cluster, job: Fields, *, seconds: float) -> Queueing:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 answer = poll_workload(made, cluster.namespace, before=NOT_ASKED)
-                found = answer if answer.is_answered else replace(found, is_answered=False)
+                if answer.is_answered:
+                    found = answer
+                else:
+                    found = replace(found, is_answered=False)
                 if found.no_kueue or found.unread or is_judged(found):
                     break
                 time.sleep(TICK_S)
@@ -104,12 +107,18 @@ def _wait(cluster: Cluster, name: str, *, seconds: float, log: Log) -> Probed:
                 cluster.follow_log(pod["metadata"]["name"], ended=lambda: True, only_new=False)
             )
             return heard(cluster.kind, lines, pod)
-        early = None if pod is None else ended_early(cluster.kind, pod)
+        if pod is None:
+            early = None
+        else:
+            early = ended_early(cluster.kind, pod)
         if early is not None:
             return early
         now = time.monotonic()
         if now - begun > seconds or (pod is None and now - begun > NO_POD_S):
-            names = cluster.kind.makers(name) if pod is None else (pod["metadata"]["name"],)
+            if pod is None:
+                names = cluster.kind.makers(name)
+            else:
+                names = (pod["metadata"]["name"],)
             return still_waiting(
                 pod, [each for made in names for each in _warnings(made, cluster.namespace)]
             )

@@ -67,11 +67,10 @@ def quota_finding(
         has = {each: largest.get(each, Decimal(0)) for each in short}
         asked = f"{amounts(wanted)}, of {amounts(has)}"
         fix = "raise its nominalQuota or borrowing, or ask for fewer nodes"
-        state = (
-            "warning"
-            if queue["spec"].get("cohortName") or queue["spec"].get("cohort")
-            else "failed"
-        )
+        if queue["spec"].get("cohortName") or queue["spec"].get("cohort"):
+            state = "warning"
+        else:
+            state = "failed"
         return Finding(
             check=check,
             state=state,

@@ -17,11 +17,10 @@ def runtime_finding(spec: RunSpec, kind: str, runtime: Fields | None) -> Finding
     """`kind`: TrainingRuntime or ClusterTrainingRuntime."""
     name = spec.cluster.runtime
     if runtime is None:
-        fix = (
-            APPLY
-            if name == OWN_RUNTIME
-            else "install Kubeflow Trainer's runtimes, or name another in cluster.runtime"
-        )
+        if name == OWN_RUNTIME:
+            fix = APPLY
+        else:
+            fix = "install Kubeflow Trainer's runtimes, or name another in cluster.runtime"
         return Finding(check="runtime", state="failed", found=f"no {kind} {name}", fix=fix)
     jobset = runtime["spec"]["template"]["spec"]
     job = next(
@@ -46,11 +45,10 @@ def runtime_finding(spec: RunSpec, kind: str, runtime: Fields | None) -> Finding
             f"{spec.checkpoints.grace_seconds}"
         )
         return Finding(check="runtime", state="ok", found=found)
-    fix = (
-        f"cluster.runtime: {OWN_RUNTIME} ({APPLY})"
-        if name != OWN_RUNTIME
-        else "raise it in k8s/overlays/trainjob, and apply it again"
-    )
+    if name != OWN_RUNTIME:
+        fix = f"cluster.runtime: {OWN_RUNTIME} ({APPLY})"
+    else:
+        fix = "raise it in k8s/overlays/trainjob, and apply it again"
     return Finding(
         check="runtime", state="warning", found=f"{kind} {name}: {'; '.join(broken)}", fix=fix
     )

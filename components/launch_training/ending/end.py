@@ -122,7 +122,10 @@ def end(
             store = (
                 None  # nothing of a start that was refused is stored beside what another one makes
             )
-    reasons = [] if state in FINISHED else list(_reasons(found.failures, error_message))
+    if state in FINISHED:
+        reasons = []
+    else:
+        reasons = list(_reasons(found.failures, error_message))
     log.info("ended", state=state, title=found.title)
     # A run that passed, but whose job may be running, is a failure to whoever is to fix it.
     is_failure = state not in FINISHED or bool(found.problems)
@@ -324,9 +327,8 @@ def _folders(store: Store, spec: RunSpec) -> Iterator[str]:
     yield from ("| step's folder | finished | look at |", "|---|---|---|")
     for folder in finished_folders(spec.training.method):
         manifest = read_manifest(store, folder)
-        link = (
-            ""
-            if manifest is None
-            else store_link(f"{spec.run_uri}/{folder}/{SHOWN.get(folder, MANIFEST)}")
-        )
+        if manifest is None:
+            link = ""
+        else:
+            link = store_link(f"{spec.run_uri}/{folder}/{SHOWN.get(folder, MANIFEST)}")
         yield f"| {folder} | {'no' if manifest is None else 'yes'} | {link} |"

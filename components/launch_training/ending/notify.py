@@ -51,9 +51,8 @@ def notify(url: str, title: str, text: str, *, state: str, log: Log) -> bool:
 def _kind_of(error: Exception) -> int | str:
     if isinstance(error, HTTPError):
         return error.code
-    cause = (
-        error.reason
-        if isinstance(error, URLError) and isinstance(error.reason, Exception)
-        else error
-    )
+    if isinstance(error, URLError) and isinstance(error.reason, Exception):
+        cause = error.reason
+    else:
+        cause = error
     return type(cause).__name__

@@ -51,8 +51,12 @@ class Owner:
         """Why the job is not this one's to end; empty where it is."""
         run, launcher = (_annotations(job).get(each, "") for each in self.marks)
         if run:
-            return "" if run == self.kfp_run else ANOTHERS
-        return "" if launcher in ("", self.launcher) else ANOTHER_LAUNCHERS
+            if run == self.kfp_run:
+                return ""
+            return ANOTHERS
+        if launcher in ("", self.launcher):
+            return ""
+        return ANOTHER_LAUNCHERS
 
     def takes_over_at_once(self, job: dict[str, Any]) -> bool:
         """Whether no other can be following the job: outside KFP, the one that began it lost the
@@ -92,7 +96,10 @@ def end_job(cluster: Cluster, name: str, owner: Owner, log: Log) -> str:
     training ended."""
     try:
         job = cluster.job(name)
-        why_not = "" if job is None else owner.why_not(job)
+        if job is None:
+            why_not = ""
+        else:
+            why_not = owner.why_not(job)
         if why_not:
             log.info("left_running", job=name, namespace=cluster.namespace, why=why_not)
             return f"job {name} is left running: {why_not}"

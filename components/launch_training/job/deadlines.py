@@ -30,14 +30,18 @@ def clock_of(phase: Phase) -> str:
         return "queue_timeout_minutes"
     if group in (ADMITTED, STARTING):
         return "start_timeout_minutes"
-    return STALL_CLOCK if group == RUNNING else ""
+    if group == RUNNING:
+        return STALL_CLOCK
+    return ""
 
 
 def uploads_s(plan: Plan) -> float:
     """Seconds that training may wait for the store, as the plan estimates them: two checkpoints may
     be on their way before a save, and the end, waits for them. 0 where the plan makes no
     estimate."""
-    return 0.0 if plan.time is None else 2 * plan.time.checkpoint_seconds
+    if plan.time is None:
+        return 0.0
+    return 2 * plan.time.checkpoint_seconds
 
 
 def overdue(
@@ -48,7 +52,10 @@ def overdue(
     stored; `uploads_s`: how much longer that may take, for uploads."""
     found = phase.detail or "no more is known"
     if clock_of(phase) == "queue_timeout_minutes" and waited_s > 60 * spec.queue_timeout_minutes:
-        where = "" if phase.name in WAITING else f"{phase.name}: "
+        if phase.name in WAITING:
+            where = ""
+        else:
+            where = f"{phase.name}: "
         return (
             "cluster.queue_timeout_minutes: not all pods had a node after "
             f"{spec.queue_timeout_minutes:g} minutes: {where}{found}"
@@ -64,11 +71,10 @@ def overdue(
             f"minutes after the pods had a node: {phase.name}: {found}"
         )
     if phase.name in RUNNING and idle_s > 60 * spec.stall_timeout_minutes + uploads_s:
-        beside = (
-            f", nor in the {uploads_s / 60:.0f} that uploads may take beside"
-            if uploads_s >= 30
-            else ""
-        )
+        if uploads_s >= 30:
+            beside = f", nor in the {uploads_s / 60:.0f} that uploads may take beside"
+        else:
+            beside = ""
         return (
             f"cluster.stall_timeout_minutes: no step was made for {spec.stall_timeout_minutes:g} "
             f"minutes{beside}"

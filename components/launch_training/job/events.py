@@ -89,7 +89,9 @@ def event_time(event: Fields) -> datetime:
         event["metadata"].get("creationTimestamp"),
     )
     found = next((each for each in stamps if each), None)
-    return datetime.min.replace(tzinfo=UTC) if found is None else time_of(found)
+    if found is None:
+        return datetime.min.replace(tzinfo=UTC)
+    return time_of(found)
 
 
 def job_warnings(
@@ -123,9 +125,14 @@ def _uid(event: Fields) -> str:
 
 def newest_message(warnings: list[Fields]) -> str:
     """The same for retries that differ in a pod's random name alone; empty without a warning."""
-    message = str(warnings[-1].get("message", "")) if warnings else ""
+    if warnings:
+        message = str(warnings[-1].get("message", ""))
+    else:
+        message = ""
     short = LONG_VALUE.sub(r"\1…\2", RANDOM_POD.sub(r"\1…\2", message))
-    return short if len(short) <= MESSAGE_CHARACTERS else f"{short[:MESSAGE_CHARACTERS]}…"
+    if len(short) <= MESSAGE_CHARACTERS:
+        return short
+    return f"{short[:MESSAGE_CHARACTERS]}…"
 
 
 def why_no_pods(warnings: list[Fields], *, waited_s: float) -> str | None:

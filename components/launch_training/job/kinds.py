@@ -59,7 +59,9 @@ def _pytorchjob_pod(metadata: Fields) -> str | None:
         labels.get("training.kubeflow.org/replica-type"),
         labels.get("training.kubeflow.org/replica-index"),
     )
-    return None if kind is None else f"{kind}-{index}"
+    if kind is None:
+        return None
+    return f"{kind}-{index}"
 
 
 def _pytorchjob_image(manifest: Fields, image: str) -> None:
@@ -95,12 +97,16 @@ def _trainjob_pod(metadata: Fields) -> str | None:
     index = metadata.get("labels", {}).get(COMPLETION_INDEX) or metadata.get("annotations", {}).get(
         COMPLETION_INDEX
     )
-    return None if index is None else f"node-{index}"
+    if index is None:
+        return None
+    return f"node-{index}"
 
 
 def _trainjob_kept(job: Fields) -> float | None:
     found = job["metadata"].get("annotations", {}).get(KEEP_ANNOTATION)
-    return None if found is None else float(found)
+    if found is None:
+        return None
+    return float(found)
 
 
 TRAINJOB = JobKind(

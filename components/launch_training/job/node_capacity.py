@@ -42,7 +42,10 @@ def node_finding(
             reasons[why] += 1
     asked = f"{num_pods} {'pod' if num_pods == 1 else 'pods'} of {amounts(needs)}"
     if places >= num_pods:
-        beside = "; cluster.affinity was not looked at" if pod.get("affinity") else ""
+        if pod.get("affinity"):
+            beside = "; cluster.affinity was not looked at"
+        else:
+            beside = ""
         return Finding(
             check="nodes",
             state="ok",
@@ -62,13 +65,17 @@ def why_not(node: NodeFacts, needs: dict[str, Decimal], pod: Fields) -> str | No
     for name, amount in needs.items():
         has = node.allocatable.get(name, Decimal(0))
         if has < amount:
-            return f"without {name}" if not has else f"with {amounts({name: has})} only"
+            if not has:
+                return f"without {name}"
+            return f"with {amounts({name: has})} only"
     for taint in node.taints:
         if taint["effect"] != "PreferNoSchedule" and not any(
             _bears(each, taint) for each in pod.get("tolerations", [])
         ):
             return f"with taint {taint['key']}={taint.get('value', '')}:{taint['effect']}"
-    return "cordoned" if node.cordoned else None
+    if node.cordoned:
+        return "cordoned"
+    return None
 
 
 def _bears(toleration: Fields, taint: Fields) -> bool:
@@ -91,7 +98,10 @@ def amounts(needs: dict[str, Decimal]) -> str:
 
 
 def _fix(reasons: Counter[str], needs: dict[str, Decimal]) -> str:
-    why = reasons.most_common(1)[0][0] if reasons else ""
+    if reasons:
+        why = reasons.most_common(1)[0][0]
+    else:
+        why = ""
     gpu = next((name for name in needs if "/" in name), None)
     if gpu is not None and any(each == f"without {gpu}" for each in reasons):
         return (

@@ -64,4 +64,6 @@ def in_words(permissions: Iterable[Permission]) -> str:
 
 def shortened(words: list[str], most: int = 8) -> str:
     more = len(words) - most
-    return ", ".join(words) if more <= 0 else f"{', '.join(words[:most])} and {more} more"
+    if more <= 0:
+        return ", ".join(words)
+    return f"{', '.join(words[:most])} and {more} more"

@@ -236,11 +236,10 @@ def sentence(ended: Ended, plan: Plan, lines: list[str]) -> str:
     if known is not None:
         return f"training: {ended.pod} ended with exit code {ended.exit_code}: {known.meaning}"
     signal = signal_of(ended.exit_code)
-    how = (
-        f"ended with exit code {ended.exit_code}"
-        if signal is None
-        else f"was killed by signal {signal}"
-    )
+    if signal is None:
+        how = f"ended with exit code {ended.exit_code}"
+    else:
+        how = f"was killed by signal {signal}"
     if ended.exit_code == PeerLost.exit_code:
         how = f"ended with exit code {ended.exit_code}, for it lost another process"
     last = next((line for line in reversed(lines) if line.strip()), "none")

@@ -99,7 +99,10 @@ def queue_phase(queue: str | None, queueing: Queueing) -> Phase:
         )
     conditions = _conditions(queueing.workload)
     evicted, reserved = conditions.get("Evicted", {}), conditions.get("QuotaReserved", {})
-    why = reserved.get("message", "") if reserved.get("status") == "False" else ""
+    if reserved.get("status") == "False":
+        why = reserved.get("message", "")
+    else:
+        why = ""
     if evicted.get("status") == "True":
         return _evicted(evicted, why, requeued=_holds(conditions, "Requeued"))
     if _holds(conditions, "Admitted"):
@@ -117,7 +120,10 @@ def _evicted(evicted: Fields, why_waiting: str, *, requeued: bool) -> Phase:
         return Phase(
             "requeued", f"{why_waiting or 'waits to be admitted again'}; before that: {cause}"
         )
-    name = "preempted" if evicted.get("reason") == "Preempted" else "evicted"
+    if evicted.get("reason") == "Preempted":
+        name = "preempted"
+    else:
+        name = "evicted"
     return Phase(name, f"{cause}; {why_waiting}" if why_waiting else cause)
 
 
@@ -201,13 +207,19 @@ class QueueWatch:
         """
         found = hopeless(self._kind, queue, queueing)
         self._remember(queueing, found, now_s)
-        waits = self._had_workload if queueing.workload is None else not self._is_new
+        if queueing.workload is None:
+            waits = self._had_workload
+        else:
+            waits = not self._is_new
         if found is None or waits or now_s - self._since_s < found.believed_after_s:
             return None
         return found.problem
 
     def _remember(self, queueing: Queueing, found: Hopeless | None, now_s: float) -> None:
-        cause = "" if found is None else found.cause
+        if found is None:
+            cause = ""
+        else:
+            cause = found.cause
         if cause != self._cause:
             self._cause, self._since_s = cause, now_s
         self._had_workload |= queueing.workload is not None
@@ -217,7 +229,10 @@ class QueueWatch:
 
 def _no_workload(kind: JobKind, queue: str) -> str:
     framework = f"{kind.group}/{kind.name.lower()}"
-    left_out = "; Kueue 0.19 leaves it out unless asked" if kind is PYTORCHJOB else ""
+    if kind is PYTORCHJOB:
+        left_out = "; Kueue 0.19 leaves it out unless asked"
+    else:
+        left_out = ""
     return (
         f"cluster.queue: Kueue made no Workload for the job within {NO_WORKLOAD_S:.0f} s, so queue "
         f"{queue} never admits it. Fix: list {framework} under integrations.frameworks of "

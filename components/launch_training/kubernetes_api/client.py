@@ -74,7 +74,10 @@ class Cluster:
             except (config.ConfigException, OSError, KeyError, TypeError) as error:
                 found = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 asked = os.environ.get("KUBECONFIG")
-                where = f"KUBECONFIG is {shown(asked)}: " if asked else ""
+                if asked:
+                    where = f"KUBECONFIG is {shown(asked)}: "
+                else:
+                    where = ""
                 raise NoCluster(
                     f"backend: no cluster: {where}{found}. Fix: set KUBECONFIG to a file that is "
                     "there, run in a pod, or set backend: local"
@@ -278,7 +281,8 @@ class Cluster:
             last_reads += over
             if over and (whole or last_reads == LAST_READS):
                 return
-            since = max(1, round(LOST_LINES_S + _age_s(after))) if after else since
+            if after:
+                since = max(1, round(LOST_LINES_S + _age_s(after)))
             time.sleep(RELIST_PAUSE_S)
 
     def _log_lines(self, pod: str, since_s: int | None) -> Iterator[str]:

@@ -54,7 +54,10 @@ def dropped_problem(place: Place, manifest: Any, kind: JobKind, spec: ClusterSpe
         )
     if _is_in(spec.patch, manifest, place, place):
         return f"cluster.patch: {shown}: {missing}. Fix: remove it"
-    other = "; another backend may have it" if kind is TRAINJOB else ""
+    if kind is TRAINJOB:
+        other = "; another backend may have it"
+    else:
+        other = ""
     return f"backend: hagane sets {shown}, but {missing}. Fix: install {kind.installed_by}{other}"
 
 
@@ -91,7 +94,10 @@ def _is_in(patch: Any, manifest: Any, place: Place, rest: Place) -> bool:
         if isinstance(patch, dict) and each in patch:
             patch = patch[each]
         elif isinstance(patch, list | tuple) and isinstance(each, int):
-            name = found.get("name") if isinstance(found, dict) else None
+            if isinstance(found, dict):
+                name = found.get("name")
+            else:
+                name = None
             by_name = [
                 item for item in patch if isinstance(item, dict) and item.get("name") == name
             ]

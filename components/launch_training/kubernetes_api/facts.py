@@ -157,7 +157,9 @@ def _config_map(name: str, namespace: str) -> dict[str, str] | None:
                 name, namespace, _request_timeout=REQUEST_S
             )
         )
-        return None if found is None else found.data or {}
+        if found is None:
+            return None
+        return found.data or {}
 
 
 def nodes() -> list[NodeFacts]:

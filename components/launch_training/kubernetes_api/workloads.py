@@ -41,7 +41,9 @@ def poll_workload(job: Fields, namespace: str, *, before: Queueing) -> Queueing:
             _request_timeout=REQUEST_S,
         )
     except ApiException as error:
-        return Queueing(unread=NOT_ALLOWED) if error.status == 403 else before
+        if error.status == 403:
+            return Queueing(unread=NOT_ALLOWED)
+        return before
     except (urllib3.exceptions.HTTPError, OSError, ValueError, LookupError, TypeError):
         return before
     return Queueing(workload=next(iter(found["items"]), None))

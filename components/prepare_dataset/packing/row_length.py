@@ -53,9 +53,10 @@ def row_length(
         needed, what = max(lengths, default=0), "the longest sample has"
     if max(texts, default=0) > needed:
         needed, what = max(texts), "the longest part of a text has"
-    rounded = (
-        _power_of_two(max(needed, _LEAST_PACKED)) if packed else -(-needed // _MULTIPLE) * _MULTIPLE
-    )
+    if packed:
+        rounded = _power_of_two(max(needed, _LEAST_PACKED))
+    else:
+        rounded = -(-needed // _MULTIPLE) * _MULTIPLE
     reason = (
         f"{what} {needed:,} tokens, rounded up to "
         f"{'a power of two' if packed else f'a multiple of {_MULTIPLE}'}"
@@ -70,12 +71,16 @@ def row_length(
 def longest_row(config: Mapping[str, Any]) -> int:
     """Most tokens that a row of this model may have."""
     known = known_positions(config)
-    return MOST_TOKENS if known is None else min(known[1], MOST_TOKENS)
+    if known is None:
+        return MOST_TOKENS
+    return min(known[1], MOST_TOKENS)
 
 
 def text_row(data: DataSpec, config: Mapping[str, Any]) -> int:
     """Most tokens of a row of a text, which is cut there: those of a row, or 4,096 for auto."""
-    return min(_TEXT_TOKENS, longest_row(config)) if data.row_tokens == "auto" else data.row_tokens
+    if data.row_tokens == "auto":
+        return min(_TEXT_TOKENS, longest_row(config))
+    return data.row_tokens
 
 
 def _length_of_share(lengths: Sequence[int]) -> int:

@@ -39,7 +39,9 @@ class Spool:
 
     @property
     def num_bytes(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        if self._ends:
+            return self._ends[-1]
+        return 0
 
     def __getitem__(self, number: int) -> bytes:
         self._flush()

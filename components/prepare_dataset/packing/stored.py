@@ -226,7 +226,10 @@ class PackedSample:
         self.length = len(encoded.ids)
         self.num_trained = encoded.num_trained
         self.notes = encoded.notes
-        turns = encoded.trained if has_turns(encoded.source) else ()
+        if has_turns(encoded.source):
+            turns = encoded.trained
+        else:
+            turns = ()
         self.ends = frozenset(encoded.ids[end - 1] for _, end in turns)
 
 

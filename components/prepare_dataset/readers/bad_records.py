@@ -16,11 +16,9 @@ _SHOWN = 20
 def first_problems(problems: list[str]) -> list[str]:
     """At most 20 of the problems, and one more line that counts the rest."""
     rest = len(problems) - _SHOWN
-    return (
-        problems
-        if rest <= 0
-        else [*problems[:_SHOWN], f"and {rest} more of {len(problems)} problems"]
-    )
+    if rest <= 0:
+        return problems
+    return [*problems[:_SHOWN], f"and {rest} more of {len(problems)} problems"]
 
 
 def problem_lines(problems: Problems) -> list[str]:
@@ -28,11 +26,10 @@ def problem_lines(problems: Problems) -> list[str]:
     too."""
     lines: list[str] = []
     for problem, places in problems.items():
-        others = (
-            f" (the same in {plural(len(places) - 1, 'other')}, next {places[1]})"
-            if len(places) > 1
-            else ""
-        )
+        if len(places) > 1:
+            others = f" (the same in {plural(len(places) - 1, 'other')}, next {places[1]})"
+        else:
+            others = ""
         lines.append(f"{places[0]}: {problem}{others}")
     return lines
 
@@ -74,7 +71,10 @@ def skipped_cautions(problems: Problems) -> list[str]:
     if not problems:
         return []
     count = num_skipped(problems)
-    noun = "record was" if count == 1 else "records were"
+    if count == 1:
+        noun = "record was"
+    else:
+        noun = "records were"
     return [
         f"{count} bad {noun} skipped (data.on_bad_record)",
         *(f"skipped: {line}" for line in first_problems(problem_lines(problems))),

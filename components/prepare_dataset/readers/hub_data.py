@@ -98,7 +98,10 @@ def _is_named(path: str, wanted: str) -> bool:
 def _patterns(path: str, suffixes: Iterable[str]) -> list[str]:
     """As the hub's client takes them, to which `*` also stands for folders: files of records, and
     the one that is named."""
-    folder = f"{path}/" if path else ""
+    if path:
+        folder = f"{path}/"
+    else:
+        folder = ""
     return [
         *([path] if path else []),
         *(f"{folder}*{suffix}{packed}" for suffix in suffixes for packed in ("", ".gz", ".zst")),
@@ -156,7 +159,10 @@ def _snapshot(source: str, address: HubAddress, suffixes: Iterable[str]) -> Path
 
 
 def _download_line(address: HubAddress) -> str:
-    revision = f" --revision {address.revision}" if address.revision else ""
+    if address.revision:
+        revision = f" --revision {address.revision}"
+    else:
+        revision = ""
     return f"hf download --repo-type dataset {address.name}{revision}"
 
 

@@ -207,7 +207,10 @@ def _arrow_batches(path: Path, read_keys: ReadKeys) -> Iterator[pa.RecordBatch]:
         reader: Any = ipc.open_file(source) if is_file else ipc.open_stream(source)
         wanted = read_keys(reader.schema.names)
         places = [place for place, name in enumerate(reader.schema.names) if name in wanted]
-        batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+        if is_file:
+            batches = map(reader.get_batch, range(reader.num_record_batches))
+        else:
+            batches = reader
         yield from (batch.select(places) for batch in batches)
 
 
@@ -280,7 +283,10 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     U+2028."""
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
-            content = line.removeprefix(_BOM) if number == 1 else line
+            if number == 1:
+                content = line.removeprefix(_BOM)
+            else:
+                content = line
             if content.strip() not in (b"", _END_OF_FILE):
                 yield number, content
 
@@ -414,7 +420,10 @@ class _ListText:
 
     def line_of(self, error: UnicodeError) -> int:
         """Of the byte that is none of the encoding."""
-        before = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+        if isinstance(error, UnicodeDecodeError):
+            before = error.object[: error.start]
+        else:
+            before = b""
         return self._lines_before + self._text.count("\n") + before.count(b"\n") + 1
 
     def _read(self) -> None:
@@ -423,9 +432,10 @@ class _ListText:
         used = self._text[: self._position]
         self._lines_before += used.count("\n")
         last = used.rfind("\n")
-        self._columns_before = (
-            len(used) - last - 1 if last >= 0 else self._columns_before + len(used)
-        )
+        if last >= 0:
+            self._columns_before = len(used) - last - 1
+        else:
+            self._columns_before = self._columns_before + len(used)
         self.line += used.count("\n", self._counted)
         self._text = self._text[self._position :]
         self._counted = self._position = 0
@@ -454,14 +464,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _integer(digits: str) -> int | str:
     """Longer numbers than Python reads as integers stay text: nothing of a conversation is a
     number."""
-    return int(digits) if len(digits) <= _LONGEST_INTEGER else digits
+    if len(digits) <= _LONGEST_INTEGER:
+        return int(digits)
+    return digits
 
 
 def _not_decoded(error: UnicodeError, encoding: str) -> str:
     """Why a text file is not in the encoding that `data.encoding` names."""
     if codecs.lookup(encoding).name == "utf-8" and isinstance(error, UnicodeDecodeError):
         return _wrong_encoding(error.object, error.start)
-    reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+    if isinstance(error, UnicodeDecodeError):
+        reason = error.reason
+    else:
+        reason = str(error)
     return (
         f"not {encoding} ({reason}); correct data.encoding, or leave it out and save the file as "
         "UTF-8"
@@ -470,7 +485,10 @@ def _not_decoded(error: UnicodeError, encoding: str) -> str:
 
 def _wrong_encoding(content: bytes, offset: int) -> str:
     found = f"not UTF-8 (byte {content[offset]:#04x} at offset {offset})"
-    guess = "iso2022_jp" if _ISO_2022_JP.match(content, offset) else _guessed_encoding(content)
+    if _ISO_2022_JP.match(content, offset):
+        guess = "iso2022_jp"
+    else:
+        guess = _guessed_encoding(content)
     if guess is None:
         return f"{found}; save the file as UTF-8"
     return f"{found}, it reads as {guess}; save the file as UTF-8, or set data.encoding: {guess}"

@@ -43,11 +43,17 @@ def files_of(source: str, split: str | None = None) -> list[str]:
     if source.startswith(SCHEME):
         found = _without_notes(hub_files(source, suffixes=SUFFIXES, is_records=is_records))
         return of_split(source, found, split, below=found[0].partition("@")[0])
-    found = _objects_of(source) if "://" in source else _paths_of(source)
+    if "://" in source:
+        found = _objects_of(source)
+    else:
+        found = _paths_of(source)
     found = _without_notes(found)
     if found == [source] or (_is_pattern(source) and split is None):
         return found
-    place = source if "://" in source else str(user_path(source))
+    if "://" in source:
+        place = source
+    else:
+        place = str(user_path(source))
     return of_split(
         source, found, split, below=_before_pattern(place) if _is_pattern(place) else place
     )
@@ -93,7 +99,10 @@ def _written_otherwise(path: Path) -> Path | None:
 
 
 def _matching(source: str, pattern: Path) -> list[Path]:
-    root = Path(pattern.anchor) if pattern.is_absolute() else Path()
+    if pattern.is_absolute():
+        root = Path(pattern.anchor)
+    else:
+        root = Path()
     try:
         return [each for each in root.glob(str(pattern.relative_to(root))) if each.is_file()]
     except ValueError as error:
@@ -178,7 +187,10 @@ def _objects_of(source: str) -> list[str]:
         )
     if not (source.endswith("/") or _is_pattern(place)):
         return [source]
-    prefix = source if source.endswith("/") else _before_pattern(source)
+    if source.endswith("/"):
+        prefix = source
+    else:
+        prefix = _before_pattern(source)
     keys = [f"{prefix}{each.key}" for each in open_store(prefix.rstrip("/")).list()]
     if _is_pattern(place):
         found = [key for key in keys if fnmatch.fnmatchcase(key, source)]

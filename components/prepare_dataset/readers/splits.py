@@ -70,7 +70,9 @@ def _named_by(word: str) -> str | None:
 
 
 def _first(counts: Counter[str]) -> str:
-    return "train" if "train" in counts else min(counts)
+    if "train" in counts:
+        return "train"
+    return min(counts)
 
 
 def _has_word(part: str, word: str) -> bool:

@@ -142,7 +142,9 @@ def kind_of(value: Any) -> str:
         float: "a number",
     }
     if value == [] or value == {}:
-        return "an empty list" if value == [] else "an empty object"
+        if value == []:
+            return "an empty list"
+        return "an empty object"
     return names.get(type(value), "null" if value is None else type(value).__name__)
 
 
@@ -159,7 +161,9 @@ def known_role(role: Any) -> Any:
     if not isinstance(role, str) or role in ROLES:
         return role
     name = ALIASES.get(role.lower(), role.lower())
-    return name if name in ROLES else role
+    if name in ROLES:
+        return name
+    return role
 
 
 def _text(content: Any) -> str:
@@ -205,7 +209,10 @@ def _content_problems(given: dict[str, Any], role: Any) -> Iterator[str]:
     if isinstance(content, list):
         other = [part for part in content if not _is_text_part(part)]
         if other:
-            found = other[0].get("type") if isinstance(other[0], dict) else None
+            if isinstance(other[0], dict):
+                found = other[0].get("type")
+            else:
+                found = None
             yield (
                 f".content: found a part of type {found!r}, must be text, or parts of type text "
                 "with a text"
@@ -237,7 +244,10 @@ def _tool_call_problems(calls: Any) -> Iterator[str]:
         yield f".tool_calls: found {kind_of(calls)}, must be a list of calls"
         return
     for index, call in enumerate(calls):
-        function = call.get("function", call) if isinstance(call, dict) else None
+        if isinstance(call, dict):
+            function = call.get("function", call)
+        else:
+            function = None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             yield (
                 f".tool_calls[{index}]: found {kind_of(call)}, must be an object with "
@@ -277,7 +287,9 @@ def _object_in(text: str) -> Any:
         found = json.loads(text or "{}")
     except (ValueError, RecursionError):
         return text
-    return found if isinstance(found, dict) else text
+    if isinstance(found, dict):
+        return found
+    return text
 
 
 def _tools(tools: Any, problems: list[str]) -> list[dict[str, Any]] | None:
@@ -321,14 +333,15 @@ def _digest(messages: list[Message], tools: list[dict[str, Any]] | None) -> byte
     """Plain conversations keep the digest that they had before turns could carry more than role and
     content."""
     said = [_said(message) for message in messages]
-    content = said if tools is None else [said, tools]
+    if tools is None:
+        content = said
+    else:
+        content = [said, tools]
     return hashlib.sha256(json.dumps(content).encode()).digest()
 
 
 def _said(message: Message) -> tuple[Any, ...]:
     plain = (message.role, message.content)
-    return (
-        plain
-        if message.trained and message.fields is None
-        else (*plain, message.trained, message.fields)
-    )
+    if message.trained and message.fields is None:
+        return plain
+    return (*plain, message.trained, message.fields)

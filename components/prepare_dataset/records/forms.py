@@ -67,7 +67,10 @@ class Form:
         """The values without stand-ins."""
         found: dict[str, Any] = {}
         for name, keys in self.columns.items():
-            named = (columns[name],) if name in columns else keys
+            if name in columns:
+                named = (columns[name],)
+            else:
+                named = keys
             given = (record[key] for key in named if record.get(key) not in (None, "", []))
             value = next(given, None)
             if value is not None:
@@ -135,14 +138,19 @@ def _written_calls(text: Any) -> Any:
         found = json.loads(text)
     except (TypeError, ValueError, RecursionError):
         return text
-    return found if isinstance(found, list) else [found]
+    if isinstance(found, list):
+        return found
+    return [found]
 
 
 def _alpaca(values: Values) -> Turns:
     asked = values["instruction"]
     if isinstance(values.get("input"), str) and values["input"].strip():
         asked = f"{asked}\n\n{values['input']}"
-    turns = [{"role": "system", "content": values["system"]}] if "system" in values else []
+    if "system" in values:
+        turns = [{"role": "system", "content": values["system"]}]
+    else:
+        turns = []
     for pair in values.get("history", ()):
         if not isinstance(pair, list) or len(pair) != 2:
             return Turns([*turns, pair])
@@ -158,13 +166,15 @@ def _alpaca(values: Values) -> Turns:
 
 def _prompt_completion(values: Values) -> Turns:
     prompt, completion = values["prompt"], values["completion"]
-    turns = [{"role": "system", "content": values["system"]}] if "system" in values else []
+    if "system" in values:
+        turns = [{"role": "system", "content": values["system"]}]
+    else:
+        turns = []
     turns += _context(prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    answers = (
-        completion
-        if isinstance(completion, list)
-        else [{"role": "assistant", "content": completion}]
-    )
+    if isinstance(completion, list):
+        answers = completion
+    else:
+        answers = [{"role": "assistant", "content": completion}]
     return Turns([*turns, *answers], values.get("tools"))
 
 
@@ -197,7 +207,9 @@ def _oasst_tree(values: Values) -> Turns:
 
 def _rank(reply: Mapping[str, Any]) -> float:
     rank = reply.get("rank")
-    return rank if isinstance(rank, (int, float)) else float("inf")
+    if isinstance(rank, (int, float)):
+        return rank
+    return float("inf")
 
 
 def _text(values: Values) -> Text:

@@ -34,7 +34,9 @@ def recognised(records: Sequence[Mapping[str, Any]], columns: Mapping[str, str])
     possible = [form for form in FORMS if any(form.has_keys(each, columns) for each in records)]
     counts = [_num_read(form, records, columns) for form in possible]
     most = max(counts, default=0)
-    return possible[counts.index(most)] if most else None
+    if most:
+        return possible[counts.index(most)]
+    return None
 
 
 def _num_read(form: Form, records: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> int:
@@ -54,7 +56,10 @@ def other_form(form: Form, record: Mapping[str, Any], columns: Mapping[str, str]
     keys: Sequence[str] = form.foreign_keys(record, columns)
     if not keys:
         other = _other_form(form, record, columns)
-        keys = () if other is None else _needed_keys(other, record, columns)
+        if other is None:
+            keys = ()
+        else:
+            keys = _needed_keys(other, record, columns)
     if not keys:
         return None
     names = ", ".join(map(repr, keys))
@@ -68,7 +73,10 @@ def other_form(form: Form, record: Mapping[str, Any], columns: Mapping[str, str]
 def _needed_keys(form: Form, record: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
     keys: list[str] = []
     for name in form.needed:
-        known = (columns[name],) if name in columns else form.columns[name]
+        if name in columns:
+            known = (columns[name],)
+        else:
+            known = form.columns[name]
         keys += [key for key in known if key in record]
     return keys
 
@@ -137,7 +145,10 @@ def _advice_on_texts(record: Mapping[str, Any], texts: Sequence[str]) -> str:
         next((key for key in texts if key in names), None) for names in _JAPANESE_KEYS
     )
     if asked and answered:
-        more = f", input: {given}" if given else ""
+        if given:
+            more = f", input: {given}"
+        else:
+            more = ""
         columns = f"{{instruction: {asked}{more}, output: {answered}}}"
         return f"write data: {{format: alpaca, columns: {columns}}}"
     longest = sorted(texts, key=lambda key: -len(record[key]))[:2]

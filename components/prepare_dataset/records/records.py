@@ -118,7 +118,10 @@ def _read_source(
     _known_encoding(source)
     start = len(conversations)
     problems, skipped = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
-    of_records = skipped if skip_bad else problems
+    if skip_bad:
+        of_records = skipped
+    else:
+        of_records = problems
     files = [
         _read_file(source, name, conversations, problems, of_records)
         for name in files_of(source.path, source.split)
@@ -132,9 +135,10 @@ def _read_source(
     if not found and not problems:
         raise DataError(f"{source.path}: holds no record; write one conversation a line: {_FORM}")
     digests = [sha256 for sha256, _ in files]
-    sha256 = (
-        digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
-    )
+    if len(digests) == 1:
+        sha256 = digests[0]
+    else:
+        sha256 = hashlib.sha256(" ".join(digests).encode()).hexdigest()
     return RecordFile(
         found, sha256, ", ".join(dict.fromkeys(form for _, form in files)), skipped
     ), problems
@@ -214,16 +218,21 @@ class _RecordReader:
 
     def _read_one(self, place: Place) -> Conversation | None:
         """The record's conversation; None, and its problems noted, where it is none."""
-        number = "" if place.number is None else f" (record {place.number})"
+        if place.number is None:
+            number = ""
+        else:
+            number = f" (record {place.number})"
         where = f"{self._name}:{place.line}{number}"
-        found = (
-            [place.problem]
-            if place.problem is not None
-            else self._conversation(place.record, where)
-        )
+        if place.problem is not None:
+            found = [place.problem]
+        else:
+            found = self._conversation(place.record, where)
         if isinstance(found, Conversation):
             return found
-        problems = self._of_file if place.ends_file else self._of_records
+        if place.ends_file:
+            problems = self._of_file
+        else:
+            problems = self._of_records
         for problem in dict.fromkeys(found):
             problems[problem].append(where)
         return None
@@ -260,7 +269,9 @@ class _RecordReader:
 
 def _with_turns(place: Place) -> Place:
     record = with_turns(place.record)
-    return place if record is place.record else replace(place, record=record)
+    if record is place.record:
+        return place
+    return replace(place, record=record)
 
 
 def _no_form(record: dict[str, Any], columns: Mapping[str, str]) -> str:

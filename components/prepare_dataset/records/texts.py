@@ -127,7 +127,10 @@ def text_sample(
     conversation: Conversation, special_tokens: Mapping[str, str], *, begins_with_bos: bool
 ) -> Sample:
     """The text between the tokens that the model begins and ends a text with."""
-    bos = special_tokens["bos_token"] if begins_with_bos else ""
+    if begins_with_bos:
+        bos = special_tokens["bos_token"]
+    else:
+        bos = ""
     text = f"{bos}{conversation.messages[0].content}{special_tokens['eos_token']}"
     return Sample(text, ((len(bos), len(text)),))
 
@@ -150,7 +153,9 @@ def _is_row(row: Any) -> bool:
 
 
 def _kind_of_row(row: Any) -> str:
-    return "a list of something else" if isinstance(row, list) and row else kind_of(row)
+    if isinstance(row, list) and row:
+        return "a list of something else"
+    return kind_of(row)
 
 
 def _spans(labels: Sequence[int]) -> Iterator[tuple[int, int]]:

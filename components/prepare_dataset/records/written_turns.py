@@ -16,12 +16,16 @@ def with_turns(record: Any) -> Any:
     if not isinstance(record, dict):
         return record
     written = {key: turns for key, value in record.items() if (turns := _turns(value)) is not None}
-    return {**record, **written} if written else record
+    if written:
+        return {**record, **written}
+    return record
 
 
 def _turns(value: Any) -> list[Any] | None:
     if isinstance(value, str):
-        return _turns_in_text(value) if value.lstrip().startswith("[") else None
+        if value.lstrip().startswith("["):
+            return _turns_in_text(value)
+        return None
     if isinstance(value, dict) and any(names <= value.keys() for names in _NAMES):
         return _turns_of_lists(value)
     return None
@@ -34,7 +38,9 @@ def _turns_in_text(text: str) -> list[Any] | None:
     except (ValueError, RecursionError):
         return None
     is_turns = isinstance(found, list) and bool(found) and all(map(_is_turn, found))
-    return found if is_turns else None
+    if is_turns:
+        return found
+    return None
 
 
 def _is_turn(value: Any) -> bool:

@@ -217,7 +217,13 @@ def _stop_ids(folder: Path, config: dict[str, Any]) -> set[int]:
     """Where transformers' generate ends: eos_token_id of generation_config.json, or where that has
     none of config.json."""
     path = folder / "generation_config.json"
-    settings = read_json_object(path) if path.is_file() else {}
+    if path.is_file():
+        settings = read_json_object(path)
+    else:
+        settings = {}
     found = settings.get("eos_token_id", config.get("eos_token_id"))
-    listed = found if isinstance(found, list) else [found]
+    if isinstance(found, list):
+        listed = found
+    else:
+        listed = [found]
     return {token for token in listed if isinstance(token, int)}

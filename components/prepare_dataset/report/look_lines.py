@@ -25,7 +25,9 @@ def json_of(look: FileLook | DataLook) -> str:
 
 
 def lines_of(look: FileLook | DataLook) -> Iterator[str]:
-    return _file_lines(look) if isinstance(look, FileLook) else _data_lines(look)
+    if isinstance(look, FileLook):
+        return _file_lines(look)
+    return _data_lines(look)
 
 
 def _file_lines(look: FileLook) -> Iterator[str]:
@@ -84,7 +86,10 @@ def _length_lines(look: DataLook) -> Iterator[str]:
     yield ""
     yield "row_tokens   samples that fit   share of all tokens"
     for row in look.row_sizes:
-        mark = "   <- data.row_tokens" if row.row_tokens == look.row_tokens else ""
+        if row.row_tokens == look.row_tokens:
+            mark = "   <- data.row_tokens"
+        else:
+            mark = ""
         yield f"{row.row_tokens:>10,}   {row.samples:>16.1%}   {row.tokens:>19.1%}{mark}"
 
 
@@ -97,7 +102,10 @@ def _sample_lines(sample: ShownSample) -> Iterator[str]:
     yield "  tokens, as text=id, * trained on:"
     half = (len(sample.tokens) + 1) // 2
     first, last = sample.tokens[:half], sample.tokens[half:]
-    between = [f"… {sample.num_left_out:,} more …"] if sample.num_left_out else []
+    if sample.num_left_out:
+        between = [f"… {sample.num_left_out:,} more …"]
+    else:
+        between = []
     words = " ".join([*map(_token_word, first), *between, *map(_token_word, last)])
     indent = "    "
     yield from textwrap.wrap(

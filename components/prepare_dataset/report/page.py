@@ -51,7 +51,10 @@ def bars(bins: tuple[Bin, ...]) -> list[Bar]:
     most = max(each.conversations for each in bins)
     found: list[Bar] = []
     for index, each in enumerate(bins):
-        height = max(2.0, HEIGHT * each.conversations / most) if each.conversations else 0.0
+        if each.conversations:
+            height = max(2.0, HEIGHT * each.conversations / most)
+        else:
+            height = 0.0
         title = f"{each.start} to {each.end - 1} tokens: {each.conversations:,} conversations"
         found.append(
             Bar(

@@ -61,7 +61,10 @@ def shown_sample(tokenizer: Tokenizer, sample: Encoded, name: str) -> ShownSampl
     marked = trained_marks(sample)
     half = MOST_TOKENS // 2
     places = range(len(marked))
-    shown = places if len(places) <= MOST_TOKENS else [*places[:half], *places[-half:]]
+    if len(places) <= MOST_TOKENS:
+        shown = places
+    else:
+        shown = [*places[:half], *places[-half:]]
     tokens = (
         ShownToken(
             text=token_text(tokenizer, sample.ids[place]),

@@ -168,8 +168,11 @@ def num_cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     cpu.max holds the limit and the period in microseconds, or `max` for no limit (Linux,
     Documentation/admin-guide/cgroup-v2.rst).
     """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
     limit, _, period = (cpu_max.read_text() if cpu_max.is_file() else "max").partition(" ")
-    return cores if limit.strip() == "max" else min(cores, max(1, int(limit) // int(period)))
+    if limit.strip() == "max":
+        return cores
+    return min(cores, max(1, int(limit) // int(period)))

@@ -158,7 +158,9 @@ class _Rendered:
         """The text with the white space that the template puts behind it, so that it is the
         template's own."""
         through = self.through(index)
-        return through if through.rstrip() == text else text
+        if through.rstrip() == text:
+            return through
+        return text
 
     def span_within(self, text: str, index: int) -> tuple[int, int] | None:
         """[start, end) of an earlier turn in a later one's text, if it stands there as it is asked
@@ -181,14 +183,21 @@ class _Rendered:
         behind the turn."""
         if not text.startswith(through):  # Phi-3 writes eos behind the last turn alone
             end = _last_token_end(text, start, _common_prefix(text, through), self.end_tokens)
-            rest = "" if end is None else through[end:]
+            if end is None:
+                rest = ""
+            else:
+                rest = through[end:]
             for token in self.end_tokens:
                 rest = rest.replace(token, "")
-            return None if rest.strip() else end
+            if rest.strip():
+                return None
+            return end
         if through.endswith(self.end_tokens):
             return len(through)
         token = self._next_token(text, len(through))  # GLM ends a turn by the role of the next one
-        return None if token is None else text.index(token, len(through)) + len(token)
+        if token is None:
+            return None
+        return text.index(token, len(through)) + len(token)
 
     def marked(self, last: int, text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """The spans, as far as `{% generation %}` marks of the template agree: a turn without mark
@@ -306,7 +315,10 @@ def _behind_prompt(prompt: str, through: str, reasoning: str) -> str:
     begun, written = prompt[position:], through[position:]
     opened = _LAST_TAG.search(begun)
     if opened is not None and not (opened.group(2) or opened.group(4)):
-        thoughts = f"{reasoning}\n" if reasoning else "\n"
+        if reasoning:
+            thoughts = f"{reasoning}\n"
+        else:
+            thoughts = "\n"
         return f"{thoughts}{_closing(opened)}\n\n{written.lstrip()}"
     written = _without_begun(begun, written)
     if reasoning:
@@ -319,7 +331,9 @@ def _shared_end(prompt: str, through: str) -> int:
     position = _common_prefix(prompt, through)
     opens = max(prompt.rfind("<", 0, position), prompt.rfind("[", 0, position))
     closes = max(prompt.rfind(">", 0, position), prompt.rfind("]", 0, position))
-    return opens if opens > closes else position
+    if opens > closes:
+        return opens
+    return position
 
 
 def _without_begun(begun: str, written: str) -> str:
@@ -339,12 +353,17 @@ def _begun_by(prompt: str, words: str, written: str) -> bool:
     """Whether the answer's words begin with the tag at the prompt's end, and go on in what is
     written."""
     opened = _LAST_TAG.search(prompt)
-    tag = opened.group(1) if opened is not None else ""
+    if opened is not None:
+        tag = opened.group(1)
+    else:
+        tag = ""
     return bool(tag) and words.startswith(tag) and words[len(tag) :] in written
 
 
 def _closing(opened: "re.Match[str]") -> str:
-    return f"</{opened.group(3)}>" if opened.group(3) else f"[/{opened.group(5)}]"
+    if opened.group(3):
+        return f"</{opened.group(3)}>"
+    return f"[/{opened.group(5)}]"
 
 
 def _reasoning_of(message: Message) -> str:
@@ -352,7 +371,9 @@ def _reasoning_of(message: Message) -> str:
     if message.reasoning:
         return message.reasoning
     thoughts, closed, _ = message.content.rpartition("</think>")
-    return thoughts.split("<think>")[-1].strip("\n") if closed else ""
+    if closed:
+        return thoughts.split("<think>")[-1].strip("\n")
+    return ""
 
 
 def _last_token_end(text: str, start: int, stop: int, tokens: tuple[str, ...]) -> int | None:

@@ -61,7 +61,8 @@ class PlacedTokenizer:
             ends = all_ends[first : first + len(each)]
             found.append(self._by_lengths(text, each, ends, before, asked))
             first += len(each)
-            before = ends[-1] if each else before
+            if each:
+                before = ends[-1]
         return found
 
     def _by_lengths(
@@ -75,7 +76,10 @@ class PlacedTokenizer:
         """`ends` are where the tokens end, in bytes, counted from `before` bytes before the
         text."""
         plain = text.isascii()
-        num_bytes = len(text) if plain else len(text.encode())
+        if plain:
+            num_bytes = len(text)
+        else:
+            num_bytes = len(text.encode())
         if not ids or ends[-1] - before != num_bytes or not (plain or self._is_normal(text)):
             return _by_offsets(self._tokenizer.encode(text, add_special_tokens=False), spans)
         ranges: list[tuple[int, int] | None] = []
@@ -98,7 +102,9 @@ class PlacedTokenizer:
     @cached_property
     def _normal_form(self) -> str | None:
         normalizer = self._settings["normalizer"]
-        return None if normalizer is None else normalizer["type"]
+        if normalizer is None:
+            return None
+        return normalizer["type"]
 
     @cached_property
     def _lengths(self) -> Any:

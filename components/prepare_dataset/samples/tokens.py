@@ -287,7 +287,10 @@ def rendered(
     marked: list[tuple[Conversation, Sample]] = []
     problems: dict[str, list[str]] = defaultdict(list)
     for conversation, samples in zip(conversations, encoder.samples_of(conversations), strict=True):
-        row_problem = _row_problem(encoder, conversation) if is_tokens(conversation) else None
+        if is_tokens(conversation):
+            row_problem = _row_problem(encoder, conversation)
+        else:
+            row_problem = None
         if row_problem is not None:
             problems[row_problem].append(conversation.where)
         elif isinstance(samples, DataError):

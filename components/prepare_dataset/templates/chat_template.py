@@ -118,7 +118,10 @@ def _takes_parts(template_text: str) -> bool:
 
 
 def _turn(message: Message, *, takes_parts: bool) -> dict[str, Any]:
-    content = [{"type": "text", "text": message.content}] if takes_parts else message.content
+    if takes_parts:
+        content = [{"type": "text", "text": message.content}]
+    else:
+        content = message.content
     return {"role": message.role, "content": content, **(message.fields or {})}
 
 
@@ -275,7 +278,9 @@ class _GenerationBlock(jinja2.ext.Extension):
 
     def _enclosed(self, caller: Callable[[], str]) -> str:
         text = caller()
-        return f"{_MARK_OPENS}{text}{_MARK_CLOSES}" if _marking(self.environment) else text
+        if _marking(self.environment):
+            return f"{_MARK_OPENS}{text}{_MARK_CLOSES}"
+        return text
 
 
 def _marking(environment: jinja2.Environment) -> bool:

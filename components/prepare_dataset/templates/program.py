@@ -126,7 +126,10 @@ def _limit_memory_and_files(memory_mib: int) -> None:
         (resource.RLIMIT_AS, _address_space() + memory_mib * _MIB),
     ):
         _, hard = resource.getrlimit(limit)
-        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        if hard == resource.RLIM_INFINITY:
+            allowed = most
+        else:
+            allowed = min(most, hard)
         with suppress(
             *() if sys.platform == "linux" else (ValueError,)
         ):  # macOS does not take every limit

@@ -77,7 +77,10 @@ def _has_window(config: Mapping[str, Any], row_tokens: int) -> bool:
     """Whether some layer sees less than a row's tokens: its mask is then more than the causal
     one."""
     text = config.get("text_config")
-    parts = [config, text] if isinstance(text, Mapping) else [config]
+    if isinstance(text, Mapping):
+        parts = [config, text]
+    else:
+        parts = [config]
     return any(_is_windowed(part, row_tokens) for part in parts)
 
 

@@ -46,8 +46,14 @@ def _smaller_batch(spec: RunSpec, steps: StepPlan) -> str:
     least = _least_batch(spec, steps)
     wanted = max(least, steps.num_rows // 8 // least * least)
     if wanted <= steps.num_rows:
-        smaller = "or less" if least == 1 else f"or a smaller multiple of {least}"
-        also = f" {smaller}" if wanted > least else ""
+        if least == 1:
+            smaller = "or less"
+        else:
+            smaller = f"or a smaller multiple of {least}"
+        if wanted > least:
+            also = f" {smaller}"
+        else:
+            also = ""
         return f"set training.global_batch to {wanted}{also}"
     ways = ["more data"]
     if steps.num_processes > 1:

@@ -35,7 +35,10 @@ def plan_checkpoints(
     node_bytes = bytes_each - divided + math.ceil(divided / spec.hardware.num_nodes)
     num_kept = num_epochs_kept(spec.checkpoints.keep, len(steps.save_steps))
     # The step in progress when SIGTERM comes may have just begun.
-    in_progress = 0.0 if step is None else step.seconds
+    if step is None:
+        in_progress = 0.0
+    else:
+        in_progress = step.seconds
     answer_seconds = in_progress + SAVE_SECONDS + upload_seconds(node_bytes, spec)
     plan = CheckpointPlan(
         bytes_each=bytes_each,
@@ -65,7 +68,10 @@ def _bytes_of_first(setting: Setting, zero: ZeroPlan) -> int:
     if not setting.full:
         # DeepSpeed keeps the matrices in training precision below ZeRO-3, and in fp32 there: PEFT's
         # file is of those.
-        of_matrix = 4 if zero.stage == 3 else setting.weight_bytes
+        if zero.stage == 3:
+            of_matrix = 4
+        else:
+            of_matrix = setting.weight_bytes
         num_bytes += of_matrix * setting.num_trainable
     if zero.stage < 3:
         num_bytes += setting.weight_bytes * setting.num_trainable
@@ -75,7 +81,9 @@ def _bytes_of_first(setting: Setting, zero: ZeroPlan) -> int:
 def state_bytes(zero: ZeroPlan, precision: Precision) -> int:
     """Optimizer state per trainable parameter: first and second moment, and the fp32 copy that all
     but plain fp32 training has (DeepSpeed bf16_optimizer, stage3)."""
-    return 8 if zero.stage == 0 and precision == "fp32" else 12
+    if zero.stage == 0 and precision == "fp32":
+        return 8
+    return 12
 
 
 def upload_seconds(node_bytes: int, spec: RunSpec) -> float:
@@ -103,7 +111,10 @@ def _why_kept(keep: KeepSpec) -> str:
 
 def _why_saves(spec: RunSpec, plan: CheckpointPlan, step: StepTime | None) -> str:
     asked, seconds = spec.checkpoints, upload_seconds(plan.node_bytes, spec)
-    fits = "fit into" if plan.saves_on_sigterm else "do not fit into"
+    if plan.saves_on_sigterm:
+        fits = "fit into"
+    else:
+        fits = "do not fit into"
     return (
         f"{_under_way(step)}, {SAVE_SECONDS} s to write, and {plain(seconds)} s for "
         f"{plan.node_bytes / 1e6:.1f} MB a machine at {asked.upload_mb_s:g} MB/s {fits} "

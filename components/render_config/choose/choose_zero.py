@@ -145,7 +145,10 @@ def _sum_cautions(setting: Setting, zero: ZeroPlan, micro_batch: int) -> Iterato
 
 
 def _cautions(setting: Setting, zero: ZeroPlan, needed: Memory) -> Iterator[str]:
-    better = None if setting.zero_is_open else first_fit(setting.with_open_zero())
+    if setting.zero_is_open:
+        better = None
+    else:
+        better = first_fit(setting.with_open_zero())
     if better is not None and zero in ORDER and _slows_less(better, zero):
         slow = cost_of(setting, zero)
         yield (

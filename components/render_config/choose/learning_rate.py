@@ -26,7 +26,10 @@ def choose_learning_rate(spec: RunSpec, num_parameters: int) -> Decision[float]:
     """The spec's rate, or the usual one of the method; a warning where the two are far apart."""
     asked, full = spec.training.lr_peak, spec.training.method == "full"
     usual, source = _usual(num_parameters, full=full)
-    how = "full training" if full else "LoRA"
+    if full:
+        how = "full training"
+    else:
+        how = "LoRA"
     size = f"{plain(num_parameters / 1e9)}B parameters"
     if asked == "auto":
         return Decision(usual, f"training.lr_peak is auto: for {how} of {size}, as in {source}")

@@ -98,7 +98,10 @@ def _why_rank(asked: LoraSpec) -> str:
 
 
 def _why_alpha(asked: LoraSpec) -> str:
-    by = f"sqrt({asked.rank})" if asked.rslora else str(asked.rank)
+    if asked.rslora:
+        by = f"sqrt({asked.rank})"
+    else:
+        by = str(asked.rank)
     set_by = "hagane's default"
     if asked.alpha != LoraSpec().alpha:
         set_by = "as the spec asks"
@@ -114,5 +117,8 @@ def _layers(asked: LoraSpec, architecture: Architecture) -> str:
     if asked.targets not in ("auto", "all"):
         return "as the spec lists them"
     missed = architecture.unreachable
-    but = f" but {', '.join(missed)}, which PEFT cannot reach" if missed else ""
+    if missed:
+        but = f" but {', '.join(missed)}, which PEFT cannot reach"
+    else:
+        but = ""
     return f"all linear layers of the blocks{but}, never the head or a router"

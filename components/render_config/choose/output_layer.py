@@ -64,7 +64,9 @@ def _smaller(setting: Setting, chunk_tokens: int) -> Decision[int | None]:
 def _chunk_tokens(setting: Setting) -> int:
     if setting.on_gpu:
         return GPU_TOKENS
-    return 4 * CPU_TOKENS if setting.full else CPU_TOKENS
+    if setting.full:
+        return 4 * CPU_TOKENS
+    return CPU_TOKENS
 
 
 def _whole_logits(asked: str, model_type: str) -> Decision[int | None]:

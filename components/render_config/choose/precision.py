@@ -52,7 +52,10 @@ def choose_precision(
             "is fp16 there, or fp32"
         )
     if asked != "auto":
-        slow = _slow_bf16(flags) if asked == "bf16" and gpu is None else ""
+        if asked == "bf16" and gpu is None:
+            slow = _slow_bf16(flags)
+        else:
+            slow = ""
         return Decision(asked, AS_ASKED + slow)
     if gpu is None:
         return _of_machine(flags)

@@ -18,7 +18,10 @@ def choose_quantization(
 ) -> Section[Quantized]:
     """Raises ModelError with all that the model, its files or the training do not allow."""
     asked, of_files = spec.model.quantization, quantization_of_files(config)
-    kind = of_files if asked == "auto" else asked
+    if asked == "auto":
+        kind = of_files
+    else:
+        kind = asked
     if kind == of_files == "none":
         why = "as the model's files are"
         return Section(Quantized(), {"model.quantization": why, "model.num_quantized": why})

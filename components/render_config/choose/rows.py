@@ -20,7 +20,10 @@ def choose_rows(spec: RunSpec, config: Mapping[str, Any], dataset: DatasetFacts)
     as an older hagane made them."""
     packing = row_packing(spec.data.packing, config, spec.training.attention)
     if dataset.packed not in (None, packing.packed):
-        rows = "packed rows" if dataset.packed else "one conversation a row"
+        if dataset.packed:
+            rows = "packed rows"
+        else:
+            rows = "one conversation a row"
         raise DataError(
             f"dataset: found {rows}, allowed data.packing {str(packing.packed).lower()}, since "
             f"{packing.reason}. Fix: prepare it again, in a run of another name"
@@ -50,7 +53,9 @@ def row_tokens_of(spec: RunSpec, dataset: DatasetFacts, config: Mapping[str, Any
     if dataset.row_tokens:
         return dataset.row_tokens
     known = known_positions(config)
-    return ROW_TOKENS_UNKNOWN if known is None else min(ROW_TOKENS_UNKNOWN, known[1])
+    if known is None:
+        return ROW_TOKENS_UNKNOWN
+    return min(ROW_TOKENS_UNKNOWN, known[1])
 
 
 def unknown_rows_caution(spec: RunSpec, dataset: DatasetFacts) -> tuple[str, ...]:

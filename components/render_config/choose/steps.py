@@ -44,8 +44,14 @@ def choose_steps(setting: Setting, dataset: DatasetFacts, micro_batch: int) -> S
 
 def _reasons(setting: Setting, steps: StepPlan) -> dict[str, str]:
     training = setting.spec.training
-    counted = "left out" if training.drop_last else "counted"
-    rows = "packed rows" if setting.rows.packed else "rows of one conversation"
+    if training.drop_last:
+        counted = "left out"
+    else:
+        counted = "counted"
+    if setting.rows.packed:
+        rows = "packed rows"
+    else:
+        rows = "rows of one conversation"
     processes = f"{steps.num_processes} process{'es' if steps.num_processes != 1 else ''}"
     each, epochs = plural(steps.steps_per_epoch, "step"), f"{training.epochs} epoch"
     if training.epochs != 1:
@@ -153,7 +159,10 @@ def epoch_of(num_rows: int, batching: Batching) -> Epoch:
             f"than the {n} processes, so nothing would be trained; set drop_last: false"
         )
     fills_up = n > 1 or batching.drop_last
-    rows = each * size * n if fills_up else num_rows
+    if fills_up:
+        rows = each * size * n
+    else:
+        rows = num_rows
     return Epoch(steps=math.ceil(each / batching.grad_accum), rows=rows)
 
 

@@ -96,7 +96,10 @@ def _each(ways: Ways, kind: Callable[[Suggestion], Ways]) -> Ways:
 
 def _first_that_fits(ways: Ways) -> Iterator[tuple[Suggestion, ZeroPlan]]:
     for way in ways:
-        zero = first_fit(way.setting) if way.fields else None
+        if way.fields:
+            zero = first_fit(way.setting)
+        else:
+            zero = None
         if zero is not None:
             yield way, zero
             return
@@ -132,7 +135,10 @@ def _eased(way: Suggestion) -> Ways:
 def _more_host_memory(way: Suggestion) -> Ways:
     """The least that a node must have for an option whose GPU part fits."""
     hardware = way.setting.hardware
-    limit = None if hardware.gpu_bytes is None else hardware.usable(hardware.gpu_bytes)
+    if hardware.gpu_bytes is None:
+        limit = None
+    else:
+        limit = hardware.usable(hardware.gpu_bytes)
     options = [_memory(way.setting, zero) for zero in allowed(way.setting)]
     needed = [each.host_bytes for each in options if limit is None or each.gpu_bytes <= limit]
     if not needed:
@@ -180,7 +186,9 @@ def _divided_evenly(way: Suggestion) -> Suggestion:
     asked = way.setting.spec.training.global_batch
     at_once = way.setting.num_processes * way.setting.least_micro_batch
     global_batch = -(-asked // at_once) * at_once
-    return way if global_batch == asked else way.with_training("global_batch", global_batch)
+    if global_batch == asked:
+        return way
+    return way.with_training("global_batch", global_batch)
 
 
 def _larger_gpu(way: Suggestion) -> Ways:
@@ -210,12 +218,16 @@ def _memory(setting: Setting, zero: ZeroPlan) -> Memory:
 def _yaml(value: object) -> str:
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
 
 
 def _note(way: Suggestion) -> str:
     recomputes = "training.gradient_checkpointing" in way.fields
-    return " (about a third more compute)" if recomputes else ""
+    if recomputes:
+        return " (about a third more compute)"
+    return ""
 
 
 def _against(needed: Memory, hardware: Hardware) -> str:
@@ -235,5 +247,8 @@ def _against(needed: Memory, hardware: Hardware) -> str:
 
 
 def _needs(needed: Memory) -> str:
-    of_gpu = f"{gib(needed.gpu_bytes)} of each GPU and " if needed.gpu else ""
+    if needed.gpu:
+        of_gpu = f"{gib(needed.gpu_bytes)} of each GPU and "
+    else:
+        of_gpu = ""
     return f"{of_gpu}{gib(needed.host_bytes)} of a node's memory"

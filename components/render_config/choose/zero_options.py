@@ -31,7 +31,9 @@ def lowest_stage(setting: Setting) -> int:
     fp32 weights. So does fp16: without ZeRO, DeepSpeed 0.19 divides gradients by a loss scale that
     it never multiplied the loss by (engine.py, backward).
     """
-    return 1 if setting.full or setting.precision == "fp16" else 0
+    if setting.full or setting.precision == "fp16":
+        return 1
+    return 0
 
 
 def sensible(setting: Setting) -> Iterator[ZeroPlan]:

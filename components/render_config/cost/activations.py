@@ -63,7 +63,10 @@ def activations(setting: Setting, zero: ZeroPlan, micro_batch: int) -> Activatio
     kept, again, expert_weights = block, 0, _expert_weights(setting)
     if setting.checkpointing:
         kept, again, expert_weights = tokens * h * w, block, expert_weights // num_blocks
-    num_products = 3 if architecture.gated else 2
+    if architecture.gated:
+        num_products = 3
+    else:
+        num_products = 2
     return Activations(
         blocks=num_blocks * kept,
         block_again=again,
@@ -94,7 +97,10 @@ def scores(setting: Setting) -> int:
     attention is eager."""
     architecture = setting.architecture
     in_bf16, in_fp32 = EAGER.get(architecture.model_type, (0, 0))
-    of_score = in_bf16 if setting.weight_bytes == 2 else in_fp32
+    if setting.weight_bytes == 2:
+        of_score = in_bf16
+    else:
+        of_score = in_fp32
     return architecture.attention.num_heads * setting.rows.longest_tokens**2 * of_score
 
 
@@ -107,7 +113,10 @@ def masks(setting: Setting, micro_batch: int) -> int:
     blocks = max(counts, default=0)
     one = min(blocks, 1)
     made_once = setting.checkpointing or architecture.model_type in EAGER
-    held = one if made_once else blocks
+    if made_once:
+        held = one
+    else:
+        held = blocks
     row = setting.rows.longest_tokens**2 * (one + held * setting.weight_bytes)
     return micro_batch * row
 
@@ -138,7 +147,10 @@ def _norms(setting: Setting) -> int:
     h, w = architecture.hidden_size, setting.weight_bytes
     if not architecture.gated:
         return 2 * (w * h + w * h)
-    num_norms = 4 if architecture.model_type in FOUR_NORMS else 2
+    if architecture.model_type in FOUR_NORMS:
+        num_norms = 4
+    else:
+        num_norms = 2
     outputs = 2 * w * h  # those that linear layers read
     return num_norms * _rms_norm(setting, h) + outputs
 
@@ -147,7 +159,10 @@ def _rms_norm(setting: Setting, size: int) -> int:
     """What an RMS norm over `size` numbers keeps beside its output."""
     if not setting.full:
         return 4 * size
-    of_input = 4 if setting.architecture.model_type in GEMMA else setting.weight_bytes
+    if setting.architecture.model_type in GEMMA:
+        of_input = 4
+    else:
+        of_input = setting.weight_bytes
     return 4 * size + of_input * size
 
 
@@ -159,7 +174,10 @@ def _attention(setting: Setting) -> int:
     architecture, w = setting.architecture, setting.weight_bytes
     shape = architecture.attention
     a, k = shape.num_heads * shape.head_size, shape.num_key_heads * shape.head_size
-    keys_and_values = 2 * a if setting.masked_attention else 2 * k
+    if setting.masked_attention:
+        keys_and_values = 2 * a
+    else:
+        keys_and_values = 2 * k
     kept = w * (3 * a + keys_and_values) + 4 * shape.num_heads
     if _is_fused(architecture) and a == k:
         kept += w * (a + k)
@@ -180,7 +198,10 @@ def _mlp(setting: Setting) -> int:
     architecture, w = setting.architecture, setting.weight_bytes
     m = inner_size(architecture)
     routed = architecture.num_active_experts * 2 * architecture.hidden_size * w
-    usual = 4 if architecture.gated else 2
+    if architecture.gated:
+        usual = 4
+    else:
+        usual = 2
     in_bf16, in_fp32 = KEPT_INSIDE.get(architecture.model_type, (usual, usual))
     return w * (in_bf16 if w == 2 else in_fp32) * m + routed
 

@@ -34,7 +34,10 @@ def plan_after(setting: Setting, *, num_held_out: int) -> Section[AfterPlan]:
     spec, architecture = setting.spec, setting.architecture
     # On this machine training's cores are those of the later steps too.
     is_local = spec.backend == "local"
-    cpus = setting.hardware.num_cores if is_local else _pod_cpus(architecture)
+    if is_local:
+        cpus = setting.hardware.num_cores
+    else:
+        cpus = _pod_cpus(architecture)
     row_seconds = _row_seconds(setting, cpus)
     rows = _measured_rows(setting, num_held_out, row_seconds)
     hours = None
@@ -82,7 +85,9 @@ def _tflops(setting: Setting, cpus: int) -> float | None:
     if setting.spec.backend != "local" or hardware.gpu is None:
         return cpus * CORE_FP32 * CPU_SHARE
     device = hardware.device
-    return None if device is None else device.half_tflops * device.share * SLOWER
+    if device is None:
+        return None
+    return device.half_tflops * device.share * SLOWER
 
 
 def _answer_seconds(setting: Setting) -> float:

@@ -40,7 +40,10 @@ def device_terms(setting: Setting, zero: ZeroPlan, micro_batch: int) -> list[Mem
     if setting.on_gpu and setting.quantized.num_parameters and zero.stage == 3:
         terms.append(loading_whole(frozen_bytes(setting), sum(each.num_bytes for each in terms)))
     if setting.on_gpu:
-        comm = NCCL_BUFFERS if setting.num_processes > 1 else 0
+        if setting.num_processes > 1:
+            comm = NCCL_BUFFERS
+        else:
+            comm = 0
         usual = "usual size; not measured here"
         terms.append(term("CUDA context and NCCL", CUDA_CONTEXT + comm, "a fixed share", usual))
     return terms
@@ -51,7 +54,10 @@ def _weights(setting: Setting, zero: ZeroPlan) -> MemoryTerm:
     source = "ZeRO (arXiv 1910.02054), section 5"
     if zero.offload_parameters:
         return term("weights", 0, "in host memory", source)
-    shared = setting.num_processes if zero.stage == 3 else 1
+    if zero.stage == 3:
+        shared = setting.num_processes
+    else:
+        shared = 1
     quantized = setting.quantized.num_parameters
     formula = weights_formula(total, quantized, w)
     if shared > 1:
@@ -82,11 +88,17 @@ def _gradients(setting: Setting, zero: ZeroPlan, micro_batch: int) -> MemoryTerm
     single one."""
     trained, divided = setting.num_trainable, zero.stage >= 2
     source = "DeepSpeed stage_1_and_2.py, stage3.py: grad_partitions_flat_buffer"
-    largest = setting.architecture.largest_layer_parameters if setting.full else 0
+    if setting.full:
+        largest = setting.architecture.largest_layer_parameters
+    else:
+        largest = 0
     in_flight = setting.weight_bytes * min(largest, trained)
     if divided and zero.offload_optimizer:
         return term("gradients", in_flight, "the largest one, on its way to the host", source)
-    shared = setting.num_processes if divided else 1
+    if divided:
+        shared = setting.num_processes
+    else:
+        shared = 1
     summed = gradient_bytes(setting, zero, micro_batch)
     num_bytes, formula = summed * trained / shared, f"{summed} B x {trained:,} trained / {shared}"
     if shared > 1 and in_flight:
@@ -96,7 +108,9 @@ def _gradients(setting: Setting, zero: ZeroPlan, micro_batch: int) -> MemoryTerm
 
 def gradient_bytes(setting: Setting, zero: ZeroPlan, micro_batch: int) -> int:
     """Of one number in the sum over micro-batches."""
-    return 4 if setting.sums_in_fp32(zero, micro_batch) else setting.weight_bytes
+    if setting.sums_in_fp32(zero, micro_batch):
+        return 4
+    return setting.weight_bytes
 
 
 def _optimizer(setting: Setting, zero: ZeroPlan) -> list[MemoryTerm]:
@@ -104,12 +118,18 @@ def _optimizer(setting: Setting, zero: ZeroPlan) -> list[MemoryTerm]:
     the share's gradient in fp32."""
     if zero.offload_optimizer:
         return []
-    shared = setting.num_processes if zero.stage >= 1 else 1
+    if zero.stage >= 1:
+        shared = setting.num_processes
+    else:
+        shared = 1
     share = setting.num_trainable / shared
     source = "ZeRO section 3.1: 12 B a trained parameter; DeepSpeed stage_1_and_2.py, stage3.py"
     over = f" x {setting.num_trainable:,} trained / {shared}"
     trains_in_fp32 = zero.stage == 0 and setting.weight_bytes == 4
-    copies = 0 if trains_in_fp32 else 4
+    if trains_in_fp32:
+        copies = 0
+    else:
+        copies = 4
     return [
         term("optimizer state", 8 * share, f"8 B{over}", source),
         term("fp32 weights", copies * share, f"{copies} B{over}", source),
@@ -121,7 +141,10 @@ def _buckets(setting: Setting, zero: ZeroPlan) -> list[MemoryTerm]:
     """Two buckets for reducing gradients while the backward pass goes on (overlap_comm), of LoRA
     one; one of 0.9 h² for gathering ahead; stage 0 reduces all it has at once."""
     w, trained = setting.weight_bytes, setting.num_trainable
-    at_once = min(trained, MOST_AT_ONCE) if setting.num_processes > 1 else 0
+    if setting.num_processes > 1:
+        at_once = min(trained, MOST_AT_ONCE)
+    else:
+        at_once = 0
     formula = f"{w} B x {at_once:,}"
     if zero.stage == 0:
         source = "DeepSpeed engine.py, buffered_allreduce_fallback"
@@ -132,9 +155,15 @@ def _buckets(setting: Setting, zero: ZeroPlan) -> list[MemoryTerm]:
     source = "DeepSpeed allgather_bucket_size; gloo copies"
     gathered = term("gathering updated weights", w * at_once, formula, source)
     hidden_size = setting.architecture.hidden_size
-    ahead = 0.9 * hidden_size**2 if zero.stage == 3 else 0
+    if zero.stage == 3:
+        ahead = 0.9 * hidden_size**2
+    else:
+        ahead = 0
     most = min(reduce_bucket(hidden_size), trained)
-    num_buckets = 2 if setting.full else 1
+    if setting.full:
+        num_buckets = 2
+    else:
+        num_buckets = 1
     formula = f"{w} B x ({num_buckets} x {most:,} + {ahead:,.0f})"
     source = "DeepSpeed reduce_bucket_size, stage3_prefetch_bucket_size"
     num_bytes = w * (num_buckets * most + ahead)
@@ -170,6 +199,9 @@ def activation_terms(setting: Setting, zero: ZeroPlan, micro_batch: int) -> list
 
 
 def _masks_formula(setting: Setting, micro_batch: int) -> str:
-    each = "once" if setting.checkpointing else "each block with attention"
+    if setting.checkpointing:
+        each = "once"
+    else:
+        each = "each block with attention"
     of_row = f"{micro_batch} x {setting.rows.longest_tokens:,}²"
     return f"{of_row} x (1 B once + {setting.weight_bytes} B {each})"

@@ -30,8 +30,12 @@ def core_tflops(flags: frozenset[str], weight_bytes: int) -> float:
     """Of one core with these flags in fp32 (4 bytes a weight) or bf16 (2). Of a processor that is
     not known, without flags, what one without bf16 instructions reaches in fp32."""
     if weight_bytes == 2 and flags:
-        return CORE_BF16 if computes_bf16(flags) else CORE_SLOW_BF16
-    return CORE_FP32_AVX512 if "avx512f" in flags else CORE_FP32
+        if computes_bf16(flags):
+            return CORE_BF16
+        return CORE_SLOW_BF16
+    if "avx512f" in flags:
+        return CORE_FP32_AVX512
+    return CORE_FP32
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class Hardware:
         """Dense matrix products of one GPU; None on a CPU and where that is not known."""
         if self.device is None:
             return None
-        return self.device.fp32_tflops if precision == "fp32" else self.device.half_tflops
+        if precision == "fp32":
+            return self.device.fp32_tflops
+        return self.device.half_tflops
 
     def usable(self, limit: int) -> int:
         """Of this many bytes, those that the plan may fill."""
@@ -106,7 +112,10 @@ def hardware_of(spec: HardwareSpec, machine: Machine) -> Hardware:
             "that the plan can tell what fits"
         )
     on_cpu = gib is None
-    host_bytes = machine.memory_bytes if on_cpu else None
+    if on_cpu:
+        host_bytes = machine.memory_bytes
+    else:
+        host_bytes = None
     if spec.host_memory_gib:
         host_bytes = int(spec.host_memory_gib * GIB)
     return Hardware(
@@ -169,7 +178,10 @@ def _unknown_gpu(gpu: str) -> str:
         )
     longer = [known for known in GPUS if known.startswith(name)]
     near = longer or difflib.get_close_matches(name, GPUS, n=2, cutoff=0.4)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    if near:
+        hint = f"did you mean {' or '.join(map(repr, near))}? "
+    else:
+        hint = ""
     return (
         f"hardware.gpu: {gpu!r} is not known; {hint}known are: {', '.join(GPUS)}. Fix: name one of "
         f"them, or {by_hand}"
@@ -188,5 +200,10 @@ def machine_memory() -> int | None:
         if line.startswith("MemTotal:")
     )
     limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return min(total, int(text)) if text.isdigit() else total
+    if limit.exists():
+        text = limit.read_text().strip()
+    else:
+        text = "max"
+    if text.isdigit():
+        return min(total, int(text))
+    return total

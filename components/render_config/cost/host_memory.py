@@ -120,8 +120,14 @@ def _saving(setting: Setting, zero: ZeroPlan) -> MemoryTerm:
     """
     n, trained = setting.hardware.processes_per_node, setting.num_trainable
     share = _largest_saved(setting, zero)
-    flat = setting.weight_bytes * trained if zero.stage in (1, 2) else 0
-    gathered = 0 if setting.full else 4 * trained
+    if zero.stage in (1, 2):
+        flat = setting.weight_bytes * trained
+    else:
+        flat = 0
+    if setting.full:
+        gathered = 0
+    else:
+        gathered = 4 * trained
     largest = f"{share:,.0f} B of the largest fp32 tensor"
     if gathered:
         largest += f" + 4 B x {trained:,} gathered"
@@ -145,7 +151,9 @@ def _largest_saved(setting: Setting, zero: ZeroPlan) -> float:
     if zero.offload_optimizer:
         return 0
     share = 4 * trained / setting.num_processes
-    return min(share, 4 * SUB_GROUP) if zero.stage == 3 else share
+    if zero.stage == 3:
+        return min(share, 4 * SUB_GROUP)
+    return share
 
 
 def _resuming(setting: Setting, zero: ZeroPlan) -> MemoryTerm:
@@ -154,7 +162,10 @@ def _resuming(setting: Setting, zero: ZeroPlan) -> MemoryTerm:
     such."""
     n, trained = setting.num_processes, setting.num_trainable
     is_padded = zero.stage in (1, 2) and n > 1
-    padded = 4 * trained / n if is_padded else 0
+    if is_padded:
+        padded = 4 * trained / n
+    else:
+        padded = 0
     formula = f"shards of 12 B x {trained:,} trained / {n} are mapped, not read"
     if padded:
         formula += f"; {padded:,.0f} B to pad the last"

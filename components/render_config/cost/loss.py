@@ -29,7 +29,10 @@ def at_the_loss(setting: Setting, micro_batch: int) -> int:
     if setting.loss_chunk_tokens is None:
         return WHOLE_BYTES[w] * tokens * words
     chunk = CHUNK_BYTES[w] * min(setting.loss_chunk_tokens, tokens) * words
-    trained = (4 + w) * words * h if setting.full else 0
+    if setting.full:
+        trained = (4 + w) * words * h
+    else:
+        trained = 0
     return chunk + 2 * w * tokens * h + trained
 
 

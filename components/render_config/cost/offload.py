@@ -22,8 +22,14 @@ def _optimizer(setting: Setting, zero: ZeroPlan, micro_batch: int) -> list[Memor
     n, share = setting.hardware.processes_per_node, setting.num_trainable / setting.num_processes
     over = f" x {setting.num_trainable:,} trained / {setting.num_processes} x {n} on a node"
     sums = zero.stage == 3 or setting.grad_accum(micro_batch) > 1
-    from_gpu = gradient_bytes(setting, zero, micro_batch) if sums else 0
-    updated = setting.weight_bytes if zero.stage < 3 else 0
+    if sums:
+        from_gpu = gradient_bytes(setting, zero, micro_batch)
+    else:
+        from_gpu = 0
+    if zero.stage < 3:
+        updated = setting.weight_bytes
+    else:
+        updated = 0
     page_locked = {
         "fp32 weights": 4,
         "fp32 gradients": 4,
@@ -51,9 +57,14 @@ def _pinned(num_bytes: float, setting: Setting) -> float:
     if not setting.on_gpu or num_bytes < 1:
         return num_bytes
     whole, rest = divmod(num_bytes, 4e9)
-    rounded = 2 ** (int(rest) - 1).bit_length() if rest > 1 else 0
+    if rest > 1:
+        rounded = 2 ** (int(rest) - 1).bit_length()
+    else:
+        rounded = 0
     return whole * 2**32 + rounded
 
 
 def _locked(setting: Setting) -> str:
-    return ", page-locked: rounded up to powers of two" if setting.on_gpu else ""
+    if setting.on_gpu:
+        return ", page-locked: rounded up to powers of two"
+    return ""

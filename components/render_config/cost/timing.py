@@ -138,7 +138,10 @@ def padded_tokens(setting: Setting, micro_batch: int) -> float:
     rows = setting.rows
     if micro_batch > 1:
         return rows.longest_tokens
-    padding = GPU_MULTIPLE / 2 if setting.on_gpu else 0
+    if setting.on_gpu:
+        padding = GPU_MULTIPLE / 2
+    else:
+        padding = 0
     return min(rows.mean_tokens + padding, rows.longest_tokens)
 
 
@@ -153,7 +156,10 @@ def _row_flops(
     table = architecture.vocabulary * architecture.hidden_size
     # Embeddings that are not the head's weights too are looked up, and multiply nothing.
     has_own_head = architecture.outside_parameters > 1.5 * table
-    lookup = table if has_own_head else 0
+    if has_own_head:
+        lookup = table
+    else:
+        lookup = 0
     width = architecture.attention.num_heads * architecture.attention.head_size
     scores = 2 * architecture.num_blocks * row_tokens * width * score_passes
     return row_tokens * (passes * (architecture.active_parameters - lookup) + scores)
@@ -161,8 +167,14 @@ def _row_flops(
 
 def _passes(setting: Setting) -> int:
     """FLOPs a parameter and token, two for each product with it."""
-    of_weights = 2 if setting.full else 0
-    again = 2 if setting.checkpointing else 0
+    if setting.full:
+        of_weights = 2
+    else:
+        of_weights = 0
+    if setting.checkpointing:
+        again = 2
+    else:
+        again = 0
     return 2 + 2 + of_weights + again
 
 
@@ -180,7 +192,10 @@ def _shares(setting: Setting) -> tuple[float, float, float]:
     device = setting.hardware.device
     if device is None:
         return CPU_SHARES[setting.weight_bytes]
-    reached = device.share * FULL_GAIN if setting.full else device.share
+    if setting.full:
+        reached = device.share * FULL_GAIN
+    else:
+        reached = device.share
     return reached, reached * SLOWER, reached * FASTER
 
 
@@ -190,7 +205,10 @@ def _fixed(setting: Setting, zero: ZeroPlan, steps: StepPlan, computed: float) -
     passes = setting.architecture.num_blocks * steps.grad_accum
     if setting.hardware.gpu is not None:
         return max(0.0, GPU_BLOCK_S[zero.stage] * passes - computed)
-    peers = CPU_PEERS_S if setting.num_processes > 1 else 0.0
+    if setting.num_processes > 1:
+        peers = CPU_PEERS_S
+    else:
+        peers = 0.0
     return CPU_STEP_S + peers + CPU_BLOCK_S[zero.stage] * passes
 
 
@@ -205,7 +223,10 @@ def _memory(setting: Setting, zero: ZeroPlan, steps: StepPlan) -> float:
     turned_back = bytes_to_turn_back(setting.quantized.num_parameters, setting.weight_bytes)
     num_bytes = products * (of_weights + turned_back)
     if not zero.offload_optimizer:
-        shared = setting.num_processes if zero.stage else 1
+        if zero.stage:
+            shared = setting.num_processes
+        else:
+            shared = 1
         num_bytes += ADAM_BYTES * (setting.num_trainable / shared)
     return num_bytes / (device.memory_gb_s * 1e9)
 

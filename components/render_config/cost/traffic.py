@@ -54,8 +54,13 @@ def cost_of(setting: Setting, zero: ZeroPlan) -> str:
 def _communication(setting: Setting, zero: ZeroPlan, sent: Traffic) -> str:
     if setting.num_processes == 1:
         divides = zero.stage > 0 and not zero.offload_optimizer
-        return "nothing to divide: one process" if divides else "no communication"
+        if divides:
+            return "nothing to divide: one process"
+        return "no communication"
     base = traffic(setting, ZeroPlan(stage=0), 1)
-    each = "GPU" if setting.on_gpu else "process"
+    if setting.on_gpu:
+        each = "GPU"
+    else:
+        each = "process"
     times = f"{sent.network / base.network:.3g}x"
     return f"communication {times} ({size_of(sent.network)} per step and {each})"

@@ -63,11 +63,10 @@ def _architecture(text: str) -> Architecture:
             for name, value in config.items()
             if isinstance(value, list) and name.endswith("_size")
         )
-        why = (
-            f"{', '.join(lists)}: found a list, must be a number for this type"
-            if lists
-            else str(error)
-        )
+        if lists:
+            why = f"{', '.join(lists)}: found a list, must be a number for this type"
+        else:
+            why = str(error)
         raise ModelError(
             f"model.source: config.json of a {model_type} model cannot be counted ({why}); correct "
             "its sizes"

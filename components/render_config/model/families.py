@@ -85,7 +85,10 @@ class _Model:
         return self.attention.num_key_heads * self.attention.head_size
 
     def add(self, path: str, inputs: int, outputs: int, *, conv1d: bool = False) -> None:
-        role = "attention" if path.startswith(("self_attn", "attention", "attn")) else "mlp"
+        if path.startswith(("self_attn", "attention", "attn")):
+            role = "attention"
+        else:
+            role = "mlp"
         self.linears.append(Linear(path, inputs, outputs, self.blocks, role, conv1d))
 
     def add_llama_attention(
@@ -237,7 +240,10 @@ def _gpt_neox(config: Config) -> Architecture:
     bias a block."""
     model = _neox_layers(config, config["intermediate_size"])
     hidden = model.hidden
-    attention_bias = 4 * hidden if config.get("attention_bias", True) else 0
+    if config.get("attention_bias", True):
+        attention_bias = 4 * hidden
+    else:
+        attention_bias = 0
     model.extra += model.blocks * (
         attention_bias + config["intermediate_size"] + hidden + 4 * hidden
     )
@@ -310,7 +316,10 @@ def _qwen3_moe(config: Config) -> Architecture:
         index not in only_mlp and num_experts > 0 and (index + 1) % step == 0
         for index in range(model.blocks)
     )
-    plain = 3 * model.hidden * config["intermediate_size"] if sparse < model.blocks else 0
+    if sparse < model.blocks:
+        plain = 3 * model.hidden * config["intermediate_size"]
+    else:
+        plain = 0
     model.extra += (model.blocks - sparse) * plain
     if sparse:
         model.add_experts(num_experts, config["moe_intermediate_size"], count=sparse)

@@ -106,7 +106,10 @@ def _shortest(path: str, rest: list[str], *, with_experts: bool) -> str:
     PEFT (0.21, transformers_weight_conversion.py) takes the bare word for those.
     """
     parts = path.rpartition("*.")[2].split(".")
-    fewest = 2 if parts[-1].isdigit() or (with_experts and parts[-1] in _OLD_EXPERTS) else 1
+    if parts[-1].isdigit() or (with_experts and parts[-1] in _OLD_EXPERTS):
+        fewest = 2
+    else:
+        fewest = 1
     names = [".".join(parts[-length:]) for length in range(min(fewest, len(parts)), len(parts) + 1)]
     return next(
         (name for name in names if not any(_ends_with(other, name) for other in rest)), names[-1]
@@ -134,7 +137,10 @@ def _unknown(name: str, layers: tuple[Layer, ...], architecture: Architecture) -
         )
     names = list(dict.fromkeys(part for layer in layers for part in (layer.name, layer.path)))
     near = difflib.get_close_matches(name, [*names, *TARGET_WORDS], n=2)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    if near:
+        hint = f"did you mean {' or '.join(map(repr, near))}? "
+    else:
+        hint = ""
     return (
         f"lora.targets: {name!r} {here}; {hint}it has: {_list(layers)}; or write "
         f"{', '.join(TARGET_WORDS)}"

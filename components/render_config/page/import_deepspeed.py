@@ -163,7 +163,10 @@ def explained(imported: Imported, planned: Tree | None) -> list[str]:
 
     `planned` is the plan's deepspeed.json, or None where no spec is given.
     """
-    ours = dict(leaves(planned, empty_too=True)) if planned is not None else {}
+    if planned is not None:
+        ours = dict(leaves(planned, empty_too=True))
+    else:
+        ours = {}
     lines: list[str] = []
     for key, value in imported.settings.items():
         meaning = MEANINGS.get(key) or MEANINGS.get(
@@ -182,23 +185,24 @@ def explained(imported: Imported, planned: Tree | None) -> list[str]:
 
 
 def _change(key: str, value: Any, ours: Tree, *, given: bool) -> str:
-    resolved = (
-        '; "auto" is left for transformers to fill in, the plan leaves none'
-        if value == "auto"
-        else ""
-    )
+    if value == "auto":
+        resolved = '; "auto" is left for transformers to fill in, the plan leaves none'
+    else:
+        resolved = ""
     if not given:
         return resolved
     if key not in ours:
         return f"{resolved}; the plan leaves it out"
-    return (
-        f"{resolved}; the plan: {_json(ours[key])}" if ours[key] != value else "; the plan keeps it"
-    )
+    if ours[key] != value:
+        return f"{resolved}; the plan: {_json(ours[key])}"
+    return "; the plan keeps it"
 
 
 def _public(key: str, value: Any) -> str:
     """As JSON, without secrets: sections such as `comet` have keys to a service."""
-    return '"***"' if is_secret_name(key) else _json(public(value))
+    if is_secret_name(key):
+        return '"***"'
+    return _json(public(value))
 
 
 def _json(value: Any) -> str:

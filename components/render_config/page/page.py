@@ -156,7 +156,10 @@ def headline(plan: Plan) -> list[tuple[str, str, str]]:
         return found
     time = plan.time
     between = f"{time_of(time.hours_low * 3600)} to {time_of(time.hours_high * 3600)}"
-    price = "" if time.price is None else f", about {time.price_with_currency}"
+    if time.price is None:
+        price = ""
+    else:
+        price = f", about {time.price_with_currency}"
     found.append(("Time", time_of(time.hours * 3600), f"{between}{price}"))
     return found
 
@@ -193,7 +196,9 @@ def _said(value: object) -> str:
     if isinstance(value, tuple | list):
         items = ", ".join(_said(item) for item in value[:MOST_ITEMS])
         more = len(value) - MOST_ITEMS
-        return f"{items} and {more} more" if more > 0 else items
+        if more > 0:
+            return f"{items} and {more} more"
+        return items
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)

@@ -39,13 +39,19 @@ STAGES = ("no ZeRO", "ZeRO-1", "ZeRO-2", "ZeRO-3")
 def options_chart(memory: MemoryPlan, *, host: bool, chosen: str, sizes: Sizes = WIDE) -> str:
     """One bar per option: bytes of a GPU, or of a node's host, by kind; a line at the hardware's
     limit and one at the margin."""
-    limit = memory.host_limit if host else memory.gpu_limit
+    if host:
+        limit = memory.host_limit
+    else:
+        limit = memory.gpu_limit
     kinds = [(each.host_kinds if host else each.gpu_kinds) for each in memory.options]
     totals = [sum(each.values()) for each in kinds]
     most = max([*totals, limit or 0])
     scale = (sizes.width - sizes.names - sizes.numbers) / most
     bottom = sizes.row * len(totals)
-    what = "host memory per node" if host else "memory per GPU"
+    if host:
+        what = "host memory per node"
+    else:
+        what = "memory per GPU"
     parts = [_svg(sizes.width, bottom + 24, f"{what} for each ZeRO stage and offload")]
     for index, (each, total, its) in enumerate(zip(memory.options, totals, kinds, strict=True)):
         parts += _bar(
@@ -96,7 +102,10 @@ def _bar(
 
 
 def _name(name: str, sizes: Sizes, y: int, *, chosen: bool) -> str:
-    kind = "name chosen" if chosen else "name"
+    if chosen:
+        kind = "name chosen"
+    else:
+        kind = "name"
     if sizes.names:
         return (
             f'<text class="{kind}" x="{sizes.names - 10}" y="{y + 17}" '
@@ -136,7 +145,10 @@ def divided(plan: Plan) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
     Bytes are what one process holds: the weights in the plan's precision, 8 or 12 bytes of
     optimizer state for each trained parameter. Buffers and activations are not in it.
     """
-    weight_bytes = 4 if plan.precision == "fp32" else 2
+    if plan.precision == "fp32":
+        weight_bytes = 4
+    else:
+        weight_bytes = 2
     processes = plan.steps.num_processes
     wholes = (
         ("weights", weight_bytes * plan.model.num_parameters, 3),
@@ -153,16 +165,25 @@ def divided(plan: Plan) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
 
 def _cell(kind: str, num_bytes: int, parts: int, processes: int) -> tuple[str, str, str]:
     pieces = min(processes, MOST_PIECES)
-    filled = pieces if parts == 1 else 1
+    if parts == 1:
+        filled = pieces
+    else:
+        filled = 1
     wide = 120 / pieces
     drawn = [_svg(120, 14, f"{kind}: {filled} of {pieces} pieces")]
     for piece in range(pieces):
-        style = css_class(kind) if piece < filled else "elsewhere"
+        if piece < filled:
+            style = css_class(kind)
+        else:
+            style = "elsewhere"
         drawn.append(
             f'<rect class="{style}" x="{piece * wide:.1f}" y="1" width="{wide - 1:.1f}" '
             'height="12"/>'
         )
-    share = "whole" if parts == 1 else f"1/{parts}"
+    if parts == 1:
+        share = "whole"
+    else:
+        share = f"1/{parts}"
     return "\n".join([*drawn, "</svg>"]), f"{num_bytes / parts / GIB:.2f} GiB", share
 
 

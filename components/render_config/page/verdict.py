@@ -6,7 +6,10 @@ from components.shared.figures import plural, time_range
 
 
 def verdict(plan: Plan) -> str:
-    what = "LoRA" if plan.method == "lora" else "Full training"
+    if plan.method == "lora":
+        what = "LoRA"
+    else:
+        what = "Full training"
     name = plan.model.source.rstrip("/").rsplit("/", 1)[-1]
     size = f"{plan.model.num_parameters / 1e9:.2f}B"
     return (
@@ -18,7 +21,9 @@ def verdict(plan: Plan) -> str:
 
 def _time(time: TimePlan | None) -> str:
     """Empty where nothing is known of the time."""
-    return "" if time is None else f", in about {_hours(time)}{_price(time)}"
+    if time is None:
+        return ""
+    return f", in about {_hours(time)}{_price(time)}"
 
 
 def _devices(hardware: HardwarePlan) -> str:
@@ -44,4 +49,6 @@ def _hours(time: TimePlan) -> str:
 
 
 def _price(time: TimePlan) -> str:
-    return "" if time.price is None else f", for about {time.price_with_currency}"
+    if time.price is None:
+        return ""
+    return f", for about {time.price_with_currency}"

@@ -54,7 +54,10 @@ give."""
 def check_job(spec: RunSpec) -> None:
     """Raises SpecError with all of it. Whether the cluster's own schema has a patch's other fields,
     only the cluster can say."""
-    problems = [] if spec.backend == "local" else list(_problems(spec))
+    if spec.backend == "local":
+        problems = []
+    else:
+        problems = list(_problems(spec))
     if problems:
         raise SpecError(*problems)
 
@@ -68,7 +71,10 @@ def _problems(spec: RunSpec) -> Iterator[str]:
         )
     changed = (_changed(cluster.patch, field) for field in OWN_FIELDS)
     for place in dict.fromkeys(each for each in changed if each is not None):
-        where = ", set cluster.namespace instead" if place == "metadata.namespace" else ""
+        if place == "metadata.namespace":
+            where = ", set cluster.namespace instead"
+        else:
+            where = ""
         yield (
             f"cluster.patch: {place} must stay as hagane sets it, which finds the job by it; "
             f"remove it{where}"
@@ -138,21 +144,19 @@ def job_cautions(spec: RunSpec) -> Iterator[str]:
 def _beyond_its_rights(where: str, found: Any, account: str) -> Iterator[str]:
     """What of a patch would let the pod reach beyond itself: into its node, or as another account.
     At any depth, in lists too."""
-    items = (
-        enumerate(found)
-        if isinstance(found, list | tuple)
-        else found.items()
-        if isinstance(found, dict)
-        else ()
-    )
+    if isinstance(found, list | tuple):
+        items = enumerate(found)
+    elif isinstance(found, dict):
+        items = found.items()
+    else:
+        items = ()
     for key, value in items:
-        place = (
-            f"{where}[{key}]"
-            if isinstance(key, int)
-            else f"{where}: {key}"
-            if ": " not in where
-            else f"{where}.{key}"
-        )
+        if isinstance(key, int):
+            place = f"{where}[{key}]"
+        elif ": " not in where:
+            place = f"{where}: {key}"
+        else:
+            place = f"{where}.{key}"
         if key in OF_THE_NODE and value not in (None, False):
             yield (
                 f"{place}: found {shown(value)}, hagane's pods get no {OF_THE_NODE[key]}. Fix: "
@@ -170,7 +174,10 @@ def _beyond_its_rights(where: str, found: Any, account: str) -> Iterator[str]:
 def _unknown_containers(spec: RunSpec) -> Iterator[str]:
     """A container of the patch that the job has not is a new one, which no pod starts without an
     image."""
-    own = TRAINJOB_CONTAINER if spec.backend == "trainjob" else PYTORCHJOB_CONTAINER
+    if spec.backend == "trainjob":
+        own = TRAINJOB_CONTAINER
+    else:
+        own = PYTORCHJOB_CONTAINER
     containers = (spec.cluster.pod_patch.get("spec") or {}).get("containers") or []
     for each in containers:
         if isinstance(each, dict) and each.get("name") != own and "image" not in each:

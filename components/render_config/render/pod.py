@@ -81,7 +81,10 @@ def _named(value: Any) -> bool:
 
 def labels(spec: RunSpec) -> dict[str, str]:
     """Of job and pods. The spec's own stand beside hagane's, never in their place."""
-    user = {} if spec.cluster.user is None else {"hagane.dev/user": spec.cluster.user}
+    if spec.cluster.user is None:
+        user = {}
+    else:
+        user = {"hagane.dev/user": spec.cluster.user}
     own = {**LEASE_LABELS, "hagane.dev/run": spec.name, "hagane.dev/spec": spec.digest[:16], **user}
     return own | spec.cluster.labels | own
 
@@ -116,7 +119,10 @@ def pod_template(
         ),
         *(_settings_volumes(spec) if settings_as_files else ()),
     ]
-    settings = _settings_as_files(spec) if settings_as_files else _settings_as_variables(spec)
+    if settings_as_files:
+        settings = _settings_as_files(spec)
+    else:
+        settings = _settings_as_variables(spec)
     pod: Fields = {
         "serviceAccountName": cluster.service_account,
         "automountServiceAccountToken": False,
@@ -238,7 +244,9 @@ def requested_cpus(spec: RunSpec, plan: Plan) -> float | None:
     """CPU cores that the pod of one node requests; None for no request."""
     if spec.cluster.cpus is not None:
         return spec.cluster.cpus
-    return CPUS_PER_GPU * spec.hardware.processes_per_node if plan.on_gpus else None
+    if plan.on_gpus:
+        return CPUS_PER_GPU * spec.hardware.processes_per_node
+    return None
 
 
 def _tolerations(spec: RunSpec, plan: Plan) -> list[Fields]:
@@ -259,7 +267,10 @@ def node_memory(spec: RunSpec, plan: Plan) -> int:
 
 def _shared_memory(spec: RunSpec, plan: Plan) -> int:
     """Bytes of /dev/shm: a limit, which takes no memory until it is used."""
-    needed = shared_memory_bytes(spec.hardware.processes_per_node) if plan.on_gpus else 0
+    if plan.on_gpus:
+        needed = shared_memory_bytes(spec.hardware.processes_per_node)
+    else:
+        needed = 0
     return max(LEAST_SHARED_MEMORY, needed)
 
 

@@ -53,8 +53,9 @@ def _run_policy(cluster: ClusterSpec, nodes: int) -> Fields:
     if cluster.queue is not None:
         policy["suspend"] = True
     if cluster.gang:
-        priority = (
-            {} if cluster.priority_class is None else {"priorityClass": cluster.priority_class}
-        )
+        if cluster.priority_class is None:
+            priority = {}
+        else:
+            priority = {"priorityClass": cluster.priority_class}
         policy["schedulingPolicy"] = {"minAvailable": nodes, **priority}
     return policy

@@ -9,9 +9,9 @@ from typing import Any
 
 from components.render_config.decision import Decision
 from components.shared.documents.plan import Plan
+from components.shared.job.trainer_settings import TRAINER_SETTINGS
 from components.shared.spec.run_spec import RunSpec
 from components.shared.spec.training import TrainingSpec
-from components.shared.trainer_settings import TRAINER_SETTINGS
 
 Values = dict[str, Decision[Any]]
 """Of a file that a training library reads: dotted field -> value and reason."""
@@ -38,7 +38,10 @@ WHY_SETTINGS = {
 
 def training_args(spec: RunSpec, plan: Plan) -> Values:
     training, steps = spec.training, plan.steps
-    max_steps = -1 if training.max_steps is None else steps.total_steps
+    if training.max_steps is None:
+        max_steps = -1
+    else:
+        max_steps = steps.total_steps
     return {
         "per_device_train_batch_size": Decision(steps.micro_batch, "steps.micro_batch"),
         "gradient_accumulation_steps": Decision(steps.grad_accum, "steps.grad_accum"),
@@ -69,7 +72,9 @@ def training_args(spec: RunSpec, plan: Plan) -> Values:
 
 def _where_set(name: str, value: object | None, reason: str) -> Values:
     """An argument that is left out where the spec does not set it."""
-    return {} if value is None else {name: Decision(value, reason)}
+    if value is None:
+        return {}
+    return {name: Decision(value, reason)}
 
 
 def _schedule(training: TrainingSpec, plan: Plan) -> Values:

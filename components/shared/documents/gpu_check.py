@@ -62,7 +62,10 @@ def for_one_node(request: CheckRequest) -> CheckRequest:
 def on_cpus(request: CheckRequest) -> CheckRequest:
     """The same for CPUs, which train nothing in fp16."""
     plan = request.plan
-    precision = "fp32" if plan.precision == "fp16" else plan.precision
+    if plan.precision == "fp16":
+        precision = "fp32"
+    else:
+        precision = plan.precision
     memory = plan.memory.model_copy(update={"gpu_limit": None})
     return request.model_copy(
         update={"plan": plan.model_copy(update={"precision": precision, "memory": memory})}

@@ -117,7 +117,10 @@ class ZeroPlan(FrozenModel):
             (True, False): ", optimizer in host memory",
             (True, True): ", optimizer and parameters in host memory",
         }
-        stage = f"ZeRO-{self.stage}" if self.stage else "no ZeRO"
+        if self.stage:
+            stage = f"ZeRO-{self.stage}"
+        else:
+            stage = "no ZeRO"
         return stage + held[(self.offload_optimizer, self.offload_parameters)]
 
 
@@ -319,7 +322,9 @@ class Plan(FrozenModel):
         why = self.reasons.get(f"files.{file}.{field}", "")
         followed = why.partition(";")[0]
         deeper = self.reasons.get(followed)
-        return why if deeper is None else f"{why}: {deeper}"
+        if deeper is None:
+            return why
+        return f"{why}: {deeper}"
 
     @property
     def on_gpus(self) -> bool:

@@ -78,7 +78,10 @@ class ProbePlan(FrozenModel):
     def how(self) -> str:
         """What was run, in one sentence."""
         steps = self.steps
-        rows = "of the dataset" if steps.rows == "dataset" else "of random tokens"
+        if steps.rows == "dataset":
+            rows = "of the dataset"
+        else:
+            rows = "of random tokens"
         seconds = ", ".join(plain(each) for each in steps.step_seconds)
         return (
             f"{len(steps.step_seconds)} steps of {plural(steps.grad_accum, 'micro-step')} each on "
@@ -88,8 +91,14 @@ class ProbePlan(FrozenModel):
 
 
 def _shown(figure: Compared, words: Callable[[float], str]) -> tuple[str, str, str]:
-    planned = "not known" if figure.planned is None else words(figure.planned)
-    measured = "not known" if figure.measured is None else words(figure.measured)
+    if figure.planned is None:
+        planned = "not known"
+    else:
+        planned = words(figure.planned)
+    if figure.measured is None:
+        measured = "not known"
+    else:
+        measured = words(figure.measured)
     difference = figure.difference
     return planned, measured, "" if difference is None else f"{difference:+.0%}"
 

@@ -80,7 +80,9 @@ class Prompts(FrozenModel):
     @property
     def rendered(self) -> tuple[Prompt, ...]:
         """Whole conversations, whose text the template writes the same on any day."""
-        return () if self.dated else tuple(prompt for prompt in self.prompts if prompt.messages)
+        if self.dated:
+            return ()
+        return tuple(prompt for prompt in self.prompts if prompt.messages)
 
 
 def base_files(folder: Path) -> tuple[BaseFile, ...]:
@@ -110,7 +112,10 @@ def rendered_otherwise(tokenizer: Any, prompts: Prompts) -> tuple[int, int]:
 
 
 def _rendered(tokenizer: Any, prompt: Prompt, template_args: dict[str, Any]) -> str:
-    tools = None if prompt.tools is None else list(prompt.tools)
+    if prompt.tools is None:
+        tools = None
+    else:
+        tools = list(prompt.tools)
     return tokenizer.apply_chat_template(
         list(prompt.messages), tools=tools, tokenize=False, **template_args
     )

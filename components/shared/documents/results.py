@@ -89,7 +89,9 @@ class History(Measured):
             for each in self.epochs
             if each.held_out_loss is not None and not math.isnan(each.held_out_loss)
         ]
-        return min(measured)[2] if measured else None
+        if measured:
+            return min(measured)[2]
+        return None
 
 
 class BaseModel(FrozenModel):
@@ -238,13 +240,13 @@ class Evaluation(FrozenModel):
     @property
     def both(self) -> tuple[Measure, Measure] | None:
         """Base and tuned model; None where nothing is held out."""
-        return None if self.base is None or self.tuned is None else (self.base, self.tuned)
+        if self.base is None or self.tuned is None:
+            return None
+        return (self.base, self.tuned)
 
     @property
     def part(self) -> str:
         """Such as ` (30 of 512 rows)`; empty when all were measured."""
-        return (
-            ""
-            if self.measured_rows == self.held_out_rows
-            else f" ({self.measured_rows:,} of {self.held_out_rows:,} rows)"
-        )
+        if self.measured_rows == self.held_out_rows:
+            return ""
+        return f" ({self.measured_rows:,} of {self.held_out_rows:,} rows)"

@@ -57,7 +57,10 @@ def end_taken_back(store: Store, step: str, kfp_run: str) -> RunEnd | None:
         return None
     title = f"The run goes on with {step}. Said before: {end.title}"
     if end.resumed_by:
-        title = end.title if end.state == GOES_ON else f"The run goes on with {step}"
+        if end.state == GOES_ON:
+            title = end.title
+        else:
+            title = f"The run goes on with {step}"
     _write_again(store, end, state=GOES_ON, title=title, step=end.resumed_by or step)
     return end
 

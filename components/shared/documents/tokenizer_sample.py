@@ -65,7 +65,10 @@ def _difference(
         (index for index, (ours, theirs) in enumerate(pairs) if ours != theirs),
         min(len(sample.ids), len(found)),
     )
-    shown = sample.text if len(sample.text) <= 80 else f"{sample.text[:79]}…"
+    if len(sample.text) <= 80:
+        shown = sample.text
+    else:
+        shown = f"{sample.text[:79]}…"
     return (
         f"{folder / 'tokenizer.json'}: AutoTokenizer ({tokenizer_class}) gives other tokens than "
         f"this file, so the model would be served other tokens than it was trained on: {shown!r} "

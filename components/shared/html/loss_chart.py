@@ -83,9 +83,10 @@ def _held_out_points(history: History) -> list[Point]:
 def thinned(points: list[Point], most: int = MOST_POINTS) -> list[Point]:
     """At most `most` points, each the mean of equally many neighbours; the last may be of fewer."""
     size = -(-len(points) // most)
-    chunks = (
-        (points[start : start + size] for start in range(0, len(points), size)) if points else ()
-    )
+    if points:
+        chunks = (points[start : start + size] for start in range(0, len(points), size))
+    else:
+        chunks = ()
     return [
         (sum(x for x, _ in chunk) / len(chunk), sum(y for _, y in chunk) / len(chunk))
         for chunk in chunks

@@ -207,7 +207,9 @@ def starts_again(exit_code: int) -> bool:
 
 def signal_of(exit_code: int) -> int | None:
     """The signal that a shell means by an exit code; None where it means none."""
-    return exit_code - 128 if 128 < exit_code <= LAST_SIGNAL_CODE else None
+    if 128 < exit_code <= LAST_SIGNAL_CODE:
+        return exit_code - 128
+    return None
 
 
 def table() -> str:
@@ -219,7 +221,10 @@ def table() -> str:
     for ending in (*ENDINGS, KILLED, LOST_NODE, ANY_OTHER):
         code = {KILLED: "128 + its number", LOST_NODE: "none"}.get(ending, str(ending.code))
         names = ", ".join(dict.fromkeys(f"`{name}`" for name, _ in ending.errors))
-        reason = f"Kubernetes: {ending.reason}" if ending.reason else ""
+        if ending.reason:
+            reason = f"Kubernetes: {ending.reason}"
+        else:
+            reason = ""
         rows.append(
             f"| {ending.name} | {names or reason} | {code} | {ending.kind} | {ending.meaning} |"
         )

@@ -49,11 +49,9 @@ class Images(FrozenModel):
     def name(self, image: str) -> str:
         """`repository/image@digest` where the digest is known, else `repository/image:tag`."""
         digest = self.digests.get(image)
-        return (
-            f"{self.repository}/{image}:{self.tag}"
-            if digest is None
-            else f"{self.repository}/{image}@{digest}"
-        )
+        if digest is None:
+            return f"{self.repository}/{image}:{self.tag}"
+        return f"{self.repository}/{image}@{digest}"
 
     def of(self, component: str) -> str:
         """Full name of the component's image. Raises SpecError where the file names none."""
@@ -79,9 +77,9 @@ class Images(FrozenModel):
     def for_gpus(self) -> str | None:
         """`train_on_gpus`, unless the others were pushed without it: their repository then has
         none."""
-        return (
-            self.train_on_gpus if not self.digests or self.train_on_gpus in self.digests else None
-        )
+        if not self.digests or self.train_on_gpus in self.digests:
+            return self.train_on_gpus
+        return None
 
     def all(self) -> list[str]:
         """All images, each once, without repository."""
@@ -145,7 +143,10 @@ def read_images(path: Path | None = None) -> Images:
 
 def _sentence(path: Path, detail: ErrorDetails) -> str:
     where = ".".join(map(str, detail["loc"])) or "the file"
-    found = "missing" if detail["type"] == "missing" else f"got {shown(detail['input'])}"
+    if detail["type"] == "missing":
+        found = "missing"
+    else:
+        found = f"got {shown(detail['input'])}"
     return (
         f"{path}: {where}: {found}, "
         f"{ALLOWED.get(str(detail['loc'][0]) if detail['loc'] else '', 'has no place here')}"

@@ -134,7 +134,9 @@ def worker_environment(
     }
     if num_gpus:
         settings |= gpu_environment(num_gpus)
-    return settings if threads is None else {**settings, "OMP_NUM_THREADS": str(threads)}
+    if threads is None:
+        return settings
+    return {**settings, "OMP_NUM_THREADS": str(threads)}
 
 
 def environment_in(folder: Path) -> dict[str, str]:
@@ -155,7 +157,9 @@ def sources_in(folder: Path) -> list[dict[str, str]]:
 def jobs_folder() -> Path | None:
     """Where to ask for a training container; None where nobody would answer."""
     folder = os.environ.get(FOLDER_VARIABLE)
-    return None if not folder else Path(folder)
+    if not folder:
+        return None
+    return Path(folder)
 
 
 def write_whole(path: Path, text: str) -> None:

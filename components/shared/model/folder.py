@@ -111,7 +111,10 @@ def config_problems(config: Mapping[str, Any]) -> list[str]:
                 "field out"
             )
     quantized = config.get("quantization_config")
-    method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+    if isinstance(quantized, dict):
+        method = quantized.get("quant_method")
+    else:
+        method = quantized
     if method == BITSANDBYTES:
         problem = bitsandbytes_problem(config)
         problems += [] if problem is None else [problem]
@@ -154,7 +157,10 @@ def _size_problems(config: Mapping[str, Any]) -> list[str]:
 def _size_problem(name: str, value: Any, most: int) -> str | None:
     if value is None:
         return None
-    least = 0 if name in MAY_BE_ZERO else 1
+    if name in MAY_BE_ZERO:
+        least = 0
+    else:
+        least = 1
     for number in (
         value if isinstance(value, list) else [value]
     ):  # some models have a size for each block
@@ -172,9 +178,10 @@ def _is_finite(value: Any) -> bool:
 def _rope_problems(config: Mapping[str, Any]) -> list[str]:
     for name in ("rope_parameters", "rope_scaling"):
         rope = config.get(name)
-        kind = (
-            rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else None
-        )
+        if isinstance(rope, dict):
+            kind = rope.get("rope_type", rope.get("type", "default"))
+        else:
+            kind = None
         if isinstance(kind, str) and kind not in ROPE_TYPES:
             return [f"{name}: got rope_type {shown(kind)}, allowed: {', '.join(ROPE_TYPES)}"]
         if isinstance(rope, dict) and not _is_finite(rope.get("rope_theta")):
@@ -235,7 +242,10 @@ def _index_problem(folder: Path, file: Path) -> str | None:
     if not file.is_file():
         return "is no file; put the index there"
     index = _json(file.read_bytes())
-    places = index.get("weight_map") if isinstance(index, dict) else None
+    if isinstance(index, dict):
+        places = index.get("weight_map")
+    else:
+        places = None
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         return "is no index: it has no weight_map of names; download it again"
     names = sorted(set(places.values()))
@@ -243,7 +253,9 @@ def _index_problem(folder: Path, file: Path) -> str | None:
     if outside:
         return f"names files outside of the folder: {_some(outside)}; such an index is not followed"
     absent = [name for name in names if not (folder / name).is_file()]
-    return f"names files that are not there: {_some(absent)}; download them" if absent else None
+    if absent:
+        return f"names files that are not there: {_some(absent)}; download them"
+    return None
 
 
 def _json(content: bytes) -> Any:
@@ -258,4 +270,6 @@ def _some(names: Iterable[str]) -> str:
     """How many and which, with three as examples."""
     names = list(names)
     reported = ", ".join(shown(cut(name)) for name in names[:3])
-    return reported if len(names) <= 3 else f"{reported} and {len(names) - 3} more"
+    if len(names) <= 3:
+        return reported
+    return f"{reported} and {len(names) - 3} more"

@@ -17,7 +17,9 @@ BITSANDBYTES = "bitsandbytes"
 
 def quantization_of_files(config: Mapping[str, Any]) -> Quantization:
     """How a config.json says that the weights in the model's files are."""
-    return "nf4" if _section(config).get("quant_method") == BITSANDBYTES else "none"
+    if _section(config).get("quant_method") == BITSANDBYTES:
+        return "nf4"
+    return "none"
 
 
 def bitsandbytes_problem(config: Mapping[str, Any]) -> str | None:
@@ -26,7 +28,10 @@ def bitsandbytes_problem(config: Mapping[str, Any]) -> str | None:
     kind = section.get("bnb_4bit_quant_type", "fp4")
     if section.get("load_in_4bit") is True and kind == "nf4":
         return None
-    found = f"4 bits of kind {kind!r}" if section.get("load_in_4bit") is True else "8 bits"
+    if section.get("load_in_4bit") is True:
+        found = f"4 bits of kind {kind!r}"
+    else:
+        found = "8 bits"
     return (
         f"quantization_config: got {found} of bitsandbytes, allowed: nf4 (bnb_4bit_quant_type); "
         "name the model's ordinary weights"
@@ -91,4 +96,6 @@ def cast_unquantized(model: Any, *, loaded: Any, dtype: Any) -> None:
 
 def _section(config: Mapping[str, Any]) -> Mapping[str, Any]:
     section = config.get("quantization_config")
-    return section if isinstance(section, dict) else {}
+    if isinstance(section, dict):
+        return section
+    return {}

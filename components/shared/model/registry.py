@@ -10,7 +10,7 @@ from pydantic import Field
 
 from components.shared.documents.fields import FrozenModel
 from components.shared.errors import SpecError
-from components.shared.own_yaml import read_own_yaml
+from components.shared.model.own_yaml import read_own_yaml
 
 
 class KnownModel(FrozenModel):

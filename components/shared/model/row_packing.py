@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from components.shared.documents.fields import FrozenModel
 from components.shared.errors import ModelError
+from components.shared.model.own_yaml import read_own_yaml
 from components.shared.model.registry import model_families
-from components.shared.own_yaml import read_own_yaml
 from components.shared.spec.training import Attention
 
 PAGE = "docs/packing.md"
@@ -110,11 +110,9 @@ def _why_alone(known: KnownTypes, model_type: str) -> str:
     if model_type in known.not_measured:
         return f"whether a {model_type} model keeps conversations of a row apart is not known"
     why = f"in a {model_type} model conversations of a row would see each other"
-    return (
-        f"{why} without training.attention: conversations"
-        if model_type in known.conversations
-        else why
-    )
+    if model_type in known.conversations:
+        return f"{why} without training.attention: conversations"
+    return why
 
 
 def untrainable(config: Mapping[str, Any]) -> str | None:
@@ -172,12 +170,14 @@ def _unknown(known: KnownTypes, config: Mapping[str, Any], model_type: str) -> s
             f"weights are of that type, set model_type: {own_type} in a copy of its config.json"
         )
     near = get_close_matches(model_type, sorted(every), n=1, cutoff=0.8)
-    hint = f"; did you mean {near[0]!r}? Allowed" if near else "; allowed"
-    own = (
-        " (auto_map names code of its own, which hagane does not run)"
-        if config.get("auto_map")
-        else ""
-    )
+    if near:
+        hint = f"; did you mean {near[0]!r}? Allowed"
+    else:
+        hint = "; allowed"
+    if config.get("auto_map"):
+        own = " (auto_map names code of its own, which hagane does not run)"
+    else:
+        own = ""
     return (
         f"{found}{own}, which transformers {known.transformers} cannot load as a causal language "
         f"model{hint} are the types of {PAGE}. Fix: name another base model"
@@ -192,7 +192,10 @@ def type_of_class(config: Mapping[str, Any], types: Iterable[str]) -> tuple[str,
     """
     by_class = {model_type.replace("_", ""): model_type for model_type in types}
     classes, own = config.get("architectures"), config.get("auto_map")
-    named = list(classes) if isinstance(classes, list) else []
+    if isinstance(classes, list):
+        named = list(classes)
+    else:
+        named = []
     if isinstance(own, Mapping):
         named += own.values()
     for each in named:

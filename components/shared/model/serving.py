@@ -119,23 +119,29 @@ def vllm_arguments(export: ServedExport, *, folder: str) -> Iterator[str]:
 
 
 def _vllm_rank(export: ServedExport) -> int:
-    rank = 1 if export.plan.lora is None else export.plan.lora.rank
+    if export.plan.lora is None:
+        rank = 1
+    else:
+        rank = export.plan.lora.rank
     return next((allowed for allowed in VLLM_RANKS if allowed >= rank), rank)
 
 
 def _vllm(export: ServedExport) -> str:
     base = export.base
     model = '"$here"'
-    settings = (
-        ['base=${1:?"usage: vllm.sh BASE_FOLDER [OPTION ...]"}', "shift"]
-        if export.is_adapter and not base.hub_id
-        else []
-    )
+    if export.is_adapter and not base.hub_id:
+        settings = ['base=${1:?"usage: vllm.sh BASE_FOLDER [OPTION ...]"}', "shift"]
+    else:
+        settings = []
     if export.is_adapter:
-        model = '"$base"' if base.hub_id is None else shlex.quote(base.hub_id)
-    revision = (
-        f"  --revision {shlex.quote(base.commit)} \\\n" if export.is_adapter and base.commit else ""
-    )
+        if base.hub_id is None:
+            model = '"$base"'
+        else:
+            model = shlex.quote(base.hub_id)
+    if export.is_adapter and base.commit:
+        revision = f"  --revision {shlex.quote(base.commit)} \\\n"
+    else:
+        revision = ""
     named = replace(export, name=re.sub(r'([\\"$`])', r"\\\1", export.name))
     words = (
         f"\n  {word}" if word.startswith("--") else f' "{word}"'
@@ -240,10 +246,14 @@ def _load_model(export: ServedExport) -> list[str]:
             'model = AutoModelForCausalLM.from_pretrained(here, dtype="auto").eval()',
         ]
     base = export.base
-    default = f"default={json.dumps(base.hub_id)}" if base.hub_id else "required=True"
-    revision = (
-        f"revision=None if Path(asked.base).is_dir() else {base.commit!r}, " if base.hub_id else ""
-    )
+    if base.hub_id:
+        default = f"default={json.dumps(base.hub_id)}"
+    else:
+        default = "required=True"
+    if base.hub_id:
+        revision = f"revision=None if Path(asked.base).is_dir() else {base.commit!r}, "
+    else:
+        revision = ""
     return [
         (
             f'parser.add_argument("--base", {default}, '
@@ -262,12 +272,14 @@ def _gguf(export: ServedExport) -> str:
     """For llama.cpp and what is built on it."""
     whole = f"python convert_hf_to_gguf.py EXPORT --outfile {export.name}.gguf --outtype bf16"
     adapter = f"python convert_lora_to_gguf.py --base BASE --outfile {export.name}-lora.gguf EXPORT"
-    serve = (
-        f"llama-server -m BASE.gguf --lora {export.name}-lora.gguf"
-        if export.is_adapter
-        else f"llama-server -m {export.name}.gguf"
-    )
-    base = f"`BASE` is a folder that holds {export.base.label}.\n" if export.is_adapter else ""
+    if export.is_adapter:
+        serve = f"llama-server -m BASE.gguf --lora {export.name}-lora.gguf"
+    else:
+        serve = f"llama-server -m {export.name}.gguf"
+    if export.is_adapter:
+        base = f"`BASE` is a folder that holds {export.base.label}.\n"
+    else:
+        base = ""
     return (
         f"# {export.name} as GGUF\n\nWith the programs of "
         "[llama.cpp](https://github.com/ggml-org/llama.cpp). `EXPORT` is the folder above this "
@@ -279,12 +291,14 @@ def _gguf(export: ServedExport) -> str:
 
 
 def _readme(export: ServedExport) -> str:
-    vllm = "`sh serve/vllm.sh`" if export.why_not_vllm is None else f"no: {export.why_not_vllm}"
-    kserve = (
-        "`kubectl apply -f serve/inferenceservice.yaml`"
-        if export.why_not_kserve is None
-        else f"no: {export.why_not_kserve}"
-    )
+    if export.why_not_vllm is None:
+        vllm = "`sh serve/vllm.sh`"
+    else:
+        vllm = f"no: {export.why_not_vllm}"
+    if export.why_not_kserve is None:
+        kserve = "`kubectl apply -f serve/inferenceservice.yaml`"
+    else:
+        kserve = f"no: {export.why_not_kserve}"
     rows = [
         ("transformers", "`python serve/load.py QUESTION`"),
         ("vLLM", vllm),
@@ -292,25 +306,30 @@ def _readme(export: ServedExport) -> str:
         ("llama.cpp", "serve/GGUF.md"),
     ]
     table = "\n".join(f"| {name} | {how} |" for name, how in rows)
-    merged = f"\nMerged into its base: `{export.merged_uri}`\n" if export.merged_uri else ""
+    if export.merged_uri:
+        merged = f"\nMerged into its base: `{export.merged_uri}`\n"
+    else:
+        merged = ""
     arguments = json.dumps(export.template_args, ensure_ascii=False)
-    template = (
-        f"\nSend `chat_template_kwargs: {arguments}` with each request, as in training.\n"
-        if export.template_args
-        else ""
-    )
+    if export.template_args:
+        template = (
+            f"\nSend `chat_template_kwargs: {arguments}` with each request, as in training.\n"
+        )
+    else:
+        template = ""
     if not export.has_template:
         template = (
             "\nThere is no chat template: the model continues a text. Ask a server by "
             "`/v1/completions`.\n"
         )
-    quantized = (
-        "\nThe adapter was trained and checked on its base in 4 bits (NF4). vLLM, KServe and "
-        "llama.cpp load the base as it is, so that answers differ a little from those that were "
-        "checked; merged/, which `export.merge: true` makes, answers as checked.\n"
-        if export.is_adapter and export.plan.model.quantization == "nf4"
-        else ""
-    )
+    if export.is_adapter and export.plan.model.quantization == "nf4":
+        quantized = (
+            "\nThe adapter was trained and checked on its base in 4 bits (NF4). vLLM, KServe and "
+            "llama.cpp load the base as it is, so answers differ a little from those that were "
+            "checked; merged/, which `export.merge: true` makes, answers as checked.\n"
+        )
+    else:
+        quantized = ""
     return (
         f"# How to serve {export.name}\n\nFrom `{export.uri}`:\n\n| | "
         f"|\n|---|---|\n{table}\n{merged}{template}{quantized}"

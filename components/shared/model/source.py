@@ -156,7 +156,9 @@ def has_weights(folder: Path) -> bool:
 
 def _neighbours(folder: Path) -> str:
     names = sorted(path.parent.name for path in folder.parent.glob("*/config.json"))
-    return f" (in {folder.parent} are: {', '.join(names[:8])})" if names else ""
+    if names:
+        return f" (in {folder.parent} are: {', '.join(names[:8])})"
+    return ""
 
 
 def _download(spec: ModelSpec, patterns: tuple[str, ...]) -> Path:

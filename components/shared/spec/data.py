@@ -84,7 +84,12 @@ def _path_or_whole_sources(value: object) -> object:
     """Held-out records are measured once each."""
     sources = _path_or_sources(value)
     for number, source in enumerate(sources if isinstance(sources, tuple) else (), start=1):
-        name = "weight" if source.weight is not None else "repeat" if source.repeat != 1 else None
+        if source.weight is not None:
+            name = "weight"
+        elif source.repeat != 1:
+            name = "repeat"
+        else:
+            name = None
         if name is not None:
             raise ValueError(
                 f"source {number}: {name}: not for held-out sources, each record of which is "
@@ -98,7 +103,9 @@ HeldOutSources = Annotated[str | tuple[SourceSpec, ...], BeforeValidator(_path_o
 
 
 def _long_form(sources: str | tuple[SourceSpec, ...]) -> tuple[SourceSpec, ...]:
-    return (SourceSpec(path=sources),) if isinstance(sources, str) else sources
+    if isinstance(sources, str):
+        return (SourceSpec(path=sources),)
+    return sources
 
 
 class DataSpec(FrozenModel):
@@ -161,7 +168,9 @@ class DataSpec(FrozenModel):
     @property
     def held_out_sources(self) -> tuple[SourceSpec, ...]:
         """`held_out` in its long form; none where a share of `train` is set aside."""
-        return () if self.held_out is None else _long_form(self.held_out)
+        if self.held_out is None:
+            return ()
+        return _long_form(self.held_out)
 
     @property
     def train_name(self) -> str:

@@ -159,7 +159,10 @@ def _repaired(tree: dict[str, Any], error: ValidationError) -> RunSpec | None:
         *parents, last = _field_location(detail["loc"]) or ("",)
         branch: Any = tree
         for key in parents:
-            branch = branch.get(key, {}) if isinstance(branch, dict) else {}
+            if isinstance(branch, dict):
+                branch = branch.get(key, {})
+            else:
+                branch = {}
         if isinstance(branch, dict):
             branch.pop(last, None)
     try:
@@ -169,12 +172,19 @@ def _repaired(tree: dict[str, Any], error: ValidationError) -> RunSpec | None:
 
 
 def _neighbours(path: Path) -> str:
-    near = sorted(str(each) for each in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-    return f"; here are: {', '.join(near[:8])}" if near else ""
+    if path.parent.is_dir():
+        near = sorted(str(each) for each in path.parent.glob("*.yaml"))
+    else:
+        near = []
+    if near:
+        return f"; here are: {', '.join(near[:8])}"
+    return ""
 
 
 def _kind(tree: object) -> str:
-    return "is empty" if tree is None else f"found {type(tree).__name__}"
+    if tree is None:
+        return "is empty"
+    return f"found {type(tree).__name__}"
 
 
 def _refuse_unbounded(tree: object, where: Location = ()) -> None:
@@ -281,11 +291,10 @@ def _field_location(where: Location) -> Location:
         if model is not None and isinstance(part, str) and part in model.model_fields:
             kept.append(part)
             annotation = model.model_fields[part].annotation
-            model = (
-                annotation
-                if isinstance(annotation, type) and issubclass(annotation, BaseModel)
-                else None
-            )
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                model = annotation
+            else:
+                model = None
         elif model is not None:
             kept.append(part)
             break
@@ -304,7 +313,11 @@ def place_of(where: Location, lines: Mapping[Location, str], source: str) -> str
     """`file:line: ` of the field, or of the nearest one around it; the override's name where one
     set it."""
     line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), "")
-    return f"{source}:{line}: " if line.isdigit() else f"{line}: " if line else f"{source}: "
+    if line.isdigit():
+        return f"{source}:{line}: "
+    if line:
+        return f"{line}: "
+    return f"{source}: "
 
 
 def complaint(
@@ -313,16 +326,20 @@ def complaint(
     """What was found and what is allowed, of one of pydantic's errors. `known_keys` gives the
     fields at a place."""
     limits = detail.get("ctx", {})
-    name = str(where[-1]) if where else ""
+    if where:
+        name = str(where[-1])
+    else:
+        name = ""
     found = shown(detail["input"], name=name)
     if isinstance(detail["input"], float) and not math.isfinite(detail["input"]):
         return f"got {found}, must be a finite number"
     match detail["type"]:
         case "extra_forbidden":
             allowed = known_keys(where[:-1])
-            near = (
-                difflib.get_close_matches(name, allowed, n=1) if len(name) <= MOST_LETTERS else []
-            )
+            if len(name) <= MOST_LETTERS:
+                near = difflib.get_close_matches(name, allowed, n=1)
+            else:
+                near = []
             return (
                 f"unknown key; {f'did you mean {near[0]!r}? ' if near else ''}allowed: "
                 f"{', '.join(allowed)}"

@@ -53,7 +53,9 @@ class GateRule(FrozenModel):
     def task(self) -> str | None:
         """Task of lm-evaluation-harness whose metric it is; None for hagane's own metrics."""
         task, slash, _ = self.metric.partition("/")
-        return task if slash else None
+        if slash:
+            return task
+        return None
 
     @property
     def is_bound(self) -> bool:
@@ -94,7 +96,10 @@ def _rule(value: Any, number: int) -> GateRule:
         said = first["msg"].removeprefix("Value error, ")
         if where and not said.startswith("got "):
             said = f"got {shown(first['input'], name=where)}: {said}"
-        place = f"rule {number}: {where}" if where else f"rule {number}"
+        if where:
+            place = f"rule {number}: {where}"
+        else:
+            place = f"rule {number}"
         raise ValueError(f"{place}: {said}; a rule is such as {_EXAMPLE}") from None
 
 

@@ -9,7 +9,9 @@ from components.shared.documents.fields import FrozenModel, Number
 
 def auto_zero(value: object) -> object:
     """`zero: auto` stands for a section without fields."""
-    return {} if value == "auto" else value
+    if value == "auto":
+        return {}
+    return value
 
 
 class ZeroSpec(FrozenModel):

@@ -45,11 +45,10 @@ def asked_spec(
     """
     said: dict[str, str] = {}
     for name, given in overrides.items():
-        value = (
-            str(given).replace(RUN_MARK, short_id(kfp_run))
-            if name == "override_run_name"
-            else given
-        )
+        if name == "override_run_name":
+            value = str(given).replace(RUN_MARK, short_id(kfp_run))
+        else:
+            value = given
         if value not in ("", 0):
             said[f"{name}={value}"] = f"{OVERRIDES[name]}={json.dumps(value, ensure_ascii=False)}"
     return spec_from_parameter(tree, said)
@@ -65,4 +64,6 @@ def short_id(kfp_run: str) -> str:
 def series_of(spec: RunSpec, run_name: str) -> str:
     """What the runs of one schedule have in common: the name without the part that is each one's
     own."""
-    return run_name.replace(RUN_MARK, "").strip("-") if RUN_MARK in run_name else spec.name
+    if RUN_MARK in run_name:
+        return run_name.replace(RUN_MARK, "").strip("-")
+    return spec.name

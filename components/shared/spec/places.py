@@ -41,7 +41,9 @@ def set_fields(overrides: Iterable[str]) -> list[Field]:
 def nearest_name(path: str) -> str:
     """A path of this machine for a message: from the current folder where it lies below it."""
     here = Path.cwd()
-    return os.path.relpath(path, here) if Path(path).is_relative_to(here) else path
+    if Path(path).is_relative_to(here):
+        return os.path.relpath(path, here)
+    return path
 
 
 def written_for(field: Field, value: str, folder: Path) -> str:
@@ -75,7 +77,10 @@ def _texts(tree: dict[str, Any], field: Field) -> Iterator[tuple[Any, Any]]:
     *parents, last = field
     branch: Any = tree
     for key in parents:
-        branch = branch.get(key) if isinstance(branch, dict) else None
+        if isinstance(branch, dict):
+            branch = branch.get(key)
+        else:
+            branch = None
     if not isinstance(branch, dict):
         return
     value = branch.get(last)

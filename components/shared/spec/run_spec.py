@@ -129,7 +129,9 @@ class RunSpec(FrozenModel):
     @property
     def gate_rules(self) -> tuple[GateRule, ...]:
         if self.gate == "auto":
-            return (GateRule(metric="loss"),) if self.data.holds_out else ()
+            if self.data.holds_out:
+                return (GateRule(metric="loss"),)
+            return ()
         return self.gate
 
     @property

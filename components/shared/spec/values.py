@@ -43,4 +43,6 @@ def auto_or_bool(value: object) -> object:
 def name_elsewhere(place: str) -> str:
     """A place for readers who do not have this machine: of one of its absolute paths the last part,
     as what is before it says who trained where."""
-    return PurePosixPath(place).name if place.startswith("/") else place
+    if place.startswith("/"):
+        return PurePosixPath(place).name
+    return place

@@ -53,7 +53,10 @@ def read_yaml(path: Path, *, most_bytes: int = MOST_BYTES) -> YamlText:
     try:
         return parse_yaml(text)
     except YamlProblem as error:
-        where = str(path) if error.line is None else f"{path}:{error.line}"
+        if error.line is None:
+            where = str(path)
+        else:
+            where = f"{path}:{error.line}"
         raise SpecError(f"{where}: {error.problems[0]}") from None
 
 

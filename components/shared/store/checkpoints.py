@@ -63,7 +63,9 @@ class Checkpoint:
     def held_out_loss(self) -> float | None:
         """None between epochs, and where it is no number: such a checkpoint is never the best."""
         loss = self.facts.held_out_loss
-        return None if loss is None or math.isnan(loss) else loss
+        if loss is None or math.isnan(loss):
+            return None
+        return loss
 
     @property
     def attempts(self) -> set[str]:
@@ -77,9 +79,9 @@ class Checkpoint:
     @property
     def title(self) -> str:
         """`epoch 2 (step 34)` or `step 40`."""
-        return (
-            f"step {self.step}" if self.epoch is None else f"epoch {self.epoch} (step {self.step})"
-        )
+        if self.epoch is None:
+            return f"step {self.step}"
+        return f"epoch {self.epoch} (step {self.step})"
 
 
 def committed_checkpoints(store: Store) -> list[Checkpoint]:

@@ -72,7 +72,10 @@ def patiently(
     """
     allowed_s = otherwise_s
     if _log is not None:
-        allowed_s = DEADLINE_S if deadline_s is None else deadline_s
+        if deadline_s is None:
+            allowed_s = DEADLINE_S
+        else:
+            allowed_s = deadline_s
     if allowed_s == 0.0:
         return call()
     retrying = Retrying(

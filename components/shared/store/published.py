@@ -79,7 +79,9 @@ class Version:
 def latest(store: Store, name: str) -> Move | None:
     """Of the newest move; None where nothing was ever published under this name."""
     numbers = _move_numbers(store, name)
-    return None if not numbers else _move(store, name, max(numbers))
+    if not numbers:
+        return None
+    return _move(store, name, max(numbers))
 
 
 def latest_beside(store: Store, name: str, export: str) -> Move | None:
@@ -87,9 +89,13 @@ def latest_beside(store: Store, name: str, export: str) -> Move | None:
     export's own version, the one that was the latest before. None where there is none."""
     moves = [_move(store, name, number) for number in sorted(_move_numbers(store, name))]
     if not moves or not _is_of(store, moves[-1], export):
-        return moves[-1] if moves else None
+        if moves:
+            return moves[-1]
+        return None
     first = [move.version for move in moves].index(moves[-1].version)
-    return moves[first - 1] if first else None
+    if first:
+        return moves[first - 1]
+    return None
 
 
 def _is_of(store: Store, move: Move, export: str) -> bool:
@@ -223,17 +229,22 @@ def roll_back(store: Store, name: str, version: int | None) -> Move:
         each.label if each.was_latest else f"{each.label} (never the latest)"
         for each in all_finished
     )
-    chosen = (
-        max((number for number in finished if number < newest.version), default=0)
-        if version is None
-        else version
-    )
+    if version is None:
+        chosen = max((number for number in finished if number < newest.version), default=0)
+    else:
+        chosen = version
     if chosen == newest.version:
         raise SpecError(f"{name}: v{chosen} is the latest already; versions: {there}")
     if chosen not in finished:
-        wanted = f"version before v{newest.version}" if version is None else f"v{version}"
+        if version is None:
+            wanted = f"version before v{newest.version}"
+        else:
+            wanted = f"v{version}"
         known = any(each.number == chosen for each in all_finished)
-        problem = f"{wanted} never was the latest" if known else f"there is no {wanted}"
+        if known:
+            problem = f"{wanted} never was the latest"
+        else:
+            problem = f"there is no {wanted}"
         raise SpecError(f"{name}: {problem}; versions: {there}")
     absent = absent_files(store, finished[chosen])
     if absent:

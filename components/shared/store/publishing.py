@@ -85,7 +85,10 @@ def publish_run(run: Store, spec: RunSpec, *, name: str, work: Path) -> Move | N
             write_latest(store, name)
             return None
         seen = evaluated.facts.get("published_move")
-        instead_of = seen if isinstance(seen, int) else None
+        if isinstance(seen, int):
+            instead_of = seen
+        else:
+            instead_of = None
         refuse_moved(store, name, instead_of)
         written = read_manifest(store, version_folder(name, version))
         if written is None or written.inputs["evaluation"] != evaluated.digest:
@@ -149,7 +152,9 @@ def store_of(run: Store) -> Store:
 
 def at_its_full_path(run: Store) -> Store:
     """The same folder, under a URI that does not depend on the current folder."""
-    return run if "://" in run.uri else LocalStore(Path(run.uri).resolve())
+    if "://" in run.uri:
+        return run
+    return LocalStore(Path(run.uri).resolve())
 
 
 def _is_used(name: str) -> bool:
@@ -198,9 +203,10 @@ def _write_version(
         if manifest is not None:
             _link_files(manifest, work / manifest.folder, local / manifest.folder)
     for part in parts:
-        merged_uri = (
-            f"{store.uri}/{folder}/{MERGED}" if part == "adapter" and MERGED in parts else None
-        )
+        if part == "adapter" and MERGED in parts:
+            merged_uri = f"{store.uri}/{folder}/{MERGED}"
+        else:
+            merged_uri = None
         served = ServedExport(
             name=name,
             uri=f"{store.uri}/{folder}/{part}",

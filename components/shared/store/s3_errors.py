@@ -130,7 +130,9 @@ class S3Place:
 def error_code(error: BaseException) -> str:
     """S3's code of a ClientError (`NoSuchKey`; for an answer without a body its HTTP status,
     `404`), "" for other errors."""
-    return error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
+    if isinstance(error, ClientError):
+        return error.response.get("Error", {}).get("Code", "")
+    return ""
 
 
 def store_error(error: BaseException, place: S3Place) -> StoreError:

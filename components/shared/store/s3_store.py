@@ -124,7 +124,10 @@ class S3Store:
         if prefix:
             checked_key(prefix)
         patient = is_patient()
-        max_attempts = PATIENT_ATTEMPTS if patient else MAX_ATTEMPTS
+        if patient:
+            max_attempts = PATIENT_ATTEMPTS
+        else:
+            max_attempts = MAX_ATTEMPTS
         return cls(s3_client(bucket, max_attempts=max_attempts), bucket, prefix, patient=patient)
 
     def at(self, prefix: str) -> "S3Store":
@@ -201,7 +204,10 @@ class S3Store:
 
     @waited_for
     def _listed(self, prefix: str) -> tuple[StoredObject, ...]:
-        start = f"{self.prefix}/" if self.prefix else ""
+        if self.prefix:
+            start = f"{self.prefix}/"
+        else:
+            start = ""
         found: dict[str, StoredObject] = {}
         with self._errors_reported(start + prefix):
             for page in self.client.get_paginator("list_objects_v2").paginate(
@@ -258,7 +264,10 @@ class S3Store:
     @waited_for
     def _unfinished(self, prefix: str) -> tuple[Unfinished, ...]:
         found: list[Unfinished] = []
-        start = f"{self.prefix}/" if self.prefix else ""
+        if self.prefix:
+            start = f"{self.prefix}/"
+        else:
+            start = ""
         with self._errors_reported(start + prefix):
             for page in self.client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self.bucket, Prefix=start + prefix
@@ -332,12 +341,13 @@ class S3Store:
         profile, a pod's role)."""
         with suppress(*ALL_ERRORS):
             signer: Any = self.client._request_signer  # pyright: ignore[reportAttributeAccessIssue] - boto3 tells the keys nowhere else
-            keys = (
-                None
-                if signer._credentials is None
-                else signer._credentials.get_frozen_credentials()
-            )
-            return () if keys is None else tuple(key for key in keys if key)
+            if signer._credentials is None:
+                keys = None
+            else:
+                keys = signer._credentials.get_frozen_credentials()
+            if keys is None:
+                return ()
+            return tuple(key for key in keys if key)
         return ()
 
 

@@ -79,4 +79,6 @@ def newest_run(store: Store, series: str) -> Newest | None:
         report = read_manifest(open_store(newest.run), REPORT)
     except (ObjectMissing, ObjectDamaged, ValueError):
         return None
-    return newest if report is not None and report.digest == newest.report else None
+    if report is not None and report.digest == newest.report:
+        return newest
+    return None

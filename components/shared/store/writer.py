@@ -151,7 +151,9 @@ def owner_of(store: Store) -> str:
     found = _locks(store)
     if not found:
         return ""
-    return "someone unknown" if found[-1].writer is None else found[-1].writer.title
+    if found[-1].writer is None:
+        return "someone unknown"
+    return found[-1].writer.title
 
 
 def is_held_by_another(store: Store, kfp_run: str) -> bool:
@@ -256,7 +258,10 @@ def _acquire(store: Store, writer: Writer) -> int:
         except HaganeError:
             store.delete(_key(number))
             raise
-        beside = _of_kfp_with(found, writer.spec) if writer.kfp_run else []
+        if writer.kfp_run:
+            beside = _of_kfp_with(found, writer.spec)
+        else:
+            beside = []
         for each in found:
             if each not in beside:
                 store.delete_own(each.stored.key, each.content)
@@ -280,15 +285,20 @@ def _refuse_living(store: Store, found: list[_Found], writer: Writer) -> None:
             continue
         if holder is not None and holder.kfp_run and writer.kfp_run and holder.spec == writer.spec:
             continue
-        take_over_s = KFP_TAKE_OVER_S if holder is not None and holder.kfp_run else TAKE_OVER_S
+        if holder is not None and holder.kfp_run:
+            take_over_s = KFP_TAKE_OVER_S
+        else:
+            take_over_s = TAKE_OVER_S
         age_s = (_store_time(store) - each.stored.written).total_seconds()
         if age_s < take_over_s:
-            who = "someone unknown" if holder is None else holder.title
-            over = (
-                f"; if that run is over, delete {store.uri}/{each.stored.key}"
-                if holder is not None and holder.kfp_run
-                else ""
-            )
+            if holder is None:
+                who = "someone unknown"
+            else:
+                who = holder.title
+            if holder is not None and holder.kfp_run:
+                over = f"; if that run is over, delete {store.uri}/{each.stored.key}"
+            else:
+                over = ""
             raise SpecError(
                 f"name: {store.uri} is being worked on by {who}, last seen {max(0, age_s):.0f} s "
                 f"ago; wait for its end, or set another name; {take_over_s:.0f} s after it was "
@@ -323,8 +333,13 @@ def _taker(found: list[_Found], held: Held) -> str | None:
         takers = [each for each in found if each.number > held.number]
         if not takers:
             return None
-    taker = takers[-1].writer if takers else None
-    return "someone unknown" if taker is None else taker.title
+    if takers:
+        taker = takers[-1].writer
+    else:
+        taker = None
+    if taker is None:
+        return "someone unknown"
+    return taker.title
 
 
 def _locks(store: Store) -> list[_Found]:
@@ -377,4 +392,6 @@ def _process_started(pid: int) -> int | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    if fields[0] in "ZX":
+        return None
+    return int(fields[19])

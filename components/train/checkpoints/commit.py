@@ -149,4 +149,6 @@ def owner(name: str) -> int | None:
     """
     last = name.rsplit("/", 1)[-1]
     named = re.search(r"zero_pp_rank_(\d+)_mp_rank_|rng_state_(\d+)\.pth$", last)
-    return int(named[1] or named[2]) if named else None
+    if named:
+        return int(named[1] or named[2])
+    return None

@@ -138,7 +138,9 @@ def bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
 def device_of(engine: Any) -> Device | None:
     """The GPU that DeepSpeed's engine trains on; None for a CPU."""
     device: torch.device = engine.device
-    return None if device.type != "cuda" else Device(torch.cuda, torch.cuda.current_device())
+    if device.type != "cuda":
+        return None
+    return Device(torch.cuda, torch.cuda.current_device())
 
 
 def _cpu(storage: torch.UntypedStorage) -> torch.UntypedStorage:

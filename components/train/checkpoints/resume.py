@@ -108,7 +108,10 @@ def set_aside(store: Store, folder: str, seen: Manifest | None) -> None:
     with suppress(ObjectMissing):
         content = store.read_bytes(manifest_key(folder))
         found = parse_manifest(content)
-        readable = None if found is None or manifest_damage(folder, found) else found
+        if found is None or manifest_damage(folder, found):
+            readable = None
+        else:
+            readable = found
         if readable == seen:
             store.write_bytes(f"{folder}/{SET_ASIDE}", content)
             store.delete(manifest_key(folder))
@@ -242,9 +245,15 @@ class AfterResume(TrainerCallback):
 def _fetch(store: Store, checkpoint: Checkpoint, folder: Path) -> str | None:
     """This process's share is in the folder; or what is wrong with it."""
     if checkpoint.num_processes == dist.get_world_size():
-        readers = {dist.get_rank(), None} if _first_here() else {dist.get_rank()}
+        if _first_here():
+            readers = {dist.get_rank(), None}
+        else:
+            readers = {dist.get_rank()}
     else:
-        readers = {None, *range(checkpoint.num_processes)} if _first_here() else set()
+        if _first_here():
+            readers = {None, *range(checkpoint.num_processes)}
+        else:
+            readers = set()
     try:
         fetch_checkpoint(store, checkpoint, folder, wanted=lambda name: owner(name) in readers)
     except ObjectDamaged as error:

@@ -142,7 +142,10 @@ class CheckpointSaver:
         return _not_written(root, step, f"it takes {needed / 1e6:.1f} MB")
 
     def _failed(self, root: Path, names: tuple[str, ...], step: int, error: BaseException) -> None:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, OSError) and error.strerror:
+            said = error.strerror
+        else:
+            said = str(error)
         found = (said.splitlines() or [type(error).__name__])[0]
         self._problem = _not_written(root, step, found)
         for name in names:
@@ -197,8 +200,14 @@ class Capture:
         scheduler: Any = trainer.lr_scheduler
         lora = hasattr(trainer.model, "peft_config")
         if self._trainable is None:
-            self._trainable = trainable_parameters(trainer.model) if lora else {}
-        weights = whole_weights(self._trainable) if lora else {}
+            if lora:
+                self._trainable = trainable_parameters(trainer.model)
+            else:
+                self._trainable = {}
+        if lora:
+            weights = whole_weights(self._trainable)
+        else:
+            weights = {}
         states = self._shards(trainer.model_wrapped, exclude_frozen=lora)
         writes: Writes = {
             name: _torch_file(_with_own_scale(state)) for name, state in states.items()
@@ -231,7 +240,10 @@ class Capture:
             "global_steps": engine.global_steps,
             "global_samples": engine.global_samples,
         }
-        schedule = None if engine.lr_scheduler is None else engine.lr_scheduler.state_dict()
+        if engine.lr_scheduler is None:
+            schedule = None
+        else:
+            schedule = engine.lr_scheduler.state_dict()
         shard = {
             "optimizer_state_dict": engine.optimizer.state_dict(),
             "ds_config": state["ds_config"],

@@ -121,7 +121,10 @@ class BackgroundUploads:
         with self._changed:
             if self._process.wait() or self._unfinished:
                 steps = ", ".join(str(part.facts.step) for part in self._unfinished)
-                unknown = f"; the checkpoint of step {steps} may not be stored" if steps else ""
+                if steps:
+                    unknown = f"; the checkpoint of step {steps} may not be stored"
+                else:
+                    unknown = ""
                 ended = (
                     "checkpoint: the uploading process ended with exit code "
                     f"{self._process.returncode}"

@@ -87,7 +87,10 @@ class Check:
         yield from exchange_findings(self.request, ran, on_gpus=on_gpus)
 
     def _small_training(self, *, on_gpus: bool) -> Iterator[Finding]:
-        request = self.request if on_gpus else on_cpus(self.request)
+        if on_gpus:
+            request = self.request
+        else:
+            request = on_cpus(self.request)
         with tempfile.TemporaryDirectory(prefix="gpu-check-", dir=_work_folder()) as folder:
             run = make_small_run(request, Path(folder), processes=self._processes(on_gpus=on_gpus))
             environment = self._environment(on_gpus=on_gpus) | {"HAGANE_WORK": f"{folder}/work"}
@@ -110,7 +113,9 @@ class Check:
 
     def _processes(self, *, on_gpus: bool) -> int:
         asked = self.request.processes_per_node
-        return asked if on_gpus or not self.request.plan.on_gpus else min(asked, MOST_CPU_PROCESSES)
+        if on_gpus or not self.request.plan.on_gpus:
+            return asked
+        return min(asked, MOST_CPU_PROCESSES)
 
     def _environment(self, *, on_gpus: bool) -> dict[str, str | None]:
         """Of the groups: a share of the cores each, and no GPU where they are not to be used."""
@@ -120,7 +125,9 @@ class Check:
             "TORCH_CPP_LOG_LEVEL": "ERROR",
             "TOKENIZERS_PARALLELISM": "false",
         }
-        return shared if on_gpus else {**shared, "CUDA_VISIBLE_DEVICES": "", "HAGANE_GPUS": None}
+        if on_gpus:
+            return shared
+        return {**shared, "CUDA_VISIBLE_DEVICES": "", "HAGANE_GPUS": None}
 
     def _left(self) -> float:
         longest = self._seconds or (GPU_S if self._on_gpus else CPU_S)
@@ -136,7 +143,9 @@ class Check:
 def _work_folder() -> str | None:
     """Where the run would write: None is the system's own folder for temporary files."""
     folder = os.environ.get("HAGANE_WORK")
-    return folder if folder is not None and Path(folder).is_dir() else None
+    if folder is not None and Path(folder).is_dir():
+        return folder
+    return None
 
 
 def _request(arguments: argparse.Namespace) -> CheckRequest:

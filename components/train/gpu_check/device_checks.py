@@ -33,7 +33,10 @@ def usable_gpus(request: CheckRequest, facts: NodeFacts) -> bool:
 
 
 def torch_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
-    built = "without CUDA" if facts.torch_cuda is None else f"with CUDA {facts.torch_cuda}"
+    if facts.torch_cuda is None:
+        built = "without CUDA"
+    else:
+        built = f"with CUDA {facts.torch_cuda}"
     seen = f"torch {facts.torch_version}, built {built}"
     if request.plan.on_gpus and facts.torch_cuda is None:
         fix = (
@@ -67,7 +70,10 @@ def gpus_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     if not request.plan.on_gpus:
         return _left_out(check, CPU_PLAN)
     if there < wanted:
-        said = f"; torch says: {facts.cuda_error}" if facts.cuda_error else ""
+        if facts.cuda_error:
+            said = f"; torch says: {facts.cuda_error}"
+        else:
+            said = ""
         fix = "set hardware.processes_per_node to what a node has, or see driver and torch above"
         return Finding(
             check=check,
@@ -150,14 +156,23 @@ def precision_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     if request.plan.on_gpus and not facts.gpus:
         return _left_out(check, NO_GPU)
     if precision != "bf16" or facts.bf16:
-        has = "has bf16" if facts.bf16 else "has no bf16"
+        if facts.bf16:
+            has = "has bf16"
+        else:
+            has = "has no bf16"
         return Finding(check=check, state="ok", found=f"the plan is {precision}; the device {has}")
     fix = (
         "name the GPU that is there in hardware.gpu with training.precision: auto, or set "
         "training.precision: fp32"
     )
-    state = "failed" if request.plan.on_gpus else "warning"
-    slow = "" if request.plan.on_gpus else ": it is computed one number at a time"
+    if request.plan.on_gpus:
+        state = "failed"
+    else:
+        state = "warning"
+    if request.plan.on_gpus:
+        slow = ""
+    else:
+        slow = ": it is computed one number at a time"
     return Finding(
         check=check,
         state=state,
@@ -168,7 +183,10 @@ def precision_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
 
 def shared_memory_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     check, processes = SHARED_MEMORY, request.processes_per_node
-    needed = shared_memory_bytes(processes) if request.plan.on_gpus else 0
+    if request.plan.on_gpus:
+        needed = shared_memory_bytes(processes)
+    else:
+        needed = 0
     seen = f"{_gib(facts.shared_memory_bytes)}"
     if facts.shared_memory_bytes < needed:
         found = f"{seen}, NCCL may take {_gib(needed)} for {processes} GPUs"
@@ -189,13 +207,15 @@ def pinned_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
     if not facts.gpus:
         return _left_out(check, NO_GPU)
     if facts.pinned_error:
-        used = (
-            "offload needs it"
-            if zero.offload_optimizer
-            else "copies to the GPU are slower without it"
-        )
+        if zero.offload_optimizer:
+            used = "offload needs it"
+        else:
+            used = "copies to the GPU are slower without it"
         fix = "raise the pod's memory limit, or end what else pins memory on the node"
-        state = "failed" if zero.offload_optimizer else "warning"
+        if zero.offload_optimizer:
+            state = "failed"
+        else:
+            state = "warning"
         return Finding(
             check=check,
             state=state,
@@ -258,7 +278,10 @@ def matrices_finding(request: CheckRequest, facts: NodeFacts) -> Finding:
             check=check, state="failed", found=f"none could be made in {precision}", fix=fix
         )
     seen = f"{plain(facts.tflops)} TFLOP/s in {precision}"
-    planned = hardware.tflops if request.plan.on_gpus else None
+    if request.plan.on_gpus:
+        planned = hardware.tflops
+    else:
+        planned = None
     if planned is None:
         return Finding(check=check, state="ok", found=seen)
     beside = f"{seen}; the plan's data sheet says {plain(planned)}"

@@ -43,7 +43,10 @@ def exchange_findings(request: CheckRequest, ran: Ran, *, on_gpus: bool) -> Iter
         if event is not None:
             yield _judged(request, scope, event, on_gpus=on_gpus)
             continue
-        alone = request.processes_per_node if scope == ON_NODE else request.num_nodes
+        if scope == ON_NODE:
+            alone = request.processes_per_node
+        else:
+            alone = request.num_nodes
         if alone == 1:
             yield Finding(
                 check=NAMES[scope],
@@ -61,7 +64,10 @@ def exchange_findings(request: CheckRequest, ran: Ran, *, on_gpus: bool) -> Iter
 
 def _judged(request: CheckRequest, scope: str, event: Event, *, on_gpus: bool) -> Finding:
     check, gb_s, hardware = NAMES[scope], float(event["gb_s"]), request.plan.hardware
-    by = "NCCL" if on_gpus else "gloo"
+    if on_gpus:
+        by = "NCCL"
+    else:
+        by = "gloo"
     seen = f"{event['num_processes']} processes by {by}: {plain(gb_s)} GB/s"
     if not event["right"]:
         fix = (
@@ -71,7 +77,10 @@ def _judged(request: CheckRequest, scope: str, event: Event, *, on_gpus: bool) -
         return Finding(
             check=check, state="failed", found=f"{seen}, but the sums are wrong", fix=fix
         )
-    planned = hardware.link_gb_s if scope == ON_NODE else hardware.network_gb_s
+    if scope == ON_NODE:
+        planned = hardware.link_gb_s
+    else:
+        planned = hardware.network_gb_s
     if planned is None or not on_gpus:
         return Finding(check=check, state="ok", found=seen)
     beside = f"{seen}; the plan assumes {plain(planned)}"
@@ -93,7 +102,10 @@ def _judged(request: CheckRequest, scope: str, event: Event, *, on_gpus: bool) -
 def exchange(group: Any, device: torch.device) -> tuple[float, bool]:
     """(GB/s, whether all sums are right) of all-reduces in a process group, None for all. All of
     its processes must call this."""
-    num_bytes = GPU_BYTES if device.type == "cuda" else CPU_BYTES
+    if device.type == "cuda":
+        num_bytes = GPU_BYTES
+    else:
+        num_bytes = CPU_BYTES
     size, rank = dist.get_world_size(group), dist.get_rank(group)
     numbers = torch.full((num_bytes // 4,), float(rank + 1), device=device)
     dist.all_reduce(numbers, group=group)
@@ -118,10 +130,16 @@ def main() -> None:
     log = set_up_log("train")
     on_gpus = torch.cuda.is_available()
     local_rank, per_node = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    device = torch.device("cuda", local_rank) if on_gpus else torch.device("cpu")
+    if on_gpus:
+        device = torch.device("cuda", local_rank)
+    else:
+        device = torch.device("cpu")
     if on_gpus:
         torch.cuda.set_device(device)
-    backend = "nccl" if on_gpus else "gloo"
+    if on_gpus:
+        backend = "nccl"
+    else:
+        backend = "gloo"
     dist.init_process_group(
         backend, timeout=timedelta(seconds=MEET_S), device_id=device if on_gpus else None
     )

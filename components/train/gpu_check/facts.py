@@ -80,11 +80,17 @@ class NodeFacts(FrozenModel):
 
 def node_facts(precision: str) -> NodeFacts:
     driver = find_driver()
-    cuda_error = "" if torch.version.cuda is None else error_of(torch.cuda.init)
+    if torch.version.cuda is None:
+        cuda_error = ""
+    else:
+        cuda_error = error_of(torch.cuda.init)
     on_gpu = torch.cuda.is_available() and not cuda_error
     device = torch.device("cuda" if on_gpu else "cpu")
     dtype = DTYPES[precision]
-    pinned_gb_s, pinned_error = measured(pinned_copy_gb_s) if on_gpu else (None, "")
+    if on_gpu:
+        pinned_gb_s, pinned_error = measured(pinned_copy_gb_s)
+    else:
+        pinned_gb_s, pinned_error = (None, "")
     tflops, _ = measured(lambda: matrix_tflops(device, dtype))
     return NodeFacts(
         torch_version=torch.__version__,
@@ -169,7 +175,10 @@ def one_wide_bmm(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def matrix_tflops(device: torch.device, dtype: torch.dtype) -> float:
-    size = 8192 if device.type == "cuda" else 1024
+    if device.type == "cuda":
+        size = 8192
+    else:
+        size = 1024
     left = torch.randn(size, size, device=device, dtype=dtype)
     return 2 * size**3 / seconds_of(lambda: left @ left, device) / 1e12
 
@@ -187,8 +196,13 @@ def seconds_of(work: Callable[[], object], device: torch.device, *, times: int =
 
 
 def _built_for() -> tuple[str, ...]:
-    flags = torch._C._cuda_getArchFlags() if torch.version.cuda else None
-    return tuple(flags.split()) if flags else ()
+    if torch.version.cuda:
+        flags = torch._C._cuda_getArchFlags()
+    else:
+        flags = None
+    if flags:
+        return tuple(flags.split())
+    return ()
 
 
 def _computes_bf16(*, on_gpu: bool) -> bool:

@@ -71,11 +71,10 @@ class Ran:
             ),
             None,
         )
-        how = (
-            f"no end within {self.seconds:.0f} s"
-            if self.exit_code is None
-            else f"exit code {self.exit_code}"
-        )
+        if self.exit_code is None:
+            how = f"no end within {self.seconds:.0f} s"
+        else:
+            how = f"exit code {self.exit_code}"
         if last is None:
             last = next(
                 (line.strip() for line in reversed(self.lines) if line.strip()),

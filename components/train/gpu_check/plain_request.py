@@ -22,7 +22,7 @@ from components.shared.documents.plan import (
     ZeroPlan,
 )
 from components.shared.errors import SpecError
-from components.shared.trainer_settings import TRAINER_SETTINGS
+from components.shared.job.trainer_settings import TRAINER_SETTINGS
 
 OFFLOADED = {"device": "cpu", "pin_memory": True}
 
@@ -55,7 +55,10 @@ def plain_request(*, processes: int, stage: int, offload: str, method: str) -> C
         tokens_per_epoch=1,
         tokens_total=1,
     )
-    total = torch.cuda.get_device_properties(0).total_memory if on_gpus else None
+    if on_gpus:
+        total = torch.cuda.get_device_properties(0).total_memory
+    else:
+        total = None
     plan = Plan(
         run="gpu-check",
         method=method,  # pyright: ignore[reportArgumentType] - argparse knows the choices

@@ -62,12 +62,16 @@ class SmallRun:
     @property
     def fewer(self) -> int:
         """Half of the processes; one where there is one."""
-        return self.processes // 2 if self.processes % 2 == 0 else 1
+        if self.processes % 2 == 0:
+            return self.processes // 2
+        return 1
 
     def history(self) -> dict[str, Any]:
         """Of the last start; empty where none has finished."""
         path = Path(self.uri, CHECKPOINTS, "history.json")
-        return json.loads(path.read_text()) if path.exists() else {}
+        if path.exists():
+            return json.loads(path.read_text())
+        return {}
 
 
 def make_small_run(request: CheckRequest, folder: Path, *, processes: int) -> SmallRun:
@@ -146,7 +150,10 @@ def write_dataset(run: SmallRun, *, num_rows: int) -> None:
 
 def write_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, epochs: int) -> None:
     """plan/ is for training until the end of epoch 1 by all processes, or of epoch 2 by fewer."""
-    processes = run.processes if epochs == 1 else run.fewer
+    if epochs == 1:
+        processes = run.processes
+    else:
+        processes = run.fewer
     accum, precision = run.processes // processes, request.plan.precision
     plan = small_plan(run, request, num_parameters=num_parameters, epochs=epochs)
     deepspeed = request.deepspeed | {
@@ -181,10 +188,19 @@ def write_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, epo
 
 def small_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, epochs: int) -> Plan:
     asked = request.plan
-    processes = run.processes if epochs == 1 else run.fewer
-    rank = 8 if asked.lora is None else asked.lora.rank
+    if epochs == 1:
+        processes = run.processes
+    else:
+        processes = run.fewer
+    if asked.lora is None:
+        rank = 8
+    else:
+        rank = asked.lora.rank
     num_lora = LAYERS * len(LORA_TARGETS) * rank * 2 * WIDTH
-    num_trainable = num_parameters if asked.method == "full" else num_lora
+    if asked.method == "full":
+        num_trainable = num_parameters
+    else:
+        num_trainable = num_lora
     bytes_each = 16 * num_parameters
     steps = StepPlan(
         num_rows=STEPS * run.processes,

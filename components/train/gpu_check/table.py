@@ -11,7 +11,10 @@ MOST_LETTERS = 140
 
 def table(findings: Sequence[Finding]) -> str:
     """One row each; how to fix it stands below what was seen."""
-    first = max(len(each.check) for each in (*findings,)) if findings else 0
+    if findings:
+        first = max(len(each.check) for each in (*findings,))
+    else:
+        first = 0
     first = max(first, len(HEAD[0]))
     second = max(len(each) for each in ("warning", HEAD[1]))
     lines = [f"{HEAD[0]:{first}}  {HEAD[1]:{second}}  {HEAD[2]}"]

@@ -25,7 +25,10 @@ def first_start_findings(
 
 
 def training_finding(run: SmallRun, plan: Plan, ran: Ran) -> Finding:
-    kind = "all parameters" if plan.method == "full" else "LoRA"
+    if plan.method == "full":
+        kind = "all parameters"
+    else:
+        kind = "LoRA"
     how = (
         f"10.5M parameters, {kind}, {plan.precision}, {plan.zero.name}, {_processes(run.processes)}"
     )
@@ -54,13 +57,19 @@ def save_finding(ran: Ran) -> Finding:
         return Finding(check=SAVE, state="skipped", found=f"{TRAINING} did not come so far")
     if not any(event["committed"] for event in stored):
         failed = [event["problem"] for event in ran.all_of("checkpoint_failed")]
-        found = failed[0] if failed else "the checkpoint was not committed"
+        if failed:
+            found = failed[0]
+        else:
+            found = "the checkpoint was not committed"
         return Finding(
             check=SAVE, state="failed", found=found, fix="see the work folder's disk (HAGANE_WORK)"
         )
     megabytes = sum(event["num_bytes"] for event in stored) / 1e6
     held = next((event["seconds"] for event in ran.all_of("training_held")), None)
-    beside = "" if held is None else f"; training waited {plain(1000 * held)} ms for it"
+    if held is None:
+        beside = ""
+    else:
+        beside = f"; training waited {plain(1000 * held)} ms for it"
     return Finding(
         check=SAVE, state="ok", found=f"{plain(megabytes)} MB in {len(stored)} parts{beside}"
     )
@@ -70,7 +79,10 @@ def timed_finding(run: SmallRun, ran: Ran, history: dict[str, Any]) -> Finding:
     seconds = history.get("seconds_per_step")
     if ran.problem is not None or seconds is None:
         return Finding(check=TIMED, state="skipped", found=f"{TRAINING} did not come so far")
-    tokens = run.processes * 128 / seconds if seconds else 0
+    if seconds:
+        tokens = run.processes * 128 / seconds
+    else:
+        tokens = 0
     found = (
         f"{plain(seconds)} s a step of {run.processes} rows of 128 tokens, {plain(tokens)} tokens/s"
     )
@@ -103,11 +115,10 @@ def resume_finding(run: SmallRun, first: Ran, second: Ran | None) -> Finding:
         return Finding(
             check=RESUME, state="failed", found=f"{how}: the loss rose ({_shown(losses)})", fix=fix
         )
-    same = (
-        "; one process cannot be halved, so this is the same number"
-        if run.processes == run.fewer
-        else ""
-    )
+    if run.processes == run.fewer:
+        same = "; one process cannot be halved, so this is the same number"
+    else:
+        same = ""
     return Finding(
         check=RESUME, state="ok", found=f"{how} from step {STEPS}, loss {_shown(losses)}{same}"
     )

@@ -114,7 +114,10 @@ class StepBoundary(TrainerCallback):
         self._saver.finish(self._log if state.is_world_process_zero else None)
         # every upload has finished: the checkpoint is committed, or is none
         self._agreement.wait_for_all()
-        line = fault_line(what, self._last_good()) if state.is_world_process_zero else ""
+        if state.is_world_process_zero:
+            line = fault_line(what, self._last_good())
+        else:
+            line = ""
         raise RunFailed(self._agreement.from_first(line))
 
     def _is_due(self, args: TrainingArguments) -> bool:

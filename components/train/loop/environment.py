@@ -55,8 +55,9 @@ def _version(name: str) -> str | None:
 def _processor() -> str:
     """The model's name by proc(5), else what the platform calls it."""
     file = Path("/proc/cpuinfo")
-    lines = (
-        file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-    )
+    if file.is_file():
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    else:
+        lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())

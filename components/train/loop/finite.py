@@ -64,15 +64,17 @@ def step_fault_text(step: int, faults: list[StepFault]) -> str:
     shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (
         f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
     )
-    what = "loss" if of_loss else "gradient"
+    if of_loss:
+        what = "loss"
+    else:
+        what = "gradient"
     return f"the {what} of step {step} is not finite, in rows {shown} of dataset/train.parquet"
 
 
 def fault_line(what: str, last_good: str | None) -> str:
     """The one line that a person reads."""
-    good = (
-        "no checkpoint was stored before it"
-        if last_good is None
-        else f"the last good checkpoint is {last_good}"
-    )
+    if last_good is None:
+        good = "no checkpoint was stored before it"
+    else:
+        good = f"the last good checkpoint is {last_good}"
     return f"training: {what}; {good}. Fix: {FIX}"

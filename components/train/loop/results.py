@@ -70,7 +70,9 @@ class EpochProbe(TrainerCallback):
 
     def last(self) -> dict[str, torch.Tensor]:
         """Of the trained model; made here only where this start had no step left to make."""
-        return self._probe() if self._newest is None else self._newest
+        if self._newest is None:
+            return self._probe()
+        return self._newest
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,14 @@ def _resident_peak() -> int | None:
     many are counted hangs on the page cache (64 MB more after a fresh install). getrusage would
     tell its parent's peak, if that was larger when it started this one."""
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
+    if status.exists():
+        lines = status.read_text().splitlines()
+    else:
+        lines = []
     peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
-    return (
-        None if peak is None else peak - mapped_of_libraries(Path("/proc/self/smaps").read_text())
-    )
+    if peak is None:
+        return None
+    return peak - mapped_of_libraries(Path("/proc/self/smaps").read_text())
 
 
 def mapped_of_libraries(smaps: str) -> int:
@@ -170,7 +175,9 @@ def _step(entry: dict[str, Any]) -> StepLosses:
 
 def _finite(norm: float | None) -> float | None:
     """None for the norm of a step that fp16 skipped, which is infinite."""
-    return norm if norm is not None and math.isfinite(norm) else None
+    if norm is not None and math.isfinite(norm):
+        return norm
+    return None
 
 
 def publish_results(

@@ -62,7 +62,10 @@ def collate_numbered(
     """A batch as `collate` makes it, and `row_numbers` [B]. With `longest`, the tokens of the
     longest row, it is padded for a GPU."""
     rows = [row for _, row in numbered]
-    num_tokens = None if longest is None else padded_length(rows, longest=longest)
+    if longest is None:
+        num_tokens = None
+    else:
+        num_tokens = padded_length(rows, longest=longest)
     return {
         **collate(rows, num_tokens=num_tokens),
         "row_numbers": torch.tensor([number for number, _ in numbered]),
@@ -268,7 +271,10 @@ class HeldOutLoss(TrainerCallback):
         loss = self._measure()
         seconds = round(time.monotonic() - start, 3)
         if not math.isfinite(loss):
-            when = f"after epoch {epoch} (step {state.global_step})" if epoch else "before training"
+            if epoch:
+                when = f"after epoch {epoch} (step {state.global_step})"
+            else:
+                when = "before training"
             self._stop(f"the held-out loss {when} is {loss}", state)
         state.log_history.append(
             {
@@ -354,7 +360,9 @@ def seconds_per_step(history: LogHistory) -> float | None:
     held-out loss move it little."""
     ends = {entry["step"]: float(entry["seconds"]) for entry in history if "seconds" in entry}
     took = [ends[step] - ends[step - 1] for step in ends if step - 1 in ends]
-    return round(statistics.median(took), 4) if took else None
+    if took:
+        return round(statistics.median(took), 4)
+    return None
 
 
 def epoch_loss(history: LogHistory, *, steps_per_epoch: int, epoch: int) -> float:

@@ -113,11 +113,10 @@ class Looked:
             abs(self.own_loss - self.next_token_loss)
             > LOSS_ALLOWED[precision] * self.next_token_loss
         ):
-            fix = (
-                "set training.output_layer: all_tokens"
-                if self.in_chunks
-                else "name a base model that is trained on the next token"
-            )
+            if self.in_chunks:
+                fix = "set training.output_layer: all_tokens"
+            else:
+                fix = "name a base model that is trained on the next token"
             return (
                 f"found a model whose own loss is {self.own_loss:.4g} where that of the next token "
                 f"is {self.next_token_loss:.4g}, allowed {LOSS_ALLOWED[precision]:.1%} of "

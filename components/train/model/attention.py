@@ -63,7 +63,10 @@ class ConversationAttention:
         AttentionInterface.register(NAME, self._attend)
         AttentionMaskInterface.register(NAME, self._masks)
         self._spans: list[list[Span]] | None = None
-        self._base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if hasattr(model, "get_base_model"):
+            self._base = model.get_base_model()
+        else:
+            self._base = model
         self._replaced: str = self._base.config._attn_implementation
         try:
             self._base.set_attn_implementation(NAME)
@@ -85,7 +88,10 @@ class ConversationAttention:
     def conversations_of(self, position_ids_BT: torch.Tensor | None) -> Iterator[None]:
         """Forward and backward passes inside see conversations that begin where positions are 0.
         None: each row is one conversation."""
-        self._spans = None if position_ids_BT is None else spans_of(position_ids_BT)
+        if position_ids_BT is None:
+            self._spans = None
+        else:
+            self._spans = spans_of(position_ids_BT)
         try:
             yield
         finally:
@@ -119,7 +125,10 @@ class ConversationAttention:
             for row, of_row in enumerate(spans)
             for span in of_row
         ]
-        plain = [False] * len(squares) if use_vmap else _are_plain(squares)
+        if use_vmap:
+            plain = [False] * len(squares)
+        else:
+            plain = _are_plain(squares)
         masks = iter(
             [
                 None if causal else each.mask(use_vmap=use_vmap)
@@ -144,14 +153,20 @@ class ConversationAttention:
     ) -> tuple[torch.Tensor, None]:
         """As transformers asks of an attention function: [B, T, A, D], and no weights."""
         _refuse_unknown(others)
-        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        if is_causal is None:
+            causal = getattr(module, "is_causal", True)
+        else:
+            causal = is_causal
         if attention_mask is None and not causal:
             raise _not_possible("it looks at tokens that follow")
         num_rows, _, num_tokens, _ = query_BATD.shape
         if key_BKTD.shape[2] != num_tokens:
             raise _not_possible("it attends keys that are not its row's")
         exact = softcap is not None or s_aux is not None
-        attend = _Exactly(softcap, s_aux) if exact else _fused
+        if exact:
+            attend = _Exactly(softcap, s_aux)
+        else:
+            attend = _fused
         rows = []
         for row, spans in enumerate(self._spans_for(num_rows, num_tokens)):
             parts = []
@@ -275,15 +290,17 @@ class _Exactly:
     ) -> torch.Tensor:
         groups = query_ALD.shape[1] // key_KLD.shape[1]
         key_ALD, value_ALD = repeat_kv(key_KLD, groups), repeat_kv(value_KLD, groups)
-        scale = query_ALD.shape[-1] ** -0.5 if scaling is None else scaling
+        if scaling is None:
+            scale = query_ALD.shape[-1] ** -0.5
+        else:
+            scale = scaling
         scores_ALL = torch.matmul(query_ALD, key_ALD.transpose(2, 3)) * scale
         if self.softcap is not None:
             scores_ALL = torch.tanh(scores_ALL / self.softcap) * self.softcap
-        seen_LL = (
-            torch.ones_like(scores_ALL[:, :1], dtype=torch.bool).tril()
-            if mask_LL is None
-            else mask_LL
-        )
+        if mask_LL is None:
+            seen_LL = torch.ones_like(scores_ALL[:, :1], dtype=torch.bool).tril()
+        else:
+            seen_LL = mask_LL
         scores_ALL = scores_ALL.masked_fill(~seen_LL, torch.finfo(scores_ALL.dtype).min)
         if self.sinks is not None:
             sinks_AL1 = self.sinks.reshape(1, -1, 1, 1).expand(*scores_ALL.shape[:3], 1)

@@ -2,6 +2,6 @@
 
 import torch
 
-from components.shared.uncompiled import import_uncompiled
+from components.shared.model.uncompiled import import_uncompiled
 
 import_uncompiled("bitsandbytes", torch)

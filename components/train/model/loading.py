@@ -40,7 +40,10 @@ def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: i
     leave_out_router_loss(model)
     # LoRA's A matrices are drawn here, before Trainer seeds anything.
     set_seed(seed)
-    trained = model if lora is None else get_peft_model(model, LoraConfig(**lora))
+    if lora is None:
+        trained = model
+    else:
+        trained = get_peft_model(model, LoraConfig(**lora))
     num_trainable = sum(_num_elements(p) for p in trained.parameters() if p.requires_grad)
     assert num_trainable == plan.num_trainable, (
         f"the plan says {plan.num_trainable} trainable parameters, the model has {num_trainable}"

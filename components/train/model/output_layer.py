@@ -57,7 +57,10 @@ class OutputLayer:
     """
 
     def __init__(self, model: Any, *, chunk_tokens: int, label_smoothing: float = 0.0) -> None:
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if hasattr(model, "get_base_model"):
+            base = model.get_base_model()
+        else:
+            base = model
         layer = base.get_output_embeddings()
         if type(layer) is not torch.nn.Linear:
             raise ModelError(
@@ -79,7 +82,10 @@ class OutputLayer:
         """Calls inside give the sum of losses for these labels; one that is NOT_TRAINED has no
         loss. Labels are smoothed only `to_train`."""
         self._labels_BT = labels_BT
-        self._smoothed = self._label_smoothing if to_train else 0.0
+        if to_train:
+            self._smoothed = self._label_smoothing
+        else:
+            self._smoothed = 0.0
         try:
             yield
         finally:
@@ -213,7 +219,9 @@ class _Gradients:
 def _times(
     gradient: torch.Tensor | None, scale: torch.Tensor, dtype: torch.dtype
 ) -> torch.Tensor | None:
-    return None if gradient is None else gradient.mul_(scale).to(dtype)
+    if gradient is None:
+        return None
+    return gradient.mul_(scale).to(dtype)
 
 
 def _losses_and_gradient(
@@ -256,7 +264,9 @@ def _losses_and_gradient(
 
 
 def _capped(logits: torch.Tensor, cap: float | None) -> torch.Tensor:
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+    if cap is None:
+        return logits
+    return torch.tanh(logits / cap) * cap
 
 
 def _take_soft_cap(config: Any) -> float | None:
@@ -275,7 +285,9 @@ def _logit_scale(config: Any) -> float:
         for name in (*FACTORS, *DIVISORS):
             value = vars(part).get(name)
             if isinstance(value, float | int):
-                return 1 / float(value) if name in DIVISORS else float(value)
+                if name in DIVISORS:
+                    return 1 / float(value)
+                return float(value)
     return 1.0
 
 

@@ -31,9 +31,10 @@ class OwnLayers:
     def losses_of(self, batch: Mapping[str, Any], *, to_train: bool = False) -> Iterator[None]:
         """The same, and the output layer gives the losses of the batch's labels."""
         layer = self.output_layer
-        losses = (
-            nullcontext() if layer is None else layer.losses_of(batch["labels"], to_train=to_train)
-        )
+        if layer is None:
+            losses = nullcontext()
+        else:
+            losses = layer.losses_of(batch["labels"], to_train=to_train)
         with self.rows_of(batch), losses:
             yield
 

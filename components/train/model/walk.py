@@ -53,7 +53,9 @@ MAMBA_FUSED = ("out_proj", "conv1d")
 def special_float(tree: Tree) -> Any:
     """transformers 5 writes Infinity and NaN as `{"__float__": "Infinity"}`
     (configuration_utils.py); Mamba-2 has one."""
-    return float(tree["__float__"]) if tree.keys() == {"__float__"} else tree
+    if tree.keys() == {"__float__"}:
+        return float(tree["__float__"])
+    return tree
 
 
 def build(config: Tree) -> PreTrainedModel:
@@ -239,12 +241,12 @@ def is_router(model: PreTrainedModel, name: str, module: torch.nn.Module) -> boo
 def role_of(path: str) -> str:
     """Attention, or whatever mixes tokens in its place; everything else is called the MLP."""
     parents = path.split(".")[:-1]
-    return (
-        "attention"
-        if any(word in part.lower() for part in parents for word in MIXER_ROLES)
+    if (
+        any(word in part.lower() for part in parents for word in MIXER_ROLES)
         and "expert" not in path
-        else "mlp"
-    )
+    ):
+        return "attention"
+    return "mlp"
 
 
 def linears_of(model: PreTrainedModel) -> list[Tree]:

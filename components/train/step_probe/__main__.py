@@ -93,8 +93,13 @@ def available_memory() -> int | None:
         for line in meminfo.read_text().splitlines()
         if line.startswith("MemAvailable:")
     )
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return min(available, int(text)) if text.isdigit() else available
+    if limit.exists():
+        text = limit.read_text().strip()
+    else:
+        text = "max"
+    if text.isdigit():
+        return min(available, int(text))
+    return available
 
 
 def probe(plan_folder: Path, *, rows: Path | None, seconds: float) -> MeasuredSteps:

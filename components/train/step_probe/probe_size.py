@@ -37,7 +37,10 @@ def machine_problems(plan: Plan, *, has_gpu: bool, available_bytes: int | None) 
     """
     hardware, memory = plan.hardware, plan.memory
     if plan.on_gpus and not has_gpu:
-        gpu = "GPUs" if hardware is None or hardware.gpu is None else hardware.gpu
+        if hardware is None or hardware.gpu is None:
+            gpu = "GPUs"
+        else:
+            gpu = hardware.gpu
         yield (
             f"--probe: the plan is for {plan.steps.num_processes} x {gpu}, found no GPU on this "
             "machine. Fix: probe on a node that has them, or plan without --probe"

@@ -67,7 +67,10 @@ def measured_steps(folder: Path, plan: Plan) -> MeasuredSteps:
     rows = PackedRows(folder / ROWS)
     arguments = _training_arguments(folder)
     lora_file = folder / "lora.json"
-    lora = json.loads(lora_file.read_bytes()) if lora_file.is_file() else None
+    if lora_file.is_file():
+        lora = json.loads(lora_file.read_bytes())
+    else:
+        lora = None
     model = load_model(base.folder, plan, lora=lora, seed=arguments.seed)
     own = own_layers(model, plan, label_smoothing=0.0)
     trainer = HaganeTrainer(model, arguments, rows, own=own)

@@ -29,4 +29,6 @@ def import_uncompiled(name: str, torch: Any) -> None:
 
 def _left_as_it_is(function: Callable[..., Any] | None = None, **_: Any) -> Any:
     """Stands for torch.compile, called with a function or as a decorator with settings."""
-    return (lambda each: each) if function is None else function
+    if function is None:
+        return lambda each: each
+    return function

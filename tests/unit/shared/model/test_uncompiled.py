@@ -3,7 +3,7 @@ import sys
 
 PROGRAM = """
 import sys, torch
-from components.shared.uncompiled import import_uncompiled
+from components.shared.model.uncompiled import import_uncompiled
 usual = torch.compile
 import_uncompiled("bitsandbytes", torch)
 assert torch.compile is usual
