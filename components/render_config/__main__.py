@@ -15,7 +15,7 @@ from components.render_config.choose_setting import choose_device
 from components.render_config.cost.hardware import GIB, this_machine
 from components.render_config.dataset_facts import NO_DATASET, DatasetFacts, dataset_facts
 from components.render_config.model.architectures import architecture_of
-from components.render_config.page.import_deepspeed import explained, read_deepspeed
+from components.render_config.page.import_deepspeed import explained_deepspeed, read_deepspeed
 from components.render_config.planner import check_spec, make_plan
 from components.render_config.probed import with_probe
 from components.render_config.render.files import lifecycle_json, rendered_files
@@ -172,7 +172,7 @@ def import_deepspeed(file: Path, plan: Path | None) -> None:
     print(
         "\n".join(
             printable(without_secrets(line))
-            for line in [*imported.problems, *explained(imported, planned)]
+            for line in [*imported.problems, *explained_deepspeed(imported, planned)]
         )
     )
 

@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from components.shared.job.images import Images
+from components.shared.job.images import LOCAL_IMAGES, Images
 from images.bake import Target
 from images.build import revision
 from images.contents import HARDENED, Contents
@@ -163,6 +163,7 @@ def test_the_command_line_in_its_image_compiles_what_it_compiles_here(
         "run",
         "--rm",
         *ARBITRARY,
+        f"--env={LOCAL_IMAGES}=1",
         images.of("render_config"),
         "compile",
         "/tmp/finetune.yaml",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from components.launch_training.backends.local import pass_on
-from components.launch_training.backends.pod_log import PodLog, read_log, store_unfinished
+from components.launch_training.backends.pod_log import PodLog, read_log, store_log_so_far
 from components.launch_training.backends.restarts import NO_RESTARTS, Restarts, Stalled
 from components.launch_training.ending.ownership import Owner, end_job
 from components.launch_training.job.deadlines import (
@@ -434,7 +434,7 @@ class Follower:
         already."""
         for pod in self._logs.values():
             if pod.thread.is_alive():
-                store_unfinished(pod, self._store)
+                store_log_so_far(pod, self._store)
 
     def _problems(self, pods: list[Fields], otherwise: str) -> list[str]:
         """What ended the job: what its processes said themselves, else how the first pod to fail

@@ -54,7 +54,7 @@ def read_log(
     return log
 
 
-def store_unfinished(log: PodLog, store: Store) -> None:
+def store_log_so_far(log: PodLog, store: Store) -> None:
     """What was printed by now is in the store's `logs/`, though the pod goes on: from memory, as an
     upload checks that a file stays."""
     with suppress(StoreError, FileNotFoundError):

@@ -13,7 +13,7 @@ Problems = Mapping[str, list[str]]
 _SHOWN = 20
 
 
-def first_problems(problems: list[str]) -> list[str]:
+def first_bad_records(problems: list[str]) -> list[str]:
     """At most 20 of the problems, and one more line that counts the rest."""
     rest = len(problems) - _SHOWN
     if rest <= 0:
@@ -21,7 +21,7 @@ def first_problems(problems: list[str]) -> list[str]:
     return [*problems[:_SHOWN], f"and {rest} more of {len(problems)} problems"]
 
 
-def problem_lines(problems: Problems) -> list[str]:
+def bad_record_lines(problems: Problems) -> list[str]:
     """One line a problem: the first place that has it, what it is, and how many others have it
     too."""
     lines: list[str] = []
@@ -53,7 +53,7 @@ def refuse_bad(data: DataSpec, problems: Problems, *, num_records: int) -> None:
     many have some."""
     if not problems:
         return
-    lines = first_problems(problem_lines(problems))
+    lines = first_bad_records(bad_record_lines(problems))
     if data.on_bad_record == "fail":
         raise DataError(*lines)
     count = num_skipped(problems)
@@ -77,5 +77,5 @@ def skipped_cautions(problems: Problems) -> list[str]:
         noun = "records were"
     return [
         f"{count} bad {noun} skipped (data.on_bad_record)",
-        *(f"skipped: {line}" for line in first_problems(problem_lines(problems))),
+        *(f"skipped: {line}" for line in first_bad_records(bad_record_lines(problems))),
     ]

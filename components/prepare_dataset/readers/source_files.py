@@ -127,7 +127,7 @@ def kind_of_name(name: str) -> str:
 
 
 @contextmanager
-def on_this_machine(name: str) -> Iterator[Path]:
+def readable_source(name: str) -> Iterator[Path]:
     """A path by which a file of `files_of` can be read inside the block. Raises StoreError,
     DataError."""
     if name.startswith(SCHEME):

@@ -16,15 +16,15 @@ from typing import Any
 from components.prepare_dataset.packing.stored import Chosen, Conversations
 from components.prepare_dataset.readers.bad_records import (
     Problems,
-    first_problems,
+    bad_record_lines,
+    first_bad_records,
     joined,
-    problem_lines,
 )
 from components.prepare_dataset.readers.record_files import Place, read_places
 from components.prepare_dataset.readers.source_files import (
     files_of,
     kind_of_name,
-    on_this_machine,
+    readable_source,
     unpacked,
 )
 from components.prepare_dataset.records.conversations import (
@@ -102,7 +102,7 @@ def read_records(*sources: RecordSource, skip_bad: bool = False) -> tuple[Record
             lines.extend(error.problems)
     problems = joined(found)
     if problems or lines:
-        raise DataError(*first_problems([*problem_lines(problems), *lines]))
+        raise DataError(*first_bad_records([*bad_record_lines(problems), *lines]))
     return tuple(files)
 
 
@@ -130,7 +130,7 @@ def _read_source(
     if not found and skipped:
         raise DataError(
             f"{source.path}: every record is bad, none is left",
-            *first_problems(problem_lines(skipped)),
+            *first_bad_records(bad_record_lines(skipped)),
         )
     if not found and not problems:
         raise DataError(f"{source.path}: holds no record; write one conversation a line: {_FORM}")
@@ -153,7 +153,7 @@ def _read_file(
 ) -> tuple[str, str]:
     """(sha256, form) of the file, whose conversations are added to the others, and its problems to
     those of files or of records."""
-    with on_this_machine(name) as path:
+    with readable_source(name) as path:
         before = path.stat()
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -99,13 +99,13 @@ def _walked(config: Mapping[str, Any]) -> Architecture:
             f"without it are planned: {counted}"
         )
     raise ModelError(
-        f"model.source: config.json has model_type {model_type!r}, which transformers cannot build "
-        f"as a causal language model ({why_not_built(last_line, config)}); without building are "
-        f"planned: {counted}"
+        f"model.source: config.json has model_type {model_type!r}, which transformers cannot "
+        f"build as a causal language model ({why_model_not_built(last_line, config)}); without "
+        f"building are planned: {counted}"
     )
 
 
-def why_not_built(last_line: str, config: Mapping[str, Any]) -> str:
+def why_model_not_built(last_line: str, config: Mapping[str, Any]) -> str:
     """The last line of transformers' error, or what it comes from: a library that is not installed,
     sizes that config.json leaves empty."""
     missing = re.search(r"`pip install ([\w.-]+)`", last_line)

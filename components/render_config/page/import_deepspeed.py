@@ -157,7 +157,7 @@ def _repaired(text: str, error: json.JSONDecodeError) -> tuple[str, str] | None:
     return None
 
 
-def explained(imported: Imported, planned: Tree | None) -> list[str]:
+def explained_deepspeed(imported: Imported, planned: Tree | None) -> list[str]:
     """A line for each setting: what it is, what it means, and what the plan writes for it; then
     what only the plan writes.
 

@@ -42,13 +42,13 @@ def job_metadata(spec: RunSpec, plan: Plan) -> Fields:
     where to queue it."""
     queue = spec.cluster.queue
     return {
-        "name": job_name(spec),
+        "name": planned_job_name(spec),
         "labels": labels(spec) | ({"kueue.x-k8s.io/queue-name": queue} if queue else {}),
         "annotations": {RUN_ANNOTATION: spec.run_uri, TRAINING_ANNOTATION: plan.training_digest},
     }
 
 
-def job_name(spec: RunSpec) -> str:
+def planned_job_name(spec: RunSpec) -> str:
     """The same for each try of a run, so that a retried step finds its job; its pods' names fit."""
     digest = hashlib.sha256(spec.run_uri.encode()).hexdigest()[:DIGEST_CHARACTERS]
     longest = NAME_CHARACTERS.get(spec.backend, min(NAME_CHARACTERS.values()))

@@ -69,10 +69,10 @@ def failure_of(
         message = f"crashed: {type(error).__name__}: {error}".rstrip(": ")
         hint = "read the step's log; if no setting explains it, this is a fault of hagane"
         lines += "".join(traceback.format_exception(error)).splitlines()
-    tail = tuple(without_secrets(line)[:MAX_LINE] for line in lines[-NUM_LOG_LINES:])
+    tail = tuple(without_secrets_of_environment(line)[:MAX_LINE] for line in lines[-NUM_LOG_LINES:])
     return StepFailure(
         step=step,
-        message=without_secrets(message)[:MAX_LINE],
+        message=without_secrets_of_environment(message)[:MAX_LINE],
         hint=hint,
         log_tail=tail,
         at=at,
@@ -107,7 +107,7 @@ def read_failures(store: Store, kfp_run: str | None = None) -> tuple[StepFailure
     return tuple(sorted(known, key=_place))
 
 
-def without_secrets(text: str) -> str:
+def without_secrets_of_environment(text: str) -> str:
     """The text without keys in addresses and without values of secret variables."""
     for name, value in os.environ.items():
         if _SECRET_VARIABLE.search(name) and len(value) >= _SHORTEST_SECRET:
@@ -121,7 +121,7 @@ def _fix_of(problems: Iterable[str]) -> str:
         for mark in ("Fix: ", "; "):
             _, found, fix = problem.partition(mark)
             if found:
-                return without_secrets(fix)
+                return without_secrets_of_environment(fix)
     return ""
 
 

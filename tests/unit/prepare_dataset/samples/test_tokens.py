@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.prepare_dataset.packing.rows import NOT_TRAINED, labels, write_rows
-from components.prepare_dataset.readers.bad_records import problem_lines
+from components.prepare_dataset.readers.bad_records import bad_record_lines
 from components.prepare_dataset.samples.tokens import STARTS_INSIDE, Encoder, encode, load_encoder
 from components.prepare_dataset.templates.process import BoundedTemplate
 from components.shared.errors import ModelError
@@ -113,7 +113,7 @@ def test_turns_without_an_end_token_are_refused_once_with_their_number(encoder: 
     encoded, problems = encode(
         endless, [conversation("q", "a", where=f"x:{line}") for line in (1, 2, 3)]
     )
-    (line,) = problem_lines(problems)
+    (line,) = bad_record_lines(problems)
     assert encoded == []
     assert line.startswith("x:1: t.jinja ends assistant turns without an end-of-turn token")
     assert line.endswith("(the same in 2 others, next x:2)")
@@ -124,7 +124,7 @@ def test_a_token_that_the_model_has_no_embedding_for_is_refused(encoder: Encoder
         encoder.tokenizer, encoder.tokenizer_file, encoder.template, encoder.end_ids, vocab_size=300
     )
     _, problems = encode(small, [conversation("What is 12 plus 7?", "12 plus 7 is 19.")])
-    assert "the model only 300 embeddings" in problem_lines(problems)[0]
+    assert "the model only 300 embeddings" in bad_record_lines(problems)[0]
 
 
 @pytest.mark.parametrize("is_first", [True, False])

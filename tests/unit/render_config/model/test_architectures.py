@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from components.render_config.model.architectures import architecture_of, why_not_built
+from components.render_config.model.architectures import architecture_of, why_model_not_built
 from components.render_config.model.families import FAMILIES, SPELLINGS
 from components.render_config.model.shapes import from_json
 from components.shared.errors import ModelError
@@ -191,4 +191,4 @@ def test_a_missing_field_and_a_missing_type_are_reported() -> None:
 def test_a_type_that_cannot_be_built_says_which_library_or_size_is_missing(
     last_line: str, config: dict[str, Any], why: str
 ) -> None:
-    assert why_not_built(last_line, config) == why
+    assert why_model_not_built(last_line, config) == why

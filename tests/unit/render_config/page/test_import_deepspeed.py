@@ -1,6 +1,6 @@
 import pytest
 
-from components.render_config.page.import_deepspeed import explained, read_deepspeed
+from components.render_config.page.import_deepspeed import explained_deepspeed, read_deepspeed
 from components.shared.errors import SpecError
 
 # As people write it by hand: a comma missing after the offload section, one too many at the end.
@@ -37,7 +37,7 @@ def test_each_setting_is_explained_and_set_beside_the_plan() -> None:
         "bf16": {"enabled": True},
         "gradient_clipping": 1.0,
     }
-    lines = explained(read_deepspeed(BROKEN, "old.json"), planned)
+    lines = explained_deepspeed(read_deepspeed(BROKEN, "old.json"), planned)
     assert any(
         line.startswith('train_micro_batch_size_per_gpu = "auto": ')
         and line.endswith("; the plan: 4")
@@ -65,7 +65,7 @@ def test_each_setting_is_explained_and_set_beside_the_plan() -> None:
 
 def test_keys_to_a_service_are_not_printed() -> None:
     text = '{"comet": {"api_key": "SECRET1"}, "x": [{"token": "SECRET2"}]}'
-    lines = explained(read_deepspeed(text, "old.json"), None)
+    lines = explained_deepspeed(read_deepspeed(text, "old.json"), None)
     assert lines[0].startswith('comet.api_key = "***": ')
     assert lines[1].startswith('x = [{"token": "***"}]: ')
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from components.render_config.planner import Machine, make_plan
-from components.render_config.render.pod import job_name, merged
+from components.render_config.render.pod import merged, planned_job_name
 from components.render_config.render.pytorchjob import pytorchjob
 from components.shared.documents.plan import Plan
 from components.shared.spec.run_spec import RunSpec
@@ -97,5 +97,5 @@ def test_secrets_stand_by_name_alone_and_patches_reach_every_pod() -> None:
 def test_the_jobs_name_is_the_runs_and_short_enough_for_its_pods() -> None:
     first, _ = planned(name="a" * 50)
     other = first.model_copy(update={"store": "s3://other"})
-    assert job_name(first) != job_name(other)
-    assert len(f"{job_name(first)}-worker-1023") <= 63
+    assert planned_job_name(first) != planned_job_name(other)
+    assert len(f"{planned_job_name(first)}-worker-1023") <= 63

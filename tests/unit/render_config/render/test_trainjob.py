@@ -6,7 +6,7 @@ import pytest
 
 from components.render_config.planner import Machine, check_spec, make_plan
 from components.render_config.render.job_checks import check_job
-from components.render_config.render.pod import job_name
+from components.render_config.render.pod import planned_job_name
 from components.shared.errors import HaganeError
 from components.shared.job.training_job import OF_RUNTIME
 from tests.support.example_jobs import JOBS
@@ -42,12 +42,12 @@ def test_pods_names_of_the_longest_run_are_dns_labels() -> None:
     ):
         for characters in range(1, 51):
             spec = spec_with(backend=backend, store="s3://bucket/runs", name="a" * characters)
-            assert len(longest_pod.format(job_name(spec))) <= 63
-    assert job_name(
+            assert len(longest_pod.format(planned_job_name(spec))) <= 63
+    assert planned_job_name(
         spec_with(backend="trainjob", store="s3://b/r", name="a" * 36 + "-bcd")
     ).startswith("a" * 36 + "-")
     names = {
-        job_name(spec_with(backend="trainjob", store="s3://b/r", name="a" * 45 + each))
+        planned_job_name(spec_with(backend="trainjob", store="s3://b/r", name="a" * 45 + each))
         for each in "bc"
     }
     assert len(names) == 2
