@@ -4,6 +4,7 @@ Apart from log.py, since whoever only reads events does without structlog, a ten
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 JSON_MARK = '{"event":'
@@ -20,3 +21,11 @@ def event_of(line: str) -> Event | None:
         return json.loads(line[start:])
     except ValueError:
         return None
+
+
+def events_in(lines: Iterable[str]) -> Iterator[Event]:
+    """Every event of what a program printed, in order."""
+    for line in lines:
+        event = event_of(line)
+        if event is not None:
+            yield event

@@ -12,7 +12,7 @@ from typing import Any
 from components.launch_training.job.kinds import JobKind
 from components.shared.documents.findings import Finding, State, finding_of
 from components.shared.documents.gpu_check import CheckRequest
-from components.shared.events import event_of
+from components.shared.events import events_in
 from components.shared.job.training_job import AFTER_GRACE_S
 
 Fields = dict[str, Any]
@@ -77,7 +77,7 @@ def _shape_pytorchjob(
 
 def said_by(lines: Sequence[str]) -> list[Finding]:
     """The findings in a pod's log; one that says so where there are none."""
-    events = [event for line in lines if (event := event_of(line)) is not None]
+    events = list(events_in(lines))
     findings = [finding_of(event) for event in events if event["event"] == "check"]
     if findings:
         return findings

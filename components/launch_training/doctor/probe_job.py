@@ -13,7 +13,7 @@ from typing import Any, Literal
 from components.launch_training.job.kinds import JobKind
 from components.launch_training.job.phases import NO_IMAGE
 from components.launch_training.job.worker_pod import worker_template
-from components.shared.events import event_of
+from components.shared.events import events_in
 from components.shared.job.training_job import SOURCE
 
 Fields = dict[str, Any]
@@ -247,7 +247,7 @@ def has_run(kind: JobKind, pod: Fields) -> bool:
 
 def heard(kind: JobKind, lines: list[str], pod: Fields) -> Probed:
     """What a pod that ran has reported."""
-    events = [event for line in lines if (event := event_of(line)) is not None]
+    events = list(events_in(lines))
     environment = {
         event["prefix"]: tuple(event["names"])
         for event in events

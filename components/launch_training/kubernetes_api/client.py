@@ -1,7 +1,6 @@
 """The Kubernetes API, as far as a launcher needs it. Only modules named cluster* import
 `kubernetes`. Objects are plain mappings."""
 
-import json
 import os
 import queue
 import re
@@ -20,6 +19,7 @@ from components.launch_training.job.kinds import PYTORCHJOB, JobKind
 from components.launch_training.job.permissions import needed
 from components.launch_training.kubernetes_api.access_reviews import refused
 from components.launch_training.kubernetes_api.dropped_fields import dropped, dropped_problem
+from components.launch_training.kubernetes_api.facts import message_of
 from components.launch_training.kubernetes_api.watch import (
     NO_ANSWER,
     RELIST_PAUSE_S,
@@ -322,9 +322,7 @@ def _age_s(stamp: str) -> float:
 
 
 def _answer(error: ApiException, verb: str, kind: JobKind) -> str:
-    message = ""
-    with suppress(ValueError, TypeError, KeyError):
-        message = json.loads(error.body or "")["message"]
+    message = message_of(error)
     if error.status == 401:
         return "the credentials are not accepted (401); renew the kubeconfig or the pod's account"
     if error.status == 403 and ADMISSION.search(message):

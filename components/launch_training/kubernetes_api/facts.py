@@ -240,9 +240,14 @@ def _asked(verb: str, what: str) -> Iterator[None]:
 
 
 def cluster_error(error: ApiException, doing: str) -> ClusterError:
-    message = ""
-    with suppress(ValueError, TypeError, KeyError):
-        message = json.loads(error.body or "")["message"]
     if error.status == 403:
         return NotAllowed(f"whoever asks may not {doing}")
-    return ClusterError(f"cannot {doing}: {message or f'{error.status} {error.reason}'}")
+    said = message_of(error) or f"{error.status} {error.reason}"
+    return ClusterError(f"cannot {doing}: {said}")
+
+
+def message_of(error: ApiException) -> str:
+    """What the API server says in a Status object; empty where it answered with none."""
+    with suppress(ValueError, TypeError, KeyError):
+        return json.loads(error.body or "")["message"]
+    return ""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from components.shared.events import Event, event_of
+from components.shared.events import Event, event_of, events_in
 from components.shared.processes import end_with_parent
 
 OF_A_JOB = r"PET_|TORCHELASTIC_|MASTER_(ADDR|PORT)$|(LOCAL_|GROUP_)?(RANK|WORLD_SIZE)$"
@@ -129,7 +129,7 @@ def run_program(
             program.wait()
         printed.seek(0)
         text = printed.read().splitlines()
-    events = [event for line in text if (event := event_of(line)) is not None]
+    events = list(events_in(text))
     lines = [line for line in text if event_of(line) is None]
     return Ran(exit_code=exit_code, seconds=time.monotonic() - begun, events=events, lines=lines)
 
