@@ -37,7 +37,8 @@ def run_uri(place: str, overrides: list[str] | None = None) -> str:
     from components.shared.errors import SpecError
     from components.shared.spec.file import load_spec
 
-    if Path(place).is_file():
+    names_a_spec = "://" not in place and Path(place).suffix in (".yaml", ".yml")
+    if names_a_spec or Path(place).is_file():
         return load_spec(Path(place), overrides or ()).run_uri
     if overrides:
         raise SpecError(f"--set: sets fields of a spec, but {place} is no file; leave it out")

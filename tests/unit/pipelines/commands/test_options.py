@@ -21,3 +21,8 @@ def test_a_run_is_named_by_its_spec_or_by_its_uri(tmp_path: Path) -> None:
 def test_fields_cannot_be_set_of_a_run_that_is_named_by_its_uri() -> None:
     with pytest.raises(SpecError, match=r"--set: sets fields of a spec, but s3://.* is no file"):
         run_uri("s3://bucket/runs/demo", ["name=other"])
+
+
+def test_a_spec_that_is_not_there_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"none\.yaml: no such file"):
+        run_uri(str(tmp_path / "none.yaml"))
