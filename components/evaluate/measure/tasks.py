@@ -22,7 +22,7 @@ from components.shared.spec.results import LmEvalSpec
 
 PACKAGE = "lm_eval"
 REQUESTS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
-"""Methods of lm_eval's models, which each draw a progress bar unless they are told not to."""
+"""Methods of lm_eval's models, which each draw a progress bar unless it is switched off."""
 
 
 @dataclass(frozen=True)
