@@ -4,6 +4,7 @@ next."""
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 STORE = Path(".hagane/store")
@@ -42,11 +43,20 @@ def main() -> None:
     for number, (what, arguments) in enumerate(STEPS, start=1):
         print(f"\n[{number}/{len(STEPS)}] {what}", flush=True)
         began = time.monotonic()
-        done = subprocess.run([sys.executable, *arguments], check=False)
-        if done.returncode:
-            sys.exit(done.returncode)
+        exit_code = run_to_end([sys.executable, *arguments])
+        if exit_code:
+            sys.exit(exit_code)
         print(f"[{number}/{len(STEPS)}] done in {time.monotonic() - began:.0f} s", flush=True)
     print("\nnext:", *next_commands(), sep="\n    ")
+
+
+def run_to_end(command: list[str]) -> int:
+    """The command's exit code. A Ctrl-C of the terminal reaches the command too, which stores a
+    checkpoint first: its end is awaited, however often the key is pressed."""
+    process = subprocess.Popen(command)
+    while True:
+        with suppress(KeyboardInterrupt):
+            return process.wait()
 
 
 if __name__ == "__main__":

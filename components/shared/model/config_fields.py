@@ -113,7 +113,14 @@ def _unread(config: Config) -> list[str]:
     fields = known.types.get(str(config.get("model_type")))
     if fields is None:
         return []
-    return sorted(config.keys() - fields - known.every_type - ELSEWHERE)
+    unknown = config.keys() - fields - known.every_type - ELSEWHERE
+    return sorted(name for name in unknown if not _is_note(name))
+
+
+def _is_note(name: str) -> bool:
+    """A name that begins with _ says where the model comes from, and a token's id is the
+    tokenizer's: neither changes a logit."""
+    return name.startswith("_") or name.endswith("_token_id")
 
 
 def _contradictions(config: Config) -> Iterator[str]:

@@ -281,18 +281,30 @@ def _as_deepspeed_saves(engine: Any, *, exclude_frozen: bool) -> dict[str, Any]:
     finally:
         engine.checkpoint_engine = usual
     if exclude_frozen:
+        frozen = frozen_names(engine.module)
         capturing.states = {
-            name: _without_scales(state) for name, state in capturing.states.items()
+            name: _without_frozen(state, frozen) for name, state in capturing.states.items()
         }
     return capturing.states
 
 
-def _without_scales(state: Any) -> Any:
-    """The state without the scales of a base in 4 bits, which DeepSpeed takes for no part of its
-    frozen weights: such as `….base_layer.weight.absmax`."""
+def frozen_names(module: torch.nn.Module) -> frozenset[str]:
+    """Names of frozen weights. A head that is tied to the embeddings has a name of its own, which
+    DeepSpeed 0.19 does not leave out (engine.py, module_state_dict)."""
+    named = module.named_parameters(remove_duplicate=False)
+    return frozenset(name for name, weight in named if not weight.requires_grad)
+
+
+def _without_frozen(state: Any, frozen: frozenset[str]) -> Any:
+    """The state without frozen weights, and without the scales of a base in 4 bits, which DeepSpeed
+    takes for no part of them: such as `….base_layer.weight.absmax`."""
     if not isinstance(state.get("module"), dict):
         return state
-    kept = {name: value for name, value in state["module"].items() if ".weight." not in name}
+    kept = {
+        name: value
+        for name, value in state["module"].items()
+        if name not in frozen and ".weight." not in name
+    }
     return {**state, "module": kept}
 
 

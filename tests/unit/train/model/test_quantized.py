@@ -13,7 +13,7 @@ from components.render_config.model.architectures import architecture_of
 from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.documents.plan import Plan
 from components.shared.spec.file import spec_from_parameter
-from components.train.checkpoints.saving import _without_scales
+from components.train.checkpoints.saving import _without_frozen
 from components.train.model.loading import load_model
 from tests.support.tiny_models import Architecture, make_model
 
@@ -128,4 +128,4 @@ def test_a_checkpoint_holds_no_scales_of_the_frozen_base(tmp_path: Path) -> None
     module = {name: each for name, each in model.state_dict().items() if name not in frozen}
     trained = {name for name, each in model.named_parameters() if each.requires_grad}
     assert any("absmax" in name for name in module)
-    assert set(_without_scales({"module": module})["module"]) == trained
+    assert set(_without_frozen({"module": module}, frozenset())["module"]) == trained
