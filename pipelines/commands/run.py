@@ -53,7 +53,7 @@ def run(
     from pipelines.screens.run import open_console, print_end, read_report
 
     if runner != "docker":
-        require_training()
+        require_training(otherwise=", or run all steps in a cluster: hagane submit SPEC")
     asked = checked(spec, overrides, here=True, in_images=runner == "docker")
     console = open_console(stderr=as_json, progress=True)
     if runner == "docker":
