@@ -2,7 +2,7 @@
 tests/cluster/test_doctor.py."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -116,7 +116,7 @@ class EmptyCluster(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.do_GET()
 
-    def answer(self, code: int, document: dict[str, object]) -> None:
+    def answer(self, code: int, document: Mapping[str, object]) -> None:
         body = json.dumps(document).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
@@ -124,7 +124,7 @@ class EmptyCluster(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 
