@@ -43,6 +43,11 @@ class Target:
         ]
 
 
+def built_here(*, file: Path = BAKE_FILE) -> frozenset[str]:
+    """All images that the file builds."""
+    return frozenset(target.name for target in read_bake({}, ["all"], file=file))
+
+
 def read_bake(
     given: Mapping[str, str], names: Iterable[str] = ("default",), *, file: Path = BAKE_FILE
 ) -> list[Target]:

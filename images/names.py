@@ -1,14 +1,16 @@
-"""Prints each image that was pushed with its name by digest: `python -m images.names`."""
+"""Prints each image that was built here and pushed with its name by digest: `python -m
+images.names`."""
 
 import sys
 
 from components.shared.errors import HaganeError
 from components.shared.job.images import read_images
+from images.bake import built_here
 
 
 def main() -> None:
     images = read_images()
-    for image in sorted(images.digests):
+    for image in sorted(images.digests.keys() & built_here()):
         print(image, images.name(image))
 
 

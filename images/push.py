@@ -2,7 +2,8 @@
 REGISTRY`.
 
 Every name that `hagane compile` writes is then `REGISTRY/image@sha256:…`. images.yaml is written
-once, after the last image. `$HAGANE_PUSH_FLAGS` goes to the engine's `push` as it is.
+once, after the last image; the digest of an image that is not built here, which a person wrote,
+stays. `$HAGANE_PUSH_FLAGS` goes to the engine's `push` as it is.
 """
 
 import argparse
@@ -16,15 +17,18 @@ from pathlib import Path
 
 from components.shared.errors import HaganeError
 from components.shared.job.images import IN_THE_REPOSITORY, Images, read_images
+from images.bake import built_here
 from images.contents import labels
 from pipelines.local.engine import Engine, find_engine
 
+DIGESTS = r"(?m)^digests:.*(\n[ \t]+.*)*$"
+"""The key with its lines."""
 REVISION = "org.opencontainers.image.revision"
 
 
 def push_all(engine: Engine, images: Images, registry: str) -> dict[str, str]:
-    """Every image is in the registry under its tag, that for GPUs if it is on this machine. Returns
-    their digests there.
+    """Every image is in the registry under its tag, that for GPUs if it is on this machine, one
+    that is not built here only if it has no digest. Returns their digests there.
 
     Raises:
         HaganeError: an image is not built, or was built from files that no commit has: one line
@@ -34,6 +38,7 @@ def push_all(engine: Engine, images: Images, registry: str) -> dict[str, str]:
         *images.components.values(),
         *([images.train_on_gpus] if images.train_on_gpus else []),
     }
+    wanted -= made_elsewhere(images).keys()
     local = {name: f"{images.repository}/{name}:{images.tag}" for name in sorted(wanted)}
     names = [
         name for name in local if name != images.train_on_gpus or engine.has_image(local[name])
@@ -53,6 +58,12 @@ def push_all(engine: Engine, images: Images, registry: str) -> dict[str, str]:
     if problems:
         raise HaganeError(*problems)
     return {name: push(engine, local[name], f"{registry}/{name}:{images.tag}") for name in names}
+
+
+def made_elsewhere(images: Images) -> dict[str, str]:
+    """Image that the bake file does not build -> the digest that a person wrote."""
+    built = built_here()
+    return {name: digest for name, digest in images.digests.items() if name not in built}
 
 
 def why_not(engine: Engine, name: str) -> str | None:
@@ -99,12 +110,13 @@ def push(engine: Engine, name: str, target: str) -> str:
 
 
 def write_digests(file: Path, registry: str, digests: dict[str, str]) -> None:
-    """images.yaml names the registry and these digests; its other lines are as they were. `digests`
-    is its last key."""
+    """images.yaml names the registry and these digests, beside those of images made elsewhere; its
+    other lines are as they were."""
+    digests = made_elsewhere(read_images(file)) | digests
     text = re.sub(r"(?m)^repository: .*$", f"repository: {registry}", file.read_text(), count=1)
     lines = "".join(f"\n  {name}: {digest}" for name, digest in digests.items())
     beside = file.with_name(f".new-{file.name}")
-    beside.write_text(text[: text.index("\ndigests:")] + f"\ndigests:{lines}\n")
+    beside.write_text(re.sub(DIGESTS, f"digests:{lines}", text, count=1))
     read_images(beside)
     beside.rename(file)
 
@@ -122,6 +134,8 @@ def main() -> None:
         sys.exit("\n".join(f"error: {problem}" for problem in error.problems))
     for name, digest in digests.items():
         print(f"{registry}/{name}@{digest}")
+    for name, digest in made_elsewhere(images).items():
+        print(f"{registry}/{name}@{digest}: not pushed, not built here; push it there by hand")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 STORE = Path(".hagane/store")
+ENV_FILE = ("--env-file", str(STORE / "env"))
+"""The store's keys: they replace those of the environment, which may be for another store."""
 SPEC = "specs/demo.yaml"
 BIN = Path(sys.executable).parent
 STEPS = (
@@ -16,7 +18,10 @@ STEPS = (
         ["-m", "laptop.demo_model"],
     ),
     (f"start an S3 server in {STORE}", ["-m", "laptop.store", "start", str(STORE)]),
-    (f"run the pipeline: hagane run {SPEC}", ["-W", "ignore", "-m", "pipelines.cli", "run", SPEC]),
+    (
+        f"run the pipeline: hagane run {SPEC}",
+        ["-W", "ignore", "-m", "pipelines.cli", *ENV_FILE, "run", SPEC],
+    ),
 )
 NEXT = (
     (f"status {SPEC}", "which steps are finished, and the checkpoints"),
@@ -28,7 +33,8 @@ NEXT = (
 
 def next_commands() -> list[str]:
     """One line each, to be copied as it is."""
-    commands = [f"{_shown(BIN / 'hagane')} {arguments}" for arguments, _ in NEXT]
+    program = " ".join([_shown(BIN / "hagane"), *ENV_FILE])
+    commands = [f"{program} {arguments}" for arguments, _ in NEXT]
     width = max(map(len, commands))
     shows = (what for _, what in NEXT)
     return [f"{command:{width}}   # {what}" for command, what in zip(commands, shows, strict=True)]

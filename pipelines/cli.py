@@ -17,7 +17,13 @@ from pipelines.commands import schedules as schedule_commands
 from pipelines.commands import stored
 from pipelines.commands.compile import compile as compile_pipeline
 from pipelines.commands.data import data
-from pipelines.commands.global_options import QUIET, VERBOSE, globals_first, use_demo_environment
+from pipelines.commands.global_options import (
+    QUIET,
+    VERBOSE,
+    globals_first,
+    use_demo_environment,
+    use_env_file,
+)
 from pipelines.commands.imports import import_file
 from pipelines.commands.init import init
 from pipelines.commands.models import models
@@ -74,8 +80,8 @@ def before_any_command(
             metavar="FILE",
             envvar="HAGANE_ENV_FILE",
             help=(
-                "NAME=value lines to put into the environment first, such as the AWS_ variables "
-                "of an S3 store."
+                "NAME=value lines to put into the environment first, over what is there, such as "
+                "the AWS_ variables of an S3 store."
             ),
         ),
     ] = None,
@@ -95,10 +101,7 @@ def before_any_command(
     if env_file is None:
         use_demo_environment(sys.argv[1:])
         return
-    from dotenv import load_dotenv
-
-    if not load_dotenv(env_file):
-        raise HaganeError(f"--env-file: {env_file} is not there or sets nothing")
+    use_env_file(env_file)
 
 
 app.command()(init)

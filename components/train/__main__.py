@@ -254,12 +254,9 @@ def train(job: Job, agreement: Agreement, start_up: StartUp, log: Log) -> None:
     model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
     start_up.end_of("weights")
     rows = PackedRows(job.work / DATASET / "train.parquet")
-    own = own_layers(model, plan, label_smoothing=spec.training.label_smoothing)
-    if plan.lora is None:
-        plus_ratio = 1.0
-    else:
-        plus_ratio = plan.lora.plus_ratio
-    trainer = HaganeTrainer(model, arguments, rows, own=own, plus_ratio=plus_ratio)
+    smoothing = spec.training.label_smoothing
+    trainer = new_trainer(model, arguments, rows, plan, label_smoothing=smoothing)
+    own = trainer.own
     held_out = PackedRows(job.work / DATASET / "held_out.parquet")
     saver = CheckpointSaver(
         plan, attempt=job.attempt, uploads=BackgroundUploads(job.run, log), agreement=agreement
@@ -318,6 +315,24 @@ def train(job: Job, agreement: Agreement, start_up: StartUp, log: Log) -> None:
             trainer.state.log_history, plan, peak, num_skipped=engine().skipped_steps
         )
         publish(job, history, last_probe)
+
+
+def new_trainer(
+    model: Any,
+    arguments: TrainingArguments,
+    rows: PackedRows,
+    plan: Plan,
+    *,
+    label_smoothing: float,
+) -> HaganeTrainer:
+    """As the plan says, for a run and for a probe of its steps. Raises ModelError where the model's
+    code does not allow it."""
+    if plan.lora is None:
+        plus_ratio = 1.0
+    else:
+        plus_ratio = plan.lora.plus_ratio
+    own = own_layers(model, plan, label_smoothing=label_smoothing)
+    return HaganeTrainer(model, arguments, rows, own=own, plus_ratio=plus_ratio)
 
 
 def own_layers(model: Any, plan: Plan, *, label_smoothing: float) -> OwnLayers:

@@ -48,7 +48,10 @@ def doctor(
         bool,
         typer.Option(
             "--print-fixes",
-            help="Print missing objects as YAML for `kubectl apply -f -`; the table is on stderr.",
+            help=(
+                "Print missing objects as YAML for `kubectl apply`; fill in REPLACE_ME first. The "
+                "table is on stderr."
+            ),
         ),
     ] = False,
     as_json: AsJson = False,
@@ -62,10 +65,15 @@ def doctor(
     from components.shared.spec.file import load_spec
     from pipelines.kfp_api.connection import Asked
     from pipelines.programs.doctor import diagnose, diagnose_here, findings_table
-    from pipelines.programs.missing_objects import Place, fixes_text, namespace_of
+    from pipelines.programs.missing_objects import fixes_text, place_of
     from pipelines.screens.as_json import findings_json, print_json
     from pipelines.screens.run import open_console
 
+    if print_fixes and as_json:
+        raise HaganeError(
+            "doctor: --print-fixes prints YAML and --json prints JSON; one of them. Fix: leave one "
+            "out"
+        )
     if spec is None:
         asked = None
     else:
@@ -102,11 +110,9 @@ def doctor(
         )
         findings = list(found)
     if print_fixes:
-        place = Place(namespace or namespace_of(asked), launcher, asked)
         open_console(stderr=True).print(findings_table(findings))
-        print(fixes_text(findings, place), end="")
-        return
-    if as_json:
+        print(fixes_text(findings, place_of(findings, asked)), end="")
+    elif as_json:
         print_json(findings_json(findings))
     else:
         open_console().print(findings_table(findings))

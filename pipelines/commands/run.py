@@ -53,7 +53,7 @@ def run(
     from pipelines.screens.run import open_console, print_end, read_report
 
     if runner != "docker":
-        require_training()
+        require_training(otherwise=", or run all steps in a cluster: hagane submit SPEC")
     asked = checked(spec, overrides, here=True, in_images=runner == "docker")
     console = open_console(stderr=as_json, progress=True)
     if runner == "docker":
@@ -144,6 +144,7 @@ def plan(
     tokenised and packed in a folder that is thrown away.
     """
     from components.shared.spec.file import load_spec
+    from pipelines.programs.checking import image_cautions
     from pipelines.programs.planning import explain_deepspeed, plan_of
     from pipelines.screens.console import open_console
     from pipelines.screens.explain import explain_screen
@@ -167,6 +168,8 @@ def plan(
         )
         progress = open_console(stderr=True)
         made = plan_of(asked, progress, keep=kept, num_rows=rows, probe=probe)
+        cautions = (*made.cautions, *image_cautions(asked))
+        made = made.model_copy(update={"cautions": cautions})
         if html is not None:
             html.write_bytes(((out or Path(folder)) / "page.html").read_bytes())
         if import_deepspeed is not None:
@@ -187,19 +190,24 @@ def checked(
     path: Path, overrides: list[str] | None, *, here: bool, in_images: bool = False
 ) -> "RunSpec":
     """The spec, with nothing known against it; one whose run is to go on `here` is not checked
-    again when it has its report. `in_images`: as for problems_of.
+    again when it has its report. `in_images`: all steps run in their images.
 
     Raises HaganeError with all problems, the file's and the world's.
     """
     from components.shared.spec.file import SpecProblems, load_spec
-    from pipelines.programs.checking import has_report, problems_of
+    from pipelines.programs.checking import has_report, image_problems, problems_of
     from pipelines.screens.run import open_console
 
     console = open_console(stderr=True)
 
     def problems_with(spec: "RunSpec") -> list[str]:
+        if in_images:
+            of_images = image_problems(spec)
+        else:
+            of_images = []
         in_cluster = not here and spec.backend != "local"
-        return problems_of(spec, here=here, in_images=in_images or in_cluster, console=console)
+        others = problems_of(spec, here=here, in_images=in_images or in_cluster, console=console)
+        return [*of_images, *others]
 
     try:
         spec = load_spec(path, overrides or ())

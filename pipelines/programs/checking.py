@@ -33,6 +33,7 @@ NO_LM_EVAL = (
     "not hold. Fix: make an image that does, and say has_lm_eval: true in images/images.yaml "
     "(docs/result.md, Benchmarks)"
 )
+HERE_ALONE = "`hagane run` evaluates on this machine; `hagane submit` refuses this spec"
 
 
 def problems_of(
@@ -46,7 +47,8 @@ def problems_of(
     lm-evaluation-harness; where it is to run `here`, of the store and this machine too. Nothing is
     kept anywhere. How far the check of the data is, is shown on the console.
 
-    `in_images`: each step runs in its image, which may hold other packages than this environment.
+    `in_images`: each step runs in its image, which may hold other packages than this environment:
+    the tasks are not looked up here, and what the images hold is for image_problems.
 
     Components are asked as programs, at the same time, since each brings libraries of its own.
 
@@ -60,9 +62,7 @@ def problems_of(
         problems = [*store_problems(spec), *machine_problems(spec)]
     else:
         problems = []
-    if in_images:
-        problems += image_problems(spec)
-    elif spec.evaluation.lm_eval.tasks:
+    if spec.evaluation.lm_eval.tasks and not in_images:
         require_installed(TASKS_CHECK["evaluate"][0])
         checks |= TASKS_CHECK
     with (
@@ -133,6 +133,13 @@ def store_problems(spec: RunSpec) -> list[str]:
     except HaganeError as error:
         return list(error.problems)
     return []
+
+
+def image_cautions(spec: RunSpec) -> list[str]:
+    """For a plan whose training is in a cluster: the other steps may be here or there."""
+    if spec.backend == "local":
+        return []
+    return [f"{HERE_ALONE}: {problem}" for problem in image_problems(spec)]
 
 
 def image_problems(spec: RunSpec) -> list[str]:

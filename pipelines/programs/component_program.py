@@ -31,13 +31,14 @@ TRAINING = ("torch", "transformers", "peft", "deepspeed")
 """Packages of the extra `train`, without which the other commands work."""
 
 
-def require_training() -> None:
-    """Raises HaganeError where what trains, exports and evaluates is not installed."""
+def require_training(*, otherwise: str = "") -> None:
+    """Raises HaganeError where what trains, exports and evaluates is not installed. `otherwise`:
+    what else to do, besides installing it."""
     absent = [name for name in TRAINING if find_spec(name) is None]
     if absent:
         raise HaganeError(
             f"this machine: {', '.join(absent)} not installed, which training, chat and export "
-            "need. Fix: pip install 'hagane[train]', or run in a cluster (backend: pytorchjob)"
+            f"need. Fix: pip install 'hagane[train]'{otherwise}"
         )
 
 

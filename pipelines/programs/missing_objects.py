@@ -1,8 +1,6 @@
 """`hagane doctor --print-fixes`: findings -> the missing objects of Kubernetes, as YAML for
 `kubectl apply`. What a person must fill in is `REPLACE_ME`."""
 
-import shutil
-import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +14,6 @@ from components.shared.spec.run_spec import RunSpec
 
 Fields = dict[str, Any]
 TO_FILL_IN = "REPLACE_ME"
-OWN_NAMESPACE = "hagane"
-"""Of k8s/base."""
 NOTHING = "# hagane doctor knows of no object that is missing\n"
 
 
@@ -26,25 +22,26 @@ class Place:
     """For whom objects are made."""
 
     namespace: str
-    launcher: str
-    """The account that runs pipelines."""
+    launcher: str | None
+    """The account that runs pipelines; None where doctor asked for its own rights."""
     spec: RunSpec | None
 
 
-def namespace_of(spec: RunSpec | None) -> str:
-    """The namespace of a spec's jobs, else that of the kubeconfig's context, else `hagane`."""
-    if spec is not None and spec.cluster.namespace is not None:
-        return spec.cluster.namespace
-    command = ["kubectl", "config", "view", "--minify", "-o", "jsonpath={..namespace}"]
-    if shutil.which("kubectl") is None:
-        return OWN_NAMESPACE
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or OWN_NAMESPACE
+def place_of(findings: Iterable[Finding], spec: RunSpec | None) -> Place | None:
+    """Where doctor looked, and whose rights it asked for; None where no cluster answered."""
+    for finding in findings:
+        if finding.namespace is not None:
+            return Place(finding.namespace, finding.account, spec)
+    return None
 
 
-def missing_objects(findings: Iterable[Finding], place: Place) -> list[tuple[Finding, Fields]]:
+def missing_objects(
+    findings: Iterable[Finding], place: Place | None
+) -> list[tuple[Finding, Fields]]:
     """Each object with the finding that it answers; a failure that no object cures has none."""
     found: list[tuple[Finding, Fields]] = []
+    if place is None:
+        return found
     for finding in findings:
         if finding.state not in ("failed", "warning"):
             continue
@@ -52,7 +49,7 @@ def missing_objects(findings: Iterable[Finding], place: Place) -> list[tuple[Fin
     return found
 
 
-def fixes_text(findings: Iterable[Finding], place: Place) -> str:
+def fixes_text(findings: Iterable[Finding], place: Place | None) -> str:
     """The objects as YAML; above them, as comments, each failure that no object fixes."""
     findings = list(findings)
     objects = missing_objects(findings, place)
@@ -64,18 +61,24 @@ def fixes_text(findings: Iterable[Finding], place: Place) -> str:
 
 def as_yaml(objects: Iterable[tuple[Finding, Fields]]) -> str:
     """One document each, below a comment that says which check asked for it."""
-    parts = [
-        f"# {finding.check}: {' '.join(finding.found.split())}\n"
-        f"{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}"
-        for finding, fields in objects
-    ]
-    return "---\n".join(parts) or NOTHING
+    return "---\n".join(_document(*each) for each in objects) or NOTHING
+
+
+def _document(finding: Finding, fields: Fields) -> str:
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    comment = f"# {finding.check}: {' '.join(finding.found.split())}\n"
+    if TO_FILL_IN in text:
+        comment += f"# Fill in {TO_FILL_IN} before you apply this one.\n"
+    return comment + text
 
 
 def _objects_for(finding: Finding, place: Place) -> list[Fields]:
     kind, _, name = finding.check.partition(" ")
     if kind in ("ConfigMap", "Secret") and name:
-        return [_environment(kind, name, place)]
+        # A warning: the store is reached without it, by keys that this one would hide.
+        if finding.state == "failed":
+            return [_environment(kind, name, place)]
+        return []
     make = _BY_CHECK.get(finding.check)
     if make is None:
         return []
@@ -101,16 +104,22 @@ def _account(name: str) -> Fields:
 
 
 def _launchers_account(finding: Finding, place: Place) -> list[Fields]:
-    if "no ServiceAccount" in finding.found:
+    if place.launcher is not None and "no ServiceAccount" in finding.found:
         return [_account(place.launcher)]
     return []
 
 
 def _role(path: str) -> Callable[[Finding, Place], list[Fields]]:
-    """The Role of a file of k8s/base, bound to the account that runs pipelines."""
+    """The Role of a file of k8s/base, bound to the account that runs pipelines, by a binding of its
+    own: that of another account stays."""
 
     def made(finding: Finding, place: Place) -> list[Fields]:
+        if place.launcher is None:
+            return []
         role, binding = _shipped(path)
+        if place.launcher not in {each["name"] for each in binding["subjects"]}:
+            name = f"{binding['metadata']['name']}-{place.launcher}"
+            binding = {**binding, "metadata": {**binding["metadata"], "name": name}}
         subject = {
             "kind": "ServiceAccount",
             "name": place.launcher,

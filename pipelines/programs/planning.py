@@ -62,8 +62,11 @@ def plan_of(
                     screen,
                 )
             if probe:
-                rows_file = Path(scratch.run_uri) / DATASET / "train.parquet"
-                _probe(file, made, rows_file if num_rows is None else None, Path(folder), screen)
+                rows_file = None
+                if num_rows is None:
+                    rows_file = Path(scratch.run_uri) / DATASET / "train.parquet"
+                smoothing = spec.training.label_smoothing
+                _probe(file, made, rows_file, Path(folder), screen, label_smoothing=smoothing)
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             for path in made.iterdir():
@@ -89,7 +92,15 @@ def _plan_dataset(
         _run_program(["components.evaluate.same_tokens", "--run", run], folder, screen)
 
 
-def _probe(file: Path, plan: Path, rows: Path | None, folder: Path, screen: Screen) -> None:
+def _probe(
+    file: Path,
+    plan: Path,
+    rows: Path | None,
+    folder: Path,
+    screen: Screen,
+    *,
+    label_smoothing: float,
+) -> None:
     """The plan in its folder has what three steps on this machine took."""
     require_installed("components.train.step_probe.__main__", "torch.distributed.run")
     measured = folder / "measured.json"
@@ -100,7 +111,7 @@ def _probe(file: Path, plan: Path, rows: Path | None, folder: Path, screen: Scre
     _run_program(
         [
             *("components.train.step_probe", "--plan", str(plan), *from_dataset),
-            *("--out", str(measured)),
+            *("--label-smoothing", str(label_smoothing), "--out", str(measured)),
         ],
         folder,
         screen,
@@ -126,8 +137,9 @@ def _run_program(module: list[str], folder: Path, screen: Screen) -> None:
         text=True,
     )
     assert process.stdout is not None
-    outcome = follow(process.stdout, folder / "log", screen)
-    if process.wait():
+    with process:
+        outcome = follow(process.stdout, folder / "log", screen)
+    if process.returncode:
         if not outcome.problems:
             raise RuntimeError(
                 f"{module[0]} ended with exit code "

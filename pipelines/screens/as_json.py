@@ -94,7 +94,7 @@ def models_json(families: Iterable[ModelFamily]) -> list[dict[str, Any]]:
 
 
 def findings_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    return [finding.model_dump(mode="json") for finding in findings]
+    return [finding.model_dump(mode="json", exclude_none=True) for finding in findings]
 
 
 def versions_json(versions: Iterable[Version], *, store_uri: str) -> list[dict[str, Any]]:

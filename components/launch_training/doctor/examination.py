@@ -98,8 +98,7 @@ class Examination:
         )
         self.gpu_request = gpu_request
         self.namespace = cluster.namespace
-        self.account = None if launcher == "self" or in_a_pod() else launcher
-        """Whom the launcher's rights are asked for; None for whoever asks."""
+        self.account = account_of(launcher)
         self.kind = cluster.kind
 
     def run(self) -> None:
@@ -358,6 +357,13 @@ def store_of(spec: RunSpec) -> str | None:
     return None
 
 
+def account_of(launcher: str) -> str | None:
+    """Whom the launcher's rights are asked for; None for whoever asks."""
+    if launcher == "self" or in_a_pod():
+        return None
+    return launcher
+
+
 def in_a_pod() -> bool:
     return "KUBERNETES_SERVICE_HOST" in os.environ
 
@@ -438,8 +444,14 @@ def main() -> None:
             )
             log.info("check", **rest.model_dump())
             return
-        found = f"Kubernetes {version}, namespace {cluster.namespace}"
-        log.info("check", **Finding(check="cluster", state="ok", found=found).model_dump())
+        there = Finding(
+            check="cluster",
+            state="ok",
+            found=f"Kubernetes {version}, namespace {cluster.namespace}",
+            namespace=cluster.namespace,
+            account=account_of(asked.launcher),
+        )
+        log.info("check", **there.model_dump())
         if asked.gpu_nodes is None or asked.plan is None:
             request = None
         else:

@@ -17,6 +17,11 @@ class Finding(FrozenModel):
     """Of a check that was skipped, why."""
     fix: str = ""
     """What to do about a failure or warning."""
+    namespace: str | None = None
+    """Where all checks looked; the check `cluster` alone says it."""
+    account: str | None = None
+    """Whose rights all checks asked for; the check `cluster` alone says it, and None is whoever
+    asks."""
 
     @property
     def line(self) -> str:
@@ -24,4 +29,5 @@ class Finding(FrozenModel):
 
 
 def finding_of(event: Event) -> Finding:
-    return Finding.model_validate({key: event[key] for key in Finding.model_fields})
+    """Of a pod too, whose image may be older."""
+    return Finding.model_validate({key: event[key] for key in Finding.model_fields if key in event})

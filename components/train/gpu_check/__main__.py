@@ -174,7 +174,7 @@ def main() -> None:
         "--plan",
         metavar="FOLDER",
         type=Path,
-        help="plan/ of a run, as `hagane plan SPEC --keep FOLDER` writes it",
+        help="plan/ of a run, as `hagane plan SPEC --out FOLDER` writes it",
     )
     parser.add_argument(
         "--request",

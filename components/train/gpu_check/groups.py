@@ -83,11 +83,15 @@ class Ran:
         return f"{how}: {last[:300]}"
 
     @property
+    def text(self) -> str:
+        """The problem, and all that was printed."""
+        return "\n".join((self.problem or "", *self.lines))
+
+    @property
     def fix(self) -> str:
-        """What to do about the problem, by what was printed."""
-        text = "\n".join((self.problem or "", *self.lines))
+        """What to do about the problem of a check of nodes, by what was printed."""
         for pattern, fix in EXPLAINED.items():
-            if re.search(pattern, text):
+            if re.search(pattern, self.text):
                 return fix
         if self.exit_code is None:
             return (

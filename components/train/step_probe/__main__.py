@@ -19,6 +19,8 @@ from components.shared.machine import machine_flags
 from components.shared.processes import end_with_parent
 from components.shared.step import step_log
 from components.train.gpu_check.groups import Ran, run_on_node
+from components.train.step_probe.available_memory import available_memory
+from components.train.step_probe.failure import failure
 from components.train.step_probe.probe_files import write_probe_files
 from components.train.step_probe.probe_size import machine_problems, probe_grad_accum
 
@@ -38,6 +40,13 @@ def main() -> None:
         type=Path,
         required=True,
         help="plan/ of a run, as `hagane plan SPEC --out FOLDER` writes it",
+    )
+    parser.add_argument(
+        "--label-smoothing",
+        metavar="SHARE",
+        type=float,
+        default=0.0,
+        help="training.label_smoothing of the spec, which a plan does not hold",
     )
     parser.add_argument(
         "--rows",
@@ -62,7 +71,12 @@ def main() -> None:
             micro_steps=f"{probe_grad_accum(plan)} of {plan.steps.grad_accum}",
             processes=plan.steps.num_processes,
         )
-        measured = probe(arguments.plan, rows=arguments.rows, seconds=arguments.seconds)
+        measured = probe(
+            arguments.plan,
+            rows=arguments.rows,
+            label_smoothing=arguments.label_smoothing,
+            seconds=arguments.seconds,
+        )
         if arguments.out is None:
             log.info("probed", **measured.model_dump(mode="json"))
         else:
@@ -82,27 +96,9 @@ def check_machine(plan: Plan) -> None:
         raise SpecError(*problems)
 
 
-def available_memory() -> int | None:
-    """Bytes that programs can still take of this machine's memory, or of its container's limit
-    where that is lower; None where Linux does not say."""
-    meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
-    if not meminfo.exists():
-        return None
-    available = next(
-        int(line.split()[1]) * 1024
-        for line in meminfo.read_text().splitlines()
-        if line.startswith("MemAvailable:")
-    )
-    if limit.exists():
-        text = limit.read_text().strip()
-    else:
-        text = "max"
-    if text.isdigit():
-        return min(available, int(text))
-    return available
-
-
-def probe(plan_folder: Path, *, rows: Path | None, seconds: float) -> MeasuredSteps:
+def probe(
+    plan_folder: Path, *, rows: Path | None, label_smoothing: float, seconds: float
+) -> MeasuredSteps:
     """What the processes of the plan measured.
 
     Raises:
@@ -115,6 +111,7 @@ def probe(plan_folder: Path, *, rows: Path | None, seconds: float) -> MeasuredSt
         ran = run_on_node(
             "components.train.step_probe.worker",
             name,
+            f"--label-smoothing={label_smoothing}",
             processes=plan.steps.num_processes,
             seconds=seconds,
             environment=_environment(plan, folder),
@@ -146,7 +143,7 @@ def _raise(ran: Ran) -> None:
         error.exit_code = int(failed[0]["exit_code"])
         raise error
     print(*ran.lines[-40:], sep="\n", file=sys.stderr, flush=True)
-    raise RunFailed(f"--probe: {ran.problem or 'nothing was measured'}. Fix: {ran.fix}")
+    raise RunFailed(failure(ran))
 
 
 if __name__ == "__main__":

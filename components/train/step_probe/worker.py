@@ -22,13 +22,12 @@ from components.shared.model.source import resolve_planned_model
 from components.shared.pickled import open_listed_classes_only
 from components.shared.processes import end_with_parent
 from components.shared.step import step_log
-from components.train.__main__ import end_by_error, join_processes, leave_processes, own_layers
+from components.train.__main__ import end_by_error, join_processes, leave_processes, new_trainer
 from components.train.loop.engine import EngineSetup
 from components.train.loop.environment import environment
 from components.train.loop.parts import TimeParts
 from components.train.loop.results import peak_memory
 from components.train.loop.rows import PackedRows, unpack_rows
-from components.train.loop.trainer import HaganeTrainer
 from components.train.model.loading import load_model
 from components.train.step_probe.probe_files import ROWS, write_random_rows
 from components.train.step_probe.probe_size import TIMED_STEPS
@@ -54,7 +53,7 @@ class StepEnds(TrainerCallback):
         return tuple(round(end - begin, 4) for begin, end in pairs)
 
 
-def measured_steps(folder: Path, plan: Plan) -> MeasuredSteps:
+def measured_steps(folder: Path, plan: Plan, *, label_smoothing: float) -> MeasuredSteps:
     """All processes have made the steps. Every process must call this."""
     from_dataset = (folder / ROWS).is_file()
     dist.barrier()
@@ -72,8 +71,7 @@ def measured_steps(folder: Path, plan: Plan) -> MeasuredSteps:
     else:
         lora = None
     model = load_model(base.folder, plan, lora=lora, seed=arguments.seed)
-    own = own_layers(model, plan, label_smoothing=0.0)
-    trainer = HaganeTrainer(model, arguments, rows, own=own)
+    trainer = new_trainer(model, arguments, rows, plan, label_smoothing=label_smoothing)
     ends = StepEnds()
 
     def engine() -> Any:
@@ -116,14 +114,16 @@ def _optimizer_seconds(history: list[dict[str, Any]]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--label-smoothing", type=float, default=0.0)
+    asked = parser.parse_args()
+    folder = asked.folder
     end_with_parent()
     open_listed_classes_only()
     with step_log("train") as log:
         plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
         try:
             agreement = join_processes(plan)
-            measured = measured_steps(folder, plan)
+            measured = measured_steps(folder, plan, label_smoothing=asked.label_smoothing)
         except (RuntimeError, MemoryError, OSError) as error:
             end_by_error(error, log)
             raise

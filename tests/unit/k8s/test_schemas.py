@@ -322,6 +322,8 @@ def test_a_site_says_namespace_store_keys_registry_and_queue_in_one_folder(tmp_p
     )
     file.write_text(text)
     (mine / "values.env").write_text("AWS_ENDPOINT_URL_S3=https://store.lab\n")
+    keys = (mine / "secrets.env").read_text()
+    (mine / "secrets.env").write_text(keys.replace("# HF_TOKEN=REPLACE_ME", "HF_TOKEN=hf_a"))
     objects = rendered_folder(mine)
     found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
     settings = {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": "https://store.lab"}
@@ -337,3 +339,11 @@ def test_a_site_says_namespace_store_keys_registry_and_queue_in_one_folder(tmp_p
     namespaces = {each["metadata"].get("namespace") for each in objects}
     assert namespaces <= {"ml", None}
     assert found["Namespace", "ml"]["metadata"]["name"] == "ml"
+
+
+def test_a_file_of_keys_asks_for_no_more_than_every_store_needs() -> None:
+    """A line that is left as it is goes to the pods: as a token, to the hub."""
+    objects = rendered("site")
+    (secret,) = [each for each in objects if each["kind"] == "Secret"]
+    assert set(secret["data"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    assert "# HF_TOKEN=" in (ROOT / "k8s/overlays/site/secrets.env").read_text()

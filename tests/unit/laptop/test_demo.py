@@ -1,35 +1,19 @@
-import os
-import signal
-import subprocess
-import sys
-import time
+"""What `make demo` starts, and what it prints at its end."""
 
-PROGRAM = """
-import sys
-from laptop.demo import run_to_end
-child = (
-    "import signal, sys, time\n"
-    "signal.signal(signal.SIGINT, lambda *_: (time.sleep(1), print('stored'), sys.exit(130)))\n"
-    "print('ready', flush=True)\n"
-    "time.sleep(60)"
-)
-sys.exit(run_to_end([sys.executable, "-c", child]))
-"""
+import shlex
+
+from laptop.demo import STEPS, next_commands
+from pipelines.commands.global_options import DEMO_ENV
+
+KEYS = ["--env-file", str(DEMO_ENV)]
 
 
-def test_a_ctrl_c_waits_for_the_checkpoint_of_the_run() -> None:
-    """The terminal sends it to both; the run's own end is awaited, and its exit code is passed
-    on."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=30)
-    assert (output, errors, process.returncode) == ("stored\n", "", 130)
+def test_the_pipeline_and_the_commands_at_the_end_name_the_keys_of_the_demos_store() -> None:
+    """Whatever keys the environment has, no request is signed with them."""
+    started = [arguments for _, arguments in STEPS if "pipelines.cli" in arguments]
+    printed = [shlex.split(line, comments=True) for line in next_commands()]
+    assert len(started) == 1
+    assert len(printed) >= 3
+    for command in started + printed:
+        at = command.index("--env-file")
+        assert command[at : at + 2] == KEYS

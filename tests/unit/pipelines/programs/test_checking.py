@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from components.shared.errors import HaganeError
 from components.shared.job.images import IN_THE_REPOSITORY
-from components.shared.spec.file import parse_spec
+from components.shared.spec.file import parse_spec, spec_yaml
 from components.shared.spec.run_spec import RunSpec
-from pipelines.programs.checking import image_problems
+from pipelines.commands.run import checked
+from pipelines.programs import checking
+from pipelines.programs.checking import image_cautions, image_problems
 
 
 def spec(**evaluation: Any) -> RunSpec:
@@ -42,3 +45,23 @@ def test_benchmarks_are_taken_where_the_images_are_said_to_hold_the_package(
 
 def test_a_spec_without_benchmarks_needs_no_package() -> None:
     assert image_problems(spec()) == []
+
+
+def test_a_plan_for_a_cluster_cautions_that_submit_would_refuse_its_benchmarks() -> None:
+    """`hagane run` of the same spec evaluates here."""
+    asked = spec(lm_eval={"tasks": ["arc_easy"]})
+    assert image_cautions(asked) == []
+    (caution,) = image_cautions(asked.model_copy(update={"backend": "pytorchjob"}))
+    assert "`hagane submit` refuses this spec: evaluation.lm_eval.tasks: needs" in caution
+
+
+def test_plan_takes_the_benchmarks_of_a_job_and_a_run_in_images_refuses_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(checking, "CHECKS", {})
+    asked = spec(lm_eval={"tasks": ["arc_easy"]}).model_copy(update={"backend": "pytorchjob"})
+    (tmp_path / "spec.yaml").write_text(spec_yaml(asked))
+    assert checked(tmp_path / "spec.yaml", None, here=False).backend == "pytorchjob"
+    with pytest.raises(HaganeError) as raised:
+        checked(tmp_path / "spec.yaml", None, here=False, in_images=True)
+    assert raised.value.problems == (checking.NO_LM_EVAL,)

@@ -1,9 +1,15 @@
 """`hagane doctor` where no cluster is asked, or none answers; on a real one:
 tests/cluster/test_doctor.py."""
 
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
+import yaml
 
 from components.shared.documents.findings import Finding
 from pipelines.kfp_api.connection import Asked
@@ -85,6 +91,85 @@ def test_without_a_cluster_one_line_says_so_and_kfp_is_still_asked(tmp_path: Pat
     assert done.exit_code == 2
     assert [line.split(": ")[1] for line in done.errors] == ["cluster", "KFP"]
     assert "set KUBECONFIG" in done.errors[0]
+
+
+def test_fixes_are_printed_and_failed_checks_still_end_with_2(tmp_path: Path) -> None:
+    env = {"KUBECONFIG": str(tmp_path / "none")}
+    done = hagane("doctor", "--print-fixes", work=tmp_path, env=env)
+    assert done.exit_code == 2
+    assert "# not fixed by an object: cluster: " in done.output
+    assert [line.split(": ")[1] for line in done.errors if "error: " in line] == ["cluster"]
+
+
+class EmptyCluster(BaseHTTPRequestHandler):
+    """An API server that has nothing, and whose version is known. A real one is too slow here:
+    tests/cluster."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/version"):
+            version = dict.fromkeys(("gitCommit", "gitTreeState", "buildDate", "goVersion"), "")
+            more = {"compiler": "", "platform": "", "major": "1", "minor": "31"}
+            self.answer(200, version | more | {"gitVersion": "v1.31.0"})
+        else:
+            self.answer(404, {"kind": "Status", "code": 404, "message": "not found"})
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def answer(self, code: int, document: Mapping[str, object]) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def kubeconfig(folder: Path) -> Iterator[Path]:
+    """Of an empty cluster; its context names no namespace."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), EmptyCluster)
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": address}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    (folder / "config").write_text(yaml.safe_dump(document))
+    try:
+        yield folder / "config"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "namespaces"),
+    [([], {"default"}), (["--namespace", "ml"], {"ml"}), (["--launcher", "self"], set())],
+)
+def test_fixes_are_for_the_namespace_and_the_account_that_doctor_looked_at(
+    tmp_path: Path, arguments: list[str], namespaces: set[str]
+) -> None:
+    with kubeconfig(tmp_path) as file:
+        env = {"KUBECONFIG": str(file)}
+        done = hagane("doctor", "--print-fixes", *arguments, work=tmp_path, env=env)
+    objects = [each for each in yaml.safe_load_all(done.output) if each]
+    assert done.exit_code == 2
+    assert {each["metadata"]["namespace"] for each in objects} == namespaces
+    assert any(each["kind"] == "ServiceAccount" for each in objects) == bool(namespaces)
+
+
+def test_fixes_and_json_together_are_refused(tmp_path: Path) -> None:
+    done = hagane("doctor", "--print-fixes", "--json", work=tmp_path)
+    assert (done.exit_code, done.output, len(done.errors)) == (2, "", 1)
+    assert "--print-fixes prints YAML and --json prints JSON" in done.errors[0]
 
 
 def test_a_plan_that_is_refused_is_a_finding_beside_the_others(tmp_path: Path) -> None:

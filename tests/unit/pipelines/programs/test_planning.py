@@ -3,11 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
+from rich.console import Console
 
 from components.render_config.render.trainjob import trainjob
 from components.shared.documents.plan import Plan
 from components.shared.spec.file import load_spec
+from pipelines.programs import planning
+from pipelines.screens.progress import Screen
 from tests.support.command_line import hagane
 
 SPEC = Path(__file__).parents[4] / "specs/plans/elyza-7b-lora-1x24gb.yaml"
@@ -126,3 +130,22 @@ def test_plan_without_a_spec_and_models_without_a_match_end_with_2(tmp_path: Pat
     done = hagane("models", "nothing-like-it", work=tmp_path)
     assert (done.exit_code, len(done.errors)) == (2, 1)
     assert "elyza/Llama-3-ELYZA-JP-8B" in hagane("models", "elyza", work=tmp_path).output
+
+
+def test_a_probe_trains_with_the_specs_label_smoothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan does not hold it, and it makes a step longer."""
+    started: list[list[str]] = []
+    real = planning._run_program
+
+    def run_all_but_the_probe(module: list[str], folder: Path, screen: Screen) -> None:
+        started.append(module)
+        if "components.train.step_probe" not in module and "--measured" not in module:
+            real(module, folder, screen)
+
+    monkeypatch.setattr(planning, "_run_program", run_all_but_the_probe)
+    spec = load_spec(SPEC, ["training.label_smoothing=0.1"])
+    planning.plan_of(spec, Console(quiet=True), num_rows=198, probe=True)
+    (probe,) = [module for module in started if "components.train.step_probe" in module]
+    assert probe[probe.index("--label-smoothing") + 1] == "0.1"
