@@ -216,13 +216,14 @@ def training_digest(
 ) -> str:
     """sha256, in hex, of all that the losses follow from: the spec but for how the work is done,
     where, and what comes after it."""
-    asked = spec.model_dump(mode="json", exclude={"name", "store", "backend", "evaluation"})
+    asked = spec.model_dump(mode="json", exclude={"name", "store", "backend"})
     for field in HOW_NOT_WHAT:
         section, _, key = field.partition(".")
         if key:
             del asked[section][key]
         else:
             del asked[section]
+    del asked["evaluation"]
     asked["training"]["lr_peak"] = learning_rate
     return hashlib.sha256(
         json.dumps([asked, dataset.digest, precision], sort_keys=True).encode()
