@@ -196,6 +196,7 @@ def _model_plan(setting: Setting, dataset: DatasetFacts) -> ModelPlan:
         largest_layer_parameters=architecture.largest_layer_parameters,
         quantization=setting.quantized.kind,
         num_quantized=setting.quantized.num_parameters,
+        quantized_files=setting.quantized.in_files,
     )
 
 
