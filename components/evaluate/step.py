@@ -66,14 +66,17 @@ def evaluate_run(run: str, log: Log) -> Manifest:
 
 
 def inputs_of(export: Manifest, spec: RunSpec, published: Move | None) -> dict[str, str]:
-    """What evaluation/ follows from. Another gate, or another published version that it compares
-    with, is another evaluation."""
+    """What evaluation/ follows from. Another gate, other benchmarks, or another published version
+    that it compares with, is another evaluation."""
     inputs = {"adapter": export.digest}
     if spec.gate != "auto":
         rules: list[object] = [rule.model_dump(mode="json") for rule in spec.gate]
         if spec.compares_with_published:
             rules.append(spec.publish.name)
         inputs["gate"] = hashlib.sha256(json.dumps(rules).encode()).hexdigest()
+    if spec.evaluation.lm_eval.tasks:
+        benchmarks = spec.evaluation.lm_eval.model_dump_json()
+        inputs["lm_eval"] = hashlib.sha256(benchmarks.encode()).hexdigest()
     if published is not None:
         inputs["published"] = published.digest
     return inputs

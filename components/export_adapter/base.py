@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from components.shared.documents.plan import ModelPlan
+from components.shared.documents.plan import ModelPlan, Plan
 from components.shared.documents.results import BaseModel
 from components.shared.store.manifest import file_entry
 
@@ -11,12 +11,19 @@ BASE = "base.json"
 _DIGESTED = ("config.json", "*.safetensors", "tokenizer.json")
 
 
-def base_model(planned: ModelPlan, folder: Path) -> BaseModel:
+def base_model(plan: Plan, folder: Path) -> BaseModel:
     """Hub id and commit; of a folder its name and the digest of its files, all of which are
     read."""
-    if planned.revision is not None:
-        return BaseModel(hub_id=planned.source, commit=planned.revision)
-    return BaseModel(folder=folder.absolute().name, sha256=folder_digest(folder))
+    quantized_from = None
+    if plan.model.quantization == "nf4":
+        quantized_from = plan.precision
+    if plan.model.revision is not None:
+        return BaseModel(
+            hub_id=plan.model.source, commit=plan.model.revision, quantized_from=quantized_from
+        )
+    return BaseModel(
+        folder=folder.absolute().name, sha256=folder_digest(folder), quantized_from=quantized_from
+    )
 
 
 def adapters_base(planned: ModelPlan, folder: Path) -> str:

@@ -84,7 +84,8 @@ def _headline(facts: CardFacts) -> str:
             what = adapter
     if plan.model.quantization == "nf4" and facts.is_adapter:
         what += ", trained on 4-bit weights (NF4, bitsandbytes)"
-    base, run = markdown_code(facts.base.label), markdown_code(facts.spec.run_uri)
+    base = markdown_code(facts.base.label)
+    run = markdown_code(name_elsewhere(facts.spec.run_uri))
     return f"# {plan.run}\n\n{what} of {base}, made by hagane from the run {run}.\n"
 
 

@@ -193,7 +193,7 @@ def write_beside_weights(trained: Trained, local: Path) -> BaseModel:
     is all that use needs."""
     write_tokenizer(trained.base, trained.prompts, local)
     write_generation_config(trained.base, trained.prompts, local)
-    base = base_model(trained.plan.model, trained.base)
+    base = base_model(trained.plan, trained.base)
     (local / BASE).write_text(
         base.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8"
     )

@@ -196,6 +196,7 @@ def _model_plan(setting: Setting, dataset: DatasetFacts) -> ModelPlan:
         largest_layer_parameters=architecture.largest_layer_parameters,
         quantization=setting.quantized.kind,
         num_quantized=setting.quantized.num_parameters,
+        quantized_files=setting.quantized.in_files,
     )
 
 
@@ -216,13 +217,14 @@ def training_digest(
 ) -> str:
     """sha256, in hex, of all that the losses follow from: the spec but for how the work is done,
     where, and what comes after it."""
-    asked = spec.model_dump(mode="json", exclude={"name", "store", "backend", "evaluation"})
+    asked = spec.model_dump(mode="json", exclude={"name", "store", "backend"})
     for field in HOW_NOT_WHAT:
         section, _, key = field.partition(".")
         if key:
             del asked[section][key]
         else:
             del asked[section]
+    del asked["evaluation"]
     asked["training"]["lr_peak"] = learning_rate
     return hashlib.sha256(
         json.dumps([asked, dataset.digest, precision], sort_keys=True).encode()

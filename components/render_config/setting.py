@@ -43,6 +43,8 @@ class Quantized:
     num_parameters: int = 0
     largest: int = 0
     """Parameters of the largest of these weights."""
+    in_files: bool = False
+    """The model's files hold them so already."""
 
 
 @dataclass(frozen=True)

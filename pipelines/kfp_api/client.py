@@ -126,7 +126,7 @@ class KfpClient:
             KfpError: no answer, none of KFP's, or one that is no; one line. Its exit code is 1 once
                 this client changed something. Or the server is older than OLDEST, and the question
                 would change it; it was not sent.
-            SpecError: an object among the arguments breaks the server's rules (kfp_limits.py); it
+            SpecError: an object among the arguments breaks the server's rules (limits.py); it
                 was not sent.
         """
         for sent in arguments:

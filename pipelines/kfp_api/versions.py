@@ -16,7 +16,7 @@ from pipelines.kfp_api.limits import name_problems, tag_problems
 
 TAGS = {"managed-by": "hagane"}
 """On each version that is uploaded from here, where the server keeps tags. A key holds no dot
-(kfp_limits.py)."""
+(limits.py)."""
 
 
 @dataclass(frozen=True)

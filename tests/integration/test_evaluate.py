@@ -1,6 +1,7 @@
 """A really trained tiny adapter on its base -> evaluation/, and the gate behind it."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,6 +227,10 @@ def test_run_that_meets_its_gate_is_published_with_its_lineage(publishable: Path
         lineage.spec_sha256 == parse_spec(yaml.safe_load((folder / "spec.yaml").read_text())).digest
     )
     assert lineage.code.commit is not None
+    assert lineage.run == Path(run).name
+    texts = [path for path in folder.rglob("*") if path.suffix in {".json", ".md", ".sh", ".py"}]
+    naming = {path.name for path in texts if os.fspath(tmp_path) in path.read_text()}
+    assert naming <= {"manifest.json"}  # which stays in the store
     found = Evaluation.model_validate_json((folder / "evaluation.json").read_bytes())
     assert found.both is not None
     base, tuned = found.both

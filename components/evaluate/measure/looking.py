@@ -1,7 +1,6 @@
 """Base, tuned and published model, one after the other in memory (LoRA: one base, its adapter off
 and on) -> what each shows."""
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from components.evaluate.measure.references import Reference, answers_to
 from components.evaluate.measure.tasks import TaskValue, task_values
 from components.evaluate.measure.text_metrics import score_of
 from components.shared.documents.plan import Precision
+from components.shared.documents.results import BaseModel
 from components.shared.errors import RunFailed
 from components.shared.model.folder import OWN_CODE_ONLY
 from components.shared.model.quantization import cast_unquantized, compute_in, loading_arguments
@@ -148,8 +148,9 @@ def at_published(models: Models, look: Look) -> Found | None:
     _refuse_other(models.published, models.export)
     if not is_adapter(published):
         return look.at(load(published, models.dtype), questions=False)
+    trained_on = replace(models, quantized_from=_base_of(published).quantized_from)
     return look.at(
-        PeftModel.from_pretrained(load_base(models), published).eval(),
+        PeftModel.from_pretrained(load_base(trained_on), published).eval(),
         questions=False,
     )
 
@@ -158,13 +159,11 @@ def _refuse_other(published: PublishedExport, export: Path) -> None:
     same_tokens = (published.folder / "tokenizer.json").read_bytes() == (
         export / "tokenizer.json"
     ).read_bytes()
-    bases = [
-        json.loads((folder / "base.json").read_bytes()) for folder in (published.folder, export)
-    ]
+    same_base = _base_of(published.folder).is_same_model(_base_of(export))
     problem = None
     if not same_tokens:
         problem = "has another tokenizer"
-    elif is_adapter(published.folder) and bases[0] != bases[1]:
+    elif is_adapter(published.folder) and not same_base:
         problem = "is an adapter of another base model"
     if problem is not None:
         raise RunFailed(
@@ -172,6 +171,10 @@ def _refuse_other(published: PublishedExport, export: Path) -> None:
             "be measured beside this run. Fix: make the rules of gate against: base, or publish "
             "under another name"
         )
+
+
+def _base_of(export: Path) -> BaseModel:
+    return BaseModel.model_validate_json((export / "base.json").read_bytes())
 
 
 def is_adapter(folder: Path) -> bool:

@@ -63,7 +63,8 @@ def _unknown(task: str, known: list[str]) -> str:
         similar = ""
     return (
         f"evaluation.lm_eval.tasks: {PACKAGE} has no task {task!r} among {len(known):,}{similar}. "
-        "Fix: name one of `lm_eval ls tasks`, or set evaluation.lm_eval.folder"
+        "Fix: name one of `lm_eval ls tasks`, or set evaluation.lm_eval.folder; a run that is "
+        "trained already stays so"
     )
 
 

@@ -1,4 +1,4 @@
-"""The probe of probe.py in the cluster: made, waited for, heard, and gone again however this
+"""The probe of probe_job.py in the cluster: made, waited for, heard, and gone again however this
 ends."""
 
 import time

@@ -1,5 +1,5 @@
-"""The Kubernetes API, as far as a launcher needs it. Only modules named cluster* import
-`kubernetes`. Objects are plain mappings."""
+"""The Kubernetes API, as far as a launcher needs it. Only modules of this folder
+import `kubernetes`. Objects are plain mappings."""
 
 import os
 import queue

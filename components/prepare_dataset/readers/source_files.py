@@ -175,7 +175,16 @@ def _unpack(name: str, path: Path, plain: Path, codec: str) -> None:
 
 
 def _is_pattern(source: str) -> bool:
-    return any(char in source for char in "*?[")
+    """A path of this machine that is there is none, whatever is in the names of its folders."""
+    has_magic = any(char in source for char in "*?[")
+    return has_magic and ("://" in source or not _is_there(user_path(source)))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for the file system
+        return False
 
 
 def _objects_of(source: str) -> list[str]:

@@ -292,8 +292,20 @@ FORMS = (
         never_with=("parent_id", "role", *sorted(_NO_TEXT)),
     ),
 )
+_TURNS = {"messages": "messages", "sharegpt": "conversations"}
+"""Form -> its column that is a list of turns; a prompt or a completion may be one or a text."""
 FORM_NAMES = tuple(form.name for form in FORMS)
 
 
 def form_named(name: str) -> Form:
     return next(form for form in FORMS if form.name == name)
+
+
+def turn_keys(form: Form | None, columns: Mapping[str, str]) -> set[str]:
+    """Keys of a record under which the form, or any where it is not known yet, has a list of turns
+    and nothing else."""
+    keys: set[str] = set()
+    for each, name in _TURNS.items():
+        if form is None or form.name == each:
+            keys.update((columns[name],) if name in columns else form_named(each).columns[name])
+    return keys

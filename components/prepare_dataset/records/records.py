@@ -7,7 +7,7 @@ import codecs
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -33,7 +33,7 @@ from components.prepare_dataset.records.conversations import (
     kind_of,
     read_conversation,
 )
-from components.prepare_dataset.records.forms import Form, Text, Tokens, form_named
+from components.prepare_dataset.records.forms import Form, Text, Tokens, form_named, turn_keys
 from components.prepare_dataset.records.recognition import (
     FIRST_RECORDS,
     missing_columns,
@@ -200,7 +200,8 @@ class _RecordReader:
 
     def read(self, places: Iterator[Place]) -> Iterator[Conversation]:
         """The conversations of all records that are one; the problems of the others are noted."""
-        for place in self._recognised(map(_with_turns, places)):
+        texts = turn_keys(self.form, self._source.columns)
+        for place in self._recognised(_with_turns(place, texts) for place in places):
             conversation = self._read_one(place)
             if conversation is not None:
                 yield conversation
@@ -267,8 +268,8 @@ class _RecordReader:
         return read_conversation(where, said.turns, said.tools)
 
 
-def _with_turns(place: Place) -> Place:
-    record = with_turns(place.record)
+def _with_turns(place: Place, texts: Collection[str]) -> Place:
+    record = with_turns(place.record, texts)
     if record is place.record:
         return place
     return replace(place, record=record)

@@ -135,7 +135,9 @@ def text_sample(
     return Sample(text, ((len(bos), len(text)),))
 
 
-def cut(ids: "array[int]", most: int) -> "Iterator[tuple[array[int], tuple[tuple[int, int], ...]]]":
+def cut_rows(
+    ids: "array[int]", most: int
+) -> "Iterator[tuple[array[int], tuple[tuple[int, int], ...]]]":
     """The tokens of a text in rows of at most `most`, each with what is trained on: all but its
     first token."""
     for start in range(0, max(1, len(ids) - 1), most - 1):

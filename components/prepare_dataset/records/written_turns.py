@@ -5,25 +5,31 @@ versions of `datasets` write a list of turns as an object of lists (`Sequence` o
 """
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 _NAMES = ({"role", "content"}, {"from", "value"})
-"""Keys that a turn has: of the chat APIs, and of ShareGPT."""
+"""Keys that an object of lists has: of the chat APIs, and of ShareGPT."""
 
 
-def with_turns(record: Any) -> Any:
-    """The record, each of its values that is a list of turns in another writing as that list."""
+def with_turns(record: Any, texts: Collection[str]) -> Any:
+    """The record, its turns in another writing as a list. JSON text is read only of the keys
+    `texts`: an answer may be such a text too, and stays one."""
     if not isinstance(record, dict):
         return record
-    written = {key: turns for key, value in record.items() if (turns := _turns(value)) is not None}
+    written = {
+        key: turns
+        for key, value in record.items()
+        if (turns := _turns(value, is_read=key in texts)) is not None
+    }
     if written:
         return {**record, **written}
     return record
 
 
-def _turns(value: Any) -> list[Any] | None:
+def _turns(value: Any, *, is_read: bool) -> list[Any] | None:
     if isinstance(value, str):
-        if value.lstrip().startswith("["):
+        if is_read and value.lstrip().startswith("["):
             return _turns_in_text(value)
         return None
     if isinstance(value, dict) and any(names <= value.keys() for names in _NAMES):
@@ -32,7 +38,6 @@ def _turns(value: Any) -> list[Any] | None:
 
 
 def _turns_in_text(text: str) -> list[Any] | None:
-    """An answer may be a JSON list too: only one of turns is taken for turns."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -44,7 +49,8 @@ def _turns_in_text(text: str) -> list[Any] | None:
 
 
 def _is_turn(value: Any) -> bool:
-    return isinstance(value, dict) and any(names <= value.keys() for names in _NAMES)
+    """A turn of calls has no content."""
+    return isinstance(value, dict) and ("role" in value or "from" in value)
 
 
 def _turns_of_lists(lists: dict[str, Any]) -> list[Any] | None:

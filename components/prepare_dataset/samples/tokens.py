@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from components.prepare_dataset.records.conversations import Conversation
 from components.prepare_dataset.records.texts import (
-    cut,
+    cut_rows,
     has_turns,
     is_text,
     is_tokens,
@@ -263,7 +263,7 @@ def encode(
 def _rows_of_text(encoded: Encoded, most: int) -> list[Encoded]:
     return [
         Encoded(encoded.source, ids, trained, encoded.notes)
-        for ids, trained in cut(encoded.ids, most)
+        for ids, trained in cut_rows(encoded.ids, most)
     ]
 
 

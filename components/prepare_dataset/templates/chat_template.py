@@ -52,7 +52,7 @@ class TooMuchText(Exception):
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A compiled template, without limits of time and memory: template_process.py has them."""
+    """A compiled template, without limits of time and memory: process.py has them."""
 
     name: str
     """For messages: the file it was read from."""

@@ -6,7 +6,7 @@ cannot be stopped from Python. So the kernel stops the process: by RLIMIT_CPU an
 setrlimit(2). One process serves all conversations of a template, and a batch of them goes to it in
 one message. To start it costs 0.2 s.
 
-The process (template_program.py) gets pickled values of builtin types. It answers in JSON: nothing
+The process (program.py) gets pickled values of builtin types. It answers in JSON: nothing
 that it says is executed here.
 """
 

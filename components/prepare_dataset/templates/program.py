@@ -1,4 +1,4 @@
-"""The process that renders a chat template: requests of template_process.py on stdin, the answers
+"""The process that renders a chat template: requests of process.py on stdin, the answers
 on stdout.
 
 A message is its length in 8 bytes, and one pickled request after another; or a list of their

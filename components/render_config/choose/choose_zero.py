@@ -11,7 +11,7 @@ from components.render_config.choose.zero_options import (
     it_fits,
     option,
     sensible,
-    shown,
+    shown_options,
 )
 from components.render_config.cost.memory import memory
 from components.render_config.cost.traffic import cost_of
@@ -109,7 +109,7 @@ def _memory_plan(setting: Setting, zero: ZeroPlan, micro_batch: int, needed: Mem
     hardware = setting.hardware
     options = [
         option(setting, each, micro_batch if each == zero else setting.least_micro_batch)
-        for each in shown(setting)
+        for each in shown_options(setting)
     ]
     return MemoryPlan(
         gpu=needed.gpu,

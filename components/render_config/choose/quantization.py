@@ -12,6 +12,8 @@ from components.shared.errors import ModelError
 from components.shared.model.quantization import quantization_of_files
 from components.shared.spec.run_spec import RunSpec
 
+_FIELDS = ("model.quantization", "model.num_quantized", "model.quantized_files")
+
 
 def choose_quantization(
     spec: RunSpec, config: Mapping[str, Any], architecture: Architecture
@@ -24,7 +26,7 @@ def choose_quantization(
         kind = asked
     if kind == of_files == "none":
         why = "as the model's files are"
-        return Section(Quantized(), {"model.quantization": why, "model.num_quantized": why})
+        return Section(Quantized(), dict.fromkeys(_FIELDS, why))
     problems = list(_problems(spec, of_files, architecture))
     if problems:
         raise ModelError(*problems)
@@ -35,9 +37,10 @@ def choose_quantization(
         reason = "bitsandbytes quantized the model's files"
     num_quantized = sum(size * count for size, count in zip(sizes, counts, strict=True))
     return Section(
-        Quantized("nf4", num_quantized, max(sizes, default=0)),
+        Quantized("nf4", num_quantized, max(sizes, default=0), in_files=of_files == "nf4"),
         {
             "model.quantization": reason,
+            "model.quantized_files": "quantization_config of the model's config.json",
             "model.num_quantized": (
                 "all linear layers of the blocks; embeddings, head and norms stay as they are"
             ),

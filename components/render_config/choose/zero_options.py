@@ -44,7 +44,7 @@ def sensible(setting: Setting) -> Iterator[ZeroPlan]:
             yield zero
 
 
-def shown(setting: Setting) -> Iterator[ZeroPlan]:
+def shown_options(setting: Setting) -> Iterator[ZeroPlan]:
     """Options for the picture: the sensible ones, and full training without ZeRO, which all others
     are measured against."""
     if setting.full:

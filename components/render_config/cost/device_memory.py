@@ -67,18 +67,23 @@ def _weights(setting: Setting, zero: ZeroPlan) -> MemoryTerm:
 
 def _gathered(setting: Setting, zero: ZeroPlan) -> list[MemoryTerm]:
     """ZeRO-3 holds whole layers while they are used, and keeps them for their next use up to a
-    limit."""
+    limit. Weights in 4 bits are gathered as they are; the largest weight of nearly every model is
+    its embedding, which is not in 4 bits."""
     comes_from_host = zero.offload_parameters and setting.on_gpu
     # One process has all of it already: DS partition_parameters.py, _no_gather_coalesced.
     if zero.stage < 3 or (setting.num_processes == 1 and not comes_from_host):
         return []
     total, w = setting.num_parameters, setting.weight_bytes
     largest = setting.architecture.largest_layer_parameters
-    live = min(total, MAX_LIVE + largest)
+    quantized = setting.quantized.num_parameters
+    live = min(base_bytes(total, quantized, w), w * (MAX_LIVE + largest))
     kept = f"{w} B x min({total:,} parameters, {MAX_LIVE:,} kept + the largest)"
+    if quantized:
+        whole = weights_formula(total, quantized, w)
+        kept = f"the smaller of {whole}, and {w} B x ({MAX_LIVE:,} kept + the largest)"
     source = "DeepSpeed stage3_max_live_parameters, and one all-gather of the largest weight"
     return [
-        term("gathered layers", w * live, kept, source),
+        term("gathered layers", live, kept, source),
         term("gathering the largest weight", w * largest, f"{w} B x {largest:,}", source),
     ]
 

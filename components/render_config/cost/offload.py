@@ -1,6 +1,7 @@
 """Setting and ZeRO -> host memory of one node that offload spends, term by term."""
 
 from components.render_config.cost.device_memory import gradient_bytes
+from components.render_config.cost.quantized import base_bytes, weights_formula
 from components.render_config.cost.terms import term
 from components.render_config.setting import Setting
 from components.shared.documents.plan import MemoryTerm, ZeroPlan
@@ -45,8 +46,10 @@ def _optimizer(setting: Setting, zero: ZeroPlan, micro_batch: int) -> list[Memor
 
 def _parameters(setting: Setting) -> MemoryTerm:
     n, w, total = setting.hardware.processes_per_node, setting.weight_bytes, setting.num_parameters
-    num_bytes = n * _pinned(w * total / setting.num_processes, setting)
-    over = f"{w} B x {total:,} parameters / {setting.num_processes} x {n} on a node"
+    quantized = setting.quantized.num_parameters
+    share = base_bytes(total, quantized, w) / setting.num_processes
+    num_bytes = n * _pinned(share, setting)
+    over = f"{weights_formula(total, quantized, w)} / {setting.num_processes} x {n} on a node"
     source = "ZeRO-Infinity (arXiv 2104.07857), section 5"
     return term("weights", num_bytes, f"{over}{_locked(setting)}", source)
 

@@ -3,6 +3,7 @@ in words."""
 
 from dataclasses import dataclass
 
+from components.render_config.cost.quantized import frozen_bytes
 from components.render_config.setting import Setting
 from components.shared.documents.plan import ZeroPlan
 from components.shared.figures import size_of
@@ -24,19 +25,19 @@ def traffic(setting: Setting, zero: ZeroPlan, grad_accum: int) -> Traffic:
     Offload moves gradients down and weights up (ZeRO-Offload, arXiv 2101.06840, section 3). With
     gradient accumulation each micro-step after the first also brings the summed gradient back to
     the GPU (DeepSpeed 0.19.8, stage_1_and_2.py and stage3.py): 2g - 1 copies of it, and one of the
-    weights. Offloaded parameters move twice a micro-step.
+    weights. Offloaded parameters move twice a micro-step. Weights in 4 bits move as they are.
     """
     n, w, trained = setting.num_processes, setting.weight_bytes, setting.num_trainable
-    num_parameters = setting.architecture.num_parameters
-    exchanged = 2 * trained
+    weights = frozen_bytes(setting)
+    exchanged = 2.0 * w * trained
     if zero.stage == 3:
-        exchanged = 2 * num_parameters * grad_accum + trained
+        exchanged = 2 * weights * grad_accum + w * trained
     pcie = 0.0
     if zero.offload_optimizer:
         pcie += 2.0 * grad_accum * w * trained / n
     if zero.offload_parameters:
-        pcie += 2.0 * w * num_parameters / n * grad_accum
-    return Traffic(network=(n - 1) / n * w * exchanged, pcie=pcie)
+        pcie += 2.0 * weights / n * grad_accum
+    return Traffic(network=(n - 1) / n * exchanged, pcie=pcie)
 
 
 def cost_of(setting: Setting, zero: ZeroPlan) -> str:

@@ -7,6 +7,7 @@ from components.shared.documents.fields import FrozenModel
 from components.shared.documents.results import BaseModel
 from components.shared.errors import RunFailed
 from components.shared.spec.run_spec import RunSpec
+from components.shared.spec.values import name_elsewhere
 from components.shared.store.checkpoints import committed_checkpoints
 from components.shared.store.layout import CHECKPOINTS, DATASET, EVALUATION, PLAN
 from components.shared.store.manifest import Manifest, require_manifest
@@ -35,7 +36,7 @@ class Lineage(FrozenModel):
     name: str
     version: int
     run: str
-    """URI of the run's folder."""
+    """URI of the run's folder; of one on a machine's disk its name alone."""
     spec_sha256: str
     """Of the spec with every default filled in: spec.yaml beside this file has it whole."""
     base: BaseModel
@@ -66,7 +67,7 @@ def lineage_of(
     return Lineage(
         name=name,
         version=version,
-        run=run.uri,
+        run=name_elsewhere(run.uri),
         spec_sha256=spec.digest,
         base=base,
         dataset=_made_from(dataset),

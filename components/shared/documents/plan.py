@@ -28,6 +28,8 @@ class ModelPlan(FrozenModel):
     (components/shared/model/quantization.py)."""
     num_quantized: int = 0
     """Parameters that are held in 4 bits."""
+    quantized_files: bool = False
+    """Whether the model's files hold them in 4 bits already."""
 
 
 class StepPlan(FrozenModel):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from components.shared.documents.fields import FrozenModel
+from components.shared.documents.plan import Precision
 
 
 class Measured(FrozenModel):
@@ -105,6 +106,14 @@ class BaseModel(FrozenModel):
     sha256: str | None = None
     """Of that folder: what `sha256sum config.json *.safetensors tokenizer.json | sha256sum` prints
     in it."""
+    quantized_from: Precision | None = None
+    """The base was held in 4 bits (NF4) while the adapter was trained, made from weights in this
+    number format; None where it was held as it is."""
+
+    def is_same_model(self, other: "BaseModel") -> bool:
+        """However it was held."""
+        same = {"quantized_from": None}
+        return self.model_copy(update=same) == other.model_copy(update=same)
 
     @property
     def label(self) -> str:

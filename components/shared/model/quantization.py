@@ -65,9 +65,9 @@ def loading_arguments(
 def dtype_words(plan: Plan) -> str:
     """Arguments of from_pretrained, as Python source, that load a plan's base as it was trained
     on."""
-    arguments = loading_arguments(plan.model.quantization, plan.precision, {})
-    if not arguments:
+    if plan.model.quantization == "none" or plan.model.quantized_files:
         return 'dtype="auto"'
+    arguments = loading_arguments(plan.model.quantization, plan.precision, {})
     words = (f"{name}={value!r}" for name, value in arguments.items())
     return ", ".join([f'dtype="{DTYPE_NAMES[plan.precision]}"', *words])
 

@@ -19,6 +19,7 @@ from components.shared.documents.plan import Plan
 from components.shared.documents.results import BaseModel
 from components.shared.model.quantization import dtype_words
 from components.shared.model.registry import model_families
+from components.shared.spec.values import name_elsewhere
 
 TEMPLATE = "chat_template.jinja"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -307,7 +308,7 @@ def _readme(export: ServedExport) -> str:
     ]
     table = "\n".join(f"| {name} | {how} |" for name, how in rows)
     if export.merged_uri:
-        merged = f"\nMerged into its base: `{export.merged_uri}`\n"
+        merged = f"\nMerged into its base: {_place(export.merged_uri)}\n"
     else:
         merged = ""
     arguments = json.dumps(export.template_args, ensure_ascii=False)
@@ -322,15 +323,30 @@ def _readme(export: ServedExport) -> str:
             "\nThere is no chat template: the model continues a text. Ask a server by "
             "`/v1/completions`.\n"
         )
-    if export.is_adapter and export.plan.model.quantization == "nf4":
-        quantized = (
-            "\nThe adapter was trained and checked on its base in 4 bits (NF4). vLLM, KServe and "
-            "llama.cpp load the base as it is, so answers differ a little from those that were "
-            "checked; merged/, which `export.merge: true` makes, answers as checked.\n"
-        )
-    else:
-        quantized = ""
     return (
-        f"# How to serve {export.name}\n\nFrom `{export.uri}`:\n\n| | "
-        f"|\n|---|---|\n{table}\n{merged}{template}{quantized}"
+        f"# How to serve {export.name}\n\nFrom {_place(export.uri)}:\n\n| | "
+        f"|\n|---|---|\n{table}\n{merged}{template}{_about_4_bits(export)}"
+    )
+
+
+def _place(uri: str) -> str:
+    """A path of one machine helps nobody else, and says who trained where."""
+    if "://" in uri:
+        return f"`{uri}`"
+    return f"the folder `{name_elsewhere(uri)}`"
+
+
+def _about_4_bits(export: ServedExport) -> str:
+    model = export.plan.model
+    if not export.is_adapter or model.quantization == "none":
+        return ""
+    if model.quantized_files:
+        return (
+            "\nThe files of the base are in 4 bits (NF4), and the adapter was trained and checked "
+            "on them as they are: serve it on these files.\n"
+        )
+    return (
+        "\nThe adapter was trained and checked on its base in 4 bits (NF4). vLLM, KServe and "
+        "llama.cpp load the base as it is, so answers differ a little from those that were "
+        "checked; merged/, which `export.merge: true` makes, answers as checked.\n"
     )

@@ -44,8 +44,9 @@ class GateRule(FrozenModel):
     """The model before training, or the version that is published now; where nothing is published
     yet, the rule is met."""
     improve_by: Annotated[Literal["noise"] | float, BeforeValidator(_noise_or_number)] = "noise"
-    """Least improvement: lower for loss and perplexity, higher for all else. `noise`: the 95 %
-    confidence interval of the improvement, over conversations, lies above 0."""
+    """Least improvement: lower for loss and perplexity, higher for hagane's other metrics, and for
+    metrics of lm-evaluation-harness as their task says. `noise`: the 95 % confidence interval of
+    the improvement, over conversations or documents, lies above 0."""
     at_least: Number | None = Field(default=None, ge=-1e9, le=1e9)
     at_most: Number | None = Field(default=None, ge=-1e9, le=1e9)
 

@@ -15,7 +15,8 @@ STORE: Field = ("store",)
 MODEL: Field = ("model", "source")
 DATA: tuple[Field, ...] = (("data", "train"), ("data", "held_out"))
 TEMPLATE: Field = ("data", "chat_template")
-FIELDS: tuple[Field, ...] = (STORE, MODEL, *DATA, TEMPLATE)
+TASKS: Field = ("evaluation", "lm_eval", "folder")
+FIELDS: tuple[Field, ...] = (STORE, MODEL, *DATA, TEMPLATE, TASKS)
 """Every field of a spec that may name a path of this machine."""
 OWN_TEMPLATE = "model"
 """Value of `data.chat_template` that is no path."""
@@ -51,7 +52,7 @@ def written_for(field: Field, value: str, folder: Path) -> str:
     here = Path.cwd()
     if folder.absolute() == here or not _is_relative(field, value, here):
         return value
-    return os.path.relpath(here / value, folder.absolute())
+    return _joined(field, os.path.relpath(here, folder.absolute()), value, is_there=here / value)
 
 
 def moved(tree: dict[str, Any], folder: Path) -> None:
@@ -65,8 +66,12 @@ def absolute(field: Field, value: str, folder: Path) -> str:
     """The value with the folder before it where it is a relative path."""
     if not _is_relative(field, value, folder):
         return value
-    base = str(folder)
-    if field in DATA and glob.has_magic(value):
+    return _joined(field, str(folder), value, is_there=folder / value)
+
+
+def _joined(field: Field, base: str, value: str, *, is_there: Path) -> str:
+    """The folder's own `*` and `[` are no pattern. What is there is named, not searched."""
+    if field in DATA and glob.has_magic(value) and not _there(is_there):
         base = glob.escape(base)
     return os.path.normpath(f"{base}/{value}")
 
@@ -102,7 +107,8 @@ def _is_relative(field: Field, value: str, folder: Path) -> bool:
 
 def _elsewhere(field: Field, value: str, folder: Path) -> list[str]:
     here = Path.cwd()
-    if field == STORE or here == folder or not _is_relative(field, value, here):
+    is_of_hub = field == MODEL and is_hub_id(value)
+    if is_of_hub or field == STORE or here == folder or not _is_relative(field, value, here):
         return []
     if _there(folder / value) or not _there(here / value):
         return []

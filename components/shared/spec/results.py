@@ -74,8 +74,8 @@ class LmEvalSpec(FrozenModel):
     """Only the first documents of each task. All of them take hours on CPUs, and no plan estimates
     them."""
     chat_template: bool = False
-    """Put each prompt through the base model's chat template, as `--apply_chat_template` of
-    lm_eval."""
+    """Put each prompt through the run's chat template (`data.chat_template`), as
+    `--apply_chat_template` of lm_eval."""
 
 
 class EvaluationSpec(FrozenModel):

@@ -48,6 +48,7 @@ HOW_NOT_WHAT = (
         "training.output_layer",
         "training.attention",
     ),
+    "evaluation.lm_eval",
 )
 """Fields that say how a run is worked, not what comes of it: they may change while it is under
 way."""

@@ -19,7 +19,7 @@ EVALUATION = "evaluation"
 REPORT = "report"
 MANIFEST = "manifest.json"
 ASKED = "asked.json"
-"""What a run that a pipeline claimed is made from, as one digest: see newest.py."""
+"""What a run that a pipeline claimed is made from, as one digest: see series.py."""
 PROGRESS = "progress.json"
 """How far a training in a cluster is, as its launcher last saw it. For people alone: nothing is
 decided by it."""

@@ -9,11 +9,14 @@ from components.evaluate.evaluation import HeldOut, evaluate, evenly_spaced, mea
 from components.evaluate.measure.held_out import PackedRow
 from components.evaluate.measure.looking import Models
 from components.evaluate.page import answers_page, numbers_of
-from components.evaluate.step import gate_or_publish
+from components.evaluate.step import gate_or_publish, inputs_of
 from components.shared.documents.plan import Precision
 from components.shared.documents.results import Evaluation
 from components.shared.errors import RunFailed, SpecError
 from components.shared.spec.file import parse_spec, spec_from_parameter
+from components.shared.spec.run_spec import RunSpec
+from components.shared.step import spec_differences
+from components.shared.store.manifest import Manifest
 from components.shared.store.storage import LocalStore
 from tests.support.tiny_models import make_model
 
@@ -139,3 +142,24 @@ def test_what_needs_held_out_data_is_refused_without(section: dict[str, Any]) ->
     }
     with pytest.raises(SpecError, match=r"data\.held_out_share is 0"):
         spec_from_parameter(tree)
+
+
+def test_benchmarks_may_change_for_a_run_and_are_then_measured_anew() -> None:
+    def spec_of(*tasks: str, **evaluation: Any) -> RunSpec:
+        return spec_from_parameter(
+            {
+                "name": "t",
+                "store": "s",
+                "model": {"source": "m"},
+                "data": {"train": "d"},
+                "evaluation": {"lm_eval": {"tasks": tasks}, **evaluation},
+            }
+        )
+
+    export = Manifest(folder="adapter", made_by="t", inputs={}, files=())
+    wrong, right, none = spec_of("arc_eazy"), spec_of("arc_easy"), spec_of()
+    assert spec_differences(wrong, right) == spec_differences(wrong, none) == []
+    assert spec_differences(right, spec_of("arc_easy", answer_tokens=8)) != []
+    found = [inputs_of(export, spec, None) for spec in (wrong, right, none)]
+    assert found[0] != found[1]
+    assert found[2] == {"adapter": export.digest}

@@ -75,12 +75,14 @@ def card_of(
     *,
     data: dict[str, Any] | None = None,
     history: History = HISTORY,
+    store: str = "s3://models/runs",
+    model: str = "org/base",
 ) -> str:
     spec = parse_spec(
         {
             "name": "demo",
-            "store": "s3://models/runs",
-            "model": {"source": "org/base"},
+            "store": store,
+            "model": {"source": model},
             "data": data or {"train": "chats.jsonl", "held_out": "kept.jsonl"},
             "training": {"method": method, "epochs": 1},
         }
@@ -195,3 +197,17 @@ def test_the_card_of_texts_asks_without_a_chat_template() -> None:
     assert "written by no chat template: texts are trained on as they are" in card
     assert "apply_chat_template" not in card
     assert 'prompt = tokenizer("Say \\"hi\\"", return_tensors="pt")' in card
+
+
+def test_a_card_names_no_path_of_the_machine_that_exported() -> None:
+    data = {
+        "train": "/home/alice/data/chats.jsonl",
+        "held_out": "/home/alice/data/kept.jsonl",
+        "chat_template": "/home/alice/chat.jinja",
+    }
+    for method in ("lora", "full"):
+        text = card_of(
+            method, FOLDER, data=data, store="/home/alice/runs", model="/home/alice/base"
+        )
+        assert "alice" not in text
+        assert "from the run `demo`" in text

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-PROGRAM = """
+PROGRAM = r"""
 import sys
 from laptop.demo import run_to_end
 child = (

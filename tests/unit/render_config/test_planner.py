@@ -315,3 +315,11 @@ def test_the_learning_rate_of_the_method_is_in_the_plan_with_its_reason() -> Non
         != make_plan(spec_with(), DATASET, CONFIG, machine=Machine()).training_digest
     )
     assert asked.training_digest == plan.training_digest
+
+
+def test_benchmarks_are_no_part_of_the_training() -> None:
+    measured = spec_with(evaluation={"lm_eval": {"tasks": ["arc_easy"]}})
+    plans = [
+        make_plan(each, DATASET, CONFIG, machine=Machine()) for each in (measured, spec_with())
+    ]
+    assert plans[0].training_digest == plans[1].training_digest

@@ -175,3 +175,39 @@ def test_the_readmes_spec_is_one_of_eight_lines() -> None:
     (text,) = re.findall(r"^```yaml\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     assert len(text.splitlines()) == 8
     assert problems_of_yaml(text) == []
+
+
+MODULE = re.compile(r"(?<![\w/.<>*-])([\w-]+(?:/[\w-]+)*\.py)\b")
+MODULES = [
+    ROOT / name
+    for name in subprocess.check_output(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
+        cwd=ROOT,
+        text=True,
+    ).split()
+]
+NOT_OF_THE_REPOSITORY = {
+    "integrations/sdpa_attention.py",  # of transformers
+    "load.py",  # written into each export
+}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*sorted((ROOT / "components").glob("*/README.md")), *sorted(DOCS.rglob("*.md"))],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_modules_that_pages_name_are_there(page: Path) -> None:
+    """By the end of its path: in a component's README of its own modules, or by the path from
+    components/ or from the top."""
+    folder = ROOT if page.is_relative_to(DOCS) else page.parent
+    own = [f"/{path.relative_to(folder).as_posix()}" for path in MODULES if folder in path.parents]
+    named = set(MODULE.findall(page.read_text(encoding="utf-8"))) - NOT_OF_THE_REPOSITORY
+    absent = [
+        name
+        for name in named
+        if not (ROOT / name).is_file()
+        and not (ROOT / "components" / name).is_file()
+        and not any(path.endswith(f"/{name}") for path in own)
+    ]
+    assert sorted(absent) == []

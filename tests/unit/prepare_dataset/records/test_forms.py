@@ -563,3 +563,50 @@ def test_a_form_that_comes_behind_many_bad_records_is_recognised(tmp_path: Path)
     (file,) = read_records(RecordSource(str(path)), skip_bad=True)
     assert (file.form, len(file.conversations)) == ("alpaca", 1)
     assert sum(len(places) for places in file.skipped.values()) == FIRST_RECORDS + 3
+
+
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [("prompt", "completion"), ("instruction", "output"), ("question", "answer")],
+)
+def test_a_text_that_looks_like_turns_stays_a_text(
+    tmp_path: Path, asked: str, answered: str
+) -> None:
+    text = json.dumps(TURNS)
+    (found,) = _read(
+        tmp_path / "data.jsonl", json.dumps({asked: text, answered: text})
+    ).conversations
+    assert _said(found.messages) == [("user", text), ("assistant", text)]
+
+
+@pytest.mark.parametrize(
+    ("key", "how"),
+    [
+        ("messages", {}),
+        ("conversations", {}),
+        ("chat", {"format": "messages", "columns": {"messages": "chat"}}),
+    ],
+)
+def test_turns_as_json_text_may_have_only_calls(
+    tmp_path: Path, key: str, how: dict[str, Any]
+) -> None:
+    call = {"function": {"name": "tide", "arguments": "{}"}}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [call]}]
+    content = json.dumps({key: json.dumps(turns)})
+    (found,) = _read(tmp_path / "data.jsonl", content, **how).conversations
+    assert [message.role for message in found.messages] == ["user", "assistant"]
+
+
+def test_columns_of_another_form_are_no_turns(tmp_path: Path) -> None:
+    text = json.dumps(TURNS)
+    columns = {"prompt": "messages", "completion": "answer"}
+    (found,) = _read(
+        tmp_path / "data.jsonl",
+        json.dumps({"messages": text, "answer": "a"}),
+        format="prompt_completion",
+        columns=columns,
+    ).conversations
+    assert _said(found.messages) == [("user", text), ("assistant", "a")]

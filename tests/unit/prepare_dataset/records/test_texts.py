@@ -17,7 +17,7 @@ from components.prepare_dataset.__main__ import check, prepare
 from components.prepare_dataset.records.conversations import Conversation
 from components.prepare_dataset.records.records import RecordSource, read_records
 from components.prepare_dataset.records.texts import (
-    cut,
+    cut_rows,
     num_characters,
     text_conversation,
     token_row,
@@ -79,7 +79,7 @@ def test_no_part_is_empty_and_none_is_lost(length: int) -> None:
     ids = _row(list(range(1, 100))).messages[0].fields
     assert ids is not None
     tokens = token_row(_row(list(range(1, 100))))[0][:length]
-    parts = list(cut(tokens, 16))
+    parts = list(cut_rows(tokens, 16))
     assert [token for part, _ in parts for token in part[1:]] == list(tokens[1:])
 
 

@@ -3,6 +3,8 @@ from typing import Any
 import pytest
 
 from components.render_config.choose.quantization import choose_quantization
+from components.render_config.cost.device_memory import MAX_LIVE
+from components.render_config.cost.quantized import NF4_BYTES
 from components.render_config.model.architectures import architecture_of
 from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.documents.plan import Plan
@@ -129,3 +131,36 @@ def test_full_training_of_4_bits_is_refused() -> None:
         choose_quantization(
             spec_with("auto", training={"method": "full"}), config, architecture_of(config)
         )
+
+
+def test_zero_3_gathers_and_offloads_4_bits_as_they_are() -> None:
+    """Of 8 billion parameters 7 are in 4 bits: 3.6 GB, beside 2.1 GB of embedding and head."""
+    zero = {"zero": {"stage": 3, "offload_optimizer": "cpu", "offload_parameters": "cpu"}}
+    plan = plan_of("nf4", LLAMA_8B, "a100-80gb", **zero)
+    quantized, others = plan.model.num_quantized, plan.model.num_parameters
+    whole = NF4_BYTES * quantized + 2 * (others + plan.num_trainable - quantized)
+    live = 2 * (MAX_LIVE + plan.model.largest_layer_parameters)
+    assert term(plan, "gathered layers") == pytest.approx(min(whole, live), rel=1e-6)
+    (held,) = (each for each in plan.memory.host if each.name == "weights")
+    assert whole <= held.num_bytes < 2 * whole  # page-locked: rounded up
+    assert "in 4 bits" in held.formula
+
+
+def test_a_small_base_in_4_bits_is_gathered_in_fewer_bytes() -> None:
+    config = {**LLAMA_8B, "num_hidden_layers": 2, "vocab_size": 32000}
+    zero = {"zero": {"stage": 3}}
+    whole, quantized = (plan_of(kind, config, "a100-80gb", **zero) for kind in ("none", "nf4"))
+    saved = term(whole, "gathered layers") - term(quantized, "gathered layers")
+    assert saved == pytest.approx((2 - NF4_BYTES) * quantized.model.num_quantized, rel=1e-6)
+
+
+def test_4_bits_are_sent_as_they_are() -> None:
+    """Gathered twice a pass: the estimate of communication is smaller by just that share."""
+    zero = {"zero": {"stage": 3}, "lora": {"rank": 1}}
+    whole, quantized = (plan_of(kind, LLAMA_8B, "a100-80gb", **zero) for kind in ("none", "nf4"))
+    assert whole.time is not None
+    assert quantized.time is not None
+    total, num_quantized = whole.model.num_parameters, quantized.model.num_quantized
+    share = (NF4_BYTES * num_quantized + 2 * (total - num_quantized)) / (2 * total)
+    sent = [each.time.parts["communication"] for each in (quantized, whole) if each.time]
+    assert sent[0] / sent[1] == pytest.approx(share, rel=0.01)

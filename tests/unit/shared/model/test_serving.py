@@ -180,3 +180,36 @@ def test_programs_are_sound_and_name_what_the_template_needs(kind: str, tmp_path
     subprocess.run(["sh", "-n", folder / "serve/vllm.sh"], check=True)
     converter = "convert_lora_to_gguf.py" if EXPORTS[kind].is_adapter else "convert_hf_to_gguf.py"
     assert converter in (folder / "serve/GGUF.md").read_text()
+
+
+def nf4(export: ServedExport, *, quantized_files: bool) -> ServedExport:
+    model = export.plan.model.model_copy(
+        update={"quantization": "nf4", "quantized_files": quantized_files}
+    )
+    return replace(export, plan=export.plan.model_copy(update={"model": model}))
+
+
+def test_files_in_4_bits_are_loaded_and_served_as_they_are() -> None:
+    files = serving_files(nf4(ADAPTER, quantized_files=True))
+    assert "serve it on these files" in files["serve/README.md"]
+    assert "answers differ" not in files["serve/README.md"]
+    assert "quantization_config" not in files["serve/load.py"]
+    made = serving_files(nf4(ADAPTER, quantized_files=False))
+    assert "answers differ a little" in made["serve/README.md"]
+    assert "quantization_config" in made["serve/load.py"]
+
+
+@pytest.mark.parametrize("base", [HUB, FOLDER])
+def test_no_file_names_a_path_of_the_machine_that_exported(base: BaseModel) -> None:
+    place = "/home/alice/runs/demo"
+    spec = parse_spec({**SPEC, "store": "/home/alice/runs", "model": {"source": "/home/alice/m"}})
+    export = replace(
+        ADAPTER,
+        uri=f"{place}/adapter",
+        merged_uri=f"{place}/merged",
+        base=base,
+        plan=make_plan(spec),
+    )
+    for name, text in serving_files(export).items():
+        assert "alice" not in text, name
+    assert "the folder `adapter`" in serving_files(export)["serve/README.md"]

@@ -1,13 +1,15 @@
 """Paths in a spec count from the spec's folder, paths of `--set` from the current folder."""
 
-import os
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
 
+from components.prepare_dataset.readers.source_files import files_of
 from components.shared.errors import SpecError
 from components.shared.spec.file import load_spec
-from components.shared.spec.places import FIELDS, MODEL, TEMPLATE, moved, written_for
+from components.shared.spec.places import DATA, FIELDS, MODEL, TEMPLATE, moved, written_for
 from components.shared.spec.run_spec import RunSpec
 
 SPEC = """\
@@ -102,7 +104,7 @@ def test_a_path_that_only_the_current_folder_has_is_refused_with_the_right_one(
 ) -> None:
     (folder / "here").mkdir()
     with pytest.raises(SpecError) as caught:
-        loaded(**{kept: "here"})
+        loaded(**{kept: "./here"})
     (problem,) = caught.value.problems
     assert problem.startswith(f"specs/spec.yaml:{4 if field.startswith('data') else 3}: {field}: ")
     assert problem.endswith("Fix: write '../here'")
@@ -120,15 +122,77 @@ def test_paths_of_the_command_line_are_written_for_the_specs_folder(folder: Path
     }
 
 
-def test_every_field_that_may_be_a_path_is_known(folder: Path) -> None:
-    """A relative path in any text of a spec that is not among FIELDS would count from nowhere."""
-    tree = loaded().model_dump()
-    absolute = {where for where, text in _texts(tree) if text.startswith(os.fspath(folder))}
-    assert absolute == set(FIELDS) - {("data", "held_out")}
+NO_PATHS = {
+    *("name", "model.revision", "data.columns", "data.encoding", "data.template_args"),
+    *("lora.targets", "hardware.gpu", "hardware.currency", "publish.name"),
+    *("evaluation.questions", "evaluation.pattern", "evaluation.lm_eval.tasks"),
+}
+"""Fields of text that name no path of this machine. Those of `cluster` name objects in one."""
 
 
-def _texts(tree: object, where: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:
-    if isinstance(tree, str):
-        return [(where, tree)]
-    items = tree.items() if isinstance(tree, dict) else ()
-    return [found for key, value in items for found in _texts(value, (*where, key))]
+def test_every_field_that_may_be_a_path_is_known() -> None:
+    """A relative path in a field of text that is not among FIELDS would count from nowhere."""
+    of_text = {where for where in _fields_of_text(RunSpec) if not where.startswith("cluster.")}
+    assert of_text >= NO_PATHS
+    assert of_text - NO_PATHS == {".".join(field) for field in FIELDS}
+
+
+def test_a_folder_of_tasks_counts_from_the_folder_of_the_spec(folder: Path) -> None:
+    text = f"{SPEC}evaluation: {{lm_eval: {{folder: tasks}}}}\n"
+    Path("specs/spec.yaml").write_text(text.replace("TEMPLATE", "model"))
+    found = load_spec(Path("specs/spec.yaml")).evaluation.lm_eval.folder
+    assert found == str(folder / "specs/tasks")
+
+
+def test_a_hub_id_may_be_spelled_as_a_folder_of_the_current_folder(folder: Path) -> None:
+    (folder / "org/name").mkdir(parents=True)
+    assert loaded(model="org/name").model.source == "org/name"
+
+
+@pytest.mark.parametrize("named", ["data", "data/train.jsonl", "data [v1]"])
+def test_what_is_there_is_named_below_a_folder_that_looks_like_a_pattern(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    for name in ("data", "data [v1]"):
+        (tmp_path / "[work]" / name).mkdir(parents=True)
+        (tmp_path / "[work]" / name / "train.jsonl").touch()
+    path = tmp_path / "[work]/spec.yaml"
+    path.write_text(
+        SPEC.replace("MODEL", "gpt2").replace("TRAIN", f"'{named}'").replace("TEMPLATE", "model")
+    )
+    monkeypatch.chdir(tmp_path)
+    train = load_spec(path).data.train
+    assert isinstance(train, str)
+    assert [Path(each).name for each in files_of(train)] == ["train.jsonl"]
+
+
+def test_a_pattern_of_the_command_line_is_searched_below_folders_that_look_like_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "[a]").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "[a]/x.jsonl").touch()
+    monkeypatch.chdir(tmp_path / "[a]")
+    written = written_for(DATA[0], "*.jsonl", tmp_path / "b")
+    monkeypatch.chdir(tmp_path / "b")
+    assert [Path(each).name for each in files_of(written)] == ["x.jsonl"]
+
+
+def _fields_of_text(model: type[BaseModel], where: str = "") -> set[str]:
+    """Dotted names of the fields, of sections too, whose values may hold any text."""
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= _fields_of_text(kind, f"{where}{name}.")
+        elif str in _kinds(kind):
+            found.add(f"{where}{name}")
+    return found
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types in an annotation, however deep; values of a Literal are none."""
+    if get_origin(annotation) is Literal:
+        return set()
+    parts = map(_kinds, get_args(annotation))
+    return {annotation}.union(*parts)
