@@ -276,6 +276,9 @@ def verify_checkpoints(store: Store, console: Console) -> None:
             problems += [problem] if problem else []
     if problems:
         raise ObjectDamaged(*problems)
+    if not committed:
+        console.print("no checkpoint is committed yet, so nothing was read")
+        return
     num_bytes = sum(checkpoint.num_bytes for checkpoint in committed)
     console.print(
         f"{num_files} files of {len(committed)} checkpoints, {num_bytes:,} bytes: every size and "
