@@ -71,7 +71,6 @@ def probe_of(plan: Plan, measured: MeasuredSteps, time: TimePlan) -> ProbePlan:
     estimate, memory, steps = plan.time, plan.memory, plan.steps
     planned_tokens = steps.global_batch * steps.tokens_per_epoch / steps.num_rows
     measured_tokens = steps.global_batch * measured.tokens_per_row
-    on_gpus = memory is not None and plan.on_gpus
     return ProbePlan(
         steps=measured,
         seconds_per_step=Compared(
@@ -83,13 +82,10 @@ def probe_of(plan: Plan, measured: MeasuredSteps, time: TimePlan) -> ProbePlan:
             planned=None if estimate is None else planned_tokens / estimate.seconds_per_step,
             measured=measured_tokens / time.seconds_per_step,
         ),
-        host_bytes=Compared(
-            planned=None if memory is None else memory.host_bytes,
-            measured=measured.peak_host_bytes,
-        ),
+        host_bytes=Compared(planned=memory.host_bytes, measured=measured.peak_host_bytes),
         gpu_bytes=Compared(
-            planned=memory.gpu_bytes if memory is not None and on_gpus else None,
-            measured=measured.peak_gpu_bytes if on_gpus else None,
+            planned=memory.gpu_bytes if plan.on_gpus else None,
+            measured=measured.peak_gpu_bytes if plan.on_gpus else None,
         ),
     )
 
@@ -97,10 +93,7 @@ def probe_of(plan: Plan, measured: MeasuredSteps, time: TimePlan) -> ProbePlan:
 def probe_cautions(spec: RunSpec, plan: Plan, probe: ProbePlan) -> Iterator[str]:
     """What a person should know before the run: memory beyond the plan's, a step outside of its
     range or too long to be saved after SIGTERM."""
-    if plan.memory is None:
-        margin = 0.0
-    else:
-        margin = plan.memory.margin
+    margin = plan.memory.margin
     for where, figure in (("node", probe.host_bytes), ("GPU", probe.gpu_bytes)):
         over = figure.difference
         if over is not None and over > margin and figure.measured and figure.planned:

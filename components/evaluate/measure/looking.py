@@ -21,8 +21,7 @@ from components.shared.documents.plan import Precision
 from components.shared.documents.results import BaseModel
 from components.shared.errors import RunFailed
 from components.shared.model.folder import OWN_CODE_ONLY
-from components.shared.model.quantization import cast_unquantized, compute_in, loading_arguments
-from components.shared.model.source import read_config
+from components.shared.model.quantized_loading import load_in_4_bits
 from components.shared.spec.gate import MeasuredOnAnswers
 from components.shared.spec.run_spec import RunSpec
 from components.shared.store.layout import EVALUATION
@@ -185,16 +184,13 @@ def load_base(models: Models) -> Any:
     """As `load`; in 4 bits where the adapter was trained so."""
     if models.quantized_from is None:
         return load(models.base, models.dtype)
-    loaded = DTYPES[models.quantized_from]
-    model: Any = AutoModelForCausalLM.from_pretrained(
+    return load_in_4_bits(
+        AutoModelForCausalLM.from_pretrained,
         models.base,
-        dtype=loaded,
-        **loading_arguments("nf4", models.quantized_from, read_config(models.base)),
-        **OWN_CODE_ONLY,
+        models.quantized_from,
+        loaded=DTYPES[models.quantized_from],
+        dtype=models.dtype,
     )
-    compute_in(model, models.dtype)
-    cast_unquantized(model, loaded=loaded, dtype=models.dtype)
-    return model.eval()
 
 
 def load(folder: Path, dtype: torch.dtype) -> Any:

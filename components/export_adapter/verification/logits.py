@@ -27,8 +27,7 @@ from components.shared.documents.plan import Precision as Trained
 from components.shared.documents.prompts import PROBE_POSITIONS, Prompts
 from components.shared.documents.results import Verification
 from components.shared.model.folder import OWN_CODE_ONLY
-from components.shared.model.quantization import cast_unquantized, compute_in, loading_arguments
-from components.shared.model.source import read_config
+from components.shared.model.quantized_loading import load_in_4_bits
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 TRAINED: dict[Trained, torch.dtype] = {**DTYPES, "fp16": torch.float16}
@@ -116,16 +115,13 @@ def load_base(folder: Path, dtype: torch.dtype, *, quantized_from: Trained | Non
     """As `load_model`; in 4 bits, the same numbers in each `dtype`."""
     if quantized_from is None:
         return load_model(folder, dtype)
-    loaded = TRAINED[quantized_from]
-    model: Any = AutoModelForCausalLM.from_pretrained(
+    return load_in_4_bits(
+        AutoModelForCausalLM.from_pretrained,
         folder,
-        dtype=loaded,
-        **loading_arguments("nf4", quantized_from, read_config(folder)),
-        **OWN_CODE_ONLY,
+        quantized_from,
+        loaded=TRAINED[quantized_from],
+        dtype=dtype,
     )
-    compute_in(model, dtype)
-    cast_unquantized(model, loaded=loaded, dtype=dtype)
-    return model.eval()
 
 
 def load_export(folder: Path, base: Callable[[torch.dtype], Any], dtype: torch.dtype) -> Any:

@@ -37,21 +37,18 @@ def machine_problems(plan: Plan, *, has_gpu: bool, available_bytes: int | None) 
     """
     hardware, memory = plan.hardware, plan.memory
     if plan.on_gpus and not has_gpu:
-        if hardware is None or hardware.gpu is None:
-            gpu = "GPUs"
-        else:
-            gpu = hardware.gpu
+        gpu = hardware.gpu or "GPUs"
         yield (
             f"--probe: the plan is for {plan.steps.num_processes} x {gpu}, found no GPU on this "
             "machine. Fix: probe on a node that has them, or plan without --probe"
         )
         return
-    if hardware is not None and hardware.num_nodes > 1:
+    if hardware.num_nodes > 1:
         yield (
             f"--probe: the plan is for {hardware.num_nodes} nodes, allowed 1, this machine. Fix: "
             "probe one node by --set hardware.num_nodes=1, with its share of training.global_batch"
         )
-    if memory is not None and available_bytes is not None and memory.host_bytes > available_bytes:
+    if available_bytes is not None and memory.host_bytes > available_bytes:
         yield (
             f"--probe: the plan needs {memory.host_bytes / GIB:.1f} GiB of host memory, found "
             f"{available_bytes / GIB:.1f} GiB available on this machine. Fix: free some, or probe "
