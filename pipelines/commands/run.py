@@ -13,6 +13,7 @@ from pipelines.commands.options import AsJson, Overrides, SpecPath
 
 if TYPE_CHECKING:  # pydantic would take half of the time of --help
     from components.shared.spec.run_spec import RunSpec
+    from pipelines.programs.planning import ProbePlace
 
 
 def run(
@@ -132,6 +133,16 @@ def plan(
             ),
         ),
     ] = False,
+    probe_pod: Annotated[
+        bool,
+        typer.Option(
+            "--probe-pod",
+            help=(
+                "The same in one pod of the cluster, made as the run's workers are; rows of random "
+                "tokens. The pod is deleted."
+            ),
+        ),
+    ] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown, for a comment on a pull request.")
     ] = False,
@@ -140,7 +151,7 @@ def plan(
     """Show whether it fits, with which ZeRO stage, in how many steps and hours; every value with
     its reason.
 
-    Trains nothing, but for the few steps of --probe, and touches no store: the data is read,
+    Trains nothing, but for the few steps of a probe, and touches no store: the data is read,
     tokenised and packed in a folder that is thrown away.
     """
     from components.shared.spec.file import load_spec
@@ -167,7 +178,8 @@ def plan(
             Path(folder) if html is not None or import_deepspeed is not None or explain else None
         )
         progress = open_console(stderr=True)
-        made = plan_of(asked, progress, keep=kept, num_rows=rows, probe=probe)
+        where = probe_place(asked, here=probe, pod=probe_pod)
+        made = plan_of(asked, progress, keep=kept, num_rows=rows, probe=where)
         cautions = (*made.cautions, *image_cautions(asked))
         made = made.model_copy(update={"cautions": cautions})
         if html is not None:
@@ -184,6 +196,25 @@ def plan(
         open_console().print(plan_screen(made))
         if explain and kept is not None:
             open_console().print(explain_screen(made, kept))
+
+
+def probe_place(spec: "RunSpec", *, here: bool, pod: bool) -> "ProbePlace | None":
+    """Where the steps are made. Raises HaganeError where there is no such place."""
+    if here and pod:
+        raise HaganeError(
+            "plan: --probe makes its steps on this machine and --probe-pod in the cluster; one of "
+            "them. Fix: leave one out"
+        )
+    if pod and spec.backend == "local":
+        raise HaganeError(
+            "--probe-pod: backend is 'local', which has no pods. Fix: set backend: pytorchjob or "
+            "trainjob, or probe this machine by --probe"
+        )
+    if pod:
+        return "pod"
+    if here:
+        return "here"
+    return None
 
 
 def checked(

@@ -7,18 +7,23 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
 from components.shared.documents.plan import Plan
 from components.shared.errors import HaganeError
+from components.shared.job.images import read_images
 from components.shared.spec.file import spec_yaml
 from components.shared.spec.run_spec import RunSpec
-from components.shared.store.layout import DATASET, PLAN
+from components.shared.store.layout import DATASET, PLAN, job_file
 from pipelines.programs.component_program import output_of, require_installed
 from pipelines.screens.progress import Screen, follow
 
 PLANNING = ("prepare_dataset", "render_config")
+ProbePlace = Literal["here", "pod"]
+"""Where `--probe` and `--probe-pod` make their steps: this machine, or a pod of the cluster."""
+MEASURED = "measured.json"
 
 
 def plan_of(
@@ -27,25 +32,25 @@ def plan_of(
     *,
     keep: Path | None = None,
     num_rows: int | None = None,
-    probe: bool = False,
+    probe: ProbePlace | None = None,
 ) -> Plan:
     """The plan that a run of this spec would have. Its files are copied to `keep` when given, with
     the job that the run would send.
 
     With `num_rows`, for this many full rows: no data, no tokenizer, only the model's config is
-    read. With `probe`, three steps are made on this machine, and time and price are theirs.
+    read. With `probe`, three steps are made there, and time and price are theirs.
 
     Raises:
-        HaganeError: what either step refused, or the machine that probes.
+        HaganeError: what either step refused, or the machine or the cluster that probes.
     """
     with tempfile.TemporaryDirectory(prefix="hagane-plan-") as folder:
         scratch = spec.model_copy(update={"store": folder})
         file, made = Path(folder) / "scratch.yaml", Path(scratch.run_uri) / PLAN
         file.write_text(spec_yaml(scratch))
+        asked = Path(folder) / "asked.yaml"
+        asked.write_text(spec_yaml(spec))
         job_of: tuple[str, ...] = ()
-        if keep is not None:
-            asked = Path(folder) / "asked.yaml"
-            asked.write_text(spec_yaml(spec))
+        if keep is not None or probe == "pod":
             job_of = ("--job-of", str(asked))
         with Screen(console, PLANNING if num_rows is None else PLANNING[1:]) as screen:
             if num_rows is None:
@@ -61,12 +66,15 @@ def plan_of(
                     Path(folder),
                     screen,
                 )
-            if probe:
+            if probe == "here":
                 rows_file = None
                 if num_rows is None:
                     rows_file = Path(scratch.run_uri) / DATASET / "train.parquet"
-                smoothing = spec.training.label_smoothing
-                _probe(file, made, rows_file, Path(folder), screen, label_smoothing=smoothing)
+                measured = _probe_here(spec, made, rows_file, Path(folder), screen)
+                _plan_by(measured, file, made, screen)
+            if probe == "pod":
+                measured = _probe_in_pod(spec, asked, made, Path(folder), screen)
+                _plan_by(measured, file, made, screen)
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             for path in made.iterdir():
@@ -92,18 +100,10 @@ def _plan_dataset(
         _run_program(["components.evaluate.same_tokens", "--run", run], folder, screen)
 
 
-def _probe(
-    file: Path,
-    plan: Path,
-    rows: Path | None,
-    folder: Path,
-    screen: Screen,
-    *,
-    label_smoothing: float,
-) -> None:
-    """The plan in its folder has what three steps on this machine took."""
+def _probe_here(spec: RunSpec, plan: Path, rows: Path | None, folder: Path, screen: Screen) -> Path:
+    """The file with what three steps on this machine took."""
     require_installed("components.train.step_probe.__main__", "torch.distributed.run")
-    measured = folder / "measured.json"
+    measured = folder / MEASURED
     if rows is None:
         from_dataset = []
     else:
@@ -111,19 +111,34 @@ def _probe(
     _run_program(
         [
             *("components.train.step_probe", "--plan", str(plan), *from_dataset),
-            *("--label-smoothing", str(label_smoothing), "--out", str(measured)),
+            *("--label-smoothing", str(spec.training.label_smoothing), "--out", str(measured)),
         ],
         folder,
         screen,
     )
+    return measured
+
+
+def _probe_in_pod(spec: RunSpec, file: Path, plan: Path, folder: Path, screen: Screen) -> Path:
+    """The file with what three steps in a pod of the cluster took. `file`: the spec, as asked."""
+    measured = folder / MEASURED
+    image = read_images().training(on_gpus=spec.hardware.names_gpu)
     _run_program(
         [
-            *("components.render_config", "--spec", str(file)),
-            *("--measured", str(measured), "--out", str(plan)),
+            *("components.launch_training.step_probe", "--spec", str(file), "--image", image),
+            *("--manifest", str(plan / job_file(spec.backend)), "--plan", str(plan)),
+            *("--out", str(measured)),
         ],
         folder,
         screen,
     )
+    return measured
+
+
+def _plan_by(measured: Path, file: Path, plan: Path, screen: Screen) -> None:
+    """The plan in its folder has the measured steps."""
+    by = ("--measured", str(measured), "--out", str(plan))
+    _run_program(["components.render_config", "--spec", str(file), *by], measured.parent, screen)
     # It holds the sums of the plan as it was before.
     (plan / "manifest.json").unlink(missing_ok=True)
 

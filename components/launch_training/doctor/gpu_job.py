@@ -1,19 +1,14 @@
-"""The job of a plan -> one of its own shape that only checks, by components.train.gpu_check in each
-pod; their logs -> findings.
+"""The job of a plan -> one that only checks, by components.train.gpu_check in each pod; their logs
+-> findings."""
 
-It keeps what decides whether training would run: nodes, GPUs, image, resources, account,
-environment, volumes, queue.
-"""
-
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.launch_training.doctor.one_off_job import one_off_job
 from components.launch_training.job.kinds import JobKind
 from components.shared.documents.findings import Finding, State, finding_of
 from components.shared.documents.gpu_check import CheckRequest
 from components.shared.events import events_in
-from components.shared.job.training_job import AFTER_GRACE_S
 
 Fields = dict[str, Any]
 CHECK = "GPU check"
@@ -25,54 +20,16 @@ def gpu_check_job(
     manifest: Fields, kind: JobKind, name: str, *, image: str, request: CheckRequest, longest_s: int
 ) -> Fields:
     """A job of `request.num_nodes` pods, ended by its controller after `longest_s`."""
-    job = json.loads(json.dumps(manifest))
-    kind.with_image(job, image)
-    # Whatever is found, the pods succeed: some runtimes would start one that fails anew.
-    arguments = ["--request", request.model_dump_json(), "--only-report"]
-    if kind.name == "TrainJob":
-        job["spec"]["trainer"] |= {
-            "command": PROGRAM,
-            "args": arguments,
-            "numNodes": request.num_nodes,
-        }
-        job["spec"]["activeDeadlineSeconds"] = longest_s
-    else:
-        _shape_pytorchjob(
-            job["spec"], kind, arguments, num_nodes=request.num_nodes, longest_s=longest_s
-        )
-    metadata = {"name": name, "labels": job["metadata"]["labels"]}
-    return {
-        "apiVersion": job["apiVersion"],
-        "kind": job["kind"],
-        "metadata": metadata,
-        "spec": job["spec"],
-    }
-
-
-def _shape_pytorchjob(
-    spec: Fields, kind: JobKind, arguments: list[str], *, num_nodes: int, longest_s: int
-) -> None:
-    # The pods stay when they are over: what they printed goes with them, and is read only then.
-    spec["runPolicy"] |= {
-        "cleanPodPolicy": "None",
-        "ttlSecondsAfterFinished": 60,
-        "activeDeadlineSeconds": longest_s,
-        "backoffLimit": 0,
-    }
-    if "schedulingPolicy" in spec["runPolicy"]:
-        spec["runPolicy"]["schedulingPolicy"]["minAvailable"] = num_nodes
-    replicas = spec["pytorchReplicaSpecs"]
-    if num_nodes == 1:
-        replicas.pop("Worker", None)
-    else:
-        replicas["Worker"]["replicas"] = num_nodes - 1
-    for replica in replicas.values():
-        replica["restartPolicy"] = "Never"
-        pod = replica["template"]["spec"]
-        pod["terminationGracePeriodSeconds"] = AFTER_GRACE_S
-        for container in pod["containers"]:
-            if container["name"] == kind.container:
-                container["command"], container["args"] = PROGRAM, arguments
+    return one_off_job(
+        manifest,
+        kind,
+        name,
+        image=image,
+        program=PROGRAM,
+        arguments=["--request", request.model_dump_json(), "--only-report"],
+        num_nodes=request.num_nodes,
+        longest_s=longest_s,
+    )
 
 
 def said_by(lines: Sequence[str]) -> list[Finding]:

@@ -42,11 +42,15 @@ def request_of(folder: Path) -> CheckRequest:
     plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
     less: dict[str, Any] = {"reasons": {}, "cautions": (), "verdict": "", "time": None}
     less["memory"] = plan.memory.model_copy(update={"options": (), "gpu": (), "host": ()})
-    return CheckRequest(
-        plan=plan.model_copy(update=less),
-        deepspeed=json.loads((folder / "deepspeed.json").read_bytes()),
-        training_args=json.loads((folder / "training_args.json").read_bytes()),
-    )
+    return CheckRequest(plan=plan.model_copy(update=less), **files_of(folder))
+
+
+def files_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Field of a request -> what the plan's folder has for the library that reads it."""
+    return {
+        "deepspeed": json.loads((folder / "deepspeed.json").read_bytes()),
+        "training_args": json.loads((folder / "training_args.json").read_bytes()),
+    }
 
 
 def for_one_node(request: CheckRequest) -> CheckRequest:

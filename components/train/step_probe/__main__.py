@@ -13,6 +13,7 @@ from pathlib import Path
 
 from components.shared.documents.plan import Plan
 from components.shared.documents.probe import MeasuredSteps
+from components.shared.documents.probe_request import ProbeRequest, probe_request_of
 from components.shared.errors import HaganeError, RunFailed, SpecError
 from components.shared.job.training_job import worker_environment
 from components.shared.machine import machine_flags
@@ -34,19 +35,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m components.train.step_probe", description=__doc__
     )
-    parser.add_argument(
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument(
         "--plan",
         metavar="FOLDER",
         type=Path,
-        required=True,
         help="plan/ of a run, as `hagane plan SPEC --out FOLDER` writes it",
+    )
+    asked.add_argument(
+        "--request",
+        metavar="JSON",
+        help="the same in one argument, as `hagane plan --probe-pod` gives it to a pod",
     )
     parser.add_argument(
         "--label-smoothing",
         metavar="SHARE",
         type=float,
         default=0.0,
-        help="training.label_smoothing of the spec, which a plan does not hold",
+        help="with --plan: training.label_smoothing of the spec, which a plan does not hold",
     )
     parser.add_argument(
         "--rows",
@@ -60,10 +66,23 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=LONGEST_S, help=f"longest time for all ({LONGEST_S})"
     )
+    parser.add_argument(
+        "--only-report", action="store_true", help="end with 0 where the steps could not be made"
+    )
     arguments = parser.parse_args()
     end_with_parent()
+    try:
+        _report(arguments)
+    except SystemExit:
+        if not arguments.only_report:
+            raise
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    """Raises SystemExit where the steps could not be made; the event `failed` says why."""
     with step_log("train") as log:
-        plan = Plan.model_validate_json((arguments.plan / "plan.json").read_bytes())
+        request = _request(arguments)
+        plan = request.plan
         check_machine(plan)
         log.info(
             "probing",
@@ -71,16 +90,17 @@ def main() -> None:
             micro_steps=f"{probe_grad_accum(plan)} of {plan.steps.grad_accum}",
             processes=plan.steps.num_processes,
         )
-        measured = probe(
-            arguments.plan,
-            rows=arguments.rows,
-            label_smoothing=arguments.label_smoothing,
-            seconds=arguments.seconds,
-        )
+        measured = probe(request, rows=arguments.rows, seconds=arguments.seconds)
         if arguments.out is None:
             log.info("probed", **measured.model_dump(mode="json"))
         else:
             arguments.out.write_text(measured.model_dump_json() + "\n")
+
+
+def _request(arguments: argparse.Namespace) -> ProbeRequest:
+    if arguments.request is not None:
+        return ProbeRequest.model_validate_json(arguments.request)
+    return probe_request_of(arguments.plan, label_smoothing=arguments.label_smoothing)
 
 
 def check_machine(plan: Plan) -> None:
@@ -96,9 +116,7 @@ def check_machine(plan: Plan) -> None:
         raise SpecError(*problems)
 
 
-def probe(
-    plan_folder: Path, *, rows: Path | None, label_smoothing: float, seconds: float
-) -> MeasuredSteps:
+def probe(request: ProbeRequest, *, rows: Path | None, seconds: float) -> MeasuredSteps:
     """What the processes of the plan measured.
 
     Raises:
@@ -107,11 +125,12 @@ def probe(
     """
     with tempfile.TemporaryDirectory(prefix="step-probe-") as name:
         folder = Path(name)
-        plan = write_probe_files(plan_folder, folder, rows=rows)
+        plan = request.plan
+        write_probe_files(request, folder, rows=rows)
         ran = run_on_node(
             "components.train.step_probe.worker",
             name,
-            f"--label-smoothing={label_smoothing}",
+            f"--label-smoothing={request.label_smoothing}",
             processes=plan.steps.num_processes,
             seconds=seconds,
             environment=_environment(plan, folder),

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.shared.documents.plan import Plan
+from components.shared.documents.probe_request import ProbeRequest
 from components.shared.model.source import read_config
 from components.train.step_probe.probe_size import (
     TIMED_STEPS,
@@ -21,26 +22,20 @@ ROWS = "train.parquet"
 COLUMNS = ["input_ids", "labels", "lengths"]
 
 
-def write_probe_files(plan_folder: Path, folder: Path, *, rows: Path | None) -> Plan:
+def write_probe_files(request: ProbeRequest, folder: Path, *, rows: Path | None) -> None:
     """`folder` has plan.json, deepspeed.json and training_args.json of the probe, lora.json where
-    the plan has one, and train.parquet where `rows`, a parquet file of the dataset, is given.
-
-    Returns the plan as it was.
-    """
-    plan = Plan.model_validate_json((plan_folder / "plan.json").read_bytes())
-    deepspeed = json.loads((plan_folder / "deepspeed.json").read_bytes())
-    arguments = json.loads((plan_folder / "training_args.json").read_bytes())
+    the plan has one, and train.parquet where `rows`, a parquet file of the dataset, is given."""
+    plan = request.plan
     grad_accum = probe_grad_accum(plan)
+    deepspeed = request.deepspeed | deepspeed_changes(plan, grad_accum)
+    arguments = request.training_args | argument_changes(grad_accum)
     (folder / "plan.json").write_text(plan.model_dump_json())
-    (folder / "deepspeed.json").write_text(
-        json.dumps(deepspeed | deepspeed_changes(plan, grad_accum))
-    )
-    (folder / "training_args.json").write_text(json.dumps(arguments | argument_changes(grad_accum)))
+    (folder / "deepspeed.json").write_text(json.dumps(deepspeed))
+    (folder / "training_args.json").write_text(json.dumps(arguments))
     if plan.lora is not None:
         (folder / "lora.json").write_text(json.dumps(plan.lora.peft_config))
     if rows is not None:
         write_rows_of_dataset(rows, folder / ROWS, num_rows=num_probe_rows(plan))
-    return plan
 
 
 def deepspeed_changes(plan: Plan, grad_accum: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.shared.documents.plan import Plan
+from components.shared.documents.probe_request import probe_request_of
 from components.shared.spec.file import load_spec
 from components.train.step_probe.probe_files import (
     ROWS,
@@ -73,7 +74,8 @@ def test_a_probe_has_the_plans_settings_but_four_steps_and_no_checkpoint(tmp_pat
     (source / "training_args.json").write_text('{"learning_rate": 0.1, "max_steps": -1}')
     rows = [{"input_ids": [n], "labels": [n], "lengths": [1]} for n in range(4)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
-    write_probe_files(source, target, rows=tmp_path / "train.parquet")
+    request = probe_request_of(source, label_smoothing=0.0)
+    write_probe_files(request, target, rows=tmp_path / "train.parquet")
     arguments = json.loads((target / "training_args.json").read_text())
     deepspeed = json.loads((target / "deepspeed.json").read_text())
     assert (arguments["learning_rate"], arguments["max_steps"], arguments["save_strategy"]) == (

@@ -146,6 +146,43 @@ def test_a_probe_trains_with_the_specs_label_smoothing(
 
     monkeypatch.setattr(planning, "_run_program", run_all_but_the_probe)
     spec = load_spec(SPEC, ["training.label_smoothing=0.1"])
-    planning.plan_of(spec, Console(quiet=True), num_rows=198, probe=True)
+    planning.plan_of(spec, Console(quiet=True), num_rows=198, probe="here")
     (probe,) = [module for module in started if "components.train.step_probe" in module]
     assert probe[probe.index("--label-smoothing") + 1] == "0.1"
+
+
+def test_a_pod_is_probed_by_the_job_that_the_run_would_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    real = planning._run_program
+
+    def run_all_but_the_probe(module: list[str], folder: Path, screen: Screen) -> None:
+        started.append(module)
+        if "components.launch_training.step_probe" in module:
+            job = yaml.safe_load(Path(module[module.index("--manifest") + 1]).read_text())
+            assert (job["kind"], "s3://bucket/runs" in json.dumps(job)) == ("PyTorchJob", True)
+        elif "--measured" not in module:
+            real(module, folder, screen)
+
+    monkeypatch.setattr(planning, "_run_program", run_all_but_the_probe)
+    spec = load_spec(SPEC, ["backend=pytorchjob", "store=s3://bucket/runs"])
+    planning.plan_of(spec, Console(quiet=True), num_rows=198, probe="pod")
+    (probe,) = [module for module in started if "components.launch_training.step_probe" in module]
+    assert "train-cuda" in probe[probe.index("--image") + 1]
+    assert started[-1][-4:-2] == ["--measured", str(Path(started[-1][-3]))]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--probe-pod", "--set", "backend=local"), "backend is 'local', which has no pods"),
+        (("--probe", "--probe-pod"), "one of them"),
+    ],
+)
+def test_a_probe_without_a_place_ends_with_2(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    done = hagane("plan", SPEC, "--rows", "198", *options, work=tmp_path)
+    assert (done.exit_code, len(done.errors)) == (2, 1)
+    assert said in done.errors[0]
