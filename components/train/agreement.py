@@ -34,8 +34,8 @@ class Agreement:
             self._group = dist.new_group(backend="gloo", timeout=default_pg_timeout)
 
     def anywhere(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag whether any process has it set. Every process must ask, with equally
-        many."""
+        """For each flag, one or more, whether any process has it set. Every process must ask, with
+        equally many."""
         asked = torch.tensor([int(flag) for flag in flags], dtype=torch.uint8)
         dist.all_reduce(asked, op=dist.ReduceOp.MAX, group=self._group)
         return tuple(bool(flag) for flag in asked)
@@ -48,8 +48,9 @@ class Agreement:
         return total
 
     def wait_for_all(self) -> None:
-        """Returns when every process has asked."""
-        self.anywhere()
+        """Returns when every process has asked. gloo exchanges nothing for a tensor without
+        elements, so one is sent."""
+        self.anywhere(False)
 
     def from_first(self, value: Any) -> Any:
         """Process 0's value, on all processes."""

@@ -220,6 +220,9 @@ class AfterResume(TrainerCallback):
         self._agreement = agreement
         self._zero_stage = zero_stage
         self._engine = engine
+        # Not asked of the disk: another process of this node may have removed them by then, and
+        # all must wait for each other equally often.
+        self._files_are_gone = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -235,11 +238,13 @@ class AfterResume(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self._resume.folder.exists():
-            self._agreement.wait_for_all()
-            if _first_here():
-                shutil.rmtree(self._resume.folder)
-            self._agreement.wait_for_all()
+        if self._files_are_gone:
+            return
+        self._agreement.wait_for_all()
+        if _first_here():
+            shutil.rmtree(self._resume.folder)
+        self._agreement.wait_for_all()
+        self._files_are_gone = True
 
 
 def _fetch(store: Store, checkpoint: Checkpoint, folder: Path) -> str | None:
