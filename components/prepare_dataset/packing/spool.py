@@ -23,7 +23,7 @@ class Numbers(Sequence[int]):
     the last one that was read stays in memory, so reading in order is fast. Lives in `$TMPDIR`."""
 
     def __init__(self, code: str) -> None:
-        self._fd = _file_without_name(self)
+        self._fd: int | None = None
         self._code = code
         self._size = array(code).itemsize
         self._waiting = array(code)
@@ -36,9 +36,7 @@ class Numbers(Sequence[int]):
         value."""
         self._waiting.append(value)
         if len(self._waiting) == _NUMBERS_AT_ONCE:
-            _write(self._fd, memoryview(self._waiting).cast("B"))
-            self._num_written += _NUMBERS_AT_ONCE
-            self._waiting = array(self._code)
+            self._flush()
 
     def __len__(self) -> int:
         return self._num_written + len(self._waiting)
@@ -63,7 +61,15 @@ class Numbers(Sequence[int]):
             self._read, self._read_start = self._at(index - place), index - place
         return self._read[place]
 
+    def _flush(self) -> None:
+        if self._fd is None:
+            self._fd = _file_without_name(self)
+        _write(self._fd, memoryview(self._waiting).cast("B"))
+        self._num_written += len(self._waiting)
+        self._waiting = array(self._code)
+
     def _at(self, start: int) -> "array[int]":
+        assert self._fd is not None
         first, last = start * self._size, (start + _NUMBERS_AT_ONCE) * self._size
         return array(self._code, read_at(self._fd, first, last))
 
