@@ -6,8 +6,9 @@ much memory each takes, one after the other, in one process each.
     python -m benchmarks.data_peers --modules /tmp/lf:/tmp/trl    and LLaMA-Factory
 
 Neither is a dependency of hagane: `pip install --target /tmp/trl --no-deps trl datasets pandas
-multiprocess dill xxhash`, and likewise `llamafactory omegaconf antlr4-python3-runtime`. What is not
-there, or cannot be imported beside hagane's torch and transformers, is left out with the reason.
+multiprocess dill xxhash`, and for the other `llamafactory==0.9.3 omegaconf antlr4-python3-runtime
+fire termcolor` (0.9.5 wants torchaudio). What is not there, or cannot be imported beside hagane's
+torch and transformers, is left out with the reason.
 
 Speed is tokens in the rows for each second of processor time from the file of chats to the rows;
 imports are left out for peers and counted for hagane. Memory is the largest sum of the resident
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 
 from benchmarks.chat_data import CHATML, make_tokenizer, write_chats
@@ -99,11 +101,11 @@ def _line(name: str, num_tokens: int, cpu_s: float, peak_mb: float) -> str:
 
 def _trl(folder: Path, data: Path) -> Made:
     """SFTTrainer prepares its data as it is made; the model is as small as one can be."""
-    from datasets import load_dataset
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
 
+    load_dataset = import_module("datasets").load_dataset
+    config_of = import_module("trl.trainer.sft_config").SFTConfig
+    trainer_of = import_module("trl.trainer.sft_trainer").SFTTrainer
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     tokenizer.chat_template = _MARKED
     tokenizer.pad_token = "<|pad|>"  # noqa: S105 - no password
@@ -118,7 +120,7 @@ def _trl(folder: Path, data: Path) -> Made:
     imports_mb = resident_mb(os.getpid())
     start = time.process_time()
     with tempfile.TemporaryDirectory() as cache:
-        settings = SFTConfig(
+        settings = config_of(
             output_dir=cache,
             max_length=ROW_TOKENS,
             packing=True,
@@ -127,7 +129,7 @@ def _trl(folder: Path, data: Path) -> Made:
             report_to="none",
         )
         chats = load_dataset("json", data_files=str(data), split="train", cache_dir=cache)
-        trainer = SFTTrainer(model, settings, train_dataset=chats, processing_class=tokenizer)
+        trainer = trainer_of(model, settings, train_dataset=chats, processing_class=tokenizer)
         rows = trainer.train_dataset
         cpu_s = time.process_time() - start
         return Made(sum(map(len, rows["input_ids"])), cpu_s, imports_mb)
@@ -135,12 +137,12 @@ def _trl(folder: Path, data: Path) -> Made:
 
 def _llama_factory(folder: Path, data: Path) -> Made:
     os.environ["DISABLE_VERSION_CHECK"] = "1"  # it names an older transformers
-    from llamafactory.data.loader import get_dataset
-    from llamafactory.data.template import get_template_and_fix_tokenizer
-    from llamafactory.hparams.data_args import DataArguments
-    from llamafactory.hparams.model_args import ModelArguments
     from transformers import AutoTokenizer, Seq2SeqTrainingArguments
 
+    get_dataset = import_module("llamafactory.data.loader").get_dataset
+    template_of = import_module("llamafactory.data.template").get_template_and_fix_tokenizer
+    data_arguments = import_module("llamafactory.hparams.data_args").DataArguments
+    model_arguments = import_module("llamafactory.hparams.model_args").ModelArguments
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     tokenizer.pad_token = "<|pad|>"  # noqa: S105 - no password
     imports_mb = resident_mb(os.getpid())
@@ -159,7 +161,7 @@ def _llama_factory(folder: Path, data: Path) -> Made:
             "tags": tags,
         }
         (Path(place) / "dataset_info.json").write_text(json.dumps({"chats": described}))
-        settings = DataArguments(
+        settings = data_arguments(
             template="chatml",
             dataset="chats",
             dataset_dir=place,
@@ -168,8 +170,8 @@ def _llama_factory(folder: Path, data: Path) -> Made:
             overwrite_cache=True,
         )
         rows = get_dataset(
-            get_template_and_fix_tokenizer(tokenizer, settings),
-            ModelArguments(model_name_or_path=str(folder / "model"), cache_dir=place),
+            template_of(tokenizer, settings),
+            model_arguments(model_name_or_path=str(folder / "model"), cache_dir=place),
             settings,
             Seq2SeqTrainingArguments(output_dir=place, do_train=True, use_cpu=True),
             stage="sft",
