@@ -136,6 +136,7 @@ def _trl(folder: Path, data: Path) -> Made:
 
 
 def _llama_factory(folder: Path, data: Path) -> Made:
+    """Without a template of its own named, the tokenizer's is taken."""
     os.environ["DISABLE_VERSION_CHECK"] = "1"  # it names an older transformers
     from transformers import AutoTokenizer, Seq2SeqTrainingArguments
 
@@ -162,7 +163,6 @@ def _llama_factory(folder: Path, data: Path) -> Made:
         }
         (Path(place) / "dataset_info.json").write_text(json.dumps({"chats": described}))
         settings = data_arguments(
-            template="chatml",
             dataset="chats",
             dataset_dir=place,
             cutoff_len=ROW_TOKENS,
