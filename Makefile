@@ -84,6 +84,7 @@ bench-start: .venv/dev  ## Time from torchrun to the first step, by part, with 1
 	HF_HUB_OFFLINE=1 $(BIN)/python -W ignore -m benchmarks.start_up
 bench-data: .venv/dev  ## Memory and speed of prepare_dataset for 20 and 200 MB of chats, beside the tokenizer alone; some minutes
 	$(BIN)/python -m benchmarks.data_memory
+	$(BIN)/python -W ignore -m benchmarks.data_peers
 bench-templates: .venv/dev  ## What it costs that chat templates are rendered within limits; a minute
 	$(BIN)/python -m benchmarks.bounded_templates
 check: .venv/dev lint test golden  ## What CI runs: lint, types, import rules, tests, generated files

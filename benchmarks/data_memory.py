@@ -4,15 +4,18 @@ same texts.
 
     python -m benchmarks.data_memory                        20 and 200 MB, this checkout
     python -m benchmarks.data_memory --before ../other      also of another checkout, in turn
+    python -m benchmarks.data_memory --mb 20 --repeats 5    the median share of 5, and the spread
 
 Memory is the sum of the resident sizes of a program and its processes, sampled every 50 ms; of what
 training maps into memory, the anonymous part, since the kernel takes the rest back. Speed is by
-processor time, which others on the machine disturb least."""
+processor time, which others on the machine disturb least; the tokenizer alone is run before each
+repeat, in one thread, which takes the least of it."""
 
 import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +23,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tokenizers import Tokenizer
 
@@ -45,6 +49,16 @@ class Taken:
     peak_mb: float
 
 
+@dataclass(frozen=True)
+class Prepared:
+    taken: Taken
+    checked: Taken
+    num_tokens: int
+    """In training and held-out rows."""
+    started_mb: float
+    """Anonymous memory by which training grows as it opens the rows."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data_memory", description=__doc__)
     parser.add_argument(
@@ -60,6 +74,7 @@ def main() -> None:
     parser.add_argument(
         "--before", type=Path, help="another checkout of hagane, which is measured too"
     )
+    parser.add_argument("--repeats", type=int, default=1, help="how often each is run, in turn")
     parser.add_argument("--folder", type=Path, help="where the data is kept between runs")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp())
@@ -73,12 +88,21 @@ def main() -> None:
         rows = [("this checkout", Path.cwd(), processes) for processes in arguments.processes]
         if arguments.before is not None:
             rows.insert(0, ("before", arguments.before.absolute(), None))
-        for name, tree, processes in rows:
-            print("  " + _line(name, tree, processes, folder, data), flush=True)
-        shutil.rmtree(folder / "store", ignore_errors=True)
+        shares: dict[str, list[float]] = {}
+        for _ in range(arguments.repeats):
+            raw_s = _raw_cpu_seconds(folder / "model", data)
+            for name, tree, processes in rows:
+                done = prepared(tree, folder, data, processes)
+                shown = name if processes is None else f"{name}, {processes} processes"
+                shares.setdefault(shown, []).append(raw_s / done.taken.cpu_s)
+                print(f"  {_line(shown, done, raw_s)}", flush=True)
+                shutil.rmtree(folder / "store")
+        for shown, found in shares.items():
+            print(f"  {shown:<28} {_spread(found)}", flush=True)
 
 
-def _line(name: str, tree: Path, processes: int | None, folder: Path, data: Path) -> str:
+def prepared(tree: Path, folder: Path, data: Path, processes: int | None) -> Prepared:
+    """Both the check and the dataset, made in `folder`/store by the checkout `tree`."""
     store = folder / "store" / str(time.time_ns())
     if processes is None:
         how = []
@@ -89,48 +113,62 @@ def _line(name: str, tree: Path, processes: int | None, folder: Path, data: Path
     store.mkdir(parents=True)
     (store / "spec.yaml").write_text(json.dumps(spec))
     command = ["-m", "components.prepare_dataset", "--spec", str(store / "spec.yaml"), *how]
-    checked = _run(tree, [*command, "--check"])
-    prepared = _run(tree, command)
+    checked = taken(tree, [*command, "--check"])
+    made = taken(tree, command)
     dataset = store / "b" / "dataset"
     facts = json.loads((dataset / "manifest.json").read_bytes())["facts"]
     quality = json.loads((dataset / "quality.json").read_bytes())
     num_tokens = facts["num_tokens"] + quality["held_out"]["tokens"]
-    raw_s = _raw_cpu_seconds(folder / "model", data)
-    if processes:
-        shown = f"{name}, {processes} processes"
-    else:
-        shown = name
-    started = _start_mb(tree, dataset / "train.parquet")
+    return Prepared(made, checked, num_tokens, _start_mb(tree, dataset / "train.parquet"))
+
+
+def _line(shown: str, done: Prepared, raw_s: float) -> str:
+    made, checked = done.taken, done.checked
     return (
         f"{shown:<28} check {checked.seconds:6.1f} s {checked.peak_mb:5.0f} MB   prepare "
-        f"{prepared.seconds:6.1f} s {prepared.cpu_s:6.1f} s CPU {prepared.peak_mb:5.0f} MB   rows "
-        f"open {started:4.0f} MB   {num_tokens / prepared.cpu_s / 1e6:.2f} M tokens per s of CPU, "
-        f"{raw_s / prepared.cpu_s:.0%} of encode_batch_fast alone ({raw_s:.1f} s)"
+        f"{made.seconds:6.1f} s {made.cpu_s:6.1f} s CPU {made.peak_mb:5.0f} MB   rows open "
+        f"{done.started_mb:4.0f} MB   {done.num_tokens / made.cpu_s / 1e6:.2f} M tokens per s of "
+        f"CPU, {raw_s / made.cpu_s:.0%} of encode_batch_fast alone ({raw_s:.1f} s)"
     )
 
 
-def _run(tree: Path, command: list[str]) -> Taken:
+def _spread(shares: list[float]) -> str:
+    return (
+        f"share of encode_batch_fast: median {statistics.median(shares):.2f}, from "
+        f"{min(shares):.2f} to {max(shares):.2f} in {len(shares)} repeats"
+    )
+
+
+def taken(
+    tree: Path, command: list[str], *, modules: str = "", output: IO[str] | None = None
+) -> Taken:
+    """What a program of the checkout takes, with all its processes. `modules` are more folders that
+    it imports from; what it prints goes to `output`. Raises CalledProcessError where it fails."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(tree),
+        "PYTHONPATH": f"{tree}{os.pathsep}{modules}",
         "HAGANE_WORK": str(tree / ".hagane" / "benchmark"),
         "HF_HUB_OFFLINE": "1",
     }
     start = time.monotonic()
     program = subprocess.Popen(
-        [sys.executable, *command], cwd=tree, env=environment, stdout=subprocess.DEVNULL
+        [sys.executable, *command],
+        cwd=tree,
+        env=environment,
+        stdout=output or subprocess.DEVNULL,
+        stderr=output,
     )
-    peak = 0
+    peak = 0.0
     while True:
         pid, status, usage = os.wait4(program.pid, os.WNOHANG)
         if pid:
             break
-        peak = max(peak, sum(_resident(each) for each in _with_children(program.pid)))
+        peak = max(peak, sum(resident_mb(each) for each in _with_children(program.pid)))
         time.sleep(_SAMPLED_S)
     program.returncode = os.waitstatus_to_exitcode(status)
     if program.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {program.returncode}")
-    return Taken(time.monotonic() - start, usage.ru_utime + usage.ru_stime, peak / _MB)
+        raise subprocess.CalledProcessError(program.returncode, command)
+    return Taken(time.monotonic() - start, usage.ru_utime + usage.ru_stime, peak)
 
 
 def _with_children(pid: int) -> Iterable[int]:
@@ -143,11 +181,12 @@ def _with_children(pid: int) -> Iterable[int]:
         yield from _with_children(int(child))
 
 
-def _resident(pid: int) -> int:
+def resident_mb(pid: int) -> float:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except OSError:
         return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") / _MB
 
 
 def _start_mb(tree: Path, rows: Path) -> float:
@@ -176,7 +215,15 @@ def _start_mb(tree: Path, rows: Path) -> float:
 
 
 def _raw_cpu_seconds(model: Path, data: Path) -> float:
-    """What `encode_batch_fast` takes for the texts alone, in batches of 1,000."""
+    """What `encode_batch_fast` takes for the texts alone, in batches of 1,000 and in one thread."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        return _raw_cpu_seconds_of(model, data)
+    finally:
+        del os.environ["TOKENIZERS_PARALLELISM"]  # programs that are started choose by themselves
+
+
+def _raw_cpu_seconds_of(model: Path, data: Path) -> float:
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     seconds = 0.0
     batch: list[str] = []

@@ -1,6 +1,7 @@
 """Lengths of samples, and the model -> how many tokens a row has, where `data.row_tokens` is
 auto."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,11 +85,11 @@ def text_row(data: DataSpec, config: Mapping[str, Any]) -> int:
 
 
 def _length_of_share(lengths: Sequence[int]) -> int:
-    ordered = sorted(lengths)
-    limit = _KEPT_SHARE * sum(ordered)
+    counts = Counter(lengths)
+    limit = _KEPT_SHARE * sum(length * count for length, count in counts.items())
     total = 0
-    for length in ordered:
-        total += length
+    for length in sorted(counts):
+        total += length * counts[length]
         if total >= limit:
             return length
     return 0

@@ -1,17 +1,15 @@
-"""Conversations and their tokens, kept on disk, with what is decided by held in memory as numbers.
-
-A conversation takes 30 bytes of memory and one of its samples 18, whatever their length.
-"""
+"""Conversations and their tokens, kept on disk, and beside them the numbers that rows are decided
+by."""
 
 import io
 import pickle
 from array import array
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Generic, TypeVar, cast, overload
 
-from components.prepare_dataset.packing.spool import Spool
+from components.prepare_dataset.packing.spool import Numbers, Spool
 from components.prepare_dataset.records.conversations import Conversation, Message
 from components.prepare_dataset.records.texts import (
     TEXT,
@@ -31,14 +29,14 @@ class Conversations(Sequence[Conversation]):
 
     def __init__(self) -> None:
         self.spool = Spool()
-        self.digests = array("Q")
+        self.digests = Numbers("Q")
         """First 8 bytes of each one's digest, as a number: equal ones say the same, but for one
         pair in 10^9 of 10^5."""
-        self.questions = array("Q")
+        self.questions = Numbers("Q")
         """The same of the first question."""
-        self.num_characters = array("Q")
-        self.num_empty_system = array("B")
-        self.is_text = array("B")
+        self.num_characters = Numbers("Q")
+        self.num_empty_system = Numbers("B")
+        self.is_text = Numbers("B")
         """1 of a text, which is cut where it is longer than a row, 0 of others."""
         self.unread: set[str] = set()
         """Keys of turns that nothing reads, of all conversations."""
@@ -87,12 +85,14 @@ class Samples(Sequence[Encoded]):
     def __init__(self, conversations: Conversations) -> None:
         self.conversations = conversations
         self._spool = Spool()
-        self.sources = array("I")
+        self.sources = Numbers("I")
         """Number of each one's conversation."""
-        self.lengths = array("I")
+        self.lengths = Numbers("I")
         """In tokens."""
-        self.num_trained = array("I")
-        self._notes = array("H")
+        self.num_trained = Numbers("I")
+        self._firsts = Numbers("I")
+        """Of each conversation the number of its first sample, up to the last that has one."""
+        self._notes = Numbers("H")
         self._sets_of_notes: dict[frozenset[str], int] = {}
         self.ends: set[int] = set()
         """Tokens by which trained turns of conversations end."""
@@ -101,6 +101,8 @@ class Samples(Sequence[Encoded]):
         they were read too."""
 
     def append(self, source: int, encoded: "PackedSample") -> None:
+        while len(self._firsts) <= source:
+            self._firsts.append(len(self))
         self._spool.append(encoded.content)
         self.sources.append(source)
         self.lengths.append(encoded.length)
@@ -126,6 +128,14 @@ class Samples(Sequence[Encoded]):
         content = array("i", self._spool[index])
         ids, spans = content[: self.lengths[index]], content[self.lengths[index] :]
         return ids, tuple(zip(spans[::2], spans[1::2], strict=True))
+
+    def of_conversation(self, number: int) -> range:
+        """Numbers of its samples, where those of all conversations were added in their order."""
+        start, stop = (
+            self._firsts[each] if each < len(self._firsts) else len(self)
+            for each in (number, number + 1)
+        )
+        return range(start, stop)
 
     def notes(self, index: int) -> frozenset[str]:
         return list(self._sets_of_notes)[self._notes[index]]
@@ -190,12 +200,8 @@ def stored_samples(samples: Chosen[Encoded]) -> Samples:
 
 def samples_in(encoded: Samples, conversations: Chosen[Conversation]) -> Chosen[Encoded]:
     """The samples of these conversations, in their order."""
-    sources = encoded.sources
-    numbers = array("I")
-    for conversation in conversations.numbers:
-        first = bisect_left(sources, conversation)
-        numbers.extend(range(first, bisect_right(sources, conversation, lo=first)))
-    return Chosen(encoded, numbers)
+    numbers = chain.from_iterable(map(encoded.of_conversation, conversations.numbers))
+    return Chosen(encoded, array("I", numbers))
 
 
 def split_by_length(
@@ -212,6 +218,12 @@ def lengths_of(samples: Chosen[Encoded]) -> "array[int]":
     """In tokens."""
     lengths = stored_samples(samples).lengths
     return array("I", (lengths[number] for number in samples.numbers))
+
+
+def length_counts(samples: Chosen[Encoded]) -> Counter[int]:
+    """Length in tokens -> how many samples have it."""
+    lengths = stored_samples(samples).lengths
+    return Counter(lengths[number] for number in samples.numbers)
 
 
 class PackedSample:

@@ -6,7 +6,6 @@ absent: pandas and `datasets` write every column into every record.
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,6 @@ _KNOWN_KEYS = frozenset(
     {"role", "content", "tool_calls", "tool_call_id", "name", *REASONING_KEYS, *_WEIGHT_KEYS}
 )
 _OTHER_MEDIA = ("images", "image", "audio", "video", "videos", "function_call")
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +125,19 @@ def _plain_message(turn: Any) -> Message | None:
     role, content = turn["role"], turn["content"]
     if role not in ("user", "assistant") or not isinstance(content, str):
         return None
-    if not content or content.isspace() or _HALF_PAIR.search(content):
+    if not content or content.isspace() or has_half_pair(content):
         return None
     return Message(role, content)
+
+
+def has_half_pair(text: str) -> bool:
+    """Whether a surrogate (\\ud800 to \\udfff) is in the text: UTF-8 has bytes for all other
+    characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def kind_of(value: Any) -> str:
@@ -224,7 +232,7 @@ def _content_problems(given: dict[str, Any], role: Any) -> Iterator[str]:
     text = _text(content)
     if not text.strip() and role not in ("system", "tool") and not says_otherwise:
         yield ".content: is empty; write it or remove the turn"
-    elif _HALF_PAIR.search(text):
+    elif has_half_pair(text):
         yield (
             ".content: holds half a surrogate pair (\\ud800 to \\udfff), which is no text; correct "
             "the escape"

@@ -3,7 +3,7 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -74,22 +74,27 @@ def copies(conversations: Chosen[Conversation]) -> Places:
     """Where the same conversation stands more than once: the first places of each. `repeat` of a
     source makes no copies."""
     kept = stored(conversations)
-    once = array("I", (number for number, _ in groupby(conversations.numbers)))
-    several = repeated(array("Q", (kept.digests[number] for number in once)))
+    several = repeated(
+        lambda: (kept.digests[number] for number, _ in groupby(conversations.numbers))
+    )
     shown = {digest: list[str]() for digest in several[:NUM_PLACES]}
-    for number in once if shown else ():
+    for number, _ in groupby(conversations.numbers) if shown else ():
         found = shown.get(kept.digests[number])
         if found is not None and len(found) < NUM_PLACES:
             found.append(kept[number].where)
     return Places(count=len(several), first=tuple(map(tuple, shown.values())))
 
 
-def repeated(values: "array[int]") -> "array[int]":
-    """The values that stand there more than once, in the order of their first."""
-    counted = compute.value_counts(as_arrow(values))
-    return array(
-        "Q", counted.field("values").filter(compute.greater(counted.field("counts"), 1)).to_pylist()
-    )
+def repeated(values: Callable[[], Iterable[int]]) -> "array[int]":
+    """The hashes that are among these more than once, in the order of their first. They are counted
+    a sixteenth at a time, which takes as little memory."""
+    several: set[int] = set()
+    for part in range(16):
+        some = array("Q", (value for value in values() if value >> 60 == part))
+        counted = compute.value_counts(as_arrow(some))
+        is_repeated = compute.greater(counted.field("counts"), 1)
+        several.update(counted.field("values").filter(is_repeated).to_pylist())
+    return array("Q", dict.fromkeys(value for value in values() if value in several))
 
 
 def leaks(train: Chosen[Conversation], held_out: Chosen[Conversation]) -> Places:

@@ -8,12 +8,16 @@ its own text.
 """
 
 import hashlib
-import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from components.prepare_dataset.records.conversations import Conversation, Message, kind_of
+from components.prepare_dataset.records.conversations import (
+    Conversation,
+    Message,
+    has_half_pair,
+    kind_of,
+)
 from components.prepare_dataset.samples.samples import Sample
 
 TEXT, TOKENS = "text", "tokens"
@@ -26,8 +30,6 @@ NOT_TRAINED = -100
 CHARACTERS_A_TOKEN = 3
 """By which a row of tokens counts where sources are weighed by their text."""
 
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
-
 
 def text_conversation(where: str, text: Any) -> Conversation | list[str]:
     """The text as a record to train on, or what is wrong with it."""
@@ -35,7 +37,7 @@ def text_conversation(where: str, text: Any) -> Conversation | list[str]:
         return [f"text: found {kind_of(text)}, must be text"]
     if not text.strip():
         return ["text: is empty; write it or remove the record"]
-    if _HALF_PAIR.search(text):
+    if has_half_pair(text):
         return [
             (
                 "text: holds half a surrogate pair (\\ud800 to \\udfff), which is no text; correct "

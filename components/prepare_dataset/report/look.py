@@ -3,6 +3,7 @@
 `hagane data` shows it as lines (look_lines.py), and with `--json` as it is.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 from components.prepare_dataset.assemble import (
@@ -149,14 +150,14 @@ def look_at_data(source: Source, data: DataSpec, *, progress: Progress = no_prog
         num_tokens=sum(lengths),
         num_trained_tokens=sum(num_trained[number] for number in samples.numbers),
         longest_sample_tokens=max(lengths),
-        row_sizes=row_sizes(lengths, row.tokens),
+        row_sizes=row_sizes(Counter(lengths), row.tokens),
         warnings=(*skipped_cautions(encoded.skipped), *warnings),
         samples=shown_samples(encoder.tokenizer, kept or dropped, dropped.numbers),
     )
 
 
 def _counts(conversations: Conversations) -> RecordCounts:
-    asked = set(repeated(conversations.questions))
+    asked = set(repeated(lambda: conversations.questions))
     again = sum(question in asked for question in conversations.questions)
     characters = sorted(conversations.num_characters)
     return RecordCounts(

@@ -1,23 +1,20 @@
 """Tokenised conversations and their rows -> the numbers that tell whether they are worth training
 on (quality.json)."""
 
-from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TypeVar
 
-import pyarrow.compute
 from pydantic import Field
 from tokenizers import Tokenizer
 
-from components.prepare_dataset.packing.numbers_of import as_arrow, from_arrow
-from components.prepare_dataset.packing.stored import Chosen, stored_samples
+from components.prepare_dataset.packing.stored import Chosen, length_counts, stored_samples
 from components.prepare_dataset.report.shown_samples import Piece, ShownSample, pieces, row_counts
 from components.prepare_dataset.samples.tokens import Encoded
 from components.shared.documents.fields import FrozenModel
 
-compute: Any = pyarrow.compute  # has no types of its own
+Number = TypeVar("Number", int, float)
 
 _NUM_BINS = 24
 _NUM_EXAMPLES = 2
@@ -131,10 +128,10 @@ def set_quality(
 ) -> SetQuality:
     """`samples` are those in the rows, at least one."""
     kept = stored_samples(samples)
-    lengths = Counter(kept.lengths[number] for number in samples.numbers)
+    lengths = length_counts(samples)
     num_tokens = sum(length * count for length, count in lengths.items())
-    shares = _in_order(
-        array("d", (kept.num_trained[number] / kept.lengths[number] for number in samples.numbers))
+    shares = Counter(
+        round(kept.num_trained[number] / kept.lengths[number], 4) for number in samples.numbers
     )
     return SetQuality(
         conversations=sum(1 for _ in groupby(kept.sources[number] for number in samples.numbers)),
@@ -146,9 +143,9 @@ def set_quality(
         trained_tokens=sum(kept.num_trained[number] for number in samples.numbers),
         packing_efficiency=round(num_tokens / (num_rows * row_tokens), 4),
         trained_share=Shares(
-            min=round(shares[0], 4),
-            median=round(_nearest_rank(shares, 50), 4),
-            max=round(shares[-1], 4),
+            min=min(shares),
+            median=_percentile(shares, 50),
+            max=max(shares),
         ),
         lengths=Lengths(
             min=min(lengths),
@@ -167,26 +164,18 @@ def examples(tokenizer: Tokenizer, samples: Sequence[Encoded]) -> tuple[tuple[Pi
     )
 
 
-def row_sizes(lengths: "array[int]", row_tokens: int) -> tuple[RowSize, ...]:
-    """`lengths` are those of all samples, in tokens."""
-    total = sum(lengths)
+def row_sizes(lengths: Mapping[int, int], row_tokens: int) -> tuple[RowSize, ...]:
+    """`lengths` are those of all samples in tokens, with their counts."""
+    num_samples = sum(lengths.values())
+    total = sum(length * count for length, count in lengths.items())
     counts = row_counts(lengths, row_tokens)
     return tuple(
-        RowSize(row_tokens=size, samples=num / len(lengths), tokens=tokens / total)
+        RowSize(row_tokens=size, samples=num / num_samples, tokens=tokens / total)
         for size, num, tokens in counts
     )
 
 
-def _in_order(values: "array[float]") -> Sequence[float]:
-    numbers = as_arrow(values)
-    return from_arrow(numbers.take(compute.sort_indices(numbers)))
-
-
-def _nearest_rank(ordered: Sequence[float], percent: int) -> float:
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
-
-
-def _percentile(counts: Mapping[int, int], percent: int) -> int:
+def _percentile(counts: Mapping[Number, int], percent: int) -> Number:
     """By nearest rank, of numbers that are given with their counts."""
     rank = max(1, -(-sum(counts.values()) * percent // 100))
     for number in sorted(counts):

@@ -1,8 +1,7 @@
 """Which samples people look at before they pay, each as text and as tokens, cut to what a page has
 room for."""
 
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import groupby
 
@@ -183,15 +182,15 @@ def _first(whole: Sequence[Piece], most: int) -> Iterator[Piece]:
         most -= len(piece.text)
 
 
-def row_counts(lengths: "array[int]", row_tokens: int) -> list[tuple[int, int, int]]:
+def row_counts(lengths: Mapping[int, int], row_tokens: int) -> list[tuple[int, int, int]]:
     """(tokens of a row, samples that fit it, tokens of these) for usual sizes up to the longest,
-    and the one that is taken."""
+    and the one that is taken; `lengths` are given with their counts."""
     usual = (size for size in _USUAL_ROWS if size < 2 * max(lengths))
-    ordered = sorted(lengths)
     found: list[tuple[int, int, int]] = []
     for size in sorted({*usual, row_tokens}):
-        fitting = [length for length in ordered if length <= size]
-        found.append((size, len(fitting), sum(fitting)))
+        fitting = {length: count for length, count in lengths.items() if length <= size}
+        num_tokens = sum(length * count for length, count in fitting.items())
+        found.append((size, sum(fitting.values()), num_tokens))
     return found
 
 

@@ -18,8 +18,9 @@ from components.prepare_dataset.templates.chat_template import ChatTemplate
 from components.shared.errors import DataError
 
 _THINKING = re.compile(r"<think>\s*</think>")
-_LAST_TAG = re.compile(r"(<(/?)([^<>\s/]{1,40})>|\[(/?)([A-Z_]{1,40})\])\s*$")
-"""`<think>` or `[THINK]` at the end of a prompt."""
+_LAST_TAG = re.compile(r"(<(/?)([^<>\s/]{1,40})>|\[(/?)([A-Z_]{1,40})\])$")
+"""`<think>` or `[THINK]` at the end of a prompt, white space aside."""
+_LONGEST_TAG = 43
 
 # Notes: what the warnings count. A role that was left out is noted as `left out: system`.
 EMPTY_REASONING = "empty reasoning"
@@ -228,7 +229,7 @@ class _Rendered:
 
     def notes_of_completion(self, index: int, completion: str) -> set[str]:
         notes: set[str] = set()
-        opened = _LAST_TAG.search(self.prompt(index))
+        opened = _last_tag(self.prompt(index))
         begins_closed = opened is not None and completion.lstrip().startswith(_closing(opened))
         if _THINKING.search(completion) or begins_closed:
             notes.add(EMPTY_REASONING)
@@ -313,7 +314,7 @@ def _behind_prompt(prompt: str, through: str, reasoning: str) -> str:
     """
     position = _shared_end(prompt, through)
     begun, written = prompt[position:], through[position:]
-    opened = _LAST_TAG.search(begun)
+    opened = _last_tag(begun)
     if opened is not None and not (opened.group(2) or opened.group(4)):
         if reasoning:
             thoughts = f"{reasoning}\n"
@@ -352,12 +353,16 @@ def _without_begun(begun: str, written: str) -> str:
 def _begun_by(prompt: str, words: str, written: str) -> bool:
     """Whether the answer's words begin with the tag at the prompt's end, and go on in what is
     written."""
-    opened = _LAST_TAG.search(prompt)
+    opened = _last_tag(prompt)
     if opened is not None:
         tag = opened.group(1)
     else:
         tag = ""
     return bool(tag) and words.startswith(tag) and words[len(tag) :] in written
+
+
+def _last_tag(text: str) -> "re.Match[str] | None":
+    return _LAST_TAG.search(text.rstrip()[-_LONGEST_TAG:])
 
 
 def _closing(opened: "re.Match[str]") -> str:

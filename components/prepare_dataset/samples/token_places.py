@@ -9,7 +9,7 @@ import json
 import unicodedata
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -82,11 +82,14 @@ class PlacedTokenizer:
             num_bytes = len(text.encode())
         if not ids or ends[-1] - before != num_bytes or not (plain or self._is_normal(text)):
             return _by_offsets(self._tokenizer.encode(text, add_special_tokens=False), spans)
+        if plain:
+            places = ((start, end - 1) for start, end in spans)
+        else:
+            places = _places_in_bytes(text, spans)
         ranges: list[tuple[int, int] | None] = []
         inside = False
-        for start, end in spans:
-            begin = before + (start if plain else len(text[:start].encode()))
-            last = before + (end - 1 if plain else len(text[: end - 1].encode()))
+        for start, last_start in places:
+            begin, last = before + start, before + last_start
             first = bisect_right(ends, begin)
             inside |= (ends[first - 1] if first else before) < begin
             ranges.append((first, bisect_right(ends, last) + 1))
@@ -125,6 +128,17 @@ class PlacedTokenizer:
         for number, token in self._tokenizer.get_added_tokens_decoder().items():
             lengths[number] = len(token.content.encode())
         return as_arrow(lengths)
+
+
+def _places_in_bytes(text: str, spans: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
+    """Bytes of UTF-8 before the first and before the last character of each span; spans in order
+    and apart."""
+    done = num_bytes = 0
+    for start, end in spans:
+        first = num_bytes + len(text[done:start].encode())
+        num_bytes = first + len(text[start : end - 1].encode())
+        done = end - 1
+        yield first, num_bytes
 
 
 def _joined(parts: "Iterable[array[int]]") -> "array[int]":

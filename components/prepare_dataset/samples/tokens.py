@@ -129,6 +129,12 @@ class Encoder:
         return re.compile("|".join(map(re.escape, sorted(special))) or "(?!)")
 
     @cached_property
+    def has_token_without_embedding(self) -> bool:
+        """Whether the tokenizer knows a token that the model has no embedding for."""
+        known = self.tokenizer.get_vocab(with_added_tokens=True)
+        return max(known.values(), default=0) >= self.vocab_size
+
+    @cached_property
     def unknown_id(self) -> int | None:
         """The token of a character that has none; byte-level tokenizers need none and often name
         their eos so."""
@@ -337,6 +343,8 @@ def _problem(encoder: Encoder, tokens: Tokens) -> str | None:
                 "the model would never stop; write {{ eos_token }} behind them in a copy of "
                 "the template and name it in data.chat_template"
             )
+    if not encoder.has_token_without_embedding:
+        return None
     largest = max(tokens.ids)
     if largest >= encoder.vocab_size:
         token = encoder.tokenizer.id_to_token(largest)

@@ -201,15 +201,15 @@ def compile_template(
         namespace=_GuardedNamespace,
     )
     try:
-        return ChatTemplate(
-            name, text, environment.from_string(text), special_tokens, arguments or {}
-        )
+        compiled = environment.from_string(text)
     except jinja2.TemplateSyntaxError as error:
         raise DataError(
             f"{name}:{error.lineno}: not a Jinja template: {_one_line(error)}"
         ) from None
     except (SyntaxError, *_FAILURES) as error:  # of what Jinja made of it: too many nested blocks
         raise DataError(f"{name}: not a Jinja template: {_one_line(error)}") from None
+    compiled.globals = dict(compiled.globals)  # each text copies them: 5 times faster of a dict
+    return ChatTemplate(name, text, compiled, special_tokens, arguments or {})
 
 
 def _read_file(path: Path) -> str:

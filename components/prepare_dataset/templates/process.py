@@ -6,10 +6,11 @@ cannot be stopped from Python. So the kernel stops the process: by RLIMIT_CPU an
 setrlimit(2). One process serves all conversations of a template, and a batch of them goes to it in
 one message. To start it costs 0.2 s.
 
-The process (program.py) gets pickled values of builtin types. It answers in JSON: nothing
+The process (program.py) gets pickled values of builtin types. It answers in JSON and text: nothing
 that it says is executed here.
 """
 
+import io
 import json
 import os
 import pickle
@@ -213,7 +214,7 @@ class _Process:
         self._send(b"".join(requests))
         try:
             length = int.from_bytes(self._read(_LENGTH_BYTES), "big")
-            answers = json.loads(self._read(length).decode("utf-8", "surrogatepass"))
+            answers = _answers_in(self._read(length))
         except EOFError:
             raise self._ended(places[0]) from None
         except TimeoutError:
@@ -312,6 +313,17 @@ def _batches(requests: Iterable[Request], *, first: int) -> Iterator[list[bytes]
 
 def _plain(messages: Sequence[Message]) -> list[tuple[Any, ...]]:
     return [(each.role, each.content, each.trained, each.fields) for each in messages]
+
+
+def _answers_in(content: bytearray) -> list[dict[str, Any]]:
+    """The answers of a message whose form program.py names, samples with their texts."""
+    stream = io.BytesIO(content)
+    head = json.loads(stream.read(int.from_bytes(stream.read(_LENGTH_BYTES), "big")))
+    texts = (stream.read(size).decode("utf-8", "surrogatepass") for size in head["num_bytes"])
+    for answer in head["answers"]:
+        if "samples" in answer:
+            answer["samples"] = [(next(texts), *sample) for sample in answer["samples"]]
+    return head["answers"]
 
 
 def _samples(answer: dict[str, Any]) -> tuple[Sample, ...] | DataError:

@@ -1,9 +1,11 @@
 """The process that renders a chat template: requests of process.py on stdin, the answers
 on stdout.
 
-A message is its length in 8 bytes, and one pickled request after another; or a list of their
-answers in JSON. The limits are set before the first one. The process ends at a request that needs
-more than they allow.
+A message is its length in 8 bytes, and one pickled request after another. What comes back is its
+length in 8 bytes, that of its JSON in 8 bytes, the JSON, and the texts of all samples in UTF-8, one
+behind the other: `{"answers": […], "num_bytes": […]}` has the answers, each sample without its
+text, and the number of bytes of each text. The limits are set before the first request. The process
+ends at a request that needs more than they allow.
 """
 
 import json
@@ -93,7 +95,10 @@ class _Renderer:
     def _samples(self, end_tokens: tuple[str, ...], turns: Turns, tools: Any) -> Answer:
         messages = tuple(Message(*turn) for turn in turns)
         samples = samples_of(self._template, Conversation("", messages, b"", tools), end_tokens)
-        return {"samples": [(each.text, each.spans, sorted(each.notes)) for each in samples]}
+        return {
+            "samples": [(each.spans, sorted(each.notes)) for each in samples],
+            "texts": [each.text for each in samples],
+        }
 
 
 def _messages() -> Iterator[bytes]:
@@ -110,7 +115,13 @@ def _requests(message: bytes) -> Iterator[tuple[Any, ...]]:
 
 
 def _write(answers: list[Answer]) -> None:
-    content = json.dumps(answers, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    texts = [
+        text.encode("utf-8", "surrogatepass")
+        for answer in answers
+        for text in answer.pop("texts", ())
+    ]
+    head = json.dumps({"answers": answers, "num_bytes": list(map(len, texts))}).encode()
+    content = b"".join((len(head).to_bytes(_LENGTH_BYTES, "big"), head, *texts))
     rest = memoryview(len(content).to_bytes(_LENGTH_BYTES, "big") + content)
     while rest:
         rest = rest[os.write(1, rest) :]

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,11 +21,19 @@ from hypothesis import strategies as st
 from components.prepare_dataset.__main__ import prepare
 from components.prepare_dataset.assemble import encode_all, encoded_chunk, no_progress, pack_sets
 from components.prepare_dataset.packing.rows import write_rows
-from components.prepare_dataset.packing.spool import Spool
-from components.prepare_dataset.packing.stored import Chosen, Conversations, stored
+from components.prepare_dataset.packing.shared_rows import pack
+from components.prepare_dataset.packing.spool import Numbers, Spool
+from components.prepare_dataset.packing.stored import (
+    Chosen,
+    Conversations,
+    Samples,
+    length_counts,
+    lengths_of,
+    stored,
+)
 from components.prepare_dataset.records.conversations import Conversation, read_conversation
 from components.prepare_dataset.records.held_out import asked_in_both, set_aside
-from components.prepare_dataset.report.quality import set_quality
+from components.prepare_dataset.report.quality import row_sizes, set_quality
 from components.prepare_dataset.samples.in_processes import in_processes, num_cores, num_processes
 from components.prepare_dataset.samples.token_places import PlacedTokenizer
 from components.prepare_dataset.samples.tokens import Encoder
@@ -262,6 +271,22 @@ def test_a_spool_gives_back_every_string_and_its_chunks_hold_each_once(
     assert all(stop - start <= most for start, stop in chunks)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 3 * 1024 + 5), st.data())
+def test_numbers_are_read_by_place_and_in_order(count: int, data: st.DataObject) -> None:
+    expected = [number * 7919 % 2**32 for number in range(count)]
+    numbers = Numbers("I")
+    for number in expected:
+        numbers.append(number)
+    assert len(numbers) == count
+    assert list(numbers) == expected
+    for place in data.draw(st.lists(st.integers(-count, count - 1))) if count else ():
+        assert numbers[place] == expected[place]
+    assert numbers[1020:2060:3] == expected[1020:2060:3]
+    with pytest.raises(IndexError):
+        numbers[count]
+
+
 def test_a_spools_file_is_gone_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     spool = Spool()
@@ -273,6 +298,23 @@ def test_a_spools_file_is_gone_with_it(tmp_path: Path, monkeypatch: pytest.Monke
     gc.collect()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
+
+
+@settings(max_examples=300, deadline=None)
+@given(WORDS, st.data())
+def test_several_spans_have_the_tokens_that_offsets_say(
+    encoder: Encoder, text: str, data: st.DataObject
+) -> None:
+    whole = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n{text}<|im_end|>\n"
+    places = st.lists(st.integers(0, len(whole)), min_size=4, max_size=8, unique=True)
+    ordered = sorted(data.draw(places))
+    spans = tuple(zip(ordered[::2], ordered[1::2], strict=False))
+    encoding = encoder.tokenizer.encode(whole, add_special_tokens=False)
+    (tokens,) = PlacedTokenizer(encoder.tokenizer).encode([whole], [spans])
+    for (start, end), found in zip(spans, tokens.ranges, strict=True):
+        first, last = encoding.char_to_token(start), encoding.char_to_token(end - 1)
+        assert last is not None
+        assert found == (first, last + 1)
 
 
 @settings(max_examples=300, deadline=None)
@@ -331,6 +373,32 @@ def test_shares_and_percentiles_are_those_of_the_sorted_numbers(encoder: Encoder
         shares[19],
         shares[-1],
     )
+
+
+def test_what_is_decided_of_many_samples_takes_a_few_bytes_of_each(encoder: Encoder) -> None:
+    """Numbers are on disk; packing holds four of 4 bytes at a time, and the report none."""
+    talk = conversation("harbour?", "blue")
+    ((_, sample),), _ = encoded_chunk(encoder, [talk])
+    count = 50_000
+    tracemalloc.start()
+    conversations = Conversations()
+    samples = Samples(conversations)
+    for number in range(count):
+        conversations.append(talk)
+        samples.append(number, sample)
+    everything = samples[:]
+    kept_mb = tracemalloc.get_traced_memory()[1]
+    rows = pack(lengths_of(everything), 2048)
+    packed_mb = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    set_quality(everything, num_rows=len(rows), row_tokens=2048)
+    row_sizes(length_counts(everything), 2048)
+    report_mb = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert kept_mb < 3_000_000  # two buffers of the files, at most 1 MB each
+    assert packed_mb < kept_mb + 24 * count
+    assert report_mb < 4 * count
 
 
 _GROWTH = """
