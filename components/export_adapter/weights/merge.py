@@ -7,7 +7,7 @@ the model is.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,7 +17,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from components.shared.documents.plan import LoraPlan
+from components.shared.documents.prompts import NewToken
 from components.shared.errors import RunFailed
+from components.shared.model.new_tokens import (
+    grown_config,
+    grown_weight,
+    num_embeddings,
+    vocabulary_of,
+)
+from components.shared.model.source import read_config
+from components.shared.model.vocabulary import ROWS_KEY
 
 PART_BYTES = 2_000_000_000
 _PREFIX = "base_model.model."
@@ -34,7 +43,13 @@ class Stored:
 
 
 def merge(
-    base: Path, adapter: Path, lora: LoraPlan, local: Path, *, part_bytes: int = PART_BYTES
+    base: Path,
+    adapter: Path,
+    lora: LoraPlan,
+    local: Path,
+    *,
+    new_tokens: Sequence[NewToken] = (),
+    part_bytes: int = PART_BYTES,
 ) -> torch.dtype:
     """`local` holds the merged weights and the base's config. Returns the number format of the
     merged weights.
@@ -43,9 +58,12 @@ def merge(
         RunFailed: the base has no weight of a layer that the adapter changes.
     """
     stored = list(stored_weights(base))
-    updates = updates_by_weight(
-        load_file(adapter / "adapter_model.safetensors"), [each.name for each in stored]
+    tensors, names = (
+        load_file(adapter / "adapter_model.safetensors"),
+        [each.name for each in stored],
     )
+    updates = updates_by_weight(tensors, names)
+    vocabulary = VocabularyUpdates.of(tensors, names, new_tokens)
     groups = list(parts(stored, part_bytes))
     index: dict[str, str] = {}
     dtypes: set[torch.dtype] = set()
@@ -54,7 +72,12 @@ def merge(
             name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
         else:
             name = "model.safetensors"
-        weights = {each.name: merged_weight(each, updates.get(each.name), lora) for each in group}
+        weights = {
+            each.name: vocabulary.applied(
+                each.name, merged_weight(each, updates.get(each.name), lora)
+            )
+            for each in group
+        }
         dtypes |= {weights[weight].dtype for weight in weights if weight in updates}
         save_file(weights, local / name, metadata={"format": "pt"})
         index |= dict.fromkeys(weights, name)
@@ -64,8 +87,59 @@ def merge(
         (local / "model.safetensors.index.json").write_text(
             json.dumps(tree, indent=1, sort_keys=True) + "\n"
         )
-    shutil.copyfile(base / "config.json", local / "config.json")
+    _write_config(base, local, new_tokens)
     return min(dtypes, key=lambda dtype: dtype.itemsize)
+
+
+@dataclass(frozen=True)
+class VocabularyUpdates:
+    """What an adapter holds of embeddings and head, by the base's name of the weight."""
+
+    whole: dict[str, torch.Tensor]
+    rows: dict[str, torch.Tensor]
+    """Of the new tokens alone."""
+    new_tokens: Sequence[NewToken]
+
+    @classmethod
+    def of(
+        cls, adapter: Mapping[str, torch.Tensor], names: list[str], new_tokens: Sequence[NewToken]
+    ) -> "VocabularyUpdates":
+        """A head that the base ties to its embeddings is in no file, and needs none."""
+        whole: dict[str, torch.Tensor] = {}
+        rows: dict[str, torch.Tensor] = {}
+        for key, tensor in adapter.items():
+            layer = key.removeprefix(_PREFIX)
+            if layer.endswith(f".{ROWS_KEY}"):
+                kind, name = rows, weight_name(layer.removesuffix(f".{ROWS_KEY}"), names)
+            elif ".lora_" not in layer:
+                kind, name = whole, weight_name(layer.removesuffix(".weight"), names)
+            else:
+                continue
+            if name is not None:
+                kind[name] = tensor
+        return cls(whole, rows, new_tokens)
+
+    def applied(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """The base's weight as it was trained, in its own number format."""
+        if name in self.whole:
+            return self.whole[name].to(weight.dtype)
+        if name not in self.rows:
+            return weight
+        grown_VH = grown_weight(weight, self.new_tokens)
+        ids = [each.token_id for each in self.new_tokens]
+        grown_VH[ids] = self.rows[name].to(weight.dtype)
+        return grown_VH
+
+
+def _write_config(base: Path, local: Path, new_tokens: Sequence[NewToken]) -> None:
+    """The base's, with as many rows of embeddings as the merged model has."""
+    if not new_tokens:
+        shutil.copyfile(base / "config.json", local / "config.json")
+        return
+    config = read_config(base)
+    rows = num_embeddings(vocabulary_of(config) or 0, new_tokens)
+    text = json.dumps(grown_config(config, rows), indent=2, sort_keys=True, ensure_ascii=False)
+    (local / "config.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def stored_weights(base: Path) -> Iterator[Stored]:

@@ -3,7 +3,7 @@
 from components.render_config.decision import Section
 from components.render_config.model.shapes import Architecture
 from components.render_config.model.targets import Targets, lora_targets
-from components.render_config.setting import Setting
+from components.render_config.setting import NOTHING_ELSE, AlsoTrained, Setting
 from components.shared.documents.plan import LoraPlan
 from components.shared.errors import ModelError
 from components.shared.spec.run_spec import RunSpec
@@ -43,7 +43,7 @@ def choose_lora(setting: Setting) -> Section[LoraPlan | None]:
     if setting.full:
         return Section(None, {"num_trainable": "training.method is full: every parameter"})
     spec, architecture = setting.spec, setting.architecture
-    lora = lora_plan(spec.lora, setting.targets)
+    lora = lora_plan(spec.lora, setting.targets, setting.also)
     reasons = {
         "lora.rank": _why_rank(spec.lora),
         "lora.alpha": _why_alpha(spec.lora),
@@ -67,6 +67,8 @@ def choose_lora(setting: Setting) -> Section[LoraPlan | None]:
             "own"
         )
         reasons["num_trainable"] += f", and of {experts} experts' matrices"
+    if setting.also.num_parameters:
+        reasons["num_trainable"] += f", and {setting.also.num_parameters:,} of the vocabulary"
     if lora.fan_in_fan_out:
         reasons["lora.fan_in_fan_out"] = (
             "the layers are Conv1D, which stores its weight as (inputs, outputs)"
@@ -74,7 +76,7 @@ def choose_lora(setting: Setting) -> Section[LoraPlan | None]:
     return Section(lora, reasons, EXPERTS if setting.experts_adapted else ())
 
 
-def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:
+def lora_plan(asked: LoraSpec, targets: Targets, also: AlsoTrained = NOTHING_ELSE) -> LoraPlan:
     return LoraPlan(
         rank=asked.rank,
         alpha=asked.alpha,
@@ -85,6 +87,8 @@ def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:
         target_parameters=targets.parameters,
         exclude_modules=targets.exclude,
         fan_in_fan_out=targets.fan_in_fan_out,
+        also_train=also.whole,
+        new_rows=also.new_rows,
     )
 
 

@@ -93,11 +93,7 @@ def _gradients(setting: Setting, zero: ZeroPlan, micro_batch: int) -> MemoryTerm
     single one."""
     trained, divided = setting.num_trainable, zero.stage >= 2
     source = "DeepSpeed stage_1_and_2.py, stage3.py: grad_partitions_flat_buffer"
-    if setting.full:
-        largest = setting.architecture.largest_layer_parameters
-    else:
-        largest = 0
-    in_flight = setting.weight_bytes * min(largest, trained)
+    in_flight = setting.weight_bytes * min(setting.largest_trained, trained)
     if divided and zero.offload_optimizer:
         return term("gradients", in_flight, "the largest one, on its way to the host", source)
     if divided:

@@ -30,6 +30,21 @@ def _auto_or_rate(value: object) -> object:
     raise ValueError(f"got {shown(value)}, must be auto or a number above 0, at most 1")
 
 
+Part = Literal["embeddings", "head"]
+"""Layers as wide as the vocabulary: tokens to vectors, and vectors to logits."""
+PARTS: tuple[Part, ...] = ("embeddings", "head")
+
+
+def _auto_or_parts(value: object) -> object:
+    if value == "auto":
+        return value
+    if isinstance(value, (list, tuple)) and value and all(part in PARTS for part in value):
+        return tuple(part for part in PARTS if part in value)
+    raise ValueError(
+        f"got {shown(value)}, must be auto, or a list of one or both of embeddings and head"
+    )
+
+
 Attention = Literal["auto", "conversations", "sdpa", "eager", "flash_attention_2", "flex_attention"]
 
 
@@ -115,3 +130,9 @@ class LoraSpec(FrozenModel):
     """Layers that get an update: `auto` (or `all`) takes every linear layer of the blocks and
     experts' weights, never the head or a router; `attention` and `mlp` take that part of them; or a
     list of layer names and these words."""
+    also_train: Annotated[Literal["auto"] | tuple[Part, ...], BeforeValidator(_auto_or_parts)] = (
+        "auto"
+    )
+    """Layers of the vocabulary that are trained whole beside the matrices: `[embeddings]`,
+    `[head]` or `[embeddings, head]`; where the model ties them they are one weight, and both must
+    be named. `auto`: only the rows of `data.new_tokens`, nothing where there are none."""
