@@ -40,6 +40,7 @@ class Stored:
     name: str
     file: Path
     num_bytes: int
+    shape: tuple[int, ...] = ()
 
 
 def merge(
@@ -63,7 +64,9 @@ def merge(
         [each.name for each in stored],
     )
     updates = updates_by_weight(tensors, names)
-    vocabulary = VocabularyUpdates.of(tensors, names, new_tokens)
+    rows = vocabulary_of(read_config(base))
+    wide = [each.name for each in stored if len(each.shape) == 2 and each.shape[0] == rows]
+    vocabulary = VocabularyUpdates.of(tensors, wide, new_tokens)
     groups = list(parts(stored, part_bytes))
     index: dict[str, str] = {}
     dtypes: set[torch.dtype] = set()
@@ -104,20 +107,21 @@ class VocabularyUpdates:
     def of(
         cls, adapter: Mapping[str, torch.Tensor], names: list[str], new_tokens: Sequence[NewToken]
     ) -> "VocabularyUpdates":
-        """A head that the base ties to its embeddings is in no file, and needs none."""
-        whole: dict[str, torch.Tensor] = {}
-        rows: dict[str, torch.Tensor] = {}
-        for key, tensor in adapter.items():
-            layer = key.removeprefix(_PREFIX)
-            if layer.endswith(f".{ROWS_KEY}"):
-                kind, name = rows, weight_name(layer.removesuffix(f".{ROWS_KEY}"), names)
-            elif ".lora_" not in layer:
-                kind, name = whole, weight_name(layer.removesuffix(".weight"), names)
-            else:
-                continue
-            if name is not None:
-                kind[name] = tensor
-        return cls(whole, rows, new_tokens)
+        """`names` are the base's weights that are as high as its vocabulary. A head that the base
+        ties to its embeddings is in no file, and needs none."""
+        tensors = {
+            key.removeprefix(_PREFIX): tensor
+            for key, tensor in adapter.items()
+            if ".lora_" not in key
+        }
+        of_rows = {key for key in tensors if key.endswith(f".{ROWS_KEY}")}
+        layers = {key: key.removesuffix(f".{ROWS_KEY}").removesuffix(".weight") for key in tensors}
+        named = _by_base_name(layers, names)
+        return cls(
+            whole={name: tensors[key] for name, key in named.items() if key not in of_rows},
+            rows={name: tensors[key] for name, key in named.items() if key in of_rows},
+            new_tokens=new_tokens,
+        )
 
     def applied(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """The base's weight as it was trained, in its own number format."""
@@ -129,6 +133,23 @@ class VocabularyUpdates:
         ids = [each.token_id for each in self.new_tokens]
         grown_VH[ids] = self.rows[name].to(weight.dtype)
         return grown_VH
+
+
+def _by_base_name(layers: Mapping[str, str], names: list[str]) -> dict[str, str]:
+    """Name of a base's weight -> the adapter's key for it. Files may call a head by another name
+    than transformers does (GPT-NeoX: embed_out): it is the one that is left."""
+    named: dict[str, str] = {}
+    others: list[str] = []
+    for key, layer in layers.items():
+        name = weight_name(layer, names)
+        if name is None:
+            others.append(key)
+        else:
+            named[name] = key
+    left = [name for name in names if name not in named]
+    if len(others) == len(left) == 1:
+        named[left[0]] = others[0]
+    return named
 
 
 def _write_config(base: Path, local: Path, new_tokens: Sequence[NewToken]) -> None:
@@ -148,7 +169,9 @@ def stored_weights(base: Path) -> Iterator[Stored]:
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118 - no mapping
                 found = weights.get_slice(name)
-                yield Stored(name, file, prod(found.get_shape()) * _BYTES.get(found.get_dtype(), 1))
+                shape = tuple(found.get_shape())
+                num_bytes = prod(shape) * _BYTES.get(found.get_dtype(), 1)
+                yield Stored(name, file, num_bytes, shape)
 
 
 def parts(stored: list[Stored], part_bytes: int) -> Iterator[list[Stored]]:
