@@ -108,7 +108,9 @@ class Setting:
         """Parameters that receive gradients."""
         if self.full:
             return self.architecture.num_parameters
-        return num_lora_parameters(self.targets, self.spec.lora.rank) + self.also.num_parameters
+        lora = self.spec.lora
+        matrices = num_lora_parameters(self.targets, lora.rank, dora=lora.dora)
+        return matrices + self.also.num_parameters
 
     @property
     def num_parameters(self) -> int:

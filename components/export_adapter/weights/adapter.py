@@ -25,6 +25,7 @@ _DECIDES_LOGITS = (
     "r",
     "lora_alpha",
     "use_rslora",
+    "use_dora",
     "target_modules",
     "target_parameters",
     "fan_in_fan_out",

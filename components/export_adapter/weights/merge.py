@@ -1,7 +1,8 @@
 """Base model + adapter -> a whole model in the base's number format, written part by part.
 
 W' = W + scale * B A (Hu et al. 2021, arXiv 2106.09685, section 4.1), computed in fp32 and rounded
-once. Needs memory for one part of PART_BYTES, the adapter, and one weight in fp32, however large
+once; with DoRA, each row of W' for an output then has its trained length (arXiv 2402.09353, equation
+5). Needs memory for one part of PART_BYTES, the adapter, and one weight in fp32, however large
 the model is.
 """
 
@@ -41,6 +42,18 @@ class Stored:
     file: Path
     num_bytes: int
     shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an adapter holds of one weight, of I inputs and O outputs."""
+
+    down: torch.Tensor
+    """A [R, I]."""
+    up: torch.Tensor
+    """B [O, R]."""
+    lengths: torch.Tensor | None
+    """Of DoRA [O]."""
 
 
 def merge(
@@ -186,12 +199,10 @@ def parts(stored: list[Stored], part_bytes: int) -> Iterator[list[Stored]]:
         yield group
 
 
-def updates_by_weight(
-    adapter: Mapping[str, torch.Tensor], names: list[str]
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Name of a base's weight -> its (A, B). Raises RunFailed for a layer that the base's files do
+def updates_by_weight(adapter: Mapping[str, torch.Tensor], names: list[str]) -> dict[str, Update]:
+    """Name of a base's weight -> its update. Raises RunFailed for a layer that the base's files do
     not name."""
-    updates: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    updates: dict[str, Update] = {}
     absent: list[str] = []
     for key in adapter:
         layer, found, _ = key.partition(".lora_A.")
@@ -201,7 +212,11 @@ def updates_by_weight(
         if weight is None:
             absent.append(layer)
         else:
-            updates[weight] = (adapter[key], adapter[key.replace(".lora_A.", ".lora_B.")])
+            updates[weight] = Update(
+                down=adapter[key],
+                up=adapter[key.replace(".lora_A.", ".lora_B.")],
+                lengths=adapter.get(f"{layer}.lora_magnitude_vector"),
+            )
     if absent:
         raise RunFailed(
             f"merged: the base's files name no weight of {len(absent)} layers, such as "
@@ -222,18 +237,19 @@ def weight_name(layer: str, names: list[str]) -> str | None:
     return None
 
 
-def merged_weight(
-    stored: Stored, update: tuple[torch.Tensor, torch.Tensor] | None, lora: LoraPlan
-) -> torch.Tensor:
+def merged_weight(stored: Stored, update: Update | None, lora: LoraPlan) -> torch.Tensor:
     """The weight with its update, in its own number format."""
     with safe_open(stored.file, framework="pt") as weights:
         weight = weights.get_tensor(stored.name)
     if update is None:
         return weight
-    a_RI, b_OR = (matrix.float() for matrix in update)
-    delta_OI = lora.scale * (b_OR @ a_RI)
+    merged_OI = weight.float()
     if lora.fan_in_fan_out:
-        delta = delta_OI.T
-    else:
-        delta = delta_OI
-    return (weight.float() + delta).to(weight.dtype).contiguous()
+        merged_OI = merged_OI.T
+    merged_OI = merged_OI + lora.scale * (update.up.float() @ update.down.float())
+    if update.lengths is not None:
+        lengths_O = update.lengths.float() / torch.linalg.norm(merged_OI, dim=1)
+        merged_OI *= lengths_O[:, None]
+    if lora.fan_in_fan_out:
+        merged_OI = merged_OI.T
+    return merged_OI.to(weight.dtype).contiguous()

@@ -28,6 +28,11 @@ def choose_targets(spec: RunSpec, architecture: Architecture) -> Targets:
             f"lora.dropout: got {spec.lora.dropout}, must be 0 where experts are trained, as PEFT "
             "has none for 3-D parameters; set lora.dropout: 0, or lora.targets: attention"
         )
+    if spec.lora.dora:
+        problems.append(
+            "lora.dora: got true, must be false where experts are trained, as PEFT has none for "
+            "3-D parameters; set lora.dora: false, or lora.targets: attention"
+        )
     if spec.export.merge is True:
         problems.append(
             "export.merge: found true, allowed auto or false where experts are trained, whose "
@@ -67,6 +72,8 @@ def choose_lora(setting: Setting) -> Section[LoraPlan | None]:
             "own"
         )
         reasons["num_trainable"] += f", and of {experts} experts' matrices"
+    if lora.dora:
+        reasons["num_trainable"] += ", and a length for each output of each layer"
     if setting.also.num_parameters:
         reasons["num_trainable"] += f", and {setting.also.num_parameters:,} of the vocabulary"
     if lora.fan_in_fan_out:
@@ -81,6 +88,7 @@ def lora_plan(asked: LoraSpec, targets: Targets, also: AlsoTrained = NOTHING_ELS
         rank=asked.rank,
         alpha=asked.alpha,
         rslora=asked.rslora,
+        dora=asked.dora,
         plus_ratio=asked.plus_ratio,
         dropout=asked.dropout,
         target_modules=targets.modules,

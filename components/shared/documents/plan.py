@@ -64,6 +64,8 @@ class LoraPlan(FrozenModel):
     alpha: float
     rslora: bool = False
     """The update is scaled by alpha / sqrt(rank)."""
+    dora: bool = False
+    """Lengths of the weights' rows are trained beside the matrices."""
     plus_ratio: float = 1.0
     """Learning rate of the B matrices, as a multiple of `learning_rate`."""
     dropout: float
@@ -100,6 +102,8 @@ class LoraPlan(FrozenModel):
             optional["target_parameters"] = list(self.target_parameters)
         if self.rslora:
             optional["use_rslora"] = True
+        if self.dora:
+            optional["use_dora"] = True
         if self.fan_in_fan_out:
             optional["fan_in_fan_out"] = True
         if self.exclude_modules:

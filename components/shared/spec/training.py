@@ -118,6 +118,10 @@ class LoraSpec(FrozenModel):
     rslora: bool = False
     """Scale it by alpha / sqrt(rank) instead, so that larger ranks learn as fast (rsLoRA, arXiv
     2312.03732)."""
+    dora: bool = False
+    """Train the length of each output's row of a weight apart from its direction, which the
+    matrices change (DoRA, arXiv 2402.09353). Each pass makes every adapted weight anew: slower, and
+    more memory."""
     plus_ratio: Number = Field(default=1.0, ge=1, le=1000)
     """Learning rate of the B matrices, which start at zero, as a multiple of that of the A matrices
     (LoRA+, arXiv 2402.12354, which takes 16 with a smaller `lr_peak`). 1 is plain LoRA."""
