@@ -361,6 +361,8 @@ def last_committed(store: Store) -> str | None:
 def training_arguments(job: Job) -> TrainingArguments:
     """The plan's TrainingArguments and DeepSpeed config, with this machine's folder and device."""
     planned = json.loads((job.work / PLAN / "training_args.json").read_bytes())
+    if "tensorboard" in planned["report_to"] and "://" not in job.run:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"{job.run}/tensorboard")
     zero = json.loads((job.work / PLAN / "deepspeed.json").read_bytes())
     if job.resume is not None and job.resume.universal:
         zero["checkpoint"] = {"load_universal": True}

@@ -1,9 +1,9 @@
 """Base model + adapter -> a whole model in the base's number format, written part by part.
 
 W' = W + scale * B A (Hu et al. 2021, arXiv 2106.09685, section 4.1), computed in fp32 and rounded
-once; with DoRA, each row of W' for an output then has its trained length (arXiv 2402.09353, equation
-5). Needs memory for one part of PART_BYTES, the adapter, and one weight in fp32, however large
-the model is.
+once; with DoRA, each output's row of W' then has its trained length (arXiv 2402.09353, equation 5).
+Needs memory for one part of PART_BYTES, the adapter, and one weight in fp32, however large the
+model is.
 """
 
 import json

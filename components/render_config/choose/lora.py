@@ -17,6 +17,12 @@ EXPERTS = (
 )
 
 
+DORA = (
+    "lora.dora: each pass makes every adapted weight anew, which the planned time does not count; "
+    "--probe measures it"
+)
+
+
 def choose_targets(spec: RunSpec, architecture: Architecture) -> Targets:
     """Raises ModelError as `lora_targets`, or with all that LoRA of experts does not allow."""
     targets = lora_targets(spec.lora.targets, architecture)
@@ -80,7 +86,10 @@ def choose_lora(setting: Setting) -> Section[LoraPlan | None]:
         reasons["lora.fan_in_fan_out"] = (
             "the layers are Conv1D, which stores its weight as (inputs, outputs)"
         )
-    return Section(lora, reasons, EXPERTS if setting.experts_adapted else ())
+    cautions = EXPERTS if setting.experts_adapted else ()
+    if lora.dora:
+        cautions = (*cautions, DORA)
+    return Section(lora, reasons, cautions)
 
 
 def lora_plan(asked: LoraSpec, targets: Targets, also: AlsoTrained = NOTHING_ELSE) -> LoraPlan:

@@ -216,4 +216,6 @@ def _lora(setting: Setting, zero: ZeroPlan) -> int:
     size, cast = setting.matrix_bytes(zero), 0
     if size > setting.weight_bytes:
         cast = sum(4 * each.num_inputs for each in per_block)
+    if setting.spec.lora.dora:  # the base's product and the matrices', for the lengths' gradient
+        cast += sum((setting.weight_bytes + size) * each.num_outputs for each in per_block)
     return len(per_block) * setting.spec.lora.rank * size + cast

@@ -53,6 +53,8 @@ class ServedExport:
                 "vLLM may leave out an adapter of experts' weights without an error "
                 "(vllm-project/vllm#41384)"
             )
+        if self.plan.lora.dora:
+            return "vLLM loads no DoRA; serve merged/, which `export.merge: true` makes"
         if self.plan.lora.changes_vocabulary:
             return (
                 "vLLM loads no adapter with trained embeddings or head; serve merged/, which "

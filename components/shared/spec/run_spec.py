@@ -47,6 +47,7 @@ HOW_NOT_WHAT = (
         "training.gradient_checkpointing",
         "training.output_layer",
         "training.attention",
+        "training.report_to",
     ),
     "evaluation.lm_eval",
 )

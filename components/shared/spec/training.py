@@ -106,6 +106,11 @@ class TrainingSpec(FrozenModel):
     """Where logits and loss are computed: `trained_tokens` only at tokens that are trained, in
     chunks, with the same result; `all_tokens` makes the logits of whole rows at once. `auto` takes
     what needs less memory."""
+    report_to: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
+    """Where process 0 sends loss, gradient norm and learning rate of each step too, by
+    transformers' own integration. It reads the service's usual variables, such as
+    MLFLOW_TRACKING_URI, WANDB_API_KEY, TENSORBOARD_LOGGING_DIR (without it, `tensorboard/` in the
+    run's folder of a local store). The service's package must be installed where training runs."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of LoRA's start values, of dropout and of the order of rows."""
 
