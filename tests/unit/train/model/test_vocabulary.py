@@ -10,7 +10,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from components.export_adapter.verification.logits import load_base
 from components.export_adapter.weights.merge import merge
+from components.export_adapter.weights.merge_quantized import merge_quantized
 from components.render_config.planner import DatasetFacts, Machine, make_plan
 from components.shared.documents.plan import Plan
 from components.shared.documents.prompts import NewToken
@@ -36,7 +38,9 @@ TOKENS = torch.tensor([[5, 400, 9, 31, 401, 77, 400, 12]])
 ALL = ["embeddings", "head"]
 
 
-def plan_for(folder: Path, *, also: Any = "auto", with_new: bool = True) -> Plan:
+def plan_for(
+    folder: Path, *, also: Any = "auto", with_new: bool = True, quantization: str = "none"
+) -> Plan:
     config = json.loads((folder / "config.json").read_bytes())
     data = {"train": "d", "row_tokens": 64}
     if with_new:
@@ -45,7 +49,7 @@ def plan_for(folder: Path, *, also: Any = "auto", with_new: bool = True) -> Plan
         {
             "name": "t",
             "store": "s",
-            "model": {"source": str(folder)},
+            "model": {"source": str(folder), "quantization": quantization},
             "data": data,
             "training": {"precision": "fp32"},
             "lora": {"rank": 2, "also_train": also},
@@ -109,6 +113,24 @@ def test_plain_peft_and_the_merged_model_give_the_trained_models_logits(
     (tmp_path / "merged").mkdir()
     merge(base, adapter, plan.lora, tmp_path / "merged", new_tokens=NEW)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logits(merged), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("tied", "also"), [(True, "auto"), (False, ALL)])
+def test_on_a_base_in_4_bits_they_are_verified_and_merged(
+    tmp_path: Path, tied: bool, also: Any
+) -> None:
+    base = make_model(tmp_path / "base", tie_word_embeddings=tied)
+    plan = plan_for(base, also=also, quantization="nf4")
+    model = trained_model(base, plan)
+    expected, adapter = logits(model), save(model, tmp_path / "adapter")
+    plain = load_base(base, torch.float32, quantized_from="fp32", new_tokens=NEW)
+    tuned = PeftModel.from_pretrained(plain, adapter)
+    torch.testing.assert_close(logits(tuned), expected, rtol=0, atol=1e-4)
+    (tmp_path / "merged").mkdir()
+    merge_quantized(base, adapter, "fp32", tmp_path / "merged", new_tokens=NEW)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert merged.config.vocab_size == 402
     torch.testing.assert_close(logits(merged), expected, rtol=0, atol=1e-4)
 
 
