@@ -10,9 +10,11 @@ from functools import partial
 from typing import Any
 
 from components.shared.documents.plan import Plan
+from components.shared.documents.prompts import PROMPTS, read_prompts
+from components.shared.model.new_tokens import tokenizer_folder
 from components.shared.printable import printable_lines
 from components.shared.step import open_run, step_log, work_folder
-from components.shared.store.layout import PLAN, export_folder
+from components.shared.store.layout import DATASET, PLAN, export_folder
 from components.shared.store.manifest import fetch_folder
 
 Turn = dict[str, str]
@@ -46,12 +48,17 @@ def sides_of(run: str, *, tokens: int, tuned_only: bool) -> list[Side]:
     store, spec = open_run(run)
     work = work_folder(run, "chat")
     fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
+    fetch_folder(store, DATASET, work / DATASET, names=(PROMPTS,))
+    new_tokens = read_prompts(work / DATASET).new_tokens
     export = work / export_folder(spec.training.method)
     fetch_folder(store, export.name, export)
     models = resolve_models(
-        Plan.model_validate_json((work / PLAN / "plan.json").read_bytes()), export=export
+        Plan.model_validate_json((work / PLAN / "plan.json").read_bytes()),
+        export=export,
+        new_tokens=new_tokens,
     )
-    tokenizer = load_tokenizer(models.base, spec.data.chat_template)
+    files = tokenizer_folder(models.base, new_tokens, work / "tokenizer")
+    tokenizer = load_tokenizer(files, spec.data.chat_template)
     ask = partial(
         reply, tokenizer=tokenizer, answer_tokens=tokens, template_args=spec.data.template_args
     )

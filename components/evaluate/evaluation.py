@@ -23,10 +23,12 @@ from components.evaluate.measure.references import references_of
 from components.evaluate.measure.tasks import check_tasks
 from components.evaluate.same_tokens import check_tokens
 from components.shared.documents.plan import Plan, Precision
+from components.shared.documents.prompts import PROMPTS, NewToken, read_prompts
 from components.shared.documents.results import Answer, Comparison, Evaluation, GateResult
 from components.shared.documents.tokenizer_sample import TOKENIZER_SAMPLE
 from components.shared.errors import RunFailed
 from components.shared.machine import computes_bf16, machine_flags
+from components.shared.model.new_tokens import tokenizer_folder
 from components.shared.model.source import resolve_planned_model
 from components.shared.spec.run_spec import RunSpec
 from components.shared.step import Log
@@ -53,22 +55,26 @@ def measured(
     gate."""
     check_tasks(spec.evaluation.lm_eval)
     for folder, names in (
-        (DATASET, ("held_out.parquet", TOKENIZER_SAMPLE)),
+        (DATASET, ("held_out.parquet", TOKENIZER_SAMPLE, PROMPTS)),
         (PLAN, ("plan.json",)),
         (export.folder, None),
     ):
         fetch_folder(store, folder, work / folder, names=names)
     plan = Plan.model_validate_json((work / PLAN / "plan.json").read_bytes())
-    models = resolve_models(plan, export=work / export.folder)
+    new_tokens = read_prompts(work / DATASET).new_tokens
+    models = resolve_models(plan, export=work / export.folder, new_tokens=new_tokens)
     if published is not None:
         there = export_of_version(store_of(store), published, work / "published")
         models = models.beside(
             PublishedExport(there, label=f"{published.name} v{published.version}")
         )
-    check_tokens(models.base, work / DATASET)
+    tokenizer = tokenizer_folder(models.base, new_tokens, work / "tokenizer")
+    check_tokens(tokenizer, work / DATASET)
     held_out = read_rows(work / DATASET / "held_out.parquet")
     rows = evenly_spaced(held_out, plan.after.held_out_rows)
-    evaluation = evaluate(models, HeldOut(rows, num_all=len(held_out)), spec, log)
+    evaluation = evaluate(
+        models, HeldOut(rows, num_all=len(held_out)), spec, log, tokenizer_files=tokenizer
+    )
     assert evaluation.gate is not None
     losses = {
         name: round(each.loss, 4)
@@ -91,7 +97,7 @@ def evenly_spaced(rows: list[PackedRow], count: int) -> list[PackedRow]:
     return [rows[index * len(rows) // count] for index in range(count)]
 
 
-def resolve_models(plan: Plan, *, export: Path) -> Models:
+def resolve_models(plan: Plan, *, export: Path, new_tokens: tuple[NewToken, ...] = ()) -> Models:
     """The base model is on this machine. Raises ModelError."""
     dtype = measured_in(plan.precision, on_gpu=torch.cuda.is_available(), flags=machine_flags())
     return Models(
@@ -99,6 +105,7 @@ def resolve_models(plan: Plan, *, export: Path) -> Models:
         export=export,
         dtype=dtype,
         quantized_from=plan.precision if plan.model.quantization == "nf4" else None,
+        new_tokens=new_tokens,
     )
 
 
@@ -110,8 +117,16 @@ def measured_in(precision: Precision, *, on_gpu: bool, flags: frozenset[str]) ->
     return torch.float32
 
 
-def evaluate(models: Models, held_out: HeldOut, spec: RunSpec, log: Log) -> Evaluation:
+def evaluate(
+    models: Models,
+    held_out: HeldOut,
+    spec: RunSpec,
+    log: Log,
+    *,
+    tokenizer_files: Path | None = None,
+) -> Evaluation:
     """All models measured on the same rows, if any are held out, and asked the same questions.
+    `tokenizer_files`: the folder of their tokenizer, where that is not the base's own.
 
     Raises:
         RunFailed: no held-out row is there though the spec holds some out, a loss is no finite
@@ -123,7 +138,7 @@ def evaluate(models: Models, held_out: HeldOut, spec: RunSpec, log: Log) -> Eval
             "Fix: begin another run with more held-out data, or with data.held_out_share: 0, "
             "which measures nothing"
         )
-    tokenizer = load_tokenizer(models.base, spec.data.chat_template)
+    tokenizer = load_tokenizer(tokenizer_files or models.base, spec.data.chat_template)
     metrics = spec.metrics_on_answers
     if metrics:
         references = references_of(held_out.rows, tokenizer, count=spec.evaluation.references)

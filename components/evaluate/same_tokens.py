@@ -7,11 +7,13 @@ python -m components.evaluate.same_tokens --run RUN
 from pathlib import Path
 
 from components.shared.documents.plan import Plan
+from components.shared.documents.prompts import PROMPTS, read_prompts
 from components.shared.documents.tokenizer_sample import (
     TOKENIZER_SAMPLE,
     read_tokenizer_sample,
     refuse_other_tokens,
 )
+from components.shared.model.new_tokens import tokenizer_folder
 from components.shared.model.source import CONFIG_AND_TOKENIZER, resolve_model
 from components.shared.model.tokenizer_class import by_class_or_file
 from components.shared.spec.run_spec import ModelSpec
@@ -43,10 +45,12 @@ def main() -> None:
     with step_log("evaluate") as log:
         store, _ = open_run(run)
         work = work_folder(run, "same_tokens")
-        fetch_folder(store, DATASET, work / DATASET, names=(TOKENIZER_SAMPLE,))
+        fetch_folder(store, DATASET, work / DATASET, names=(TOKENIZER_SAMPLE, PROMPTS))
         plan = Plan.model_validate_json(store.read_bytes(f"{PLAN}/plan.json"))
         source = ModelSpec(source=plan.model.source, revision=plan.model.revision)
-        check_tokens(resolve_model(source, patterns=CONFIG_AND_TOKENIZER).folder, work / DATASET)
+        base = resolve_model(source, patterns=CONFIG_AND_TOKENIZER).folder
+        new_tokens = read_prompts(work / DATASET).new_tokens
+        check_tokens(tokenizer_folder(base, new_tokens, work / "tokenizer"), work / DATASET)
         log.info("same_tokens", model=plan.model.source)
 
 

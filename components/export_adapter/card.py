@@ -12,6 +12,7 @@ from components.shared.documents.prompts import Prompts
 from components.shared.documents.results import BaseModel, History, Verification
 from components.shared.figures import plural
 from components.shared.model.quantization import dtype_words
+from components.shared.model.serving import grown_lines
 from components.shared.printable import markdown_code
 from components.shared.spec.data import SourceSpec
 from components.shared.spec.run_spec import RunSpec
@@ -224,6 +225,7 @@ def _load(facts: CardFacts) -> list[str]:
             f"model = AutoModelForCausalLM.from_pretrained(base{revision}, "
             f"{dtype_words(facts.plan)})"
         ),
+        *grown_lines(facts.plan),
         "model = PeftModel.from_pretrained(model, here)",
     ]
 

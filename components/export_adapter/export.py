@@ -28,6 +28,7 @@ from components.shared.documents.plan import Plan
 from components.shared.documents.prompts import PROBE, PROMPTS, Prompts, read_prompts
 from components.shared.documents.results import BaseModel, History, Verification
 from components.shared.errors import ModelError, RunFailed
+from components.shared.model.new_tokens import num_embeddings, vocabulary_of
 from components.shared.model.serving import ServedExport, write_serving_files
 from components.shared.model.source import read_config, resolve_planned_model
 from components.shared.spec.run_spec import RunSpec
@@ -100,9 +101,16 @@ def build_merged(
     assert trained.plan.lora is not None
     local = _emptied(adapter.with_name(MERGED))
     if trained.plan.model.quantization == "nf4":
-        dtype = merge_quantized(trained.base, adapter, trained.plan.precision, local)
+        dtype = merge_quantized(
+            trained.base,
+            adapter,
+            trained.plan.precision,
+            local,
+            new_tokens=trained.prompts.new_tokens,
+        )
     else:
-        dtype = merge(trained.base, adapter, trained.plan.lora, local)
+        lora, new_tokens = trained.plan.lora, trained.prompts.new_tokens
+        dtype = merge(trained.base, adapter, lora, local, new_tokens=new_tokens)
     for name in (BASE, *GENERATION_AND_TOKENIZER):
         if (adapter / name).is_file():
             shutil.copyfile(adapter / name, local / name)
@@ -172,6 +180,7 @@ def write_export(trained: Trained, work: Path, local: Path) -> str:
             base=trained.base,
             scratch=checkpoint,
             local=local,
+            new_tokens=trained.prompts.new_tokens,
         )
         return (
             "fp32" if trained.plan.precision == "fp32" else "bf16"
@@ -181,7 +190,12 @@ def write_export(trained: Trained, work: Path, local: Path) -> str:
     )  # imports deepspeed, which only shards need
 
     dtype = write_model(
-        trained.store, trained.checkpoint, base=trained.base, scratch=checkpoint, local=local
+        trained.store,
+        trained.checkpoint,
+        base=trained.base,
+        scratch=checkpoint,
+        local=local,
+        new_tokens=trained.prompts.new_tokens,
     )
     if trained.plan.precision == "fp32" and dtype == torch.float32:
         return "fp32"
@@ -256,18 +270,14 @@ def _check_probe(trained: Trained) -> None:
     problems = probe_problems(load_file(trained.probe), trained.prompts)
     if problems:
         raise RunFailed(*(f"{CHECKPOINTS}/{PROBE}: {problem}" for problem in problems))
-    expected, found = int(load_file(trained.probe)["logits"].shape[1]), _vocabulary(trained.base)
+    expected = int(load_file(trained.probe)["logits"].shape[1])
+    rows = vocabulary_of(read_config(trained.base)) or 0
+    found = num_embeddings(rows, trained.prompts.new_tokens)
     if found != expected:
         raise ModelError(
             f"model.source: {trained.plan.model.source!r} has a vocabulary of {found} tokens, the "
             f"trained model has {expected}; give back the base model that the run was trained on"
         )
-
-
-def _vocabulary(base: Path) -> int | None:
-    """Rows of the embedding, by config.json or its text part."""
-    config = read_config(base)
-    return config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
 
 
 def _served(trained: Trained, local: Path, base: BaseModel, *, merges: bool) -> ServedExport:

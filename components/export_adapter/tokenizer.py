@@ -1,5 +1,5 @@
-"""The base's tokenizer, the chat template that trained and the end tokens -> files beside an
-export's weights."""
+"""The base's tokenizer with the new tokens, the chat template that trained and the end tokens ->
+files beside an export's weights."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from components.shared.documents.prompts import Prompts
 from components.shared.documents.tokenizer_sample import AS_WRITTEN
+from components.shared.model.new_tokens import grow_tokenizer_files
 from components.shared.model.serving import TEMPLATE
 from components.shared.model.source import CONFIG_AND_TOKENIZER, read_json_object
 
@@ -26,6 +27,7 @@ def write_tokenizer(base: Path, prompts: Prompts, local: Path) -> None:
     for name in CONFIG_AND_TOKENIZER:
         if name not in _NOT_TOKENIZER and (base / name).is_file():
             shutil.copyfile(base / name, local / name)
+    grow_tokenizer_files(base, local, prompts.new_tokens)
     if prompts.chat_template:
         (local / TEMPLATE).write_text(unix_lines(prompts.chat_template), encoding="utf-8")
     if not _has_class(local):

@@ -377,6 +377,7 @@ def _facts(source: Source, quality: Quality) -> dict[str, Scalar]:
         "packed": quality.packed,
         "longest_conversation": max(part.lengths.max for part in (train, held_out) if part),
         "model_revision": source.model.resolved.revision,
+        "num_embeddings": source.model.encoder.vocab_size,
         "train_sha256": source.records.train_sha256,
         "held_out_sha256": source.records.held_out_sha256,
         "skipped": quality.skipped,

@@ -168,6 +168,7 @@ def _load_model(spec: RunSpec, *, now: datetime, needs_template: bool) -> Model:
             now=now,
             template_args=spec.data.template_args,
             needs_template=needs_template,
+            new_tokens=spec.data.new_tokens,
         ),
     )
     config = attempt(errors, lambda: planned_config(resolved))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from components.render_config.choose.also_trained import choose_also_trained, with_new_tokens
 from components.render_config.choose.attention import choose_attention
 from components.render_config.choose.lora import choose_targets
 from components.render_config.choose.output_layer import choose_output_layer
@@ -24,7 +25,7 @@ from components.render_config.model.architectures import architecture_of
 from components.render_config.model.shapes import Architecture
 from components.render_config.model.targets import Targets
 from components.render_config.render.job_checks import check_job
-from components.render_config.setting import Quantized, Setting
+from components.render_config.setting import AlsoTrained, Quantized, Setting
 from components.shared.documents.plan import Precision
 from components.shared.errors import HaganeError, SpecError, all_of, attempt
 from components.shared.model.row_packing import untrainable
@@ -38,16 +39,23 @@ def choose_setting(
     batch sizes, job and hardware, or when the dataset's rows are not as the model needs them."""
     errors: list[HaganeError] = []
     rows = attempt(errors, lambda: choose_rows(spec, config, dataset))
-    model = attempt(errors, lambda: _model_choices(spec, config))
+    model = attempt(errors, lambda: _model_choices(spec, config, dataset))
     attempt(errors, lambda: check_row_tokens(spec, config))
     device = attempt(errors, lambda: choose_device(spec, machine))
     if errors or rows is None or model is None or device is None:
         raise all_of(errors)
-    (architecture, targets, quantized), (hardware, chosen) = model, device
+    (architecture, targets, quantized, also), (hardware, chosen) = model, device
     precision = precision_of_model(chosen, architecture.model_type)
     _check_stage(spec, precision.value)
     setting = Setting(
-        spec, architecture, targets, hardware, precision.value, rows.value, quantized.value
+        spec,
+        architecture,
+        targets,
+        hardware,
+        precision.value,
+        rows.value,
+        quantized.value,
+        also=also.value,
     )
     attention = choose_attention(setting, config)
     output_layer = choose_output_layer(setting, config)
@@ -63,24 +71,26 @@ def choose_setting(
         "loss_chunk_tokens": output_layer.reason,
         **rows.reasons,
         **quantized.reasons,
+        **also.reasons,
     }
-    return Section(setting, reasons, rows.cautions)
+    return Section(setting, reasons, (*rows.cautions, *also.cautions))
 
 
 def _model_choices(
-    spec: RunSpec, config: Mapping[str, Any]
-) -> tuple[Architecture, Targets, Section[Quantized]] | None:
+    spec: RunSpec, config: Mapping[str, Any], dataset: DatasetFacts
+) -> tuple[Architecture, Targets, Section[Quantized], Section[AlsoTrained]] | None:
     """None for a type that cannot be trained, which `choose_rows` says: it often cannot be built
     either, and building takes seconds."""
     if untrainable(config):
         return None
-    architecture = architecture_of(config)
+    architecture = architecture_of(with_new_tokens(spec, config, dataset))
     errors: list[HaganeError] = []
+    also = attempt(errors, lambda: choose_also_trained(spec, architecture))
     targets = attempt(errors, lambda: choose_targets(spec, architecture))
     quantized = attempt(errors, lambda: choose_quantization(spec, config, architecture))
-    if targets is None or quantized is None:
+    if targets is None or quantized is None or also is None:
         raise all_of(errors)
-    return architecture, targets, quantized
+    return architecture, targets, quantized, also
 
 
 def choose_device(spec: RunSpec, machine: Machine) -> tuple[Hardware, Decision[Precision]]:

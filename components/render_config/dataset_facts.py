@@ -24,6 +24,8 @@ class DatasetFacts:
     """Conversations that are trained on in an epoch; None where it is not known."""
     longest_conversation: int | None = None
     """Tokens of the longest conversation, training or held out; None where it is not known."""
+    num_embeddings: int | None = None
+    """Rows of the model's embeddings, new tokens included; None where there is no dataset yet."""
 
 
 NO_DATASET = DatasetFacts(digest="", num_rows=0, num_tokens=0, model_revision=None)
@@ -41,6 +43,7 @@ def dataset_facts(dataset: Manifest) -> DatasetFacts:
         packed=bool(facts.get("packed", True)),
         num_conversations=_whole(facts.get("num_conversations")),
         longest_conversation=_whole(facts.get("longest_conversation")),
+        num_embeddings=_whole(facts.get("num_embeddings")),
         model_revision=None if revision is None else str(revision),
     )
 

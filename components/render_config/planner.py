@@ -81,6 +81,8 @@ class Decisions:
             "learning_rate": self.learning_rate.reason,
             "fp32_gradient_sums": self.gradient_sums.reason,
             "router_loss": self.router_loss.reason,
+            "model.num_new_tokens": "texts of data.new_tokens; num_parameters counts their rows",
+            "model.num_embeddings": "vocab_size of config.json, and rows for new tokens beyond it",
             "model.num_parameters": (
                 f"counted from the config of a {architecture.model_type} model with "
                 f"{architecture.num_blocks} blocks"
@@ -197,6 +199,8 @@ def _model_plan(setting: Setting, dataset: DatasetFacts) -> ModelPlan:
         quantization=setting.quantized.kind,
         num_quantized=setting.quantized.num_parameters,
         quantized_files=setting.quantized.in_files,
+        num_new_tokens=len(setting.spec.data.new_tokens),
+        num_embeddings=architecture.vocabulary,
     )
 
 

@@ -12,7 +12,7 @@ from components.render_config.model.targets import Targets, num_lora_parameters
 from components.shared.documents.plan import Precision, Quantization, ZeroPlan
 from components.shared.spec.hardware import ZeroSpec
 from components.shared.spec.run_spec import RunSpec
-from components.shared.spec.training import Attention
+from components.shared.spec.training import Attention, Part
 
 WEIGHT_BYTES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 # From this many micro-batches on, the error of a sum of gradients in bf16 is above that of one bf16
@@ -48,6 +48,26 @@ class Quantized:
 
 
 @dataclass(frozen=True)
+class AlsoTrained:
+    """What LoRA trains of embeddings and head."""
+
+    whole: tuple[Part, ...] = ()
+    new_rows: int = 0
+    """New tokens whose rows alone are trained."""
+    num_parameters: int = 0
+    num_added: int = 0
+    """Of these, how many are held beside the model's own: rows, which are a weight of their own."""
+
+    @property
+    def largest(self) -> int:
+        """Parameters of the largest of these weights."""
+        return self.num_parameters // max(1, len(self.whole))
+
+
+NOTHING_ELSE = AlsoTrained()
+
+
+@dataclass(frozen=True)
 class Setting:
     spec: RunSpec
     architecture: Architecture
@@ -61,6 +81,7 @@ class Setting:
     masked_attention: bool = True
     """Attention reads a mask of the whole row, and keys and values that are repeated for each
     head."""
+    also: AlsoTrained = NOTHING_ELSE
     loss_chunk_tokens: int | None = None
     """Tokens whose logits are made at a time; None: of all tokens at once."""
 
@@ -87,7 +108,9 @@ class Setting:
         """Parameters that receive gradients."""
         if self.full:
             return self.architecture.num_parameters
-        return num_lora_parameters(self.targets, self.spec.lora.rank)
+        lora = self.spec.lora
+        matrices = num_lora_parameters(self.targets, lora.rank, dora=lora.dora)
+        return matrices + self.also.num_parameters
 
     @property
     def num_parameters(self) -> int:
@@ -95,8 +118,28 @@ class Setting:
         if self.full:
             added = 0
         else:
-            added = self.num_trainable
+            added = self.num_trainable - self.also.num_parameters + self.also.num_added
         return self.architecture.num_parameters + added
+
+    def matrix_bytes(self, zero: ZeroPlan) -> int:
+        """Of a number of LoRA's matrices: PEFT makes them in fp32, and DeepSpeed leaves them so
+        only at ZeRO-3; beside embeddings or head they are in these layers' format."""
+        if zero.stage == 3 and not self.also.num_parameters:
+            return 4
+        return self.weight_bytes
+
+    @property
+    def trains_head(self) -> bool:
+        """The output layer gets a gradient as large as it is."""
+        return self.full or "head" in self.also.whole
+
+    @property
+    def largest_trained(self) -> int:
+        """Parameters of the largest weight with a gradient; 0 for LoRA's matrices, which are
+        small."""
+        if self.full:
+            return self.architecture.largest_layer_parameters
+        return self.also.largest
 
     @property
     def adapted(self) -> tuple[Linear, ...]:

@@ -24,6 +24,7 @@ from components.shared.documents.prompts import read_prompts
 from components.shared.documents.results import History
 from components.shared.errors import PeerLost, Preempted, RunFailed, SpaceError
 from components.shared.job.endings import ANY_OTHER, ending_of
+from components.shared.model.new_tokens import tokenizer_folder
 from components.shared.model.source import resolve_planned_model
 from components.shared.pickled import open_listed_classes_only
 from components.shared.processes import end_with_parent
@@ -243,15 +244,18 @@ def train(job: Job, agreement: Agreement, start_up: StartUp, log: Log) -> None:
         sigterm = None
     arguments = training_arguments(job)
     base = resolve_planned_model(plan)
-    check_tokens(base.folder, job.work / DATASET)
     prompts = read_prompts(job.work / DATASET)
-    check_template(base.folder, prompts)
+    tokenizer = job.work / f"tokenizer-{os.environ['LOCAL_RANK']}"
+    tokenizer = tokenizer_folder(base.folder, prompts.new_tokens, tokenizer)
+    check_tokens(tokenizer, job.work / DATASET)
+    check_template(tokenizer, prompts)
     start_up.end_of("tokenizer")
     if plan.lora is None:
         lora = None
     else:
         lora = json.loads((job.work / PLAN / "lora.json").read_bytes())
-    model = load_model(base.folder, plan, lora=lora, seed=spec.training.seed)
+    seed, new_tokens = spec.training.seed, prompts.new_tokens
+    model = load_model(base.folder, plan, lora=lora, seed=seed, new_tokens=new_tokens)
     start_up.end_of("weights")
     rows = PackedRows(job.work / DATASET / "train.parquet")
     smoothing = spec.training.label_smoothing
@@ -357,6 +361,8 @@ def last_committed(store: Store) -> str | None:
 def training_arguments(job: Job) -> TrainingArguments:
     """The plan's TrainingArguments and DeepSpeed config, with this machine's folder and device."""
     planned = json.loads((job.work / PLAN / "training_args.json").read_bytes())
+    if "tensorboard" in planned["report_to"] and "://" not in job.run:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"{job.run}/tensorboard")
     zero = json.loads((job.work / PLAN / "deepspeed.json").read_bytes())
     if job.resume is not None and job.resume.universal:
         zero["checkpoint"] = {"load_universal": True}

@@ -6,7 +6,7 @@ from pipelines.imports import converters as to
 from pipelines.imports.axolotl_sources import SOURCES
 from pipelines.imports.rules import Rule, derived, lost, no_effect, taken
 from pipelines.imports.training_args_keys import ADAM, EPOCHS, HUB, LOGS, SAVES
-from pipelines.imports.trl_keys import ATTENTION, FOUR_BITS, QUANTIZED
+from pipelines.imports.trl_keys import ATTENTION, EMBEDDINGS_AND_HEAD, FOUR_BITS, QUANTIZED
 
 METHODS = {"lora": "lora", "qlora": "lora"}
 OPTIMIZER = "hagane trains with torch's fused AdamW"
@@ -37,9 +37,9 @@ RULES: dict[str, Rule] = {
     "lora_target_linear": Rule("taken", "", "lora.targets", to.when_true("all")),
     "lora_target_parameters": derived("lora.targets: experts' weights are in auto and all"),
     "lora_fan_in_fan_out": derived("from the model's layers"),
-    "lora_modules_to_save": lost("hagane trains no embeddings or output layer beside LoRA"),
+    "lora_modules_to_save": taken("lora.also_train", to.vocabulary_layers, EMBEDDINGS_AND_HEAD),
     "peft_use_rslora": taken("lora.rslora", to.yes_or_no),
-    "peft_use_dora": lost("hagane has no DoRA"),
+    "peft_use_dora": taken("lora.dora", to.yes_or_no),
     "peft_layers_to_transform": lost("hagane adapts every block"),
     "loraplus_lr_ratio": taken("lora.plus_ratio", to.above_zero),
     "relora": lost("hagane has no ReLoRA"),
@@ -76,7 +76,7 @@ RULES: dict[str, Rule] = {
     "chat_template_jinja": lost("save it as a file and name it in data.chat_template"),
     "default_system_message": lost("put the system turn into the data"),
     "special_tokens": lost("hagane adds no tokens, and takes the tokenizer's own"),
-    "tokens": lost("hagane adds no tokens"),
+    "tokens": taken("data.new_tokens", to.texts),
     "gradient_accumulation_steps": derived("follows from global_batch, micro_batch and processes"),
     "micro_batch_size": taken("training.micro_batch", to.whole),
     "batch_size": taken("training.global_batch", to.whole),

@@ -92,6 +92,32 @@ def targets(value: Any) -> Any:
     return None
 
 
+VOCABULARY_LAYERS = {
+    **dict.fromkeys(("embed_tokens", "embed_in", "wte", "word_embeddings"), "embeddings"),
+    **dict.fromkeys(("lm_head", "embed_out"), "head"),
+}
+"""Names of transformers' layers -> words of `lora.also_train`."""
+
+
+def vocabulary_layers(value: Any) -> list[str] | None:
+    """A list of layer names, or names joined by commas, of embeddings and head alone."""
+    names = targets(value)
+    if not isinstance(names, list) or not names:
+        return None
+    if any(name not in VOCABULARY_LAYERS for name in names):
+        return None
+    return list(dict.fromkeys(VOCABULARY_LAYERS[name] for name in names))
+
+
+def texts(value: Any) -> list[str] | None:
+    """A list of texts, or texts joined by commas."""
+    if isinstance(value, str):
+        value = [text.strip() for text in value.split(",")]
+    if isinstance(value, list) and value and all(isinstance(text, str) and text for text in value):
+        return list(value)
+    return None
+
+
 def bf16(value: Any) -> str | None:
     if isinstance(value, bool):
         if value:

@@ -5,7 +5,7 @@ from pipelines.imports import converters as to
 from pipelines.imports.rules import Rule, derived, lost, no_effect, taken
 from pipelines.imports.training_args_keys import DEFAULTS as DEFAULTS_OF_TRAINING_ARGS
 from pipelines.imports.training_args_keys import RULES as TRAINING_ARGS
-from pipelines.imports.trl_keys import ATTENTION, MODEL, QUANTIZED
+from pipelines.imports.trl_keys import ATTENTION, EMBEDDINGS_AND_HEAD, MODEL, QUANTIZED
 
 METHODS = {"lora": "lora", "full": "full"}
 TEMPLATE = "hagane takes the model's own; where this is another, set data.chat_template"
@@ -19,7 +19,7 @@ RULES: dict[str, Rule] = {
     "finetuning_type": taken("training.method", to.one_of(METHODS), "hagane has lora and full"),
     "lora_rank": taken("lora.rank", to.whole),
     "lora_target": taken("lora.targets", to.targets),
-    "additional_target": lost("hagane trains no embeddings or output layer beside LoRA"),
+    "additional_target": taken("lora.also_train", to.vocabulary_layers, EMBEDDINGS_AND_HEAD),
     "loraplus_lr_ratio": taken("lora.plus_ratio", to.above_zero),
     "loraplus_lr_embedding": no_effect("no LoRA is put beside embeddings"),
     "pissa_init": lost(OTHER_LORA),

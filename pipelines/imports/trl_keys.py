@@ -11,6 +11,7 @@ from pipelines.imports.training_args_keys import RULES as TRAINING_ARGS
 ATTENTION = "training.attention: auto computes each conversation of a row by itself"
 QUANTIZED = "hagane holds a base in 4 bits (model.quantization: nf4), or does not quantize it"
 FOUR_BITS = taken("model.quantization", to.four_bits, QUANTIZED, False)
+EMBEDDINGS_AND_HEAD = "hagane trains embeddings and head whole, no other layer"
 MODEL: dict[str, Rule] = {
     "model_name_or_path": taken("model.source"),
     "model_revision": taken("model.revision"),
@@ -27,9 +28,9 @@ MODEL: dict[str, Rule] = {
     "lora_dropout": taken("lora.dropout", to.share),
     "lora_target_modules": taken("lora.targets", to.targets),
     "lora_target_parameters": derived("lora.targets: experts' weights are in auto and all"),
-    "lora_modules_to_save": lost("hagane trains no embeddings or output layer beside LoRA"),
+    "lora_modules_to_save": taken("lora.also_train", to.vocabulary_layers, EMBEDDINGS_AND_HEAD),
     "use_rslora": taken("lora.rslora", to.yes_or_no),
-    "use_dora": lost("hagane has no DoRA"),
+    "use_dora": taken("lora.dora", to.yes_or_no),
 }
 DEFAULTS = DEFAULTS_OF_TRAINING_ARGS | {"training.lr_peak": 2e-5}
 """learning_rate is SFTConfig's own (TRL's documentation)."""

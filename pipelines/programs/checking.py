@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -58,10 +59,9 @@ def problems_of(
     """
     require_installed(*(f"{program}.__main__" for program, *_ in CHECKS.values()))
     checks = dict(CHECKS)
+    problems = tracker_problems(spec)
     if here:
-        problems = [*store_problems(spec), *machine_problems(spec)]
-    else:
-        problems = []
+        problems += [*store_problems(spec), *machine_problems(spec)]
     if spec.evaluation.lm_eval.tasks and not in_images:
         require_installed(TASKS_CHECK["evaluate"][0])
         checks |= TASKS_CHECK
@@ -132,6 +132,23 @@ def store_problems(spec: RunSpec) -> list[str]:
         open_store(spec.store).check()
     except HaganeError as error:
         return list(error.problems)
+    return []
+
+
+def tracker_problems(spec: RunSpec) -> list[str]:
+    """Whether the service's package of `training.report_to` is where training runs: here, or in the
+    workers' image."""
+    service = spec.training.report_to
+    if service == "none":
+        return []
+    found = f"training.report_to: found {service}, whose Python package {service}"
+    if spec.backend != "local" and service not in read_images().trackers:
+        return [
+            f"{found} is not in the workers' image. Fix: make an image that holds it, and say "
+            f"trackers: [{service}] in images/images.yaml; or set none"
+        ]
+    if spec.backend == "local" and find_spec(service) is None:
+        return [f"{found} is not installed here. Fix: pip install {service}, or set none"]
     return []
 
 

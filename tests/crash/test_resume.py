@@ -19,6 +19,7 @@ from tests.crash import host_tensors
 from tests.crash.killing import Point, server
 from tests.crash.training import TinyRun, tiny_run
 from tests.support.pickle_attack import replace_with_attack
+from tests.support.trained_run import tie_embeddings
 
 pytestmark = pytest.mark.slow
 SAME_ON_ANY_NUMBER = {"lora": {"dropout": 0.0}, "training": {"precision": "fp32"}}
@@ -131,6 +132,53 @@ def test_a_base_in_4_bits_goes_on_with_the_losses_of_an_undisturbed_training(
     assert set(again.train(forks)) == {0}, log(again)
     assert "resumed" in log(again)
     assert losses(again) == losses(whole)
+
+
+NEW_TOKENS = {"new_tokens": ["The number after", "次の数は何ですか"]}
+WHOLE_LAYERS = {"also_train": ["embeddings", "head"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "lora", "tied", "stage", "before", "after"),
+    [
+        (NEW_TOKENS, {}, False, 3, 2, 2),
+        (NEW_TOKENS, {}, True, 3, 1, 2),
+        (NEW_TOKENS, {}, False, 0, 2, 1),
+        ({}, WHOLE_LAYERS, True, 3, 2, 2),
+        ({}, WHOLE_LAYERS, False, 2, 2, 1),
+        (NEW_TOKENS, WHOLE_LAYERS, False, 3, 1, 2),
+    ],
+)
+def test_embeddings_and_new_tokens_go_on_with_the_losses_of_an_undisturbed_training(
+    forks: Any,
+    tmp_path: Path,
+    data: dict[str, Any],
+    lora: dict[str, Any],
+    tied: bool,
+    stage: int,
+    before: int,
+    after: int,
+) -> None:
+    zero = {"stage": stage, "offload_optimizer": "none", "offload_parameters": "none"}
+    settings = {**SAME_ON_ANY_NUMBER, "lora": {"dropout": 0.0, **lora}}
+    run = tiny_run(
+        tmp_path / "run", method="lora", num_processes=before, num_conversations=TWELVE_ROWS
+    )
+    if tied:
+        tie_embeddings(run.folder / "model")
+    whole = run.with_settings(data=data, zero=zero, **settings)
+    whole.plan()
+    assert set(whole.train(forks)) == {0}, log(whole)
+    again = whole.copy("resumed").with_settings(hardware={"processes_per_node": after})
+    again.forget("epoch-0002", "manifest.json", "history.json", "probe.safetensors")
+    if after != before:
+        again.plan()
+    assert set(again.train(forks)) == {0}, log(again)
+    assert "resumed" in log(again)
+    if after == before:
+        assert losses(again) == losses(whole)
+    for made, expected in zip(losses(again), losses(whole), strict=True):
+        assert made == pytest.approx(expected, abs=5e-6)
 
 
 def test_lora_plus_goes_on_with_both_learning_rates_on_another_number_of_processes(

@@ -274,3 +274,21 @@ def planned(spec: dict[str, Any], folder: Path) -> Finished:
             command, env=environment(folder / "work"), capture_output=True, text=True, check=False
         )
     return Finished(done.returncode, done.stdout, done.stderr.splitlines())
+
+
+def test_new_tokens_that_are_tokens_already_are_refused(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    spec["data"]["new_tokens"] = ["<tool>", "the"]
+    assert run_refused(spec, tmp_path) == [
+        "data.new_tokens: 'the' is a token of the model already (id 290). Fix: remove it"
+    ]
+
+
+def test_one_layer_of_the_vocabulary_with_new_tokens_is_refused(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    spec["data"]["new_tokens"] = ["<tool>"]
+    spec["lora"]["also_train"] = ["head"]
+    (line,) = run_refused(spec, tmp_path)
+    assert line.startswith("lora.also_train: found ['head'], but data.new_tokens need rows of both")

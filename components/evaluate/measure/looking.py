@@ -18,9 +18,11 @@ from components.evaluate.measure.references import Reference, answers_to
 from components.evaluate.measure.tasks import TaskValue, task_values
 from components.evaluate.measure.text_metrics import score_of
 from components.shared.documents.plan import Precision
+from components.shared.documents.prompts import NewToken
 from components.shared.documents.results import BaseModel
 from components.shared.errors import RunFailed
 from components.shared.model.folder import OWN_CODE_ONLY
+from components.shared.model.new_tokens import grow_model
 from components.shared.model.quantized_loading import load_in_4_bits
 from components.shared.spec.gate import MeasuredOnAnswers
 from components.shared.spec.run_spec import RunSpec
@@ -52,6 +54,8 @@ class Models:
     quantized_from: Precision | None = None
     """The base is held in 4 bits, as the adapter was trained on it, made from weights in this
     number format."""
+    new_tokens: tuple[NewToken, ...] = ()
+    """Of the run: base and published adapter get rows for them too."""
 
     def beside(self, published: PublishedExport) -> "Models":
         return replace(self, published=published)
@@ -181,16 +185,19 @@ def is_adapter(folder: Path) -> bool:
 
 
 def load_base(models: Models) -> Any:
-    """As `load`; in 4 bits where the adapter was trained so."""
+    """As `load`, with rows for the new tokens; in 4 bits where the adapter was trained so."""
     if models.quantized_from is None:
-        return load(models.base, models.dtype)
-    return load_in_4_bits(
-        AutoModelForCausalLM.from_pretrained,
-        models.base,
-        models.quantized_from,
-        loaded=DTYPES[models.quantized_from],
-        dtype=models.dtype,
-    )
+        model = load(models.base, models.dtype)
+    else:
+        model = load_in_4_bits(
+            AutoModelForCausalLM.from_pretrained,
+            models.base,
+            models.quantized_from,
+            loaded=DTYPES[models.quantized_from],
+            dtype=models.dtype,
+        )
+    grow_model(model, models.new_tokens)
+    return model
 
 
 def load(folder: Path, dtype: torch.dtype) -> Any:

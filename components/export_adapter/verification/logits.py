@@ -5,7 +5,7 @@ Holds one model at a time: 4 bytes a parameter in the fp32 pass. Shapes: K posit
 the vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,10 @@ from components.export_adapter.verification.comparison import (
 from components.export_adapter.verification.probe import probe_problems, turn_ends
 from components.export_adapter.verification.text_checks import text_problems
 from components.shared.documents.plan import Precision as Trained
-from components.shared.documents.prompts import PROBE_POSITIONS, Prompts
+from components.shared.documents.prompts import PROBE_POSITIONS, NewToken, Prompts
 from components.shared.documents.results import Verification
 from components.shared.model.folder import OWN_CODE_ONLY
+from components.shared.model.new_tokens import grow_model
 from components.shared.model.quantized_loading import load_in_4_bits
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -67,7 +68,7 @@ def verify_folder(
     if unfit:
         raise ValueError(f"{probe.name}: {unfit[0]}")
     problems = text_problems(folder, prompts)
-    on_base = partial(load_base, base, quantized_from=quantized_from)
+    on_base = partial(load_base, base, quantized_from=quantized_from, new_tokens=prompts.new_tokens)
     exported = answers_of(load_export(folder, on_base, DTYPES[precision]), prompts, folder)
     exported_fp32_KV = exported.logits
     if precision != "fp32":
@@ -111,17 +112,27 @@ def load_model(folder: Path, dtype: torch.dtype) -> Any:
     return model.to(device).eval()
 
 
-def load_base(folder: Path, dtype: torch.dtype, *, quantized_from: Trained | None) -> Any:
-    """As `load_model`; in 4 bits, the same numbers in each `dtype`."""
+def load_base(
+    folder: Path,
+    dtype: torch.dtype,
+    *,
+    quantized_from: Trained | None,
+    new_tokens: Sequence[NewToken] = (),
+) -> Any:
+    """As `load_model`, with rows for the new tokens; in 4 bits, the same numbers in each
+    `dtype`."""
     if quantized_from is None:
-        return load_model(folder, dtype)
-    return load_in_4_bits(
-        AutoModelForCausalLM.from_pretrained,
-        folder,
-        quantized_from,
-        loaded=TRAINED[quantized_from],
-        dtype=dtype,
-    )
+        model = load_model(folder, dtype)
+    else:
+        model = load_in_4_bits(
+            AutoModelForCausalLM.from_pretrained,
+            folder,
+            quantized_from,
+            loaded=TRAINED[quantized_from],
+            dtype=dtype,
+        )
+    grow_model(model, new_tokens)
+    return model
 
 
 def load_export(folder: Path, base: Callable[[torch.dtype], Any], dtype: torch.dtype) -> Any:

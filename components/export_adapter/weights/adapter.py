@@ -2,7 +2,8 @@
 finite and trained."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from components.export_adapter.base import adapters_base
+from components.export_adapter.weights.grown import grown
 from components.shared.documents.plan import LoraPlan, Plan
+from components.shared.documents.prompts import NewToken
 from components.shared.errors import RunFailed
+from components.shared.model.vocabulary import peft_fields
 from components.shared.store.checkpoints import Checkpoint, fetch_checkpoint
 from components.shared.store.storage import Store
 
@@ -21,16 +25,26 @@ _DECIDES_LOGITS = (
     "r",
     "lora_alpha",
     "use_rslora",
+    "use_dora",
     "target_modules",
     "target_parameters",
     "fan_in_fan_out",
+    "modules_to_save",
+    "trainable_token_indices",
 )
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 Shape = tuple[int, ...]
 
 
 def write_adapter(
-    store: Store, checkpoint: Checkpoint, plan: Plan, *, base: Path, scratch: Path, local: Path
+    store: Store,
+    checkpoint: Checkpoint,
+    plan: Plan,
+    *,
+    base: Path,
+    scratch: Path,
+    local: Path,
+    new_tokens: Sequence[NewToken] = (),
 ) -> None:
     """`local` holds the checkpoint's matrices as they are, and their config, which names the base.
 
@@ -49,11 +63,12 @@ def write_adapter(
             )
         )
     config = json.loads((scratch / CONFIG).read_bytes())
+    expected = expected_adapter(base, plan.lora, new_tokens)
     problems = [
         f"{WEIGHTS}: {each}"
-        for each in adapter_problems(load_file(scratch / WEIGHTS), expected_shapes(base, plan.lora))
+        for each in adapter_problems(load_file(scratch / WEIGHTS), expected.shapes)
     ]
-    problems += [f"{CONFIG}: {each}" for each in config_problems(config, plan.lora.peft_config)]
+    problems += [f"{CONFIG}: {each}" for each in config_problems(config, expected.config)]
     if problems:
         raise RunFailed(*(f"{checkpoint.folder}/{problem}" for problem in problems))
     (scratch / WEIGHTS).rename(local / WEIGHTS)
@@ -65,20 +80,31 @@ def write_adapter(
     (local / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def expected_shapes(base: Path, lora: LoraPlan) -> dict[str, Shape]:
-    """Name and shape of every matrix that PEFT would write for this base and the plan's whole LoRA,
-    experts and exclusions included.
+@dataclass(frozen=True)
+class ExpectedAdapter:
+    shapes: dict[str, Shape]
+    """Of every tensor that PEFT would write, by name."""
+    config: dict[str, Any]
+    """Arguments of PEFT's LoraConfig."""
+
+
+def expected_adapter(
+    base: Path, lora: LoraPlan, new_tokens: Sequence[NewToken] = ()
+) -> ExpectedAdapter:
+    """Of this base and the plan's whole LoRA: experts and exclusions, embeddings and head
+    included.
 
     No weight is read.
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(base, trust_remote_code=False), trust_remote_code=False
+        model: Any = AutoModelForCausalLM.from_config(
+            grown(AutoConfig.from_pretrained(base, trust_remote_code=False), new_tokens),
+            trust_remote_code=False,
         )
-        wrapped = get_peft_model(model, LoraConfig(**lora.peft_config))
-    return {
-        name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()
-    }
+        config = lora.peft_config | peft_fields(model, lora, new_tokens)
+        wrapped = get_peft_model(model, LoraConfig(**config))
+    tensors = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    return ExpectedAdapter({name: tuple(each.shape) for name, each in tensors.items()}, config)
 
 
 def config_problems(config: Mapping[str, Any], planned: Mapping[str, Any]) -> list[str]:

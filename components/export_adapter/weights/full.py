@@ -6,6 +6,7 @@ mapped, not read).
 """
 
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoin
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from components.export_adapter.weights.grown import grown
 from components.export_adapter.weights.shards import in_shards
+from components.shared.documents.prompts import NewToken
 from components.shared.errors import ModelError, RunFailed
 from components.shared.pickled import open_listed_classes_only, refuse_foreign_pickles
 from components.shared.store.checkpoints import Checkpoint, fetch_checkpoint
@@ -25,7 +28,13 @@ DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def write_model(
-    store: Store, checkpoint: Checkpoint, *, base: Path, scratch: Path, local: Path
+    store: Store,
+    checkpoint: Checkpoint,
+    *,
+    base: Path,
+    scratch: Path,
+    local: Path,
+    new_tokens: Sequence[NewToken] = (),
 ) -> torch.dtype:
     """`local` holds the whole model's weights and config. Returns their number format.
 
@@ -41,7 +50,7 @@ def write_model(
     )
     dtype = dtype_of(base)
     with torch.device("meta"):
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        config = grown(AutoConfig.from_pretrained(base, trust_remote_code=False), new_tokens)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     weights = trained_weights(scratch, dtype, zero_stage=checkpoint.facts.zero_stage)
     problems = weight_problems(weights, model.state_dict())

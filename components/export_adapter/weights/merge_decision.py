@@ -30,6 +30,10 @@ def merge_decision(asked: ExportSpec, plan: Plan) -> MergeDecision:
         return MergeDecision(False, "the adapter changes experts' weights, which cannot be merged")
     if asked.merge is True:
         return MergeDecision(True, "export.merge is true")
+    if plan.lora.dora:
+        return MergeDecision(True, "vLLM loads no DoRA")
+    if plan.lora.changes_vocabulary:
+        return MergeDecision(True, "vLLM loads no adapter with trained embeddings or head")
     unserved = {family.model_type for family in model_families() if family.merge}
     if plan.model.model_type in unserved:
         return MergeDecision(True, f"vLLM loads no adapter of {plan.model.model_type}")

@@ -34,11 +34,14 @@ def write_prompts(source: Source, folder: Path, *, row_tokens: int) -> None:
     chosen = chosen_conversations(encoder, records.held_out, row_tokens=row_tokens)
     if not chosen:  # nothing is held out, or no held-out record can be trained on
         chosen = chosen_conversations(encoder, records.train, row_tokens=row_tokens)
+    added = encoder.added
     prompts = Prompts(
         chat_template=encoder.template.text,
         template_args=dict(encoder.template.arguments),
         end_token_ids=_end_token_ids(encoder, chosen),
         base_files=base_files(source.model.resolved.folder),
+        new_tokens=() if added is None else added.new_tokens,
+        tokenizer_sha256=None if added is None else added.sha256,
         prompts=tuple(prompt_of(encoder, each) for each in chosen),
     )
     (folder / PROMPTS).write_text(prompts.model_dump_json(indent=1) + "\n", encoding="utf-8")

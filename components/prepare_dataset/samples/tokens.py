@@ -28,11 +28,13 @@ from components.prepare_dataset.records.texts import (
     text_sample,
     token_row,
 )
+from components.prepare_dataset.samples.added import Added, add_tokens
 from components.prepare_dataset.samples.samples import Sample
 from components.prepare_dataset.samples.token_places import PlacedTokenizer, Tokens
 from components.prepare_dataset.templates.chat_template import read_template
 from components.prepare_dataset.templates.process import BoundedTemplate
 from components.shared.errors import DataError, HaganeError, ModelError, all_of, attempt
+from components.shared.model.new_tokens import num_embeddings, vocabulary_of
 from components.shared.model.source import read_config, read_json_object
 
 # Notes beside those of samples.py.
@@ -70,6 +72,8 @@ class Encoder:
     """Rows of the model's embedding matrix."""
     text_tokens: int = 1024
     """Most tokens of a row of a text, which is cut there."""
+    added: Added | None = None
+    """None where nothing is added to the model's tokenizer."""
 
     @cached_property
     def end_tokens(self) -> tuple[str, ...]:
@@ -174,6 +178,7 @@ def load_encoder(
     now: datetime,
     template_args: Mapping[str, Any] | None = None,
     needs_template: bool = True,
+    new_tokens: tuple[str, ...] = (),
 ) -> Encoder:
     """The tokenizer of a model's folder and the template that `data.chat_template` chose; an empty
     one where the model brings none and none is needed, as for texts without turns.
@@ -185,6 +190,10 @@ def load_encoder(
     tokenizer_file = folder / "tokenizer.json"
     vocab_size = attempt(errors, lambda: _vocab_size(folder))
     tokenizer = attempt(errors, lambda: _read_tokenizer(tokenizer_file))
+    added = None
+    if tokenizer is not None and new_tokens:
+        base = tokenizer
+        added = attempt(errors, lambda: add_tokens(base, folder, new_tokens))
     settings = attempt(errors, lambda: read_json_object(folder / "tokenizer_config.json")) or {}
     special_tokens = _special_tokens(folder, settings)
     template = attempt(
@@ -201,12 +210,15 @@ def load_encoder(
     )
     if vocab_size is None or tokenizer is None or template is None or errors:
         raise all_of(errors)
+    if added is not None:
+        tokenizer = added.tokenizer
+        vocab_size = num_embeddings(vocab_size, added.new_tokens)
     special = {
         index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special
     }
     eos = tokenizer.token_to_id(special_tokens.get("eos_token", ""))
     end_ids = frozenset(special if eos is None else special | {eos})
-    return Encoder(tokenizer, tokenizer_file, template, end_ids, vocab_size)
+    return Encoder(tokenizer, tokenizer_file, template, end_ids, vocab_size, added=added)
 
 
 def _load_template(
@@ -381,8 +393,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
 def _vocab_size(folder: Path) -> int:
     """Of config.json, or of its text part in models that also see or hear."""
-    config = read_config(folder)
-    size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    size = vocabulary_of(read_config(folder))
     if not isinstance(size, int):
         raise ModelError(
             f"{folder / 'config.json'}: vocab_size: found {size!r}, must be the number of "

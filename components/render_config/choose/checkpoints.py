@@ -66,13 +66,9 @@ def _bytes_of_first(setting: Setting, zero: ZeroPlan) -> int:
     """
     num_bytes = probe_bytes(setting.architecture.vocabulary)
     if not setting.full:
-        # DeepSpeed keeps the matrices in training precision below ZeRO-3, and in fp32 there: PEFT's
-        # file is of those.
-        if zero.stage == 3:
-            of_matrix = 4
-        else:
-            of_matrix = setting.weight_bytes
-        num_bytes += of_matrix * setting.num_trainable
+        num_bytes += setting.matrix_bytes(zero) * setting.num_trainable  # PEFT's file
+        if setting.architecture.tied and setting.also.whole:
+            num_bytes += setting.weight_bytes * setting.also.num_parameters  # under both names
     if zero.stage < 3:
         num_bytes += setting.weight_bytes * setting.num_trainable
     return num_bytes

@@ -3,7 +3,7 @@
 from components.render_config.decision import Section
 from components.render_config.model.shapes import Architecture
 from components.render_config.model.targets import Targets, lora_targets
-from components.render_config.setting import Setting
+from components.render_config.setting import NOTHING_ELSE, AlsoTrained, Setting
 from components.shared.documents.plan import LoraPlan
 from components.shared.errors import ModelError
 from components.shared.spec.run_spec import RunSpec
@@ -17,6 +17,12 @@ EXPERTS = (
 )
 
 
+DORA = (
+    "lora.dora: each pass makes every adapted weight anew, which the planned time does not count; "
+    "--probe measures it"
+)
+
+
 def choose_targets(spec: RunSpec, architecture: Architecture) -> Targets:
     """Raises ModelError as `lora_targets`, or with all that LoRA of experts does not allow."""
     targets = lora_targets(spec.lora.targets, architecture)
@@ -27,6 +33,11 @@ def choose_targets(spec: RunSpec, architecture: Architecture) -> Targets:
         problems.append(
             f"lora.dropout: got {spec.lora.dropout}, must be 0 where experts are trained, as PEFT "
             "has none for 3-D parameters; set lora.dropout: 0, or lora.targets: attention"
+        )
+    if spec.lora.dora:
+        problems.append(
+            "lora.dora: got true, must be false where experts are trained, as PEFT has none for "
+            "3-D parameters; set lora.dora: false, or lora.targets: attention"
         )
     if spec.export.merge is True:
         problems.append(
@@ -43,7 +54,7 @@ def choose_lora(setting: Setting) -> Section[LoraPlan | None]:
     if setting.full:
         return Section(None, {"num_trainable": "training.method is full: every parameter"})
     spec, architecture = setting.spec, setting.architecture
-    lora = lora_plan(spec.lora, setting.targets)
+    lora = lora_plan(spec.lora, setting.targets, setting.also)
     reasons = {
         "lora.rank": _why_rank(spec.lora),
         "lora.alpha": _why_alpha(spec.lora),
@@ -67,24 +78,34 @@ def choose_lora(setting: Setting) -> Section[LoraPlan | None]:
             "own"
         )
         reasons["num_trainable"] += f", and of {experts} experts' matrices"
+    if lora.dora:
+        reasons["num_trainable"] += ", and a length for each output of each layer"
+    if setting.also.num_parameters:
+        reasons["num_trainable"] += f", and {setting.also.num_parameters:,} of the vocabulary"
     if lora.fan_in_fan_out:
         reasons["lora.fan_in_fan_out"] = (
             "the layers are Conv1D, which stores its weight as (inputs, outputs)"
         )
-    return Section(lora, reasons, EXPERTS if setting.experts_adapted else ())
+    cautions = EXPERTS if setting.experts_adapted else ()
+    if lora.dora:
+        cautions = (*cautions, DORA)
+    return Section(lora, reasons, cautions)
 
 
-def lora_plan(asked: LoraSpec, targets: Targets) -> LoraPlan:
+def lora_plan(asked: LoraSpec, targets: Targets, also: AlsoTrained = NOTHING_ELSE) -> LoraPlan:
     return LoraPlan(
         rank=asked.rank,
         alpha=asked.alpha,
         rslora=asked.rslora,
+        dora=asked.dora,
         plus_ratio=asked.plus_ratio,
         dropout=asked.dropout,
         target_modules=targets.modules,
         target_parameters=targets.parameters,
         exclude_modules=targets.exclude,
         fan_in_fan_out=targets.fan_in_fan_out,
+        also_train=also.whole,
+        new_rows=also.new_rows,
     )
 
 

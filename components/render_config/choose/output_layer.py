@@ -50,7 +50,7 @@ def _smaller(setting: Setting, chunk_tokens: int) -> Decision[int | None]:
     w = setting.weight_bytes
     tokens = setting.rows.longest_tokens * setting.least_micro_batch
     gradient, whole = (4 + w) * setting.architecture.hidden_size, WHOLE_BYTES[w] * tokens
-    if setting.full and gradient >= whole:
+    if setting.trains_head and gradient >= whole:
         return Decision(
             None,
             f"the output layer is trained: its gradient in fp32 would take {gradient:,} bytes a "
@@ -64,7 +64,7 @@ def _smaller(setting: Setting, chunk_tokens: int) -> Decision[int | None]:
 def _chunk_tokens(setting: Setting) -> int:
     if setting.on_gpu:
         return GPU_TOKENS
-    if setting.full:
+    if setting.trains_head:
         return 4 * CPU_TOKENS
     return CPU_TOKENS
 

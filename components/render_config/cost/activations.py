@@ -213,7 +213,9 @@ def _lora(setting: Setting, zero: ZeroPlan) -> int:
         return 0
     fewest = setting.architecture.num_blocks / 2
     per_block = [each for each in setting.adapted if each.count >= fewest]
-    size, cast = setting.weight_bytes, 0
-    if zero.stage == 3 and setting.weight_bytes == 2:
-        size, cast = 4, sum(4 * each.num_inputs for each in per_block)
+    size, cast = setting.matrix_bytes(zero), 0
+    if size > setting.weight_bytes:
+        cast = sum(4 * each.num_inputs for each in per_block)
+    if setting.spec.lora.dora:  # the base's product and the matrices', for the lengths' gradient
+        cast += sum((setting.weight_bytes + size) * each.num_outputs for each in per_block)
     return len(per_block) * setting.spec.lora.rank * size + cast

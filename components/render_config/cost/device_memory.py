@@ -36,6 +36,7 @@ def device_terms(setting: Setting, zero: ZeroPlan, micro_batch: int) -> list[Mem
         *_buckets(setting, zero),
         *activation_terms(setting, zero, micro_batch),
         weights_turned_back(setting.quantized.largest, setting.weight_bytes),
+        *_dora(setting, zero),
     ]
     if setting.on_gpu and setting.quantized.num_parameters and zero.stage == 3:
         terms.append(loading_whole(frozen_bytes(setting), sum(each.num_bytes for each in terms)))
@@ -93,11 +94,7 @@ def _gradients(setting: Setting, zero: ZeroPlan, micro_batch: int) -> MemoryTerm
     single one."""
     trained, divided = setting.num_trainable, zero.stage >= 2
     source = "DeepSpeed stage_1_and_2.py, stage3.py: grad_partitions_flat_buffer"
-    if setting.full:
-        largest = setting.architecture.largest_layer_parameters
-    else:
-        largest = 0
-    in_flight = setting.weight_bytes * min(largest, trained)
+    in_flight = setting.weight_bytes * min(setting.largest_trained, trained)
     if divided and zero.offload_optimizer:
         return term("gradients", in_flight, "the largest one, on its way to the host", source)
     if divided:
@@ -200,6 +197,23 @@ def activation_terms(setting: Setting, zero: ZeroPlan, micro_batch: int) -> list
             "all experts that LoRA trains",
             "PEFT 0.21 ParamWrapper",
         ),
+    ]
+
+
+def _dora(setting: Setting, zero: ZeroPlan) -> list[MemoryTerm]:
+    """The largest adapted weight is made anew with its update, to measure its rows: the update, its
+    copy in the weight's format, and the sum."""
+    if not setting.spec.lora.dora or not setting.adapted:
+        return []
+    size, w = setting.matrix_bytes(zero), setting.weight_bytes
+    largest = max(each.num_inputs * each.num_outputs for each in setting.adapted)
+    return [
+        term(
+            "weights with their update",
+            (size + 2 * w) * largest,
+            f"({size} + 2 x {w} B) x {largest:,}, the largest weight with an update",
+            "PEFT 0.21 lora/dora.py, get_lora_weight and get_weight_norm; not measured",
+        )
     ]
 
 

@@ -40,8 +40,22 @@ def cpu_host_terms(
     base = term("libraries and interpreter", n * CPU_BASE, formula, measured)
     of_process = [*device, _heap(setting, zero, micro_batch)]
     of_node = [each.model_copy(update={"num_bytes": n * each.num_bytes}) for each in of_process]
-    steady = [base, *of_node, *offloaded]
+    steady = [base, *of_node, *offloaded, _saving_vocabulary(setting)]
     return [*steady, _start_up(setting, zero, steady)]
+
+
+def _saving_vocabulary(setting: Setting) -> MemoryTerm:
+    """Embeddings and head are gathered on each process while a checkpoint is saved, and process 0
+    makes one text of them, of tied ones two. LoRA's matrices are too small to count."""
+    n, w, trained = setting.hardware.processes_per_node, setting.weight_bytes, setting.also
+    if setting.architecture.tied and trained.whole:
+        texts = 2
+    else:
+        texts = 1
+    num_bytes = w * (n + texts) * trained.num_parameters
+    formula = f"{w} B x ({n} processes + {texts}) x {trained.num_parameters:,}"
+    source = "components/train/checkpoints/saving.py; safetensors save_file; not measured"
+    return term("saving a checkpoint", num_bytes, formula, source)
 
 
 def _heap(setting: Setting, zero: ZeroPlan, micro_batch: int) -> MemoryTerm:

@@ -29,7 +29,7 @@ def at_the_loss(setting: Setting, micro_batch: int) -> int:
     if setting.loss_chunk_tokens is None:
         return WHOLE_BYTES[w] * tokens * words
     chunk = CHUNK_BYTES[w] * min(setting.loss_chunk_tokens, tokens) * words
-    if setting.full:
+    if setting.trains_head:
         trained = (4 + w) * words * h
     else:
         trained = 0
@@ -46,6 +46,6 @@ def loss_formula(setting: Setting, micro_batch: int) -> str:
     chunk_tokens = min(setting.loss_chunk_tokens, tokens)
     chunk = f"{CHUNK_BYTES[size]} B x {chunk_tokens:,} tokens x {words}"
     formula = f"{chunk} + {2 * size} B x {tokens:,} tokens x {h}"
-    if setting.full:
+    if setting.trains_head:
         formula += f" + {4 + size} B x {words} x {h}"
     return formula

@@ -14,6 +14,7 @@ KINDS = {
         "updated weights for the GPU",
         "gathering updated weights",
         "experts' weights with their update",
+        "weights with their update",
         "weights turned back from 4 bits",
         "loading the whole model in 4 bits",
     ),

@@ -165,6 +165,8 @@ class _Model:
             if largest_block is None
             else largest_block,
             outside_parameters=outside,
+            embedding_size=self.hidden,
+            tied=self.tied,
             avoid=("lm_head",),
         )
 

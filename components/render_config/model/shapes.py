@@ -79,6 +79,11 @@ class Architecture:
     largest_block_parameters: int
     outside_parameters: int
     """Parameters outside the blocks: embeddings, head, last norm."""
+    embedding_size: int
+    """Numbers of one token's row of the embeddings."""
+    tied: bool
+    """Embeddings and head are one weight."""
+    head_bias: bool = False
     avoid: tuple[str, ...] = ()
     """Full names of linear layers that LoRA must leave alone: head, routers, what PEFT cannot pair
     with."""

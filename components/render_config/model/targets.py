@@ -68,14 +68,15 @@ def lora_targets(asked: str | tuple[str, ...], architecture: Architecture) -> Ta
     )
 
 
-def num_lora_parameters(targets: Targets, rank: int) -> int:
+def num_lora_parameters(targets: Targets, rank: int, *, dora: bool = False) -> int:
     """Parameters of all A (rank x inputs) and B (outputs x rank) matrices (Hu et al. 2021, section
-    4.1).
+    4.1), and for DoRA of a length for each output.
 
     Of experts, PEFT (0.21, ParamWrapper) makes one pair with a rank for each expert.
     """
     plain = sum(
-        each.count * rank * (each.num_inputs + each.num_outputs) for each in targets.linears
+        each.count * (rank * (each.num_inputs + each.num_outputs) + dora * each.num_outputs)
+        for each in targets.linears
     )
     return plain + sum(
         each.count * each.num_experts * rank * (each.num_inputs + each.num_outputs)

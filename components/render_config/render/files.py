@@ -15,6 +15,7 @@ LORA = {
     "r": "lora.rank",
     "lora_alpha": "lora.alpha",
     "use_rslora": "lora.rslora",
+    "use_dora": "lora.dora",
     "lora_dropout": "lora.dropout",
     "target_modules": "lora.target_modules",
     "target_parameters": "lora.target_parameters",

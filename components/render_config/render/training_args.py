@@ -67,6 +67,18 @@ def training_args(spec: RunSpec, plan: Plan) -> Values:
         "seed": Decision(training.seed, "training.seed"),
         "data_seed": Decision(training.seed, ORDER_OF_ROWS),
         **{name: Decision(value, WHY_SETTINGS[name]) for name, value in TRAINER_SETTINGS.items()},
+        **_tracker(spec),
+    }
+
+
+def _tracker(spec: RunSpec) -> Values:
+    """The service that gets what is logged, which knows the run by its name."""
+    service = spec.training.report_to
+    if service == "none":
+        return {}
+    return {
+        "report_to": Decision([service], "training.report_to"),
+        "run_name": Decision(spec.name, "name: by which the service knows the run"),
     }
 
 

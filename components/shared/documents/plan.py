@@ -30,6 +30,10 @@ class ModelPlan(FrozenModel):
     """Parameters that are held in 4 bits."""
     quantized_files: bool = False
     """Whether the model's files hold them in 4 bits already."""
+    num_new_tokens: int = 0
+    """Tokens of `data.new_tokens`: `num_parameters` counts their rows."""
+    num_embeddings: int = 0
+    """Rows of the embeddings, theirs included; 0 in a plan of a version before them."""
 
 
 class StepPlan(FrozenModel):
@@ -60,6 +64,8 @@ class LoraPlan(FrozenModel):
     alpha: float
     rslora: bool = False
     """The update is scaled by alpha / sqrt(rank)."""
+    dora: bool = False
+    """Lengths of the weights' rows are trained beside the matrices."""
     plus_ratio: float = 1.0
     """Learning rate of the B matrices, as a multiple of `learning_rate`."""
     dropout: float
@@ -71,6 +77,15 @@ class LoraPlan(FrozenModel):
     """Full names, `*` for an index, of layers that end like a target and are none."""
     fan_in_fan_out: bool = False
     """The targets are GPT-2's Conv1D, which stores its weight (inputs, outputs)."""
+    also_train: tuple[Literal["embeddings", "head"], ...] = ()
+    """Layers of the vocabulary that are trained whole."""
+    new_rows: int = 0
+    """New tokens whose rows of embeddings and head alone are trained."""
+
+    @property
+    def changes_vocabulary(self) -> bool:
+        """Embeddings or head are trained, whole or in part."""
+        return bool(self.also_train or self.new_rows)
 
     @property
     def scale(self) -> float:
@@ -87,6 +102,8 @@ class LoraPlan(FrozenModel):
             optional["target_parameters"] = list(self.target_parameters)
         if self.rslora:
             optional["use_rslora"] = True
+        if self.dora:
+            optional["use_dora"] = True
         if self.fan_in_fan_out:
             optional["fan_in_fan_out"] = True
         if self.exclude_modules:

@@ -60,6 +60,16 @@ class BaseFile(FrozenModel):
     sha256: str
 
 
+class NewToken(FrozenModel):
+    """A text of `data.new_tokens`, which is one token from now on."""
+
+    text: str
+    token_id: int
+    pieces: tuple[int, ...]
+    """Tokens of the base's tokenizer for the text: the mean of their rows is where the new one
+    begins."""
+
+
 class Prompts(FrozenModel):
     schema_version: Literal[1] = 1
     chat_template: str
@@ -70,6 +80,10 @@ class Prompts(FrozenModel):
     end_token_ids: tuple[int, ...]
     """Tokens with which the assistant turns of these conversations end."""
     base_files: tuple[BaseFile, ...]
+    new_tokens: tuple[NewToken, ...] = ()
+    tokenizer_sha256: str | None = None
+    """Of the base's tokenizer.json with the new tokens in it (shared/model/new_tokens.py); None
+    where there are none."""
     prompts: tuple[Prompt, ...]
 
     @property

@@ -30,6 +30,7 @@ ALLOWED = {
     "components": "must name an image for each component",
     "train_on_gpus": "must name an image",
     "has_lm_eval": "must be true or false",
+    "trackers": "must be a list of names such as tensorboard",
     "digests": "must be sha256: and 64 hex digits for each image, as `make push` writes them",
 }
 
@@ -44,6 +45,9 @@ class Images(FrozenModel):
     """Image of the workers where the plan has GPUs; None where nobody trains on any."""
     has_lm_eval: bool = False
     """Whether the image of evaluate holds the package lm_eval; the one made here does not."""
+    trackers: tuple[str, ...] = ()
+    """Services of `training.report_to` whose packages the image of train holds; the one made here
+    holds none."""
     digests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default_factory=dict)
 
     def name(self, image: str) -> str:

@@ -53,6 +53,13 @@ class ServedExport:
                 "vLLM may leave out an adapter of experts' weights without an error "
                 "(vllm-project/vllm#41384)"
             )
+        if self.plan.lora.dora:
+            return "vLLM loads no DoRA; serve merged/, which `export.merge: true` makes"
+        if self.plan.lora.changes_vocabulary:
+            return (
+                "vLLM loads no adapter with trained embeddings or head; serve merged/, which "
+                "`export.merge: true` makes"
+            )
         unserved = {family.model_type for family in model_families() if family.merge}
         if self.plan.model.model_type in unserved:
             return (
@@ -265,8 +272,17 @@ def _load_model(export: ServedExport) -> list[str]:
             f"model = AutoModelForCausalLM.from_pretrained(asked.base, {revision}"
             f"{dtype_words(export.plan)})"
         ),
+        *grown_lines(export.plan),
         "model = PeftModel.from_pretrained(model, here).eval()",
     ]
+
+
+def grown_lines(plan: Plan) -> list[str]:
+    """Python that gives the base rows for the new tokens, which the adapter then fills."""
+    if not plan.model.num_new_tokens:
+        return []
+    rows = plan.model.num_embeddings
+    return [f"model.resize_token_embeddings({rows}, mean_resizing=False)"]
 
 
 def _gguf(export: ServedExport) -> str:

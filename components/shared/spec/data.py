@@ -1,5 +1,6 @@
 """`data` of the spec: what is trained on, and what is held out."""
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
@@ -102,6 +103,36 @@ Sources = Annotated[str | tuple[SourceSpec, ...], BeforeValidator(_path_or_sourc
 HeldOutSources = Annotated[str | tuple[SourceSpec, ...], BeforeValidator(_path_or_whole_sources)]
 
 
+MOST_NEW_TOKENS, MOST_TOKEN_CHARACTERS = 100_000, 200
+
+
+def _new_texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"got {shown(value)}, must be a list of texts, such as [<tool>]")
+    texts = tuple(value)
+    unfit = [text for text in texts if not _is_token_text(text)]
+    if unfit:
+        raise ValueError(
+            f"got {shown(unfit[0])}, must be a text of 1 to {MOST_TOKEN_CHARACTERS} characters "
+            "without white space at its ends"
+        )
+    twice = [text for text, count in Counter(texts).items() if count > 1]
+    if twice:
+        raise ValueError(f"{shown(twice[0])} is there twice; remove one")
+    if len(texts) > MOST_NEW_TOKENS:
+        raise ValueError(f"got {len(texts):,} texts, allowed are {MOST_NEW_TOKENS:,}")
+    return texts
+
+
+def _is_token_text(text: object) -> bool:
+    return (
+        isinstance(text, str)
+        and 0 < len(text) <= MOST_TOKEN_CHARACTERS
+        and text == text.strip()
+        and text.isprintable()
+    )
+
+
 def _long_form(sources: str | tuple[SourceSpec, ...]) -> tuple[SourceSpec, ...]:
     if isinstance(sources, str):
         return (SourceSpec(path=sources),)
@@ -156,6 +187,10 @@ class DataSpec(FrozenModel):
     Jinja file, for models that bring none."""
     template_args: dict[str, Any] = Field(default_factory=dict)
     """Further variables of the chat template, such as `{enable_thinking: false}`."""
+    new_tokens: Annotated[tuple[str, ...], BeforeValidator(_new_texts)] = ()
+    """Texts that become one token each, such as `["<tool>", "鋼"]`, wherever they stand in the
+    data. The vocabulary grows by them; each begins as the mean of the tokens that it was written
+    with. LoRA trains their rows of embeddings and head (`lora.also_train`)."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """What becomes of a conversation longer than `row_tokens`: `refuse` stops before training,
     `drop` leaves it out and counts it."""

@@ -47,6 +47,7 @@ HOW_NOT_WHAT = (
         "training.gradient_checkpointing",
         "training.output_layer",
         "training.attention",
+        "training.report_to",
     ),
     "evaluation.lm_eval",
 )
@@ -99,6 +100,11 @@ class RunSpec(FrozenModel):
             raise ValueError(
                 "model.quantization: got 'nf4', but training.method is full, and weights of 4 bits "
                 "cannot be trained; set training.method: lora, or model.quantization: none"
+            )
+        if self.lora.also_train != "auto" and self.training.method == "full":
+            raise ValueError(
+                f"lora.also_train: got {list(self.lora.also_train)}, but training.method is full, "
+                "which trains every layer; remove it, or set training.method: lora"
             )
         if not self.data.holds_out and (self.gate_rules or self.evaluation.metrics):
             raise ValueError(

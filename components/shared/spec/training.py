@@ -30,6 +30,21 @@ def _auto_or_rate(value: object) -> object:
     raise ValueError(f"got {shown(value)}, must be auto or a number above 0, at most 1")
 
 
+Part = Literal["embeddings", "head"]
+"""Layers as wide as the vocabulary: tokens to vectors, and vectors to logits."""
+PARTS: tuple[Part, ...] = ("embeddings", "head")
+
+
+def _auto_or_parts(value: object) -> object:
+    if value == "auto":
+        return value
+    if isinstance(value, (list, tuple)) and value and all(part in PARTS for part in value):
+        return tuple(part for part in PARTS if part in value)
+    raise ValueError(
+        f"got {shown(value)}, must be auto, or a list of one or both of embeddings and head"
+    )
+
+
 Attention = Literal["auto", "conversations", "sdpa", "eager", "flash_attention_2", "flex_attention"]
 
 
@@ -91,6 +106,11 @@ class TrainingSpec(FrozenModel):
     """Where logits and loss are computed: `trained_tokens` only at tokens that are trained, in
     chunks, with the same result; `all_tokens` makes the logits of whole rows at once. `auto` takes
     what needs less memory."""
+    report_to: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
+    """Where process 0 sends loss, gradient norm and learning rate of each step too, by
+    transformers' own integration. It reads the service's usual variables, such as
+    MLFLOW_TRACKING_URI, WANDB_API_KEY, TENSORBOARD_LOGGING_DIR (without it, `tensorboard/` in the
+    run's folder of a local store). The service's package must be installed where training runs."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of LoRA's start values, of dropout and of the order of rows."""
 
@@ -103,6 +123,10 @@ class LoraSpec(FrozenModel):
     rslora: bool = False
     """Scale it by alpha / sqrt(rank) instead, so that larger ranks learn as fast (rsLoRA, arXiv
     2312.03732)."""
+    dora: bool = False
+    """Train the length of each output's row of a weight apart from its direction, which the
+    matrices change (DoRA, arXiv 2402.09353). Each pass makes every adapted weight anew: slower, and
+    more memory."""
     plus_ratio: Number = Field(default=1.0, ge=1, le=1000)
     """Learning rate of the B matrices, which start at zero, as a multiple of that of the A matrices
     (LoRA+, arXiv 2402.12354, which takes 16 with a smaller `lr_peak`). 1 is plain LoRA."""
@@ -115,3 +139,9 @@ class LoraSpec(FrozenModel):
     """Layers that get an update: `auto` (or `all`) takes every linear layer of the blocks and
     experts' weights, never the head or a router; `attention` and `mlp` take that part of them; or a
     list of layer names and these words."""
+    also_train: Annotated[Literal["auto"] | tuple[Part, ...], BeforeValidator(_auto_or_parts)] = (
+        "auto"
+    )
+    """Layers of the vocabulary that are trained whole beside the matrices: `[embeddings]`,
+    `[head]` or `[embeddings, head]`; where the model ties them they are one weight, and both must
+    be named. `auto`: only the rows of `data.new_tokens`, nothing where there are none."""

@@ -39,6 +39,7 @@ from components.train.loop.trainer import (
     trainable_parameters,
     whole_weights,
 )
+from components.train.model.vocabulary import add_vocabulary
 
 Writes = dict[str, Callable[[Path], None]]
 """File, relative to the checkpoint's folder -> what writes it at a path."""
@@ -354,7 +355,8 @@ def _adapter_files(model: Any, weights: dict[str, torch.Tensor]) -> Writes:
     """As PEFT saves an adapter: both files come of one call."""
 
     def write(path: Path) -> None:
-        model.save_pretrained(path.parent, state_dict=weights)
+        model.save_pretrained(path.parent, state_dict=weights, save_embedding_layers=False)
+        add_vocabulary(path, model, weights)
         (path.parent / "README.md").unlink(
             missing_ok=True
         )  # PEFT's empty model card; export_adapter writes a true one

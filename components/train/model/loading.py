@@ -1,6 +1,7 @@
 """The base model, divided among processes as it loads under ZeRO-3, with LoRA matrices beside its
 layers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,24 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, set_seed
 
 from components.shared.documents.plan import Plan
+from components.shared.documents.prompts import NewToken
 from components.shared.model.folder import OWN_CODE_ONLY
 from components.shared.model.quantization import compute_in, loading_arguments
 from components.shared.model.source import read_config
 from components.train.model.attention import NAME as CONVERSATIONS
+from components.train.model.vocabulary import grow, train_vocabulary
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: int) -> Any:
+def load_model(
+    folder: Path,
+    plan: Plan,
+    *,
+    lora: dict[str, Any] | None,
+    seed: int,
+    new_tokens: Sequence[NewToken] = (),
+) -> Any:
     """The model to train. TrainingArguments with the DeepSpeed config must exist, or ZeRO-3 would
     load it whole everywhere.
 
@@ -38,12 +48,15 @@ def load_model(folder: Path, plan: Plan, *, lora: dict[str, Any] | None, seed: i
         "ZeRO-3 is not active: the model was loaded whole"
     )
     leave_out_router_loss(model)
+    grow(model, new_tokens)
     # LoRA's A matrices are drawn here, before Trainer seeds anything.
     set_seed(seed)
     if lora is None:
         trained = model
     else:
         trained = get_peft_model(model, LoraConfig(**lora))
+        assert plan.lora is not None
+        train_vocabulary(trained, plan.lora, new_tokens)
     num_trainable = sum(_num_elements(p) for p in trained.parameters() if p.requires_grad)
     assert num_trainable == plan.num_trainable, (
         f"the plan says {plan.num_trainable} trainable parameters, the model has {num_trainable}"

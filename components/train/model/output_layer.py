@@ -9,7 +9,7 @@ The work is done inside the output layer's own call, so DeepSpeed's hooks bring 
 under ZeRO-3 as for any other layer.
 
 Shapes: B rows of a micro-batch, T tokens of a row, N tokens with a label, C tokens of a chunk, H
-hidden size, V vocabulary.
+hidden size, V vocabulary, R rows of new tokens.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ import torch
 
 from components.shared.errors import ModelError
 from components.train.loop.rows import NOT_TRAINED
+from components.train.model.vocabulary import ROW_IDS, ROWS
 
 SOFT_CAP = "final_logit_softcapping"
 """Of Gemma's config: logits are cap * tanh(logits / cap)."""
@@ -102,6 +103,9 @@ class OutputLayer:
 
     def _forward(self, hidden_BTH: torch.Tensor) -> torch.Tensor:
         weight_VH, bias_V = self._layer.weight, self._layer.bias
+        rows = NewRows.of(self._layer)
+        if rows is not None:
+            rows.put_into(weight_VH)
         if self._labels_BT is None:
             if self._kept_tokens is not None:
                 hidden_BTH = hidden_BTH[:, -self._kept_tokens :]
@@ -112,6 +116,8 @@ class OutputLayer:
             hidden_BTH[:, :-1][trained_BT],
             weight_VH,
             bias_V,
+            None if rows is None else rows.weight,
+            None if rows is None else rows.ids,
             targets_BT[trained_BT],
             self._chunk_tokens,
             Curve(self._scale, self._cap, self._smoothed),
@@ -119,6 +125,28 @@ class OutputLayer:
         )
         # The model multiplies what it takes for logits by its scale.
         return (loss_sum / self._scale).reshape(1, 1, 1)
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """Rows of new tokens that are trained beside a frozen output layer (vocabulary.py)."""
+
+    weight: torch.Tensor
+    """[R, H]."""
+    ids: torch.Tensor
+    """[R]: where they are in the layer."""
+
+    @classmethod
+    def of(cls, layer: torch.nn.Module) -> "NewRows | None":
+        rows = getattr(layer, ROWS, None)
+        if rows is None:
+            return None
+        return cls(rows, getattr(layer, ROW_IDS))
+
+    def put_into(self, weight_VH: torch.Tensor) -> None:
+        """The layer's frozen weight has the rows as they are now: nobody else reads these, and
+        logits need no copy of the layer."""
+        weight_VH.data[self.ids] = self.weight.data.to(weight_VH.dtype)
 
 
 def mean_loss(output: Any, labels_BT: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -142,13 +170,17 @@ class _SumOfLosses(torch.autograd.Function):
         hidden_NH: torch.Tensor,
         weight_VH: torch.Tensor,
         bias_V: torch.Tensor | None,
+        rows_RH: torch.Tensor | None,
+        row_ids_R: torch.Tensor | None,
         targets_N: torch.Tensor,
         chunk_tokens: int,
         curve: Curve,
         with_gradients: bool,
     ) -> torch.Tensor:
-        wanted = [with_gradients and each for each in ctx.needs_input_grad[:3]]
+        wanted = [with_gradients and each for each in ctx.needs_input_grad[:4]]
         gradients = _Gradients.of(hidden_NH, weight_VH, bias_V, wanted)
+        if wanted[3] and rows_RH is not None:
+            gradients.begin_rows(rows_RH, row_ids_R)
         losses_N = hidden_NH.new_empty(len(targets_N), dtype=torch.float32)
         for start in range(0, len(targets_N), chunk_tokens):
             part = slice(start, start + chunk_tokens)
@@ -164,7 +196,7 @@ class _SumOfLosses(torch.autograd.Function):
         made, ctx.gradients = ctx.gradients, None  # freed now, and not scaled twice
         if made is None:
             raise RuntimeError("the gradients of the output layer were taken already")
-        return (*made.taken(scale), None, None, None, None)
+        return (*made.taken(scale), None, None, None, None, None)
 
 
 class _Gradients:
@@ -175,6 +207,14 @@ class _Gradients:
         self.hidden_NH: torch.Tensor | None = None
         self.weight_VH: torch.Tensor | None = None
         self.bias_V: torch.Tensor | None = None
+        self.rows_RH: torch.Tensor | None = None
+        self._row_ids_R: torch.Tensor | None = None
+        self._rows_dtype = dtype
+
+    def begin_rows(self, rows_RH: torch.Tensor, row_ids_R: torch.Tensor | None) -> None:
+        """Rows of new tokens have a gradient too."""
+        self.rows_RH = torch.zeros_like(rows_RH, dtype=torch.float32)
+        self._row_ids_R, self._rows_dtype = row_ids_R, rows_RH.dtype
 
     @classmethod
     def of(
@@ -194,10 +234,11 @@ class _Gradients:
         return made
 
     def taken(self, scale: torch.Tensor) -> list[torch.Tensor | None]:
-        """Of hidden states, weight and bias, times `scale`; none of them stays here."""
+        """Of hidden states, weight, bias and new rows, times `scale`; none of them stays here."""
         given = [self.hidden_NH, self.weight_VH, self.bias_V]
-        self.hidden_NH = self.weight_VH = self.bias_V = None
-        return [_times(given.pop(0), scale, self.dtype) for _ in range(len(given))]
+        rows_RH = _times(self.rows_RH, scale, self._rows_dtype)
+        self.hidden_NH = self.weight_VH = self.bias_V = self.rows_RH = None
+        return [*(_times(given.pop(0), scale, self.dtype) for _ in range(len(given))), rows_RH]
 
     def add(
         self,
@@ -214,6 +255,8 @@ class _Gradients:
                 self.weight_VH[words] += gradient_CV[:, words].T @ hidden_CH
         if self.bias_V is not None:
             self.bias_V += gradient_CV.float().sum(dim=0)
+        if self.rows_RH is not None:
+            self.rows_RH += gradient_CV[:, self._row_ids_R].T @ hidden_CH
 
 
 def _times(

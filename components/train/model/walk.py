@@ -107,8 +107,19 @@ def walk(model: PreTrainedModel) -> Tree:
         "largest_layer_parameters": max(weight.numel() for weight in weights.values()),
         "largest_block_parameters": max(block_sizes.values()),
         "outside_parameters": total - sum(block_sizes.values()),
+        "embedding_size": width,
+        **head_of(model),
         "avoid": sorted(avoided(model)),
         "unreachable": sorted(unreachable(model)),
+    }
+
+
+def head_of(model: PreTrainedModel) -> Tree:
+    """Whether the head is the embeddings' weight, and has a bias."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    return {
+        "tied": head is not None and head.weight is embeddings.weight,
+        "head_bias": getattr(head, "bias", None) is not None,
     }
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from components.export_adapter.weights.adapter import (
     adapter_problems,
     config_problems,
-    expected_shapes,
+    expected_adapter,
 )
 from components.render_config.choose.lora import lora_plan
 from components.render_config.model.architectures import architecture_of
@@ -98,7 +98,9 @@ def test_expected_shapes_are_those_that_peft_saves(tmp_path: Path, architecture,
         for name, tensor in load_file(tmp_path / "adapter" / "adapter_model.safetensors").items()
     }
     assert (
-        expected_shapes(base, LoraPlan(rank=3, alpha=6.0, dropout=0.0, target_modules=(target,)))
+        expected_adapter(
+            base, LoraPlan(rank=3, alpha=6.0, dropout=0.0, target_modules=(target,))
+        ).shapes
         == saved
     )
 
@@ -118,7 +120,7 @@ def test_the_matrices_of_experts_are_expected_as_peft_saves_them(
     assert (
         adapter_problems(
             {name: torch.ones_like(tensor) for name, tensor in saved.items()},
-            expected_shapes(base, lora),
+            expected_adapter(base, lora).shapes,
         )
         == []
     )

@@ -52,6 +52,8 @@ def make_adapter(base: Path, folder: Path, lora: LoraPlan) -> Path:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.05)
+        if "lora_magnitude_vector" in name:
+            parameter.data *= 1.1
     model.save_pretrained(folder)
     return folder
 
@@ -62,10 +64,19 @@ def logits(model: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "rslora"),
-    [("llama", False), ("llama", True), ("gpt_neox", False), ("gpt2", False)],
+    ("architecture", "rslora", "dora"),
+    [
+        ("llama", False, False),
+        ("llama", True, False),
+        ("gpt_neox", False, False),
+        ("gpt2", False, False),
+        ("llama", False, True),
+        ("gpt2", False, True),
+    ],
 )
-def test_merged_equals_base_and_adapter(tmp_path: Path, architecture: Any, rslora: bool) -> None:
+def test_merged_equals_base_and_adapter(
+    tmp_path: Path, architecture: Any, rslora: bool, dora: bool
+) -> None:
     gpt2 = architecture == "gpt2"
     base = (
         make_gpt2(tmp_path / "base")
@@ -74,7 +85,13 @@ def test_merged_equals_base_and_adapter(tmp_path: Path, architecture: Any, rslor
     )
     targets = ("c_attn", "c_proj", "c_fc") if gpt2 else TARGETS[architecture]
     lora = LoraPlan(
-        rank=4, alpha=16, rslora=rslora, dropout=0.0, target_modules=targets, fan_in_fan_out=gpt2
+        rank=4,
+        alpha=16,
+        rslora=rslora,
+        dora=dora,
+        dropout=0.0,
+        target_modules=targets,
+        fan_in_fan_out=gpt2,
     )
     adapter = make_adapter(base, tmp_path / "adapter", lora)
     (tmp_path / "merged").mkdir()

@@ -185,3 +185,19 @@ def test_the_run_is_named_after_the_file(stem: str, name: str) -> None:
 
 def test_a_spec_with_a_misspelt_section_stays_a_spec() -> None:
     assert kind_of({"name": "x", "model": {}, "lora_rank": 8}) is None
+
+
+def test_embeddings_head_and_new_tokens_are_taken(tmp_path: Path) -> None:
+    file = tmp_path / "axolotl.yaml"
+    tree = yaml.safe_load((FILES / "axolotl.yaml").read_text())
+    layers = {"lora_modules_to_save": ["embed_tokens", "lm_head"], "tokens": ["<tool>", "鋼"]}
+    file.write_text(yaml.safe_dump({**tree, **layers, "peft_use_dora": True}))
+    found = read_foreign(file)
+    assert found is not None
+    assert found.spec["lora"]["also_train"] == ["embeddings", "head"]
+    assert found.spec["lora"]["dora"] is True
+    assert found.spec["data"]["new_tokens"] == ["<tool>", "鋼"]
+    file.write_text(yaml.safe_dump({**tree, "lora_modules_to_save": ["classifier"]}))
+    other = read_foreign(file)
+    assert other is not None
+    assert fate_of(other, "lora_modules_to_save") == "lost"

@@ -12,7 +12,7 @@ from components.shared.spec.file import parse_spec, spec_yaml
 from components.shared.spec.run_spec import RunSpec
 from pipelines.commands.run import checked
 from pipelines.programs import checking
-from pipelines.programs.checking import image_cautions, image_problems
+from pipelines.programs.checking import image_cautions, image_problems, tracker_problems
 
 
 def spec(**evaluation: Any) -> RunSpec:
@@ -65,3 +65,33 @@ def test_plan_takes_the_benchmarks_of_a_job_and_a_run_in_images_refuses_them(
     with pytest.raises(HaganeError) as raised:
         checked(tmp_path / "spec.yaml", None, here=False, in_images=True)
     assert raised.value.problems == (checking.NO_LM_EVAL,)
+
+
+def tracked(service: str, backend: str = "local") -> RunSpec:
+    tree = spec().model_dump()
+    return RunSpec.model_validate({**tree, "backend": backend, "training": {"report_to": service}})
+
+
+def test_a_service_whose_package_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tracker_problems(spec()) == []
+    monkeypatch.syspath_prepend(tmp_path)
+    assert tracker_problems(tracked("wandb")) == [
+        "training.report_to: found wandb, whose Python package wandb is not installed here. Fix: "
+        "pip install wandb, or set none"
+    ]
+    (tmp_path / "wandb.py").touch()
+    assert tracker_problems(tracked("wandb")) == []
+
+
+def test_in_a_cluster_the_workers_image_must_be_said_to_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (problem,) = tracker_problems(tracked("mlflow", "pytorchjob"))
+    assert "is not in the workers' image" in problem
+    file = Path(shutil.copy(IN_THE_REPOSITORY, tmp_path / "images.yaml"))
+    with file.open("a") as images:
+        images.write("trackers: [mlflow]\n")
+    monkeypatch.setenv("HAGANE_IMAGES", str(file))
+    assert tracker_problems(tracked("mlflow", "pytorchjob")) == []

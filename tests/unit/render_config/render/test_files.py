@@ -218,3 +218,20 @@ def test_a_reason_that_is_a_name_names_a_field_of_spec_or_plan() -> None:
     assert {
         name for name in named if re.fullmatch(r"[a-z_]+\.[a-z_]+|zero|precision", name)
     } <= set(known)
+
+
+def test_a_service_gets_what_is_logged_only_where_the_spec_names_one() -> None:
+    spec, plan = planned()
+    assert training_args_json(spec, plan)["report_to"] == []
+    spec, plan = planned(training={"report_to": "tensorboard"})
+    made = training_args_json(spec, plan)
+    assert (made["report_to"], made["run_name"]) == (["tensorboard"], spec.name)
+
+
+def test_dora_is_a_flag_of_peft_and_counts_a_length_for_each_output() -> None:
+    _, plain = planned()
+    _, plan = planned(lora={"dora": True})
+    assert plan.lora is not None
+    assert LoraConfig(**lora_json(plan.lora)).use_dora
+    assert plan.num_trainable > plain.num_trainable
+    assert any(caution.startswith("lora.dora: ") for caution in plan.cautions)
