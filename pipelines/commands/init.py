@@ -38,18 +38,18 @@ def init(
     Looks at the data first: its form, and how much there is. In a terminal it asks for what no
     option names.
     """
+    from components.shared.spec.file import check_name
     from components.shared.spec.places import DATA, MODEL, STORE, written_for
-    from pipelines.commands.new_file import must_be_new, write_new
-    from pipelines.commands.run import plan
+    from pipelines.commands.new_file import must_be_new, write_together
     from pipelines.programs.first_spec import first_spec, look_at, template_for
 
+    check_name(name, "--name")
     must_be_new(out)
     model = model or _asked("Model: hub id or folder", "--model")
+    must_be_model(model)
     data = data or _asked("Data: file, folder or pattern of records", "--data")
     looked = look_at(data)
     template = template_for(looked, model)
-    if template is not None:
-        must_be_new(out.parent / template.name)
     text = first_spec(
         looked,
         name=name,
@@ -59,13 +59,41 @@ def init(
         template=None if template is None else template.name,
         full=full,
     )
-    write_new(out, text)
+    files = {out: text}
     if template is not None:
-        write_new(out.parent / template.name, template.read_text(encoding="utf-8"))
-    print(f"{out}:\n\n{text}")
-    if with_plan:
-        plan(out)
+        must_be_new(out.parent / template.name)
+        files[out.parent / template.name] = template.read_text(encoding="utf-8")
+    with write_together(files):
+        check_or_plan(out, text, with_plan=with_plan)
     print(f"next: hagane data {out}    hagane run {out}")
+
+
+def must_be_model(model: str) -> None:
+    """Raises ModelError where it is neither a folder nor spelt as a hub id."""
+    from components.shared.errors import ModelError
+    from components.shared.machine import user_path
+    from components.shared.model.hub_id import is_hub_id
+    from components.shared.printable import shown
+
+    folder = user_path(model)
+    if folder.is_dir() or (is_hub_id(model) and not folder.exists()):
+        return
+    raise ModelError(
+        f"--model: got {shown(model)}, which is no folder here and no hub id. Fix: name the folder "
+        "that holds config.json, or a hub id such as org/name"
+    )
+
+
+def check_or_plan(spec: Path, text: str, *, with_plan: bool) -> None:
+    """The new spec, which was printed, can be read and, where asked, planned. Raises HaganeError
+    where not."""
+    from components.shared.spec.file import load_spec
+    from pipelines.commands.run import plan
+
+    load_spec(spec)
+    print(f"{spec}:\n\n{text}", flush=True)
+    if with_plan:
+        plan(spec)
 
 
 def _asked(question: str, option: str) -> str:

@@ -130,7 +130,9 @@ def _run_pipeline(
     if container_uid is not None:
         command.append(str(container_uid))
     its_own = {"HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1", **environment}
-    process = start_child(command, {**os.environ, **its_own})
+    # Of libraries for their own future: nothing that a reader of the log can change.
+    unless_set = {"PYTHONWARNINGS": "ignore::FutureWarning"}
+    process = start_child(command, {**unless_set, **os.environ, **its_own})
     assert process.stdout is not None
 
     def ask_to_end() -> None:
