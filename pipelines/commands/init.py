@@ -1,10 +1,13 @@
 """`hagane init`. What is imported here is imported for `--help`."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+Checked = TypeVar("Checked")
 
 
 def init(
@@ -45,10 +48,13 @@ def init(
 
     check_name(name, "--name")
     must_be_new(out)
-    model = model or _asked("Model: hub id or folder", "--model")
-    must_be_model(model)
-    data = data or _asked("Data: file, folder or pattern of records", "--data")
-    looked = look_at(data)
+    model = _answer(model, "Model: hub id or folder", "--model", model_named)
+    data, looked = _answer(
+        data,
+        "Data: file, folder or pattern of records",
+        "--data",
+        lambda place: (place, look_at(place)),
+    )
     template = template_for(looked, model)
     text = first_spec(
         looked,
@@ -64,12 +70,12 @@ def init(
         must_be_new(out.parent / template.name)
         files[out.parent / template.name] = template.read_text(encoding="utf-8")
     with write_together(files):
-        check_or_plan(out, text, with_plan=with_plan)
+        show(out, text, with_plan=with_plan)
     print(f"next: hagane data {out}    hagane run {out}")
 
 
-def must_be_model(model: str) -> None:
-    """Raises ModelError where it is neither a folder nor spelt as a hub id."""
+def model_named(model: str) -> str:
+    """The same. Raises ModelError where it is neither a folder nor spelt as a hub id."""
     from components.shared.errors import ModelError
     from components.shared.machine import user_path
     from components.shared.model.hub_id import is_hub_id
@@ -77,28 +83,49 @@ def must_be_model(model: str) -> None:
 
     folder = user_path(model)
     if folder.is_dir() or (is_hub_id(model) and not folder.exists()):
-        return
+        return model
     raise ModelError(
         f"--model: got {shown(model)}, which is no folder here and no hub id. Fix: name the folder "
         "that holds config.json, or a hub id such as org/name"
     )
 
 
-def check_or_plan(spec: Path, text: str, *, with_plan: bool) -> None:
-    """The new spec, which was printed, can be read and, where asked, planned. Raises HaganeError
-    where not."""
+def show(spec: Path, text: str, *, with_plan: bool) -> None:
+    """The new spec is on the screen, and where asked its plan. Raises HaganeError where it cannot
+    be read or planned."""
+    from components.shared.errors import HaganeError
     from components.shared.spec.file import load_spec
     from pipelines.commands.run import plan
 
     load_spec(spec)
     print(f"{spec}:\n\n{text}", flush=True)
-    if with_plan:
+    if not with_plan:
+        return
+    try:
         plan(spec)
+    except HaganeError as error:
+        raise type(error)(
+            *error.problems,
+            f"{spec}: not written, since it cannot be planned. Fix: what is said above, or write it "
+            "without a plan by --no-plan",
+        ) from None
 
 
-def _asked(question: str, option: str) -> str:
-    from components.shared.errors import SpecError
+def _answer(
+    given: str, question: str, option: str, checked: Callable[[str], Checked]
+) -> Checked:
+    """What `checked` makes of the option or, where that is empty, of what a person answers; a wrong
+    answer is asked for again. Raises SpecError where there is no terminal, and as `checked`."""
+    from components.shared.errors import HaganeError, SpecError
 
+    def of_person(answer: str) -> Checked:
+        try:
+            return checked(answer.strip())
+        except HaganeError as error:
+            raise typer.BadParameter(error.lines[0]) from None
+
+    if given:
+        return checked(given)
     if not sys.stdin.isatty():
         raise SpecError(f"{option}: is missing; there is no terminal to ask in. Fix: add {option}")
-    return typer.prompt(question)
+    return typer.prompt(question, value_proc=of_person)
