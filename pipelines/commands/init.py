@@ -111,9 +111,7 @@ def show(spec: Path, text: str, *, with_plan: bool) -> None:
         ) from None
 
 
-def _answer(
-    given: str, question: str, option: str, checked: Callable[[str], Checked]
-) -> Checked:
+def _answer(given: str, question: str, option: str, checked: Callable[[str], Checked]) -> Checked:
     """What `checked` makes of the option or, where that is empty, of what a person answers; a wrong
     answer is asked for again. Raises SpecError where there is no terminal, and as `checked`."""
     from components.shared.errors import HaganeError, SpecError

@@ -610,7 +610,9 @@ def test_a_config_alone_is_said_in_one_line_with_what_can_be_planned_from_it(
     shutil.copy(model_folder / "config.json", alone)
     model = spec.model.model_copy(update={"source": str(alone)})
     (line,) = check(spec.model_copy(update={"model": model}))
-    assert line.startswith(f"model.source: {alone} has config.json, but no tokenizer and no weights")
+    assert line.startswith(
+        f"model.source: {alone} has config.json, but no tokenizer and no weights"
+    )
     assert "Fix: hagane plan SPEC --rows COUNT" in line
     shutil.copy(model_folder / "tokenizer.json", alone)
     lines = check(spec.model_copy(update={"model": model}))
