@@ -1,5 +1,5 @@
-"""`make bench-neighbour`: a training step whose threads wait for each other in different ways, alone
-and beside other work on the machine.
+"""`make bench-neighbour`: a training step whose threads wait for each other in different ways,
+alone and beside other work on the machine.
 
 A small Llama of random weights in bf16, two threads. Each way has a process of its own; they take
 turns, and the others sleep meanwhile. Compare the ways of one line by their ratio.

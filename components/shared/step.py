@@ -202,8 +202,8 @@ def open_run(run_uri: str) -> tuple[Store, RunSpec]:
         text = store.read_bytes(SPEC)
     except ObjectMissing:
         raise SpecError(
-            f"{run_uri}: no run is here (no {SPEC}). Fix: check store and name, or begin the run by "
-            "hagane run SPEC"
+            f"{run_uri}: no run is here (no {SPEC}). Fix: check store and name, or begin the run "
+            "by hagane run SPEC"
         ) from None
     return store, stored_spec(text, f"{store.uri}/{SPEC}")
 

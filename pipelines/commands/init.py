@@ -104,11 +104,13 @@ def show(spec: Path, text: str, *, with_plan: bool) -> None:
     try:
         plan(spec)
     except HaganeError as error:
-        raise type(error)(
+        not_written = HaganeError(
             *error.problems,
-            f"{spec}: not written, since it cannot be planned. Fix: what is said above, or write it "
-            "without a plan by --no-plan",
-        ) from None
+            f"{spec}: not written, since it cannot be planned. Fix: what is said above, or write "
+            "it without a plan by --no-plan",
+        )
+        not_written.exit_code = error.exit_code
+        raise not_written from None
 
 
 def _answer(given: str, question: str, option: str, checked: Callable[[str], Checked]) -> Checked:
