@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-lm-eval test-truth test-images test-cluster test-wheel targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-templates bench-train bench-published lint golden docs lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-lm-eval test-truth test-images test-cluster test-wheel targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-neighbour bench-templates bench-train bench-published lint golden docs lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -80,6 +80,8 @@ bench-time: .venv/dev  ## Train small models and set the time of a step beside t
 	$(BIN)/python -m benchmarks.time_truth
 bench-train: .venv/dev  ## Speed and memory of a step with hagane's output layer and attention, beside the model's own; half an hour
 	$(BIN)/python -W ignore -m benchmarks.own_layers
+bench-neighbour: .venv/dev  ## Time a step beside other work on the machine, by how its threads wait for each other; a minute
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.busy_neighbour
 bench-start: .venv/dev  ## Time from torchrun to the first step, by part, with 1 and 2 processes; five minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -W ignore -m benchmarks.start_up
 bench-data: .venv/dev  ## Memory and speed of prepare_dataset for 20 and 200 MB of chats, beside the tokenizer alone; some minutes
@@ -93,7 +95,7 @@ lint: .venv/dev  ## Style, types, and who may import whom
 golden: .venv/dev  ## Make generated files again and fail when one differs
 	$(BIN)/python -m tests.regenerate_golden && git diff --exit-code -- tests/golden README.md docs
 docs: build/docs-env/made  ## Build the site of docs/ into build/site, and fail on a broken link; no network once its environment is there
-	build/docs-env/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 build/docs-env/bin/mkdocs build --strict --quiet
 fix: .venv/dev  ## Fix what ruff can fix
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 lock: .venv/dev  ## Resolve the lock files from pyproject.toml

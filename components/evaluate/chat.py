@@ -11,9 +11,11 @@ from typing import Any
 
 from components.shared.documents.plan import Plan
 from components.shared.documents.prompts import PROMPTS, read_prompts
+from components.shared.errors import HaganeError
 from components.shared.model.new_tokens import tokenizer_folder
+from components.shared.model.uncompiled import import_uncompiled
 from components.shared.printable import printable_lines
-from components.shared.step import open_run, step_log, work_folder
+from components.shared.step import open_run, work_folder
 from components.shared.store.layout import DATASET, PLAN, export_folder
 from components.shared.store.manifest import fetch_folder
 
@@ -39,6 +41,8 @@ class Side:
 def sides_of(run: str, *, tokens: int, tuned_only: bool) -> list[Side]:
     """Base and tuned model of the run, loaded. Raises StoreError where it has no export."""
     import torch  # seconds, which --help need not pay
+
+    import_uncompiled("bitsandbytes", torch)  # before peft imports it
     from peft import PeftModel
 
     from components.evaluate.evaluation import resolve_models
@@ -106,8 +110,11 @@ def main() -> None:
     parser.add_argument("--tokens", metavar="COUNT", type=int, default=200, help="longest answer")
     parser.add_argument("--tuned-only", action="store_true", help="do not ask the base model")
     asked = parser.parse_args()
-    with step_log("evaluate"):
+    try:
         answer_questions(asked.run, tokens=asked.tokens, tuned_only=asked.tuned_only)
+    except HaganeError as error:  # not as an event: a person reads it
+        print(*(f"error: {line}" for line in error.lines), sep="\n", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def answer_questions(run: str, *, tokens: int, tuned_only: bool) -> None:

@@ -26,6 +26,7 @@ from components.shared.model.source import (
     CONFIG_AND_TOKENIZER,
     ResolvedModel,
     planned_config,
+    refuse_config_alone,
     resolve_model,
 )
 from components.shared.spec.data import DataSpec, SourceSpec
@@ -160,6 +161,7 @@ def _load_model(spec: RunSpec, *, now: datetime, needs_template: bool) -> Model:
         if spec.data.chat_template != "model":
             attempt(errors, lambda: read_template(Path(), spec.data.chat_template, {}))
         raise all_of(errors)
+    refuse_config_alone(resolved.folder)
     encoder = attempt(
         errors,
         lambda: load_encoder(

@@ -20,6 +20,8 @@ MOST_PROBLEMS = 50
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+# ECMA-48, 5.4 (CSI: colours, cursor) and 8.3.89 (OSC: titles, links)
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 _SECRET_WORDS = re.compile(
     r"(^|[^a-z])(secret|token|password|passwd|pwd|credentials?|signature|"
     r"(api|access|private|secret)[._-]?keys?|apikey)([^a-z]|$)"
@@ -43,6 +45,12 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """As `printable`, but line ends and tabs stay."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def without_escapes(text: str) -> str:
+    """The text without the colours and other commands for a terminal that a program wrote into
+    it."""
+    return _ESCAPES.sub("", text)
 
 
 def markdown_code(text: str) -> str:

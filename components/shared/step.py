@@ -201,7 +201,10 @@ def open_run(run_uri: str) -> tuple[Store, RunSpec]:
     try:
         text = store.read_bytes(SPEC)
     except ObjectMissing:
-        raise SpecError(f"{run_uri}: no run is here (no {SPEC}); check store and name") from None
+        raise SpecError(
+            f"{run_uri}: no run is here (no {SPEC}). Fix: check store and name, or begin the run "
+            "by hagane run SPEC"
+        ) from None
     return store, stored_spec(text, f"{store.uri}/{SPEC}")
 
 

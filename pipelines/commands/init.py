@@ -1,10 +1,13 @@
 """`hagane init`. What is imported here is imported for `--help`."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+Checked = TypeVar("Checked")
 
 
 def init(
@@ -38,18 +41,21 @@ def init(
     Looks at the data first: its form, and how much there is. In a terminal it asks for what no
     option names.
     """
+    from components.shared.spec.file import check_name
     from components.shared.spec.places import DATA, MODEL, STORE, written_for
-    from pipelines.commands.new_file import must_be_new, write_new
-    from pipelines.commands.run import plan
+    from pipelines.commands.new_file import must_be_new, write_together
     from pipelines.programs.first_spec import first_spec, look_at, template_for
 
+    check_name(name, "--name")
     must_be_new(out)
-    model = model or _asked("Model: hub id or folder", "--model")
-    data = data or _asked("Data: file, folder or pattern of records", "--data")
-    looked = look_at(data)
+    model = _answer(model, "Model: hub id or folder", "--model", model_named)
+    data, looked = _answer(
+        data,
+        "Data: file, folder or pattern of records",
+        "--data",
+        lambda place: (place, look_at(place)),
+    )
     template = template_for(looked, model)
-    if template is not None:
-        must_be_new(out.parent / template.name)
     text = first_spec(
         looked,
         name=name,
@@ -59,18 +65,67 @@ def init(
         template=None if template is None else template.name,
         full=full,
     )
-    write_new(out, text)
+    files = {out: text}
     if template is not None:
-        write_new(out.parent / template.name, template.read_text(encoding="utf-8"))
-    print(f"{out}:\n\n{text}")
-    if with_plan:
-        plan(out)
+        must_be_new(out.parent / template.name)
+        files[out.parent / template.name] = template.read_text(encoding="utf-8")
+    with write_together(files):
+        show(out, text, with_plan=with_plan)
     print(f"next: hagane data {out}    hagane run {out}")
 
 
-def _asked(question: str, option: str) -> str:
-    from components.shared.errors import SpecError
+def model_named(model: str) -> str:
+    """The same. Raises ModelError where it is neither a folder nor spelt as a hub id."""
+    from components.shared.errors import ModelError
+    from components.shared.machine import user_path
+    from components.shared.model.hub_id import is_hub_id
+    from components.shared.printable import shown
 
+    folder = user_path(model)
+    if folder.is_dir() or (is_hub_id(model) and not folder.exists()):
+        return model
+    raise ModelError(
+        f"--model: got {shown(model)}, which is no folder here and no hub id. Fix: name the folder "
+        "that holds config.json, or a hub id such as org/name"
+    )
+
+
+def show(spec: Path, text: str, *, with_plan: bool) -> None:
+    """The new spec is on the screen, and where asked its plan. Raises HaganeError where it cannot
+    be read or planned."""
+    from components.shared.errors import HaganeError
+    from components.shared.spec.file import load_spec
+    from pipelines.commands.run import plan
+
+    load_spec(spec)
+    print(f"{spec}:\n\n{text}", flush=True)
+    if not with_plan:
+        return
+    try:
+        plan(spec)
+    except HaganeError as error:
+        not_written = HaganeError(
+            *error.problems,
+            f"{spec}: not written, since it cannot be planned. Fix: what is said above, or write "
+            "it without a plan by --no-plan",
+        )
+        not_written.exit_code = error.exit_code
+        raise not_written from None
+
+
+def _answer(given: str, question: str, option: str, checked: Callable[[str], Checked]) -> Checked:
+    """What `checked` makes of the option or, where that is empty, of what a person answers; a wrong
+    answer is asked for again. Raises SpecError where there is no terminal, and as `checked`."""
+    from components.shared.errors import HaganeError, SpecError
+
+    def of_person(answer: str) -> Checked:
+        try:
+            return checked(answer.strip())
+        except HaganeError as error:
+            raise typer.BadParameter(error.lines[0]) from None
+
+    if given:
+        return checked(given)
     if not sys.stdin.isatty():
         raise SpecError(f"{option}: is missing; there is no terminal to ask in. Fix: add {option}")
-    return typer.prompt(question)
+    return typer.prompt(question, value_proc=of_person)

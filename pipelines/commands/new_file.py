@@ -1,5 +1,7 @@
 """A file that a command writes for a person, and that is not there yet."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from components.shared.errors import SpecError
@@ -23,3 +25,17 @@ def write_new(out: Path, text: str) -> None:
         raise SpecError(
             f"--out: {out} cannot be written: {error.strerror}; name another file"
         ) from None
+
+
+@contextmanager
+def write_together(files: Mapping[Path, str]) -> Iterator[None]:
+    """The new files are there in the block and after it, or, where anything was raised, none of
+    them is. Raises as `write_new`."""
+    try:
+        for out, text in files.items():
+            write_new(out, text)
+        yield
+    except BaseException:  # Ctrl-C too
+        for out in files:
+            out.unlink(missing_ok=True)
+        raise

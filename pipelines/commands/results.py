@@ -46,9 +46,14 @@ def export(
 
     The run's own export stays as it is; export.checkpoint and export.merge in the spec change that.
     """
+    from components.shared.step import open_run
+    from components.shared.store.layout import CHECKPOINTS
+    from components.shared.store.manifest import require_manifest
     from pipelines.programs.component_program import output_of, require_training
 
     uri = run_uri(run)
+    store, _ = open_run(uri)
+    require_manifest(store, CHECKPOINTS)
     name = uri.rstrip("/").rpartition("/")[2]
     if checkpoint.isdigit():
         of_checkpoint = f"epoch-{checkpoint}"
@@ -206,9 +211,12 @@ def logs(
         str | None,
         typer.Argument(metavar="[STEP]", help="Only this step, such as launch_training."),
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what Kubeflow Pipelines itself printed.")
+    ] = False,
 ) -> None:
-    """Print the log of a run: of `hagane run` on this machine, of its pods in a cluster, and why
-    steps failed.
+    """Print the log of a run: what its steps printed under `hagane run` on this machine, the log of
+    its pods in a cluster, and why steps failed.
 
     Of a run in Kubeflow Pipelines, `hagane runs ID --log STEP` prints what KFP keeps.
     """
@@ -217,7 +225,7 @@ def logs(
     from pipelines.screens.run_log import log_lines
 
     opened, spec = open_run(run_uri(run))
-    for line in log_lines(opened, spec.run_uri, step):
+    for line in log_lines(opened, spec.run_uri, step, everything=everything):
         print(printable_lines(line))
 
 
@@ -236,11 +244,17 @@ def chat(
     Both are on this machine's GPU, or on its CPU, which is enough for small models. They remember
     what was said.
     """
+    from components.shared.step import open_run
+    from components.shared.store.layout import export_folder
+    from components.shared.store.manifest import require_manifest
     from pipelines.programs.component_program import require_training, talk_to
 
+    uri = run_uri(run)
+    store, spec = open_run(uri)
+    require_manifest(store, export_folder(spec.training.method))
     arguments = [
         "--run",
-        run_uri(run),
+        uri,
         "--tokens",
         str(tokens),
         *(["--tuned-only"] if tuned_only else []),

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from components.shared.errors import HaganeError, Preempted, RunFailed, SpecError
 from components.shared.job.images import read_images
+from components.shared.job.threads import SPINS
 from components.shared.processes import start_child, stop_passed_on
 from components.shared.spec.run_spec import RunSpec
 from components.shared.step import work_folder
@@ -130,7 +131,9 @@ def _run_pipeline(
     if container_uid is not None:
         command.append(str(container_uid))
     its_own = {"HAGANE_LOG": "json", "PYTHONUNBUFFERED": "1", **environment}
-    process = start_child(command, {**os.environ, **its_own})
+    # Warnings of libraries for their own future: nothing that a reader of the log can change.
+    unless_set = {"PYTHONWARNINGS": "ignore::FutureWarning", "GOMP_SPINCOUNT": SPINS}
+    process = start_child(command, {**unless_set, **os.environ, **its_own})
     assert process.stdout is not None
 
     def ask_to_end() -> None:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from components.shared.errors import HaganeError
 from components.shared.events import event_of
+from components.shared.job.threads import SPINS
 
 
 def require_installed(*modules: str) -> None:
@@ -50,7 +51,8 @@ def talk_to(module: str, *arguments: str) -> int:
     """
     require_installed(module)
     command = [sys.executable, "-W", "ignore", "-m", module, *arguments]
-    return subprocess.run(command, env={**os.environ, "TQDM_DISABLE": "1"}, check=False).returncode
+    environment = {"GOMP_SPINCOUNT": SPINS, **os.environ, "TQDM_DISABLE": "1"}
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 def output_of(module: str, *arguments: str) -> str:
@@ -62,7 +64,7 @@ def output_of(module: str, *arguments: str) -> str:
     require_installed(module)
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        env={**os.environ, "HAGANE_LOG": "json"},
+        env={"GOMP_SPINCOUNT": SPINS, **os.environ, "HAGANE_LOG": "json"},
         capture_output=True,
         text=True,
         check=False,

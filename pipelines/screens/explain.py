@@ -2,10 +2,13 @@
 hagane leaves out."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -18,42 +21,83 @@ FILES = {
     "deepspeed": "DeepSpeed",
     "lora": "LoraConfig of PEFT",
 }
+WIDE = 120
+"""Columns of a terminal from which three columns can be read side by side."""
+VALUE_COLUMNS = 40
+INDENT = 4
+
+
+@dataclass(frozen=True)
+class Setting:
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings under a heading: a table where the terminal is wide, else each reason below its
+    setting."""
+
+    title: str
+    rows: list[Setting]
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        yield Text(self.title, style="bold")
+        if options.max_width >= WIDE:
+            yield self._side_by_side()
+        else:
+            yield from self._stacked()
+
+    def _side_by_side(self) -> Table:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold", max_width=VALUE_COLUMNS)
+        table.add_column(style="dim", overflow="fold")
+        for row in self.rows:
+            table.add_row(row.name, row.value, row.reason)
+        return table
+
+    def _stacked(self) -> Iterator[RenderableType]:
+        for row in self.rows:
+            yield Text(f"{row.name} = {row.value}", overflow="fold")
+            if row.reason:
+                yield Padding(Text(row.reason, style="dim", overflow="fold"), (0, 0, 0, INDENT))
 
 
 def explain_screen(plan: Plan, folder: Path) -> RenderableType:
-    """A table for each file of the plan's folder, and one of TrainingArguments that are not set."""
+    """The settings of each file of the plan's folder, and the TrainingArguments that are not set,
+    those of one reason together."""
     parts: list[RenderableType] = []
     for name, title in FILES.items():
         file = folder / f"{name}.json"
         if file.is_file():
             values = leaves(json.loads(file.read_bytes()))
             rows = [
-                (field, _value(value), plan.file_reason(name, field)) for field, value in values
+                Setting(field, _written(value), plan.file_reason(name, field))
+                for field, value in values
             ]
-            parts += [Text(), _table(f"{title} ({name}.json)", rows)]
+            parts += [Text(), Settings(f"{title} ({name}.json)", rows)]
     given = json.loads((folder / "training_args.json").read_bytes())
-    left_out = [
-        (name, "", rule.note or rule.spec_field)
-        for name, rule in sorted(RULES.items())
-        if name not in given
-    ]
-    parts += [Text(), _table("TrainingArguments that hagane does not set", left_out)]
+    parts += [Text(), Text("TrainingArguments that hagane does not set", style="bold")]
+    for reason, names in left_out(given).items():
+        parts.append(Text(f"{reason}:", style="dim", overflow="fold"))
+        parts.append(Padding(Text(", ".join(names), overflow="fold"), (0, 0, 0, INDENT)))
     return Group(*parts)
 
 
-def _table(title: str, rows: list[tuple[str, str, str]]) -> Table:
-    table = Table(
-        box=None, show_header=False, padding=(0, 2, 0, 0), title=title, title_justify="left"
-    )
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold", max_width=30)
-    table.add_column(style="dim")
-    for row in rows:
-        table.add_row(*row)
-    return table
+def left_out(given: dict[str, Any]) -> dict[str, list[str]]:
+    """Reason -> the TrainingArguments that are not set for it, the reason of most names first."""
+    names_of: dict[str, list[str]] = {}
+    for name, rule in sorted(RULES.items()):
+        if name not in given:
+            names_of.setdefault(rule.note or f"see {rule.spec_field}", []).append(name)
+    return dict(sorted(names_of.items(), key=lambda each: -len(each[1])))
 
 
-def _value(value: Any) -> str:
+def _written(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)

@@ -269,6 +269,7 @@ def verify_checkpoints(store: Store, console: Console) -> None:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
+        disable=not console.is_interactive,  # elsewhere a bar would be a line of the output
     ) as bar:
         task = bar.add_task("", total=num_files)
         for _, problem in damages(store, committed):

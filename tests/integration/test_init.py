@@ -82,3 +82,39 @@ def test_a_template_is_copied_beside_the_spec(folder: Path) -> None:
     assert done.exit_code == 0, done.errors
     assert "  chat_template: alpaca.jinja  # the model brings none" in done.output
     assert (folder / "alpaca.jinja").is_file()
+
+
+@pytest.mark.parametrize("plan", ["--plan", "--no-plan"])
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--name", "My Run", "--name: got 'My Run', must be 1 to 50 small letters"),
+        ("--model", "./nowhere", "--model: got './nowhere', which is no folder here"),
+        ("--data", "none.json", "none.json"),
+    ],
+)
+def test_a_wrong_answer_is_refused_at_once_and_leaves_nothing(
+    folder: Path, option: str, value: str, said: str, plan: str
+) -> None:
+    options = {"--model": "model", "--data": "pairs.json", "--name": "sixty"} | {option: value}
+    words = [word for pair in options.items() for word in pair]
+    before = sorted(folder.iterdir())
+    done = hagane("init", *words, plan, work=folder / "work", cwd=folder)
+    assert (done.exit_code, len(done.errors)) == (2, 1)
+    assert done.errors[0].startswith("error: ")
+    assert said in done.errors[0]
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_spec_that_cannot_be_planned_is_not_left_behind(folder: Path) -> None:
+    """Nor the chat template that was copied for it."""
+    for name in ("chat_template.jinja", "tokenizer.json"):
+        (folder / "model" / name).unlink(missing_ok=True)
+    settings = folder / "model" / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"chat_template": None}))
+    done = init(folder, "--model", folder / "model", "--data", folder / "pairs.json")
+    assert done.exit_code == 2
+    assert "tokenizer.json: no such file" in done.problems[0]
+    assert done.problems[-1].endswith("or write it without a plan by --no-plan")
+    assert not (folder / "spec.yaml").exists()
+    assert not (folder / "alpaca.jinja").exists()

@@ -43,11 +43,17 @@ def run(*command: str | Path, work: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source archive and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("wheel")
-    built = run(UV, "build", "--wheel", "--quiet", "--out-dir", folder, ROOT, work=folder)
-    assert built.returncode == 0, built.stderr
-    return next(folder.glob("*.whl"))
+    done = run(UV, "build", "--quiet", "--out-dir", folder, ROOT, work=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    return next(built.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +94,14 @@ def test_the_wheel_is_small_and_holds_every_data_file_of_its_packages(wheel: Pat
     assert f"{outside}/images/images.yaml" in held
     assert f"{outside}/specs/from-the-ui.yaml" in held
     assert f"{outside}/specs/templates/alpaca-ja.jinja" in held
+
+
+def test_an_index_would_take_both_archives(built: Path) -> None:
+    archives = sorted(built.glob("hagane-*"))
+    assert [archive.suffix for archive in archives] == [".whl", ".gz"]
+    tool = (UV, "tool", "run", "--quiet", "--from", "twine==6.2.0", "twine")
+    done = run(*tool, "check", "--strict", *archives, work=built)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_torch_is_not_installed(place: Path) -> None:

@@ -17,9 +17,27 @@ PAGES = [page for page in ENGLISH if any(block.is_run for block in blocks_of(pag
 """The Japanese pages have the same blocks: tests/unit/site."""
 
 
+AXOLOTL = """\
+base_model: my-model
+datasets:
+  - path: pairs.json
+    type: alpaca
+output_dir: runs
+adapter: lora
+lora_r: 8
+lora_alpha: 16
+sequence_len: 256
+micro_batch_size: 2
+gradient_accumulation_steps: 2
+num_epochs: 3
+learning_rate: 0.0002
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Has pairs.json, pairs.csv and the model my-model."""
+    """Has pairs.json, pairs.csv, axolotl.yaml and the model my-model."""
+    (tmp_path / "axolotl.yaml").write_text(AXOLOTL)
     make_model(tmp_path / "my-model", architecture="llama")
     pairs = [
         {"instruction": f"What is {number} + {number}?", "output": str(2 * number)}
@@ -38,6 +56,7 @@ def test_the_commands_of_a_page_work_as_printed(page: Path, folder: Path) -> Non
     blocks = [block for block in blocks_of(page) if block.is_run]
     commands = [Command(line, 0) for block in blocks for line in block.lines]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HAGANE_WORK": str(folder / "work")}
+    env["HAGANE_LOCAL_IMAGES"] = "1"  # nothing is pushed here, and no cluster pulls
     done = run_commands(commands, folder, env)
     assert [(line, code) for line, code, _ in done] == [(each.line, 0) for each in commands], done[
         -1

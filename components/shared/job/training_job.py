@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 
 from components.shared.documents.fields import FrozenModel
+from components.shared.job.threads import SPINS
 
 FOLDER_VARIABLE = "HAGANE_TRAINING_JOBS"
 """Environment variable that tells launch_training the folder; it is not set where training is a
@@ -128,6 +129,7 @@ def worker_environment(
             grace_seconds
         ),  # torchrun's own is 30 s, then it kills
         "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "GOMP_SPINCOUNT": SPINS,
         "DEEPSPEED_TIMEOUT": str(
             patience_minutes
         ),  # of every exchange among processes; 10 unless set (deepspeed/constants.py)

@@ -154,6 +154,20 @@ def has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
+def refuse_config_alone(folder: Path) -> None:
+    """Raises ModelError for a folder that has config.json, but neither a tokenizer nor weights."""
+    names = [path.name for path in folder.iterdir()]
+    others = [
+        name for name in names if "token" in name or name.endswith((".model", ".safetensors"))
+    ]
+    if "config.json" in names and not others:
+        raise ModelError(
+            f"model.source: {folder} has config.json, but no tokenizer and no weights: enough for "
+            "a plan without data, not for a run. Fix: hagane plan SPEC --rows COUNT, or name a "
+            "folder that holds the whole model, or its hub id"
+        )
+
+
 def _neighbours(folder: Path) -> str:
     names = sorted(path.parent.name for path in folder.parent.glob("*/config.json"))
     if names:

@@ -89,7 +89,8 @@ def require_manifest(store: Store, folder: str) -> Manifest:
     manifest = read_manifest(store, folder)
     if manifest is None:
         raise StoreError(
-            f"{store.uri}/{folder}: not finished (no {MANIFEST}); run the step that makes it first"
+            f"{store.uri}/{folder}: not finished (no {MANIFEST}). Fix: finish the run by hagane "
+            f"run SPEC or hagane submit SPEC; hagane status {store.uri} shows what is there"
         )
     return manifest
 

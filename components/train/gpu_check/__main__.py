@@ -17,6 +17,7 @@ from pathlib import Path
 from components.shared.documents.findings import Finding
 from components.shared.documents.gpu_check import CPU_S, GPU_S, CheckRequest, on_cpus, request_of
 from components.shared.errors import SpecError
+from components.shared.job.threads import SPINS
 from components.shared.step import step_log
 from components.train.gpu_check.device_checks import device_findings, usable_gpus
 from components.train.gpu_check.exchange import exchange_findings
@@ -122,6 +123,7 @@ class Check:
         threads = max(1, len(os.sched_getaffinity(0)) // self._processes(on_gpus=on_gpus))
         shared: dict[str, str | None] = {
             "OMP_NUM_THREADS": str(threads),
+            "GOMP_SPINCOUNT": SPINS,
             "TORCH_CPP_LOG_LEVEL": "ERROR",
             "TOKENIZERS_PARALLELISM": "false",
         }

@@ -602,6 +602,23 @@ def test_problems_of_data_and_model_come_together_and_claim_nothing(
     assert not (tmp_path / "store").exists()
 
 
+def test_a_config_alone_is_said_in_one_line_with_what_can_be_planned_from_it(
+    spec: RunSpec, model_folder: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(model_folder / "config.json", alone)
+    model = spec.model.model_copy(update={"source": str(alone)})
+    (line,) = check(spec.model_copy(update={"model": model}))
+    assert line.startswith(
+        f"model.source: {alone} has config.json, but no tokenizer and no weights"
+    )
+    assert "Fix: hagane plan SPEC --rows COUNT" in line
+    shutil.copy(model_folder / "tokenizer.json", alone)
+    lines = check(spec.model_copy(update={"model": model}))
+    assert any("tokenizer_config.json: no such file" in each for each in lines)
+
+
 def test_a_model_without_template_prepares_with_the_plain_one(
     spec: RunSpec, model_folder: Path, tmp_path: Path
 ) -> None:

@@ -17,6 +17,38 @@ a line of torch
 {"event":"exported","component":"export_adapter","level":"info"}
 """
 
+BY_KFP = """\
+10:43:59.404 - INFO - Running pipeline: \x1b[95m'hagane-finetune'\x1b[0m
+--------------------------------------------------------------------------------
+10:44:09.975 - INFO - Executing task \x1b[96m'prepare-dataset'\x1b[0m
+10:44:09.976 - INFO - Streamed logs:
+
+    [KFP Executor 2026-12-01 10:44:11,500 INFO]: Looking for component `prepare_dataset`
+    [KFP Executor 2026-12-01 10:44:11,503 INFO]: Got executor_input:
+    {
+        "inputs": {
+            "parameterValues": {"run": "runs/tiny"}
+        }
+    }
+    Loading weights: 100%|██████████| 21/21 [00:00<00:00, 2421.72it/s]
+    {"event":"packed","component":"prepare_dataset","level":"info","rows":7}
+    [KFP Executor 2026-12-01 10:44:20,970 INFO]: Wrote executor output file
+    
+10:44:22.047 - INFO - Task \x1b[96m'prepare-dataset'\x1b[0m finished with status SUCCESS
+10:44:22.048 - INFO - Task \x1b[96m'prepare-dataset'\x1b[0m outputs:
+    Output: '3147e34d69a9'
+    page: HTML( name='page',
+                metadata={} )
+--------------------------------------------------------------------------------
+10:44:22.059 - INFO - Executing task \x1b[96m'evaluate'\x1b[0m
+10:44:22.066 - INFO - Streamed logs:
+
+    Traceback (most recent call last):
+      File "evaluate.py", line 1, in <module>
+    \x1b[31mMemoryError\x1b[0m: no room
+10:44:23.047 - ERROR - Task \x1b[96m'evaluate'\x1b[0m finished with status \x1b[91mFAILURE\x1b[0m
+"""
+
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
@@ -41,8 +73,31 @@ def test_a_step_has_its_events_and_what_was_printed_between_them(run: LocalStore
     ]
 
 
+def test_what_kfp_says_of_itself_is_left_out_with_all_colours(run: LocalStore) -> None:
+    (work_folder(run.uri, "pipeline") / "pipeline.log").write_text(BY_KFP)
+    packed = "event=packed component=prepare_dataset level=info rows=7"
+    assert lines(run, "prepare_dataset") == [packed]
+    failed = [
+        "Traceback (most recent call last):",
+        '  File "evaluate.py", line 1, in <module>',
+        "MemoryError: no room",
+        "Task 'evaluate' finished with status FAILURE",
+    ]
+    assert lines(run, "evaluate") == failed
+    assert lines(run) == [packed, *failed]
+
+
+def test_everything_that_was_kept_is_shown_on_demand(run: LocalStore) -> None:
+    (work_folder(run.uri, "pipeline") / "pipeline.log").write_text(BY_KFP)
+    kept = list(log_lines(run, run.uri, None, everything=True))
+    assert len(kept) == len(BY_KFP.splitlines())
+    assert kept[0] == "10:43:59.404 - INFO - Running pipeline: 'hagane-finetune'"
+    with pytest.raises(SpecError, match=r"logs: --all is of the whole run. Fix: leave out"):
+        list(log_lines(run, run.uri, "evaluate", everything=True))
+
+
 def test_pods_of_a_training_and_a_steps_failure_are_read_from_the_store(run: LocalStore) -> None:
-    run.write_bytes("logs/worker-0-abcd.log", b"step 1\nout of memory\n")
+    run.write_bytes("logs/worker-0-abcd.log", b"step 1\n\x1b[31mout of memory\x1b[0m\n")
     write_failure(
         run,
         failure_of(

@@ -23,10 +23,9 @@ def planned(num_cores: int, **fields: object) -> Plan:
 def test_the_cores_of_this_machine_are_shared_out_among_its_processes() -> None:
     plan = planned(12)
     assert plan.threads_per_process == 6
-    assert (
-        plan.reasons["threads_per_process"]
-        == "12 cores of this machine / 2 processes: OMP_NUM_THREADS"
-    )
+    reason = plan.reasons["threads_per_process"]
+    assert reason.startswith("12 cores of this machine / 2 processes: OMP_NUM_THREADS; ")
+    assert "soon sleeps (GOMP_SPINCOUNT 2000)" in reason
     assert planned(1).threads_per_process == 1
 
 
@@ -42,6 +41,7 @@ def test_a_pods_processes_share_the_cores_it_asks_for(
         "spec"
     ]["containers"]
     environment = {each["name"]: each.get("value") for each in container["env"]}
+    assert environment["GOMP_SPINCOUNT"] == "2000"
     assert environment.get("OMP_NUM_THREADS") == (None if threads is None else str(threads))
     assert plan.threads_per_process == threads
 
@@ -51,4 +51,5 @@ def test_the_launcher_obeys_but_for_cores_that_are_not_there(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     assert worker_settings(planned(4), CheckpointSpec())["OMP_NUM_THREADS"] == "2"
+    assert worker_settings(planned(4), CheckpointSpec())["GOMP_SPINCOUNT"] == "2000"
     assert worker_settings(planned(64), CheckpointSpec())["OMP_NUM_THREADS"] == "4"
