@@ -40,7 +40,8 @@ class Side:
 
 def sides_of(run: str, *, tokens: int, tuned_only: bool) -> list[Side]:
     """Base and tuned model of the run, loaded. Raises StoreError where it has no export."""
-    import torch  # seconds, which --help need not pay
+    store, spec = open_run(run)
+    import torch  # seconds, which neither --help nor a run that is not there need pay
 
     import_uncompiled("bitsandbytes", torch)  # before peft imports it
     from peft import PeftModel
@@ -49,7 +50,6 @@ def sides_of(run: str, *, tokens: int, tuned_only: bool) -> list[Side]:
     from components.evaluate.measure.answers import load_tokenizer, reply
     from components.evaluate.measure.looking import is_adapter, load, load_base
 
-    store, spec = open_run(run)
     work = work_folder(run, "chat")
     fetch_folder(store, PLAN, work / PLAN, names=("plan.json",))
     fetch_folder(store, DATASET, work / DATASET, names=(PROMPTS,))

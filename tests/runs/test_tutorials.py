@@ -56,7 +56,6 @@ def test_the_commands_of_a_page_work_as_printed(page: Path, folder: Path) -> Non
     blocks = [block for block in blocks_of(page) if block.is_run]
     commands = [Command(line, 0) for block in blocks for line in block.lines]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HAGANE_WORK": str(folder / "work")}
-    env["HAGANE_LOCAL_IMAGES"] = "1"  # nothing is pushed here, and no cluster pulls
     done = run_commands(commands, folder, env)
     assert [(line, code) for line, code, _ in done] == [(each.line, 0) for each in commands], done[
         -1

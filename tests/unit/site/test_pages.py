@@ -27,7 +27,7 @@ LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
 def test_every_block_is_run_or_validated_or_marked() -> None:
     counts = Counter(block.kind for block in BLOCKS)
     print(", ".join(f"{kind}: {number}" for kind, number in sorted(counts.items())))
-    assert counts["run"] >= 22
+    assert counts["run"] >= 20
     assert counts["validated"] >= 30
     assert counts["marked"] <= counts["run"] + counts["validated"]
 
