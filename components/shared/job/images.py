@@ -45,7 +45,7 @@ class Images(FrozenModel):
     """Image of the workers where the plan has GPUs; None where nobody trains on any."""
     has_lm_eval: bool = False
     """Whether the image of evaluate holds the package lm_eval; the one made here does not."""
-    trackers: tuple[str, ...] = ()
+    trackers: list[str] = Field(default_factory=list)
     """Services of `training.report_to` whose packages the image of train holds; the one made here
     holds none."""
     digests: dict[str, Annotated[str, Field(pattern=DIGEST)]] = Field(default_factory=dict)

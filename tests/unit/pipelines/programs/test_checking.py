@@ -76,12 +76,12 @@ def test_a_service_whose_package_is_not_there_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert tracker_problems(spec()) == []
-    monkeypatch.syspath_prepend(tmp_path)
     assert tracker_problems(tracked("wandb")) == [
         "training.report_to: found wandb, whose Python package wandb is not installed here. Fix: "
         "pip install wandb, or set none"
     ]
     (tmp_path / "wandb.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
     assert tracker_problems(tracked("wandb")) == []
 
 
