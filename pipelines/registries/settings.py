@@ -47,6 +47,7 @@ def chosen(plan: Plan) -> dict[str, Any]:
     }
     if plan.lora is not None:
         found["lora.targets"] = ", ".join(plan.lora.target_modules + plan.lora.target_parameters)
+        found["lora.also_train"] = ", ".join(plan.lora.also_train) or "none"
     return found
 
 

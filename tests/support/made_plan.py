@@ -68,6 +68,7 @@ def make_plan(
             model_type=architecture,
             num_parameters=num_parameters,
             largest_layer_parameters=num_parameters // 4,
+            num_embeddings=400,
         ),
         zero=ZeroPlan(stage=3 if spec.zero.stage == "auto" else spec.zero.stage),
         steps=StepPlan(

@@ -58,6 +58,7 @@ WHAT_IT_IS = {
         "as the spec asks: the update is scaled by alpha / rank, with rslora by alpha / sqrt(rank)"
     ),
     "lora.rslora": "as the spec asks",
+    "lora.dora": "as the spec asks",
     "lora.dropout": "as the spec asks",
     "lora.exclude_modules": "these end like a target and are none",
     "lora.fan_in_fan_out": "only for layers that store their weight as (inputs, outputs)",

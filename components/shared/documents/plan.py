@@ -32,8 +32,8 @@ class ModelPlan(FrozenModel):
     """Whether the model's files hold them in 4 bits already."""
     num_new_tokens: int = 0
     """Tokens of `data.new_tokens`: `num_parameters` counts their rows."""
-    num_embeddings: int = 0
-    """Rows of the embeddings, theirs included; 0 in a plan of a version before them."""
+    num_embeddings: int
+    """Rows of the embeddings, theirs included."""
 
 
 class StepPlan(FrozenModel):

@@ -74,6 +74,7 @@ def plain_request(*, processes: int, stage: int, offload: str, method: str) -> C
             model_type="llama",
             num_parameters=0,
             largest_layer_parameters=0,
+            num_embeddings=0,
         ),
         zero=zero,
         steps=steps,

@@ -228,6 +228,7 @@ def small_plan(run: SmallRun, request: CheckRequest, *, num_parameters: int, epo
                 model_type="llama",
                 num_parameters=num_parameters,
                 largest_layer_parameters=VOCABULARY * WIDTH,
+                num_embeddings=VOCABULARY,
             ),
             "steps": steps,
             "lora": None

@@ -124,6 +124,7 @@ def test_paths_of_the_command_line_are_written_for_the_specs_folder(folder: Path
 
 NO_PATHS = {
     *("name", "model.revision", "data.columns", "data.encoding", "data.template_args"),
+    "data.new_tokens",
     *("lora.targets", "hardware.gpu", "hardware.currency", "publish.name"),
     *("evaluation.questions", "evaluation.pattern", "evaluation.lm_eval.tasks"),
 }
