@@ -226,7 +226,8 @@ def assert_run_verified(spec: Path, folder: Path) -> None:
     }
     assert happened["optimizer steps"]["happened"] == plan["steps"]["total_steps"]
     memory = happened["memory of a node"]
-    assert 0.7 < memory["happened"] / memory["planned"] < 1.3
+    # Of tiny models the libraries take nearly all, in fp32 a quarter less than in bf16.
+    assert 0.6 < memory["happened"] / memory["planned"] < 1.3
     assert json.loads(done.output) == report
     assert any("is finished" in line for line in done.errors)
 

@@ -39,7 +39,7 @@ from components.train.loop.trainer import (
     trainable_parameters,
     whole_weights,
 )
-from components.train.model.vocabulary import add_vocabulary
+from components.train.model.vocabulary import add_vocabulary, vocabulary_tensors
 
 Writes = dict[str, Callable[[Path], None]]
 """File, relative to the checkpoint's folder -> what writes it at a path."""
@@ -353,10 +353,11 @@ class _Stream(io.FileIO):
 
 def _adapter_files(model: Any, weights: dict[str, torch.Tensor]) -> Writes:
     """As PEFT saves an adapter: both files come of one call."""
+    vocabulary = vocabulary_tensors(model, weights)
 
     def write(path: Path) -> None:
         model.save_pretrained(path.parent, state_dict=weights, save_embedding_layers=False)
-        add_vocabulary(path, model, weights)
+        add_vocabulary(path, vocabulary)
         (path.parent / "README.md").unlink(
             missing_ok=True
         )  # PEFT's empty model card; export_adapter writes a true one

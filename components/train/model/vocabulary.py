@@ -62,16 +62,28 @@ def train_vocabulary(trained: Any, lora: LoraPlan, new_tokens: Sequence[NewToken
             layer.weight.requires_grad_(True)
 
 
-def add_vocabulary(file: Path, model: Any, weights: dict[str, torch.Tensor]) -> None:
-    """The adapter's file, as PEFT wrote it, holds those of `weights` too that are of embeddings or
-    head. Tied layers trained whole are there under both names, as PEFT loads each by its own."""
-    ours = vocabulary_tensors(model, weights)
-    if ours:
-        save_file({**load_file(file), **ours}, file, metadata={"format": "pt"})
+def add_vocabulary(file: Path, vocabulary: dict[str, torch.Tensor]) -> None:
+    """The adapter's file, as PEFT wrote it, holds `vocabulary` too. May run beside training: it
+    reads no layer of the model, which ZeRO-3 would gather on this process alone."""
+    if not vocabulary:
+        return
+    seen: set[int] = set()
+    apart: dict[str, torch.Tensor] = {}
+    for name, tensor in vocabulary.items():
+        if tensor.data_ptr() in seen:
+            apart[name] = tensor.clone()
+        else:
+            apart[name] = tensor
+        seen.add(tensor.data_ptr())
+    save_file({**load_file(file), **apart}, file, metadata={"format": "pt"})
 
 
 def vocabulary_tensors(model: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """By PEFT's names. `model` is PEFT's, `weights` are by the model's own names."""
+    """Those of `weights` that are of embeddings or head, by PEFT's names. Tied layers trained whole
+    are one tensor under both names, as PEFT loads each by its own.
+
+    `model` is PEFT's, `weights` are by the model's own names. Call it between two steps.
+    """
     base = model.get_base_model()
     names = layer_names(base)
     found = {
@@ -83,7 +95,7 @@ def vocabulary_tensors(model: Any, weights: dict[str, torch.Tensor]) -> dict[str
     found |= {f"{_PREFIX}{name}.weight": weights[f"{_PREFIX}{name}.weight"] for name in whole}
     if whole and is_tied(base):
         shared = weights[f"{_PREFIX}{whole[0]}.weight"]
-        found |= {f"{_PREFIX}{name}.weight": shared.clone() for name in names if name not in whole}
+        found |= {f"{_PREFIX}{name}.weight": shared for name in names if name not in whole}
     return found
 
 

@@ -20,7 +20,7 @@ from components.shared.spec.file import spec_from_parameter
 from components.train.loop.trainer import trainable_parameters
 from components.train.model.loading import load_model
 from components.train.model.output_layer import OutputLayer, mean_loss
-from components.train.model.vocabulary import ROWS, add_vocabulary
+from components.train.model.vocabulary import ROWS, add_vocabulary, vocabulary_tensors
 from tests.support.tiny_models import Architecture, make_model
 
 # peft 0.21.2 asks transformers 5.23 by an old name, and warns of tied layers that it gets whole
@@ -75,7 +75,7 @@ def save(model: Any, folder: Path) -> Path:
     """As a checkpoint has it."""
     weights = {name: each.detach() for name, each in trainable_parameters(model).items()}
     model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
-    add_vocabulary(folder / "adapter_model.safetensors", model, weights)
+    add_vocabulary(folder / "adapter_model.safetensors", vocabulary_tensors(model, weights))
     return folder
 
 
