@@ -81,10 +81,11 @@ def test_a_run_with_new_tokens_becomes_a_verified_export(
         assert proof["passed"], proof["problems"]
         if precision == "bf16" or (model and part == "adapter"):
             continue  # the program below loads fp32; the proof has loaded it as it was trained
-        (tmp_path / part).mkdir()
+        empty = tmp_path / f"beside-{part}"
+        empty.mkdir()
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", LOGITS, run / part, tmp_path / "model", run],
-            cwd=tmp_path / part,
+            cwd=empty,
             capture_output=True,
             text=True,
             check=True,
