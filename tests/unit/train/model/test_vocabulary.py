@@ -197,7 +197,7 @@ def test_a_new_token_begins_as_the_mean_of_its_pieces(tmp_path: Path) -> None:
     plan = plan_for(base)
     assert plan.lora is not None
     model = load_model(base, plan, lora=plan.lora.peft_config, seed=0, new_tokens=NEW)
-    before = AutoModelForCausalLM.from_pretrained(base).get_input_embeddings().weight
+    before: Any = AutoModelForCausalLM.from_pretrained(base).get_input_embeddings().weight
     rows: Any = model.get_input_embeddings().new_rows
     torch.testing.assert_close(rows[0], before[[31, 87, 82]].mean(dim=0))
     torch.testing.assert_close(rows[1], before[169])
