@@ -51,6 +51,7 @@ def export(
     from components.shared.store.manifest import require_manifest
     from pipelines.programs.component_program import output_of, require_training
 
+    require_training()
     uri = run_uri(run)
     store, _ = open_run(uri)
     require_manifest(store, CHECKPOINTS)
@@ -69,7 +70,6 @@ def export(
         checkpoint,
         *(["--merge", "true"] if merge else []),
     ]
-    require_training()
     output_of("components.export_adapter", *arguments)
     for part in sorted(folder.iterdir()):
         print(part)
@@ -249,6 +249,7 @@ def chat(
     from components.shared.store.manifest import require_manifest
     from pipelines.programs.component_program import require_training, talk_to
 
+    require_training()
     uri = run_uri(run)
     store, spec = open_run(uri)
     require_manifest(store, export_folder(spec.training.method))
@@ -259,7 +260,6 @@ def chat(
         str(tokens),
         *(["--tuned-only"] if tuned_only else []),
     ]
-    require_training()
     raise typer.Exit(talk_to("components.evaluate.chat", *arguments))
 
 

@@ -91,11 +91,10 @@ def test_a_run_that_is_not_finished_is_one_line_with_what_to_do(
     assert capfd.readouterr() == ("", "")
 
 
-def test_chat_refuses_before_it_looks_for_torch_or_starts_a_program(
+def test_chat_refuses_before_it_starts_a_program(
     begun: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
-    monkeypatch.setattr(component_program, "require_training", lambda: started.append("torch"))
     monkeypatch.setattr(component_program, "talk_to", lambda module, *_: started.append(module))
     with pytest.raises(HaganeError, match="not finished"):
         chat(begun.run_uri)
