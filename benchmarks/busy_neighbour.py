@@ -72,7 +72,7 @@ def turn(training: "subprocess.Popen[str]") -> float:
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """So many processes compute beside the block."""
+    """`count` processes compute while the block runs."""
     command = [sys.executable, "-c", "while True: pass"]
     others = [subprocess.Popen(command) for _ in range(count)]
     try:

@@ -18,8 +18,8 @@ from components.launch_training.job.kinds import KINDS
 from components.launch_training.kubernetes_api.client import Cluster
 from components.shared.documents.probe import MeasuredSteps
 from components.shared.documents.probe_request import ProbeRequest, probe_request_of
-from components.shared.errors import HaganeError, RunFailed, SpecError
-from components.shared.events import Event, events_in
+from components.shared.errors import RunFailed, SpecError
+from components.shared.events import error_of, events_in
 from components.shared.processes import end_with_parent
 from components.shared.spec.file import load_spec
 from components.shared.spec.run_spec import RunSpec
@@ -132,22 +132,15 @@ def measured_in(lines: list[str]) -> MeasuredSteps:
     events = list(events_in(lines))
     for event in reversed(events):
         if event["event"] == "probed":
-            fields = {name: event[name] for name in MeasuredSteps.model_fields}
-            return MeasuredSteps.model_validate(fields, strict=False)
+            return MeasuredSteps.of(event)
         if event["event"] == "failed":
-            raise _refused(event)
+            raise error_of(event)
     last = [" ".join(line.split())[:160] for line in lines if line.strip()][-LAST_LINES:]
     said = "; ".join(last) or "nothing"
     raise RunFailed(
         f"--probe-pod: the pod ended without a measurement; its last lines: {said}. Fix: see the "
         "lines; a memory limit that is too low ends a pod without a word"
     )
-
-
-def _refused(event: Event) -> HaganeError:
-    error = HaganeError(*event["problems"])
-    error.exit_code = int(event["exit_code"])
-    return error
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Source -> the files of dataset/: train.parquet, held_out.parquet, quality.json,
 tokenizer_sample.json, page.html.
 
-Text, tokens and numbers are kept on disk (stored.py); in memory are numbers of conversations, by
-which sets and rows are told, 20 to 40 bytes a conversation.
+Text, tokens and numbers are kept on disk (stored.py); in memory are numbers of conversations, which
+say to which set and row each belongs, 20 to 40 bytes a conversation.
 """
 
 import time

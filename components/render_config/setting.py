@@ -56,7 +56,7 @@ class AlsoTrained:
     """New tokens whose rows alone are trained."""
     num_parameters: int = 0
     num_added: int = 0
-    """Of these, how many are held beside the model's own: rows, which are a weight of their own."""
+    """Of these, how many are no weights of the model: rows, which are a weight of their own."""
 
     @property
     def largest(self) -> int:

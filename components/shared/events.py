@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from components.shared.errors import HaganeError
+
 JSON_MARK = '{"event":'
 Event = dict[str, Any]
 
@@ -21,6 +23,13 @@ def event_of(line: str) -> Event | None:
         return json.loads(line[start:])
     except ValueError:
         return None
+
+
+def error_of(event: Event) -> HaganeError:
+    """What the event `failed` reports, with the exit code of the program that failed."""
+    error = HaganeError(*event["problems"])
+    error.exit_code = int(event["exit_code"])
+    return error
 
 
 def events_in(lines: Iterable[str]) -> Iterator[Event]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from components.shared.documents.fields import FrozenModel
+from components.shared.events import Event
 from components.shared.figures import plain, plural, time_of
 
 
@@ -27,6 +28,12 @@ class MeasuredSteps(FrozenModel):
     """Of the node: the peaks of its processes added up; None where the kernel does not tell."""
     peak_gpu_bytes: int | None
     """Of the GPU that took most; None on a CPU."""
+
+    @classmethod
+    def of(cls, event: Event) -> "MeasuredSteps":
+        """What the event `probed` reports."""
+        fields = {name: event[name] for name in cls.model_fields}
+        return cls.model_validate(fields, strict=False)
 
 
 class Compared(FrozenModel):

@@ -1,8 +1,8 @@
 """Texts that become tokens of their own (`data.new_tokens`): in the tokenizer's files, and as rows
 of the model's embeddings and head.
 
-A new token is found in a text before the tokenizer looks at the rest, as it is written there. It is
-no special token: answers show it.
+The tokenizer splits a text at its new tokens first, exactly as they are written. They
+are no special tokens: answers show them.
 """
 
 import json

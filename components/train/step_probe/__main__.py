@@ -14,7 +14,8 @@ from pathlib import Path
 from components.shared.documents.plan import Plan
 from components.shared.documents.probe import MeasuredSteps
 from components.shared.documents.probe_request import ProbeRequest, probe_request_of
-from components.shared.errors import HaganeError, RunFailed, SpecError
+from components.shared.errors import RunFailed, SpecError
+from components.shared.events import error_of
 from components.shared.job.training_job import worker_environment
 from components.shared.machine import machine_flags
 from components.shared.processes import end_with_parent
@@ -138,8 +139,7 @@ def probe(request: ProbeRequest, *, rows: Path | None, seconds: float) -> Measur
     probed = ran.all_of("probed")
     if ran.problem is not None or not probed:
         _raise(ran)
-    fields = {key: probed[-1][key] for key in MeasuredSteps.model_fields}
-    return MeasuredSteps.model_validate(fields, strict=False)
+    return MeasuredSteps.of(probed[-1])
 
 
 def _environment(plan: Plan, folder: Path) -> dict[str, str | None]:
@@ -158,9 +158,7 @@ def _raise(ran: Ran) -> None:
     """Raises what the processes said, or how they ended."""
     failed = ran.all_of("failed")
     if failed:
-        error = HaganeError(*failed[0]["problems"])
-        error.exit_code = int(failed[0]["exit_code"])
-        raise error
+        raise error_of(failed[0])
     print(*ran.lines[-40:], sep="\n", file=sys.stderr, flush=True)
     raise RunFailed(failure(ran))
 
