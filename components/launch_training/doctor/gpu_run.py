@@ -3,7 +3,7 @@
 from typing import Any
 
 from components.launch_training.doctor.gpu_job import CHECK, of_all_nodes, said_by
-from components.launch_training.doctor.one_off_run import NotStarted, logs_of
+from components.launch_training.doctor.one_off_run import NotStarted, StillPending, logs_of
 from components.launch_training.kubernetes_api.client import Cluster
 from components.shared.documents.findings import Finding
 from components.shared.errors import ClusterError
@@ -27,6 +27,9 @@ def probe_gpus(
             asked_by="doctor",
             log=log,
         )
+    except StillPending as error:
+        fix = f"{error.fix}; or wait longer (--seconds), or check one node (--gpu-nodes one)"
+        return [Finding(check=CHECK, state="failed", found=error.found, fix=fix)]
     except NotStarted as error:
         return [Finding(check=CHECK, state="failed", found=error.found, fix=error.fix)]
     except ClusterError as error:

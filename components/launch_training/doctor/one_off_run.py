@@ -24,6 +24,10 @@ class NotStarted(ClusterError):
         super().__init__(f"{found}; {fix}")
 
 
+class StillPending(NotStarted):
+    """Pods are missing or pending when the time to start is over."""
+
+
 def logs_of(
     cluster: Cluster,
     job: Fields,
@@ -73,7 +77,7 @@ def _wait(
         if len(started) >= num_nodes and running_since is None:
             running_since = now
         if running_since is None and now - begun > start_s:
-            raise _not_started(pods, num_nodes, start_s)
+            raise _still_pending(pods, num_nodes, start_s)
         if running_since is not None and now - running_since > run_s:
             return pods
         if now - said > REPORT_S:
@@ -90,10 +94,10 @@ def _raise_where_one_ended_early(cluster: Cluster, pods: list[Fields]) -> None:
             raise NotStarted(early.detail, "hagane doctor SPEC says more of worker pod and image")
 
 
-def _not_started(pods: list[Fields], num_nodes: int, start_s: float) -> NotStarted:
+def _still_pending(pods: list[Fields], num_nodes: int, start_s: float) -> StillPending:
     pending = next((pod for pod in pods if pod["status"].get("phase") == "Pending"), None)
     why = still_waiting(pending, []).detail or "the job's controller or its queue has made no pod"
-    return NotStarted(
+    return StillPending(
         f"{len(pods)} of {num_nodes} pods are there after {start_s:.0f} s: {why}",
         "wait until nodes are free, or see nodes and queue by hagane doctor SPEC",
     )

@@ -6,12 +6,16 @@ from typing import Any
 import pytest
 import yaml
 
+from components.launch_training.doctor import gpu_run
 from components.launch_training.doctor.gpu_job import gpu_check_job, of_all_nodes, said_by
+from components.launch_training.doctor.gpu_run import probe_gpus
+from components.launch_training.doctor.one_off_run import NotStarted, StillPending
 from components.launch_training.job.kinds import KINDS
 from components.launch_training.job.worker_pod import worker_template
 from components.shared.documents.findings import Finding
 from components.shared.documents.gpu_check import CheckRequest, for_one_node
 from components.shared.spec.file import load_spec
+from components.shared.step import step_log
 from tests.support.example_jobs import job_text
 from tests.support.example_plans import ROOT, plan_example
 from tests.support.example_trainjob import example_trainjob
@@ -114,3 +118,26 @@ def test_a_log_without_a_check_is_a_failure_with_its_last_line() -> None:
     (finding,) = said_by(["No module named components.train.gpu_check", ""])
     assert (finding.state, finding.check) == ("failed", "GPU check")
     assert "No module named" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("refused", "options"),
+    [
+        (StillPending("1 of 2 pods are there", "wait"), True),
+        (NotStarted("image cannot be pulled", "push it"), False),
+    ],
+)
+def test_pods_that_did_not_start_are_a_failure_and_only_waiting_names_the_options(
+    monkeypatch: pytest.MonkeyPatch, refused: NotStarted, options: bool
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise refused
+
+    monkeypatch.setattr(gpu_run, "logs_of", refuse)
+    no_cluster: Any = None
+    with step_log("doctor") as log:
+        (finding,) = probe_gpus(no_cluster, {}, num_nodes=2, start_s=1, check_s=1, log=log)
+    assert (finding.state, finding.found) == ("failed", refused.found)
+    assert finding.fix is not None
+    assert refused.fix in finding.fix
+    assert ("--seconds" in finding.fix, "--gpu-nodes one" in finding.fix) == (options, options)

@@ -133,45 +133,50 @@ def test_plan_without_a_spec_and_models_without_a_match_end_with_2(tmp_path: Pat
     assert "elyza/Llama-3-ELYZA-JP-8B" in hagane("models", "elyza", work=tmp_path).output
 
 
+def without_the_probe(
+    monkeypatch: pytest.MonkeyPatch, probe: str, keep: list[str] | None = None
+) -> list[list[str]]:
+    """Plans are rendered, but neither `probe` nor the rendering with its times runs: the commands
+    that would have been. `keep` gets the text of the probe's manifest, which does not stay."""
+    left_out: list[list[str]] = []
+    run = planning._run_program
+
+    def run_all_but_those(module: list[str], folder: Path, screen: Screen) -> None:
+        if probe in module or "--measured" in module:
+            left_out.append(module)
+            if keep is not None and "--manifest" in module:
+                keep.append(Path(module[module.index("--manifest") + 1]).read_text())
+        else:
+            run(module, folder, screen)
+
+    monkeypatch.setattr(planning, "_run_program", run_all_but_those)
+    return left_out
+
+
 def test_a_probe_trains_with_the_specs_label_smoothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan does not hold it, and it makes a step longer."""
-    started: list[list[str]] = []
-    real = planning._run_program
-
-    def run_all_but_the_probe(module: list[str], folder: Path, screen: Screen) -> None:
-        started.append(module)
-        if "components.train.step_probe" not in module and "--measured" not in module:
-            real(module, folder, screen)
-
-    monkeypatch.setattr(planning, "_run_program", run_all_but_the_probe)
+    left_out = without_the_probe(monkeypatch, "components.train.step_probe")
     spec = load_spec(SPEC, ["training.label_smoothing=0.1"])
     planning.plan_of(spec, Console(quiet=True), num_rows=198, probe="here")
-    (probe,) = [module for module in started if "components.train.step_probe" in module]
+    (probe, _) = left_out
     assert probe[probe.index("--label-smoothing") + 1] == "0.1"
 
 
 def test_a_pod_is_probed_by_the_job_that_the_run_would_send(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    started: list[list[str]] = []
-    real = planning._run_program
-
-    def run_all_but_the_probe(module: list[str], folder: Path, screen: Screen) -> None:
-        started.append(module)
-        if "components.launch_training.step_probe" in module:
-            job = yaml.safe_load(Path(module[module.index("--manifest") + 1]).read_text())
-            assert (job["kind"], "s3://bucket/runs" in json.dumps(job)) == ("PyTorchJob", True)
-        elif "--measured" not in module:
-            real(module, folder, screen)
-
-    monkeypatch.setattr(planning, "_run_program", run_all_but_the_probe)
+    manifests: list[str] = []
+    left_out = without_the_probe(monkeypatch, "components.launch_training.step_probe", manifests)
     spec = load_spec(SPEC, ["backend=pytorchjob", "store=s3://bucket/runs"])
     planning.plan_of(spec, Console(quiet=True), num_rows=198, probe="pod")
-    (probe,) = [module for module in started if "components.launch_training.step_probe" in module]
+    (probe, again) = left_out
     assert "train-cuda" in probe[probe.index("--image") + 1]
-    assert started[-1][-4:-2] == ["--measured", str(Path(started[-1][-3]))]
+    assert again[-4:-2] == ["--measured", str(Path(again[-3]))]
+    (job,) = map(yaml.safe_load, manifests)
+    assert job["kind"] == "PyTorchJob"
+    assert "s3://bucket/runs" in json.dumps(job)
 
 
 @pytest.mark.parametrize(
