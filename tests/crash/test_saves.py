@@ -1,7 +1,8 @@
 """A training process is killed at every point of a save on its local disk; the restart goes on as
 if nothing had happened."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,46 @@ def forks() -> Any:
     return server("tests.crash.training")
 
 
-@pytest.fixture(scope="module", params=[("lora", 2), ("full", 1)], ids=["lora on 2", "full on 1"])
-def trained(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, forks: Any
-) -> TinyRun:
+@dataclass(frozen=True)
+class Kind:
+    """Of training; it is killed at each `every`-th call that writes."""
+
+    method: str
+    num_processes: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    every: int = 1
+
+
+IN_PROCESS = {"stage": 2, "offload_optimizer": "none", "offload_parameters": "none"}
+NEW_TOKENS = {
+    "data": {"new_tokens": ["The number after", "次の数は何ですか"]},
+    "lora": {"also_train": ["embeddings", "head"]},
+}
+KINDS = {
+    "lora on 2": Kind("lora", 2),
+    "full on 1": Kind("full", 1),
+    "lora in 4 bits on 2": Kind(
+        "lora", 2, {"model": {"quantization": "nf4"}, "zero": IN_PROCESS}, every=3
+    ),
+    "embeddings and new tokens on 2": Kind("lora", 2, NEW_TOKENS, every=3),
+    "dora on 1": Kind("lora", 1, {"lora": {"dora": True}}, every=3),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS.keys())
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def trained(kind: Kind, tmp_path_factory: pytest.TempPathFactory, forks: Any) -> TinyRun:
     """Trained to the end, undisturbed."""
-    method, num_processes = request.param
-    run = tiny_run(tmp_path_factory.mktemp("run"), method=method, num_processes=num_processes)
+    run = tiny_run(
+        tmp_path_factory.mktemp("run"),
+        method=kind.method,
+        num_processes=kind.num_processes,
+        **kind.settings,
+    )
     run.plan()
     assert set(run.train(forks)) == {0}, run.store.with_name("log-0").read_text()[-2000:]
     return run
@@ -71,19 +105,22 @@ def resumed_as_undisturbed(trained: TinyRun, run: TinyRun, forks: Any) -> list[s
 @pytest.mark.parametrize("killed_rank", [0, 1])
 def test_training_killed_at_any_point_of_a_save_goes_on_as_if_undisturbed(
     forks: Any,
+    kind: Kind,
     trained: TinyRun,
     killed_rank: int,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    if killed_rank >= trained.num_processes:
+    if killed_rank >= kind.num_processes:
         pytest.skip("this run has one process")
     name = f"rank{killed_rank}"
     counted = after_epoch_1(trained, f"{name}-counted")
     counted.train(forks, killed_rank=killed_rank, points_file=tmp_path / "points")
     assert counted.history() == trained.history()
     points = [line for line in (tmp_path / "points").read_text().splitlines() if SAVE in line]
-    places = [Point(nth=number, counted_from=SAVE) for number in range(1, len(points) + 1)]
+    places = [
+        Point(nth=number, counted_from=SAVE) for number in range(1, len(points) + 1, kind.every)
+    ]
     places += [Point(torn_bytes=num_bytes) for num_bytes in TORN_BYTES]
     findings: dict[Point, list[str]] = {}
     for number, point in enumerate(places):
@@ -95,5 +132,5 @@ def test_training_killed_at_any_point_of_a_save_goes_on_as_if_undisturbed(
         problems = resumed_as_undisturbed(trained, run, forks)
         if problems:
             findings[point] = problems
-    record_property(KILLED, (trained.spec["training"]["method"], len(places)))
+    record_property(KILLED, (kind.method, len(places)))
     assert findings == {}
