@@ -33,6 +33,7 @@ def run_commands(
 ) -> list[tuple[str, int, str]]:
     """Each command's line, exit code and output; what one exports or changes, the next finds."""
     script = [f'hagane() {{ {shlex.quote(sys.executable)} -W ignore -m pipelines.cli "$@"; }}']
+    script += [f'python() {{ {shlex.quote(sys.executable)} -W ignore "$@"; }}']
     for command in commands:
         script += [
             f"printf '\\n>>> %s\\n' {shlex.quote(command.line)}",

@@ -24,13 +24,14 @@ class ClusterSpec(FrozenModel):
     """Secrets whose entries are environment variables of the workers, such as the store's keys; one
     that is not there is passed over."""
     claims: dict[str, str] = Field(default_factory=dict)
-    """PersistentVolumeClaim: folder where the workers see it, read-only. For models that lie in the
-    cluster."""
+    """PersistentVolumeClaims that the workers see, read-only, each with its folder, such as
+    `{models-pvc: /models}`. For models that lie in the cluster."""
     work_claim: str | None = Field(default=None, pattern=OBJECT_PATTERN)
     """PersistentVolumeClaim for the workers' scratch files; without it they are on the node's disk,
     with a limit from the plan."""
     cpus: Number | None = Field(default=None, ge=0.001, le=10_000)
-    """CPU cores that each pod requests. Without it, 4 for each GPU; on CPUs, none."""
+    """CPU cores that each pod requests. Without it, 4 for each GPU, and no request where training
+    is on CPUs."""
     gpu_resource: str = "nvidia.com/gpu"
     """Name of a GPU among a node's resources."""
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -50,15 +51,15 @@ class ClusterSpec(FrozenModel):
     runtime: str = Field(default="hagane", pattern=OBJECT_PATTERN)
     """Of a TrainJob: its runtime. `hagane` is the namespace's TrainingRuntime of
     k8s/overlays/trainjob; any other name is a ClusterTrainingRuntime, such as Trainer's
-    torch-distributed, which does not keep `max_restarts`."""
+    torch-distributed, which ignores `max_restarts`."""
     user: str | None = Field(default=None, pattern=USER_PATTERN)
     """Whose run it is: a label of job and pods, `hagane.dev/user`, of letters, digits, dots,
     hyphens, underscores."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Further labels of job and pods, such as a team or cost centre."""
     max_restarts: int = Field(default=10, ge=0, le=1_000_000)
-    """How often the pods may be started anew after a lost node or peer; a fourth in a row without a
-    step made ends the job sooner."""
+    """How often the pods may be started again after a lost node or peer. The job fails earlier when
+    4 restarts in a row make no training step."""
     queue_timeout_minutes: Number = Field(default=720, gt=0, le=MOST_MINUTES)
     """Longest wait until all pods have a node."""
     start_timeout_minutes: Number = Field(default=30, gt=0, le=MOST_MINUTES)

@@ -173,11 +173,11 @@ class DataSpec(FrozenModel):
     """Most records that `on_bad_record: skip` leaves out; with more the run stops before
     training."""
     row_tokens: Annotated[Literal["auto"] | int, BeforeValidator(auto_or_whole(16))] = 1024
-    """Most tokens in one row, or `auto`: the least that holds the longest conversation, or with
-    `too_long: drop` 99 % of the tokens, as far as the model knows positions; a power of two from
-    1,024 on where rows are packed. A row holds whole
-    conversations: none is split, none sees another. Training measures that on the loaded model
-    before its first step, and stops where it is not so."""
+    """Most tokens in one row. A row is one training sequence; with packing it holds several whole
+    conversations: none is split, none sees another. Before the first step training checks on the
+    loaded model that none sees another, and stops where one does. `auto`: the least that holds the
+    longest conversation, or with `too_long: drop` 99 % of the tokens, at most the model's longest
+    sequence; a power of two from 1,024 on where rows are packed."""
     packing: Annotated[Literal["auto"] | bool, BeforeValidator(auto_or_bool)] = "auto"
     """Whether conversations share a row. `auto`: wherever the model keeps them apart
     (docs/packing.md). Else, and with `false`, a row is one conversation, padded to the longest of

@@ -70,8 +70,8 @@ class HardwareSpec(FrozenModel):
     network_gbit_s: Number | None = Field(default=None, ge=0.001, le=1e9)
     """What one node sends to others, in Gbit/s: all its network cards together. Without it, 100."""
     host_memory_gib: Number | None = Field(default=None, ge=0.001, le=1e9)
-    """Memory of one node in GiB that the run may use: what CPU offload spends. GPUs offload, and a
-    cluster's CPUs train, only with it."""
+    """Memory of one node in GiB that the run may use. Without it nothing is offloaded from GPUs,
+    and a cluster's CPUs do not train."""
     memory_margin: Number = Field(default=0.1, ge=0, lt=0.9)
     """Share of GPU and host memory that the plan leaves free, for what no formula sees."""
     price_per_gpu_hour: Number | None = Field(default=None, ge=0, le=1e9)

@@ -30,7 +30,8 @@ class KeepSpec(FrozenModel):
     set, all stay."""
 
     last: int | None = Field(default=None, ge=1, le=1_000_000)
-    """How many of the newest epochs stay. The newest of all always does."""
+    """How many of the newest epochs stay. The newest of all always stays; with no field of `keep`
+    set, all stay."""
     best: int | None = Field(default=None, ge=1, le=1_000_000)
     """How many of the epochs with the lowest held-out loss stay."""
     every: int | None = Field(default=None, ge=1, le=1_000_000)
@@ -112,8 +113,9 @@ class ExportSpec(FrozenModel):
     (which `checkpoints.keep` must keep), or an epoch's by its number."""
     merge: Annotated[Literal["auto"] | bool, BeforeValidator(auto_or_bool)] = "auto"
     """Also export the base with the adapter merged into it, as `merged/`, verified like the
-    adapter. `auto` does so where vLLM loads no adapter of the architecture. Takes the base's size
-    once more in the store. Experts' weights cannot be merged."""
+    adapter. `auto` does so where vLLM loads no adapter of the architecture, or none with trained
+    embeddings, head or new tokens. Takes the base's size once more in the store. Experts' weights
+    cannot be merged."""
 
 
 class PublishSpec(FrozenModel):

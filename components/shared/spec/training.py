@@ -57,8 +57,8 @@ class TrainingSpec(FrozenModel):
     """Rows per optimizer step, over all processes. Must be a multiple of `micro_batch` times the
     number of processes."""
     micro_batch: Annotated[Literal["auto"] | int, BeforeValidator(auto_or_whole(1))] = "auto"
-    """Rows per process in one forward pass: the memory knob. `auto` is the most that fits the
-    hardware. What is missing to `global_batch` is accumulated."""
+    """Rows per process in one forward pass (`per_device_train_batch_size` of transformers). `auto`
+    is the most that fits the memory. Gradient accumulation makes up the rest of `global_batch`."""
     max_steps: int | None = Field(default=None, ge=1, le=1_000_000_000)
     """Stop after this many optimizer steps, in the middle of an epoch if need be. Without it, all
     `epochs` are trained."""
@@ -79,7 +79,7 @@ class TrainingSpec(FrozenModel):
     """Share of all steps over which `warmup_stable_decay` falls."""
     warmup_share: Number = Field(default=0.05, ge=0, lt=1)
     """Share of all steps during which the learning rate rises in equal parts to `lr_peak`. The
-    first step trains, with one part."""
+    first step already has one part, not 0."""
     weight_decay: Number = Field(default=0.0, ge=0, lt=1)
     """AdamW's decoupled weight decay, per unit of learning rate. Norms, biases and the state of
     recurrent layers do not decay."""
@@ -93,7 +93,8 @@ class TrainingSpec(FrozenModel):
     (NEFTune, arXiv 2310.05914)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of weights and activations in the forward and backward pass: `auto` is bf16
-    where the machine computes it fast, else fp32. Optimizer state is fp32 either way."""
+    where the machine computes it fast, fp16 on GPUs without it such as T4 and V100, else fp32.
+    Optimizer state is fp32 either way."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third more compute for much less
     memory."""
