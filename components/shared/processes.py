@@ -9,10 +9,23 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 GIVEN_UP_AT = 3
 """The Ctrl-C that gives up. The first asks for an orderly end, the second shows what is still going
 on."""
+POSTPONED_S = 0.001
+_CHANGES_OF_A_LOCK = frozenset(
+    method.__code__
+    for method in (
+        threading.Condition.__enter__,
+        threading.Condition.__exit__,
+        threading.Condition._acquire_restore,  # pyright: ignore[reportAttributeAccessIssue]
+        threading.Condition._release_save,  # pyright: ignore[reportAttributeAccessIssue]
+    )
+)
+"""Python functions that take or release a lock. An exception raised inside one can leave the lock
+taken for ever, as no `with` block releases it yet, or any more."""
 
 
 def end_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
@@ -115,20 +128,22 @@ def left_by_signal(*, ending: str, left: str) -> Iterator[None]:
     stopped hears no SIGTERM any more: all that it has yet to do is to say so.
     """
     num_signals = num_interrupts = 0
+    leave = RaiseFromHandler()
 
-    def hear(number: int, _: FrameType | None) -> None:
+    def hear(number: int, frame: FrameType | None) -> None:
         nonlocal num_signals, num_interrupts
         num_signals += 1
         num_interrupts += number == signal.SIGINT
         if num_signals == 1:
             if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            raise SystemExit(128 + number)
-        if number == signal.SIGINT:
+                leave(KeyboardInterrupt(), frame)
+            else:
+                leave(SystemExit(128 + number), frame)
+        elif number == signal.SIGINT:
             gives_up = num_interrupts >= GIVEN_UP_AT
             print_at_once(left if gives_up else f"{ending}; Ctrl-C again: give up")
             if gives_up:
-                raise KeyboardInterrupt
+                leave(KeyboardInterrupt(), frame)
 
     before = {each: signal.signal(each, hear) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -137,6 +152,44 @@ def left_by_signal(*, ending: str, left: str) -> Iterator[None]:
         signal.signal(signal.SIGINT, before[signal.SIGINT])
         # Not SIG_IGN, which programs started from here would inherit.
         signal.signal(signal.SIGTERM, _nothing if num_signals else before[signal.SIGTERM])
+        leave.finish()
+
+
+class RaiseFromHandler:
+    """Raises an error from the handler of a signal, in the main thread, wherever that is: at once,
+    but a millisecond later where the thread takes or releases a lock.
+
+    Such a lock would stay taken, and who needs it next would wait for ever: urllib3 keeps its
+    connections in a queue.Queue, which has one.
+    """
+
+    def __init__(self) -> None:
+        self._postponed: BaseException | None = None
+        self._alarm_before: Any = None
+
+    def __call__(self, error: BaseException, frame: FrameType | None) -> None:
+        """`frame` is the one that the handler got."""
+        if frame is None or frame.f_code not in _CHANGES_OF_A_LOCK:
+            raise error
+        self._postponed = error
+        self._alarm_before = signal.signal(signal.SIGALRM, self._again)
+        signal.setitimer(signal.ITIMER_REAL, POSTPONED_S)
+
+    def finish(self) -> None:
+        """Raises what is still postponed. For the end of the block in which the handlers are."""
+        if self._postponed is not None:
+            raise self._taken()
+
+    def _again(self, _: int, frame: FrameType | None) -> None:
+        if self._postponed is not None:
+            self(self._taken(), frame)
+
+    def _taken(self) -> BaseException:
+        assert self._postponed is not None
+        error, self._postponed = self._postponed, None
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._alarm_before)
+        return error
 
 
 def print_at_once(line: str) -> None:

@@ -26,6 +26,7 @@ from components.shared.errors import (
     RunFailed,
     StoreError,
 )
+from components.shared.processes import RaiseFromHandler
 from components.shared.step import work_folder
 from components.shared.store.checkpoints import committed_checkpoints
 from components.shared.store.layout import CHECKPOINTS, MANIFEST, PROGRESS
@@ -273,21 +274,23 @@ class _Follower:
 @contextmanager
 def _left_by_signals(kfp: KfpClient, run_id: str) -> Iterator[None]:
     """Ctrl-C and SIGTERM leave the block, and the run to itself."""
+    leave = RaiseFromHandler()
 
-    def leave(number: int, _: FrameType | None) -> None:
+    def hear(number: int, frame: FrameType | None) -> None:
         left = Preempted(
             "no longer followed; the run goes on, and ends by `terminate` on its page: "
             f"{kfp.run_link(run_id)}"
         )
         left.exit_code = 128 + number
-        raise left
+        leave(left, frame)
 
-    before = {each: signal.signal(each, leave) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, hear) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+        leave.finish()
 
 
 def is_of_an_earlier_try(progress: TrainingProgress, step: StepView) -> bool:

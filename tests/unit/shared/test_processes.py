@@ -113,6 +113,48 @@ def test_only_the_first_sigterm_is_heard_whenever_the_others_come(pause_s: float
     assert leave(*terms, pause_s=pause_s) == (7, ["SystemExit", "deleted"], "")
 
 
+BUSY = """
+import os, queue, signal, sys, threading
+from components.shared.processes import left_by_signal
+
+
+def busy_child() -> None:
+    connections = queue.LifoQueue()
+    connections.put("connection")
+    try:
+        with left_by_signal(ending="", left=""):
+            os.write(1, b"up")
+            while True:
+                connections.put(connections.get(block=False))
+    except SystemExit:
+        os._exit(0 if connections.mutex.acquire(timeout=1) else 7)
+
+
+for number in range(int(sys.argv[1])):
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(write, 1)
+        busy_child()
+    os.close(write)
+    os.read(read, 2)
+    os.close(read)
+    threading.Event().wait(0.0001 * (number % 10))
+    os.kill(child, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Children that take and release the lock of a queue without pause, as urllib3's pool of
+connections does for each request."""
+
+
+def test_a_signal_leaves_no_lock_taken() -> None:
+    """Of 60, a quarter would, if the handler raised wherever it is called."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY, "60"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["0"] * 60
+
+
 def test_a_second_ctrl_c_says_what_goes_on_and_a_third_gives_up() -> None:
     going_on = "job j is being deleted; Ctrl-C again: give up\n"
     assert leave(signal.SIGINT, signal.SIGINT) == (7, ["KeyboardInterrupt", "deleted"], going_on)
