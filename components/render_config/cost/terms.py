@@ -32,6 +32,7 @@ KINDS = {
         "attention masks",
         "loss or backward pass",
         "heap between activations",
+        "heap between weights",
     ),
     "all else": ("CUDA context and NCCL", "libraries and interpreter", "shared memory"),
 }

@@ -41,6 +41,8 @@ def load_model(
         **OWN_CODE_ONLY,
     )
     compute_in(model, DTYPES[plan.precision])
+    if plan.model.quantization != "none":
+        leave_the_files(model)
     turn_cache_off(model.config)
     # transformers loads a quantized model whole in each process; DeepSpeed divides it afterwards.
     is_divided = plan.zero.stage == 3 and plan.model.quantization == "none"
@@ -62,6 +64,14 @@ def load_model(
         f"the plan says {plan.num_trainable} trainable parameters, the model has {num_trainable}"
     )
     return trained
+
+
+def leave_the_files(model: PreTrainedModel) -> None:
+    """Weights that are not quantized are copied out of the mapped files. Nothing refers to these
+    then, and the pages of the quantized weights, which are read no more, leave the memory."""
+    for parameter in model.parameters():
+        if not hasattr(parameter, "quant_state"):
+            parameter.data = parameter.data.clone()
 
 
 def leave_out_router_loss(model: PreTrainedModel) -> None:

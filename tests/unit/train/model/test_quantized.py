@@ -50,6 +50,21 @@ def bits_of(layer: Any) -> torch.Tensor:
     return layer.weight.detach().clone().view(torch.uint8)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox", "gemma"])
+def test_the_file_of_the_weights_leaves_the_memory(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    folder = make_model(tmp_path / "model", architecture=architecture)
+    file = str((folder / "model.safetensors").resolve())
+    model = loaded(folder, plan_for(folder))
+    assert file not in Path("/proc/self/maps").read_text()
+    plain = loaded(folder, plan_for(folder, quantization="none"))
+    assert file in Path("/proc/self/maps").read_text()
+    for name, parameter in plain.named_parameters():
+        if "embed" in name:
+            assert torch.equal(model.get_parameter(name), parameter)
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox", "gemma", "qwen3", "bloom"])
 def test_as_many_parameters_are_in_4_bits_as_the_plan_says(
     tmp_path: Path, architecture: Architecture
