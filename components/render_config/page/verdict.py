@@ -11,12 +11,20 @@ def verdict(plan: Plan) -> str:
     else:
         what = "Full training"
     name = plan.model.source.rstrip("/").rsplit("/", 1)[-1]
-    size = f"{plan.model.num_parameters / 1e9:.2f}B"
     return (
-        f"{what} of {name} ({size}) fits {_devices(plan.hardware)} with {plan.zero.name}, "
+        f"{what} of {name} ({size_of(plan.model.num_parameters)}) fits {_devices(plan.hardware)} with {plan.zero.name}, "
         f"micro-batch {plan.steps.micro_batch}: {_fill(plan.memory)}; "
         f"{plural(plan.steps.total_steps, 'step')}{_time(plan.time)}"
     )
+
+
+def size_of(num_parameters: int) -> str:
+    """`6.74B`, `135M` as names of models say it; below a million the number."""
+    if num_parameters >= 1e9:
+        return f"{num_parameters / 1e9:.2f}B"
+    if num_parameters >= 1e6:
+        return f"{num_parameters / 1e6:.0f}M"
+    return f"{num_parameters:,} parameters"
 
 
 def _time(time: TimePlan | None) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from components.render_config.page.page import headline, render_page
 from components.render_config.page.svg import divided
+from components.render_config.page.verdict import size_of
 from components.render_config.render.files import rendered_files
 from components.shared.documents.plan import Plan
 from components.shared.spec.file import load_spec
@@ -83,3 +84,11 @@ def test_nothing_of_the_page_is_wider_than_the_window(tmp_path: Path, width: int
     found = re.search(r"<title>w(\d+)</title>", done.stdout)
     assert found is not None
     assert int(found[1]) <= width
+
+
+@pytest.mark.parametrize(
+    ("num_parameters", "shown"),
+    [(6_738_415_616, "6.74B"), (134_515_008, "135M"), (158_016, "158,016 parameters")],
+)
+def test_a_models_size_is_never_zero_billions(num_parameters: int, shown: str) -> None:
+    assert size_of(num_parameters) == shown
