@@ -15,7 +15,7 @@ def export_adapter(
     manifest: dsl.Output[dsl.Artifact],
     where: dsl.Output[dsl.Markdown],
 ) -> str:
-    """Makes adapter/ or model/ from checkpoints/ (whose digest is `checkpoints`), proved to load.
+    """Makes adapter/ or model/ from checkpoints/ (whose digest is `checkpoints`), verified.
     Returns the digest."""
     from components.export_adapter.__main__ import kfp_step
 

@@ -214,7 +214,7 @@ def end_screen(report: Report, report_page: Path) -> RenderableType:
     where.add_row("run", report.uri)
     export = report.export
     size = f"{export.num_bytes / 1e6:.1f} MB"
-    where.add_row(export.folder, f"{export.uri}  ({size}, proved to load)")
+    where.add_row(export.folder, f"{export.uri}  ({size}, verified)")
     where.add_row("report", str(report_page))
     parts: list[RenderableType] = [
         where,

@@ -11,8 +11,9 @@ def verdict(plan: Plan) -> str:
     else:
         what = "Full training"
     name = plan.model.source.rstrip("/").rsplit("/", 1)[-1]
+    size = size_of(plan.model.num_parameters)
     return (
-        f"{what} of {name} ({size_of(plan.model.num_parameters)}) fits {_devices(plan.hardware)} with {plan.zero.name}, "
+        f"{what} of {name} ({size}) fits {_devices(plan.hardware)} with {plan.zero.name}, "
         f"micro-batch {plan.steps.micro_batch}: {_fill(plan.memory)}; "
         f"{plural(plan.steps.total_steps, 'step')}{_time(plan.time)}"
     )
