@@ -1,11 +1,13 @@
 """Processes that do not outlive those who started them."""
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -14,18 +16,22 @@ from typing import Any
 GIVEN_UP_AT = 3
 """The Ctrl-C that gives up. The first asks for an orderly end, the second shows what is still going
 on."""
-POSTPONED_S = 0.001
+POSTPONED_S, LONGEST_POSTPONED_S = 0.001, 1.0
 _CHANGES_OF_A_LOCK = frozenset(
     method.__code__
     for method in (
         threading.Condition.__enter__,
         threading.Condition.__exit__,
-        threading.Condition._acquire_restore,  # pyright: ignore[reportAttributeAccessIssue]
-        threading.Condition._release_save,  # pyright: ignore[reportAttributeAccessIssue]
+        threading.Semaphore.acquire,
+        threading.Semaphore.release,
+        threading.Semaphore.__exit__,
+        logging.Handler.acquire,
+        logging.Handler.release,
     )
 )
 """Python functions that take or release a lock. An exception raised inside one can leave the lock
-taken for ever, as no `with` block releases it yet, or any more."""
+taken for ever, as no `with` block releases it yet, or any more. Locks that C code takes (`with
+threading.Lock()`) are safe in Python 3.11."""
 
 
 def end_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
@@ -157,39 +163,47 @@ def left_by_signal(*, ending: str, left: str) -> Iterator[None]:
 
 class RaiseFromHandler:
     """Raises an error from the handler of a signal, in the main thread, wherever that is: at once,
-    but a millisecond later where the thread takes or releases a lock.
+    but some milliseconds later, a second at most, where the thread takes or releases a lock.
 
     Such a lock would stay taken, and who needs it next would wait for ever: urllib3 keeps its
-    connections in a queue.Queue, which has one.
+    connections in a queue.Queue, which has one. Uses SIGALRM meanwhile.
     """
 
     def __init__(self) -> None:
         self._postponed: BaseException | None = None
+        self._until = 0.0
         self._alarm_before: Any = None
 
     def __call__(self, error: BaseException, frame: FrameType | None) -> None:
-        """`frame` is the one that the handler got."""
-        if frame is None or frame.f_code not in _CHANGES_OF_A_LOCK:
-            raise error
+        """`frame` is the one that the handler got. Of several errors the last is raised."""
+        if self._postponed is None:
+            self._until = time.monotonic() + LONGEST_POSTPONED_S
+            self._alarm_before = signal.signal(signal.SIGALRM, self._again)
         self._postponed = error
-        self._alarm_before = signal.signal(signal.SIGALRM, self._again)
-        signal.setitimer(signal.ITIMER_REAL, POSTPONED_S)
+        self._again(signal.SIGALRM, frame)
 
     def finish(self) -> None:
         """Raises what is still postponed. For the end of the block in which the handlers are."""
-        if self._postponed is not None:
-            raise self._taken()
-
-    def _again(self, _: int, frame: FrameType | None) -> None:
-        if self._postponed is not None:
-            self(self._taken(), frame)
-
-    def _taken(self) -> BaseException:
-        assert self._postponed is not None
+        if self._postponed is None:
+            return
         error, self._postponed = self._postponed, None
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._alarm_before)
-        return error
+        raise error
+
+    def _again(self, _: int, frame: FrameType | None) -> None:
+        if _changes_a_lock(frame) and time.monotonic() < self._until:
+            signal.setitimer(signal.ITIMER_REAL, POSTPONED_S)
+        else:
+            self.finish()
+
+
+def _changes_a_lock(frame: FrameType | None) -> bool:
+    """Whether the thread takes or releases a lock there. Handlers of this module, which another
+    signal interrupted, are passed over."""
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return frame is not None and frame.f_code in _CHANGES_OF_A_LOCK
 
 
 def print_at_once(line: str) -> None:

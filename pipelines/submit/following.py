@@ -275,8 +275,13 @@ class _Follower:
 def _left_by_signals(kfp: KfpClient, run_id: str) -> Iterator[None]:
     """Ctrl-C and SIGTERM leave the block, and the run to itself."""
     leave = RaiseFromHandler()
+    heard = False
 
     def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        if heard:
+            return
+        heard = True
         left = Preempted(
             "no longer followed; the run goes on, and ends by `terminate` on its page: "
             f"{kfp.run_link(run_id)}"

@@ -24,6 +24,9 @@ HEAP = 1.25
 # The same of weights that come and go: gathered by ZeRO-3, or turned back from 4 bits. In full
 # training their gradients come and go with them.
 WEIGHTS_HEAP, WEIGHTS_HEAP_FULL = 0.4, 0.6
+# Pieces of this size and more glibc maps by themselves and gives back when they are freed:
+# malloc.c, DEFAULT_MMAP_THRESHOLD_MAX.
+GIVEN_BACK = 32 * 2**20
 LOADED_BY = "transformers 5.23 modeling_utils.py"
 
 
@@ -77,14 +80,17 @@ def _heap(setting: Setting, zero: ZeroPlan, micro_batch: int) -> MemoryTerm:
 def _weights_heap(setting: Setting, zero: ZeroPlan) -> list[MemoryTerm]:
     """Weights that are gathered by ZeRO-3 or turned back from 4 bits are freed layer by layer,
     between activations that stay. The shares were fitted to ten trainings of 135M to 350M: without
-    them these were planned 2 to 26 % too low."""
-    if zero.stage == 3:
+    them these were planned 2 to 26 % too low. Weights of wide models are given back at once; those
+    of `hidden_size` x `hidden_size` decide."""
+    w, n = setting.weight_bytes, setting.num_processes
+    if w * setting.architecture.hidden_size**2 >= GIVEN_BACK:
+        return []
+    if zero.stage == 3 and (n > 1 or zero.offload_parameters):
         moved = min(setting.num_parameters, MAX_LIVE)
     else:
-        moved = setting.quantized.num_parameters
+        moved = min(setting.quantized.num_parameters, MAX_LIVE)
     if not moved:
         return []
-    w = setting.weight_bytes
     share = WEIGHTS_HEAP_FULL if setting.full else WEIGHTS_HEAP
     formula = f"{share} x {w} B x {moved:,} parameters that come and go"
     measured = "measured: benchmarks/memory_truth.py"

@@ -67,11 +67,11 @@ def load_model(
 
 
 def leave_the_files(model: PreTrainedModel) -> None:
-    """Weights that are not quantized are copied out of the mapped files. Nothing refers to these
-    then, and the pages of the quantized weights, which are read no more, leave the memory."""
-    for parameter in model.parameters():
-        if not hasattr(parameter, "quant_state"):
-            parameter.data = parameter.data.clone()
+    """What is not quantized is copied out of the mapped files. Where the weights were quantized
+    while they loaded, nothing refers to the files then, and their pages leave the memory."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not hasattr(tensor, "quant_state"):
+            tensor.data = tensor.data.clone()
 
 
 def leave_out_router_loss(model: PreTrainedModel) -> None:

@@ -1,13 +1,17 @@
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
-from components.shared.processes import left_by_signal
+from components.shared.processes import RaiseFromHandler, left_by_signal
 
 PARENT = """
 import signal, subprocess, sys
@@ -115,10 +119,11 @@ def test_only_the_first_sigterm_is_heard_whenever_the_others_come(pause_s: float
 
 BUSY = """
 import os, queue, signal, sys, threading
-from components.shared.processes import left_by_signal
+from components.shared.processes import end_with_parent, left_by_signal
 
 
 def busy_child() -> None:
+    end_with_parent(signal.SIGKILL)
     connections = queue.LifoQueue()
     connections.put("connection")
     try:
@@ -153,6 +158,43 @@ def test_a_signal_leaves_no_lock_taken() -> None:
         [sys.executable, "-c", BUSY, "60"], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split() == ["0"] * 60
+
+
+def taking_a_lock() -> Any:
+    """Stands for the frame of a thread that takes a lock."""
+    return SimpleNamespace(f_code=threading.Condition.__enter__.__code__, f_back=None, f_lineno=0)
+
+
+def test_of_two_signals_in_a_lock_the_last_is_raised_and_no_handler_is_left() -> None:
+    before, leave = signal.getsignal(signal.SIGALRM), RaiseFromHandler()
+    leave(SystemExit(143), taking_a_lock())
+    leave(KeyboardInterrupt(), taking_a_lock())
+    with pytest.raises(KeyboardInterrupt):
+        leave.finish()
+    leave.finish()
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_a_thread_that_waits_for_a_lock_is_left_after_a_second() -> None:
+    held = threading.Condition(threading.Lock())
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with held:
+            taken.set()
+            done.wait(20)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    taken.wait()
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    begun = time.monotonic()
+    with pytest.raises(SystemExit), left_by_signal(ending="", left=""), held:
+        pass
+    assert 0.5 < time.monotonic() - begun < 15
+    done.set()
+    holder.join()
 
 
 def test_a_second_ctrl_c_says_what_goes_on_and_a_third_gives_up() -> None:
