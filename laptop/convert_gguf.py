@@ -71,6 +71,8 @@ def save_plain(source: PreTrainedModel, folder: Path) -> None:
     plain = LlamaForCausalLM(LlamaConfig.from_dict(config)).bfloat16()
     plain.load_state_dict(source.state_dict())
     plain.save_pretrained(folder)
+    # Of its own accord for this user alone; pods that see the folder have another.
+    (folder / "model.safetensors").chmod(0o644)
 
 
 def check_tokenizer(folder: Path, ids: list[int]) -> None:

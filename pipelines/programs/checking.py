@@ -14,8 +14,9 @@ from rich.console import Console
 from components.shared.errors import HaganeError
 from components.shared.events import event_of
 from components.shared.job.images import read_images
-from components.shared.machine import machine_flags
+from components.shared.machine import machine_flags, user_path
 from components.shared.spec.file import spec_yaml, stored_spec
+from components.shared.spec.places import nearest_name
 from components.shared.spec.run_spec import RunSpec
 from components.shared.store.layout import REPORT, SPEC
 from components.shared.store.manifest import read_manifest
@@ -61,7 +62,7 @@ def problems_of(
     checks = dict(CHECKS)
     problems = tracker_problems(spec)
     if here:
-        problems += [*store_problems(spec), *machine_problems(spec)]
+        problems += [*store_problems(spec), *machine_problems(spec), *pod_problems(spec)]
     if spec.evaluation.lm_eval.tasks and not in_images:
         require_installed(TASKS_CHECK["evaluate"][0])
         checks |= TASKS_CHECK
@@ -164,6 +165,33 @@ def image_problems(spec: RunSpec) -> list[str]:
     if spec.evaluation.lm_eval.tasks and not read_images().has_lm_eval:
         return [NO_LM_EVAL]
     return []
+
+
+def claim_of(spec: RunSpec, path: str) -> str | None:
+    """The claim of `cluster.claims` on which a path lies."""
+    return next(
+        (
+            claim
+            for claim, folder in spec.cluster.claims.items()
+            if Path(path).is_relative_to(folder)
+        ),
+        None,
+    )
+
+
+def pod_problems(spec: RunSpec) -> list[str]:
+    """What the workers' pods would not find. A patch of the job may bring a volume, so nothing is
+    said where there is one."""
+    source, cluster = spec.model.source, spec.cluster
+    if spec.backend == "local" or cluster.patch or cluster.pod_patch:
+        return []
+    if not user_path(source).is_dir() or claim_of(spec, source) is not None:
+        return []
+    return [
+        f"model.source: {nearest_name(source)!r} is a folder of this machine, which the workers' "
+        "pods do not see; name a hub id such as org/name, or a folder of a claim in cluster.claims "
+        "(docs/how-to/models-on-pvc.md)"
+    ]
 
 
 def machine_problems(spec: RunSpec) -> list[str]:

@@ -211,6 +211,8 @@ def end_screen(report: Report, report_page: Path) -> RenderableType:
             cells.append("" if loss is None else f"{loss:.3f}")
         epochs.add_row(*cells, epoch.checkpoint or "not kept")
     where = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    where.add_column()
+    where.add_column(overflow="fold")
     where.add_row("run", report.uri)
     export = report.export
     size = f"{export.num_bytes / 1e6:.1f} MB"

@@ -27,7 +27,7 @@ from pipelines.kfp_api.limits import account_problems, name_problems
 from pipelines.kfp_api.requests import run_of
 from pipelines.kfp_api.run_view import RUN_STATES
 from pipelines.kfp_api.versions import UploadedVersion, ensure_version
-from pipelines.programs.checking import image_problems, problems_of, store_problems
+from pipelines.programs.checking import claim_of, image_problems, problems_of, store_problems
 from pipelines.programs.planning import plan_of
 
 ROWS_UNKNOWN = 1000
@@ -121,18 +121,6 @@ def cluster_problems(spec: RunSpec) -> list[str]:
             "sees; name a hub id such as org/name, or a folder of a claim in cluster.claims"
         )
     return problems
-
-
-def claim_of(spec: RunSpec, path: str) -> str | None:
-    """The claim of `cluster.claims` on which a path lies."""
-    return next(
-        (
-            claim
-            for claim, folder in spec.cluster.claims.items()
-            if Path(path).is_relative_to(folder)
-        ),
-        None,
-    )
 
 
 def submit(

@@ -12,7 +12,12 @@ from components.shared.spec.file import parse_spec, spec_yaml
 from components.shared.spec.run_spec import RunSpec
 from pipelines.commands.run import checked
 from pipelines.programs import checking
-from pipelines.programs.checking import image_cautions, image_problems, tracker_problems
+from pipelines.programs.checking import (
+    image_cautions,
+    image_problems,
+    pod_problems,
+    tracker_problems,
+)
 
 
 def spec(**evaluation: Any) -> RunSpec:
@@ -95,3 +100,28 @@ def test_in_a_cluster_the_workers_image_must_be_said_to_hold_it(
         images.write("trackers: [mlflow]\n")
     monkeypatch.setenv("HAGANE_IMAGES", str(file))
     assert tracker_problems(tracked("mlflow", "pytorchjob")) == []
+
+
+@pytest.mark.parametrize(
+    ("cluster", "refused"),
+    [
+        ({}, True),
+        ({"claims": {"models": "/elsewhere"}}, True),
+        ({"claims": {"models": "FOLDER"}}, False),
+        ({"pod_patch": {"spec": {"volumes": []}}}, False),
+    ],
+)
+@pytest.mark.parametrize("backend", ["pytorchjob", "trainjob", "local"])
+def test_a_model_that_only_this_machine_sees_is_refused_before_a_job_is_made(
+    tmp_path: Path, cluster: dict[str, Any], refused: bool, backend: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    cluster = {
+        key: {name: str(tmp_path) if at == "FOLDER" else at for name, at in value.items()}
+        for key, value in cluster.items()
+    }
+    tree = spec().model_dump(mode="json")
+    tree |= {"backend": backend, "cluster": cluster, "model": {"source": str(tmp_path / "model")}}
+    problems = pod_problems(parse_spec(tree))
+    assert len(problems) == (refused and backend != "local")
+    assert all("cluster.claims (docs/how-to/models-on-pvc.md)" in problem for problem in problems)
