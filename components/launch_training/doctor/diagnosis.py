@@ -2,6 +2,7 @@
 values."""
 
 from components.launch_training.doctor.probe_job import Probed, Sources
+from components.launch_training.job.events import NO_ACCOUNT
 from components.launch_training.job.permissions import KFP_ACCOUNTS, in_words, shortened
 from components.shared.documents.findings import Finding, State
 from components.shared.job.permissions import BIND, Permission, granted_by
@@ -197,9 +198,7 @@ def pod_finding(probed: Probed, account: str, kind: str = "PyTorchJob") -> Findi
             check="worker pod", state=state, found=found, fix="" if state == "ok" else "see image"
         )
     if probed.stage == "no pod" and f'serviceaccount "{account}" not found' in probed.detail:
-        fixes["no pod"] = (
-            "kubectl apply -k k8s/overlays/<yours>, or name another in cluster.service_account"
-        )
+        fixes["no pod"] = NO_ACCOUNT
     elif probed.stage == "no pod" and probed.detail:
         fixes["no pod"] = fixes["refused"]
     found = {

@@ -37,6 +37,10 @@ WAITING_HELPS = re.compile(
 )
 """In a message about anything that is refused: a full quota, a webhook or an API server that is
 away for a moment, two writers at once. A webhook that answered, and denied it, is none of these."""
+NO_ACCOUNT = (
+    "kubectl apply -k k8s/overlays/<yours>; set cluster.namespace if the account is in another "
+    "namespace, or cluster.service_account if it has another name"
+)
 REFUSED_FIXES = (
     ("jobsets.jobset.x-k8s.io", "install JobSet, which Trainer needs, or see that it runs"),
     ("no matches for kind", "install JobSet, which Trainer needs, or see that it runs"),
@@ -55,10 +59,7 @@ REFUSED_FIXES = (
             "cluster.pod_patch"
         ),
     ),
-    (
-        "serviceaccount",
-        "kubectl apply -k k8s/overlays/<yours>, or name another in cluster.service_account",
-    ),
+    ("serviceaccount", NO_ACCOUNT),
     (
         "vjobset.kb.io",
         "see the message; cluster.runtime: hagane (k8s/overlays/trainjob) is made for queues",

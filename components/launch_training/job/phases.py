@@ -23,6 +23,8 @@ NO_IMAGE = (
     "ErrImageNeverPull",
     "RegistryUnavailable",
 )
+TORCHRUN = "torch/distributed/elastic/"
+"""In the lines with which torchrun says that a process ended; why stands before them."""
 
 IS_SET_UP = "is set up"
 ON_ITS_WAY = (None, "ContainerCreating", "PodInitializing")
@@ -242,5 +244,6 @@ def sentence(ended: Ended, plan: Plan, lines: list[str]) -> str:
         how = f"was killed by signal {signal}"
     if ended.exit_code == PeerLost.exit_code:
         how = f"ended with exit code {ended.exit_code}, for it lost another process"
-    last = next((line for line in reversed(lines) if line.strip()), "none")
-    return f"training: {ended.pod} {how}; its last line: {last.strip()[:300]}"
+    said = [line.strip() for line in lines if line.strip() and TORCHRUN not in line]
+    last = said[-1] if said else "none"
+    return f"training: {ended.pod} {how}; its last line: {last[:300]}"

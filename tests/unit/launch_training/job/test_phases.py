@@ -246,6 +246,17 @@ PLAN = make_plan(
             ["ValueError: bad", ""],
             "training: master-0 ended with exit code 1; its last line: ValueError: bad",
         ),
+        (
+            ended("master-0", 1, "1"),
+            [
+                "PermissionError: [Errno 13] Permission denied: '/models/model.safetensors'",
+                (
+                    "E1201 16:18:37.59 1 torch/distributed/elastic/multiprocessing/api.py:1002] "
+                    "failed (exitcode: 1) local_rank: 0 (pid: 9) of binary: python"
+                ),
+            ],
+            "its last line: PermissionError: [Errno 13] Permission denied: '/models/model.safet",
+        ),
     ],
 )
 def test_how_a_pod_ended_is_a_sentence_that_says_what_to_do(
