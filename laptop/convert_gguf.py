@@ -71,7 +71,7 @@ def save_plain(source: PreTrainedModel, folder: Path) -> None:
     plain = LlamaForCausalLM(LlamaConfig.from_dict(config)).bfloat16()
     plain.load_state_dict(source.state_dict())
     plain.save_pretrained(folder)
-    # Of its own accord for this user alone; pods that see the folder have another.
+    # save_pretrained lets this user alone read it; pods run as another.
     (folder / "model.safetensors").chmod(0o644)
 
 

@@ -17,7 +17,7 @@ from components.shared.store.checkpoints import committed_checkpoints
 from components.shared.store.storage import LocalStore
 from tests.crash import host_tensors
 from tests.crash.killing import Point, server
-from tests.crash.training import TinyRun, tiny_run
+from tests.crash.training import NEW_TOKENS, WHOLE_LAYERS, TinyRun, tiny_run
 from tests.support.pickle_attack import replace_with_attack
 from tests.support.trained_run import tie_embeddings
 
@@ -132,10 +132,6 @@ def test_a_base_in_4_bits_goes_on_with_the_losses_of_an_undisturbed_training(
     assert set(again.train(forks)) == {0}, log(again)
     assert "resumed" in log(again)
     assert losses(again) == losses(whole)
-
-
-NEW_TOKENS = {"new_tokens": ["The number after", "次の数は何ですか"]}
-WHOLE_LAYERS = {"also_train": ["embeddings", "head"]}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from components.shared.store.checkpoints import committed_checkpoints
 from components.shared.store.storage import LocalStore
 from tests.crash.conftest import KILLED
 from tests.crash.killing import Point, server
-from tests.crash.training import TinyRun, tiny_run
+from tests.crash.training import NEW_TOKENS, WHOLE_LAYERS, TinyRun, tiny_run
 
 pytestmark = pytest.mark.slow
 SAVE = "/checkpoints/checkpoint-4"
@@ -37,18 +37,16 @@ class Kind:
     every: int = 1
 
 
-IN_PROCESS = {"stage": 2, "offload_optimizer": "none", "offload_parameters": "none"}
-NEW_TOKENS = {
-    "data": {"new_tokens": ["The number after", "次の数は何ですか"]},
-    "lora": {"also_train": ["embeddings", "head"]},
-}
+ZERO_2 = {"stage": 2, "offload_optimizer": "none", "offload_parameters": "none"}
 KINDS = {
     "lora on 2": Kind("lora", 2),
     "full on 1": Kind("full", 1),
     "lora in 4 bits on 2": Kind(
-        "lora", 2, {"model": {"quantization": "nf4"}, "zero": IN_PROCESS}, every=3
+        "lora", 2, {"model": {"quantization": "nf4"}, "zero": ZERO_2}, every=3
     ),
-    "embeddings and new tokens on 2": Kind("lora", 2, NEW_TOKENS, every=3),
+    "embeddings and new tokens on 2": Kind(
+        "lora", 2, {"data": NEW_TOKENS, "lora": WHOLE_LAYERS}, every=3
+    ),
     "dora on 1": Kind("lora", 1, {"lora": {"dora": True}}, every=3),
 }
 

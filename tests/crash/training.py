@@ -23,6 +23,10 @@ MAKE_MODEL = (
     "import sys; from pathlib import Path; from tests.support.tiny_models import make_model; "
     "make_model(Path(sys.argv[1]))"
 )
+NEW_TOKENS = {"new_tokens": ["The number after", "次の数は何ですか"]}
+"""`data` of a spec: texts of its conversations."""
+WHOLE_LAYERS = {"also_train": ["embeddings", "head"]}
+"""`lora` of a spec."""
 
 
 @dataclass(frozen=True)

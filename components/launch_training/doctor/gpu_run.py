@@ -28,11 +28,15 @@ def probe_gpus(
             log=log,
         )
     except StillPending as error:
-        fix = f"{error.fix}; or wait longer (--seconds), or check one node (--gpu-nodes one)"
-        return [Finding(check=CHECK, state="failed", found=error.found, fix=fix)]
+        longer = "or wait longer (--seconds), or check one node (--gpu-nodes one)"
+        return [_failed(error.found, f"{error.fix}; {longer}")]
     except NotStarted as error:
-        return [Finding(check=CHECK, state="failed", found=error.found, fix=error.fix)]
+        return [_failed(error.found, error.fix)]
     except ClusterError as error:
         fix = "see the message; a quota, an admission policy or a permission refuses it"
-        return [Finding(check=CHECK, state="failed", found=error.problems[0], fix=fix)]
+        return [_failed(error.problems[0], fix)]
     return of_all_nodes({pod: said_by(lines) for pod, lines in logs.items()})
+
+
+def _failed(found: str, fix: str) -> Finding:
+    return Finding(check=CHECK, state="failed", found=found, fix=fix)

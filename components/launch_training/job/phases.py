@@ -244,6 +244,6 @@ def sentence(ended: Ended, plan: Plan, lines: list[str]) -> str:
         how = f"was killed by signal {signal}"
     if ended.exit_code == PeerLost.exit_code:
         how = f"ended with exit code {ended.exit_code}, for it lost another process"
-    said = [line.strip() for line in lines if line.strip() and TORCHRUN not in line]
-    last = said[-1] if said else "none"
+    said = (line.strip() for line in reversed(lines) if TORCHRUN not in line)
+    last = next(filter(None, said), "none")
     return f"training: {ended.pod} {how}; its last line: {last[:300]}"

@@ -86,11 +86,12 @@ def _weights_heap(setting: Setting, zero: ZeroPlan) -> list[MemoryTerm]:
     if w * setting.architecture.hidden_size**2 >= GIVEN_BACK:
         return []
     if zero.stage == 3 and (n > 1 or zero.offload_parameters):
-        moved = min(setting.num_parameters, MAX_LIVE)
+        weights = setting.num_parameters
     else:
-        moved = min(setting.quantized.num_parameters, MAX_LIVE)
-    if not moved:
+        weights = setting.quantized.num_parameters
+    if not weights:
         return []
+    moved = min(weights, MAX_LIVE)
     share = WEIGHTS_HEAP_FULL if setting.full else WEIGHTS_HEAP
     formula = f"{share} x {w} B x {moved:,} parameters that come and go"
     measured = "measured: benchmarks/memory_truth.py"

@@ -11,7 +11,7 @@ def verdict(plan: Plan) -> str:
     else:
         what = "Full training"
     name = plan.model.source.rstrip("/").rsplit("/", 1)[-1]
-    size = size_of(plan.model.num_parameters)
+    size = model_size(plan.model.num_parameters)
     return (
         f"{what} of {name} ({size}) fits {_devices(plan.hardware)} with {plan.zero.name}, "
         f"micro-batch {plan.steps.micro_batch}: {_fill(plan.memory)}; "
@@ -19,7 +19,7 @@ def verdict(plan: Plan) -> str:
     )
 
 
-def size_of(num_parameters: int) -> str:
+def model_size(num_parameters: int) -> str:
     """`6.74B`, `135M` as names of models say it; below a million the number."""
     if num_parameters >= 1e9:
         return f"{num_parameters / 1e9:.2f}B"

@@ -162,7 +162,7 @@ def test_a_signal_leaves_no_lock_taken() -> None:
 
 def taking_a_lock() -> Any:
     """Stands for the frame of a thread that takes a lock."""
-    return SimpleNamespace(f_code=threading.Condition.__enter__.__code__, f_back=None, f_lineno=0)
+    return SimpleNamespace(f_code=threading.Condition.__enter__.__code__, f_back=None)
 
 
 def test_of_two_signals_in_a_lock_the_last_is_raised_and_no_handler_is_left() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from components.render_config.page.page import headline, render_page
 from components.render_config.page.svg import divided
-from components.render_config.page.verdict import size_of
+from components.render_config.page.verdict import model_size
 from components.render_config.render.files import rendered_files
 from components.shared.documents.plan import Plan
 from components.shared.spec.file import load_spec
@@ -91,4 +91,4 @@ def test_nothing_of_the_page_is_wider_than_the_window(tmp_path: Path, width: int
     [(6_738_415_616, "6.74B"), (134_515_008, "135M"), (158_016, "158,016 parameters")],
 )
 def test_a_models_size_is_never_zero_billions(num_parameters: int, shown: str) -> None:
-    assert size_of(num_parameters) == shown
+    assert model_size(num_parameters) == shown
