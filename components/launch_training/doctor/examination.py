@@ -172,6 +172,8 @@ class Examination:
             yield retries_finding(cluster_facts.argo_defaults((self.namespace, KFP_NAMESPACE)))
 
     def excess(self) -> Iterable[Finding]:
+        if self.account is None and not in_a_pod():
+            raise NotAllowed("your own rights are not judged; an account's: --launcher ACCOUNT")
         api = api_as(self.account, self.namespace)
         with may_not_impersonate(self.account):
             rules = rules_of(api, self.namespace)

@@ -341,6 +341,35 @@ def test_a_site_says_namespace_store_keys_registry_and_queue_in_one_folder(tmp_p
     assert found["Namespace", "ml"]["metadata"]["name"] == "ml"
 
 
+def test_a_site_without_a_bucket_gets_a_store_whose_keys_are_those_of_its_jobs(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    mine = tmp_path / "k8s" / "overlays" / "mine"
+    shutil.copytree(SITE, mine)
+    file = mine / "kustomization.yaml"
+    component = "  - ../../components/trial-store\n"
+    text = file.read_text().replace("# components:\n", "components:\n")
+    file.write_text(text.replace(f"# {component}", component))
+    objects = rendered_folder(mine)
+    assert [problem for each in objects for problem in schema_problems(each)] == []
+    found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
+    pod = found["Deployment", "trial-store"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    secret = found["Secret", "hagane-s3"]
+    keys = {
+        each["name"]: each["valueFrom"]["secretKeyRef"]
+        for each in container["env"]
+        if "valueFrom" in each
+    }
+    assert keys == {name: {"name": "hagane-s3", "key": name} for name in secret["data"]}
+    (port,) = found["Service", "trial-store"]["spec"]["ports"]
+    (opened,) = found["NetworkPolicy", "trial-store"]["spec"]["ingress"]
+    assert [port["targetPort"]] == [each["port"] for each in opened["ports"]]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["runAsUser"]
+
+
 def test_a_file_of_keys_asks_for_no_more_than_every_store_needs() -> None:
     """A line that is left as it is goes to the pods: as a token, to the hub."""
     objects = rendered("site")

@@ -1,6 +1,7 @@
 """Facts about a cluster -> what `hagane doctor` says of them; no cluster is needed for that."""
 
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from components.launch_training.doctor.diagnosis import (
     source_findings,
     store_findings,
 )
+from components.launch_training.doctor.examination import Examination, attempted
 from components.launch_training.doctor.probe_job import (
     Probed,
     Sources,
@@ -119,6 +121,17 @@ def test_kfps_own_account_is_not_judged_by_what_more_it_may() -> None:
         assert (
             excess_finding(account, ["* pods"], ["get secrets in namespace default"]).state == "ok"
         )
+
+
+def test_what_an_admin_may_is_no_warning_where_the_jobs_start_with_the_admins_own_rights() -> None:
+    cluster: Any = SimpleNamespace(namespace="ml", kind=PYTORCHJOB)
+    log: Any = None
+    own = Examination(cluster, None, None, image="", launcher="self", seconds=1, log=log)
+    (finding,) = attempted("no more than that", own.excess)
+    assert (finding.state, finding.found) == (
+        "skipped",
+        "your own rights are not judged; an account's: --launcher ACCOUNT",
+    )
 
 
 def test_a_missing_right_of_either_list_is_named_with_the_file_that_grants_it() -> None:
