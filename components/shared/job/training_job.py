@@ -117,10 +117,9 @@ def worker_environment(
     `threads`: of each process, None where that is open. `num_gpus`: of one node, 0 on CPUs.
     """
     settings = {
-        # One heap for all threads, since many fragment under ZeRO-3's thousands of small gathers. A
-        # low MALLOC_MMAP_THRESHOLD_ would save more memory, but at the price of a page fault for
-        # each page of each activation: 120 instead of 178 tokens/s (135M, fp32).
-        "MALLOC_ARENA_MAX": "2",
+        # glibc's arenas stay as they are: with MALLOC_ARENA_MAX=2 the threads of a product in bf16
+        # wait for one lock, and a low MALLOC_MMAP_THRESHOLD_ costs a page fault for each page of
+        # each activation.
         "HAGANE_LOG": "json",
         # two lines a step from torch 2.13 about DeepSpeed's calls
         "PYTHONWARNINGS": "ignore::FutureWarning",
