@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-lm-eval test-truth test-images test-cluster test-wheel targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-neighbour bench-templates bench-train bench-published lint golden docs lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-lm-eval test-truth test-images test-cluster test-wheel targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-neighbour bench-templates bench-train bench-layers bench-published lint golden docs lock demo \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -78,7 +78,9 @@ bench-published: .venv/dev  ## Compare the plan's time of a step with runs on GP
 	$(BIN)/python -m benchmarks.published_speed
 bench-time: .venv/dev  ## Train small models and set the time of a step beside the plan; a quarter of an hour
 	$(BIN)/python -m benchmarks.time_truth
-bench-train: .venv/dev  ## Speed and memory of a step with hagane's output layer and attention, beside the model's own; half an hour
+bench-train: .venv/dev  ## Speed and memory of training beside a plain script of transformers, PEFT and DeepSpeed; half an hour
+	HF_HUB_OFFLINE=1 $(BIN)/python -W ignore -m benchmarks.train_peers
+bench-layers: .venv/dev  ## Speed and memory of a step with hagane's output layer and attention, beside the model's own; half an hour
 	$(BIN)/python -W ignore -m benchmarks.own_layers
 bench-neighbour: .venv/dev  ## Time a step beside other work on the machine, by how its threads wait for each other; a minute
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.busy_neighbour

@@ -1,4 +1,4 @@
-"""`make bench-train`: a training step with hagane's output layer and attention, beside the model's
+"""`make bench-layers`: a training step with hagane's output layer and attention, beside the model's
 own.
 
 A model of SmolLM2-135M's shape with random weights; packed rows, of whose tokens two thirds are
@@ -35,7 +35,6 @@ SHAPE = {
     "num_key_value_heads": 3,
     "vocab_size": 49_152,
     "tie_word_embeddings": True,
-    "pad_token_id": 0,
 }
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

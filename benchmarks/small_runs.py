@@ -167,21 +167,27 @@ def prompts_of(token_ids: list[int]) -> Prompts:
     return Prompts(chat_template="", end_token_ids=(), base_files=(), prompts=(prompt,))
 
 
-def make_run(folder: Path, base: Path, case: Case, *, num_steps: int) -> tuple[str, Plan]:
-    """URI and plan of a run whose dataset/ and plan/ are finished."""
+def rows_of(case: Case, num_rows: int) -> list[dict[str, list[int]]]:
+    """Rows of one conversation each, of which every token is trained."""
+    tokens = [[(7 * i + r) % VOCABULARY for i in range(case.row_tokens)] for r in range(num_rows)]
+    return [{"input_ids": row, "labels": row, "lengths": [len(row)]} for row in tokens]
+
+
+def make_run(
+    folder: Path,
+    base: Path,
+    case: Case,
+    *,
+    num_steps: int,
+    made: list[dict[str, list[int]]] | None = None,
+) -> tuple[str, Plan]:
+    """URI and plan of a run whose dataset/ and plan/ are finished; its rows are `made`, or those of
+    rows_of."""
     rows, spec = 2 * num_steps * case.processes, spec_of(folder, base, case)
     store = LocalStore(Path(spec.run_uri))
     store.write_bytes(SPEC, spec_yaml(spec).encode())
-    made = [
-        {
-            "input_ids": [(7 * i + r) % VOCABULARY for i in range(case.row_tokens)],
-            "lengths": [case.row_tokens],
-        }
-        for r in range(rows)
-    ]
-    table = pa.Table.from_pylist([{**row, "labels": row["input_ids"]} for row in made]).select(
-        ["input_ids", "labels", "lengths"]
-    )
+    made = made or rows_of(case, rows)
+    table = pa.Table.from_pylist(made)
     local = folder / "dataset"
     local.mkdir()
     pq.write_table(table, local / "train.parquet")

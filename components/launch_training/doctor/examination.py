@@ -193,7 +193,7 @@ class Examination:
 
     @property
     def who(self) -> str:
-        return self.account or ("this pod's account" if in_a_pod() else "whoever asks")
+        return self.account or ("this pod's account" if in_a_pod() else "you")
 
     def launchers_account(self) -> Iterable[Finding]:
         if self.account is not None:
