@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STORE := .hagane/store
 
-.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-lm-eval test-truth test-images test-cluster test-wheel targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-neighbour bench-templates bench-train bench-layers bench-published lint golden docs lock demo \
+.PHONY: help check fix test test-unit test-runs test-matrix test-crash test-races test-hostile test-registries test-lm-eval test-truth test-images test-cluster test-wheel targets packing bench-checkpoint bench-plan bench-export bench-adam bench-memory bench-data bench-time bench-start bench-neighbour bench-templates bench-train bench-layers bench-published lint golden docs lock demo demo-model \
   store-stop compile clean images images-accept images-cuda push
 
 help:  ## Show what there is to make
@@ -12,6 +12,8 @@ help:  ## Show what there is to make
 ## Run
 demo: .venv/laptop  ## Tune a small model from start to end on this machine; about ten minutes
 	$(BIN)/python -m laptop.demo
+demo-model: .venv/laptop  ## Make the demo's small model alone, in .hagane/models; under a minute
+	$(BIN)/python -m laptop.demo_model
 store-stop:  ## Stop the demo's S3 server; what it holds stays in .hagane/store
 	$(BIN)/python -m laptop.store stop $(STORE)
 compile: .venv/laptop  ## Write the pipeline for a cluster to build/finetune.yaml

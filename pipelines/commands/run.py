@@ -46,7 +46,6 @@ def run(
     --json the run's report.json is printed at the end, and progress goes to stderr.
     """
     from components.shared.errors import after_a_change
-    from components.shared.step import work_folder
     from components.shared.store.storage import open_store
     from pipelines.local.running import run_in_containers, run_locally
     from pipelines.programs.component_program import require_training
@@ -62,10 +61,9 @@ def run(
     else:
         run_locally(asked, console)
     with after_a_change():
-        store, folder = open_store(asked.run_uri), work_folder(asked.run_uri, "report")
-        print_end(open_console(stderr=as_json), store, folder)
+        print_end(open_console(stderr=as_json), asked.run_uri)
         if as_json:
-            print_json(read_report(store).model_dump(mode="json"))
+            print_json(read_report(open_store(asked.run_uri)).model_dump(mode="json"))
 
 
 def plan(

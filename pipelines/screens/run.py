@@ -17,11 +17,12 @@ from components.shared.documents.report import HeldOutLosses, Report
 from components.shared.errors import ObjectDamaged, ObjectMissing
 from components.shared.model.registry import ModelFamily
 from components.shared.spec.run_spec import RunSpec
+from components.shared.step import work_folder
 from components.shared.store.checkpoints import committed_checkpoints, unreadable_checkpoints
 from components.shared.store.layout import CHECKPOINTS, PROGRESS, REPORT, finished_folders
 from components.shared.store.manifest import read_manifest
 from components.shared.store.published import Version
-from components.shared.store.storage import Store
+from components.shared.store.storage import LocalStore, Store, open_store
 from pipelines.checkpoints.listing import checkpoint_table, damages
 from pipelines.screens.console import open_console as open_console
 from pipelines.screens.progress import duration
@@ -251,12 +252,20 @@ def read_report(store: Store) -> Report:
     return Report.model_validate_json(store.read_bytes(f"{REPORT}/report.json"))
 
 
-def print_end(console: Console, store: Store, local: Path) -> None:
-    """The end screen is on the console, the report's page in the local folder."""
-    report = read_report(store)
-    page = local / "report.html"
+def print_end(console: Console, run_uri: str) -> None:
+    """The end screen of a finished run is on the console."""
+    store = open_store(run_uri)
+    console.print(end_screen(read_report(store), _report_page(store)))
+
+
+def _report_page(store: Store) -> Path:
+    """The report's page on this machine: the run's own, or a copy in the work folder of a run that
+    is in S3."""
+    if isinstance(store, LocalStore):
+        return store.root / REPORT / "report.html"
+    page = work_folder(store.uri, "report") / "report.html"
     page.write_bytes(store.read_bytes(f"{REPORT}/report.html"))
-    console.print(end_screen(report, page))
+    return page
 
 
 def verify_checkpoints(store: Store, console: Console) -> None:

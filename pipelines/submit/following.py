@@ -27,7 +27,6 @@ from components.shared.errors import (
     StoreError,
 )
 from components.shared.processes import RaiseFromHandler
-from components.shared.step import work_folder
 from components.shared.store.checkpoints import committed_checkpoints
 from components.shared.store.layout import CHECKPOINTS, MANIFEST, PROGRESS
 from components.shared.store.storage import Store, open_store
@@ -118,7 +117,7 @@ def print_finish(run_uri: str, console: Console) -> None:
     """The end screen of a finished run is on the console, or where its report is when the store
     cannot be read from here."""
     try:
-        print_end(console, open_store(run_uri), work_folder(run_uri, "report"))
+        print_end(console, run_uri)
     except StoreError as error:
         console.print(
             (

@@ -18,7 +18,7 @@ from components.write_report.__main__ import kfp_step
 from components.write_report.numbers import report_of
 from components.write_report.page import render_page
 from components.write_report.report import report_run
-from pipelines.screens.run import end_screen
+from pipelines.screens.run import end_screen, print_end
 from tests.unit.write_report.example_run import (
     EVALUATION_FOUND,
     find_example_run,
@@ -50,6 +50,13 @@ def test_report_holds_a_page_and_the_numbers_of_the_end_screen(run: Path):
     assert numbers["export"]["uri"] == f"{run}/adapter"
     assert numbers["export"]["num_bytes"] > 19_579_464
     assert (numbers["run"], numbers["method"], numbers["seconds"]) == ("demo", "lora", 500.3)
+
+
+def test_the_end_screen_names_the_runs_own_page_where_the_store_is_a_folder(run: Path):
+    report(run)
+    screen = Console(width=200, record=True, file=io.StringIO())
+    print_end(screen, str(run))
+    assert str(run / "report" / "report.html") in screen.export_text()
 
 
 def test_a_run_that_was_trained_on_everything_has_no_held_out_figures(tmp_path: Path):
