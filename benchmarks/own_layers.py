@@ -21,21 +21,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmarks.small_runs import SHAPES, SMOLLM2
 from components.render_config.choose.output_layer import CPU_TOKENS
 from components.train.loop.rows import NOT_TRAINED, Batch, Row, collate, inputs_of
 from components.train.model.attention import ConversationAttention
 from components.train.model.output_layer import OutputLayer, mean_loss
 from components.train.model.own_layers import OwnLayers
 
-SHAPE = {
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49_152,
-    "tie_word_embeddings": True,
-}
+SHAPE = SHAPES[SMOLLM2]
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 TOKENS_OF_A_STEP = 2048

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +20,11 @@ from components.shared.store.layout import DATASET, SPEC
 from components.shared.store.manifest import publish_folder
 from components.shared.store.storage import LocalStore
 
+if TYPE_CHECKING:  # torch takes seconds, and memory of a process that measures others
+    from components.train.loop.rows import Row
+
 VOCABULARY = 32_000
+SMOLLM2 = "llama-smollm2"
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-4M": {
         "hidden_size": 64,
@@ -51,6 +55,15 @@ SHAPES: dict[str, dict[str, Any]] = {
         "intermediate_size": 2816,
         "num_hidden_layers": 22,
         "num_attention_heads": 16,
+    },
+    SMOLLM2: {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49_152,
+        "tie_word_embeddings": True,
     },
     "gpt_neox-30M": {
         "hidden_size": 320,
@@ -167,7 +180,7 @@ def prompts_of(token_ids: list[int]) -> Prompts:
     return Prompts(chat_template="", end_token_ids=(), base_files=(), prompts=(prompt,))
 
 
-def rows_of(case: Case, num_rows: int) -> list[dict[str, list[int]]]:
+def rows_of(case: Case, num_rows: int) -> "list[Row]":
     """Rows of one conversation each, of which every token is trained."""
     tokens = [[(7 * i + r) % VOCABULARY for i in range(case.row_tokens)] for r in range(num_rows)]
     return [{"input_ids": row, "labels": row, "lengths": [len(row)]} for row in tokens]
@@ -179,25 +192,25 @@ def make_run(
     case: Case,
     *,
     num_steps: int,
-    made: list[dict[str, list[int]]] | None = None,
+    rows: "list[Row] | None" = None,
 ) -> tuple[str, Plan]:
-    """URI and plan of a run whose dataset/ and plan/ are finished; its rows are `made`, or those of
+    """URI and plan of a run whose dataset/ and plan/ are finished; without `rows`, with those of
     rows_of."""
-    rows, spec = 2 * num_steps * case.processes, spec_of(folder, base, case)
+    spec = spec_of(folder, base, case)
+    rows = rows or rows_of(case, 2 * num_steps * case.processes)
     store = LocalStore(Path(spec.run_uri))
     store.write_bytes(SPEC, spec_yaml(spec).encode())
-    made = made or rows_of(case, rows)
-    table = pa.Table.from_pylist(made)
+    table = pa.Table.from_pylist(rows)  # pyright: ignore[reportArgumentType]
     local = folder / "dataset"
     local.mkdir()
     pq.write_table(table, local / "train.parquet")
     pq.write_table(table.slice(0, 1), local / "held_out.parquet")
     sample = TokenizerSample(tokenizer_class="PreTrainedTokenizerFast", texts=())
     (local / TOKENIZER_SAMPLE).write_text(sample.model_dump_json())
-    (local / PROMPTS).write_text(prompts_of(made[0]["input_ids"]).model_dump_json())
+    (local / PROMPTS).write_text(prompts_of(rows[0]["input_ids"]).model_dump_json())
     facts = {
-        "num_rows": rows,
-        "num_tokens": rows * case.row_tokens,
+        "num_rows": len(rows),
+        "num_tokens": len(rows) * case.row_tokens,
         "row_tokens": case.row_tokens,
         "held_out_rows": 1,
         "model_revision": None,

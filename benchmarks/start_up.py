@@ -17,13 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.own_layers import SHAPE
-from benchmarks.small_runs import SHAPES, Case, make_model, make_run
+from benchmarks.small_runs import SMOLLM2, Case, make_model, make_run
 from components.shared.documents.plan import Plan
 from components.shared.events import event_of
 
-SMOLLM2 = "llama-smollm2"
-SHAPES[SMOLLM2] = {name: value for name, value in SHAPE.items() if name != "vocab_size"}
 MODELS = ("llama-4M", SMOLLM2)
 
 

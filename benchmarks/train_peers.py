@@ -36,20 +36,26 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.memory_truth import measured_peak, peak_of
-from benchmarks.own_layers import SHAPE, row_of
-from benchmarks.small_runs import SHAPES, Case, make_model, make_run
+from benchmarks.own_layers import ROW_TOKENS, row_of
+from benchmarks.small_runs import SMOLLM2, Case, make_model, make_run
 from components.shared.store.layout import CHECKPOINTS
 from components.train.loop.rows import NOT_TRAINED, PackedRows, Row, collate
 
-MODEL = "llama-smollm2"
-SHAPES[MODEL] = SHAPE
+METHODS = (("lora", 0, "none"), ("full", 2, "none"), ("lora", 0, "nf4"))
+"""Method, ZeRO stage, quantization."""
 CASES = [
-    Case(MODEL, method, stage, offload=False, processes=1, row_tokens=tokens, precision="bf16")
-    for method, stage in (("lora", 0), ("full", 2))
-    for tokens in (512, 1024, 2048)
-] + [
-    Case(MODEL, "lora", 0, False, 1, row_tokens=tokens, precision="bf16", quantization="nf4")
-    for tokens in (512, 1024, 2048)
+    Case(
+        SMOLLM2,
+        method,
+        stage,
+        offload=False,
+        processes=1,
+        row_tokens=row_tokens,
+        precision="bf16",
+        quantization=quantization,
+    )
+    for method, stage, quantization in METHODS
+    for row_tokens in ROW_TOKENS
 ]
 NUM_STEPS = 5
 LONGEST_S = 600
@@ -79,7 +85,7 @@ def main() -> None:
         print(_RESULT + json.dumps(asdict(PEERS[name](Path(run), Path(base)))), flush=True)
         return
     models = Path(tempfile.mkdtemp(prefix="hagane-peers-"))
-    make_model(models / MODEL, MODEL)
+    make_model(models / SMOLLM2, SMOLLM2)
     print("| case | program | tokens/s | peak | loss | hagane's speed | hagane's memory |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for case in CASES:
@@ -93,14 +99,14 @@ def main() -> None:
 def print_case(case: Case, models: Path, modules: dict[str, str]) -> None:
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=models))
     rows = packed_rows(case.row_tokens, 2 * NUM_STEPS)
-    run, plan = make_run(folder, models / MODEL, case, num_steps=NUM_STEPS, made=rows)
+    run, plan = make_run(folder, models / SMOLLM2, case, num_steps=NUM_STEPS, rows=rows)
     peak_bytes = sum(measured_peak(run, plan, folder / "work"))
     history = json.loads((Path(run) / CHECKPOINTS / "history.json").read_bytes())
     loss = history["steps"][-1]["loss"]
     hagane = Trained(history["seconds_per_step"], loss, peak_bytes)
     print(line_of(case, "hagane", hagane, hagane), flush=True)
     for name in PEERS:
-        trained = peer(name, run, models / MODEL, modules.get(name, ""))
+        trained = peer(name, run, models / SMOLLM2, modules.get(name, ""))
         if isinstance(trained, Trained):
             print(line_of(case, name, trained, hagane), flush=True)
         else:
@@ -108,13 +114,13 @@ def print_case(case: Case, models: Path, modules: dict[str, str]) -> None:
     shutil.rmtree(folder)
 
 
-def packed_rows(row_tokens: int, num_rows: int) -> list[dict[str, list[int]]]:
-    made = [row_of(row_tokens) for _ in range(num_rows)]
-    for row in made:
+def packed_rows(row_tokens: int, num_rows: int) -> list[Row]:
+    rows = [row_of(row_tokens) for _ in range(num_rows)]
+    for row in rows:
         row["labels"] = [
             NOT_TRAINED if index % 3 == 0 else token for index, token in enumerate(row["labels"])
         ]
-    return [dict(row) for row in made]  # pyright: ignore[reportReturnType]
+    return rows
 
 
 def line_of(case: Case, name: str, trained: Trained, hagane: Trained) -> str:
@@ -128,16 +134,9 @@ def line_of(case: Case, name: str, trained: Trained, hagane: Trained) -> str:
 
 def peer(name: str, run: str, base: Path, modules: str) -> Trained | str:
     """What a peer's training took, or why it is left out."""
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
-    command += [
-        "--nproc-per-node=1",
-        "-m",
-        "benchmarks.train_peers",
-        "--peer",
-        name,
-        run,
-        str(base),
-    ]
+    command = ["timeout", str(LONGEST_S), sys.executable, "-W", "ignore"]
+    command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    command += ["-m", "benchmarks.train_peers", "--peer", name, run, str(base)]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *filter(None, [modules])]),

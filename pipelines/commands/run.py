@@ -61,9 +61,10 @@ def run(
     else:
         run_locally(asked, console)
     with after_a_change():
-        print_end(open_console(stderr=as_json), asked.run_uri)
+        store = open_store(asked.run_uri)
+        print_end(open_console(stderr=as_json), store)
         if as_json:
-            print_json(read_report(open_store(asked.run_uri)).model_dump(mode="json"))
+            print_json(read_report(store).model_dump(mode="json"))
 
 
 def plan(

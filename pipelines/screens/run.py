@@ -17,12 +17,11 @@ from components.shared.documents.report import HeldOutLosses, Report
 from components.shared.errors import ObjectDamaged, ObjectMissing
 from components.shared.model.registry import ModelFamily
 from components.shared.spec.run_spec import RunSpec
-from components.shared.step import work_folder
 from components.shared.store.checkpoints import committed_checkpoints, unreadable_checkpoints
 from components.shared.store.layout import CHECKPOINTS, PROGRESS, REPORT, finished_folders
 from components.shared.store.manifest import read_manifest
 from components.shared.store.published import Version
-from components.shared.store.storage import LocalStore, Store, open_store
+from components.shared.store.storage import LocalStore, Store
 from pipelines.checkpoints.listing import checkpoint_table, damages
 from pipelines.screens.console import open_console as open_console
 from pipelines.screens.progress import duration
@@ -252,9 +251,8 @@ def read_report(store: Store) -> Report:
     return Report.model_validate_json(store.read_bytes(f"{REPORT}/report.json"))
 
 
-def print_end(console: Console, run_uri: str) -> None:
+def print_end(console: Console, store: Store) -> None:
     """The end screen of a finished run is on the console."""
-    store = open_store(run_uri)
     console.print(end_screen(read_report(store), _report_page(store)))
 
 
@@ -263,6 +261,8 @@ def _report_page(store: Store) -> Path:
     is in S3."""
     if isinstance(store, LocalStore):
         return store.root / REPORT / "report.html"
+    from components.shared.step import work_folder  # structlog, which a status need not pay
+
     page = work_folder(store.uri, "report") / "report.html"
     page.write_bytes(store.read_bytes(f"{REPORT}/report.html"))
     return page

@@ -117,7 +117,7 @@ def print_finish(run_uri: str, console: Console) -> None:
     """The end screen of a finished run is on the console, or where its report is when the store
     cannot be read from here."""
     try:
-        print_end(console, run_uri)
+        print_end(console, open_store(run_uri))
     except StoreError as error:
         console.print(
             (

@@ -157,7 +157,7 @@ class Examination:
         yield permissions_finding(self.who, missing, len(wanted))
 
     def kfp_permissions(self) -> Iterable[Finding]:
-        if self.account is None and not in_a_pod():
+        if self.asks_for_a_person:
             raise NotAllowed("for the account of a pipeline's pods: --launcher ACCOUNT")
         if not cluster_facts.versions_of(ARGO):
             raise NotAllowed("no Argo Workflows here, so no KFP either")
@@ -172,7 +172,7 @@ class Examination:
             yield retries_finding(cluster_facts.argo_defaults((self.namespace, KFP_NAMESPACE)))
 
     def excess(self) -> Iterable[Finding]:
-        if self.account is None and not in_a_pod():
+        if self.asks_for_a_person:
             raise NotAllowed("your own rights are not judged; an account's: --launcher ACCOUNT")
         api = api_as(self.account, self.namespace)
         with may_not_impersonate(self.account):
@@ -192,8 +192,13 @@ class Examination:
         yield excess_finding(self.who, beyond(rules, wanted), elsewhere)
 
     @property
+    def asks_for_a_person(self) -> bool:
+        """Whether the rights looked at are those of whoever typed the command."""
+        return self.account is None and not in_a_pod()
+
+    @property
     def who(self) -> str:
-        return self.account or ("this pod's account" if in_a_pod() else "you")
+        return self.account or ("you" if self.asks_for_a_person else "this pod's account")
 
     def launchers_account(self) -> Iterable[Finding]:
         if self.account is not None:

@@ -55,7 +55,7 @@ def test_report_holds_a_page_and_the_numbers_of_the_end_screen(run: Path):
 def test_the_end_screen_names_the_runs_own_page_where_the_store_is_a_folder(run: Path):
     report(run)
     screen = Console(width=200, record=True, file=io.StringIO())
-    print_end(screen, str(run))
+    print_end(screen, LocalStore(run))
     assert str(run / "report" / "report.html") in screen.export_text()
 
 
